@@ -1,0 +1,55 @@
+package run
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	running   *prometheus.GaugeVec
+	panics    *prometheus.CounterVec
+	hardStops *prometheus.CounterVec
+	alarms    *prometheus.CounterVec
+	alarmed   *prometheus.GaugeVec
+}
+
+// newMetrics makes the collectors of Group and Watchdog; both may be built on one registry.
+func newMetrics(reg prometheus.Registerer) metrics {
+	return metrics{
+		running: Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "helio_run_service_running", Help: "1 while the service runs.",
+		}, []string{"service"})),
+		panics: Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "helio_run_panics_total", Help: "Panics recovered at a service's boundary.",
+		}, []string{"service"})),
+		hardStops: Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "helio_run_hard_stops_total", Help: "Services that were late in the orderly stop.",
+		}, []string{"service"})),
+		alarms: Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "helio_run_watchdog_alarms_total", Help: "Times that a watched gauge passed its threshold and kept growing.",
+		}, []string{"gauge"})),
+		alarmed: Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "helio_run_watchdog_alarmed", Help: "1 from a gauge's alarm until it is below its threshold again.",
+		}, []string{"gauge"})),
+	}
+}
+
+// Register registers c and returns it, or the equal collector that reg already has, so that two parts of one process can share a metric. With
+// a nil reg, c is returned unregistered. It panics on a metric that is declared differently in two places: a broken invariant.
+func Register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	if reg == nil {
+		return c
+	}
+	err := reg.Register(c)
+	if err == nil {
+		return c
+	}
+	var dup prometheus.AlreadyRegisteredError
+	if errors.As(err, &dup) {
+		if have, ok := dup.ExistingCollector.(C); ok {
+			return have
+		}
+	}
+	panic(err)
+}
