@@ -1,0 +1,59 @@
+# The only interface to this repository; .ci/run calls the same targets.
+GO      ?= go
+TOOL    := $(GO) tool -modfile=$(CURDIR)/tools/lint/tools.mod
+ENGINES ?= .helio/engines
+KAFKA   ?= .helio/kafka
+ARGS    ?=
+
+# What ships is built without cgo, so the same is tested; only -race needs cgo.
+# PARALLEL bounds the packages tested at once: several start real engines.
+CGO_ENABLED ?= 0
+PARALLEL    ?= 2
+FUZZTIME    ?= 10s
+export CGO_ENABLED
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo build check check-quick test race fuzz bench gen engines kafka clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: engines build ## fetch the engines, build, and run everything in one place with data under .helio/
+	exec bin/helio dev $(ARGS)
+
+demo: engines build ## play a conversation with failures on the way and check where every message went
+	exec bin/helio demo $(ARGS)
+
+build: ## build bin/helio
+	$(GO) build -o bin/helio ./tools/helio
+
+test: engines ## run all tests with the real Postgres and ClickHouse engines (and Apache Kafka after `make kafka`)
+	$(GO) test -p $(PARALLEL) -timeout 20m $(ARGS) ./...
+
+race: engines ## the same tests under the race detector
+	CGO_ENABLED=1 $(GO) test -race -p $(PARALLEL) -timeout 40m $(ARGS) ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@GO="$(GO)" tools/lint/fuzz.sh $(FUZZTIME)
+
+bench: engines build ## measure throughput, latency, fan-out and connections
+	exec bin/helio bench $(ARGS)
+
+check: ## everything that is checked without running tests (STEPS="fmt vet" for some)
+	@GO="$(GO)" tools/lint/check.sh $(STEPS)
+
+check-quick: ## the checks that take seconds
+	@GO="$(GO)" tools/lint/check.sh fmt vet layers proto breaking gen
+
+gen: ## regenerate the Go code of the protobufs beside them
+	cd schemas && $(TOOL) buf generate
+
+engines: ## fetch the embedded Postgres and ClickHouse
+	@infra/embedded/fetch.sh $(ENGINES)
+
+kafka: ## fetch a real Apache Kafka for the tests (needs Java 17 and Maven)
+	@infra/kafka/real/kafka.sh fetch $(KAFKA)
+
+clean: ## remove what was built (data and engines stay; they are in .helio/)
+	rm -rf bin
+	$(GO) clean -testcache
