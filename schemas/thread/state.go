@@ -1,0 +1,217 @@
+package thread
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// Limits of threads and messages. They are part of the fold: changing one changes verdicts, so they only ever grow.
+const (
+	// MaxMembers is the most members that a group has at one time.
+	MaxMembers = 1024
+	// MaxText is the longest text of a message in bytes.
+	MaxText = 64 << 10
+	// MaxTitle is the longest title in bytes.
+	MaxTitle = 256
+	// MaxSealed is the longest Sealed.data in bytes: a text of MaxText and room for the encoding and a seal.
+	MaxSealed = MaxText + 1024
+	// MaxPreview is the most bytes of a message that a thread list shows.
+	MaxPreview = 160
+	// MaxEmoji is the longest reaction in bytes.
+	MaxEmoji = 64
+	// Window is how long, in log time, a repeated message id counts as a retry.
+	Window = 24 * time.Hour
+)
+
+// Kind of a thread. The numbers are stored.
+type Kind int16
+
+// The kinds of threads.
+const (
+	// None: no event has begun the thread.
+	None Kind = 0
+	// Direct is a thread of two users.
+	Direct Kind = 1
+	// Group is a thread with a title, roles and changing members.
+	Group Kind = 2
+)
+
+// Role of a member. The numbers are stored and are those of eventv1.Role.
+type Role int16
+
+// The roles.
+const (
+	// RoleMember reads and writes.
+	RoleMember Role = 1
+	// RoleAdmin also changes the group.
+	RoleAdmin Role = 2
+)
+
+// Span is a stretch of membership: From is the position of the event that began it, To of the one that ended it, 0 while it lasts. A member
+// sees the events in [From, To], both ends included: the end is news to him too.
+type Span struct {
+	From, To topic.Position
+}
+
+// Member of a thread, now or formerly.
+type Member struct {
+	Role  Role
+	Spans []Span // in order, disjoint; only the last may be open
+}
+
+// Active tells whether the membership lasts.
+func (m *Member) Active() bool {
+	return m != nil && len(m.Spans) > 0 && m.Spans[len(m.Spans)-1].To == 0
+}
+
+// Sees tells whether the member may see the event at a position.
+func (m *Member) Sees(p topic.Position) bool {
+	if m == nil {
+		return false
+	}
+	for _, s := range m.Spans {
+		if p >= s.From && (s.To == 0 || p <= s.To) {
+			return true
+		}
+	}
+	return false
+}
+
+// Key names a message among those of its thread.
+type Key struct {
+	Sender  id.UserID
+	Message id.MessageID
+}
+
+// Seen is where and when (Unix milliseconds of log time) a message was accepted.
+type Seen struct {
+	Position topic.Position
+	TimeMS   int64
+	Ordinal  int64
+}
+
+// State of a thread. The zero value, with its maps made by New, is a thread that no event has begun.
+type State struct {
+	ID      id.ThreadID
+	Kind    Kind
+	Title   string
+	Members map[id.UserID]*Member
+	// Next is the position after the last event that was applied, accepted or not. A state loaded from a store takes the store's position.
+	Next topic.Position
+	// LastPosition is the position of the last accepted event.
+	LastPosition topic.Position
+	// LastOrdinal is the number of accepted messages.
+	LastOrdinal int64
+	// LastTimeMS is the log time of the last accepted message in Unix milliseconds, 0 before the first.
+	LastTimeMS int64
+	// LastSender sent the last accepted message.
+	LastSender id.UserID
+	// Preview is the beginning of the last accepted message's text; empty when it is sealed.
+	Preview string
+	// Recent holds the messages accepted within Window, for the rule on retries.
+	Recent map[Key]Seen
+
+	active int // members now
+	pruned int64
+}
+
+// New returns the state of a thread that no event has begun.
+func New(t id.ThreadID) *State {
+	return &State{ID: t, Members: map[id.UserID]*Member{}, Recent: map[Key]Seen{}}
+}
+
+// Restore must be called once after the exported fields were filled from a store: it counts what the fold keeps for itself.
+func (s *State) Restore() {
+	s.active = 0
+	for _, m := range s.Members {
+		if m.Active() {
+			s.active++
+		}
+	}
+}
+
+// ActiveMembers is the number of members now.
+func (s *State) ActiveMembers() int { return s.active }
+
+// Member returns a member, or nil when the user never was one.
+func (s *State) Member(u id.UserID) *Member { return s.Members[u] }
+
+// IsMember tells whether the user is a member now.
+func (s *State) IsMember(u id.UserID) bool { return s.Members[u].Active() }
+
+// Peer returns the other member of a direct thread (the user himself in a thread with himself).
+func (s *State) Peer(u id.UserID) id.UserID {
+	for m := range s.Members {
+		if m != u {
+			return m
+		}
+	}
+	return u
+}
+
+// Clone returns a deep copy.
+func (s *State) Clone() *State {
+	c := *s
+	c.Members = make(map[id.UserID]*Member, len(s.Members))
+	for u, m := range s.Members {
+		c.Members[u] = &Member{Role: m.Role, Spans: slices.Clone(m.Spans)}
+	}
+	c.Recent = maps.Clone(s.Recent)
+	return &c
+}
+
+// prune forgets messages that have left the window. It runs at most once an hour of log time, so that it costs nothing per message.
+func (s *State) prune(nowMS int64) {
+	if nowMS-s.pruned < time.Hour.Milliseconds() {
+		return
+	}
+	s.pruned = nowMS
+	maps.DeleteFunc(s.Recent, func(_ Key, at Seen) bool { return nowMS-at.TimeMS > Window.Milliseconds() })
+}
+
+func (s *State) join(u id.UserID, r Role, at topic.Position) {
+	m := s.Members[u]
+	if m == nil {
+		m = &Member{}
+		s.Members[u] = m
+	}
+	m.Role = r
+	m.Spans = append(m.Spans, Span{From: at})
+	s.active++
+}
+
+func (s *State) leave(u id.UserID, at topic.Position) {
+	m := s.Members[u]
+	m.Spans[len(m.Spans)-1].To = at
+	m.Role = RoleMember
+	s.active--
+}
+
+// Watermark is how far a device, or the highest of a user's devices, has got in a thread.
+type Watermark struct {
+	DeliveredPosition topic.Position
+	DeliveredOrdinal  int64
+	ReadPosition      topic.Position
+	ReadOrdinal       int64
+}
+
+// WatermarkOf reads the event.
+func WatermarkOf(e *eventv1.WatermarksMoved) Watermark {
+	return Watermark{
+		DeliveredPosition: topic.Position(e.GetDeliveredPosition()), DeliveredOrdinal: e.GetDeliveredOrdinal(),
+		ReadPosition: topic.Position(e.GetReadPosition()), ReadOrdinal: e.GetReadOrdinal(),
+	}
+}
+
+// Merge returns the higher of two watermarks, field by field: it is commutative, associative and idempotent, so order and repetition do not matter.
+func (w Watermark) Merge(o Watermark) Watermark {
+	return Watermark{
+		DeliveredPosition: max(w.DeliveredPosition, o.DeliveredPosition), DeliveredOrdinal: max(w.DeliveredOrdinal, o.DeliveredOrdinal),
+		ReadPosition: max(w.ReadPosition, o.ReadPosition), ReadOrdinal: max(w.ReadOrdinal, o.ReadOrdinal),
+	}
+}

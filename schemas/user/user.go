@@ -1,0 +1,257 @@
+// Package user is the fold of a user: devices, profile, contacts, blocks and the list of threads. Like the fold of a thread it is pure and is
+// shared by the edge, the projectors and the verifier.
+//
+// Order: events of helio.users must be applied in position order; one before State.Next is stale and changes nothing.
+//
+// Non-obvious:
+//   - Registering again makes one new primary device and revokes every other at that position: the phone number may have a new owner.
+//   - A revoked device stays in the state, so that its next connection is told why. Its key never comes back: a device id is used once.
+//   - ThreadJoined only lists a thread; who is a member is the thread's own fold's to say.
+package user
+
+import (
+	"crypto/ed25519"
+	"maps"
+	"slices"
+	"unicode/utf8"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// Limits of users. They only ever grow.
+const (
+	// MaxName is the longest display name or device name in bytes.
+	MaxName = 64
+	// MaxDevices is the most devices of a user that are active at one time.
+	MaxDevices = 16
+)
+
+// Outcome is what the fold made of an event.
+type Outcome int8
+
+// The outcomes.
+const (
+	// Accepted: the event changed the state.
+	Accepted Outcome = iota
+	// Stale: the event was applied already.
+	Stale
+	// Rejected: the event has no effect.
+	Rejected
+)
+
+// Verdict is what the fold made of an event and what changed.
+type Verdict struct {
+	Outcome Outcome
+	// Devices are those whose row changed.
+	Devices []id.DeviceID
+	// Revoked are those of Devices that may no longer connect.
+	Revoked []id.DeviceID
+	// Thread is the one whose entry in the list changed, when one did.
+	Thread id.ThreadID
+}
+
+// Device of a user.
+type Device struct {
+	Key     [ed25519.PublicKeySize]byte
+	Name    string
+	Primary bool // registered with the PIN
+	Revoked bool
+	// Since and SinceMS are the position and the log time (Unix milliseconds) at which it came in.
+	Since   topic.Position
+	SinceMS int64
+}
+
+// Joined is an entry of the list of threads.
+type Joined struct {
+	At   topic.Position // of the ThreadJoined
+	Left bool
+}
+
+// State of a user. Make it with New.
+type State struct {
+	ID         id.UserID
+	PhoneHash  [id.Size]byte
+	Generation uint32 // 0: not registered
+	// RegisteredMS is the log time of the first registration of this generation, Unix milliseconds.
+	RegisteredMS int64
+	Name         string
+	Devices      map[id.DeviceID]*Device
+	Contacts     map[[id.Size]byte]string
+	Blocked      map[id.UserID]bool
+	Threads      map[id.ThreadID]Joined
+	// Next is the position after the last event that was applied.
+	Next topic.Position
+}
+
+// New returns the state of a user who is not registered.
+func New(u id.UserID) *State {
+	return &State{ID: u, Devices: map[id.DeviceID]*Device{}, Contacts: map[[id.Size]byte]string{}, Blocked: map[id.UserID]bool{}, Threads: map[id.ThreadID]Joined{}}
+}
+
+// Clone returns a deep copy.
+func (s *State) Clone() *State {
+	c := *s
+	c.Devices = make(map[id.DeviceID]*Device, len(s.Devices))
+	for k, d := range s.Devices {
+		copied := *d
+		c.Devices[k] = &copied
+	}
+	c.Contacts, c.Blocked, c.Threads = maps.Clone(s.Contacts), maps.Clone(s.Blocked), maps.Clone(s.Threads)
+	return &c
+}
+
+// Active returns a device that may connect, or nil.
+func (s *State) Active(d id.DeviceID) *Device {
+	if dev := s.Devices[d]; dev != nil && !dev.Revoked {
+		return dev
+	}
+	return nil
+}
+
+// Apply folds one event of helio.users into the state. logTimeMS is the record's timestamp in Unix milliseconds.
+func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verdict {
+	if at < s.Next {
+		return Verdict{Outcome: Stale}
+	}
+	s.Next = at + 1
+	switch e.WhichBody() {
+	case eventv1.Event_UserRegistered_case:
+		return s.registered(e.GetUserRegistered(), at, logTimeMS)
+	case eventv1.Event_DeviceLinked_case:
+		return s.linked(e, at, logTimeMS)
+	case eventv1.Event_DeviceRevoked_case:
+		d, err := id.From[id.DeviceID](e.GetDeviceRevoked().GetDeviceId())
+		if err != nil || s.Active(d) == nil {
+			return Verdict{Outcome: Rejected}
+		}
+		s.Devices[d].Revoked = true
+		return Verdict{Devices: []id.DeviceID{d}, Revoked: []id.DeviceID{d}}
+	case eventv1.Event_ProfileChanged_case:
+		name := e.GetProfileChanged().GetName()
+		if s.Generation == 0 || name == "" || !ValidName(name) {
+			return Verdict{Outcome: Rejected}
+		}
+		s.Name = name
+		return Verdict{}
+	case eventv1.Event_ContactSaved_case:
+		c := e.GetContactSaved()
+		h, ok := hash(c.GetPhoneHash())
+		if !ok || !ValidName(c.GetName()) {
+			return Verdict{Outcome: Rejected}
+		}
+		s.Contacts[h] = c.GetName()
+		return Verdict{}
+	case eventv1.Event_ContactRemoved_case:
+		h, ok := hash(e.GetContactRemoved().GetPhoneHash())
+		if _, known := s.Contacts[h]; !ok || !known {
+			return Verdict{Outcome: Rejected}
+		}
+		delete(s.Contacts, h)
+		return Verdict{}
+	case eventv1.Event_UserBlocked_case:
+		u, err := id.From[id.UserID](e.GetUserBlocked().GetBlockedId())
+		if err != nil || u == s.ID || s.Blocked[u] {
+			return Verdict{Outcome: Rejected}
+		}
+		s.Blocked[u] = true
+		return Verdict{}
+	case eventv1.Event_UserUnblocked_case:
+		u, err := id.From[id.UserID](e.GetUserUnblocked().GetBlockedId())
+		if err != nil || !s.Blocked[u] {
+			return Verdict{Outcome: Rejected}
+		}
+		delete(s.Blocked, u)
+		return Verdict{}
+	case eventv1.Event_ThreadJoined_case:
+		t, err := id.From[id.ThreadID](e.GetThreadJoined().GetThreadId())
+		if err != nil {
+			return Verdict{Outcome: Rejected}
+		}
+		if j, known := s.Threads[t]; known && !j.Left {
+			return Verdict{Outcome: Rejected}
+		}
+		s.Threads[t] = Joined{At: at}
+		return Verdict{Thread: t}
+	case eventv1.Event_ThreadLeft_case:
+		t, err := id.From[id.ThreadID](e.GetThreadLeft().GetThreadId())
+		j, known := s.Threads[t]
+		if err != nil || !known || j.Left {
+			return Verdict{Outcome: Rejected}
+		}
+		j.Left = true
+		s.Threads[t] = j
+		return Verdict{Thread: t}
+	default:
+		return Verdict{Outcome: Rejected}
+	}
+}
+
+func (s *State) registered(r *eventv1.UserRegistered, at topic.Position, logTimeMS int64) Verdict {
+	d, err := id.From[id.DeviceID](r.GetDeviceId())
+	ph, ok := hash(r.GetPhoneHash())
+	if err != nil || !ok || !d.Valid() || len(r.GetPublicKey()) != ed25519.PublicKeySize || !ValidName(r.GetDeviceName()) ||
+		r.GetGeneration() == 0 || r.GetGeneration() < s.Generation || s.Devices[d] != nil {
+		return Verdict{Outcome: Rejected}
+	}
+	if r.GetGeneration() > s.Generation {
+		s.RegisteredMS = logTimeMS
+	}
+	s.PhoneHash, s.Generation = ph, r.GetGeneration()
+	v := Verdict{Devices: []id.DeviceID{d}}
+	for other, dev := range s.Devices {
+		if !dev.Revoked {
+			dev.Revoked = true
+			v.Devices = append(v.Devices, other)
+			v.Revoked = append(v.Revoked, other)
+		}
+	}
+	slices.SortFunc(v.Revoked, func(a, b id.DeviceID) int { return slices.Compare(a[:], b[:]) })
+	s.Devices[d] = &Device{Key: [ed25519.PublicKeySize]byte(r.GetPublicKey()), Name: r.GetDeviceName(), Primary: true, Since: at, SinceMS: logTimeMS}
+	return v
+}
+
+func (s *State) linked(e *eventv1.Event, at topic.Position, logTimeMS int64) Verdict {
+	l := e.GetDeviceLinked()
+	by, err := id.From[id.DeviceID](e.GetDeviceId())
+	if err != nil || s.Active(by) == nil {
+		return Verdict{Outcome: Rejected}
+	}
+	d, err := id.From[id.DeviceID](l.GetDeviceId())
+	if err != nil || !d.Valid() || s.Devices[d] != nil || len(l.GetPublicKey()) != ed25519.PublicKeySize || !ValidName(l.GetDeviceName()) {
+		return Verdict{Outcome: Rejected}
+	}
+	active := 0
+	for _, dev := range s.Devices {
+		if !dev.Revoked {
+			active++
+		}
+	}
+	if active >= MaxDevices {
+		return Verdict{Outcome: Rejected}
+	}
+	// What the approving device may see, the new one may: it takes over the moment from which history is shown.
+	s.Devices[d] = &Device{Key: [ed25519.PublicKeySize]byte(l.GetPublicKey()), Name: l.GetDeviceName(), Since: at, SinceMS: s.Devices[by].SinceMS}
+	return Verdict{Devices: []id.DeviceID{d}}
+}
+
+// ValidName tells whether a text can be a display or device name: at most MaxName bytes of UTF-8 without control characters. Empty is valid.
+func ValidName(n string) bool {
+	if len(n) > MaxName || !utf8.ValidString(n) {
+		return false
+	}
+	for _, r := range n {
+		if r < ' ' || r == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func hash(b []byte) ([id.Size]byte, bool) {
+	if len(b) != id.Size {
+		return [id.Size]byte{}, false
+	}
+	return [id.Size]byte(b), true
+}
