@@ -1,0 +1,20 @@
+// Package clickhouse embeds the migrations of the history in ClickHouse. The statements name no database: the connection's default database says which one.
+//
+// Every row is a pure function of the log and is keyed by (thread, position), so that inserting a range again converges (ReplacingMergeTree); the
+// insert's dedup token keeps it from being seen twice even before a merge.
+//
+// Non-obvious:
+//   - A file that has landed is never edited; a change is a further file. Statements are separated by a line that holds only "--;".
+//   - Partitions are months of log time, so an insert keeps to one month.
+package clickhouse
+
+import "embed"
+
+//go:embed history/*.sql
+var files embed.FS
+
+// FS holds the directory "history".
+var FS = files
+
+// Database is the default database of the history.
+const Database = "heliograph"
