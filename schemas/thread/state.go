@@ -62,6 +62,18 @@ type Span struct {
 type Member struct {
 	Role  Role
 	Spans []Span // in order, disjoint; only the last may be open
+	// BaseOrdinal is the ordinal of the last message before the last span began: messages up to it are not unread to him.
+	BaseOrdinal int64
+	// EndOrdinal is the ordinal of the last message when the last span ended; 0 while it lasts.
+	EndOrdinal int64
+}
+
+// Unread is the number of messages that the member has not read, given the thread's last ordinal and his read ordinal.
+func (m *Member) Unread(last, read int64) int64 {
+	if !m.Active() {
+		last = m.EndOrdinal
+	}
+	return max(0, last-max(read, m.BaseOrdinal))
 }
 
 // Active tells whether the membership lasts.
@@ -159,7 +171,9 @@ func (s *State) Clone() *State {
 	c := *s
 	c.Members = make(map[id.UserID]*Member, len(s.Members))
 	for u, m := range s.Members {
-		c.Members[u] = &Member{Role: m.Role, Spans: slices.Clone(m.Spans)}
+		copied := *m
+		copied.Spans = slices.Clone(m.Spans)
+		c.Members[u] = &copied
 	}
 	c.Recent = maps.Clone(s.Recent)
 	return &c
@@ -182,6 +196,7 @@ func (s *State) join(u id.UserID, r Role, at topic.Position) {
 	}
 	m.Role = r
 	m.Spans = append(m.Spans, Span{From: at})
+	m.BaseOrdinal, m.EndOrdinal = s.LastOrdinal, 0
 	s.active++
 }
 
@@ -189,6 +204,7 @@ func (s *State) leave(u id.UserID, at topic.Position) {
 	m := s.Members[u]
 	m.Spans[len(m.Spans)-1].To = at
 	m.Role = RoleMember
+	m.EndOrdinal = s.LastOrdinal
 	s.active--
 }
 

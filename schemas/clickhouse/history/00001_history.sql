@@ -62,6 +62,7 @@ CREATE TABLE memberships (
   kind      Int16,                                    -- of the thread: 1 direct, 2 group
   active    Bool,
   role      Int16,                                    -- 1 member, 2 admin
+  ordinal   Int64,                                    -- of the last message before this event
   log_time  DateTime64(3, 'UTC') CODEC(Delta, ZSTD)
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(log_time)

@@ -82,6 +82,8 @@ CREATE TABLE members (
   role      smallint NOT NULL, -- 1 member, 2 admin
   active    boolean  NOT NULL,
   spans     bigint[] NOT NULL, -- from, to, from, to …: positions of the events that began and ended each stretch; to 0 while it lasts
+  base_ordinal bigint NOT NULL, -- of the last message before the last stretch began
+  end_ordinal  bigint NOT NULL, -- of the last message when it ended; 0 while it lasts
   PRIMARY KEY (thread_id, user_id)
 ) WITH (fillfactor = 85);
 
