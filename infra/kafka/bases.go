@@ -1,0 +1,133 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"heliograph/schemas/topic"
+)
+
+// Bases holds the base of every partition: position = base + Kafka offset. It is read without locks, from any goroutine.
+type Bases struct {
+	cfg    Config
+	byName map[string][]atomic.Int64 // by the topic's name on the cluster, then by slot
+}
+
+// LoadBases reads the first record of every partition of the topics: its header topic.BaseHeader carries the base of a log that was restored or
+// resharded. Empty partitions have base 0 until their first record says otherwise (see Observe).
+func LoadBases(ctx context.Context, cl *kgo.Client, cfg Config, topics []topic.Topic, partitions int) (*Bases, error) {
+	b := &Bases{cfg: cfg, byName: make(map[string][]atomic.Int64)}
+	names := make([]string, len(topics))
+	for i, t := range topics {
+		names[i] = cfg.Name(t)
+		b.byName[names[i]] = make([]atomic.Int64, partitions)
+	}
+	adm := kadm.NewClient(cl)
+	starts, err := adm.ListStartOffsets(ctx, names...)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kafka: list start offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, names...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kafka: list end offsets: %w", err)
+	}
+	want := make(map[string]map[int32]kgo.Offset)
+	left := 0
+	starts.Each(func(o kadm.ListedOffset) {
+		end, ok := ends.Lookup(o.Topic, o.Partition)
+		if !ok || end.Offset <= o.Offset || int(o.Partition) >= partitions {
+			return
+		}
+		if want[o.Topic] == nil {
+			want[o.Topic] = make(map[int32]kgo.Offset)
+		}
+		want[o.Topic][o.Partition] = kgo.NewOffset().At(o.Offset).WithEpoch(-1)
+		left++
+	})
+	if left == 0 {
+		return b, nil
+	}
+	quiet := cfg
+	quiet.Registerer = nil
+	rd, err := Dial(quiet, kgo.ConsumePartitions(want), kgo.FetchMaxPartitionBytes(1<<10), kgo.FetchMaxBytes(1<<20),
+		kgo.FetchMaxWait(250*time.Millisecond))
+	if err != nil {
+		return nil, err
+	}
+	defer rd.Close()
+	for left > 0 {
+		fs := rd.PollFetches(ctx)
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("kafka: read first records: %w", err)
+		}
+		for _, e := range fs.Errors() {
+			return nil, fmt.Errorf("kafka: read first record of %s/%d: %w", e.Topic, e.Partition, e.Err)
+		}
+		done := make(map[string][]int32)
+		var bad error
+		fs.EachPartition(func(p kgo.FetchTopicPartition) {
+			if _, ok := want[p.Topic][p.Partition]; !ok || len(p.Records) == 0 {
+				return
+			}
+			if _, err := b.Observe(p.Records[0]); err != nil {
+				bad = err
+			}
+			delete(want[p.Topic], p.Partition)
+			done[p.Topic] = append(done[p.Topic], p.Partition)
+			left--
+		})
+		if bad != nil {
+			return nil, bad
+		}
+		rd.PauseFetchPartitions(done) // else a long log would be read on for nothing
+	}
+	return b, nil
+}
+
+// Observe learns the base from a record that carries one and tells whether it is another than was known. Records without the header change nothing.
+func (b *Bases) Observe(rec *kgo.Record) (changed bool, err error) {
+	for _, h := range rec.Headers {
+		if h.Key != topic.BaseHeader {
+			continue
+		}
+		base, err := topic.ParseBase(h.Value)
+		if err != nil {
+			return false, fmt.Errorf("kafka: first record of %s/%d: %w", rec.Topic, rec.Partition, err)
+		}
+		slots := b.byName[rec.Topic]
+		if int(rec.Partition) >= len(slots) {
+			return false, nil
+		}
+		return slots[rec.Partition].Swap(int64(base)) != int64(base), nil
+	}
+	return false, nil
+}
+
+// Of returns the base of a partition.
+func (b *Bases) Of(t topic.Topic, s topic.Slot) topic.Position {
+	return b.of(b.cfg.Name(t), int32(s))
+}
+
+// Position returns the position of a record that was produced or fetched.
+func (b *Bases) Position(rec *kgo.Record) topic.Position {
+	return b.of(rec.Topic, rec.Partition) + topic.Position(rec.Offset)
+}
+
+func (b *Bases) of(name string, p int32) topic.Position {
+	slots := b.byName[name]
+	if p < 0 || int(p) >= len(slots) {
+		return 0
+	}
+	return topic.Position(slots[p].Load())
+}

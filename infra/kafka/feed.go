@@ -1,0 +1,237 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"heliograph/schemas/topic"
+)
+
+// errStopped ends a slot's session because the slot is being given up.
+var errStopped = errors.New("slot is being given up")
+
+// errBase ends a slot's session because its first record told another base than was assumed.
+var errBase = errors.New("the partition's base was learned from its first record")
+
+// feed is the bounded queue between the reader and one session of a slot. A session that ends is never fed again: the next one has a feed of its own.
+type feed struct {
+	slot  topic.Slot
+	limit Positions // nil: no end; else records at or past it are not taken
+	exact bool      // everything up to limit is one batch: the queue is never said to be full, or it would wait for itself
+
+	wake chan struct{} // capacity 1: the queue, the limit or err changed
+
+	mu      sync.Mutex // guards what follows
+	queue   []Record
+	bytes   int
+	first   time.Time // when the oldest of a burst arrived
+	expect  Positions // the next position of each topic; absent: the next record is the first
+	reached map[topic.Topic]bool
+	err     error
+	closed  bool
+	paused  bool // fetching is paused, or about to be
+}
+
+func newFeed(slot topic.Slot, next, limit Positions, exact bool, topics []topic.Topic) *feed {
+	f := &feed{slot: slot, limit: limit, exact: exact, expect: next.Clone(), wake: make(chan struct{}, 1), reached: make(map[topic.Topic]bool)}
+	for _, t := range topics {
+		if end, ok := limit[t]; ok && next[t] >= end {
+			f.reached[t] = true
+		}
+	}
+	return f
+}
+
+func (f *feed) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *feed) fail(err error) {
+	f.mu.Lock()
+	if f.err == nil {
+		f.err = err
+	}
+	f.mu.Unlock()
+	f.signal()
+}
+
+// pushed is what push did.
+type pushed struct {
+	records, bytes int
+	gaps           int  // holes that were seen
+	full           bool // the queue has just become full: the caller pauses fetching
+}
+
+// push takes records in, in order. Reader only.
+func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords, maxBytes int) (out pushed) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.err != nil {
+		return out
+	}
+	limit, limited := f.limit[t]
+	for _, r := range recs {
+		if r.Offset == 0 {
+			if changed, err := bases.Observe(r); err != nil || changed {
+				f.err = errBase
+				if err != nil {
+					f.err = err
+				}
+				break
+			}
+		}
+		pos := bases.Position(r)
+		want, known := f.expect[t]
+		if known && pos < want {
+			continue
+		}
+		if limited && pos >= limit {
+			f.reached[t] = true
+			break
+		}
+		if known && pos > want && t != topic.Receipts && t != topic.Presence {
+			out.gaps++
+		}
+		if len(f.queue) == 0 {
+			f.first = time.Now()
+		}
+		f.queue = append(f.queue, Record{Topic: t, Slot: f.slot, Position: pos, LogTime: r.Timestamp, Key: r.Key, Value: r.Value})
+		f.expect[t] = pos + 1
+		out.records++
+		out.bytes += len(r.Key) + len(r.Value)
+		if limited && pos+1 >= limit {
+			f.reached[t] = true
+			break
+		}
+	}
+	f.bytes += out.bytes
+	if !f.paused && !f.exact && (len(f.queue) >= maxRecords || f.bytes >= maxBytes) {
+		f.paused, out.full = true, true
+	}
+	f.signal()
+	return out
+}
+
+// relieved tells, once, that a full queue has become half empty.
+func (f *feed) relieved(maxRecords, maxBytes int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.paused || len(f.queue) > maxRecords/2 || f.bytes > maxBytes/2 {
+		return false
+	}
+	f.paused = false
+	return true
+}
+
+// oldest returns the log time of the oldest queued record of a topic.
+func (f *feed) oldest(t topic.Topic) (time.Time, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.queue {
+		if f.queue[i].Topic == t {
+			return f.queue[i].LogTime, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// close empties the queue and returns what was in it, and whether fetching is paused.
+func (f *feed) close() (records, bytes int, paused bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	records, bytes, paused = len(f.queue), f.bytes, f.paused
+	f.closed, f.queue, f.bytes = true, nil, 0
+	return records, bytes, paused
+}
+
+// gathering says how a batch is put together.
+type gathering struct {
+	linger     time.Duration
+	maxRecords int
+	maxBytes   int
+}
+
+// gather waits for the next batch. done means that the limit is reached and nothing is left.
+func (f *feed) gather(ctx context.Context, g gathering) (recs []Record, bytes int, done bool, err error) {
+	for {
+		var wait time.Duration
+		f.mu.Lock()
+		n, complete := len(f.queue), f.limit != nil && len(f.reached) >= len(f.limit)
+		switch {
+		case f.err != nil:
+			err = f.err
+		case f.exact:
+			if complete {
+				recs, bytes = f.take(n, math.MaxInt)
+				done = true
+			}
+		case n > 0:
+			wait = g.linger - time.Since(f.first)
+			if wait <= 0 || complete || n >= g.maxRecords || f.bytes >= g.maxBytes {
+				recs, bytes = f.take(g.maxRecords, g.maxBytes)
+			}
+		default:
+			done = complete
+		}
+		f.mu.Unlock()
+		if err != nil || done || len(recs) > 0 {
+			return recs, bytes, done, err
+		}
+		var timer *time.Timer
+		var fire <-chan time.Time
+		if n > 0 && wait > 0 {
+			timer = time.NewTimer(wait)
+			fire = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			err = errStopped
+		case <-f.wake:
+		case <-fire:
+		}
+		if timer != nil {
+			timer.Stop()
+		}
+		if err != nil {
+			return nil, 0, false, err
+		}
+	}
+}
+
+// take cuts a batch off the queue; the caller holds mu.
+func (f *feed) take(maxRecords, maxBytes int) (recs []Record, bytes int) {
+	n := 0
+	for n < len(f.queue) && n < maxRecords && (n == 0 || bytes < maxBytes) {
+		bytes += len(f.queue[n].Key) + len(f.queue[n].Value)
+		n++
+	}
+	recs = f.queue[:n:n]
+	f.queue = f.queue[n:]
+	if len(f.queue) == 0 {
+		f.queue = nil
+	}
+	f.bytes -= bytes
+	return recs, bytes
+}
+
+// fetchError names a fetch error of a partition; a position outside the log becomes ErrPositions.
+func fetchError(name string, partition int32, err error) error {
+	if errors.Is(err, kerr.OffsetOutOfRange) {
+		return fmt.Errorf("%w: %s/%d", ErrPositions, name, partition)
+	}
+	var lost *kgo.ErrDataLoss
+	if errors.As(err, &lost) {
+		return fmt.Errorf("%w: %s/%d: the log was cut: %w", ErrPositions, name, partition, err)
+	}
+	return fmt.Errorf("fetch %s/%d: %w", name, partition, err)
+}

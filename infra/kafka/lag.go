@@ -1,0 +1,124 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"heliograph/schemas/topic"
+)
+
+// askEnds asks the log for its ends and keeps them.
+func (c *Consumer) askEnds(ctx context.Context) (map[topic.Topic]map[topic.Slot]topic.Position, error) {
+	names := make([]string, 0, len(c.cfg.Topics))
+	for _, t := range c.cfg.Topics {
+		names = append(names, c.cfg.Kafka.Name(t))
+	}
+	listed, err := kadm.NewClient(c.cl).ListEndOffsets(ctx, names...)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kafka: list end offsets: %w", err)
+	}
+	ends := make(map[topic.Topic]map[topic.Slot]topic.Position)
+	listed.Each(func(o kadm.ListedOffset) {
+		t := c.names[o.Topic]
+		if ends[t] == nil {
+			ends[t] = make(map[topic.Slot]topic.Position)
+		}
+		s := topic.Slot(o.Partition)
+		ends[t][s] = c.bases.Of(t, s) + topic.Position(o.Offset)
+	})
+	c.mu.Lock()
+	c.logEnds = ends
+	c.mu.Unlock()
+	return ends, nil
+}
+
+func (c *Consumer) watchLag(ctx context.Context) {
+	t := time.NewTicker(c.cfg.LagEvery)
+	defer t.Stop()
+	for {
+		limited, cancel := context.WithTimeout(ctx, max(c.cfg.LagEvery, time.Second))
+		if _, err := c.askEnds(limited); err != nil && ctx.Err() == nil {
+			c.log.Debug("the log's ends are unknown", "err", err)
+		}
+		cancel()
+		for _, l := range c.Lags() {
+			c.metrics.lag(l)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// Lags returns how far each owned slot is behind in each topic, by the ends that the log had when it was last asked (every LagEvery), sorted by topic
+// and slot. A slot that could never be opened has Records 0 and Seconds since it was taken over.
+func (c *Consumer) Lags() []Lag {
+	now := time.Now()
+	owned := c.owned()
+	c.mu.Lock()
+	if !c.ready {
+		c.mu.Unlock()
+		return nil
+	}
+	ends := c.logEnds
+	c.mu.Unlock()
+	var out []Lag
+	for _, o := range owned {
+		o.mu.Lock()
+		next, inHand, feed := o.next, o.inHand, o.feed
+		o.mu.Unlock()
+		for _, t := range c.cfg.Topics {
+			l := Lag{Topic: t, Slot: o.slot, End: ends[t][o.slot]}
+			if next == nil {
+				l.Seconds = now.Sub(o.since).Seconds()
+				out = append(out, l)
+				continue
+			}
+			l.Next = max(next[t], c.bases.Of(t, o.slot))
+			l.Records = max(0, int64(l.End-l.Next))
+			l.Seconds = c.age(now, o.slot, t, inHand, feed, l.Records)
+			out = append(out, l)
+		}
+	}
+	slices.SortFunc(out, func(a, b Lag) int {
+		return cmp.Or(cmp.Compare(a.Topic.Number(), b.Topic.Number()), cmp.Compare(a.Slot, b.Slot))
+	})
+	return out
+}
+
+// age is that of the oldest record in hand or queued; when there is a lag but no such record, the time since the lag was first seen.
+func (c *Consumer) age(now time.Time, s topic.Slot, t topic.Topic, inHand []Record, feed *feed, records int64) float64 {
+	for i := range inHand {
+		if inHand[i].Topic == t {
+			return max(0, now.Sub(inHand[i].LogTime).Seconds())
+		}
+	}
+	if feed != nil {
+		if at, ok := feed.oldest(t); ok {
+			return max(0, now.Sub(at).Seconds())
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if records == 0 {
+		delete(c.behind[t], s)
+		return 0
+	}
+	if c.behind[t] == nil {
+		c.behind[t] = make(map[topic.Slot]time.Time)
+	}
+	if _, ok := c.behind[t][s]; !ok {
+		c.behind[t][s] = now
+	}
+	return now.Sub(c.behind[t][s]).Seconds()
+}

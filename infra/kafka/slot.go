@@ -1,0 +1,293 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"heliograph/infra/run"
+	"heliograph/schemas/topic"
+)
+
+// ownedSlot is a slot from its assignment until it is given up. One goroutine, supervise, calls the sink for it.
+type ownedSlot struct {
+	slot  topic.Slot
+	since time.Time
+
+	hard  context.CancelFunc // ends stop.hard: the sink must return at once
+	drain context.CancelFunc // ends stop.polite: the batch in hand is finished, nothing new is begun
+
+	lost atomic.Bool   // another may own the slot already
+	done chan struct{} // closed when supervise has returned
+
+	mu       sync.Mutex // guards what follows
+	next     Positions  // the stored next positions, once Open has told them
+	inHand   []Record // the batch that is being applied
+	feed     *feed
+	err      error // of the last failed attempt; nil when all is well
+}
+
+// stops are the two contexts of a slot's goroutine; polite ends with hard, or before it.
+type stops struct{ hard, polite context.Context }
+
+func (o *ownedSlot) setErr(m *metrics, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case err != nil && o.err == nil:
+		m.stalled.Inc()
+	case err == nil && o.err != nil:
+		m.stalled.Dec()
+	}
+	o.err = err
+}
+
+// supervise opens the slot again and again until it is given up.
+func (c *Consumer) supervise(st stops, o *ownedSlot) {
+	defer close(o.done)
+	defer o.hard()
+	defer o.setErr(c.metrics, nil)
+	log := c.log.With("slot", o.slot)
+	back := run.Backoff{Min: c.cfg.BackoffMin, Max: c.cfg.BackoffMax}
+	for {
+		err := c.session(st, o, &back)
+		if err == nil || st.polite.Err() != nil || errors.Is(err, errStopped) {
+			return
+		}
+		if errors.Is(err, errBase) {
+			continue
+		}
+		reason := reasonOf(err)
+		c.metrics.failed(reason)
+		o.setErr(c.metrics, err)
+		if c.ends != nil && (reason == reasonFenced || reason == reasonPermanent || reason == reasonPanic || reason == reasonPosition) {
+			c.fail(fmt.Errorf("slot %d: %w", o.slot, err))
+			return
+		}
+		args := []any{"reason", reason, "err", err}
+		var p *run.PanicError
+		if errors.As(err, &p) {
+			args = append(args, "stack", string(p.Stack))
+		}
+		log.Error("slot dropped, to be opened again", args...)
+		wait := back.Next()
+		if reason == reasonPermanent || reason == reasonPosition {
+			wait = c.cfg.BackoffMax
+		}
+		if !sleep(st.polite, wait) {
+			return
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// stageError tells where in a session an error arose.
+type stageError struct {
+	reason string
+	err    error
+}
+
+func (e *stageError) Error() string { return e.reason + ": " + e.err.Error() }
+func (e *stageError) Unwrap() error { return e.err }
+
+func reasonOf(err error) string {
+	var p *run.PanicError
+	var st *stageError
+	switch {
+	case errors.As(err, &p):
+		return reasonPanic
+	case errors.Is(err, ErrFenced):
+		return reasonFenced
+	case IsPermanent(err):
+		return reasonPermanent
+	case errors.Is(err, ErrPositions):
+		return reasonPosition
+	case errors.As(err, &st):
+		return st.reason
+	}
+	return reasonFetch
+}
+
+// session is one life of a slot's state: Open, batches, Close. nil means that a replay has reached its end.
+func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error) {
+	var next, pending Positions
+	opened := false
+	err = run.Protect(func() error {
+		var err error
+		if next, err = c.sink.Open(st.polite, o.slot); err != nil {
+			return err
+		}
+		opened = true
+		if p, ok := c.sink.(Pender); ok {
+			pending, err = p.Pending(st.polite, o.slot)
+		}
+		return err
+	})
+	if opened {
+		defer func() {
+			broken := err != nil && !errors.Is(err, errStopped)
+			lost := o.lost.Load() || broken
+			if perr := run.Protect(func() error { c.sink.Close(o.slot, lost); return nil }); perr != nil && err == nil {
+				err = perr
+			}
+		}()
+	}
+	if err != nil {
+		return &stageError{reasonOpen, err}
+	}
+	next = next.Clone()
+	o.mu.Lock()
+	o.next = next.Clone()
+	o.mu.Unlock()
+
+	g := gathering{linger: c.cfg.Linger, maxRecords: c.cfg.MaxRecords, maxBytes: c.cfg.MaxBytes}
+	if until := ahead(next, pending); len(until) > 0 {
+		c.log.Info("bringing an announced batch again", "slot", o.slot, "from", next, "to", until)
+		if next, err = c.serve(st, o, next, until, true, g, back); err != nil {
+			return err
+		}
+	}
+	var limit Positions
+	if c.ends != nil {
+		limit = c.ends[o.slot]
+	}
+	if _, err = c.serve(st, o, next, limit, false, g, back); err != nil {
+		return err
+	}
+	return nil
+}
+
+// ahead keeps the positions of pending that are past next.
+func ahead(next, pending Positions) Positions {
+	out := make(Positions)
+	for t, p := range pending {
+		if p > next[t] {
+			out[t] = p
+		}
+	}
+	return out
+}
+
+// serve feeds the sink from next on, up to limit (nil: for ever), and returns the positions that it reached.
+func (c *Consumer) serve(st stops, o *ownedSlot, next, limit Positions, exact bool, g gathering, back *run.Backoff) (Positions, error) {
+	offsets, err := c.offsets(o.slot, next, limit, exact)
+	if err != nil {
+		return next, err
+	}
+	f := newFeed(o.slot, next, limit, exact, c.cfg.Topics)
+	o.mu.Lock()
+	o.feed = f
+	o.mu.Unlock()
+	c.attach(f, offsets)
+	defer c.detach(f, offsets)
+	for {
+		recs, bytes, done, err := f.gather(st.polite, g)
+		if err != nil {
+			return next, err
+		}
+		if done && len(recs) == 0 && !exact {
+			return next, nil
+		}
+		b := Batch{Slot: o.slot, Records: recs, From: next.Clone(), To: next.Clone()}
+		for i := range recs {
+			b.To[recs[i].Topic] = recs[i].Position + 1
+		}
+		if exact {
+			for t, p := range limit {
+				b.To[t] = p
+			}
+		}
+		err = c.apply(st, o, b, back)
+		c.metrics.queue.Sub(float64(len(recs)))
+		c.metrics.queueBytes.Sub(float64(bytes))
+		if err != nil {
+			return next, err
+		}
+		next = b.To
+		c.relieve(f)
+		if exact {
+			return next, nil
+		}
+	}
+}
+
+// apply gives the sink one batch until it takes it, the slot is given up, or the error is not transient.
+func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) error {
+	o.mu.Lock()
+	o.inHand = b.Records
+	o.mu.Unlock()
+	defer func() {
+		o.mu.Lock()
+		o.inHand = nil
+		o.mu.Unlock()
+	}()
+	for tries := 1; ; tries++ {
+		begin := time.Now()
+		err := run.Protect(func() error { return c.sink.Apply(st.hard, b) })
+		if err == nil {
+			c.metrics.apply.Observe(time.Since(begin).Seconds())
+			c.metrics.batch.Observe(float64(len(b.Records)))
+			c.metrics.records.Add(float64(len(b.Records)))
+			o.mu.Lock()
+			o.next = b.To.Clone()
+			o.mu.Unlock()
+			if tries > 1 {
+				c.log.Info("slot goes on", "slot", o.slot, "tries", tries)
+			}
+			o.setErr(c.metrics, nil)
+			back.Reset()
+			return nil
+		}
+		if st.hard.Err() != nil {
+			return errStopped
+		}
+		var p *run.PanicError
+		if errors.As(err, &p) || errors.Is(err, ErrFenced) || IsPermanent(err) {
+			return err
+		}
+		c.metrics.failed(reasonTransient)
+		o.setErr(c.metrics, err)
+		if tries == 1 {
+			c.log.Warn("slot stalls, the batch is tried again", "slot", o.slot, "records", len(b.Records), "err", err)
+		}
+		if !sleep(st.polite, back.Next()) {
+			return errStopped
+		}
+	}
+}
+
+// offsets turns next positions into Kafka offsets. Topics that are at their limit already, and in an exact phase all that have none, are not read.
+func (c *Consumer) offsets(s topic.Slot, next, limit Positions, onlyLimited bool) (map[topic.Topic]kgo.Offset, error) {
+	out := make(map[topic.Topic]kgo.Offset)
+	for _, t := range c.cfg.Topics {
+		end, limited := limit[t]
+		if limited && next[t] >= end || onlyLimited && !limited {
+			continue
+		}
+		at := kgo.NewOffset().AtStart()
+		if pos := next[t]; pos > 0 {
+			base := c.bases.Of(t, s)
+			if pos < base {
+				return nil, fmt.Errorf("%w: %s/%d: position %d is before the log's base %d", ErrPositions, t, s, pos, base)
+			}
+			at = kgo.NewOffset().At(int64(pos - base)).WithEpoch(-1)
+		}
+		out[t] = at
+	}
+	return out, nil
+}
