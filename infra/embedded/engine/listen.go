@@ -46,6 +46,12 @@ func Listen(kind Kind, addr string) (net.Listener, error) {
 	return ln, nil
 }
 
+// CheckListen reports an address that no engine could listen on, without trying.
+func CheckListen(kind Kind, addr string) error {
+	_, _, err := splitListen(kind, addr)
+	return err
+}
+
 // Reserve returns addr with a port that was free a moment ago, for an engine that binds for itself. picked says that
 // the port was chosen here, so that losing the race for it is worth another try.
 func Reserve(kind Kind, addr string) (free string, picked bool, err error) {
