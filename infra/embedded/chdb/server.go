@@ -1,0 +1,341 @@
+package chdb
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	headBytes   = 1 << 20  // how much of a body is looked at for an INSERT's FORMAT clause
+	textBytes   = 64 << 20 // the largest statement
+	killSlots   = 2        // KILL QUERY has places of its own: it must not wait for what it is to end
+	maxQueryID  = 200
+	defaultText = "TabSeparated"
+)
+
+// server is the HTTP front.
+type server struct {
+	// fixed after newServer
+	cfg   Config
+	core  *core
+	m     *metrics
+	log   *slog.Logger
+	http  *http.Server
+	name  string
+	kill  context.Context // ends when running statements must end
+	slots chan struct{}
+	kills chan struct{}
+	seats chan struct{} // running and waiting
+
+	mu      sync.Mutex
+	running map[string]bool // query ids; guarded by mu
+}
+
+func newServer(cfg Config, c *core, m *metrics, kill context.Context) *server {
+	s := &server{
+		cfg: cfg, core: c, m: m, log: cfg.Logger, name: displayName(), kill: kill,
+		slots:   make(chan struct{}, cfg.MaxConcurrent),
+		kills:   make(chan struct{}, killSlots),
+		seats:   make(chan struct{}, cfg.MaxConcurrent+cfg.MaxQueued),
+		running: map[string]bool{},
+	}
+	s.http = newHTTPServer(s, cfg.Logger)
+	s.http.BaseContext = func(net.Listener) context.Context { return kill }
+	return s
+}
+
+// ServeHTTP implements http.Handler.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctl := http.NewResponseController(w)
+	_ = ctl.SetWriteDeadline(time.Time{}) // the connection's last reply has left one
+	if reason := s.foreign(r); reason != "" {
+		s.m.refused.WithLabelValues("foreign_site").Inc()
+		http.Error(w, reason, http.StatusForbidden)
+		return
+	}
+	switch r.URL.Path {
+	case "/ping", "/replicas_status":
+		ok(w)
+		return
+	case "/", "":
+	default:
+		http.Error(w, "There is no handle "+r.URL.Path+". Use / or /ping", http.StatusNotFound)
+		return
+	}
+	values := r.URL.Query()
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		if values.Get("query") == "" {
+			ok(w)
+			return
+		}
+	case http.MethodPost:
+	default:
+		http.Error(w, "use GET or POST", http.StatusMethodNotAllowed)
+		return
+	}
+	q := &query{s: s, w: w, r: r, values: values, ctl: ctl, begin: time.Now()}
+	q.serve()
+}
+
+func ok(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/html; charset=UTF-8")
+	_, _ = io.WriteString(w, "Ok.\n")
+}
+
+// foreign says why a request that a web page of another site may have caused is refused. With a password no such page
+// can get in.
+func (s *server) foreign(r *http.Request) string {
+	if s.cfg.Password != "" {
+		return ""
+	}
+	if !loopbackHost(r.Host) {
+		return "This address is for this machine only: ask for it as localhost or 127.0.0.1"
+	}
+	if o := r.Header.Get("Origin"); o != "" {
+		if u, err := url.Parse(o); err != nil || !loopbackHost(u.Host) {
+			return "Requests from pages of other sites are not taken"
+		}
+	}
+	return ""
+}
+
+// authorise checks the one user's name and password, wherever the client put them.
+func (s *server) authorise(r *http.Request, values url.Values) *exception {
+	user, password := "default", ""
+	if u, p, found := r.BasicAuth(); found {
+		user, password = u, p
+	} else if u := r.Header.Get("X-ClickHouse-User"); u != "" || r.Header.Get("X-ClickHouse-Key") != "" {
+		user, password = u, r.Header.Get("X-ClickHouse-Key")
+	} else if values.Has("user") || values.Has("password") {
+		user, password = values.Get("user"), values.Get("password")
+	}
+	if user == "" {
+		user = "default"
+	}
+	same := subtle.ConstantTimeCompare([]byte(user), []byte(s.cfg.User)) &
+		subtle.ConstantTimeCompare([]byte(password), []byte(s.cfg.Password))
+	if same == 1 {
+		return nil
+	}
+	return exceptionf(codeAuthenticationError,
+		"%s: Authentication failed: password is incorrect, or there is no user with such name", user)
+}
+
+// query is one request for a statement. It belongs to the request's goroutine.
+type query struct {
+	s      *server
+	w      http.ResponseWriter
+	r      *http.Request
+	ctl    *http.ResponseController
+	values url.Values
+	begin  time.Time
+
+	id   string
+	job  job
+	body io.Reader
+}
+
+func (q *query) serve() {
+	if e := q.run(); e != nil {
+		q.s.m.refused.WithLabelValues(refusal(e)).Inc()
+		newReply(q).fail(e)
+	}
+}
+
+func refusal(e *exception) string {
+	switch e.code {
+	case codeTooManyQueries:
+		return "too_many"
+	case codeAuthenticationError:
+		return "authentication"
+	case codeNoSpace:
+		return "no_space"
+	case codeTooLarge:
+		return "too_large"
+	case codeCancelled, codeNetwork:
+		return "client_gone"
+	default:
+		return "bad_request"
+	}
+}
+
+// run reads, admits and executes the statement. It returns an exception only if nothing was answered and the engine was
+// not asked.
+func (q *query) run() *exception {
+	if e := q.s.authorise(q.r, q.values); e != nil {
+		return e
+	}
+	if e := q.readParameters(); e != nil {
+		return e
+	}
+	select {
+	case q.s.seats <- struct{}{}:
+		defer func() { <-q.s.seats }()
+	default:
+		return exceptionf(codeTooManyQueries, "Too many simultaneous queries. Maximum: %d running and %d waiting",
+			q.s.cfg.MaxConcurrent, q.s.cfg.MaxQueued)
+	}
+	if !q.s.enter(q.id) {
+		return exceptionf(codeSameQueryID, "Query with id = %s is already running", q.id)
+	}
+	defer q.s.leave(q.id)
+	if e := q.openBody(); e != nil {
+		return e
+	}
+	st, text, e := q.readStatement()
+	if e != nil {
+		return e
+	}
+	if q.values.Has("client_protocol_version") && isHello(string(text)) {
+		r := newReply(q)
+		r.format = "Native"
+		_, _ = r.Write(helloBlock(q.s.name, q.s.core.version, q.s.core.timezone))
+		r.finish(stats{resultRows: 1})
+		return nil
+	}
+	ctx := q.s.kill
+	if st.kind != stmtInsertData {
+		q.bodyRead()
+	}
+	switch st.kind {
+	case stmtSelect:
+		ctx = q.r.Context()
+		return q.admit(ctx, q.s.slots, func() { q.runSelect(ctx, st, text) })
+	case stmtInsertData:
+		spool, e := q.spool(text[dataStart(text, st.end):])
+		if e != nil {
+			return e
+		}
+		defer func() { _ = spool.Close() }()
+		return q.admit(ctx, q.s.slots, func() { q.runInsert(ctx, st, text, spool) })
+	case stmtKill:
+		q.job.sql = rewriteKill(text[:st.end])
+		return q.admit(ctx, q.s.kills, func() { q.runWhole(ctx, st) })
+	default:
+		q.job.sql = string(text[:st.end])
+		return q.admit(ctx, q.s.slots, func() { q.runWhole(ctx, st) })
+	}
+}
+
+// admit waits for a place, runs f in it and frees it.
+func (q *query) admit(ctx context.Context, slots chan struct{}, f func()) *exception {
+	q.s.m.waiting.Inc()
+	select {
+	case slots <- struct{}{}:
+		q.s.m.waiting.Dec()
+	case <-q.r.Context().Done():
+		q.s.m.waiting.Dec()
+		return exceptionf(codeCancelled, "Query was cancelled while it waited")
+	}
+	defer func() { <-slots }()
+	q.s.m.running.Inc()
+	defer q.s.m.running.Dec()
+	f()
+	return nil
+}
+
+func (s *server) enter(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running[id] {
+		return false
+	}
+	s.running[id] = true
+	return true
+}
+
+func (s *server) leave(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, id)
+}
+
+// ended counts a statement and logs what an operator may want to know.
+func (q *query) ended(st statement, begin time.Time, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "error"
+		var e *exception
+		if errors.As(err, &e) && e.code == codeCancelled {
+			outcome = "cancelled"
+		}
+		q.s.log.Debug("statement failed", "query", q.id, "kind", kindNames[st.kind], "err", err)
+	}
+	q.s.m.statements.WithLabelValues(kindNames[st.kind], outcome).Inc()
+	q.s.m.seconds.WithLabelValues(kindNames[st.kind]).Observe(time.Since(begin).Seconds())
+}
+
+// notSettings are the URL parameters that are the interface's own; every other one is a setting.
+var notSettings = map[string]bool{
+	"query": true, "query_id": true, "database": true, "default_format": true, "user": true, "password": true,
+	"quota_key": true, "compress": true, "decompress": true, "client_protocol_version": true, "stacktrace": true,
+	"buffer_size": true, "wait_end_of_query": true, "close_session": true, "log_comment": true,
+}
+
+// readParameters reads what the URL and the headers say.
+func (q *query) readParameters() *exception {
+	for _, name := range []string{"session_id", "session_timeout", "session_check", "role"} {
+		if q.values.Has(name) {
+			return exceptionf(codeNotImplemented, "The embedded engine has no %s: each request is a session of its own", name)
+		}
+	}
+	q.id = q.values.Get("query_id")
+	if q.id == "" {
+		q.id = q.r.Header.Get("X-ClickHouse-Query-Id")
+	}
+	if q.id == "" {
+		q.id = uuid.NewString()
+	}
+	if len(q.id) > maxQueryID || strings.ContainsAny(q.id, " \t\r\n\x00") {
+		return exceptionf(codeBadArguments, "query_id must be at most %d characters without spaces", maxQueryID)
+	}
+	q.job = job{
+		queryID: q.id, comment: q.values.Get("log_comment"),
+		database: first(q.values.Get("database"), q.r.Header.Get("X-ClickHouse-Database")),
+		format:   first(q.values.Get("default_format"), q.r.Header.Get("X-ClickHouse-Format"), defaultText),
+		readonly: q.r.Method != http.MethodPost,
+	}
+	for name, vs := range q.values {
+		value := vs[len(vs)-1]
+		switch {
+		case strings.HasPrefix(name, "param_"):
+			q.job.params = append(q.job.params, param{strings.TrimPrefix(name, "param_"), value})
+		case notSettings[name]:
+		case !settingName.MatchString(name):
+			return exceptionf(codeBadArguments, "%q is no name of a setting", name)
+		default:
+			q.job.settings = append(q.job.settings, param{name, value})
+		}
+	}
+	return nil
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// enabled reports whether a boolean URL parameter is on.
+func (q *query) enabled(name string) bool {
+	switch strings.ToLower(q.values.Get(name)) {
+	case "", "0", "false":
+		return false
+	}
+	return true
+}
