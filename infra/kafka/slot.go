@@ -25,11 +25,11 @@ type ownedSlot struct {
 	lost atomic.Bool   // another may own the slot already
 	done chan struct{} // closed when supervise has returned
 
-	mu       sync.Mutex // guards what follows
-	next     Positions  // the stored next positions, once Open has told them
-	inHand   []Record // the batch that is being applied
-	feed     *feed
-	err      error // of the last failed attempt; nil when all is well
+	mu     sync.Mutex // guards what follows
+	next   Positions  // the stored next positions, once Open has told them
+	inHand []Record   // the batch that is being applied
+	feed   *feed
+	err    error // of the last failed attempt; nil when all is well
 }
 
 // stops are the two contexts of a slot's goroutine; polite ends with hard, or before it.

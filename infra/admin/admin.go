@@ -1,0 +1,300 @@
+// Package admin is the operator's door of a process: liveness, readiness per dependency, metrics and profiles over HTTP.
+//
+// Promise: /livez answers 200 while the process can answer at all. /readyz runs every check, at the same time, each under CheckTimeout, and answers 200
+// only when all succeed; its JSON names each with its error and how long it took. /metrics and /debug/pprof are the usual ones.
+//
+// Order, durability: none.
+//
+// When slow: a check that hangs counts as failed after CheckTimeout. At most one readiness run is under way; others asked meanwhile get its result.
+//
+// When draining: SetDraining makes /readyz fail at once, so that a balancer looks elsewhere while the rest goes on.
+//
+// Non-obvious:
+//   - The listener is bound by Listen, before Run, so that the bound address is known and a port in use is told early.
+//   - It has no authentication: bind it to loopback or to a private network.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"sort"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Config says where the door is. Zero means default.
+type Config struct {
+	Addr         string        // default "127.0.0.1:0"
+	Flag         string        // the flag that sets Addr, for error messages; default "--admin-addr"
+	CheckTimeout time.Duration // default 2 s
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer // for the door's own metrics; nil registers nothing
+	Gatherer   prometheus.Gatherer   // what /metrics shows; nil is prometheus.DefaultGatherer
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Addr != "" {
+		if _, _, err := net.SplitHostPort(c.Addr); err != nil {
+			errs = append(errs, fmt.Errorf("admin: address %q is not host:port", c.Addr))
+		}
+	}
+	if c.CheckTimeout < 0 {
+		errs = append(errs, errors.New("admin: check timeout is negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// Check asks a dependency whether it works; it must honour ctx.
+type Check func(ctx context.Context) error
+
+// Server is the door. Its methods may be called from any goroutine.
+type Server struct {
+	// Fixed after New.
+	cfg     Config
+	log     *slog.Logger
+	metrics metrics
+
+	mu       sync.Mutex // guards what follows
+	listener net.Listener
+	checks   map[string]Check
+	draining bool
+	running  *readiness // the run under way, or nil
+}
+
+// Status is the answer of /readyz.
+type Status struct {
+	Ready    bool                  `json:"ready"`
+	Draining bool                  `json:"draining,omitempty"`
+	Checks   map[string]Dependency `json:"checks"`
+}
+
+// Dependency is one check's result.
+type Dependency struct {
+	OK      bool    `json:"ok"`
+	Error   string  `json:"error,omitempty"`
+	Seconds float64 `json:"seconds"`
+}
+
+type readiness struct {
+	done   chan struct{}
+	status Status // to be read after done
+}
+
+// New returns a door that is neither bound nor served.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Addr == "" {
+		cfg.Addr = "127.0.0.1:0"
+	}
+	if cfg.Flag == "" {
+		cfg.Flag = "--admin-addr"
+	}
+	if cfg.CheckTimeout == 0 {
+		cfg.CheckTimeout = 2 * time.Second
+	}
+	if cfg.Gatherer == nil {
+		cfg.Gatherer = prometheus.DefaultGatherer
+	}
+	log := cfg.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{cfg: cfg, log: log, metrics: newMetrics(cfg.Registerer), checks: make(map[string]Check)}, nil
+}
+
+// Check adds a dependency to /readyz, or replaces the one of that name.
+func (s *Server) Check(name string, c Check) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checks[name] = c
+}
+
+// SetDraining makes /readyz fail from now on.
+func (s *Server) SetDraining() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+}
+
+// Listen binds the address and returns it, with the port that the system chose. It is called once, before Run.
+func (s *Server) Listen() (string, error) {
+	l, err := net.Listen("tcp", s.cfg.Addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "", fmt.Errorf("admin: %s is in use: choose another address with %s, or port 0 for any", s.cfg.Addr, s.cfg.Flag)
+	case err != nil:
+		return "", fmt.Errorf("admin: listen on %s (%s): %w", s.cfg.Addr, s.cfg.Flag, err)
+	}
+	s.mu.Lock()
+	s.listener = l
+	s.mu.Unlock()
+	return l.Addr().String(), nil
+}
+
+// Close gives up an address that was bound but will not be served.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Close()
+}
+
+// Handler returns the routes, for a process that serves them elsewhere.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// Run serves until ctx is cancelled; it binds the address first when Listen was not called.
+func (s *Server) Run(ctx context.Context) error {
+	s.mu.Lock()
+	l := s.listener
+	s.mu.Unlock()
+	if l == nil {
+		if _, err := s.Listen(); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		l = s.listener
+		s.mu.Unlock()
+	}
+	srv := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("admin: serve: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		_ = srv.Close() // a profile that is still being taken is cut off
+	}
+	<-served
+	return nil
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	st, err := s.Ready(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if !st.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(st) // the asker has gone: nobody to tell
+}
+
+// Ready runs the checks, or joins the run that is under way, and returns their results.
+func (s *Server) Ready(ctx context.Context) (Status, error) {
+	s.mu.Lock()
+	r := s.running
+	if r == nil {
+		r = &readiness{done: make(chan struct{})}
+		s.running = r
+		checks := make(map[string]Check, len(s.checks))
+		for n, c := range s.checks {
+			checks[n] = c
+		}
+		draining := s.draining
+		go s.check(context.WithoutCancel(ctx), r, checks, draining)
+	}
+	s.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.status, nil
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
+}
+
+func (s *Server) check(ctx context.Context, r *readiness, checks map[string]Check, draining bool) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.CheckTimeout)
+	defer cancel()
+	names := make([]string, 0, len(checks))
+	for n := range checks {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	type result struct {
+		name string
+		dep  Dependency
+	}
+	results := make(chan result, len(names))
+	for _, n := range names {
+		go func() {
+			begin := time.Now()
+			err := checks[n](ctx)
+			d := Dependency{OK: err == nil, Seconds: time.Since(begin).Seconds()}
+			if err != nil {
+				d.Error = err.Error()
+			}
+			results <- result{n, d}
+		}()
+	}
+	r.status = Status{Ready: !draining, Draining: draining, Checks: make(map[string]Dependency, len(names))}
+	for _, n := range names {
+		r.status.Checks[n] = Dependency{Error: "no answer within " + s.cfg.CheckTimeout.String(), Seconds: s.cfg.CheckTimeout.Seconds()}
+	}
+collect:
+	for range names {
+		select {
+		case got := <-results:
+			r.status.Checks[got.name] = got.dep
+		case <-ctx.Done():
+			// A check that honours ctx returns now; one that does not is reported as it stands.
+			grace := time.NewTimer(50 * time.Millisecond)
+			select {
+			case got := <-results:
+				r.status.Checks[got.name] = got.dep
+				grace.Stop()
+			case <-grace.C:
+				break collect
+			}
+		}
+	}
+	for n, d := range r.status.Checks {
+		up := 0.0
+		if d.OK {
+			up = 1
+		} else {
+			r.status.Ready = false
+		}
+		s.metrics.up.WithLabelValues(n).Set(up)
+	}
+	s.mu.Lock()
+	s.running = nil
+	s.mu.Unlock()
+	close(r.done)
+}

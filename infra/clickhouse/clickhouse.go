@@ -1,0 +1,174 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/run"
+)
+
+// Protocol is how ClickHouse is spoken to.
+type Protocol string
+
+// The two protocols; the zero value is HTTP.
+const (
+	HTTP   Protocol = "http"
+	Native Protocol = "native"
+)
+
+// Config says where ClickHouse is. Zero means default.
+type Config struct {
+	Addr     []string // host:port; at least one
+	Protocol Protocol // default HTTP
+	Database string   // default "helio"
+	User     string   // default "default"
+	Password run.Secret
+	TLS      run.ClientTLS
+
+	MaxOpenConns int            // default 8
+	DialTimeout  time.Duration  // default 5 s
+	ReadTimeout  time.Duration  // default 60 s
+	Settings     map[string]any // for every query; async_insert is 0 unless it is named here
+
+	Name       string                // metric label; default "helio"
+	Logger     *slog.Logger          // nil discards
+	Registerer prometheus.Registerer // nil registers nothing
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Addr) == 0 {
+		errs = append(errs, errors.New("clickhouse: no address"))
+	}
+	for _, a := range c.Addr {
+		if _, port, err := net.SplitHostPort(a); err != nil || port == "" {
+			errs = append(errs, fmt.Errorf("clickhouse: address %q is not host:port", a))
+		}
+	}
+	switch c.Protocol {
+	case "", HTTP, Native:
+	default:
+		errs = append(errs, fmt.Errorf("clickhouse: unknown protocol %q", c.Protocol))
+	}
+	if c.MaxOpenConns < 0 {
+		errs = append(errs, errors.New("clickhouse: the number of connections is negative"))
+	}
+	if err := c.TLS.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("clickhouse: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) database() string {
+	if c.Database == "" {
+		return "helio"
+	}
+	return c.Database
+}
+
+// Options returns clickhouse-go's options for this configuration.
+func (c Config) Options() (*clickhouse.Options, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	tlsConf, err := c.TLS.Load()
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse: %w", err)
+	}
+	o := &clickhouse.Options{
+		Addr:            c.Addr,
+		Protocol:        clickhouse.HTTP,
+		Auth:            clickhouse.Auth{Database: c.database(), Username: c.User, Password: c.Password.Reveal()},
+		TLS:             tlsConf,
+		Settings:        clickhouse.Settings{"async_insert": 0},
+		DialTimeout:     5 * time.Second,
+		ReadTimeout:     60 * time.Second,
+		MaxOpenConns:    8,
+		MaxIdleConns:    8,
+		ConnMaxLifetime: time.Hour,
+	}
+	if o.Auth.Username == "" {
+		o.Auth.Username = "default"
+	}
+	if c.Protocol == Native {
+		o.Protocol = clickhouse.Native
+		o.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
+	}
+	if c.DialTimeout > 0 {
+		o.DialTimeout = c.DialTimeout
+	}
+	if c.ReadTimeout > 0 {
+		o.ReadTimeout = c.ReadTimeout
+	}
+	if c.MaxOpenConns > 0 {
+		o.MaxOpenConns, o.MaxIdleConns = c.MaxOpenConns, c.MaxOpenConns
+	}
+	maps.Copy(o.Settings, c.Settings)
+	return o, nil
+}
+
+// Open returns a connection pool; it connects when it is first used. The caller closes it.
+func Open(c Config) (driver.Conn, error) {
+	o, err := c.Options()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := clickhouse.Open(o)
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse: open: %w", err)
+	}
+	observe(c.Registerer, c.Name, conn)
+	return conn, nil
+}
+
+// transientCodes are the codes of ClickHouse's ErrorCodes.cpp after which the same query may succeed.
+var transientCodes = []int32{
+	159,                // TIMEOUT_EXCEEDED
+	201, 202, 203, 209, // QUOTA_EXCEEDED, TOO_MANY_SIMULTANEOUS_QUERIES, NO_FREE_CONNECTION, SOCKET_TIMEOUT
+	210,           // NETWORK_ERROR
+	225,           // NO_ZOOKEEPER
+	236,           // ABORTED
+	241, 242, 243, // MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY, NOT_ENOUGH_SPACE
+	252,      // TOO_MANY_PARTS
+	279,      // ALL_CONNECTION_TRIES_FAILED
+	285, 286, // TOO_FEW_LIVE_REPLICAS, UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+	319,                     // UNKNOWN_STATUS_OF_INSERT
+	394,                     // QUERY_WAS_CANCELLED
+	425,                     // SYSTEM_ERROR
+	439,                     // CANNOT_SCHEDULE_TASK
+	473,                     // DEADLOCK_AVOIDED
+	517, 518, 519, 574, 999, // CANNOT_ASSIGN_ALTER, CANNOT_COMMIT_OFFSET, NO_REMOTE_SHARD_AVAILABLE, DISTRIBUTED_TOO_MANY_PENDING_BYTES, KEEPER_EXCEPTION
+	745, // SERVER_OVERLOADED
+}
+
+// Transient tells whether the same work may succeed when it is tried again: the connection or the engine failed, not the query.
+func Transient(err error) bool {
+	if err == nil {
+		return false
+	}
+	var ex *clickhouse.Exception
+	if errors.As(err, &ex) {
+		return slices.Contains(transientCodes, ex.Code)
+	}
+	var status *clickhouse.HTTPError
+	if errors.As(err, &status) {
+		return status.StatusCode >= 500 || status.StatusCode == 429 || status.StatusCode == 408
+	}
+	var network net.Error
+	var op *clickhouse.OpError
+	return errors.As(err, &network) || errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, clickhouse.ErrAcquireConnTimeout) || errors.Is(err, clickhouse.ErrConnectionClosed) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}

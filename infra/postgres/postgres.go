@@ -1,0 +1,155 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config says where the database is and how many connections may be held to it. Zero means default.
+type Config struct {
+	URL             string // postgres://user:password@host:port/database?sslmode=…; libpq keywords work too
+	Name            string // of the pool: metric label and application_name; default "helio"
+	MaxConns        int32  // default 8
+	MinConns        int32
+	ConnectTimeout  time.Duration     // default 5 s
+	MaxConnIdleTime time.Duration     // default 5 min
+	Params          map[string]string // session settings, such as search_path or synchronous_commit
+
+	Logger     *slog.Logger          // nil discards
+	Registerer prometheus.Registerer // nil registers nothing
+}
+
+// String is the configuration without its password.
+func (c Config) String() string {
+	return fmt.Sprintf("{%s %s max=%d}", c.Name, Redact(c.URL), c.MaxConns)
+}
+
+// GoString is String, so that %#v shows no password either.
+func (c Config) GoString() string { return c.String() }
+
+// LogValue is String for slog.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// Redact returns a database URL without its password, for messages.
+func Redact(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme == "" {
+		return "[redacted]"
+	}
+	q := u.Query()
+	for _, k := range []string{"password", "sslpassword"} {
+		if q.Has(k) {
+			q.Set(k, "xxxxx")
+		}
+	}
+	u.RawQuery = q.Encode()
+	return u.Redacted()
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.URL == "" {
+		errs = append(errs, errors.New("postgres: no URL"))
+	} else if _, err := pgxpool.ParseConfig(c.URL); err != nil {
+		// pgx's own text is left out: it may quote the URL.
+		errs = append(errs, fmt.Errorf("postgres: URL %s cannot be parsed", Redact(c.URL)))
+	}
+	if c.MaxConns < 0 || c.MinConns < 0 {
+		errs = append(errs, errors.New("postgres: a number of connections is negative"))
+	}
+	if c.MaxConns > 0 && c.MinConns > c.MaxConns {
+		errs = append(errs, fmt.Errorf("postgres: at least %d connections but at most %d", c.MinConns, c.MaxConns))
+	}
+	return errors.Join(errs...)
+}
+
+// Open returns a pool; it connects when it is first used. The caller closes it.
+func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Name == "" {
+		c.Name = "helio"
+	}
+	pc, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: URL %s cannot be parsed", Redact(c.URL))
+	}
+	pc.MaxConns = 8
+	if c.MaxConns > 0 {
+		pc.MaxConns = c.MaxConns
+	}
+	pc.MinConns = c.MinConns
+	pc.MaxConnIdleTime = 5 * time.Minute
+	if c.MaxConnIdleTime > 0 {
+		pc.MaxConnIdleTime = c.MaxConnIdleTime
+	}
+	pc.HealthCheckPeriod = 10 * time.Second
+	pc.ConnConfig.ConnectTimeout = 5 * time.Second
+	if c.ConnectTimeout > 0 {
+		pc.ConnConfig.ConnectTimeout = c.ConnectTimeout
+	}
+	pc.ConnConfig.RuntimeParams["application_name"] = c.Name
+	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	for k, v := range c.Params {
+		pc.ConnConfig.RuntimeParams[k] = v
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: open pool %s: %w", c.Name, err)
+	}
+	observe(c.Registerer, c.Name, pool)
+	return pool, nil
+}
+
+// Transient tells whether the same work may succeed when it is tried again: the connection or the server failed, not the statement.
+func Transient(err error) bool {
+	if err == nil {
+		return false
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return transientCode(pg.Code)
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) || pgconn.Timeout(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// transientCode judges an SQLSTATE (PostgreSQL appendix A).
+func transientCode(code string) bool {
+	switch code {
+	case "40001", // serialization_failure
+		"40P01",                   // deadlock_detected
+		"55P03",                   // lock_not_available
+		"55006",                   // object_in_use
+		"57014",                   // query_canceled: a statement timeout
+		"57P01", "57P02", "57P03", // admin_shutdown, crash_shutdown, cannot_connect_now
+		"57P05", // idle_session_timeout
+		"25006": // read_only_sql_transaction: a failover is under way
+		return true
+	}
+	if len(code) < 2 {
+		return false
+	}
+	switch code[:2] {
+	case "08", // connection exception
+		"53", // insufficient resources: disk full, too many connections
+		"58": // system error
+		return true
+	}
+	return false
+}
