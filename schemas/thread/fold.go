@@ -69,7 +69,6 @@ func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verd
 		return Verdict{Outcome: Stale}
 	}
 	s.Next = at + 1
-	s.prune(logTimeMS)
 	v := s.apply(e, at, logTimeMS)
 	if v.Outcome == Accepted {
 		s.LastPosition = at
@@ -130,7 +129,8 @@ func (s *State) messageSent(actor id.UserID, m *eventv1.MessageSent, at topic.Po
 		return reject(Malformed)
 	}
 	key := Key{Sender: actor, Message: mid}
-	if seen, ok := s.Recent[key]; ok && logTimeMS-seen.TimeMS <= Window.Milliseconds() {
+	now := max(logTimeMS, s.LastTimeMS)
+	if seen, ok := s.Recent[key]; ok && now-seen.TimeMS <= Window.Milliseconds() {
 		return Verdict{Outcome: Duplicate, Original: seen}
 	}
 	var touched []id.UserID
@@ -151,10 +151,11 @@ func (s *State) messageSent(actor id.UserID, m *eventv1.MessageSent, at topic.Po
 		return reject(NotMember)
 	}
 	s.LastOrdinal++
-	s.LastTimeMS = logTimeMS
+	s.LastTimeMS = now
 	s.LastSender = actor
 	s.Preview = preview(m.GetContent())
 	s.Recent[key] = Seen{Position: at, TimeMS: logTimeMS, Ordinal: s.LastOrdinal}
+	s.prune()
 	return Verdict{Members: touched}
 }
 
@@ -345,9 +346,10 @@ func idsOf(raw [][]byte) ([]id.UserID, bool) {
 	return out, true
 }
 
-// ValidTitle tells whether a text can be a group's title: 1 to MaxTitle bytes of UTF-8 that are not all blank.
+// ValidTitle tells whether a text can be a group's title: 1 to MaxTitle bytes of UTF-8 without control characters that are not all blank.
 func ValidTitle(t string) bool {
-	return len(t) <= MaxTitle && utf8.ValidString(t) && strings.TrimSpace(t) != ""
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
+	return len(t) <= MaxTitle && utf8.ValidString(t) && !strings.ContainsFunc(t, control) && strings.TrimSpace(t) != ""
 }
 
 // checkSealed tells whether content keeps to the limits and, when plain, can be read.

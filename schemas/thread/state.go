@@ -119,7 +119,8 @@ type State struct {
 	LastPosition topic.Position
 	// LastOrdinal is the number of accepted messages.
 	LastOrdinal int64
-	// LastTimeMS is the log time of the last accepted message in Unix milliseconds, 0 before the first.
+	// LastTimeMS is the highest log time of an accepted message in Unix milliseconds, 0 before the first. It is the thread's clock, so it never goes
+	// back, although the stamps of a log whose producers make them may.
 	LastTimeMS int64
 	// LastSender sent the last accepted message.
 	LastSender id.UserID
@@ -179,13 +180,14 @@ func (s *State) Clone() *State {
 	return &c
 }
 
-// prune forgets messages that have left the window. It runs at most once an hour of log time, so that it costs nothing per message.
-func (s *State) prune(nowMS int64) {
-	if nowMS-s.pruned < time.Hour.Milliseconds() {
+// prune forgets messages that have left the window, by the thread's clock and at most once an hour of it, so that it costs nothing per message. What it
+// forgets could not be found any more, so when it runs makes no difference to any verdict.
+func (s *State) prune() {
+	if s.LastTimeMS-s.pruned < time.Hour.Milliseconds() {
 		return
 	}
-	s.pruned = nowMS
-	maps.DeleteFunc(s.Recent, func(_ Key, at Seen) bool { return nowMS-at.TimeMS > Window.Milliseconds() })
+	s.pruned = s.LastTimeMS
+	maps.DeleteFunc(s.Recent, func(_ Key, at Seen) bool { return s.LastTimeMS-at.TimeMS > Window.Milliseconds() })
 }
 
 func (s *State) join(u id.UserID, r Role, at topic.Position) {

@@ -12,8 +12,7 @@ CREATE TABLE messages (
   client_time   DateTime64(3, 'UTC') CODEC(Delta, ZSTD),
   key_id        UInt64 CODEC(ZSTD),                   -- 0: body is plain text
   body          String CODEC(ZSTD),
-  event         String CODEC(ZSTD),                   -- the event as it stands in the log
-  INDEX body_text body TYPE text(tokenizer = 'splitByNonAlpha', preprocessor = lower(body))
+  event         String CODEC(ZSTD)                    -- the event as it stands in the log
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(log_time)
 ORDER BY (thread_id, position)
@@ -101,15 +100,14 @@ SETTINGS non_replicated_deduplication_window = 1000
 -- The range that an insert is about to take in ('begun') and then has ('done'). Everything before the highest done next is in the tables; a range that is
 -- begun and not done is inserted again, exactly, with the same tokens.
 CREATE TABLE positions (
-  topic      Int16,                                   -- 1 threads, 2 receipts
-  slot       Int32,
-  from       Int64,
-  next       Int64,
-  state      Enum8('begun' = 1, 'done' = 2),
-  generation UInt32,
-  log_time   DateTime64(3, 'UTC'),                    -- of the last event of the range
-  written    DateTime64(3, 'UTC') DEFAULT now64(3)
-) ENGINE = ReplacingMergeTree(written)
-ORDER BY (topic, slot, state, next)
-TTL toDateTime(written) + INTERVAL 7 DAY DELETE WHERE state = 'begun'
+  topic         Int16,                                -- 1 threads, 2 receipts
+  slot          Int32,
+  from_position Int64,
+  next          Int64,
+  state         Enum8('begun' = 1, 'done' = 2),
+  generation    UInt32,
+  log_time      DateTime64(3, 'UTC'),                 -- of the last event of the range
+  written       DateTime64(3, 'UTC') DEFAULT now64(3)
+) ENGINE = ReplacingMergeTree(next)
+ORDER BY (topic, slot, state)
 SETTINGS non_replicated_deduplication_window = 1000

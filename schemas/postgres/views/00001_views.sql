@@ -8,6 +8,30 @@ CREATE TABLE positions (
   PRIMARY KEY (topic, slot)
 ) WITH (fillfactor = 50);
 
+-- Moves a position from expect to next, for the writer whose batch begins there; expect 0 is a position that was never stored. Any other stored position means
+-- that somebody else has written: HE409, and with it the whole transaction fails. The transaction need not wait for the disk, since rows and
+-- position vanish together and the log has them.
+-- +goose StatementBegin
+CREATE FUNCTION advance_position(topic_ smallint, slot_ integer, expect bigint, next_ bigint, log_time_ timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  UPDATE positions p SET next = next_, log_time = greatest(p.log_time, log_time_)
+   WHERE p.topic = topic_ AND p.slot = slot_ AND p.next = expect;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+  IF expect = 0 THEN
+    INSERT INTO positions (topic, slot, next, log_time) VALUES (topic_, slot_, next_, log_time_) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+      RETURN;
+    END IF;
+  END IF;
+  RAISE EXCEPTION 'position of topic % in slot % is not %', topic_, slot_, expect USING ERRCODE = 'HE409';
+END
+$$;
+-- +goose StatementEnd
+
 -- Events that could not be applied, and behind the first of a subject all its later ones, in order.
 CREATE TABLE quarantine (
   topic    smallint    NOT NULL,
@@ -119,6 +143,7 @@ CREATE TABLE messages (
   sender_id  uuid        NOT NULL,
   message_id uuid,
   log_time   timestamptz NOT NULL,
+  slot       integer     NOT NULL, -- the tail is trimmed slot by slot
   event      bytea       NOT NULL,
   PRIMARY KEY (thread_id, position)
 ) PARTITION BY HASH (thread_id);
