@@ -1,0 +1,250 @@
+package link
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"google.golang.org/protobuf/proto"
+
+	"heliograph/schemas/frame"
+)
+
+const (
+	handshakeTimeout = 5 * time.Second
+	idleTimeout      = 10 * time.Second // a peer that is gone is noticed after so long
+	keepAlive        = 3 * time.Second
+	writeBatch       = 256 // frames that may share a write
+	writeBytes       = 256 << 10
+	receiveQueue     = 64 // decoded frames that wait for Recv; QUIC's flow control holds back the rest
+
+	appClosed    quic.ApplicationErrorCode = 0
+	appMalformed quic.ApplicationErrorCode = 1
+)
+
+func quicConfig() *quic.Config {
+	return &quic.Config{
+		HandshakeIdleTimeout:           handshakeTimeout,
+		MaxIdleTimeout:                 idleTimeout,
+		KeepAlivePeriod:                keepAlive,
+		InitialStreamReceiveWindow:     1 << 20,
+		MaxStreamReceiveWindow:         8 << 20,
+		InitialConnectionReceiveWindow: 1 << 20,
+		MaxConnectionReceiveWindow:     8 << 20,
+		MaxIncomingStreams:             1,
+		MaxIncomingUniStreams:          -1,
+	}
+}
+
+// quicLink is one QUIC connection with one bidirectional stream, which the edge opens. Two goroutines: reader and writer; both end when the link closes.
+type quicLink struct {
+	conn   *quic.Conn
+	stream *quic.Stream
+	ends   *ends
+	once   sync.Once
+}
+
+// startQUIC joins the ends' queues to the stream: encode writes out of one, decode reads into the other.
+func startQUIC[In, Out proto.Message](conn *quic.Conn, stream *quic.Stream, e *ends, out *queue[Out], in *queue[In], decode func([]byte) (In, error)) {
+	l := &quicLink{conn: conn, stream: stream, ends: e}
+	e.peer = peerName(conn)
+	e.close = l.close
+	go func() { l.close(readFrames(stream, in, decode)) }()
+	go func() { l.close(writeFrames(stream, out)) }()
+	context.AfterFunc(conn.Context(), func() { l.close(context.Cause(conn.Context())) })
+}
+
+func (l *quicLink) close(err error) {
+	l.once.Do(func() {
+		code := appClosed
+		if errors.Is(err, ErrMalformed) || errors.Is(err, frame.ErrTooLarge) || errors.Is(err, frame.ErrNotCanonical) {
+			code = appMalformed
+		}
+		if !errors.Is(err, ErrClosed) {
+			if err == nil {
+				err = io.EOF
+			}
+			err = fmt.Errorf("%w: %w", ErrClosed, err)
+		}
+		l.ends.closeQueues(err)
+		_ = l.conn.CloseWithError(code, "") // it is closed either way
+	})
+}
+
+func readFrames[In any](stream *quic.Stream, in *queue[In], decode func([]byte) (In, error)) error {
+	r := bufio.NewReaderSize(stream, 64<<10)
+	var buf []byte
+	for {
+		b, err := frame.Read(r, buf, MaxFrame)
+		if err != nil {
+			return err
+		}
+		if cap(b) <= writeBytes { // a rare large frame does not pin its buffer
+			buf = b[:0]
+		}
+		m, err := decode(b)
+		if err != nil {
+			return err
+		}
+		if err := in.putWait(stream.Context(), m, 1); err != nil {
+			return err
+		}
+	}
+}
+
+func writeFrames[Out proto.Message](stream *quic.Stream, out *queue[Out]) error {
+	var batch []Out
+	var buf []byte
+	for {
+		var err error
+		if batch, err = out.take(context.Background(), batch[:0], writeBatch); err != nil { // ends when the queue is closed
+			return err
+		}
+		buf = buf[:0]
+		for i, m := range batch {
+			if buf, err = frame.Append(buf, m); err != nil {
+				return err
+			}
+			if len(buf) >= writeBytes || i == len(batch)-1 {
+				if _, err := stream.Write(buf); err != nil {
+					return err
+				}
+				buf = buf[:0]
+			}
+		}
+		clear(batch)
+		if cap(buf) > 4*writeBytes {
+			buf = nil
+		}
+	}
+}
+
+func peerName(conn *quic.Conn) string {
+	name := "?"
+	if certs := conn.ConnectionState().TLS.PeerCertificates; len(certs) > 0 {
+		name = certs[0].Subject.CommonName
+	}
+	return name + "@" + conn.RemoteAddr().String()
+}
+
+// Dial opens a link over QUIC to the instance that listens at addr. conf is what TLS.Load or Authority.Config returned.
+func Dial(ctx context.Context, addr string, conf *tls.Config) (EdgeEnd, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	conn, err := quic.DialAddr(ctx, addr, conf, quicConfig())
+	if err != nil {
+		return nil, fmt.Errorf("link: dial %s: %w", addr, err)
+	}
+	stream, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		_ = conn.CloseWithError(appClosed, "") // given up
+		return nil, fmt.Errorf("link: dial %s: %w", addr, err)
+	}
+	e := newEnds(0, 0)
+	e.toEdge.max = receiveQueue
+	startQUIC(conn, stream, e, e.toDelivery, e.toEdge, decodeToEdge)
+	return edgeEnd{e}, nil
+}
+
+// QUICDialer dials an Instance's Addr.
+type QUICDialer struct{ TLS *tls.Config }
+
+// Dial opens a link over QUIC.
+func (d QUICDialer) Dial(ctx context.Context, to Instance) (EdgeEnd, error) {
+	return Dial(ctx, to.Addr, d.TLS)
+}
+
+// ListenConfig bounds a Listener; zero means default.
+type ListenConfig struct {
+	MaxLinks int // at the same time; default 1,024
+	Queue    int // frames per link; default DefaultQueue
+	Bytes    int // queued per link; default DefaultQueueBytes
+}
+
+// Listener takes links over QUIC.
+type Listener struct {
+	cfg ListenConfig
+	udp net.PacketConn
+	tr  *quic.Transport
+	ln  *quic.Listener
+}
+
+// Listen binds addr. Links are taken once Serve runs; without it, Close frees the port.
+func Listen(addr string, conf *tls.Config, cfg ListenConfig) (*Listener, error) {
+	if cfg.MaxLinks <= 0 {
+		cfg.MaxLinks = 1024
+	}
+	udp, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("link: listen: %w", err)
+	}
+	tr := &quic.Transport{Conn: udp}
+	ln, err := tr.Listen(conf, quicConfig())
+	if err != nil {
+		return nil, fmt.Errorf("link: listen on %s: %w", addr, errors.Join(err, udp.Close()))
+	}
+	return &Listener{cfg: cfg, udp: udp, tr: tr, ln: ln}, nil
+}
+
+// Addr returns the bound address.
+func (l *Listener) Addr() net.Addr { return l.udp.LocalAddr() }
+
+// Close frees the port and closes all links. Serve does it by itself.
+func (l *Listener) Close() error {
+	return errors.Join(l.ln.Close(), l.tr.Close(), l.udp.Close())
+}
+
+// Serve gives each link to handle, on a goroutine of its own, until ctx is cancelled; then it closes the listener and the links and waits for
+// the handlers. It may be called once.
+func (l *Listener) Serve(ctx context.Context, handle Handler) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer l.Close()
+	room := make(chan struct{}, l.cfg.MaxLinks)
+	for {
+		conn, err := l.ln.Accept(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("link: accept: %w", err)
+		}
+		select {
+		case room <- struct{}{}:
+		default:
+			_ = conn.CloseWithError(appClosed, "too many links") // the edge dials again
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-room }()
+			end, err := l.open(ctx, conn)
+			if err != nil {
+				return
+			}
+			defer end.Close()
+			_ = handle(ctx, end) // the handler logs and counts what ended it
+		})
+	}
+}
+
+// open waits for the edge's stream, which shows itself with the first frame.
+func (l *Listener) open(ctx context.Context, conn *quic.Conn) (DeliveryEnd, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	stream, err := conn.AcceptStream(ctx)
+	if err != nil {
+		_ = conn.CloseWithError(appClosed, "no stream") // nothing was begun
+		return nil, err
+	}
+	e := newEnds(l.cfg.Queue, l.cfg.Bytes)
+	e.toDelivery.max = receiveQueue
+	startQUIC(conn, stream, e, e.toEdge, e.toDelivery, decodeToDelivery)
+	return deliveryEnd{e}, nil
+}
