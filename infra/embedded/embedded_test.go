@@ -334,6 +334,16 @@ func write(t *testing.T, name, text string) {
 	}
 }
 
+// Engines without a password are not put on the network.
+func TestOpenToTheNetwork(t *testing.T) {
+	for _, kind := range []embedded.Kind{embedded.Kafka, embedded.ClickHouse} {
+		opts := enginetest.Options(t, kind)
+		opts.KafkaListen, opts.ClickHouseListen = "192.0.2.1:0", "192.0.2.1:0"
+		_, err := embedded.Start(testContext(t), opts)
+		checkFault(t, err, kind, embedded.BadListen, "password", "--"+string(kind)+"-listen 127.0.0.1")
+	}
+}
+
 func TestMissingClickHouse(t *testing.T) {
 	opts := enginetest.Options(t, embedded.ClickHouse)
 	opts.EnginesDir = t.TempDir()

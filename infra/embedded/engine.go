@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -122,6 +123,12 @@ func run(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, stdin
 	if err := engine.CheckListen(cfg.Kind, cfg.Listen); err != nil {
 		return err
 	}
+	if cfg.Kind != Postgres && !loopback(cfg.Listen) {
+		return &Error{
+			Engine: cfg.Kind, Fault: BadListen, Reason: "it asks nobody for a password, and " + cfg.Listen + " is open to the network",
+			Mend: "give a loopback address with --listen 127.0.0.1:PORT",
+		}
+	}
 	if cfg.Child {
 		go func() {
 			// Whatever ends the reading, the parent is gone.
@@ -154,6 +161,15 @@ func run(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, stdin
 		err = fmt.Errorf("print readiness: %w", told)
 	}
 	return err
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
 func tell(w io.Writer, r report) error {

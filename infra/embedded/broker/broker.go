@@ -23,6 +23,9 @@ const Format = 1
 // maxMessageBytes is the largest batch taken: room for a whole batch of the largest messages.
 const maxMessageBytes = 16 << 20
 
+// discard is the logger of a broker that was given none.
+var discard = slog.New(slog.DiscardHandler)
+
 // Config is what the broker needs to know. Only DataDir has no default.
 type Config struct {
 	// DataDir holds the log. It is created if it does not exist.
@@ -53,7 +56,7 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 		cfg.Listen = "127.0.0.1:0"
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
+		cfg.Logger = discard
 	}
 	dir, err := engine.Open(ctx, engine.Kafka, cfg.DataDir, Format)
 	if err != nil {

@@ -167,7 +167,7 @@ func link(bin string) error {
 // complete says whether every link is there, as on a read-only disk whose links were made before.
 func complete(root string, links []struct{ Source, Target string }) bool {
 	for _, l := range links {
-		if _, err := os.Stat(filepath.Join(root, l.Target)); err != nil {
+		if _, err := os.Stat(filepath.Join(root, l.Target)); err != nil || !filepath.IsLocal(l.Target) {
 			return false
 		}
 	}
