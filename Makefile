@@ -11,6 +11,9 @@ CGO_ENABLED ?= 0
 PARALLEL    ?= 2
 FUZZTIME    ?= 10s
 export CGO_ENABLED
+# Where the tests and bin/helio find what was fetched.
+export HELIO_ENGINES    := $(abspath $(ENGINES))
+export HELIO_KAFKA_JARS := $(abspath $(KAFKA))
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo build check check-quick test race fuzz bench gen engines kafka clean
