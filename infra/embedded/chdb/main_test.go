@@ -100,7 +100,8 @@ func start(tb testing.TB, c childConfig) *process {
 	return p
 }
 
-func tryStart(tb testing.TB, c childConfig) (p *process, failure string) {
+// tryStart returns what the engine said when it did not start.
+func tryStart(tb testing.TB, c childConfig) (_ *process, failure string) {
 	tb.Helper()
 	if c.LibraryPath == "" {
 		c.LibraryPath = libraryPath(tb)
@@ -112,7 +113,7 @@ func tryStart(tb testing.TB, c childConfig) (p *process, failure string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p = &process{cmd: exec.Command(os.Args[0]), done: make(chan struct{})}
+	p := &process{cmd: exec.Command(os.Args[0]), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
