@@ -1,0 +1,387 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"heliograph/infra/kafka"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+// ErrUnavailable says that the log did not acknowledge an event: it is down, or the buffer is full. Retriable, under the same message id, because
+// an event that timed out may be in the log all the same.
+var ErrUnavailable = errors.New("the log does not take events now")
+
+// Receipt is the place of an acknowledged event.
+type Receipt struct {
+	Topic    topic.Topic
+	Slot     topic.Slot
+	Position topic.Position
+	LogTime  time.Time
+}
+
+// Ingest appends events to the log. Its methods may be called from any goroutine.
+type Ingest struct {
+	// Fixed after New.
+	cfg      Config
+	bases    *kafka.Bases
+	log      *slog.Logger
+	metrics  *metrics
+	events   *kgo.Client
+	receipts *kgo.Client
+	kick     chan struct{} // capacity 1: watermarks wait
+	probe    chan struct{} // capacity 1: look at the log now
+
+	down   atomic.Bool // the log takes nothing
+	closed atomic.Bool // Run has ended
+
+	mu      sync.Mutex // guards waiting
+	waiting map[pair]moved
+}
+
+// pair is what watermarks are coalesced by.
+type pair struct {
+	device id.DeviceID
+	thread id.ThreadID
+}
+
+type moved struct {
+	user id.UserID
+	mark thread.Watermark
+}
+
+// New returns an Ingest over the log that cfg names; bases gives the positions of its records. Nothing is connected before the first Append.
+// Run must be called: it sends the watermarks and notices that the log is back.
+func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Registerer) (*Ingest, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if bases == nil {
+		return nil, errors.New("ingest: no bases")
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	cfg = cfg.withDefaults()
+	i := &Ingest{
+		cfg: cfg, bases: bases, log: log, metrics: newMetrics(reg),
+		kick: make(chan struct{}, 1), probe: make(chan struct{}, 1), waiting: map[pair]moved{},
+	}
+	var err error
+	i.events, err = kafka.Dial(cfg.Kafka, append(kafka.ProducerOpts(kafka.ProducerConfig{
+		Linger: cfg.Linger, MaxRecords: cfg.MaxRecords, MaxBytes: cfg.MaxBytes, DeliveryTimeout: cfg.DeliveryTimeout,
+	}), kgo.WithHooks(&watch{i}))...)
+	if err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	second := cfg.Kafka
+	if second.ClientID == "" {
+		second.ClientID = "helio"
+	}
+	second.ClientID += "-receipts"
+	i.receipts, err = kafka.Dial(second, kafka.ProducerOpts(kafka.ProducerConfig{
+		Linger: cfg.ReceiptLinger, MaxRecords: cfg.MaxWatermarks, MaxBytes: cfg.MaxBytes, DeliveryTimeout: cfg.DeliveryTimeout,
+	})...)
+	if err != nil {
+		i.events.Close()
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	i.metrics.up.Set(1)
+	i.gauges(reg)
+	return i, nil
+}
+
+// Append hands an event over to the log. done is called exactly once, on the producer's goroutine or, when the event is refused at once, on the
+// caller's before Append returns: it must not block. Its error is ErrUnavailable (retriable) or *Invalid (permanent), wrapped or bare. The event is
+// not kept.
+func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done func(Receipt, error)) {
+	if err := check(t, s, ev); err != nil {
+		i.metrics.failures.WithLabelValues(string(t), reasonInvalid).Inc()
+		done(Receipt{}, err)
+		return
+	}
+	if i.closed.Load() {
+		i.refuse(t, reasonClosed, done)
+		return
+	}
+	if i.down.Load() {
+		i.refuse(t, reasonDown, done)
+		return
+	}
+	value, err := proto.Marshal(ev)
+	if err != nil {
+		err = invalid("event", "cannot be encoded: %v", err)
+	} else if len(value) > MaxEvent {
+		err = invalid("event", "has %d bytes, at most %d", len(value), MaxEvent)
+	}
+	if err != nil {
+		i.metrics.failures.WithLabelValues(string(t), reasonInvalid).Inc()
+		done(Receipt{}, err)
+		return
+	}
+	slot := topic.SlotOf(s, i.cfg.Partitions)
+	begun := time.Now()
+	i.events.TryProduce(context.Background(), i.cfg.Kafka.NewRecord(t, slot, s[:], value), func(rec *kgo.Record, err error) {
+		if err != nil {
+			done(Receipt{}, i.failed(t, slot, err))
+			return
+		}
+		i.metrics.appended.WithLabelValues(string(t)).Inc()
+		i.metrics.ack.WithLabelValues(string(t)).Observe(time.Since(begun).Seconds())
+		done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
+	})
+}
+
+// AppendWait appends an event and waits for the log. When ctx ends first the outcome is unknown.
+func (i *Ingest) AppendWait(ctx context.Context, t topic.Topic, s topic.Subject, ev *eventv1.Event) (Receipt, error) {
+	type outcome struct {
+		rec Receipt
+		err error
+	}
+	out := make(chan outcome, 1)
+	i.Append(t, s, ev, func(rec Receipt, err error) { out <- outcome{rec, err} })
+	select {
+	case o := <-out:
+		return o.rec, o.err
+	case <-ctx.Done():
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
+
+// Watermark hands in how far a device has got in a thread. It is merged with one of the same device and thread that still waits, and appended
+// within milliseconds, or when the log is back. When too many wait it is dropped and counted: the device's next one makes up for it.
+func (i *Ingest) Watermark(th id.ThreadID, u id.UserID, d id.DeviceID, w thread.Watermark) {
+	i.metrics.watermarks.Inc()
+	i.mu.Lock()
+	n := i.hold(pair{d, th}, moved{u, w})
+	i.mu.Unlock()
+	if n == 1 {
+		kick(i.kick)
+	}
+}
+
+// hold merges a watermark into those that wait and returns how many do. The caller holds mu.
+func (i *Ingest) hold(p pair, m moved) int {
+	if have, ok := i.waiting[p]; ok {
+		i.metrics.coalesced.Inc()
+		m.mark = m.mark.Merge(have.mark)
+	} else if len(i.waiting) >= i.cfg.MaxWatermarks {
+		i.metrics.dropped.WithLabelValues(reasonFull).Inc()
+		return len(i.waiting)
+	}
+	i.waiting[p] = m
+	return len(i.waiting)
+}
+
+// Up tells whether the log takes events, as far as is known.
+func (i *Ingest) Up() bool { return !i.down.Load() && !i.closed.Load() }
+
+// Run sends watermarks and probes a log that is down, until ctx ends; then it closes the producers, failing what is still in flight (see
+// Flush), and returns nil.
+func (i *Ingest) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { i.send(ctx); return nil })
+	g.Go(func() error { i.look(ctx); return nil })
+	err := g.Wait()
+	i.closed.Store(true)
+	i.events.Close()
+	i.receipts.Close()
+	i.metrics.up.Set(0)
+	return err
+}
+
+// Flush waits until everything handed in so far, watermarks included, is acknowledged or failed.
+func (i *Ingest) Flush(ctx context.Context) error {
+	if !i.down.Load() {
+		i.sendWaiting()
+	}
+	if err := i.events.Flush(ctx); err != nil {
+		return fmt.Errorf("ingest: flush events: %w", err)
+	}
+	if err := i.receipts.Flush(ctx); err != nil {
+		return fmt.Errorf("ingest: flush receipts: %w", err)
+	}
+	return nil
+}
+
+// send is the goroutine that appends watermarks, a window after the first came in.
+func (i *Ingest) send(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-i.kick:
+		}
+		if !sleep(ctx, i.cfg.ReceiptWindow) {
+			return
+		}
+		if !i.down.Load() { // else the probe kicks again once the log is back
+			i.sendWaiting()
+		}
+	}
+}
+
+func (i *Ingest) sendWaiting() {
+	i.mu.Lock()
+	batch := i.waiting
+	i.waiting = make(map[pair]moved, min(len(batch), 1024))
+	i.mu.Unlock()
+	for p, m := range batch {
+		i.sendOne(p, m)
+	}
+}
+
+func (i *Ingest) sendOne(p pair, m moved) {
+	s := topic.Subject(p.thread)
+	slot := topic.SlotOf(s, i.cfg.Partitions)
+	value, err := proto.Marshal(eventv1.Event_builder{
+		UserId: m.user[:], DeviceId: p.device[:],
+		WatermarksMoved: eventv1.WatermarksMoved_builder{
+			DeliveredPosition: int64(m.mark.DeliveredPosition), DeliveredOrdinal: m.mark.DeliveredOrdinal,
+			ReadPosition: int64(m.mark.ReadPosition), ReadOrdinal: m.mark.ReadOrdinal,
+		}.Build(),
+	}.Build())
+	if err != nil {
+		panic(fmt.Sprintf("ingest: encode a watermark: %v", err)) // no strings in it: it always encodes
+	}
+	key := append(append(make([]byte, 0, 2*id.Size), p.thread[:]...), p.device[:]...)
+	begun := time.Now()
+	i.receipts.TryProduce(context.Background(), i.cfg.Kafka.NewRecord(topic.Receipts, slot, key, value), func(_ *kgo.Record, err error) {
+		if err == nil {
+			i.metrics.appended.WithLabelValues(string(topic.Receipts)).Inc()
+			i.metrics.ack.WithLabelValues(string(topic.Receipts)).Observe(time.Since(begun).Seconds())
+			return
+		}
+		i.failed(topic.Receipts, slot, err)
+		if i.closed.Load() {
+			i.metrics.dropped.WithLabelValues(reasonClosed).Inc()
+			return
+		}
+		i.mu.Lock()
+		i.hold(p, m) // it only grows: appending it twice does no harm
+		i.mu.Unlock()
+		kick(i.kick)
+	})
+}
+
+// refuse fails an event without handing it over.
+func (i *Ingest) refuse(t topic.Topic, reason string, done func(Receipt, error)) {
+	i.metrics.failures.WithLabelValues(string(t), reason).Inc()
+	done(Receipt{}, ErrUnavailable)
+}
+
+// failed counts a produce error, and asks for a look at the log unless only the buffer was full.
+func (i *Ingest) failed(t topic.Topic, slot topic.Slot, err error) error {
+	reason := reasonBroker
+	switch {
+	case errors.Is(err, kgo.ErrMaxBuffered):
+		reason = reasonFull
+	case errors.Is(err, kgo.ErrClientClosed):
+		reason = reasonClosed
+	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, context.DeadlineExceeded):
+		reason = reasonTimeout
+	}
+	i.metrics.failures.WithLabelValues(string(t), reason).Inc()
+	if reason == reasonTimeout || reason == reasonBroker {
+		i.suspect(fmt.Errorf("append to %s/%d: %w", t, slot, err))
+	}
+	return fmt.Errorf("%w: append to %s/%d: %w", ErrUnavailable, t, slot, err)
+}
+
+// suspect marks the log as down until a probe has reached a broker.
+func (i *Ingest) suspect(err error) {
+	if i.down.CompareAndSwap(false, true) {
+		i.metrics.up.Set(0)
+		i.log.Warn("the log does not answer, refusing events until it does", "err", err)
+	}
+	kick(i.probe)
+}
+
+// look is the goroutine that probes the log: now and then (a client that is idle does not notice a lost connection), when something went wrong, and
+// until it is back.
+func (i *Ingest) look(ctx context.Context) {
+	idle := time.NewTicker(5 * i.cfg.ProbeInterval)
+	defer idle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-idle.C:
+		case <-i.probe:
+		}
+		for {
+			pctx, cancel := context.WithTimeout(ctx, max(i.cfg.ProbeInterval, time.Second))
+			err := i.events.Ping(pctx)
+			cancel()
+			if ctx.Err() != nil {
+				return
+			}
+			if err == nil {
+				break
+			}
+			if i.down.CompareAndSwap(false, true) {
+				i.metrics.up.Set(0)
+				i.log.Warn("the log cannot be reached, refusing events until it can", "err", err)
+			}
+			if !sleep(ctx, i.cfg.ProbeInterval) {
+				return
+			}
+		}
+		if i.down.CompareAndSwap(true, false) {
+			i.metrics.up.Set(1)
+			i.log.Info("the log answers again")
+			kick(i.kick)
+		}
+		// A probe that met one dead broker among living ones has asked for the next: not at once.
+		if !sleep(ctx, i.cfg.ProbeInterval) {
+			return
+		}
+	}
+}
+
+// sleep waits and tells whether ctx lasted.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// watch asks for a probe as soon as a connection to a broker is lost or refused, so that a log that went away is known before the first event times
+// out.
+type watch struct{ i *Ingest }
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (w *watch) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if err != nil {
+		kick(w.i.probe)
+	}
+}
+
+// OnBrokerDisconnect implements kgo.HookBrokerDisconnect.
+func (w *watch) OnBrokerDisconnect(kgo.BrokerMetadata, net.Conn) { kick(w.i.probe) }
+
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,366 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"heliograph/infra/kafka"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const partitions = 4
+
+// network lets a test cut the way to the log.
+type network struct {
+	mu    sync.Mutex // guards the rest
+	cut   bool
+	conns map[net.Conn]bool
+}
+
+func (n *network) dial(ctx context.Context, network, host string) (net.Conn, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cut {
+		return nil, errors.New("the network is cut")
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, network, host)
+	if err == nil {
+		n.conns[c] = true
+	}
+	return c, err
+}
+
+func (n *network) set(cut bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut = cut
+	if cut {
+		for c := range n.conns {
+			c.Close()
+			delete(n.conns, c)
+		}
+	}
+}
+
+type fixture struct {
+	*Ingest
+	net  *network
+	cfg  kafka.Config
+	stop func()
+}
+
+func start(t *testing.T, mend func(*Config)) *fixture {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	n := &network{conns: map[net.Conn]bool{}}
+	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), Partitions: partitions}
+	cl, err := kafka.Dial(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if _, err := kafka.EnsureTopics(t.Context(), cl, cfg); err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := kafka.Dial(cfg) // the first one's view of the topics is from before they were made
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Close()
+	bases, err := kafka.LoadBases(t.Context(), fresh, cfg, topic.All, partitions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Dial = n.dial
+	c := Config{Kafka: cfg, Partitions: partitions, DeliveryTimeout: time.Second, ProbeInterval: 20 * time.Millisecond}
+	if mend != nil {
+		mend(&c)
+	}
+	i, err := New(c, bases, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- i.Run(ctx) }()
+	f := &fixture{Ingest: i, net: n, cfg: cfg, stop: sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})}
+	t.Cleanup(f.stop)
+	return f
+}
+
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: never", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+var (
+	alice = id.UserID{1}
+	phone = id.NewDevice()
+	group = id.NewGroup()
+)
+
+func message(text string) *eventv1.Event {
+	data, _ := proto.Marshal(eventv1.Content_builder{Text: text}.Build())
+	m := id.NewMessage()
+	return eventv1.Event_builder{UserId: alice[:], DeviceId: phone[:], MessageSent: eventv1.MessageSent_builder{
+		MessageId: m[:], Content: eventv1.Sealed_builder{Data: data}.Build(),
+	}.Build()}.Build()
+}
+
+// records reads what a topic holds, in the order of each slot.
+func (f *fixture) records(t *testing.T, tp topic.Topic, want int) []*kgo.Record {
+	t.Helper()
+	cl, err := kafka.Dial(kafka.Config{Brokers: f.cfg.Brokers}, kgo.ConsumeTopics(f.cfg.Name(tp)), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var out []*kgo.Record
+	for len(out) < want && ctx.Err() == nil {
+		out = append(out, cl.PollFetches(ctx).Records()...)
+	}
+	if len(out) != want {
+		t.Fatalf("%s holds %d records, want %d", tp, len(out), want)
+	}
+	return out
+}
+
+func TestAppendKeepsOrderAndTellsThePlace(t *testing.T) {
+	f := start(t, nil)
+	var mu sync.Mutex
+	var got []topic.Position
+	var sent []*eventv1.Event
+	for range 500 {
+		ev := message("hello")
+		sent = append(sent, ev)
+		f.Append(topic.Threads, topic.Subject(group), ev, func(r Receipt, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil || r.Topic != topic.Threads || r.Slot != topic.SlotOf(topic.Subject(group), partitions) || r.LogTime.IsZero() {
+				t.Errorf("receipt %+v, error %v", r, err)
+			}
+			got = append(got, r.Position)
+		})
+	}
+	if err := f.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for k, p := range got {
+		if p != topic.Position(k) {
+			t.Fatalf("append %d lies at %d", k, p)
+		}
+	}
+	for k, rec := range f.records(t, topic.Threads, 500) {
+		var ev eventv1.Event
+		if err := proto.Unmarshal(rec.Value, &ev); err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(&ev, sent[k]) || !cmp.Equal(rec.Key, group[:]) {
+			t.Fatalf("record %d is not the event that was appended as number %d", rec.Offset, k)
+		}
+	}
+}
+
+func TestWatermarksAreCoalesced(t *testing.T) {
+	f := start(t, func(c *Config) { c.ReceiptWindow = 50 * time.Millisecond })
+	other := id.NewDevice()
+	for k := range 100 {
+		f.Watermark(group, alice, phone, thread.Watermark{DeliveredPosition: topic.Position(k), DeliveredOrdinal: int64(k)})
+	}
+	f.Watermark(group, alice, phone, thread.Watermark{ReadPosition: 7, ReadOrdinal: 6})
+	f.Watermark(group, alice, other, thread.Watermark{DeliveredPosition: 3})
+	if err := f.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]thread.Watermark{}
+	for _, rec := range f.records(t, topic.Receipts, 2) {
+		var ev eventv1.Event
+		if err := proto.Unmarshal(rec.Value, &ev); err != nil {
+			t.Fatal(err)
+		}
+		if rec.Partition != int32(topic.SlotOf(topic.Subject(group), partitions)) {
+			t.Errorf("a watermark lies in partition %d", rec.Partition)
+		}
+		got[string(rec.Key)] = thread.WatermarkOf(ev.GetWatermarksMoved())
+	}
+	want := map[string]thread.Watermark{
+		string(group[:]) + string(phone[:]): {DeliveredPosition: 99, DeliveredOrdinal: 99, ReadPosition: 7, ReadOrdinal: 6},
+		string(group[:]) + string(other[:]): {DeliveredPosition: 3},
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("watermarks (-got +want):\n%s", diff)
+	}
+}
+
+func TestLogDownFailsAtOnceAndRecovers(t *testing.T) {
+	f := start(t, nil)
+	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("before")); err != nil {
+		t.Fatal(err)
+	}
+	f.net.set(true)
+	until(t, "the cut noticed without a send", func() bool { return !f.Up() })
+	// At once: the callback has run before Append returns, so nothing waited for a timeout.
+	var refused error
+	f.Append(topic.Threads, topic.Subject(group), message("meanwhile"), func(_ Receipt, err error) { refused = err })
+	if !errors.Is(refused, ErrUnavailable) {
+		t.Fatalf("append while the log is down: %v, want ErrUnavailable", refused)
+	}
+	f.Watermark(group, alice, phone, thread.Watermark{DeliveredPosition: 1})
+	f.net.set(false)
+	until(t, "recovery", f.Up)
+	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("after")); err != nil {
+		t.Fatal(err)
+	}
+	f.records(t, topic.Threads, 2)
+	f.records(t, topic.Receipts, 1) // it waited
+}
+
+func TestInFlightWhenTheLogGoesFails(t *testing.T) {
+	f := start(t, nil)
+	f.net.set(true) // before the first connection: only a produce can notice
+	_, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("lost"))
+	if !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("append without a log: %v, want ErrUnavailable", err)
+	}
+	f.net.set(false)
+	until(t, "recovery", f.Up)
+	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("after")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFullBufferRefuses(t *testing.T) {
+	f := start(t, func(c *Config) { c.MaxRecords = 2; c.Linger = time.Second })
+	var mu sync.Mutex
+	var errs []error
+	for range 10 {
+		f.Append(topic.Threads, topic.Subject(group), message("x"), func(_ Receipt, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, err)
+			}
+		})
+	}
+	until(t, "refusals", func() bool { mu.Lock(); defer mu.Unlock(); return len(errs) == 8 })
+	for _, err := range errs {
+		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, kgo.ErrMaxBuffered) {
+			t.Errorf("refused with %v", err)
+		}
+	}
+	if !f.Up() {
+		t.Error("a full buffer counts as a log that is down")
+	}
+}
+
+func TestStoppedRefuses(t *testing.T) {
+	f := start(t, nil)
+	f.stop()
+	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("late")); !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("append after Run: %v, want ErrUnavailable", err)
+	}
+}
+
+func TestInvalidEventsAreRefused(t *testing.T) {
+	f := start(t, nil)
+	direct := topic.Subject(id.DirectThread(alice, id.UserID{2}))
+	content := func(text string) *eventv1.Sealed {
+		data, _ := proto.Marshal(eventv1.Content_builder{Text: text}.Build())
+		return eventv1.Sealed_builder{Data: data}.Build()
+	}
+	m := id.NewMessage()
+	sent := func(b eventv1.MessageSent_builder) *eventv1.Event {
+		return eventv1.Event_builder{UserId: alice[:], DeviceId: phone[:], MessageSent: b.Build()}.Build()
+	}
+	members := make([][]byte, thread.MaxMembers)
+	for k := range members {
+		members[k] = append([]byte{1, byte(k), byte(k >> 8)}, make([]byte, 13)...)
+	}
+	for _, c := range []struct {
+		name  string
+		topic topic.Topic
+		subj  topic.Subject
+		ev    *eventv1.Event
+		field string
+	}{
+		{"no subject", topic.Threads, topic.Subject{}, message("x"), "subject"},
+		{"no user", topic.Threads, direct, eventv1.Event_builder{MemberLeft: &eventv1.MemberLeft{}}.Build(), "user_id"},
+		{"short device", topic.Threads, direct, eventv1.Event_builder{UserId: alice[:], DeviceId: []byte{1}, MemberLeft: &eventv1.MemberLeft{}}.Build(), "device_id"},
+		{"no body", topic.Threads, direct, eventv1.Event_builder{UserId: alice[:]}.Build(), "body"},
+		{"wrong topic", topic.Users, direct, message("x"), "body"},
+		{"quarantine", topic.Quarantine, direct, eventv1.Event_builder{Quarantined: &eventv1.Quarantined{}}.Build(), "body"},
+		{"message id", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: make([]byte, 16), Content: content("x")}), "message_id"},
+		{"no content", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: m[:]}), "content"},
+		{"long text", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: m[:], Content: content(string(make([]byte, thread.MaxText+1)))}), "content"},
+		{"garbled text", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: m[:], Content: eventv1.Sealed_builder{Data: []byte{0xff}}.Build()}), "content"},
+		{"short reply", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: m[:], Content: content("x"), ReplyTo: []byte{1}}), "reply_to"},
+		{"group under a direct id", topic.Threads, direct, eventv1.Event_builder{UserId: alice[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "t"}.Build()}.Build(), "subject"},
+		{"blank title", topic.Threads, topic.Subject(group), eventv1.Event_builder{UserId: alice[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: " "}.Build()}.Build(), "title"},
+		{"too many members", topic.Threads, topic.Subject(group), eventv1.Event_builder{UserId: alice[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "t", MemberIds: members}.Build()}.Build(), "member_ids"},
+		{"no members added", topic.Threads, topic.Subject(group), eventv1.Event_builder{UserId: alice[:], MemberAdded: &eventv1.MemberAdded{}}.Build(), "member_ids"},
+		{"role", topic.Threads, topic.Subject(group), eventv1.Event_builder{UserId: alice[:], RoleChanged: eventv1.RoleChanged_builder{MemberId: alice[:]}.Build()}.Build(), "role"},
+		{"key", topic.Users, topic.Subject(alice), eventv1.Event_builder{UserId: alice[:], DeviceLinked: eventv1.DeviceLinked_builder{DeviceId: phone[:]}.Build()}.Build(), "public_key"},
+		{"name", topic.Users, topic.Subject(alice), eventv1.Event_builder{UserId: alice[:], ProfileChanged: &eventv1.ProfileChanged{}}.Build(), "name"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := f.AppendWait(t.Context(), c.topic, c.subj, c.ev)
+			var bad *Invalid
+			if !errors.As(err, &bad) || bad.Field != c.field {
+				t.Errorf("got %v, want field %s", err, c.field)
+			}
+		})
+	}
+}
+
+func TestConfigValidateReportsEveryFault(t *testing.T) {
+	err := Config{Partitions: -1, Linger: -1, ReceiptLinger: 2 * time.Second, MaxBytes: -1}.Validate()
+	for _, want := range []string{"broker", "partitions", "linger", "receipt linger", "bound"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %q", err, want)
+		}
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	ev := message("how are you?")
+	for b.Loop() {
+		if err := check(topic.Threads, topic.Subject(group), ev); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

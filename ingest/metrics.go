@@ -1,0 +1,73 @@
+package ingest
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/run"
+)
+
+// The reasons of helio_ingest_failures_total.
+const (
+	reasonInvalid = "invalid" // the event breaks the schema's rules
+	reasonDown    = "down"    // the log was known to be down, nothing was sent
+	reasonFull    = "full"    // the buffer was full, nothing was sent
+	reasonTimeout = "timeout" // not acknowledged in time: unknown
+	reasonBroker  = "broker"  // the broker or the client refused
+	reasonClosed  = "closed"  // ingest is stopping
+)
+
+type metrics struct {
+	appended   *prometheus.CounterVec
+	failures   *prometheus.CounterVec
+	ack        *prometheus.HistogramVec
+	watermarks prometheus.Counter
+	coalesced  prometheus.Counter
+	dropped    *prometheus.CounterVec
+	up         prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	return &metrics{
+		appended: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "helio_ingest_appended_total", Help: "Events that the log acknowledged.",
+		}, []string{"topic"})),
+		failures: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "helio_ingest_failures_total", Help: "Events that were not acknowledged, by reason.",
+		}, []string{"topic", "reason"})),
+		ack: run.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "helio_ingest_ack_seconds", Help: "From Append to the log's acknowledgement.",
+			Buckets: []float64{.0002, .0005, .001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 4},
+		}, []string{"topic"})),
+		watermarks: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "helio_ingest_watermarks_total", Help: "Watermarks that were handed in.",
+		})),
+		coalesced: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "helio_ingest_watermarks_coalesced_total", Help: "Watermarks that were merged into one that was waiting.",
+		})),
+		dropped: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "helio_ingest_watermarks_dropped_total", Help: "Watermarks that were dropped, by reason; the device's next one makes up for it.",
+		}, []string{"reason"})),
+		up: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "helio_ingest_log_up", Help: "1 while the log takes events.",
+		})),
+	}
+}
+
+// gauges registers what is read from the clients when asked.
+func (i *Ingest) gauges(reg prometheus.Registerer) {
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_ingest_buffered_records", Help: "Events handed over and not acknowledged yet, both producers.",
+	}, func() float64 {
+		return float64(i.events.BufferedProduceRecords() + i.receipts.BufferedProduceRecords())
+	}))
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_ingest_buffered_bytes", Help: "Their bytes.",
+	}, func() float64 { return float64(i.events.BufferedProduceBytes() + i.receipts.BufferedProduceBytes()) }))
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_ingest_watermarks_pending_count", Help: "Pairs of device and thread whose watermark waits.",
+	}, func() float64 {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return float64(len(i.waiting))
+	}))
+}
