@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -380,6 +382,47 @@ func TestProgramThatIsNoEngine(t *testing.T) {
 	}
 	_, err := embedded.Start(testContext(t), opts)
 	checkFault(t, err, embedded.Kafka, embedded.Failed, "exit status 3", "what is an engine")
+}
+
+// The command line of a child says the same as its environment, so that helio and a test binary are the same engine.
+func TestCommandLine(t *testing.T) {
+	opts := enginetest.Options(t, embedded.Postgres)
+	opts.PostgresListen, opts.SyncWrites = "127.0.0.1:5", true
+	opts.Executable = filepath.Join(opts.Dir, "program")
+	write(t, opts.Executable, "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$0.args\"\nprintf '%s' \"$HELIO_ENGINE_CHILD\" >\"$0.env\"\nexit 1\n")
+	if err := os.Chmod(opts.Executable, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := embedded.Start(testContext(t), opts)
+	checkFault(t, err, embedded.Postgres, embedded.Failed)
+	args, err := os.ReadFile(opts.Executable + ".args")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := os.ReadFile(opts.Executable + ".env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want embedded.EngineConfig
+	if err := json.Unmarshal(env, &want); err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Engine embedded.EngineConfig `cmd:""`
+	}
+	parser, err := kong.New(&got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(strings.Split(strings.TrimSpace(string(args)), "\n")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got.Engine); diff != "" {
+		t.Errorf("(-environment +command line):\n%s", diff)
+	}
+	if !want.Child || !want.SyncWrites || want.Listen != "127.0.0.1:5" {
+		t.Errorf("got %+v", want)
+	}
 }
 
 // When the parent is killed, the engines end, and the next parent finds the data free and whole.

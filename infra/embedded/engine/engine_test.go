@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -129,14 +130,10 @@ func helper(t *testing.T, dir string) (*exec.Cmd, func(order string), func() str
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var ended bool
-	end := func() {
-		if !ended {
-			ended = true
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait() // killed
-		}
-	}
+	end := sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+	})
 	t.Cleanup(end)
 	say := func(order string) {
 		if order == "end" {
