@@ -1,0 +1,314 @@
+package auth
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/netip"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nyaruka/phonenumbers/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/crypto/argon2"
+
+	"heliograph/ingest"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Identity is who a connection has proved to be.
+type Identity struct {
+	User   id.UserID
+	Device id.DeviceID
+	// FloorMS is the log time (Unix milliseconds) before which nothing is shown to this device.
+	FloorMS int64
+}
+
+// Appender appends events to the log: ingest.
+type Appender interface {
+	AppendWait(ctx context.Context, t topic.Topic, s topic.Subject, ev *eventv1.Event) (ingest.Receipt, error)
+}
+
+// Devices finds a device of a user: the hub, from live state or from Postgres. An unknown user or device is a *wire.Error with
+// CODE_AUTHENTICATION_FAILED.
+type Devices interface {
+	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)
+}
+
+// Auth registers phone numbers and proves devices. Its methods may be called concurrently; their errors are *wire.Error.
+type Auth struct {
+	cfg     Config
+	pool    *pgxpool.Pool
+	limiter *Limiter
+	sender  Sender
+	log     Appender
+	devices Devices
+	logger  *slog.Logger
+	metrics *metrics
+}
+
+// New returns an Auth over a pool whose search_path reaches the views; it does nothing yet.
+func New(cfg Config, pool *pgxpool.Pool, sender Sender, appender Appender, devices Devices, logger *slog.Logger, reg prometheus.Registerer) (*Auth, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	return &Auth{
+		cfg: cfg.withDefaults(), pool: pool, limiter: NewLimiter(pool), sender: sender, log: appender, devices: devices,
+		logger: logger, metrics: newMetrics(reg),
+	}, nil
+}
+
+// Limiter returns the shared token buckets.
+func (a *Auth) Limiter() *Limiter { return a.limiter }
+
+// Lookups returns the rate at which a user may look up phone numbers.
+func (a *Auth) Lookups() Rate { return a.cfg.Lookups }
+
+// Run sweeps what has expired until ctx ends; it returns nil then.
+func (a *Auth) Run(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := a.limiter.Sweep(ctx); err != nil && ctx.Err() == nil {
+				a.logger.Warn("sweeping registration tables failed", "err", err)
+			}
+		}
+	}
+}
+
+// ParsePhone normalises a phone number in international form to E.164. A number that cannot exist is CODE_INVALID_PHONE.
+func ParsePhone(s string) (string, error) {
+	if len(s) > 40 {
+		return "", wire.Errorf(wirev1.Code_CODE_INVALID_PHONE, "a phone number of %d characters", len(s))
+	}
+	n, err := phonenumbers.Parse(s, "")
+	if err != nil || !phonenumbers.IsPossibleNumber(n) {
+		return "", wire.Errorf(wirev1.Code_CODE_INVALID_PHONE, "not a phone number in international form (+ country code, number)")
+	}
+	return phonenumbers.Format(n, phonenumbers.E164), nil
+}
+
+// RequestPin makes a PIN and sends it by SMS, within the limits. The answer does not tell whether the number is registered.
+func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*wirev1.PinRequested, error) {
+	phone, err := ParsePhone(phone)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range []struct {
+		name, key string
+		rate      Rate
+	}{
+		{"address", addressBucket(addr), a.cfg.PerAddress},
+		{"range", rangeBucket(phone), a.cfg.PerRange},
+		{"phone", fmt.Sprintf("phone:%x", id.PhoneHash(a.cfg.UserKey, phone)), a.cfg.PerPhone},
+	} {
+		ok, retry, err := a.limiter.Take(ctx, b.key, b.rate, 1)
+		if err != nil {
+			return nil, a.unavailable("pin limit", err)
+		}
+		if !ok {
+			a.metrics.refused.WithLabelValues("limit_" + b.name).Inc()
+			return nil, limited(retry)
+		}
+	}
+	digits, err := rand.Int(rand.Reader, big.NewInt(1_000_000))
+	if err != nil {
+		return nil, fmt.Errorf("draw pin: %w", err)
+	}
+	pin := fmt.Sprintf("%06d", digits)
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // never fails: crypto/rand ends the process instead
+	hash := id.PhoneHash(a.cfg.UserKey, phone)
+	// A new PIN replaces the old one, but neither the tries' history nor the delay that they earned.
+	var wait float64
+	err = a.pool.QueryRow(ctx, `
+		INSERT INTO registration.pins AS p (phone_hash, pin_hash, salt, sent, expires) VALUES ($1, $2, $3, now(), now() + $4::interval)
+		ON CONFLICT (phone_hash) DO UPDATE SET pin_hash = excluded.pin_hash, salt = excluded.salt, sent = now(), expires = excluded.expires, tries = 0
+			WHERE p.not_before <= now() AND p.sent <= now() - $5::interval
+		RETURNING 0::float8`, hash, a.hashPin(pin, salt), salt, a.cfg.PinLifetime, a.cfg.PinInterval).Scan(&wait)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = a.pool.QueryRow(ctx, `SELECT extract(epoch FROM greatest(not_before, sent + $2::interval) - now())::float8 FROM registration.pins WHERE phone_hash = $1`,
+			hash, a.cfg.PinInterval).Scan(&wait)
+		if err == nil {
+			a.metrics.refused.WithLabelValues("too_soon").Inc()
+			return nil, limited(time.Duration(wait * float64(time.Second)))
+		}
+	}
+	if err != nil {
+		return nil, a.unavailable("store pin", err)
+	}
+	if err := a.sender.Send(ctx, phone, "Your Heliograph code is "+pin+". Never pass it on.", pin); err != nil {
+		return nil, a.unavailable("send sms", err)
+	}
+	a.metrics.pins.Inc()
+	return wirev1.PinRequested_builder{
+		ExpiresInMs: uint32(a.cfg.PinLifetime.Milliseconds()), RetryAfterMs: uint32(a.cfg.PinInterval.Milliseconds()),
+	}.Build(), nil
+}
+
+// Register judges the PIN and the proof, appends the registration and returns once the log has it. nonce and exporter are those of the connection.
+func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr) (Identity, error) {
+	phone, err := ParsePhone(r.GetPhone())
+	if err != nil {
+		return Identity{}, err
+	}
+	device, err := id.From[id.DeviceID](r.GetDeviceId())
+	switch {
+	case err != nil || !device.Valid():
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "device_id is not a UUIDv7")
+	case len(r.GetPublicKey()) != ed25519.PublicKeySize:
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "public_key has %d bytes, needs %d", len(r.GetPublicKey()), ed25519.PublicKeySize)
+	case !user.ValidName(r.GetDeviceName()):
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "device_name is longer than %d bytes or not plain text", user.MaxName)
+	case !user.ValidName(r.GetName()):
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "name is longer than %d bytes or not plain text", user.MaxName)
+	case !ed25519.Verify(r.GetPublicKey(), wire.Proof(nonce, exporter, id.UserID{}, device), r.GetSignature()):
+		a.metrics.refused.WithLabelValues("proof").Inc()
+		return Identity{}, failed()
+	}
+	ok, retry, err := a.limiter.Take(ctx, "try:"+addressBucket(addr), Rate{Burst: a.cfg.PerAddress.Burst * a.cfg.PinTries, Per: a.cfg.PerAddress.Per}, 1)
+	if err != nil {
+		return Identity{}, a.unavailable("try limit", err)
+	}
+	if !ok {
+		a.metrics.refused.WithLabelValues("limit_tries").Inc()
+		return Identity{}, limited(retry)
+	}
+	hash := id.PhoneHash(a.cfg.UserKey, phone)
+	if err := a.usePin(ctx, hash, r.GetPin()); err != nil {
+		return Identity{}, err
+	}
+	generation := uint32(1)
+	var known int32
+	err = a.pool.QueryRow(ctx, `SELECT generation FROM users WHERE phone_hash = $1 ORDER BY generation DESC LIMIT 1`, hash).Scan(&known)
+	switch {
+	case err == nil:
+		generation = uint32(known)
+	case !errors.Is(err, pgx.ErrNoRows):
+		return Identity{}, a.unavailable("read generation", err)
+	}
+	u := id.User(a.cfg.UserKey, phone, generation)
+	rec, err := a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
+		UserId: u[:], DeviceId: device[:],
+		UserRegistered: eventv1.UserRegistered_builder{
+			PhoneHash: hash[:], Generation: generation, DeviceId: device[:], PublicKey: r.GetPublicKey(), DeviceName: r.GetDeviceName(),
+		}.Build(),
+	}.Build())
+	if err != nil {
+		return Identity{}, a.unavailable("append registration", err)
+	}
+	if r.GetName() != "" {
+		if _, err := a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
+			UserId: u[:], DeviceId: device[:], ProfileChanged: eventv1.ProfileChanged_builder{Name: r.GetName()}.Build(),
+		}.Build()); err != nil {
+			return Identity{}, a.unavailable("append profile", err)
+		}
+	}
+	a.metrics.registered.Inc()
+	return Identity{User: u, Device: device, FloorMS: rec.LogTime.UnixMilli()}, nil
+}
+
+// usePin judges a PIN and uses it up.
+func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string) error {
+	var want, salt []byte
+	err := a.pool.QueryRow(ctx, `
+		UPDATE registration.pins SET
+			tries = tries + 1,
+			deaths = deaths + CASE WHEN tries + 1 >= $2 THEN 1 ELSE 0 END,
+			not_before = CASE WHEN tries + 1 >= $2 THEN now() + least($3::interval * power(2, least(deaths, 20)), interval '1 day') ELSE not_before END
+		WHERE phone_hash = $1 AND tries < $2 AND expires > now() AND not_before <= now()
+		RETURNING pin_hash, salt`, phoneHash, a.cfg.PinTries, a.cfg.PinDelay).Scan(&want, &salt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		a.metrics.refused.WithLabelValues("pin_dead").Inc()
+		return failed()
+	}
+	if err != nil {
+		return a.unavailable("try pin", err)
+	}
+	if subtle.ConstantTimeCompare(want, a.hashPin(pin, salt)) != 1 {
+		a.metrics.refused.WithLabelValues("pin_wrong").Inc()
+		return failed()
+	}
+	// Whoever removes the row has used the PIN; a second one with the right PIN finds nothing.
+	tag, err := a.pool.Exec(ctx, `DELETE FROM registration.pins WHERE phone_hash = $1 AND pin_hash = $2`, phoneHash, want)
+	if err != nil {
+		return a.unavailable("use pin", err)
+	}
+	if tag.RowsAffected() == 0 {
+		a.metrics.refused.WithLabelValues("pin_dead").Inc()
+		return failed()
+	}
+	return nil
+}
+
+// hashPin hashes a PIN under the deployment's key, so that the table alone is worth nothing, and with argon2id, so that it is dear even with the key.
+func (a *Auth) hashPin(pin string, salt []byte) []byte {
+	mac := hmac.New(sha256.New, a.cfg.UserKey)
+	mac.Write([]byte("helio/pin/1\x00"))
+	mac.Write([]byte(pin))
+	return argon2.IDKey(mac.Sum(nil), salt, 1, 1<<10, 1, 32)
+}
+
+// Authenticate proves a device (wire protocol, section 4). nonce and exporter are those of the connection.
+func (a *Auth) Authenticate(ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, _ netip.Addr) (Identity, error) {
+	u, err := id.From[id.UserID](r.GetUserId())
+	if err != nil {
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "user_id: %v", err)
+	}
+	d, err := id.From[id.DeviceID](r.GetDeviceId())
+	if err != nil {
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "device_id: %v", err)
+	}
+	device, err := a.devices.DeviceKey(ctx, u, d)
+	if err != nil {
+		return Identity{}, err
+	}
+	// The proof comes before the word on revocation: only who holds the key learns of it.
+	if !ed25519.Verify(device.Key[:], wire.Proof(nonce, exporter, u, d), r.GetSignature()) {
+		a.metrics.refused.WithLabelValues("proof").Inc()
+		return Identity{}, failed()
+	}
+	if device.Revoked {
+		a.metrics.refused.WithLabelValues("revoked").Inc()
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "this device was revoked or replaced by another registration")
+	}
+	return Identity{User: u, Device: d, FloorMS: device.SinceMS}, nil
+}
+
+func failed() error {
+	return wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the proof or the PIN is wrong, has expired or was used")
+}
+
+func limited(after time.Duration) error {
+	return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many attempts", RetryAfter: max(after, time.Second)}
+}
+
+// unavailable logs what failed and answers without its details.
+func (a *Auth) unavailable(what string, err error) error {
+	var we *wire.Error
+	if errors.As(err, &we) {
+		return err
+	}
+	if !errors.Is(err, context.Canceled) {
+		a.logger.Warn("registration: "+what+" failed", "err", err)
+	}
+	a.metrics.refused.WithLabelValues("unavailable").Inc()
+	return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "registration is not available now")
+}

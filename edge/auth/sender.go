@@ -1,0 +1,103 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// Sender sends an SMS. It may be called concurrently; an error means that no SMS is on its way.
+type Sender interface {
+	Send(ctx context.Context, phone, text, pin string) error
+}
+
+// FileSender appends each SMS as a line of JSON to a file that only its owner can read, and says so on the log: for a laptop and for tests, never for
+// people. The PIN itself goes to the file alone, since no log of ours ever holds one.
+type FileSender struct {
+	path string
+	log  *slog.Logger
+	mu   sync.Mutex // guards the file
+}
+
+// SMS is a line of a FileSender's file.
+type SMS struct {
+	Time  time.Time `json:"time"`
+	Phone string    `json:"phone"`
+	Pin   string    `json:"pin"`
+	Text  string    `json:"text"`
+}
+
+// NewFileSender returns a sender that appends to path.
+func NewFileSender(path string, log *slog.Logger) *FileSender {
+	return &FileSender{path: path, log: log}
+}
+
+// Send appends a line.
+func (f *FileSender) Send(_ context.Context, phone, text, pin string) error {
+	line, err := json.Marshal(SMS{Time: time.Now().UTC(), Phone: phone, Pin: pin, Text: text})
+	if err != nil {
+		return fmt.Errorf("encode sms: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open sms file: %w", err)
+	}
+	if _, err := file.Write(append(line, '\n')); err != nil {
+		_ = file.Close() // the write's error is the one that counts
+		return fmt.Errorf("write sms file: %w", err)
+	}
+	if err := file.Close(); err != nil {
+		return fmt.Errorf("close sms file: %w", err)
+	}
+	f.log.Info("sms written to file instead of being sent", "file", f.path)
+	return nil
+}
+
+// GatewaySender posts each SMS to an HTTP gateway as JSON: {"to": "+49…", "text": "…"}. Any status from 200 to 299 counts as taken.
+type GatewaySender struct {
+	// URL of the gateway.
+	URL string
+	// Header is sent with each request, for credentials.
+	Header http.Header
+	// Client makes the requests; it must have a timeout.
+	Client *http.Client
+}
+
+// Send posts the SMS. The error never holds the text.
+func (g *GatewaySender) Send(ctx context.Context, phone, text, _ string) error {
+	body, err := json.Marshal(map[string]string{"to": phone, "text": text})
+	if err != nil {
+		return fmt.Errorf("encode sms: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("sms gateway request: %w", err)
+	}
+	for k, vs := range g.Header {
+		req.Header[k] = vs
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := g.Client.Do(req)
+	if err != nil {
+		return fmt.Errorf("sms gateway: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }() // nothing to do about it: the answer is in
+	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)); err != nil {
+		return fmt.Errorf("sms gateway answer: %w", err)
+	}
+	if res.StatusCode < 200 || res.StatusCode > 299 {
+		return fmt.Errorf("sms gateway answered %s", res.Status)
+	}
+	return nil
+}

@@ -1,0 +1,419 @@
+package client
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrOutboxFull is returned by Send when OutboxLimit messages wait already.
+	ErrOutboxFull = errors.New("the outbox is full")
+	// ErrRegistered is returned by Register when the store holds an identity already.
+	ErrRegistered = errors.New("this store holds a registered device already")
+	// ErrNotRegistered is returned where an identity is needed and there is none.
+	ErrNotRegistered = errors.New("this device is not registered")
+	// ErrClosed is returned by calls after Run has returned.
+	ErrClosed = errors.New("the client has stopped")
+)
+
+// outgoing is a message of the outbox with its place in it.
+type outgoing struct {
+	Outgoing
+	seq uint64
+}
+
+// Client is a device. See the package comment.
+type Client struct {
+	// Fixed after New.
+	cfg   Config
+	queue *queue
+	done  chan struct{} // closed when Run has returned
+
+	// Guarded by mu.
+	mu       sync.Mutex
+	id       Identity
+	applied  map[id.ThreadID]thread.Watermark // what the application has taken
+	queued   map[id.ThreadID]topic.Position   // highest position put into the queue
+	waiting  []*outgoing                      // not sent on the current connection, in order of seq
+	inflight map[id.MessageID]*outgoing       // sent on the current connection
+	seq      uint64
+	conn     *conn // current connection, nil between two
+	live     bool  // authenticated and synchronised once on conn
+	changed  chan struct{}
+	dirty    map[id.ThreadID]bool // watermarks to send
+	flushing bool                 // a timer for dirty runs
+	paused   bool                 // a refused send waits for its backoff
+	running  bool
+}
+
+// New returns a client over what its store holds; it does nothing until Run.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	saved, err := cfg.Store.Load()
+	if err != nil {
+		return nil, fmt.Errorf("client: load store: %w", err)
+	}
+	c := &Client{
+		cfg: cfg, queue: newQueue(cfg.Buffer), done: make(chan struct{}), changed: make(chan struct{}),
+		id: saved.Identity, applied: saved.Watermarks, queued: map[id.ThreadID]topic.Position{},
+		inflight: map[id.MessageID]*outgoing{}, dirty: map[id.ThreadID]bool{},
+	}
+	if c.applied == nil {
+		c.applied = map[id.ThreadID]thread.Watermark{}
+	}
+	for t, w := range c.applied {
+		c.queued[t] = w.DeliveredPosition
+	}
+	for _, o := range saved.Outbox {
+		c.seq++
+		c.waiting = append(c.waiting, &outgoing{Outgoing: o, seq: c.seq})
+	}
+	return c, nil
+}
+
+// Run keeps the device connected until ctx ends (nil) or the server says that it must not come back: a *wire.Error, CODE_DEVICE_REVOKED for one. It may be
+// called once.
+func (c *Client) Run(ctx context.Context) error {
+	c.mu.Lock()
+	if c.running {
+		c.mu.Unlock()
+		return errors.New("client: Run was called twice")
+	}
+	c.running = true
+	c.mu.Unlock()
+	defer close(c.done)
+	defer c.queue.close()
+	attempt, refused := 0, 0
+	at := rand.IntN(len(c.cfg.Addrs))
+	for {
+		began := time.Now()
+		after, err := c.connect(ctx, c.cfg.Addrs[at%len(c.cfg.Addrs)])
+		if ctx.Err() != nil {
+			return nil
+		}
+		c.cfg.Logger.Debug("connection ended", "err", err)
+		c.queue.put(Disconnected{Err: err})
+		var we *wire.Error
+		if errors.As(err, &we) {
+			switch info := wire.Lookup(we.Code); {
+			case we.Code == wirev1.Code_CODE_AUTHENTICATION_FAILED && refused < 3:
+				refused++ // a device that registered a moment ago may not be in the view yet
+			case !info.Reconnect:
+				return err
+			}
+			after = max(after, we.RetryAfter)
+		}
+		if time.Since(began) > 30*time.Second {
+			attempt, refused = 0, 0
+		}
+		if after == 0 {
+			bound := min(c.cfg.MaxBackoff, c.cfg.MinBackoff<<min(attempt, 20))
+			after = bound/2 + rand.N(bound/2+1)
+		}
+		attempt++
+		at++
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(after):
+		}
+	}
+}
+
+// Close releases the store. Run must have returned.
+func (c *Client) Close() error { return c.cfg.Store.Close() }
+
+// Identity returns who this device is; false before it is registered.
+func (c *Client) Identity() (Identity, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.id, !c.id.User.IsZero()
+}
+
+// notify wakes whoever waits for a change of state. mu is held.
+func (c *Client) notify() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// await waits until ready, called under mu, is true.
+func (c *Client) await(ctx context.Context, ready func() bool) error {
+	for {
+		c.mu.Lock()
+		ok, changed := ready(), c.changed
+		c.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.done:
+			return ErrClosed
+		case <-changed:
+		}
+	}
+}
+
+// WaitSynced waits until the device is connected and everything missed is in the queue of Events.
+func (c *Client) WaitSynced(ctx context.Context) error {
+	return c.await(ctx, func() bool { return c.live })
+}
+
+// Online tells whether the device is connected and synchronised.
+func (c *Client) Online() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.live
+}
+
+// Outbox returns how many messages wait for their acknowledgement.
+func (c *Client) Outbox() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting) + len(c.inflight)
+}
+
+// Watermark returns how far this device has got in a thread.
+func (c *Client) Watermark(t id.ThreadID) thread.Watermark {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.applied[t]
+}
+
+// Events yields what comes in until ctx ends or Run returns. An event is applied when the loop asks for the next one; after a break the
+// event is yielded again by the next Events. One goroutine at a time.
+func (c *Client) Events(ctx context.Context) iter.Seq[Event] {
+	return func(yield func(Event) bool) {
+		for {
+			e, ok := c.queue.take(ctx)
+			if !ok {
+				return
+			}
+			if !yield(e) {
+				c.queue.putBack(e)
+				return
+			}
+			c.apply(e)
+		}
+	}
+}
+
+// apply moves the cursor past an event that the application has taken.
+func (c *Client) apply(e Event) {
+	p, ok := placeOf(e)
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	w := thread.Watermark{DeliveredPosition: p.Position, DeliveredOrdinal: p.Ordinal}
+	if m, ok := e.(Message); ok && m.Sender == c.id.User && m.Device == c.id.Device {
+		w.ReadPosition, w.ReadOrdinal = p.Position, p.Ordinal
+	}
+	c.mu.Unlock()
+	c.move(p.Thread, w)
+}
+
+// MarkRead moves the read watermark of a thread to an event that was shown to the user.
+func (c *Client) MarkRead(p Place) {
+	c.move(p.Thread, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal})
+}
+
+func (c *Client) move(t id.ThreadID, w thread.Watermark) {
+	c.mu.Lock()
+	merged := c.applied[t].Merge(w)
+	if merged == c.applied[t] {
+		c.mu.Unlock()
+		return
+	}
+	c.applied[t] = merged
+	c.dirty[t] = true
+	if !c.flushing {
+		c.flushing = true
+		time.AfterFunc(c.cfg.AckInterval, c.flushWatermarks)
+	}
+	c.mu.Unlock()
+	if err := c.cfg.Store.SetWatermark(t, merged); err != nil {
+		c.cfg.Logger.Error("storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err)
+	}
+}
+
+// flushWatermarks sends what moved. Without a connection it stays dirty and goes out with the next synchronisation.
+func (c *Client) flushWatermarks() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flushing = false
+	if !c.live || len(c.dirty) == 0 {
+		return
+	}
+	items := make([]*wirev1.Watermark, 0, min(len(c.dirty), 500))
+	for t := range c.dirty {
+		w := c.applied[t]
+		items = append(items, wirev1.Watermark_builder{
+			ThreadId: t[:], DeliveredPosition: int64(w.DeliveredPosition), DeliveredOrdinal: w.DeliveredOrdinal,
+			ReadPosition: int64(w.ReadPosition), ReadOrdinal: w.ReadOrdinal,
+		}.Build())
+		delete(c.dirty, t)
+		if len(items) == cap(items) {
+			break
+		}
+	}
+	c.conn.write(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: items}.Build()}.Build())
+	if len(c.dirty) > 0 {
+		c.flushing = true
+		time.AfterFunc(c.cfg.AckInterval, c.flushWatermarks)
+	}
+}
+
+// To names where a message goes.
+type To struct {
+	Thread id.ThreadID
+	// Peer is the other user of a direct thread; needed when the thread may not exist yet.
+	Peer id.UserID
+	// ReplyTo is the message that this one answers; zero: none.
+	ReplyTo id.MessageID
+}
+
+// Direct names the direct thread with another user. ErrNotRegistered before this device is registered.
+func (c *Client) Direct(peer id.UserID) (To, error) {
+	me, ok := c.Identity()
+	if !ok {
+		return To{}, ErrNotRegistered
+	}
+	return To{Thread: id.DirectThread(me.User, peer), Peer: peer}, nil
+}
+
+// Send puts a text into the outbox and returns its id; Sent or Failed tells by Events what became of it. A text that no server takes is refused at once.
+func (c *Client) Send(to To, text string) (id.MessageID, error) {
+	if len(text) > thread.MaxText {
+		return id.MessageID{}, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "text of %d bytes, at most %d", len(text), thread.MaxText)
+	}
+	data, err := proto.Marshal(eventv1.Content_builder{Text: text}.Build())
+	if err != nil {
+		return id.MessageID{}, wire.Errorf(wirev1.Code_CODE_INVALID, "text is not UTF-8")
+	}
+	o := Outgoing{
+		Thread: to.Thread, ID: id.NewMessage(), Data: data, ReplyTo: to.ReplyTo, DirectPeer: to.Peer, ClientTimeMS: time.Now().UnixMilli(),
+	}
+	return o.ID, c.SendRaw(o)
+}
+
+// SendRaw puts a message into the outbox as it is: for sealed content, and for sending again under an id that was used before.
+func (c *Client) SendRaw(o Outgoing) error {
+	if c.Outbox() >= c.cfg.OutboxLimit {
+		return ErrOutboxFull
+	}
+	if err := c.cfg.Store.Put(o); err != nil {
+		return fmt.Errorf("store message: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seq++
+	c.waiting = append(c.waiting, &outgoing{Outgoing: o, seq: c.seq})
+	c.pump()
+	return nil
+}
+
+// pump sends what waits, as far as the window allows. mu is held.
+func (c *Client) pump() {
+	if !c.live || c.paused {
+		return
+	}
+	n := 0
+	for ; n < len(c.waiting) && len(c.inflight) < c.cfg.Window; n++ {
+		o := c.waiting[n]
+		c.inflight[o.ID] = o
+		b := wirev1.SendMessage_builder{
+			ThreadId: o.Thread[:], MessageId: o.ID[:], ClientTimeMs: o.ClientTimeMS,
+			Content: eventv1.Sealed_builder{KeyId: o.KeyID, Nonce: o.Nonce, Data: o.Data}.Build(),
+		}
+		if !o.ReplyTo.IsZero() {
+			b.ReplyTo = o.ReplyTo[:]
+		}
+		if !o.DirectPeer.IsZero() {
+			b.DirectPeer = o.DirectPeer[:]
+		}
+		c.conn.send(o.ID, b.Build())
+	}
+	c.waiting = slices.Delete(c.waiting, 0, n)
+}
+
+// settle takes a message out of the outbox; false when it was not in it.
+func (c *Client) settle(m id.MessageID) (*outgoing, bool) {
+	c.mu.Lock()
+	o, ok := c.inflight[m]
+	if ok {
+		delete(c.inflight, m)
+	} else if i := slices.IndexFunc(c.waiting, func(o *outgoing) bool { return o.ID == m }); i >= 0 {
+		o, ok = c.waiting[i], true
+		c.waiting = slices.Delete(c.waiting, i, i+1)
+	}
+	if ok {
+		c.pump()
+	}
+	c.mu.Unlock()
+	if ok {
+		if err := c.cfg.Store.Drop(m); err != nil {
+			c.cfg.Logger.Error("dropping a sent message from the store failed; it will be sent again after a restart", "err", err)
+		}
+	}
+	return o, ok
+}
+
+// postpone puts every unanswered message back, in order, and sends again after a while.
+func (c *Client) postpone(after time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.requeue()
+	if c.paused {
+		return
+	}
+	c.paused = true
+	if after == 0 {
+		after = c.cfg.MinBackoff + rand.N(4*c.cfg.MinBackoff)
+	}
+	time.AfterFunc(after, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.paused = false
+		c.pump()
+	})
+}
+
+// requeue moves what is in flight back to what waits. mu is held.
+func (c *Client) requeue() {
+	for _, o := range c.inflight {
+		c.waiting = append(c.waiting, o)
+	}
+	clear(c.inflight)
+	slices.SortFunc(c.waiting, func(a, b *outgoing) int { return int(int64(a.seq) - int64(b.seq)) })
+}
+
+// newKey makes the key of a device.
+func newKey() (ed25519.PublicKey, ed25519.PrivateKey, error) {
+	pub, priv, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make device key: %w", err)
+	}
+	return pub, priv, nil
+}

@@ -1,0 +1,442 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"google.golang.org/protobuf/proto"
+
+	"heliograph/schemas/frame"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// errGoAway ends a connection because the server asked for it.
+var errGoAway = errors.New("the edge is going away")
+
+// errLost is what calls get whose connection ended before their answer; they may have had an effect.
+var errLost = errors.New("the connection ended before the answer")
+
+// conn is one connection. The reader is the goroutine of connect; the writer runs only while there is something to write.
+type conn struct {
+	// Fixed after newConn.
+	quic   *quic.Conn
+	stream *quic.Stream
+	nonce  []byte
+	ctx    context.Context //nolint:containedctx // ends with the connection; owned by connect, which outlives every user of conn
+
+	// Guarded by wmu.
+	wmu     sync.Mutex
+	wbuf    []byte
+	spare   []byte
+	writing bool
+
+	// Guarded by pmu.
+	pmu     sync.Mutex
+	next    uint64
+	pending map[uint64]chan *wirev1.ServerFrame
+	sends   map[uint64]id.MessageID
+	closed  bool
+}
+
+// connect opens a connection, lives on it and returns why it ended, and after how long to come back when the server said so.
+func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cn, err := c.dial(ctx, addr)
+	if err != nil {
+		return 0, err
+	}
+	cn.ctx = ctx
+	err = c.serve(ctx, cn)
+	c.mu.Lock()
+	if c.conn == cn {
+		c.conn, c.live = nil, false
+		c.requeue()
+		c.notify()
+	}
+	c.mu.Unlock()
+	cn.fail()
+	_ = cn.quic.CloseWithError(quic.ApplicationErrorCode(0), "") // it is over either way
+	var ga goAway
+	if errors.As(err, &ga) {
+		return ga.after, errGoAway
+	}
+	return 0, closeReason(err)
+}
+
+// closeReason turns the close code of the server into a *wire.Error.
+func closeReason(err error) error {
+	var app *quic.ApplicationError
+	if errors.As(err, &app) && app.Remote {
+		return &wire.Error{Code: wirev1.Code(app.ErrorCode), Message: app.ErrorMessage}
+	}
+	return err
+}
+
+type goAway struct{ after time.Duration }
+
+func (goAway) Error() string { return errGoAway.Error() }
+
+func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
+	tlsConf := &tls.Config{MinVersion: tls.VersionTLS13}
+	if c.cfg.TLS != nil {
+		tlsConf = c.cfg.TLS.Clone()
+	}
+	tlsConf.NextProtos = []string{wire.Protocol}
+	if tlsConf.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, fmt.Errorf("edge address %q: %w", addr, err)
+		}
+		tlsConf.ServerName = host
+	}
+	conf := &quic.Config{
+		HandshakeIdleTimeout: 5 * time.Second, MaxIdleTimeout: 60 * time.Second, KeepAlivePeriod: 20 * time.Second,
+		InitialStreamReceiveWindow: 128 << 10, MaxStreamReceiveWindow: 1 << 20,
+		InitialConnectionReceiveWindow: 256 << 10, MaxConnectionReceiveWindow: 4 << 20,
+		MaxIncomingStreams: -1, MaxIncomingUniStreams: 8,
+	}
+	var q *quic.Conn
+	var err error
+	if c.cfg.Transport != nil {
+		udp, rerr := net.ResolveUDPAddr("udp", addr)
+		if rerr != nil {
+			return nil, fmt.Errorf("edge address %q: %w", addr, rerr)
+		}
+		q, err = c.cfg.Transport.Dial(ctx, udp, tlsConf, conf)
+	} else {
+		q, err = quic.DialAddr(ctx, addr, tlsConf, conf)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	s, err := q.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open control stream: %w", err)
+	}
+	return &conn{quic: q, stream: s, pending: map[uint64]chan *wirev1.ServerFrame{}, sends: map[uint64]id.MessageID{}}, nil
+}
+
+// serve runs a connection: greeting, proof, synchronisation, then everything that comes.
+func (c *Client) serve(ctx context.Context, cn *conn) error {
+	r := bufio.NewReaderSize(cn.stream, 16<<10)
+	stop := context.AfterFunc(ctx, func() { cn.stream.CancelRead(0) })
+	defer stop()
+	cn.write(wirev1.ClientFrame_builder{RequestId: cn.request(nil), Hello: wirev1.Hello_builder{Client: c.cfg.Name}.Build()}.Build())
+	var buf []byte
+	for {
+		if !c.queue.room(ctx) {
+			return ctx.Err()
+		}
+		var err error
+		buf, err = frame.Read(r, buf, wire.MaxServerFrame)
+		if err != nil {
+			// The connection knows better than the stream why it ended.
+			if cause := context.Cause(cn.quic.Context()); cause != nil {
+				return cause
+			}
+			return fmt.Errorf("read: %w", err)
+		}
+		var f wirev1.ServerFrame
+		if err := proto.Unmarshal(buf, &f); err != nil {
+			return fmt.Errorf("decode frame: %w", err)
+		}
+		if err := c.handle(cn, &f); err != nil {
+			return err
+		}
+		if cap(buf) > 64<<10 {
+			buf = nil // do not keep what one large frame needed
+		}
+	}
+}
+
+// handle takes one frame; it runs on the reader only.
+func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
+	if rid := f.GetRequestId(); rid != 0 {
+		if m, ok := cn.takeSend(rid); ok {
+			c.answered(m, f)
+			return nil
+		}
+		if ch := cn.take(rid); ch != nil {
+			ch <- f // buffered for its one answer
+			return nil
+		}
+	}
+	switch f.WhichBody() {
+	case wirev1.ServerFrame_Welcome_case:
+		cn.nonce = f.GetWelcome().GetNonce()
+		return c.welcomed(cn, f.GetWelcome().GetEdge())
+	case wirev1.ServerFrame_Event_case:
+		return c.event(f.GetEvent())
+	case wirev1.ServerFrame_Receipts_case:
+		t, err := id.From[id.ThreadID](f.GetReceipts().GetThreadId())
+		if err != nil {
+			return fmt.Errorf("receipts: %w", err)
+		}
+		for _, m := range f.GetReceipts().GetItems() {
+			u, err := id.From[id.UserID](m.GetUserId())
+			if err != nil {
+				return fmt.Errorf("receipts: %w", err)
+			}
+			c.queue.put(Receipt{Thread: t, User: u, Watermark: watermarkOf(m)})
+		}
+	case wirev1.ServerFrame_ThreadChanged_case:
+		s := f.GetThreadChanged().GetThread()
+		t, err := id.From[id.ThreadID](s.GetThreadId())
+		if err != nil {
+			return fmt.Errorf("thread changed: %w", err)
+		}
+		c.mu.Lock()
+		own := watermarkOf(s.GetOwn())
+		c.applied[t] = c.applied[t].Merge(thread.Watermark{ReadPosition: own.ReadPosition, ReadOrdinal: own.ReadOrdinal})
+		c.mu.Unlock()
+		c.queue.put(ThreadChanged{Summary: s})
+	case wirev1.ServerFrame_SyncComplete_case:
+		c.synced(cn)
+	case wirev1.ServerFrame_Resync_case:
+		c.sync(cn)
+	case wirev1.ServerFrame_GoAway_case:
+		return goAway{after: max(time.Millisecond, time.Duration(f.GetGoAway().GetReconnectAfterMs())*time.Millisecond)}
+	case wirev1.ServerFrame_Rejected_case:
+		rj := f.GetRejected()
+		t, err := id.From[id.ThreadID](rj.GetThreadId())
+		m, err2 := id.From[id.MessageID](rj.GetMessageId())
+		if err := errors.Join(err, err2); err != nil {
+			return fmt.Errorf("rejected: %w", err)
+		}
+		c.settle(m)
+		c.queue.put(Rejected{Thread: t, ID: m, Position: topic.Position(rj.GetPosition()), Code: rj.GetCode()})
+	case wirev1.ServerFrame_Error_case:
+		if f.GetRequestId() == 0 {
+			return errorOf(f.GetError())
+		}
+	default: // a frame of a newer server, or an answer that nobody waits for any more
+	}
+	return nil
+}
+
+func watermarkOf(m *wirev1.MemberWatermark) thread.Watermark {
+	return thread.Watermark{
+		DeliveredPosition: topic.Position(m.GetDeliveredPosition()), DeliveredOrdinal: m.GetDeliveredOrdinal(),
+		ReadPosition: topic.Position(m.GetReadPosition()), ReadOrdinal: m.GetReadOrdinal(),
+	}
+}
+
+func errorOf(e *wirev1.Error) error {
+	return &wire.Error{Code: e.GetCode(), Message: e.GetMessage(), RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond}
+}
+
+// welcomed has the nonce: authenticate, or wait for a registration.
+func (c *Client) welcomed(cn *conn, edge string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn, c.live = cn, false
+	c.notify()
+	if c.id.User.IsZero() {
+		return nil
+	}
+	exporter, err := cn.exporter()
+	if err != nil {
+		return err
+	}
+	me := c.id
+	answer := make(chan *wirev1.ServerFrame, 1)
+	cn.write(wirev1.ClientFrame_builder{RequestId: cn.request(answer), Authenticate: wirev1.Authenticate_builder{
+		UserId: me.User[:], DeviceId: me.Device[:], Signature: ed25519.Sign(me.Key, wire.Proof(cn.nonce, exporter, me.User, me.Device)),
+	}.Build()}.Build())
+	go func() { // ends with the connection, which fails every pending request
+		f, ok := <-answer
+		switch {
+		case !ok:
+		case f.WhichBody() == wirev1.ServerFrame_Authenticated_case:
+			c.queue.put(Connected{Edge: edge})
+			c.sync(cn)
+		default:
+			e := f.GetError()
+			_ = cn.quic.CloseWithError(quic.ApplicationErrorCode(e.GetCode()), e.GetMessage()) // the reader returns with it
+		}
+	}()
+	return nil
+}
+
+func (cn *conn) exporter() ([]byte, error) {
+	state := cn.quic.ConnectionState().TLS
+	out, err := state.ExportKeyingMaterial(wire.ExporterLabel, nil, 32)
+	if err != nil {
+		return nil, fmt.Errorf("tls exporter: %w", err)
+	}
+	return out, nil
+}
+
+// sync asks for what was missed (wire protocol, section 5).
+func (c *Client) sync(cn *conn) {
+	cn.write(wirev1.ClientFrame_builder{RequestId: cn.request(nil), Sync: &wirev1.Sync{}}.Build())
+}
+
+func (c *Client) synced(cn *conn) {
+	c.mu.Lock()
+	first := c.conn == cn && !c.live
+	if first {
+		c.live = true
+		c.notify()
+		c.pump()
+	}
+	c.mu.Unlock()
+	c.queue.put(Synced{})
+	if first {
+		c.flushWatermarks()
+	}
+}
+
+// event queues an event that the device does not have yet (section 6).
+func (c *Client) event(raw *wirev1.Event) error {
+	e, err := decodeEvent(raw)
+	if err != nil {
+		return fmt.Errorf("event of thread %x at %d: %w", raw.GetThreadId(), raw.GetPosition(), err)
+	}
+	p, _ := placeOf(e)
+	c.mu.Lock()
+	if last, ok := c.queued[p.Thread]; ok && p.Position <= last {
+		c.mu.Unlock()
+		return nil
+	}
+	c.queued[p.Thread] = p.Position
+	me := c.id
+	c.mu.Unlock()
+	if m, ok := e.(Message); ok && m.Sender == me.User && m.Device == me.Device {
+		if o, ok := c.settle(m.ID); ok { // its ack was lost, or comes later
+			c.queue.put(Sent{ID: o.ID, Ack: Ack{Thread: o.Thread, Position: p.Position, Time: p.Time}})
+		}
+	}
+	c.queue.put(e)
+	return nil
+}
+
+// answered takes the answer to a SendMessage.
+func (c *Client) answered(m id.MessageID, f *wirev1.ServerFrame) {
+	switch f.WhichBody() {
+	case wirev1.ServerFrame_Ack_case:
+		if o, ok := c.settle(m); ok {
+			c.queue.put(Sent{ID: m, Ack: ackOf(f.GetAck(), o.Thread)})
+		}
+	case wirev1.ServerFrame_Error_case:
+		err := errorOf(f.GetError())
+		var we *wire.Error
+		if errors.As(err, &we) && we.Retriable() {
+			c.postpone(we.RetryAfter)
+			return
+		}
+		if o, ok := c.settle(m); ok {
+			c.queue.put(Failed{Thread: o.Thread, ID: m, Err: err})
+		}
+	default:
+	}
+}
+
+func ackOf(a *wirev1.Ack, t id.ThreadID) Ack {
+	return Ack{Thread: t, Slot: topic.Slot(a.GetSlot()), Position: topic.Position(a.GetPosition()), Time: time.UnixMilli(a.GetLogTimeMs())}
+}
+
+// request reserves a request id; its answer goes to ch when that is not nil, and is handled by the reader otherwise.
+func (cn *conn) request(ch chan *wirev1.ServerFrame) uint64 {
+	cn.pmu.Lock()
+	defer cn.pmu.Unlock()
+	cn.next++
+	if ch != nil {
+		if cn.closed {
+			close(ch)
+		} else {
+			cn.pending[cn.next] = ch
+		}
+	}
+	return cn.next
+}
+
+func (cn *conn) take(rid uint64) chan *wirev1.ServerFrame {
+	cn.pmu.Lock()
+	defer cn.pmu.Unlock()
+	ch := cn.pending[rid]
+	delete(cn.pending, rid)
+	return ch
+}
+
+func (cn *conn) takeSend(rid uint64) (id.MessageID, bool) {
+	cn.pmu.Lock()
+	defer cn.pmu.Unlock()
+	m, ok := cn.sends[rid]
+	delete(cn.sends, rid)
+	return m, ok
+}
+
+// send writes a SendMessage.
+func (cn *conn) send(m id.MessageID, msg *wirev1.SendMessage) {
+	cn.pmu.Lock()
+	cn.next++
+	rid := cn.next
+	cn.sends[rid] = m
+	cn.pmu.Unlock()
+	cn.write(wirev1.ClientFrame_builder{RequestId: rid, SendMessage: msg}.Build())
+}
+
+// fail ends every pending request.
+func (cn *conn) fail() {
+	cn.pmu.Lock()
+	defer cn.pmu.Unlock()
+	cn.closed = true
+	for rid, ch := range cn.pending {
+		delete(cn.pending, rid)
+		close(ch)
+	}
+}
+
+// write queues a frame and starts the writer when it does not run. The queue is bounded by the window of sends and the limit of calls.
+func (cn *conn) write(f *wirev1.ClientFrame) {
+	cn.wmu.Lock()
+	defer cn.wmu.Unlock()
+	var err error
+	n := len(cn.wbuf)
+	if cn.wbuf, err = frame.Append(cn.wbuf, f); err != nil {
+		cn.wbuf = cn.wbuf[:n] // not UTF-8 somewhere: the request is never answered and its context ends it
+		return
+	}
+	if !cn.writing {
+		cn.writing = true
+		go cn.flush()
+	}
+}
+
+// flush writes until there is nothing left: what gathers while it writes goes out together.
+func (cn *conn) flush() {
+	for {
+		cn.wmu.Lock()
+		buf := cn.wbuf
+		if len(buf) == 0 {
+			cn.writing = false
+			cn.wmu.Unlock()
+			return
+		}
+		cn.wbuf, cn.spare = cn.spare[:0], nil
+		cn.wmu.Unlock()
+		_, err := cn.stream.Write(buf)
+		cn.wmu.Lock()
+		if cap(buf) <= 64<<10 {
+			cn.spare = buf[:0]
+		}
+		cn.wmu.Unlock()
+		if err != nil {
+			return // writing stays true: nothing more is written; the reader sees the end too
+		}
+	}
+}

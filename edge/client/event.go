@@ -1,0 +1,147 @@
+package client
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, Sent, Rejected, Failed, Connected, Synced, Disconnected.
+type Event interface{ isEvent() }
+
+// Place is where an event of a thread lies in the log.
+type Place struct {
+	Thread   id.ThreadID
+	Position topic.Position
+	// Ordinal is the message's number in its thread; for other events that of the last message before.
+	Ordinal int64
+	// Time is log time.
+	Time time.Time
+}
+
+// Message is a message of a thread, somebody's or one's own.
+type Message struct {
+	Place
+	ID     id.MessageID
+	Sender id.UserID
+	// Device it was sent from.
+	Device id.DeviceID
+	// Text is empty when the content is sealed.
+	Text    string
+	ReplyTo id.MessageID // zero: none
+	// Content as it stands in the log.
+	Content *eventv1.Sealed
+}
+
+// ThreadEvent is any other event of a thread: members, title, roles, edits.
+type ThreadEvent struct {
+	Place
+	Event *eventv1.Event
+}
+
+// Receipt tells how far a member has got.
+type Receipt struct {
+	Thread    id.ThreadID
+	User      id.UserID
+	Watermark thread.Watermark
+}
+
+// ThreadChanged tells that a thread is new or changed while the device was away.
+type ThreadChanged struct{ Summary *wirev1.ThreadSummary }
+
+// Sent tells that the log has a message of the outbox.
+type Sent struct {
+	ID  id.MessageID
+	Ack Ack
+}
+
+// Ack is the receipt for an append: where in the log the event lies.
+type Ack struct {
+	Thread   id.ThreadID
+	Slot     topic.Slot
+	Position topic.Position
+	Time     time.Time
+}
+
+// Rejected tells that a message that the log has was not accepted: the sender was no longer a member at its position.
+type Rejected struct {
+	Thread   id.ThreadID
+	ID       id.MessageID
+	Position topic.Position
+	Code     wirev1.Code
+}
+
+// Failed tells that a message of the outbox was refused for good and has left the outbox.
+type Failed struct {
+	Thread id.ThreadID
+	ID     id.MessageID
+	Err    error
+}
+
+// Connected tells that the device is connected and authenticated; what it missed is on its way.
+type Connected struct{ Edge string }
+
+// Synced tells that everything missed has been yielded; from here on events are live.
+type Synced struct{}
+
+// Disconnected tells why a connection ended; the client connects again by itself unless Run has returned.
+type Disconnected struct{ Err error }
+
+func (Message) isEvent()       {}
+func (ThreadEvent) isEvent()   {}
+func (Receipt) isEvent()       {}
+func (ThreadChanged) isEvent() {}
+func (Sent) isEvent()          {}
+func (Rejected) isEvent()      {}
+func (Failed) isEvent()        {}
+func (Connected) isEvent()     {}
+func (Synced) isEvent()        {}
+func (Disconnected) isEvent()  {}
+
+// decodeEvent reads an event of a thread. An event type of a newer server is a ThreadEvent with an unset body.
+func decodeEvent(e *wirev1.Event) (Event, error) {
+	t, err := id.From[id.ThreadID](e.GetThreadId())
+	if err != nil {
+		return nil, err
+	}
+	place := Place{Thread: t, Position: topic.Position(e.GetPosition()), Ordinal: e.GetOrdinal(), Time: time.UnixMilli(e.GetLogTimeMs())}
+	var ev eventv1.Event
+	if err := proto.Unmarshal(e.GetEvent(), &ev); err != nil {
+		return nil, err
+	}
+	if ev.WhichBody() != eventv1.Event_MessageSent_case {
+		return ThreadEvent{Place: place, Event: &ev}, nil
+	}
+	m := ev.GetMessageSent()
+	out := Message{Place: place, Content: m.GetContent()}
+	if out.ID, err = id.From[id.MessageID](m.GetMessageId()); err != nil {
+		return nil, err
+	}
+	if out.Sender, err = id.From[id.UserID](ev.GetUserId()); err != nil {
+		return nil, err
+	}
+	if out.Device, err = id.From[id.DeviceID](ev.GetDeviceId()); err != nil {
+		return nil, err
+	}
+	if r := m.GetReplyTo(); len(r) == id.Size {
+		out.ReplyTo = id.MessageID(r)
+	}
+	out.Text, _ = thread.Text(m.GetContent())
+	return out, nil
+}
+
+func placeOf(e Event) (Place, bool) {
+	switch e := e.(type) {
+	case Message:
+		return e.Place, true
+	case ThreadEvent:
+		return e.Place, true
+	}
+	return Place{}, false
+}

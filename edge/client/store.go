@@ -1,0 +1,317 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+)
+
+// Identity of a device. The private key never leaves the device.
+type Identity struct {
+	User   id.UserID          `json:"user"`
+	Device id.DeviceID        `json:"device"`
+	Key    ed25519.PrivateKey `json:"key"`
+}
+
+// Outgoing is a message of the outbox.
+type Outgoing struct {
+	Thread       id.ThreadID  `json:"thread"`
+	ID           id.MessageID `json:"id"`
+	Data         []byte       `json:"data"`               // Sealed.data
+	KeyID        uint64       `json:"key_id,omitempty"`   // of Sealed
+	Nonce        []byte       `json:"nonce,omitempty"`    // of Sealed
+	ReplyTo      id.MessageID `json:"reply_to,omitzero"`  // zero: none
+	DirectPeer   id.UserID    `json:"peer,omitzero"`      // of a direct thread
+	ClientTimeMS int64        `json:"client_time,string"` // when it was written
+}
+
+// Saved is what a Store holds.
+type Saved struct {
+	Identity Identity // zero: not registered
+	// Watermarks are the device's own per thread; Delivered is its cursor.
+	Watermarks map[id.ThreadID]thread.Watermark
+	// Outbox is in the order of Put.
+	Outbox []Outgoing
+}
+
+// Store keeps what a device must not lose. One Client uses it at a time; calls may be concurrent. What a call has returned nil for survives the
+// process being killed (FileStore) or lives as long as the process (MemoryStore).
+type Store interface {
+	// Load returns everything; it is called once, first.
+	Load() (Saved, error)
+	// SetIdentity replaces the identity. Another user's cursors and outbox are dropped.
+	SetIdentity(Identity) error
+	// SetWatermark replaces the watermark of a thread.
+	SetWatermark(id.ThreadID, thread.Watermark) error
+	// Put adds a message to the outbox.
+	Put(Outgoing) error
+	// Drop removes a message from the outbox; an unknown one is no error.
+	Drop(id.MessageID) error
+	// Close releases the store.
+	Close() error
+}
+
+// MemoryStore is a Store for tests, bots that may forget, and load generators.
+type MemoryStore struct {
+	mu    sync.Mutex // guards saved
+	saved Saved
+}
+
+// NewMemoryStore returns an empty store.
+func NewMemoryStore() *MemoryStore {
+	return &MemoryStore{saved: Saved{Watermarks: map[id.ThreadID]thread.Watermark{}}}
+}
+
+// Load returns a copy of everything.
+func (m *MemoryStore) Load() (Saved, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.saved
+	s.Watermarks, s.Outbox = maps.Clone(s.Watermarks), slices.Clone(s.Outbox)
+	return s, nil
+}
+
+// SetIdentity replaces the identity.
+func (m *MemoryStore) SetIdentity(i Identity) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved.setIdentity(i)
+	return nil
+}
+
+func (s *Saved) setIdentity(i Identity) {
+	if s.Identity.User != i.User || s.Identity.Device != i.Device {
+		s.Watermarks, s.Outbox = map[id.ThreadID]thread.Watermark{}, nil
+	}
+	s.Identity = i
+}
+
+// SetWatermark replaces the watermark of a thread.
+func (m *MemoryStore) SetWatermark(t id.ThreadID, w thread.Watermark) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved.Watermarks[t] = w
+	return nil
+}
+
+// Put adds a message to the outbox.
+func (m *MemoryStore) Put(o Outgoing) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved.Outbox = append(m.saved.Outbox, o)
+	return nil
+}
+
+// Drop removes a message from the outbox.
+func (m *MemoryStore) Drop(x id.MessageID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved.drop(x)
+	return nil
+}
+
+func (s *Saved) drop(x id.MessageID) {
+	// The oldest is nearly always the one that is answered.
+	for i := range s.Outbox {
+		if s.Outbox[i].ID == x {
+			s.Outbox = slices.Delete(s.Outbox, i, i+1)
+			return
+		}
+	}
+}
+
+// Close does nothing: the store can be used by a further Client.
+func (m *MemoryStore) Close() error { return nil }
+
+// FileStore is a Store in one file: a journal of JSON lines that is rewritten when most of it is history. Identity and outbox are synced to disk before
+// a call returns; watermarks are written but not synced, since after a power loss the server repeats what it does not know to be delivered.
+type FileStore struct {
+	path string
+
+	mu    sync.Mutex // guards all below
+	file  *os.File
+	saved Saved
+	lines int // written to file
+}
+
+// ErrLocked is returned when another process uses the file.
+var ErrLocked = errors.New("the device's file is in use by another process")
+
+// record is a line of the journal; exactly one field is set.
+type record struct {
+	Identity  *Identity         `json:"identity,omitempty"`
+	Thread    *id.ThreadID      `json:"thread,omitempty"`
+	Watermark *thread.Watermark `json:"watermark,omitempty"`
+	Put       *Outgoing         `json:"put,omitempty"`
+	Drop      *id.MessageID     `json:"drop,omitempty"`
+}
+
+// OpenFileStore opens or creates the file, readable by its owner only, and locks it.
+func OpenFileStore(path string) (*FileStore, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("device file: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("device file: %w", err)
+	}
+	if err := lock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("device file %s: %w", path, err), f.Close())
+	}
+	s := &FileStore{path: path, file: f, saved: Saved{Watermarks: map[id.ThreadID]thread.Watermark{}}}
+	if err := s.replay(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return s, nil
+}
+
+// replay reads the journal. A line that was cut by a crash can only be the last one: it is cut off. Any other bad line is an error.
+func (s *FileStore) replay() error {
+	r := bufio.NewReader(s.file)
+	var good int64
+	for {
+		line, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read device file: %w", err)
+		}
+		var rec record
+		if err := json.Unmarshal(line, &rec); err != nil {
+			return fmt.Errorf("device file %s is damaged at byte %d: %w", s.path, good, err)
+		}
+		s.saved.apply(rec)
+		s.lines++
+		good += int64(len(line))
+	}
+	if err := s.file.Truncate(good); err != nil {
+		return fmt.Errorf("cut device file: %w", err)
+	}
+	if _, err := s.file.Seek(good, io.SeekStart); err != nil {
+		return fmt.Errorf("seek device file: %w", err)
+	}
+	return nil
+}
+
+func (s *Saved) apply(r record) {
+	switch {
+	case r.Identity != nil:
+		s.setIdentity(*r.Identity)
+	case r.Watermark != nil && r.Thread != nil:
+		s.Watermarks[*r.Thread] = *r.Watermark
+	case r.Put != nil:
+		s.Outbox = append(s.Outbox, *r.Put)
+	case r.Drop != nil:
+		s.drop(*r.Drop)
+	}
+}
+
+func (s *FileStore) write(r record, sync bool) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode device record: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.file.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("write device file: %w", err)
+	}
+	if sync {
+		if err := s.file.Sync(); err != nil {
+			return fmt.Errorf("sync device file: %w", err)
+		}
+	}
+	s.saved.apply(r)
+	s.lines++
+	if live := len(s.saved.Watermarks) + len(s.saved.Outbox) + 1; s.lines > 10_000 && s.lines > 10*live {
+		return s.compact()
+	}
+	return nil
+}
+
+// compact rewrites the file beside itself and moves it into place, so that a crash leaves the old or the new one.
+func (s *FileStore) compact() error {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	lines := 0
+	add := func(r record) error { lines++; return enc.Encode(r) }
+	err := add(record{Identity: &s.saved.Identity})
+	for t, w := range s.saved.Watermarks {
+		err = errors.Join(err, add(record{Thread: &t, Watermark: &w}))
+	}
+	for _, o := range s.saved.Outbox {
+		err = errors.Join(err, add(record{Put: &o}))
+	}
+	if err != nil {
+		return fmt.Errorf("encode device file: %w", err)
+	}
+	tmp, err := os.OpenFile(s.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("rewrite device file: %w", err)
+	}
+	_, err = tmp.Write(buf.Bytes())
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err == nil {
+		err = lock(tmp)
+	}
+	if err == nil {
+		err = os.Rename(s.path+".new", s.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("rewrite device file: %w", err), tmp.Close())
+	}
+	old := s.file
+	s.file, s.lines = tmp, lines
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("close old device file: %w", err)
+	}
+	return nil
+}
+
+// Load returns everything.
+func (s *FileStore) Load() (Saved, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.saved
+	out.Watermarks, out.Outbox = maps.Clone(out.Watermarks), slices.Clone(out.Outbox)
+	return out, nil
+}
+
+// SetIdentity replaces the identity.
+func (s *FileStore) SetIdentity(i Identity) error { return s.write(record{Identity: &i}, true) }
+
+// SetWatermark replaces the watermark of a thread.
+func (s *FileStore) SetWatermark(t id.ThreadID, w thread.Watermark) error {
+	return s.write(record{Thread: &t, Watermark: &w}, false)
+}
+
+// Put adds a message to the outbox.
+func (s *FileStore) Put(o Outgoing) error { return s.write(record{Put: &o}, true) }
+
+// Drop removes a message from the outbox.
+func (s *FileStore) Drop(x id.MessageID) error { return s.write(record{Drop: &x}, false) }
+
+// Close closes the file.
+func (s *FileStore) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.file.Close(); err != nil {
+		return fmt.Errorf("close device file: %w", err)
+	}
+	return nil
+}
