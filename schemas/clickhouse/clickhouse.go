@@ -4,7 +4,8 @@
 // insert's dedup token keeps it from being seen twice even before a merge.
 //
 // Non-obvious:
-//   - A file that has landed is never edited; a change is a further file. Statements are separated by a line that holds only "--;".
+//   - A file that has landed is never edited; a change is a further file. Statements end with a semicolon and can be repeated (IF NOT EXISTS, OR REPLACE).
+//   - A file that begins with "-- min-version: X.Y" is passed over by older servers, and applied once the server has that version.
 //   - Partitions are months of log time, so an insert keeps to one month.
 package clickhouse
 

@@ -166,7 +166,7 @@ func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verd
 		return Verdict{}
 	case eventv1.Event_ThreadJoined_case:
 		t, err := id.From[id.ThreadID](e.GetThreadJoined().GetThreadId())
-		if err != nil {
+		if err != nil || t.IsZero() {
 			return Verdict{Outcome: Rejected}
 		}
 		if j, known := s.Threads[t]; known && !j.Left {

@@ -1,5 +1,5 @@
 -- Messages as they were sent. Edits and deletions are in message_changes; messages_current shows the outcome.
-CREATE TABLE messages (
+CREATE TABLE IF NOT EXISTS messages (
   thread_id     UUID,
   position      Int64 CODEC(Delta, ZSTD),
   ordinal       Int64 CODEC(Delta, ZSTD),
@@ -16,10 +16,10 @@ CREATE TABLE messages (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(log_time)
 ORDER BY (thread_id, position)
-SETTINGS non_replicated_deduplication_window = 10000
---;
+SETTINGS non_replicated_deduplication_window = 10000;
+
 -- Every other accepted event of a thread.
-CREATE TABLE thread_events (
+CREATE TABLE IF NOT EXISTS thread_events (
   thread_id UUID,
   position  Int64 CODEC(Delta, ZSTD),
   ordinal   Int64 CODEC(Delta, ZSTD),
@@ -32,10 +32,10 @@ CREATE TABLE thread_events (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(log_time)
 ORDER BY (thread_id, position)
-SETTINGS non_replicated_deduplication_window = 10000
---;
+SETTINGS non_replicated_deduplication_window = 10000;
+
 -- Edits, deletions and reactions.
-CREATE TABLE message_changes (
+CREATE TABLE IF NOT EXISTS message_changes (
   thread_id  UUID,
   author_id  UUID,
   message_id UUID,
@@ -50,10 +50,10 @@ CREATE TABLE message_changes (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(log_time)
 ORDER BY (thread_id, author_id, message_id, position)
-SETTINGS non_replicated_deduplication_window = 10000
---;
+SETTINGS non_replicated_deduplication_window = 10000;
+
 -- One row for each member that an event changed. The last by position is how things stand.
-CREATE TABLE memberships (
+CREATE TABLE IF NOT EXISTS memberships (
   thread_id UUID,
   user_id   UUID,
   position  Int64 CODEC(Delta, ZSTD),
@@ -66,10 +66,10 @@ CREATE TABLE memberships (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(log_time)
 ORDER BY (thread_id, user_id, position)
-SETTINGS non_replicated_deduplication_window = 10000
---;
+SETTINGS non_replicated_deduplication_window = 10000;
+
 -- Watermarks as devices reported them. position is the place in helio.receipts.
-CREATE TABLE receipts (
+CREATE TABLE IF NOT EXISTS receipts (
   thread_id          UUID,
   user_id            UUID,
   device_id          UUID,
@@ -83,10 +83,10 @@ CREATE TABLE receipts (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(log_time)
 ORDER BY (thread_id, user_id, device_id, position)
-SETTINGS non_replicated_deduplication_window = 10000
---;
+SETTINGS non_replicated_deduplication_window = 10000;
+
 -- Events that could not be applied, and behind the first of a subject all its later ones.
-CREATE TABLE quarantine (
+CREATE TABLE IF NOT EXISTS quarantine (
   topic    Int16,
   slot     Int32,
   position Int64,
@@ -95,11 +95,11 @@ CREATE TABLE quarantine (
   log_time DateTime64(3, 'UTC')
 ) ENGINE = ReplacingMergeTree
 ORDER BY (topic, slot, position)
-SETTINGS non_replicated_deduplication_window = 1000
---;
+SETTINGS non_replicated_deduplication_window = 1000;
+
 -- The range that an insert is about to take in ('begun') and then has ('done'). Everything before the highest done next is in the tables; a range that is
 -- begun and not done is inserted again, exactly, with the same tokens.
-CREATE TABLE positions (
+CREATE TABLE IF NOT EXISTS positions (
   topic         Int16,                                -- 1 threads, 2 receipts
   slot          Int32,
   from_position Int64,
@@ -110,4 +110,4 @@ CREATE TABLE positions (
   written       DateTime64(3, 'UTC') DEFAULT now64(3)
 ) ENGINE = ReplacingMergeTree(next)
 ORDER BY (topic, slot, state)
-SETTINGS non_replicated_deduplication_window = 1000
+SETTINGS non_replicated_deduplication_window = 1000;

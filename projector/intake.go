@@ -1,0 +1,165 @@
+package projector
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"heliograph/infra/kafka"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+// Parked is the reason of an event that stands behind one of its subject that could not be applied.
+const Parked = "parked"
+
+// Event is a record of the log that could be read.
+type Event struct {
+	Topic    topic.Topic
+	Slot     topic.Slot
+	Position topic.Position
+	TimeMS   int64 // log time, Unix milliseconds
+	Subject  topic.Subject
+	Device   id.DeviceID // of a receipt, from its key
+	Body     *eventv1.Event
+	Raw      []byte // as it stands in the log
+}
+
+// Quarantined is an event that is not applied, and why.
+type Quarantined struct {
+	Topic    topic.Topic
+	Slot     topic.Slot
+	Position topic.Position
+	Subject  topic.Subject
+	Reason   string // Parked when it stands behind another
+	TimeMS   int64
+}
+
+// Event returns what is told to the log about it.
+func (q Quarantined) Event(view string) *eventv1.Event {
+	return eventv1.Event_builder{Quarantined: eventv1.Quarantined_builder{
+		View: view, Topic: string(q.Topic), Slot: int32(q.Slot), Position: int64(q.Position), Reason: q.Reason,
+	}.Build()}.Build()
+}
+
+// Held names a subject on a topic.
+type Held struct {
+	Topic   topic.Topic
+	Subject topic.Subject
+}
+
+// Intake sorts the records of one slot into events and quarantine. It belongs to the goroutine of its slot. Its set of held subjects grows only with
+// events that cannot be read, which ingest never writes.
+type Intake struct {
+	partitions int
+	held       map[Held]bool
+}
+
+// NewIntake returns an intake that holds back the subjects that the view has parked already. With partitions (P) set, an event whose subject belongs to
+// another slot cannot be applied either; 0 does not look.
+func NewIntake(partitions int, held []Held) *Intake {
+	in := &Intake{partitions: partitions, held: make(map[Held]bool, len(held))}
+	for _, h := range held {
+		in.held[h] = true
+	}
+	return in
+}
+
+// Sorted is a batch after Sort.
+type Sorted struct {
+	Events      []Event
+	Quarantined []Quarantined
+	LogTimes    map[topic.Topic]int64 // the highest log time of each topic, Unix milliseconds
+
+	fresh []Held
+}
+
+// Sort sorts a batch. It changes nothing in the intake until Commit, so a batch may be sorted again.
+func (in *Intake) Sort(b kafka.Batch) Sorted {
+	out := Sorted{Events: make([]Event, 0, len(b.Records)), LogTimes: make(map[topic.Topic]int64, 2)}
+	var fresh map[Held]bool
+	for i := range b.Records {
+		r := &b.Records[i]
+		ms := r.LogTime.UnixMilli()
+		if t, ok := out.LogTimes[r.Topic]; !ok || ms > t {
+			out.LogTimes[r.Topic] = ms
+		}
+		if r.Value == nil {
+			continue // a tombstone
+		}
+		e := Event{Topic: r.Topic, Slot: r.Slot, Position: r.Position, TimeMS: ms, Raw: r.Value, Body: &eventv1.Event{}}
+		err := proto.Unmarshal(r.Value, e.Body)
+		if err == nil && e.Body.WhichBody() == eventv1.Event_LogOpened_case {
+			continue
+		}
+		reason, keyed := in.key(&e, r.Key)
+		if err != nil && reason == "" {
+			reason = "the event cannot be decoded"
+		}
+		h := Held{Topic: r.Topic, Subject: e.Subject}
+		switch {
+		case reason == "" && !in.held[h] && !fresh[h]:
+			out.Events = append(out.Events, e)
+			continue
+		case keyed && (in.held[h] || fresh[h]):
+			reason = Parked
+		case keyed:
+			if fresh == nil {
+				fresh = make(map[Held]bool)
+			}
+			fresh[h] = true
+			out.fresh = append(out.fresh, h)
+		}
+		out.Quarantined = append(out.Quarantined, Quarantined{Topic: r.Topic, Slot: r.Slot, Position: r.Position, Subject: e.Subject, Reason: reason, TimeMS: ms})
+	}
+	return out
+}
+
+// key reads the subject from a record's key; keyed tells whether there is one.
+func (in *Intake) key(e *Event, key []byte) (reason string, keyed bool) {
+	want := id.Size
+	if e.Topic == topic.Receipts {
+		want = 2 * id.Size
+	}
+	if len(key) != want {
+		return fmt.Sprintf("the key has %d bytes instead of %d", len(key), want), false
+	}
+	copy(e.Subject[:], key)
+	if e.Topic == topic.Receipts {
+		copy(e.Device[:], key[id.Size:])
+	}
+	if in.partitions > 0 {
+		if s := topic.SlotOf(e.Subject, in.partitions); s != e.Slot {
+			return fmt.Sprintf("the subject belongs to slot %d", s), true
+		}
+	}
+	return "", true
+}
+
+// Commit takes over what Sort found, once the batch is stored.
+func (in *Intake) Commit(s Sorted) {
+	for _, h := range s.fresh {
+		in.held[h] = true
+	}
+}
+
+// Held is the number of subjects that are held back.
+func (in *Intake) Held() int { return len(in.held) }
+
+// Watermark reads a receipt: whose it is and what it says. False: it breaks a rule and has no effect.
+func Watermark(e *Event) (id.UserID, thread.Watermark, bool) {
+	u, err := id.From[id.UserID](e.Body.GetUserId())
+	if err != nil || u.IsZero() || e.Body.WhichBody() != eventv1.Event_WatermarksMoved_case {
+		return id.UserID{}, thread.Watermark{}, false
+	}
+	if d := e.Body.GetDeviceId(); len(d) != 0 && string(d) != string(e.Device[:]) {
+		return id.UserID{}, thread.Watermark{}, false
+	}
+	return u, thread.Watermark{}.Merge(thread.WatermarkOf(e.Body.GetWatermarksMoved())), true
+}
+
+// Time turns log time in Unix milliseconds into what the stores take.
+func Time(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

@@ -1,0 +1,130 @@
+package threads
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"heliograph/infra/kafka"
+	"heliograph/projector"
+	"heliograph/schemas/topic"
+)
+
+// MinRetention is the shortest tail: twice the window of the rule on repeated message ids.
+const MinRetention = 48 * time.Hour
+
+// Topics are those that the views are folded from.
+var Topics = topic.Folded
+
+// Config of the projector. Zero means default.
+type Config struct {
+	// Consumer says where the log is and which slots are read. View defaults to "threads", Topics to Topics, Linger to 50 ms, Logger and Registerer to those
+	// given to New.
+	Consumer kafka.ConsumerConfig
+	// Retention is how long, in log time before the slot's latest event, messages stay. Default 30 days, at least MinRetention.
+	Retention time.Duration
+	// TrimEvery is how often older ones are removed. Default 1 minute.
+	TrimEvery time.Duration
+	// TrimRows is how many are removed by one statement. Default 5,000.
+	TrimRows int
+	// CacheBytes bounds the fold states kept per slot, by estimate. Default 4 MiB.
+	CacheBytes int
+	// CopyRows is the number of rows from which a batch goes through COPY. Default 2,000.
+	CopyRows int
+	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those parked behind it. It must not block. A crash
+	// may lose the call. Default: nobody is told.
+	Report func(view string, q projector.Quarantined)
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Retention != 0 && c.Retention < MinRetention {
+		errs = append(errs, fmt.Errorf("threads: a retention of %v is below %v", c.Retention, MinRetention))
+	}
+	if c.TrimEvery < 0 || c.TrimRows < 0 || c.CacheBytes < 0 || c.CopyRows < 0 {
+		errs = append(errs, errors.New("threads: a number is negative"))
+	}
+	if err := c.withDefaults(nil, nil).Consumer.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config {
+	if c.Consumer.View == "" {
+		c.Consumer.View = "threads"
+	}
+	if len(c.Consumer.Topics) == 0 {
+		c.Consumer.Topics = Topics
+	}
+	if c.Consumer.Linger == 0 {
+		c.Consumer.Linger = 50 * time.Millisecond
+	}
+	if c.Consumer.Kafka.Logger == nil {
+		c.Consumer.Kafka.Logger = log
+	}
+	if c.Consumer.Kafka.Registerer == nil {
+		c.Consumer.Kafka.Registerer = reg
+	}
+	if c.Retention == 0 {
+		c.Retention = 30 * 24 * time.Hour
+	}
+	if c.TrimEvery == 0 {
+		c.TrimEvery = time.Minute
+	}
+	if c.TrimRows == 0 {
+		c.TrimRows = 5000
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = 4 << 20
+	}
+	if c.CopyRows == 0 {
+		c.CopyRows = 2000
+	}
+	return c
+}
+
+// Projector keeps the thread views of the slots that it owns. Its methods may be called from any goroutine.
+type Projector struct {
+	cfg      Config
+	sink     *Sink
+	consumer *kafka.Consumer
+	log      *slog.Logger
+}
+
+// New returns a projector that does nothing until Run. The pool's search_path names the schema of the views, which must have been migrated.
+func New(cfg Config, pool *pgxpool.Pool, log *slog.Logger, reg prometheus.Registerer) (*Projector, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	cfg = cfg.withDefaults(log, reg)
+	p := &Projector{cfg: cfg, log: log}
+	p.sink = NewSink(cfg, pool, log, reg)
+	var err error
+	if p.consumer, err = kafka.NewConsumer(cfg.Consumer, p.sink); err != nil {
+		return nil, err
+	}
+	p.sink.partitions = p.consumer.Partitions
+	return p, nil
+}
+
+// Run projects until ctx is cancelled and then returns nil; batches in hand are finished first. It may be called once.
+func (p *Projector) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.consumer.Run(ctx) })
+	g.Go(func() error { p.sink.TrimLoop(ctx); return nil })
+	return g.Wait()
+}
+
+// Consumer is the loop under the projector: lag, owned and stalled slots.
+func (p *Projector) Consumer() *kafka.Consumer { return p.consumer }

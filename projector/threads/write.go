@@ -1,0 +1,369 @@
+package threads
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"heliograph/infra/kafka"
+	"heliograph/projector"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+var (
+	tableThreads = newTable("threads",
+		overwrite("thread_id", "kind", "title", "last_position", "last_ordinal", "last_time", "last_sender", "preview"),
+		"thread_id uuid", "kind smallint", "title text", "last_position bigint", "last_ordinal bigint", "last_time timestamptz", "last_sender uuid", "preview text")
+	tableMembers = newTable("members", overwrite("thread_id, user_id", "role", "active", "spans", "base_ordinal", "end_ordinal"),
+		"thread_id uuid", "user_id uuid", "role smallint", "active boolean", "spans bigint[]", "base_ordinal bigint", "end_ordinal bigint")
+	tableMessages = newTable("messages", "ON CONFLICT DO NOTHING",
+		"thread_id uuid", "position bigint", "ordinal bigint", "kind smallint", "sender_id uuid", "message_id uuid", "log_time timestamptz", "slot integer",
+		"event bytea")
+	tableMarks = newTable("watermarks",
+		raise("thread_id, user_id", "watermarks", "delivered_position", "delivered_ordinal", "read_position", "read_ordinal"),
+		"thread_id uuid", "user_id uuid", "delivered_position bigint", "delivered_ordinal bigint", "read_position bigint", "read_ordinal bigint")
+	tableDeviceMarks = newTable("device_watermarks",
+		raise("thread_id, device_id", "device_watermarks", "delivered_position", "delivered_ordinal", "read_position", "read_ordinal")+
+			", user_id = excluded.user_id",
+		"thread_id uuid", "device_id uuid", "user_id uuid", "delivered_position bigint", "delivered_ordinal bigint", "read_position bigint", "read_ordinal bigint")
+	tableUsers = newTable("users", overwrite("user_id", "phone_hash", "generation", "name", "registered"),
+		"user_id uuid", "phone_hash uuid", "generation integer", "name text", "registered timestamptz")
+	tableDevices = newTable("devices", overwrite("user_id, device_id", "public_key", "name", "is_primary", "revoked", "since_position", "since"),
+		"user_id uuid", "device_id uuid", "public_key bytea", "name text", "is_primary boolean", "revoked boolean", "since_position bigint", "since timestamptz")
+	tableContacts = newTable("contacts", overwrite("user_id, phone_hash", "name"), "user_id uuid", "phone_hash uuid", "name text")
+	tableBlocks   = newTable("blocks", "ON CONFLICT DO NOTHING", "user_id uuid", "blocked_id uuid")
+	tableLists    = newTable("user_threads", overwrite("user_id, thread_id", "joined_position", "has_left"),
+		"user_id uuid", "thread_id uuid", "joined_position bigint", "has_left boolean")
+	tableQuarantine = newTable("quarantine", "ON CONFLICT DO NOTHING",
+		"topic smallint", "slot integer", "position bigint", "subject uuid", "reason text", "log_time timestamptz")
+)
+
+const (
+	sqlAdvance       = `SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz)`
+	sqlDropContacts  = `DELETE FROM contacts c USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE c.user_id = r.u AND c.phone_hash = r.k`
+	sqlDropBlocks    = `DELETE FROM blocks b USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE b.user_id = r.u AND b.blocked_id = r.k`
+	syncCommitOff    = `SET LOCAL synchronous_commit = off`
+	pathUnnest       = "unnest"
+	pathCopy         = "copy"
+)
+
+type advance struct {
+	topic        topic.Topic
+	expect, next topic.Position
+	timeMS       int64
+}
+
+// write stores a folded batch and its positions in one transaction. The positions come first: their rows are locked before any other, and a writer that is
+// not the slot's owner any more stops there.
+func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]int64, w *writes) error {
+	var moves []advance
+	for _, t := range topic.Folded {
+		if next, ok := b.To[t]; ok && next != b.From[t] {
+			moves = append(moves, advance{t, b.From[t], next, times[t]})
+		}
+	}
+	if len(moves) == 0 {
+		return nil
+	}
+	upserts, dropContacts, dropBlocks := w.rows()
+	total := 0
+	for _, r := range upserts {
+		total += r.len()
+	}
+	begin := func(q *pgx.Batch) {
+		for _, m := range moves {
+			q.Queue(sqlAdvance, m.topic.Number(), int32(b.Slot), int64(m.expect), int64(m.next), projector.Time(m.timeMS))
+		}
+	}
+	drop := func(q *pgx.Batch) {
+		if len(dropContacts[0]) > 0 {
+			q.Queue(sqlDropContacts, []pgtype.UUID(dropContacts[0]), []pgtype.UUID(dropContacts[1]))
+		}
+		if len(dropBlocks[0]) > 0 {
+			q.Queue(sqlDropBlocks, []pgtype.UUID(dropBlocks[0]), []pgtype.UUID(dropBlocks[1]))
+		}
+	}
+	if total < s.cfg.CopyRows {
+		// One pipeline up to one Sync is one transaction.
+		var q pgx.Batch
+		begin(&q)
+		drop(&q)
+		for _, r := range upserts {
+			if r.len() > 0 {
+				q.Queue(r.table.unnest, r.arrays()...)
+			}
+		}
+		if err := s.pool.SendBatch(ctx, &q).Close(); err != nil {
+			return err
+		}
+		s.metrics.rows.WithLabelValues(pathUnnest).Add(float64(total))
+		return nil
+	}
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var q pgx.Batch
+		q.Queue(syncCommitOff)
+		begin(&q)
+		drop(&q)
+		for _, r := range upserts {
+			if r.len() > 0 {
+				q.Queue(r.table.stage)
+			}
+		}
+		if err := tx.SendBatch(ctx, &q).Close(); err != nil {
+			return err
+		}
+		var move pgx.Batch
+		for _, r := range upserts {
+			if r.len() == 0 {
+				continue
+			}
+			if _, err := tx.CopyFrom(ctx, r.table.stageTab, r.table.columns, r.source()); err != nil {
+				return err
+			}
+			move.Queue(r.table.unstage)
+		}
+		return tx.SendBatch(ctx, &move).Close()
+	})
+	if err == nil {
+		s.metrics.rows.WithLabelValues(pathCopy).Add(float64(total))
+	}
+	return err
+}
+
+func byBytes[T ~[id.Size]byte](a, b T) int { return bytes.Compare(a[:], b[:]) }
+
+func sorted[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
+	keys := slices.AppendSeq(make([]K, 0, len(m)), maps.Keys(m))
+	slices.SortFunc(keys, compare)
+	return keys
+}
+
+type pairs = [2]vec[pgtype.UUID]
+
+// rows reads the changed rows from the states, sorted by primary key, and the keys of rows to delete.
+func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
+	upserts = append(upserts, w.threadRows(), w.memberRows(), w.messageRows(), w.markRows(), w.deviceMarkRows(), w.userRows(), w.deviceRows())
+	{
+		var u, h vec[pgtype.UUID]
+		var name vec[string]
+		for _, k := range sorted(w.contacts, func(a, b contactKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.hash, b.hash)) }) {
+			n, ok := w.userStates[k.user].Contacts[k.hash]
+			if !ok {
+				dropContacts[0].add(uuid(k.user))
+				dropContacts[1].add(uuid(k.hash))
+				continue
+			}
+			u.add(uuid(k.user))
+			h.add(uuid(k.hash))
+			name.add(n)
+		}
+		upserts = append(upserts, rows{tableContacts, []column{&u, &h, &name}})
+	}
+	{
+		var u, o vec[pgtype.UUID]
+		for _, k := range sorted(w.blocks, func(a, b blockKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.blocked, b.blocked)) }) {
+			if !w.userStates[k.user].Blocked[k.blocked] {
+				dropBlocks[0].add(uuid(k.user))
+				dropBlocks[1].add(uuid(k.blocked))
+				continue
+			}
+			u.add(uuid(k.user))
+			o.add(uuid(k.blocked))
+		}
+		upserts = append(upserts, rows{tableBlocks, []column{&u, &o}})
+	}
+	return append(upserts, w.listRows(), w.quarantineRows()), dropContacts, dropBlocks
+}
+
+func (w *writes) threadRows() rows {
+	var t, sender vec[pgtype.UUID]
+	var kind vec[int16]
+	var title, preview vec[string]
+	var pos, ordinal vec[int64]
+	var last vec[time.Time]
+	for _, k := range sorted(w.threads, byBytes) {
+		s := w.threadStates[k]
+		t.add(uuid(k))
+		kind.add(int16(s.Kind))
+		title.add(s.Title)
+		pos.add(int64(s.LastPosition))
+		ordinal.add(s.LastOrdinal)
+		last.add(projector.Time(s.LastTimeMS))
+		sender.add(uuid(s.LastSender))
+		preview.add(s.Preview)
+	}
+	return rows{tableThreads, []column{&t, &kind, &title, &pos, &ordinal, &last, &sender, &preview}}
+}
+
+func compareMember(a, b memberKey) int {
+	return cmp.Or(byBytes(a.thread, b.thread), byBytes(a.user, b.user))
+}
+
+func (w *writes) memberRows() rows {
+	var t, u vec[pgtype.UUID]
+	var role vec[int16]
+	var active vec[bool]
+	var spans lists
+	var base, end vec[int64]
+	for _, k := range sorted(w.members, compareMember) {
+		m := w.threadStates[k.thread].Members[k.user]
+		t.add(uuid(k.thread))
+		u.add(uuid(k.user))
+		role.add(int16(m.Role))
+		active.add(m.Active())
+		spans.add(flatten(m.Spans))
+		base.add(m.BaseOrdinal)
+		end.add(m.EndOrdinal)
+	}
+	return rows{tableMembers, []column{&t, &u, &role, &active, &spans, &base, &end}}
+}
+
+func flatten(spans []thread.Span) []int64 {
+	out := make([]int64, 0, 2*len(spans))
+	for _, s := range spans {
+		out = append(out, int64(s.From), int64(s.To))
+	}
+	return out
+}
+
+func (w *writes) messageRows() rows {
+	slices.SortFunc(w.messages, func(a, b messageRow) int { return cmp.Or(byBytes(a.thread, b.thread), cmp.Compare(a.position, b.position)) })
+	var t, sender, message vec[pgtype.UUID]
+	var pos, ordinal vec[int64]
+	var kind vec[int16]
+	var at vec[time.Time]
+	var slot vec[int32]
+	var event vec[[]byte]
+	for i := range w.messages {
+		m := &w.messages[i]
+		t.add(uuid(m.thread))
+		pos.add(int64(m.position))
+		ordinal.add(m.ordinal)
+		kind.add(m.kind)
+		sender.add(uuid(m.sender))
+		message.add(pgtype.UUID{Bytes: m.message, Valid: m.named})
+		at.add(projector.Time(m.timeMS))
+		slot.add(int32(w.slot))
+		event.add(m.event)
+	}
+	return rows{tableMessages, []column{&t, &pos, &ordinal, &kind, &sender, &message, &at, &slot, &event}}
+}
+
+// markColumns are the four numbers of a watermark.
+type markColumns struct{ dp, do, rp, ro vec[int64] }
+
+func (c *markColumns) add(m thread.Watermark) {
+	c.dp.add(int64(m.DeliveredPosition))
+	c.do.add(m.DeliveredOrdinal)
+	c.rp.add(int64(m.ReadPosition))
+	c.ro.add(m.ReadOrdinal)
+}
+
+func (c *markColumns) columns() []column { return []column{&c.dp, &c.do, &c.rp, &c.ro} }
+
+func (w *writes) markRows() rows {
+	var t, u vec[pgtype.UUID]
+	var marks markColumns
+	for _, k := range sorted(w.marks, compareMember) {
+		t.add(uuid(k.thread))
+		u.add(uuid(k.user))
+		marks.add(w.marks[k])
+	}
+	return rows{tableMarks, append([]column{&t, &u}, marks.columns()...)}
+}
+
+func (w *writes) deviceMarkRows() rows {
+	var t, d, u vec[pgtype.UUID]
+	var marks markColumns
+	compare := func(a, b markKey) int { return cmp.Or(byBytes(a.thread, b.thread), byBytes(a.device, b.device)) }
+	for _, k := range sorted(w.deviceMarks, compare) {
+		m := w.deviceMarks[k]
+		t.add(uuid(k.thread))
+		d.add(uuid(k.device))
+		u.add(uuid(m.user))
+		marks.add(m.mark)
+	}
+	return rows{tableDeviceMarks, append([]column{&t, &d, &u}, marks.columns()...)}
+}
+
+func (w *writes) userRows() rows {
+	var u, hash vec[pgtype.UUID]
+	var generation vec[int32]
+	var name vec[string]
+	var registered vec[time.Time]
+	for _, k := range sorted(w.users, byBytes) {
+		s := w.userStates[k]
+		u.add(uuid(k))
+		hash.add(uuid(s.PhoneHash))
+		generation.add(int32(s.Generation))
+		name.add(s.Name)
+		registered.add(projector.Time(s.RegisteredMS))
+	}
+	return rows{tableUsers, []column{&u, &hash, &generation, &name, &registered}}
+}
+
+func (w *writes) deviceRows() rows {
+	var u, d vec[pgtype.UUID]
+	var key vec[[]byte]
+	var name vec[string]
+	var primary, revoked vec[bool]
+	var pos vec[int64]
+	var since vec[time.Time]
+	compare := func(a, b deviceKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.device, b.device)) }
+	for _, k := range sorted(w.devices, compare) {
+		dev := w.userStates[k.user].Devices[k.device]
+		u.add(uuid(k.user))
+		d.add(uuid(k.device))
+		key.add(dev.Key[:])
+		name.add(dev.Name)
+		primary.add(dev.Primary)
+		revoked.add(dev.Revoked)
+		pos.add(int64(dev.Since))
+		since.add(projector.Time(dev.SinceMS))
+	}
+	return rows{tableDevices, []column{&u, &d, &key, &name, &primary, &revoked, &pos, &since}}
+}
+
+func (w *writes) listRows() rows {
+	var u, t vec[pgtype.UUID]
+	var joined vec[int64]
+	var left vec[bool]
+	compare := func(a, b listKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.thread, b.thread)) }
+	for _, k := range sorted(w.lists, compare) {
+		j := w.userStates[k.user].Threads[k.thread]
+		u.add(uuid(k.user))
+		t.add(uuid(k.thread))
+		joined.add(int64(j.At))
+		left.add(j.Left)
+	}
+	return rows{tableLists, []column{&u, &t, &joined, &left}}
+}
+
+func (w *writes) quarantineRows() rows {
+	var number vec[int16]
+	var slot vec[int32]
+	var pos vec[int64]
+	var subject vec[pgtype.UUID]
+	var reason vec[string]
+	var at vec[time.Time]
+	slices.SortFunc(w.quarantined, func(a, b projector.Quarantined) int {
+		return cmp.Or(cmp.Compare(a.Topic.Number(), b.Topic.Number()), cmp.Compare(a.Position, b.Position))
+	})
+	for _, q := range w.quarantined {
+		number.add(int16(q.Topic.Number()))
+		slot.add(int32(q.Slot))
+		pos.add(int64(q.Position))
+		subject.add(uuid(q.Subject))
+		reason.add(q.Reason)
+		at.add(projector.Time(q.TimeMS))
+	}
+	return rows{tableQuarantine, []column{&number, &slot, &pos, &subject, &reason, &at}}
+}
