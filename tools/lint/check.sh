@@ -18,7 +18,7 @@ step_fmt() { # gofmt
 }
 step_vet() { "$go" vet ./...; }           # go vet
 step_static() { tool staticcheck ./...; } # staticcheck
-step_lint() { tool golangci-lint run; }   # golangci-lint
+step_lint() { tool golangci-lint run --allow-parallel-runners; } # golangci-lint
 step_layers() { "$go" run ./tools/lint; } # imports between the stages, names, comments
 step_proto() { buf lint; }                # buf lint
 
