@@ -360,6 +360,44 @@ func TestCancellation(t *testing.T) {
 	})
 }
 
+func TestSlowReader(t *testing.T) {
+	p := start(t, childConfig{SendTimeout: 300 * time.Millisecond})
+	c, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_, _ = fmt.Fprintf(c, "GET /?query=%s HTTP/1.1\r\nHost: localhost\r\n\r\n", url.QueryEscape("SELECT number FROM numbers(1000000000000)"))
+	if _, err := c.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the query of a client that does not read ends", func() bool { return p.runningEndless(t) == 0 })
+}
+
+func TestDatabaseSQL(t *testing.T) {
+	p := start(t, childConfig{})
+	db := clickhouse.OpenDB(&clickhouse.Options{Protocol: clickhouse.HTTP, Addr: []string{p.addr}})
+	defer func() { _ = db.Close() }()
+	for _, stmt := range []string{
+		"CREATE TABLE t (k UInt64, s String) ENGINE = MergeTree ORDER BY k",
+		"INSERT INTO t (k, s) VALUES (1, 'it''s'), (2, 'b')",
+		"ALTER TABLE t ADD COLUMN extra UInt8 DEFAULT 7",
+		"ALTER TABLE t UPDATE s = 'c' WHERE k = 2 SETTINGS mutations_sync = 1",
+	} {
+		if _, err := db.Exec(stmt); err != nil {
+			t.Fatalf("%s: %v", stmt, err)
+		}
+	}
+	if _, err := db.Exec("INSERT INTO t (k, s) VALUES (?, ?)", 3, "it's \\ here"); err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	err := db.QueryRow("SELECT arrayStringConcat(groupArray(concat(s, toString(extra))), '|') FROM (SELECT * FROM t WHERE k < ? ORDER BY k)", 9).Scan(&got)
+	if err != nil || got != "it's7|c7|it's \\ here7" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestPassword(t *testing.T) {
 	p := start(t, childConfig{User: "ann", Password: "s3cret"})
 	for _, tc := range []struct {

@@ -103,6 +103,30 @@ func TestTextIndexAndMerges(t *testing.T) {
 	})
 }
 
+func TestGoKeepsItsSignals(t *testing.T) {
+	p := start(t, childConfig{})
+	for range 20 {
+		p.sql(t, "SELECT 1")
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var caught, ignored uint64
+	for line := range strings.Lines(string(status)) {
+		_, _ = fmt.Sscanf(line, "SigCgt: %x", &caught)
+		_, _ = fmt.Sscanf(line, "SigIgn: %x", &ignored)
+	}
+	for _, s := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGTERM, syscall.SIGINT} {
+		if caught>>(uint(s)-1)&1 == 0 {
+			t.Errorf("no handler for %v any more", s)
+		}
+	}
+	if ignored>>(uint(syscall.SIGPIPE)-1)&1 == 0 {
+		t.Error("SIGPIPE is not ignored")
+	}
+}
+
 func TestStopUnderLoad(t *testing.T) {
 	p := start(t, childConfig{DrainTimeout: 1})
 	c := p.open(t, nil)

@@ -31,7 +31,7 @@ type childConfig struct {
 	DataDir, LibraryPath, Listen, User, Password string
 	MaxConcurrent, MaxQueued                     int
 	MaxBody                                      int64
-	DrainTimeout                                 time.Duration
+	DrainTimeout, SendTimeout                    time.Duration
 }
 
 func TestMain(m *testing.M) {
@@ -51,7 +51,7 @@ func child(text string) int {
 	defer stop()
 	err := Run(ctx, Config{
 		DataDir: c.DataDir, LibraryPath: c.LibraryPath, Listen: c.Listen, User: c.User, Password: c.Password,
-		MaxConcurrent: c.MaxConcurrent, MaxQueued: c.MaxQueued, MaxBody: c.MaxBody, DrainTimeout: c.DrainTimeout,
+		MaxConcurrent: c.MaxConcurrent, MaxQueued: c.MaxQueued, MaxBody: c.MaxBody, DrainTimeout: c.DrainTimeout, SendTimeout: c.SendTimeout,
 		MaxMemory: 2 << 30, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}, func(addr string) { fmt.Println("ready", addr) })
 	if err != nil {

@@ -51,7 +51,7 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) error {
 	}
 	kill, killAll := context.WithCancel(context.Background())
 	defer killAll()
-	s := newServer(cfg, c, m, kill)
+	s := newServer(kill, cfg, c, m)
 	addr := ln.Addr().String()
 	cfg.Logger.Info("clickhouse engine ready", "addr", addr, "version", c.version, "took", time.Since(begin))
 	failed := make(chan error, 1)

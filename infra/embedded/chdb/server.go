@@ -33,7 +33,7 @@ type server struct {
 	log   *slog.Logger
 	http  *http.Server
 	name  string
-	kill  context.Context // ends when running statements must end
+	stop  <-chan struct{} // closed when running statements must end
 	slots chan struct{}
 	kills chan struct{}
 	seats chan struct{} // running and waiting
@@ -42,16 +42,17 @@ type server struct {
 	running map[string]bool // query ids; guarded by mu
 }
 
-func newServer(cfg Config, c *core, m *metrics, kill context.Context) *server {
+// newServer makes a server whose running statements end with ctx.
+func newServer(ctx context.Context, cfg Config, c *core, m *metrics) *server {
 	s := &server{
-		cfg: cfg, core: c, m: m, log: cfg.Logger, name: displayName(), kill: kill,
+		cfg: cfg, core: c, m: m, log: cfg.Logger, name: displayName(), stop: ctx.Done(),
 		slots:   make(chan struct{}, cfg.MaxConcurrent),
 		kills:   make(chan struct{}, killSlots),
 		seats:   make(chan struct{}, cfg.MaxConcurrent+cfg.MaxQueued),
 		running: map[string]bool{},
 	}
 	s.http = newHTTPServer(s, cfg.Logger)
-	s.http.BaseContext = func(net.Listener) context.Context { return kill }
+	s.http.BaseContext = func(net.Listener) context.Context { return ctx }
 	return s
 }
 
@@ -205,32 +206,46 @@ func (q *query) run() *exception {
 		r.finish(stats{resultRows: 1})
 		return nil
 	}
-	ctx := q.s.kill
 	if st.kind != stmtInsertData {
 		q.bodyRead()
 	}
+	ctx, cancel := q.untilStop()
+	defer cancel()
 	switch st.kind {
 	case stmtSelect:
-		ctx = q.r.Context()
-		return q.admit(ctx, q.s.slots, func() { q.runSelect(ctx, st, text) })
+		ctx := q.r.Context()
+		return q.admit(q.s.slots, func() { q.runSelect(ctx, st, text) })
 	case stmtInsertData:
 		spool, e := q.spool(text[dataStart(text, st.end):])
 		if e != nil {
 			return e
 		}
 		defer func() { _ = spool.Close() }()
-		return q.admit(ctx, q.s.slots, func() { q.runInsert(ctx, st, text, spool) })
+		return q.admit(q.s.slots, func() { q.runInsert(ctx, st, text, spool) })
 	case stmtKill:
 		q.job.sql = rewriteKill(text[:st.end])
-		return q.admit(ctx, q.s.kills, func() { q.runWhole(ctx, st) })
+		return q.admit(q.s.kills, func() { q.runWhole(ctx, st) })
 	default:
 		q.job.sql = string(text[:st.end])
-		return q.admit(ctx, q.s.slots, func() { q.runWhole(ctx, st) })
+		return q.admit(q.s.slots, func() { q.runWhole(ctx, st) })
 	}
 }
 
+// untilStop is the context of a statement that goes on without its client: it ends when the server stops.
+func (q *query) untilStop() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(q.r.Context()))
+	go func() {
+		select {
+		case <-q.s.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // admit waits for a place, runs f in it and frees it.
-func (q *query) admit(ctx context.Context, slots chan struct{}, f func()) *exception {
+func (q *query) admit(slots chan struct{}, f func()) *exception {
 	q.s.m.waiting.Inc()
 	select {
 	case slots <- struct{}{}:

@@ -121,6 +121,9 @@ func parseWhole(text []byte, first token) (st statement, more bool, err *excepti
 		}
 		last = t.end
 	}
+	if last == 0 {
+		return st, false, exceptionf(codeSyntaxError, "Empty query")
+	}
 	st.end, st.splice = last, last
 	word := func(i int, w string) bool { return i >= 0 && i < len(top) && is(text, top[i], w) }
 	for i := range top {
