@@ -29,7 +29,7 @@ type child struct {
 	addr   string
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	exited chan struct{} // closed when the process has ended and its output is read
+	exited <-chan struct{} // closed when the process has ended and its output is read
 	out    *lines
 	log    *lines
 
@@ -54,7 +54,7 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 	if cfg.SyncWrites {
 		args = append(args, "--sync-writes")
 	}
-	c := &child{kind: kind, exited: make(chan struct{})}
+	c := &child{kind: kind}
 	ready := make(chan string, 1)
 	c.out = &lines{each: func(line string) { c.hear(line, ready) }}
 	c.log = &lines{each: func(line string) { c.pass(line, e.opts.Logger) }}
@@ -67,14 +67,11 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("start engine %s: %w", kind, err)
 	}
-	ended, err := engine.Spawn(c.cmd)
+	exit, err := engine.Spawn(c.cmd)
 	if err != nil {
 		return nil, fmt.Errorf("start engine %s: %w", kind, err)
 	}
-	go func() {
-		<-ended // how it ended is in c.cmd.ProcessState
-		close(c.exited)
-	}()
+	c.exited = exit.Done()
 	timeout := time.NewTimer(e.opts.StartTimeout)
 	defer timeout.Stop()
 	select {

@@ -212,8 +212,7 @@ func (e *Engines) start(ctx context.Context, kind Kind, listen string) error {
 	}
 	e.mu.Unlock()
 	if closed {
-		c.end(e.opts.StopTimeout)
-		return fmt.Errorf("start engine %s: %w", kind, errStopped)
+		return errors.Join(fmt.Errorf("start engine %s: %w", kind, errStopped), c.end(e.opts.StopTimeout))
 	}
 	e.metrics.up.WithLabelValues(string(kind)).Set(1)
 	go func() {

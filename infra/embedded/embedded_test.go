@@ -360,7 +360,11 @@ func TestHeldDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer first.Stop()
+	defer func() {
+		if err := first.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
 	_, err = embedded.Start(ctx, opts)
 	checkFault(t, err, embedded.Kafka, embedded.Held, fmt.Sprintf("process %d", first.Pid(embedded.Kafka)), "--data")
 }

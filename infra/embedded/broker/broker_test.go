@@ -42,6 +42,9 @@ func running(t *testing.T, cfg Config) (addr string, stop func() error) {
 	}
 }
 
+// quietly stops a broker whose end is not what the test is about.
+func quietly(stop func() error) { _ = stop() }
+
 func dial(t *testing.T, addr string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(addr), kgo.ProducerLinger(0))...)
@@ -78,7 +81,7 @@ func TestRestartKeepsRecords(t *testing.T) {
 			if again != addr {
 				t.Errorf("got address %s, want %s", again, addr)
 			}
-			defer stop()
+			defer quietly(stop)
 			reader := dial(t, again, kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 			var got []int
 			for len(got) < 2 {
@@ -97,7 +100,7 @@ func TestRecordsStayForEver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	addr, stop := running(t, Config{DataDir: t.TempDir()})
-	defer stop()
+	defer quietly(stop)
 	cl := dial(t, addr)
 	adm := kadm.NewClient(cl)
 	soon := "20"
@@ -138,7 +141,7 @@ func TestNoTopicOnFirstUse(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	addr, stop := running(t, Config{DataDir: t.TempDir()})
-	defer stop()
+	defer quietly(stop)
 	cl := dial(t, addr, kgo.AllowAutoTopicCreation(), kgo.UnknownTopicRetries(1))
 	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "typo", Value: []byte("x")}).FirstErr(); !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		t.Errorf("got %v, want %v", err, kerr.UnknownTopicOrPartition)
@@ -193,7 +196,7 @@ func TestFullDisk(t *testing.T) {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
 		t.Skip("cannot mount a small disk:", err)
 	}
-	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	defer func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }()
 	ready := make(chan string, 1)
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, Config{DataDir: dir}, func(addr string) { ready <- addr }) }()
@@ -214,7 +217,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr, stop := running(t, Config{DataDir: dir})
-	defer stop()
+	defer quietly(stop)
 	ends, err := kadm.NewClient(dial(t, addr)).ListEndOffsets(ctx, "t")
 	if err != nil {
 		t.Fatal(err)

@@ -229,7 +229,7 @@ func TestFullDisk(t *testing.T) {
 	if err := syscall.Mount("tmpfs", path, "tmpfs", 0, "size=16k"); err != nil {
 		t.Skip("cannot mount a small disk:", err)
 	}
-	defer syscall.Unmount(path, syscall.MNT_DETACH)
+	defer func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) }()
 	if err := os.WriteFile(filepath.Join(path, "lost+found"), bytes.Repeat([]byte("x"), 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}

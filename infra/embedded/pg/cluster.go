@@ -133,15 +133,16 @@ func (c *cluster) initialize(ctx context.Context) error {
 	cmd := c.command("initdb", args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	exited, err := engine.Spawn(cmd)
+	exit, err := engine.Spawn(cmd)
 	if err != nil {
 		return engine.Failure(engine.Postgres, fmt.Errorf("start initdb: %w", err))
 	}
 	select {
-	case err = <-exited:
+	case <-exit.Done():
+		err = exit.Err()
 	case <-ctx.Done():
 		_ = cmd.Process.Kill()
-		<-exited
+		<-exit.Done()
 		return ctx.Err()
 	}
 	if err != nil {

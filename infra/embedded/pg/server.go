@@ -71,24 +71,23 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 		}
 	}
 	if err := c.provide(ctx, addr); err != nil {
-		s.stop(dir, cfg.StopTimeout)
-		return stopped(ctx, err)
+		return stopped(ctx, errors.Join(err, s.stop(dir, cfg.StopTimeout)))
 	}
 	ready(addr)
 	select {
 	case <-ctx.Done():
 		return s.stop(dir, cfg.StopTimeout)
-	case err := <-s.exited:
-		return s.ended(err)
+	case <-s.exit.Done():
+		return s.ended()
 	}
 }
 
 // stopped returns nil when the error is only the consequence of being told to stop.
 func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // provide makes the database if it is not there.
@@ -117,10 +116,10 @@ func (c *cluster) provide(ctx context.Context, addr string) error {
 
 // server is a running postmaster.
 type server struct {
-	cmd    *exec.Cmd
-	exited <-chan error
-	words  *words
-	data   string
+	cmd   *exec.Cmd
+	exit  *engine.Exit
+	words *words
+	data  string
 }
 
 // start starts the postmaster and waits until it takes connections.
@@ -135,7 +134,7 @@ func (c *cluster) start(ctx context.Context, cfg Config, addr string) (*server, 
 	// Backends of a killed postmaster keep its pipe open for a moment.
 	s.cmd.WaitDelay = 5 * time.Second
 	var err error
-	if s.exited, err = engine.Spawn(s.cmd); err != nil {
+	if s.exit, err = engine.Spawn(s.cmd); err != nil {
 		return nil, engine.Failure(engine.Postgres, fmt.Errorf("start postgres: %w", err))
 	}
 	deadline := time.NewTimer(startWait)
@@ -144,8 +143,8 @@ func (c *cluster) start(ctx context.Context, cfg Config, addr string) (*server, 
 	defer tick.Stop()
 	for {
 		select {
-		case err := <-s.exited:
-			return nil, s.failedStart(addr, err)
+		case <-s.exit.Done():
+			return nil, s.failedStart(addr)
 		case <-ctx.Done():
 			s.kill()
 			return nil, ctx.Err()
@@ -164,7 +163,7 @@ func (c *cluster) start(ctx context.Context, cfg Config, addr string) (*server, 
 }
 
 // failedStart reads the server's last words: another process's errno reaches us only as text, in the C locale.
-func (s *server) failedStart(addr string, err error) error {
+func (s *server) failedStart(addr string) error {
 	said := s.words.all()
 	switch {
 	case strings.Contains(said, "Address already in use"):
@@ -177,16 +176,16 @@ func (s *server) failedStart(addr string, err error) error {
 	case strings.Contains(said, "Read-only file system"):
 		return engine.DiskError(engine.Postgres, s.data, syscall.EROFS)
 	}
-	return s.ended(err)
+	return s.ended()
 }
 
 // ended is the error of a server that ended without being asked to.
-func (s *server) ended(err error) error {
+func (s *server) ended() error {
 	reason := "PostgreSQL ended by itself"
 	if last := s.words.last(); last != "" {
 		reason += " (" + last + ")"
 	}
-	return &engine.Error{Engine: engine.Postgres, Fault: engine.Failed, Reason: reason, Err: err}
+	return &engine.Error{Engine: engine.Postgres, Fault: engine.Failed, Reason: reason, Err: s.exit.Err()}
 }
 
 // stop asks for a fast shutdown, then insists.
@@ -199,7 +198,7 @@ func (s *server) stop(dir *engine.Dir, patience time.Duration) error {
 		// It may have ended in between.
 		_ = s.cmd.Process.Signal(step.sig)
 		select {
-		case <-s.exited:
+		case <-s.exit.Done(): // its status after such a signal says nothing
 			return nil
 		case <-time.After(step.wait):
 		}
@@ -213,10 +212,10 @@ func (s *server) stop(dir *engine.Dir, patience time.Duration) error {
 func (s *server) kill() {
 	_ = s.cmd.Process.Signal(syscall.SIGQUIT)
 	select {
-	case <-s.exited:
+	case <-s.exit.Done():
 	case <-time.After(5 * time.Second):
 		_ = s.cmd.Process.Kill()
-		<-s.exited
+		<-s.exit.Done()
 	}
 }
 
