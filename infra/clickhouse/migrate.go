@@ -42,11 +42,13 @@ type migration struct {
 	version    int64
 	name       string
 	sum        string
+	min        string // the oldest server version that takes it; empty: any
 	statements []string
 }
 
 // Migrate brings the database, created when it is missing, to the last migration in fsys (files NNNNN_name.sql of repeatable statements, unqualified
-// names) and returns the version. Processes that migrate at the same time wait for one another.
+// names) and returns the version. Processes that migrate at the same time wait for one another. A file whose first line is "-- min-version: X.Y" is passed
+// over by an older server, with a log line, and applied by the first Migrate after the server was upgraded.
 func Migrate(ctx context.Context, c Config, fsys fs.FS) (int64, error) {
 	ms, err := readMigrations(fsys)
 	if err != nil {
@@ -86,6 +88,9 @@ func migrate(ctx context.Context, c Config, ms []migration) (int64, error) {
 	want := int64(0)
 	if len(ms) > 0 {
 		want = ms[len(ms)-1].version
+	}
+	if ms, err = fitting(ctx, conn, c, ms); err != nil {
+		return 0, err
 	}
 	todo, err := pending(ctx, conn, c.database(), ms, want)
 	if err != nil || len(todo) == 0 {
@@ -212,7 +217,7 @@ func readMigrations(fsys fs.FS) ([]migration, error) {
 			return nil, fmt.Errorf("clickhouse: read migration %s: %w", e.Name(), err)
 		}
 		sum := sha256.Sum256(raw)
-		out = append(out, migration{version: v, name: e.Name(), sum: hex.EncodeToString(sum[:]), statements: split(string(raw))})
+		out = append(out, migration{version: v, name: e.Name(), sum: hex.EncodeToString(sum[:]), min: minVersion(string(raw)), statements: split(string(raw))})
 	}
 	slices.SortFunc(out, func(a, b migration) int { return int(a.version - b.version) })
 	for i := 1; i < len(out); i++ {

@@ -97,8 +97,8 @@ CREATE TABLE IF NOT EXISTS quarantine (
 ORDER BY (topic, slot, position)
 SETTINGS non_replicated_deduplication_window = 1000;
 
--- The range that an insert is about to take in ('begun') and then has ('done'). Everything before the highest done next is in the tables; a range that is
--- begun and not done is inserted again, exactly, with the same tokens.
+-- The range that an insert is about to take in ('begun') and then has ('done'). Everything before the highest done next is in the tables; a range that was
+-- begun there and is not done is inserted again, exactly, with the same tokens. A rebuild in place takes a higher generation.
 CREATE TABLE IF NOT EXISTS positions (
   topic         Int16,                                -- 1 threads, 2 receipts
   slot          Int32,
@@ -109,5 +109,5 @@ CREATE TABLE IF NOT EXISTS positions (
   log_time      DateTime64(3, 'UTC'),                 -- of the last event of the range
   written       DateTime64(3, 'UTC') DEFAULT now64(3)
 ) ENGINE = ReplacingMergeTree(next)
-ORDER BY (topic, slot, state)
+ORDER BY (generation, topic, slot, state)
 SETTINGS non_replicated_deduplication_window = 1000;
