@@ -1,0 +1,88 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"heliograph/infra/kafka"
+)
+
+// DefaultGroup is the consumer group that shares the slots out.
+const DefaultGroup = "helio-delivery"
+
+// Config says who this instance is and bounds what it holds. Zero means default.
+type Config struct {
+	Kafka kafka.Config
+
+	Name  string // unique among instances and stable over restarts; must be set
+	Addr  string // host:port at which edges reach this instance's listener; empty in one process
+	Group string // default DefaultGroup
+
+	SessionTimeout    time.Duration // until the slots of an instance that died are given to others; default 10 s
+	HeartbeatInterval time.Duration // how soon a member learns of a rebalance; default 500 ms, at most a third of SessionTimeout
+	KeepSlots         bool          // an orderly stop does not leave the group: a restart within SessionTimeout moves no slot, but its events wait
+
+	RingWindow time.Duration // what a slot's ring keeps; default 10 s
+	RingBytes  int           // likewise, per slot; default 4 MiB
+
+	MaxGapRecords int           // how far behind the ring a cursor may be and still be served from the log; default 100,000 positions per topic
+	MaxGapAge     time.Duration // likewise; default 1 h
+	GapReaders    int           // how many such reads run at the same time; default 4
+
+	MaxSubjects   int           // of one link; default 1,000,000
+	ProgressEvery time.Duration // how soon links hear of slots that had nothing for them; default 50 ms
+}
+
+// idleProgress is the longest that a link goes without the Progress of an owned slot.
+const idleProgress = time.Second
+
+// helloTimeout is how long a link may stand without its first frame.
+const helloTimeout = 5 * time.Second
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if err := c.Kafka.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Name == "" || strings.ContainsAny(c.Name, "@/ ") {
+		errs = append(errs, fmt.Errorf("delivery: name %q must be set and have no '@', '/' or space", c.Name))
+	}
+	for name, n := range map[string]int64{
+		"session timeout": int64(c.SessionTimeout), "heartbeat interval": int64(c.HeartbeatInterval),
+		"ring window": int64(c.RingWindow), "ring bytes": int64(c.RingBytes),
+		"max gap records": int64(c.MaxGapRecords), "max gap age": int64(c.MaxGapAge), "gap readers": int64(c.GapReaders),
+		"max subjects": int64(c.MaxSubjects), "progress interval": int64(c.ProgressEvery),
+	} {
+		if n < 0 {
+			errs = append(errs, fmt.Errorf("delivery: %s is negative", name))
+		}
+	}
+	if c.ProgressEvery > idleProgress {
+		errs = append(errs, fmt.Errorf("delivery: progress interval %v is above %v", c.ProgressEvery, idleProgress))
+	}
+	return errors.Join(errs...)
+}
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func (c Config) withDefaults() Config {
+	orDefault(&c.Group, DefaultGroup)
+	orDefault(&c.SessionTimeout, 10*time.Second)
+	orDefault(&c.HeartbeatInterval, min(c.SessionTimeout/3, 500*time.Millisecond))
+	orDefault(&c.RingWindow, 10*time.Second)
+	orDefault(&c.RingBytes, 4<<20)
+	orDefault(&c.MaxGapRecords, 100_000)
+	orDefault(&c.MaxGapAge, time.Hour)
+	orDefault(&c.GapReaders, 4)
+	orDefault(&c.MaxSubjects, 1_000_000)
+	orDefault(&c.ProgressEvery, 50*time.Millisecond)
+	return c
+}

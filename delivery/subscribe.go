@@ -1,0 +1,201 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+
+	"heliograph/infra/link"
+	linkv1 "heliograph/schemas/link/v1"
+	"heliograph/schemas/topic"
+)
+
+// subscribe answers one Subscribe: what the ring (or, for an older cursor, the log) has of the subjects since the cursor, then live events. The
+// goroutine of the link's slot only.
+//
+// The link is held in this slot from the first look at the ring until all is sent: apply skips it, so that no event and no progress overtakes the
+// catch-up. What it missed meanwhile is taken from the ring by release.
+func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
+	s := ls.slot
+	want := make(map[topic.Subject]struct{}, len(r.subjects))
+	for _, subject := range r.subjects {
+		want[subject] = struct{}{}
+	}
+	s.mu.Lock()
+	if s.gone || ls.subjects == nil {
+		s.mu.Unlock()
+		return ls.conn.notOwner(ctx, s.id, r)
+	}
+	ls.held = true
+	cur, served := s.ring.start(), servedFresh
+	if r.from != nil {
+		old := false
+		served = servedRing
+		for t, p := range r.from {
+			old = old || p < cur[t]
+			cur[t] = max(cur[t], p)
+		}
+		if old {
+			start := s.ring.start()
+			s.mu.Unlock()
+			reach := ls.conn.svc.past.reachable(ctx, s.id, *r.from, start)
+			s.mu.Lock()
+			if s.gone {
+				s.mu.Unlock()
+				return ls.conn.notOwner(ctx, s.id, r)
+			}
+			served = servedLog
+			for t, p := range r.from {
+				switch start = s.ring.start(); {
+				case p >= start[t] || reach[t]:
+					cur[t] = p
+				default:
+					cur[t], served = start[t], servedSnapshot
+				}
+			}
+		}
+	}
+	s.metrics.subscribe.WithLabelValues(served).Inc()
+
+	// mu is held here and at the head of each round.
+	out := []*linkv1.ToEdge{linkv1.ToEdge_builder{Subscribed: linkv1.Subscribed_builder{
+		Id: r.id, Slot: int32(s.id), LiveFrom: cur.proto(),
+	}.Build()}.Build()}
+	for {
+		if s.gone || ls.subjects == nil {
+			s.mu.Unlock()
+			return nil // the slot (Owned has said so) or the link is gone: what was sent is void
+		}
+		if t, behind := s.ring.behind(cur, ls.sent); behind {
+			upTo := min(s.ring.logs[t].start, ls.sent[t])
+			s.mu.Unlock()
+			if err := ls.sendWait(ctx, out); err != nil {
+				return err
+			}
+			out = nil
+			err := ls.conn.svc.past.read(ctx, s.id, t, cur[t], upTo, want, func(recs []*linkv1.Record) error {
+				var one [topics][]*linkv1.Record
+				one[t] = recs
+				return ls.sendWait(ctx, frames(s.id, r.id, one))
+			})
+			if err != nil {
+				return err
+			}
+			cur[t] = upTo
+			s.mu.Lock()
+			continue
+		}
+		recs, reached := s.ring.collect(cur, ls.sent, want)
+		out = append(out, frames(s.id, r.id, recs)...)
+		rest, err := ls.sendNow(out)
+		out = nil
+		if err == nil && len(rest) > 0 {
+			s.mu.Unlock()
+			err = ls.sendWait(ctx, rest)
+			s.mu.Lock()
+		}
+		if err != nil {
+			s.mu.Unlock()
+			return err
+		}
+		cur = reached
+		if s.gone || ls.subjects == nil {
+			continue
+		}
+		if covers(cur, ls.sent) {
+			break
+		}
+		s.mu.Unlock() // others get their turn between two pieces of the ring
+		s.mu.Lock()
+	}
+	for subject := range want {
+		s.want(ls, subject)
+	}
+	defer s.mu.Unlock()
+	return ls.release(ctx)
+}
+
+// release sends what the link missed while it was held, and makes it live again. The caller holds mu; it is given back meanwhile.
+func (ls *linkSlot) release(ctx context.Context) error {
+	s := ls.slot
+	for {
+		if s.gone || ls.subjects == nil {
+			return nil
+		}
+		if ls.sent == s.ring.next() {
+			ls.held = false
+			ls.progress()
+			return nil
+		}
+		if _, behind := s.ring.behind(ls.sent, s.ring.next()); behind {
+			return &linkError{reasonBehind, errors.New("the ring went on before the link had caught up")}
+		}
+		recs, reached := s.ring.collect(ls.sent, s.ring.next(), ls.subjects)
+		rest, err := ls.sendNow(frames(s.id, 0, recs))
+		if err == nil && len(rest) > 0 {
+			s.mu.Unlock()
+			err = ls.sendWait(ctx, rest)
+			s.mu.Lock()
+		}
+		if err != nil {
+			return err
+		}
+		ls.sent = reached
+	}
+}
+
+// unsubscribe takes interest back.
+func (ls *linkSlot) unsubscribe(subjects []topic.Subject) {
+	ls.slot.mu.Lock()
+	defer ls.slot.mu.Unlock()
+	if ls.slot.gone {
+		return
+	}
+	for _, subject := range subjects {
+		ls.slot.drop(ls, subject)
+	}
+}
+
+// sendNow queues as many frames as there is room for and returns the others.
+func (ls *linkSlot) sendNow(ms []*linkv1.ToEdge) (rest []*linkv1.ToEdge, err error) {
+	for i, m := range ms {
+		if err := ls.conn.end.Send(m); err != nil {
+			if errors.Is(err, link.ErrFull) {
+				return ms[i:], nil
+			}
+			return nil, err
+		}
+		ls.count(m)
+	}
+	return nil, nil
+}
+
+// sendWait queues frames, waiting for room: no lock is held.
+func (ls *linkSlot) sendWait(ctx context.Context, ms []*linkv1.ToEdge) error {
+	for _, m := range ms {
+		if err := ls.conn.end.SendWait(ctx, m); err != nil {
+			return err
+		}
+		ls.count(m)
+	}
+	return nil
+}
+
+// behind tells whether something of [cur, to) has left the ring, and in which topic.
+func (r *ring) behind(cur, to cursor) (t int, ok bool) {
+	for t := range r.logs {
+		if cur[t] < min(r.logs[t].start, to[t]) {
+			return t, true
+		}
+	}
+	return 0, false
+}
+
+// covers tells whether cur is at or past to in every topic.
+func covers(cur, to cursor) bool {
+	for t := range cur {
+		if cur[t] < to[t] {
+			return false
+		}
+	}
+	return true
+}
