@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"heliograph/infra/embedded"
+)
+
+// engineCmd runs one engine in this process:
+//
+//	helio engine KIND ── listens on --listen, data in --data ── says {"ready":true,…} on standard output, ends with a signal
+type engineCmd struct {
+	embedded.EngineConfig
+}
+
+// Help shows how it is used.
+func (engineCmd) Help() string {
+	return `Examples:
+  helio engine kafka --data .helio/data/kafka --listen 127.0.0.1:9092
+  helio engine postgres --data .helio/data/postgres --listen 127.0.0.1:5432
+  helio engine clickhouse --data .helio/data/clickhouse --listen 127.0.0.1:8123
+  curl '127.0.0.1:8123/?query=SELECT+version()'`
+}
+
+// Run runs the engine until a signal comes.
+func (c *engineCmd) Run(ctx context.Context, log *slog.Logger) error {
+	c.Logger = log
+	return embedded.RunEngine(ctx, c.EngineConfig, os.Stdin, os.Stdout)
+}

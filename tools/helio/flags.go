@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/clickhouse"
+	"heliograph/infra/kafka"
+	"heliograph/infra/postgres"
+	"heliograph/infra/run"
+	pgschema "heliograph/schemas/postgres"
+)
+
+// tlsFlags say how a client checks a server.
+type tlsFlags struct {
+	TLS        bool   `help:"Connect with TLS."`
+	CA         string `help:"PEM file of the authority that signed the server's certificate; default: the system's." placeholder:"FILE" type:"path"`
+	Cert       string `help:"PEM file of the client's certificate." placeholder:"FILE" type:"path"`
+	Key        string `help:"PEM file of the client certificate's key." placeholder:"FILE" type:"path"`
+	ServerName string `help:"Name that the server's certificate must bear; default: the host." placeholder:"NAME"`
+}
+
+func (f tlsFlags) config() run.ClientTLS {
+	return run.ClientTLS{Enable: f.TLS, CAFile: f.CA, CertFile: f.Cert, KeyFile: f.Key, ServerName: f.ServerName}
+}
+
+// kafkaFlags say where the log is.
+type kafkaFlags struct {
+	Kafka         []string   `help:"Brokers of the log." placeholder:"HOST:PORT" env:"HELIO_KAFKA" default:"127.0.0.1:7492"`
+	KafkaTLS      tlsFlags   `embed:"" prefix:"kafka-" envprefix:"HELIO_KAFKA_"`
+	KafkaSASL     string     `help:"SASL mechanism: plain, scram-sha-256 or scram-sha-512." enum:",plain,scram-sha-256,scram-sha-512" default:"" placeholder:"MECHANISM" env:"HELIO_KAFKA_SASL"`
+	KafkaUser     string     `help:"SASL user." env:"HELIO_KAFKA_USER"`
+	KafkaPassword run.Secret `help:"SASL password; better given in the environment." env:"HELIO_KAFKA_PASSWORD"`
+	Partitions    int        `help:"Slots of a new log (0: 16, or what the log has). Chosen once for a deployment." default:"0" env:"HELIO_PARTITIONS"`
+	TopicPrefix   string     `help:"What the topics' names begin with." default:"helio." env:"HELIO_TOPIC_PREFIX"`
+}
+
+func (f kafkaFlags) config(log *slog.Logger, reg prometheus.Registerer, client string) kafka.Config {
+	return kafka.Config{
+		Brokers: f.Kafka, ClientID: client, TLS: f.KafkaTLS.config(),
+		SASL:       kafka.SASL{Mechanism: kafka.Mechanism(f.KafkaSASL), User: f.KafkaUser, Password: f.KafkaPassword},
+		Partitions: f.Partitions, TopicPrefix: f.TopicPrefix, Logger: log, Registerer: reg,
+	}
+}
+
+// postgresFlags say where the thread views are.
+type postgresFlags struct {
+	Postgres       string `help:"Database of the thread views." placeholder:"URL" env:"HELIO_POSTGRES" default:"postgres://helio@127.0.0.1:7432/helio?sslmode=disable"`
+	PostgresSchema string `help:"Schema of the thread views." default:"views" env:"HELIO_POSTGRES_SCHEMA"`
+}
+
+func (f postgresFlags) config(log *slog.Logger, reg prometheus.Registerer, name string, conns int32) postgres.Config {
+	return postgres.Config{
+		URL: f.Postgres, Name: name, MaxConns: conns, Logger: log, Registerer: reg,
+		Params: map[string]string{"search_path": f.PostgresSchema + "," + pgschema.RegistrationSchema},
+	}
+}
+
+// clickhouseFlags say where the history is.
+type clickhouseFlags struct {
+	Clickhouse         []string   `help:"ClickHouse servers." placeholder:"HOST:PORT" env:"HELIO_CLICKHOUSE" default:"127.0.0.1:7423"`
+	ClickhouseProtocol string     `help:"http or native." enum:"http,native" default:"http" env:"HELIO_CLICKHOUSE_PROTOCOL"`
+	ClickhouseDatabase string     `help:"Database of the history." default:"heliograph" env:"HELIO_CLICKHOUSE_DATABASE"`
+	ClickhouseUser     string     `help:"User." default:"default" env:"HELIO_CLICKHOUSE_USER"`
+	ClickhousePassword run.Secret `help:"Password; better given in the environment." env:"HELIO_CLICKHOUSE_PASSWORD"`
+	ClickhouseTLS      tlsFlags   `embed:"" prefix:"clickhouse-" envprefix:"HELIO_CLICKHOUSE_"`
+}
+
+func (f clickhouseFlags) config(log *slog.Logger, reg prometheus.Registerer, name string) clickhouse.Config {
+	return clickhouse.Config{
+		Addr: f.Clickhouse, Protocol: clickhouse.Protocol(f.ClickhouseProtocol), Database: f.ClickhouseDatabase,
+		User: f.ClickhouseUser, Password: f.ClickhousePassword, TLS: f.ClickhouseTLS.config(),
+		Name: name, Logger: log, Registerer: reg,
+	}
+}
+
+// adminFlags say where the operators' door is.
+type adminFlags struct {
+	Admin string `help:"Address of health checks, metrics and profiles." placeholder:"HOST:PORT" default:"127.0.0.1:0" env:"HELIO_ADMIN"`
+}
+
+// secretsFlags say where the secrets of a deployment lie.
+type secretsFlags struct {
+	Secrets string `help:"Directory of the deployment's secrets (user.key, edge.pem, edge.key, token.key; cluster.pem and link.pem, link.key for the links). Every edge has the same." placeholder:"DIR" default:".helio/secrets" type:"path" env:"HELIO_SECRETS"`
+}
+
+// readSecret reads a file of the secrets' directory that must be there.
+func (f secretsFlags) read(name string, least int) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(f.Secrets, name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s is missing in %s; 'helio dev' makes one for a laptop, else put it there or name another --secrets", name, f.Secrets)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read secret: %w", err)
+	}
+	if len(b) < least {
+		return nil, fmt.Errorf("%s in %s has %d bytes, needs at least %d", name, f.Secrets, len(b), least)
+	}
+	return b, nil
+}

@@ -1,0 +1,110 @@
+// Command helio is Heliograph: every role of it, the engines for a laptop, and the tools of those who run it.
+//
+// One file for each command. A role's file opens with a drawing of its process, then parses, validates, binds, builds bottom-up in plain lines and
+// hands everything to one run.Group, which stops in reverse. Flags, environment variables and files are read here and nowhere else.
+//
+// Non-obvious:
+//   - Every flag has an environment variable and a key in the file named by --config (JSON); the flag wins over the variable, the variable over the file.
+//   - helio dev runs the same code as the roles; only the links between edge and delivery are calls instead of connections.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
+)
+
+// cli is the command line.
+type cli struct {
+	Dev        devCmd        `cmd:"" help:"Run everything in one place: engines, edge, delivery and both projectors."`
+	Chat       chatCmd       `cmd:"" help:"Chat in the terminal."`
+	Demo       demoCmd       `cmd:"" help:"Play a conversation with failures on the way and check where every message went."`
+	Edge       edgeCmd       `cmd:"" help:"Run an edge: devices connect to it over QUIC."`
+	Delivery   deliveryCmd   `cmd:"" help:"Run a delivery instance: it pushes events from the log to the edges."`
+	Projector  projectorCmd  `cmd:"" help:"Run a projector: it folds the log into thread views or history."`
+	Log        logCmd        `cmd:"" help:"Look into the log."`
+	Where      whereCmd      `cmd:"" help:"Tell how far a message has got: log, views, devices."`
+	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency, fan-out and connections."`
+	Engine     engineCmd     `cmd:"" help:"Run one embedded engine: kafka, postgres or clickhouse."`
+	Completion completionCmd `cmd:"" help:"Print the code that makes the shell complete helio's commands."`
+
+	Config   kong.ConfigFlag  `help:"JSON file with values for flags, for example {\"kafka\": [\"host:9092\"]}." placeholder:"FILE"`
+	LogLevel slog.Level       `help:"Least level that is logged: debug, info, warn or error." default:"info" env:"HELIO_LOG_LEVEL"`
+	LogJSON  bool             `help:"Log as JSON." env:"HELIO_LOG_JSON"`
+	Version  kong.VersionFlag `help:"Print the version."`
+}
+
+// completionCmd is kong-completion's, under our help text.
+type completionCmd = kongcompletion.Completion
+
+func main() {
+	os.Exit(Main())
+}
+
+// Main runs the command line and returns the exit code: 0 done, 1 failed, 2 used wrongly.
+func Main() int {
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("helio"),
+		kong.Description("A messaging backend whose only truth is a partitioned log."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
+		kong.Vars{"version": version()},
+		kong.Configuration(kong.JSON),
+	)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "helio:", err)
+		return 2
+	}
+	kongcompletion.Register(parser)
+	ctx, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "helio: %v\n", err)
+		var pe *kong.ParseError
+		if errors.As(err, &pe) && pe.Context != nil && pe.Context.Command() != "" {
+			fmt.Fprintf(os.Stderr, "Try: helio %s --help\n", strings.Fields(pe.Context.Command())[0])
+		}
+		return 2
+	}
+	log := c.logger()
+	slog.SetDefault(log) // for libraries that know no better; our packages are handed theirs
+	run, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx.BindTo(run, (*context.Context)(nil))
+	ctx.Bind(log)
+	if err := ctx.Run(); err != nil {
+		if !errors.Is(err, errReported) {
+			fmt.Fprintf(os.Stderr, "helio: %v\n", err)
+		}
+		return 1
+	}
+	return 0
+}
+
+// errReported ends the process with a failure that the command has told of already.
+var errReported = errors.New("failed")
+
+func (c *cli) logger() *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogJSON {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "helio (development)"
+	}
+	return "helio " + info.Main.Version
+}
