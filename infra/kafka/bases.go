@@ -27,20 +27,13 @@ func LoadBases(ctx context.Context, cl *kgo.Client, cfg Config, topics []topic.T
 		names[i] = cfg.Name(t)
 		b.byName[names[i]] = make([]atomic.Int64, partitions)
 	}
-	adm := kadm.NewClient(cl)
-	starts, err := adm.ListStartOffsets(ctx, names...)
-	if err == nil {
-		err = starts.Error()
-	}
+	starts, err := listOffsets(ctx, cl, false, names)
 	if err != nil {
-		return nil, fmt.Errorf("kafka: list start offsets: %w", err)
+		return nil, err
 	}
-	ends, err := adm.ListEndOffsets(ctx, names...)
-	if err == nil {
-		err = ends.Error()
-	}
+	ends, err := listOffsets(ctx, cl, true, names)
 	if err != nil {
-		return nil, fmt.Errorf("kafka: list end offsets: %w", err)
+		return nil, err
 	}
 	want := make(map[string]map[int32]kgo.Offset)
 	left := 0

@@ -281,24 +281,24 @@ func (c *Consumer) setUp(ctx context.Context) error {
 func (c *Consumer) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	adm := kadm.NewClient(c.cl)
 	var names []string
 	for _, t := range c.cfg.Topics {
 		names = append(names, c.cfg.Kafka.Name(t))
 	}
-	details, err := adm.ListTopics(ctx, names...)
-	if err == nil {
-		err = details.Error()
-	}
+	have, _, err := look(ctx, c.cl, names...)
 	if err != nil {
 		return fmt.Errorf("kafka: read topics: %w", err)
 	}
 	p := c.cfg.Partitions
 	for _, name := range names {
-		if p == 0 {
-			p = len(details[name].Partitions)
+		n, ok := have[name]
+		if !ok {
+			return fmt.Errorf("kafka: topic %s is not there yet", name)
 		}
-		if n := len(details[name].Partitions); n != p {
+		if p == 0 {
+			p = n
+		}
+		if n != p {
 			return &PartitionsError{Topic: name, Have: n, Want: p}
 		}
 	}
@@ -321,19 +321,16 @@ func (c *Consumer) ask(ctx context.Context) error {
 				c.ends[s][t] = end
 			}
 		}
-		return c.dropEmpty(ctx, adm, names)
+		return c.dropEmpty(ctx, names)
 	}
 	return nil
 }
 
 // dropEmpty sets the end of a partition that holds no record (any more) to 0: nothing of it will ever arrive.
-func (c *Consumer) dropEmpty(ctx context.Context, adm *kadm.Client, names []string) error {
-	starts, err := adm.ListStartOffsets(ctx, names...)
-	if err == nil {
-		err = starts.Error()
-	}
+func (c *Consumer) dropEmpty(ctx context.Context, names []string) error {
+	starts, err := listOffsets(ctx, c.cl, false, names)
 	if err != nil {
-		return fmt.Errorf("kafka: list start offsets: %w", err)
+		return err
 	}
 	starts.Each(func(o kadm.ListedOffset) {
 		t, s := c.names[o.Topic], topic.Slot(o.Partition)

@@ -3,7 +3,6 @@ package kafka
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -18,12 +17,9 @@ func (c *Consumer) askEnds(ctx context.Context) (map[topic.Topic]map[topic.Slot]
 	for _, t := range c.cfg.Topics {
 		names = append(names, c.cfg.Kafka.Name(t))
 	}
-	listed, err := kadm.NewClient(c.cl).ListEndOffsets(ctx, names...)
-	if err == nil {
-		err = listed.Error()
-	}
+	listed, err := listOffsets(ctx, c.cl, true, names)
 	if err != nil {
-		return nil, fmt.Errorf("kafka: list end offsets: %w", err)
+		return nil, err
 	}
 	ends := make(map[topic.Topic]map[topic.Slot]topic.Position)
 	listed.Each(func(o kadm.ListedOffset) {

@@ -42,6 +42,7 @@ func ProducerOpts(p ProducerConfig) []kgo.Opt {
 		kgo.ProduceRequestTimeout(p.DeliveryTimeout),
 		kgo.RequestTimeoutOverhead(time.Second),
 		kgo.RetryTimeout(p.DeliveryTimeout),
+		kgo.DialTimeout(p.DeliveryTimeout),
 		// Without this an in-flight record outlives every timeout, and a sender would wait as long as the broker is away.
 		kgo.AllowIdempotentProduceCancellation(),
 		kgo.RetryBackoffFn(func(tries int) time.Duration {

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"heliograph/infra/run"
 	"heliograph/schemas/topic"
 )
 
@@ -58,35 +61,32 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) 
 	for i, t := range topic.All {
 		names[i] = cfg.Name(t)
 	}
-	meta, err := adm.Metadata(ctx, names...)
+	have, brokers, err := look(ctx, cl, names...)
 	if err != nil {
 		return 0, fmt.Errorf("kafka: read topics from %s: %w", strings.Join(cfg.Brokers, ","), err)
 	}
 	p := cfg.Partitions
 	var missing, present []topic.Topic
 	for i, t := range topic.All {
-		d, ok := meta.Topics[names[i]]
-		switch {
-		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+		n, ok := have[names[i]]
+		if !ok {
 			missing = append(missing, t)
-		case d.Err != nil:
-			return 0, fmt.Errorf("kafka: topic %s: %w", names[i], d.Err)
-		default:
-			if p == 0 {
-				p = len(d.Partitions)
-			}
-			if len(d.Partitions) != p {
-				return 0, &PartitionsError{Topic: names[i], Have: len(d.Partitions), Want: p}
-			}
-			present = append(present, t)
+			continue
 		}
+		if p == 0 {
+			p = n
+		}
+		if n != p {
+			return 0, &PartitionsError{Topic: names[i], Have: n, Want: p}
+		}
+		present = append(present, t)
 	}
 	if p == 0 {
 		p = topic.DefaultPartitions
 	}
-	replicas := min(3, max(1, len(meta.Brokers)))
+	replicas := min(3, max(1, brokers))
 	for _, t := range missing {
-		if err := createTopic(ctx, adm, cfg.Name(t), t, p, replicas); err != nil {
+		if err := createTopic(ctx, cl, cfg.Name(t), t, p, replicas); err != nil {
 			return 0, err
 		}
 		cfg.logger().Info("topic created", "topic", cfg.Name(t), "partitions", p, "replicas", replicas)
@@ -97,7 +97,7 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) 
 	return p, nil
 }
 
-func createTopic(ctx context.Context, adm *kadm.Client, name string, t topic.Topic, p, replicas int) error {
+func createTopic(ctx context.Context, cl *kgo.Client, name string, t topic.Topic, p, replicas int) error {
 	conf := make(map[string]*string)
 	for k, v := range settings(t) {
 		conf[k] = kadm.StringPtr(v)
@@ -106,7 +106,7 @@ func createTopic(ctx context.Context, adm *kadm.Client, name string, t topic.Top
 	if replicas >= 3 {
 		conf["min.insync.replicas"] = kadm.StringPtr("2")
 	}
-	resp, err := adm.CreateTopics(ctx, int32(p), int16(replicas), conf, name)
+	resp, err := kadm.NewClient(cl).CreateTopics(ctx, int32(p), int16(replicas), conf, name)
 	if err != nil {
 		return fmt.Errorf("kafka: create topic %s: %w", name, err)
 	}
@@ -116,14 +116,64 @@ func createTopic(ctx context.Context, adm *kadm.Client, name string, t topic.Top
 	} else if err == nil {
 		return nil
 	}
-	d, err := adm.ListTopics(ctx, name)
+	have, _, err := look(ctx, cl, name)
 	if err != nil {
 		return fmt.Errorf("kafka: read topic %s: %w", name, err)
 	}
-	if n := len(d[name].Partitions); n != p {
-		return &PartitionsError{Topic: name, Have: n, Want: p}
+	if have[name] != p {
+		return &PartitionsError{Topic: name, Have: have[name], Want: p}
 	}
 	return nil
+}
+
+// look returns the partition counts of the topics that are there, and how many brokers there are. It asks the cluster itself: kadm would answer from
+// the client's cache, which does not know a topic that another process has just created.
+func look(ctx context.Context, cl *kgo.Client, names ...string) (have map[string]int, brokers int, err error) {
+	req := kmsg.NewPtrMetadataRequest()
+	for _, n := range names {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = kmsg.StringPtr(n)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return nil, 0, err
+	}
+	have = make(map[string]int)
+	for _, t := range resp.Topics {
+		err := kerr.ErrorForCode(t.ErrorCode)
+		if t.Topic == nil || errors.Is(err, kerr.UnknownTopicOrPartition) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("topic %s: %w", *t.Topic, err)
+		}
+		have[*t.Topic] = len(t.Partitions)
+	}
+	return have, len(resp.Brokers), nil
+}
+
+// listOffsets asks for the start or end offsets of topics that are known to exist. A client that asked before they did may have cached that they do
+// not, so a retriable refusal is asked again for a while.
+func listOffsets(ctx context.Context, cl *kgo.Client, ends bool, names []string) (kadm.ListedOffsets, error) {
+	adm := kadm.NewClient(cl)
+	back := run.Backoff{Min: 20 * time.Millisecond, Max: 200 * time.Millisecond}
+	what, list := "start", adm.ListStartOffsets
+	if ends {
+		what, list = "end", adm.ListEndOffsets
+	}
+	for deadline := time.Now().Add(3 * time.Second); ; {
+		listed, err := list(ctx, names...)
+		if err == nil {
+			err = listed.Error()
+		}
+		if err == nil {
+			return listed, nil
+		}
+		if !kerr.IsRetriable(err) || time.Now().After(deadline) || back.Wait(ctx) != nil {
+			return nil, fmt.Errorf("kafka: list %s offsets: %w", what, err)
+		}
+	}
 }
 
 func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.Topic) error {
