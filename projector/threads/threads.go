@@ -29,7 +29,7 @@ type Config struct {
 	Consumer kafka.ConsumerConfig
 	// Retention is how long, in log time before the slot's latest event, messages stay. Default 30 days, at least MinRetention.
 	Retention time.Duration
-	// TrimEvery is how often older ones are removed. Default 1 minute.
+	// TrimEvery is how often older ones are removed. Default 10 minutes.
 	TrimEvery time.Duration
 	// TrimRows is how many are removed by one statement. Default 5,000.
 	TrimRows int
@@ -77,7 +77,7 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 		c.Retention = 30 * 24 * time.Hour
 	}
 	if c.TrimEvery == 0 {
-		c.TrimEvery = time.Minute
+		c.TrimEvery = 10 * time.Minute
 	}
 	if c.TrimRows == 0 {
 		c.TrimRows = 5000

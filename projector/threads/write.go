@@ -47,12 +47,12 @@ var (
 )
 
 const (
-	sqlAdvance       = `SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz)`
-	sqlDropContacts  = `DELETE FROM contacts c USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE c.user_id = r.u AND c.phone_hash = r.k`
-	sqlDropBlocks    = `DELETE FROM blocks b USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE b.user_id = r.u AND b.blocked_id = r.k`
-	syncCommitOff    = `SET LOCAL synchronous_commit = off`
-	pathUnnest       = "unnest"
-	pathCopy         = "copy"
+	sqlAdvance      = `SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz)`
+	sqlDropContacts = `DELETE FROM contacts c USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE c.user_id = r.u AND c.phone_hash = r.k`
+	sqlDropBlocks   = `DELETE FROM blocks b USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE b.user_id = r.u AND b.blocked_id = r.k`
+	syncCommitOff   = `SET LOCAL synchronous_commit = off`
+	pathUnnest      = "unnest"
+	pathCopy        = "copy"
 )
 
 type advance struct {
@@ -235,7 +235,9 @@ func flatten(spans []thread.Span) []int64 {
 }
 
 func (w *writes) messageRows() rows {
-	slices.SortFunc(w.messages, func(a, b messageRow) int { return cmp.Or(byBytes(a.thread, b.thread), cmp.Compare(a.position, b.position)) })
+	slices.SortFunc(w.messages, func(a, b messageRow) int {
+		return cmp.Or(byBytes(a.thread, b.thread), cmp.Compare(a.position, b.position))
+	})
 	var t, sender, message vec[pgtype.UUID]
 	var pos, ordinal vec[int64]
 	var kind vec[int16]

@@ -1,0 +1,225 @@
+package history
+
+import (
+	"time"
+
+	"heliograph/projector"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+type outcome struct {
+	topic   topic.Topic
+	outcome string
+}
+
+type messageRow struct {
+	thread   id.ThreadID
+	position int64
+	ordinal  int64
+	slot     int32
+	sender   id.UserID
+	device   id.DeviceID
+	message  id.MessageID
+	replyTo  id.MessageID
+	log      time.Time
+	client   time.Time
+	keyID    uint64
+	body     string
+	event    string
+}
+
+type eventRow struct {
+	thread   id.ThreadID
+	position int64
+	ordinal  int64
+	slot     int32
+	kind     string
+	actor    id.UserID
+	log      time.Time
+	title    string
+	event    string
+}
+
+type changeRow struct {
+	thread   id.ThreadID
+	author   id.UserID
+	message  id.MessageID
+	position int64
+	slot     int32
+	change   string
+	actor    id.UserID
+	log      time.Time
+	keyID    uint64
+	body     string
+	emoji    string
+}
+
+type memberRow struct {
+	thread   id.ThreadID
+	user     id.UserID
+	position int64
+	slot     int32
+	kind     int16
+	active   bool
+	role     int16
+	ordinal  int64
+	log      time.Time
+}
+
+type receiptRow struct {
+	thread   id.ThreadID
+	user     id.UserID
+	device   id.DeviceID
+	position int64
+	slot     int32
+	mark     thread.Watermark
+	log      time.Time
+}
+
+// writes is a folded batch.
+type writes struct {
+	states      map[id.ThreadID]*thread.State
+	messages    []messageRow
+	events      []eventRow
+	changes     []changeRow
+	members     []memberRow
+	receipts    []receiptRow
+	quarantined []projector.Quarantined
+
+	outcomes map[outcome]int
+}
+
+// fold applies one event. The state that it needs is there: load has seen to that.
+func (w *writes) fold(e *projector.Event) {
+	switch e.Topic {
+	case topic.Threads:
+		w.foldThread(e)
+	case topic.Receipts:
+		u, mark, ok := projector.Watermark(e)
+		if !ok {
+			w.count(e.Topic, string(thread.Malformed))
+			return
+		}
+		w.count(e.Topic, "accepted")
+		w.receipts = append(w.receipts, receiptRow{
+			thread: id.ThreadID(e.Subject), user: u, device: e.Device, position: int64(e.Position), slot: int32(e.Slot), mark: mark, log: storable(e.TimeMS),
+		})
+	}
+}
+
+func (w *writes) foldThread(e *projector.Event) {
+	t := id.ThreadID(e.Subject)
+	state := w.states[t]
+	v := state.Apply(e.Body, e.Position, e.TimeMS)
+	switch v.Outcome {
+	case thread.Stale:
+		w.count(e.Topic, "stale")
+		return
+	case thread.Duplicate:
+		w.count(e.Topic, "duplicate")
+		return
+	case thread.Rejected:
+		w.count(e.Topic, string(v.Reason))
+		return
+	}
+	w.count(e.Topic, "accepted")
+	actor := id.UserID(e.Body.GetUserId()) // 16 bytes: the fold has accepted it
+	pos, slot, at := int64(e.Position), int32(e.Slot), storable(e.TimeMS)
+	before := v.Ordinal
+	if e.Body.WhichBody() == eventv1.Event_MessageSent_case {
+		before--
+		w.messages = append(w.messages, message(e, t, actor, v.Ordinal, at))
+	} else {
+		w.events = append(w.events, eventRow{
+			thread: t, position: pos, ordinal: v.Ordinal, slot: slot, kind: kindOf(e.Body), actor: actor, log: at, title: titleOf(e.Body), event: string(e.Raw),
+		})
+		w.change(e, t, actor, at)
+	}
+	for _, u := range v.Members {
+		m := state.Members[u]
+		w.members = append(w.members, memberRow{
+			thread: t, user: u, position: pos, slot: slot, kind: int16(state.Kind), active: m.Active(), role: int16(m.Role), ordinal: before, log: at,
+		})
+	}
+}
+
+func message(e *projector.Event, t id.ThreadID, actor id.UserID, ordinal int64, at time.Time) messageRow {
+	m := e.Body.GetMessageSent()
+	row := messageRow{
+		thread: t, position: int64(e.Position), ordinal: ordinal, slot: int32(e.Slot), sender: actor, log: at, client: storable(m.GetClientTimeMs()),
+		message: id.MessageID(m.GetMessageId()), event: string(e.Raw),
+	}
+	row.device, _ = id.From[id.DeviceID](e.Body.GetDeviceId()) // zero when the system did it
+	row.replyTo, _ = id.From[id.MessageID](m.GetReplyTo())     // zero: none
+	row.keyID, row.body = body(m.GetContent())
+	return row
+}
+
+// body opens plain content; sealed bytes stay as they are.
+func body(c *eventv1.Sealed) (keyID uint64, text string) {
+	if c.GetKeyId() != 0 {
+		return c.GetKeyId(), string(c.GetData())
+	}
+	text, _ = thread.Text(c)
+	return 0, text
+}
+
+func (w *writes) change(e *projector.Event, t id.ThreadID, actor id.UserID, at time.Time) {
+	row := changeRow{thread: t, author: actor, position: int64(e.Position), slot: int32(e.Slot), actor: actor, log: at}
+	var message []byte
+	switch e.Body.WhichBody() {
+	case eventv1.Event_MessageEdited_case:
+		m := e.Body.GetMessageEdited()
+		row.change, message = "edited", m.GetMessageId()
+		row.keyID, row.body = body(m.GetContent())
+	case eventv1.Event_MessageDeleted_case:
+		m := e.Body.GetMessageDeleted()
+		row.change, message = "deleted", m.GetMessageId()
+		if a, err := id.From[id.UserID](m.GetAuthorId()); err == nil {
+			row.author = a
+		}
+	case eventv1.Event_ReactionSet_case:
+		m := e.Body.GetReactionSet()
+		row.change, message, row.emoji = "reaction", m.GetMessageId(), m.GetEmoji()
+		if a, err := id.From[id.UserID](m.GetAuthorId()); err == nil {
+			row.author = a
+		}
+	default:
+		return
+	}
+	row.message = id.MessageID(message) // 16 bytes: the fold has accepted it
+	w.changes = append(w.changes, row)
+}
+
+// kindOf names an event as its field in event.v1.Event is named.
+func kindOf(e *eventv1.Event) string {
+	m := e.ProtoReflect()
+	if fd := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); fd != nil {
+		return string(fd.Name())
+	}
+	return ""
+}
+
+func titleOf(e *eventv1.Event) string {
+	switch e.WhichBody() {
+	case eventv1.Event_ThreadCreated_case:
+		return e.GetThreadCreated().GetTitle()
+	case eventv1.Event_ThreadRenamed_case:
+		return e.GetThreadRenamed().GetTitle()
+	}
+	return ""
+}
+
+// The times that DateTime64(3) holds (1900 to 2299), in Unix milliseconds.
+const (
+	earliestMS = -2208988800000
+	latestMS   = 10413791999999
+)
+
+// storable turns Unix milliseconds into a time that a DateTime64 holds. A client's clock may say anything.
+func storable(ms int64) time.Time { return projector.Time(min(max(ms, earliestMS), latestMS)) }
+
+func (w *writes) count(t topic.Topic, o string) { w.outcomes[outcome{t, o}]++ }

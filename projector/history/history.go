@@ -1,0 +1,106 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/kafka"
+	"heliograph/projector"
+	"heliograph/schemas/topic"
+)
+
+// Topics are those that the history is folded from.
+var Topics = []topic.Topic{topic.Threads, topic.Receipts}
+
+// Config of the projector. Zero means default.
+type Config struct {
+	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Linger to 500 ms, MaxRecords to 5,000,
+	// MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes to MaxBytes, Logger and Registerer to those given to New.
+	Consumer kafka.ConsumerConfig
+	// Generation of the view; a rebuild in place takes a higher one. Default 1.
+	Generation uint32
+	// CacheBytes bounds the fold states kept per slot, by estimate. Default 4 MiB.
+	CacheBytes int
+	// InsertRows is the most rows of one insert; it must stay below the server's max_insert_block_size and may not change while a range is begun.
+	// Default 100,000.
+	InsertRows int
+	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those parked behind it. It must not block. A
+	// crash may lose or repeat the call. Default: nobody is told.
+	Report func(view string, q projector.Quarantined)
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.CacheBytes < 0 || c.InsertRows < 0 {
+		errs = append(errs, errors.New("history: a number is negative"))
+	}
+	if err := c.withDefaults(nil, nil).Consumer.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config {
+	orDefault(&c.Consumer.View, "history")
+	if len(c.Consumer.Topics) == 0 {
+		c.Consumer.Topics = Topics
+	}
+	orDefault(&c.Consumer.Linger, 500*time.Millisecond)
+	orDefault(&c.Consumer.MaxRecords, 5000)
+	orDefault(&c.Consumer.MaxBytes, 16<<20)
+	orDefault(&c.Consumer.QueueRecords, 2*c.Consumer.MaxRecords)
+	orDefault(&c.Consumer.QueueBytes, c.Consumer.MaxBytes)
+	orDefault(&c.Generation, 1)
+	orDefault(&c.CacheBytes, 4<<20)
+	orDefault(&c.InsertRows, 100_000)
+	if c.Consumer.Kafka.Logger == nil {
+		c.Consumer.Kafka.Logger = log
+	}
+	if c.Consumer.Kafka.Registerer == nil {
+		c.Consumer.Kafka.Registerer = reg
+	}
+	return c
+}
+
+// Projector keeps the history of the slots that it owns. Its methods may be called from any goroutine.
+type Projector struct {
+	sink     *Sink
+	consumer *kafka.Consumer
+}
+
+// New returns a projector that does nothing until Run. The connection's default database is that of the history, which must have been migrated.
+func New(cfg Config, conn driver.Conn, log *slog.Logger, reg prometheus.Registerer) (*Projector, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	cfg = cfg.withDefaults(log, reg)
+	p := &Projector{sink: NewSink(cfg, conn, log, reg)}
+	var err error
+	if p.consumer, err = kafka.NewConsumer(cfg.Consumer, p.sink); err != nil {
+		return nil, err
+	}
+	p.sink.partitions = p.consumer.Partitions
+	return p, nil
+}
+
+// Run projects until ctx is cancelled and then returns nil; batches in hand are finished first. It may be called once.
+func (p *Projector) Run(ctx context.Context) error { return p.consumer.Run(ctx) }
+
+// Consumer is the loop under the projector: lag, owned and stalled slots.
+func (p *Projector) Consumer() *kafka.Consumer { return p.consumer }

@@ -1,0 +1,263 @@
+package history
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/google/uuid"
+
+	"heliograph/infra/kafka"
+	"heliograph/projector"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+const (
+	stateBegun = "begun"
+	stateDone  = "done"
+)
+
+const (
+	typeUUID  = "UUID"
+	typeInt64 = "Int64"
+	typeInt32 = "Int32"
+	typeInt16 = "Int16"
+	typeText  = "String"
+	typeLow   = "LowCardinality(String)"
+	typeTime  = "DateTime64(3, 'UTC')"
+)
+
+// table is how rows of R get into a table, column by column.
+type table[R any] struct {
+	name    string
+	insert  string
+	columns []clickhouse.ColumnNameAndType // told to the client, which would ask the server for them at every insert else
+	pick    []func([]R) any
+	time    func(R) time.Time // the month that a row lies in; nil: the table has no partitions
+}
+
+type col[R any] struct {
+	name, typ string
+	pick      func([]R) any
+}
+
+func newTable[R any](name string, at func(R) time.Time, cols ...col[R]) *table[R] {
+	t := &table[R]{name: name, time: at}
+	var names []string
+	for _, c := range cols {
+		t.columns = append(t.columns, clickhouse.ColumnNameAndType{Name: c.name, Type: c.typ})
+		t.pick = append(t.pick, c.pick)
+		names = append(names, c.name)
+	}
+	t.insert = fmt.Sprintf("INSERT INTO %s (%s)", name, strings.Join(names, ", "))
+	return t
+}
+
+// field makes a column of one field of the rows.
+func field[R, V any](name, typ string, get func(R) V) col[R] {
+	return col[R]{name, typ, func(rows []R) any {
+		out := make([]V, len(rows))
+		for i := range rows {
+			out[i] = get(rows[i])
+		}
+		return out
+	}}
+}
+
+func key[R any, T ~[id.Size]byte](name string, get func(R) T) col[R] {
+	return field(name, typeUUID, func(r R) uuid.UUID { return uuid.UUID(get(r)) })
+}
+
+var (
+	tableMessages = newTable("messages", func(r messageRow) time.Time { return r.log },
+		key("thread_id", func(r messageRow) id.ThreadID { return r.thread }),
+		field("position", typeInt64, func(r messageRow) int64 { return r.position }),
+		field("ordinal", typeInt64, func(r messageRow) int64 { return r.ordinal }),
+		field("slot", typeInt32, func(r messageRow) int32 { return r.slot }),
+		key("sender_id", func(r messageRow) id.UserID { return r.sender }),
+		key("sender_device", func(r messageRow) id.DeviceID { return r.device }),
+		key("message_id", func(r messageRow) id.MessageID { return r.message }),
+		key("reply_to", func(r messageRow) id.MessageID { return r.replyTo }),
+		field("log_time", typeTime, func(r messageRow) time.Time { return r.log }),
+		field("client_time", typeTime, func(r messageRow) time.Time { return r.client }),
+		field("key_id", "UInt64", func(r messageRow) uint64 { return r.keyID }),
+		field("body", typeText, func(r messageRow) string { return r.body }),
+		field("event", typeText, func(r messageRow) string { return r.event }),
+	)
+	tableEvents = newTable("thread_events", func(r eventRow) time.Time { return r.log },
+		key("thread_id", func(r eventRow) id.ThreadID { return r.thread }),
+		field("position", typeInt64, func(r eventRow) int64 { return r.position }),
+		field("ordinal", typeInt64, func(r eventRow) int64 { return r.ordinal }),
+		field("slot", typeInt32, func(r eventRow) int32 { return r.slot }),
+		field("kind", typeLow, func(r eventRow) string { return r.kind }),
+		key("actor_id", func(r eventRow) id.UserID { return r.actor }),
+		field("log_time", typeTime, func(r eventRow) time.Time { return r.log }),
+		field("title", typeText, func(r eventRow) string { return r.title }),
+		field("event", typeText, func(r eventRow) string { return r.event }),
+	)
+	tableChanges = newTable("message_changes", func(r changeRow) time.Time { return r.log },
+		key("thread_id", func(r changeRow) id.ThreadID { return r.thread }),
+		key("author_id", func(r changeRow) id.UserID { return r.author }),
+		key("message_id", func(r changeRow) id.MessageID { return r.message }),
+		field("position", typeInt64, func(r changeRow) int64 { return r.position }),
+		field("slot", typeInt32, func(r changeRow) int32 { return r.slot }),
+		field("change", typeLow, func(r changeRow) string { return r.change }),
+		key("actor_id", func(r changeRow) id.UserID { return r.actor }),
+		field("log_time", typeTime, func(r changeRow) time.Time { return r.log }),
+		field("key_id", "UInt64", func(r changeRow) uint64 { return r.keyID }),
+		field("body", typeText, func(r changeRow) string { return r.body }),
+		field("emoji", typeText, func(r changeRow) string { return r.emoji }),
+	)
+	tableMembers = newTable("memberships", func(r memberRow) time.Time { return r.log },
+		key("thread_id", func(r memberRow) id.ThreadID { return r.thread }),
+		key("user_id", func(r memberRow) id.UserID { return r.user }),
+		field("position", typeInt64, func(r memberRow) int64 { return r.position }),
+		field("slot", typeInt32, func(r memberRow) int32 { return r.slot }),
+		field("kind", typeInt16, func(r memberRow) int16 { return r.kind }),
+		field("active", "Bool", func(r memberRow) bool { return r.active }),
+		field("role", typeInt16, func(r memberRow) int16 { return r.role }),
+		field("ordinal", typeInt64, func(r memberRow) int64 { return r.ordinal }),
+		field("log_time", typeTime, func(r memberRow) time.Time { return r.log }),
+	)
+	tableReceipts = newTable("receipts", func(r receiptRow) time.Time { return r.log },
+		key("thread_id", func(r receiptRow) id.ThreadID { return r.thread }),
+		key("user_id", func(r receiptRow) id.UserID { return r.user }),
+		key("device_id", func(r receiptRow) id.DeviceID { return r.device }),
+		field("position", typeInt64, func(r receiptRow) int64 { return r.position }),
+		field("slot", typeInt32, func(r receiptRow) int32 { return r.slot }),
+		mark("delivered_position", func(m thread.Watermark) int64 { return int64(m.DeliveredPosition) }),
+		mark("delivered_ordinal", func(m thread.Watermark) int64 { return m.DeliveredOrdinal }),
+		mark("read_position", func(m thread.Watermark) int64 { return int64(m.ReadPosition) }),
+		mark("read_ordinal", func(m thread.Watermark) int64 { return m.ReadOrdinal }),
+		field("log_time", typeTime, func(r receiptRow) time.Time { return r.log }),
+	)
+	tableQuarantine = newTable("quarantine", nil,
+		field("topic", typeInt16, func(q projector.Quarantined) int16 { return int16(q.Topic.Number()) }),
+		field("slot", typeInt32, func(q projector.Quarantined) int32 { return int32(q.Slot) }),
+		field("position", typeInt64, func(q projector.Quarantined) int64 { return int64(q.Position) }),
+		key("subject", func(q projector.Quarantined) topic.Subject { return q.Subject }),
+		field("reason", typeText, func(q projector.Quarantined) string { return q.Reason }),
+		field("log_time", typeTime, func(q projector.Quarantined) time.Time { return storable(q.TimeMS) }),
+	)
+	tablePositions = newTable("positions", nil,
+		field("topic", typeInt16, func(p positionRow) int16 { return int16(p.topic.Number()) }),
+		field("slot", typeInt32, func(p positionRow) int32 { return int32(p.slot) }),
+		field("from_position", typeInt64, func(p positionRow) int64 { return int64(p.from) }),
+		field("next", typeInt64, func(p positionRow) int64 { return int64(p.next) }),
+		field("state", "Enum8('begun' = 1, 'done' = 2)", func(p positionRow) string { return p.state }),
+		field("generation", "UInt32", func(p positionRow) uint32 { return p.generation }),
+		field("log_time", typeTime, func(p positionRow) time.Time { return storable(p.timeMS) }),
+	)
+)
+
+func mark(name string, get func(thread.Watermark) int64) col[receiptRow] {
+	return field(name, typeInt64, func(r receiptRow) int64 { return get(r.mark) })
+}
+
+type positionRow struct {
+	topic      topic.Topic
+	slot       topic.Slot
+	from, next topic.Position
+	state      string
+	generation uint32
+	timeMS     int64
+}
+
+// write stores a folded batch: its ranges as begun, its rows, its ranges as done.
+func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]int64, w *writes) error {
+	var ranges []positionRow
+	for _, t := range Topics {
+		if next, ok := b.To[t]; ok && next != b.From[t] {
+			ranges = append(ranges, positionRow{topic: t, slot: b.Slot, from: b.From[t], next: next, state: stateBegun, generation: s.cfg.Generation, timeMS: times[t]})
+		}
+	}
+	if len(ranges) == 0 {
+		return nil
+	}
+	token := s.token(ranges)
+	if err := insert(ctx, s, tablePositions, token, ranges); err != nil {
+		return err
+	}
+	for _, do := range []func() error{
+		func() error { return insert(ctx, s, tableMessages, token, w.messages) },
+		func() error { return insert(ctx, s, tableEvents, token, w.events) },
+		func() error { return insert(ctx, s, tableChanges, token, w.changes) },
+		func() error { return insert(ctx, s, tableMembers, token, w.members) },
+		func() error { return insert(ctx, s, tableReceipts, token, w.receipts) },
+		func() error { return insert(ctx, s, tableQuarantine, token, w.quarantined) },
+	} {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	for i := range ranges {
+		ranges[i].state = stateDone
+	}
+	return insert(ctx, s, tablePositions, token+"/done", ranges)
+}
+
+// token names a batch: view, generation, slot and the range of each topic. What an insert adds to it is the table, the month and the chunk.
+func (s *Sink) token(ranges []positionRow) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s/%d/%d", s.cfg.Consumer.View, s.cfg.Generation, ranges[0].slot)
+	for _, r := range ranges {
+		fmt.Fprintf(&b, "/%s:%d-%d", r.topic, r.from, r.next)
+	}
+	return b.String()
+}
+
+// insert inserts rows, month by month and chunk by chunk, each under a token of its own.
+func insert[R any](ctx context.Context, s *Sink, t *table[R], token string, rows []R) error {
+	months := map[string][]R{}
+	if t.time == nil {
+		months["-"] = rows
+	} else {
+		for _, r := range rows {
+			m := t.time(r).Format("200601")
+			months[m] = append(months[m], r)
+		}
+	}
+	var names []string
+	for m := range months {
+		names = append(names, m)
+	}
+	slices.Sort(names)
+	for _, m := range names {
+		chunk := 0
+		for some := range slices.Chunk(months[m], s.cfg.InsertRows) {
+			if err := insertChunk(ctx, s, t, fmt.Sprintf("%s/%s/%s/%d", token, t.name, m, chunk), some); err != nil {
+				return fmt.Errorf("insert into %s: %w", t.name, err)
+			}
+			chunk++
+		}
+	}
+	return nil
+}
+
+func insertChunk[R any](ctx context.Context, s *Sink, t *table[R], token string, rows []R) error {
+	begin := time.Now()
+	ctx = clickhouse.Context(ctx, clickhouse.WithColumnNamesAndTypes(t.columns), clickhouse.WithSettings(clickhouse.Settings{
+		"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": token,
+	}))
+	batch, err := s.conn.PrepareBatch(ctx, t.insert)
+	if err != nil {
+		return err
+	}
+	defer batch.Close()
+	for i, pick := range t.pick {
+		if err := batch.Column(i).Append(pick(rows)); err != nil {
+			return fmt.Errorf("column %s: %w", t.columns[i].Name, err)
+		}
+	}
+	if err := batch.Send(); err != nil {
+		return err
+	}
+	s.metrics.inserts.WithLabelValues(t.name).Observe(time.Since(begin).Seconds())
+	s.metrics.rows.WithLabelValues(t.name).Add(float64(len(rows)))
+	return nil
+}
