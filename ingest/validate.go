@@ -17,6 +17,8 @@ type Invalid struct {
 	Field string
 	// Why, in words; never the field's content.
 	Why string
+	// TooLong: it is the length of a text or title that is at fault.
+	TooLong bool
 }
 
 // Error names the field and says why.
@@ -24,6 +26,10 @@ func (e *Invalid) Error() string { return "invalid event: " + e.Field + " " + e.
 
 func invalid(field, format string, args ...any) error {
 	return &Invalid{Field: field, Why: fmt.Sprintf(format, args...)}
+}
+
+func tooLong(field string, n, limit int) error {
+	return &Invalid{Field: field, Why: fmt.Sprintf("has %d bytes, at most %d", n, limit), TooLong: true}
 }
 
 // MaxEvent is the longest encoded event in bytes; a group of thread.MaxMembers is the longest that there is beside a long text.
@@ -166,7 +172,7 @@ func sealed(c *eventv1.Sealed) error {
 	case c == nil:
 		return invalid("content", "is missing")
 	case len(c.GetData()) > thread.MaxSealed:
-		return invalid("content", "has %d bytes, at most %d", len(c.GetData()), thread.MaxSealed)
+		return tooLong("content", len(c.GetData()), thread.MaxSealed)
 	case len(c.GetNonce()) > 32:
 		return invalid("content", "has a nonce of %d bytes, at most 32", len(c.GetNonce()))
 	case c.GetKeyId() != 0:
@@ -174,7 +180,7 @@ func sealed(c *eventv1.Sealed) error {
 	}
 	if text, ok := thread.Text(c); !ok {
 		if len(text) > thread.MaxText {
-			return invalid("content", "has a text of %d bytes, at most %d", len(text), thread.MaxText)
+			return tooLong("content", len(text), thread.MaxText)
 		}
 		return invalid("content", "is plain and cannot be read")
 	}
@@ -182,6 +188,9 @@ func sealed(c *eventv1.Sealed) error {
 }
 
 func title(t string) error {
+	if len(t) > thread.MaxTitle {
+		return tooLong("title", len(t), thread.MaxTitle)
+	}
 	if !thread.ValidTitle(t) {
 		return invalid("title", "is not 1 to %d bytes of text", thread.MaxTitle)
 	}

@@ -1,0 +1,115 @@
+package session
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"time"
+
+	"heliograph/edge/auth"
+	"heliograph/edge/hub"
+	"heliograph/ingest"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Conn is a device's connection: QUIC today, WebTransport with the same frames.
+type Conn interface {
+	// Control is the stream that the client opened (section 1).
+	Control() Stream
+	// OpenPage opens a unidirectional stream to the client (section 10); it waits until the client allows one.
+	OpenPage(ctx context.Context) (Page, error)
+	// Exporter is what proofs are bound to (section 4).
+	Exporter() ([]byte, error)
+	// Remote is the device's address.
+	Remote() netip.Addr
+	// Close ends the connection with a code as application error code. It may block for a moment; what was written last may be lost.
+	Close(code wirev1.Code, reason string)
+}
+
+// Stream is the control stream.
+type Stream interface {
+	io.Reader
+	io.Writer
+	SetWriteDeadline(time.Time) error
+}
+
+// Page is a stream for one page of history.
+type Page interface {
+	io.Writer
+	SetWriteDeadline(time.Time) error
+	// Close ends the stream in good order.
+	Close() error
+	// Cancel gives it up.
+	Cancel()
+}
+
+// Hub is the read side (package hub).
+type Hub interface {
+	Attach(ctx context.Context, s hub.Session) error
+	Sync(ctx context.Context, s hub.Session) error
+	Detach(s hub.Session)
+	// View returns a thread as this edge knows it; false when it is not live here. No I/O.
+	View(t id.ThreadID) (View, bool)
+	Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool)
+	Watermark(t id.ThreadID, u id.UserID) thread.Watermark
+	Cursor(s topic.Slot) (threads, receipts, users topic.Position, ok bool)
+	EnsureThread(ctx context.Context, t id.ThreadID) error
+}
+
+// View is a thread as this edge knows it.
+type View struct {
+	Kind          thread.Kind // None: no event has begun the thread
+	ActiveMembers int
+	LastPosition  topic.Position
+	LastOrdinal   int64
+	Roster        Roster
+}
+
+// Roster tells who is in a thread.
+type Roster interface {
+	// IsMember tells whether the user is a member now.
+	IsMember(u id.UserID) bool
+	// WasMember tells whether the user is a member now or was one.
+	WasMember(u id.UserID) bool
+	// Role returns a member's role.
+	Role(u id.UserID) thread.Role
+	// Members returns the members now.
+	Members() []id.UserID
+}
+
+// Auth registers and proves devices (package auth).
+type Auth interface {
+	RequestPin(ctx context.Context, phone string, addr netip.Addr) (*wirev1.PinRequested, error)
+	Register(ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr) (auth.Identity, error)
+	Authenticate(ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, addr netip.Addr) (auth.Identity, error)
+}
+
+// Queries answers what needs a store (package query).
+type Queries interface {
+	ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListThreads) (*wirev1.Threads, error)
+	GetThread(ctx context.Context, u id.UserID, t id.ThreadID) (*wirev1.Thread, error)
+	History(ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory) (*wirev1.HistoryPage, error)
+	LookupUsers(ctx context.Context, u id.UserID, phones []string) (*wirev1.Users, error)
+	GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, error)
+	UserExists(ctx context.Context, u id.UserID) (bool, error)
+	ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices, error)
+	Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, error)
+}
+
+// Log takes events (package ingest).
+type Log interface {
+	Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done func(ingest.Receipt, error))
+	Watermark(t id.ThreadID, u id.UserID, d id.DeviceID, w thread.Watermark)
+}
+
+// Registry knows the authenticated sessions of this edge.
+type Registry interface {
+	// Enter makes s the session of its device and closes an older one with CODE_SUPERSEDED.
+	Enter(s *Session)
+	// Leave forgets s, if it still is its device's.
+	Leave(s *Session)
+}

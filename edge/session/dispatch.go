@@ -1,0 +1,338 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"heliograph/edge/auth"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/user"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// handle takes one frame. An error closes the connection with its code. Reader only.
+func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
+	kind := int(f.WhichBody())
+	if kind < 0 || kind >= frameKinds {
+		kind = 0
+	}
+	s.srv.metrics.received[kind].Inc()
+	req := f.GetRequestId()
+	if s.state != stateAuthenticated {
+		return s.handleEarly(ctx, f, req)
+	}
+	switch f.WhichBody() {
+	case wirev1.ClientFrame_Hello_case, wirev1.ClientFrame_RequestPin_case, wirev1.ClientFrame_Register_case, wirev1.ClientFrame_Authenticate_case:
+		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "the connection is authenticated already")
+	case wirev1.ClientFrame_SendMessage_case:
+		if s.sends == nil {
+			s.sends = rate.NewLimiter(rate.Limit(s.srv.cfg.SendRate), s.srv.cfg.SendBurst)
+		}
+		if s.allow(req, s.sends) && s.begin(req) {
+			s.sendMessage(ctx, req, f.GetSendMessage())
+		}
+		return nil
+	}
+	if f.WhichBody() == wirev1.ClientFrame_Watermarks_case {
+		s.watermarks(f.GetWatermarks()) // coalesced, so no rate is needed
+		return nil
+	}
+	if s.requests == nil {
+		s.requests = rate.NewLimiter(rate.Limit(s.srv.cfg.RequestRate), s.srv.cfg.RequestBurst)
+	}
+	if !s.allow(req, s.requests) {
+		return nil
+	}
+	switch f.WhichBody() {
+	case wirev1.ClientFrame_Sync_case:
+		s.sync(ctx, req)
+	case wirev1.ClientFrame_CreateGroup_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.createGroup(ctx, f.GetCreateGroup())
+		})
+	case wirev1.ClientFrame_AddMembers_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.addMembers(ctx, f.GetAddMembers())
+		})
+	case wirev1.ClientFrame_RemoveMember_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.removeMember(ctx, f.GetRemoveMember())
+		})
+	case wirev1.ClientFrame_LeaveThread_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.leaveThread(ctx, f.GetLeaveThread())
+		})
+	case wirev1.ClientFrame_RenameThread_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.renameThread(ctx, f.GetRenameThread())
+		})
+	case wirev1.ClientFrame_SetRole_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) { return s.setRole(ctx, f.GetSetRole()) })
+	case wirev1.ClientFrame_SetProfile_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.setProfile(ctx, f.GetSetProfile())
+		})
+	case wirev1.ClientFrame_LinkDevice_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.linkDevice(ctx, f.GetLinkDevice())
+		})
+	case wirev1.ClientFrame_RevokeDevice_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.revokeDevice(ctx, f.GetRevokeDevice())
+		})
+	case wirev1.ClientFrame_GetHistory_case:
+		s.history(ctx, f)
+	default:
+		if read := s.reading(f); read != nil {
+			s.do(ctx, f, read)
+			return nil
+		}
+		if req != 0 { // else it is skipped (section 1)
+			s.refuse(req, wire.Errorf(wirev1.Code_CODE_UNKNOWN_REQUEST, "this server does not know the request"))
+		}
+	}
+	return nil
+}
+
+// handleEarly takes a frame before authentication (section 3). These requests run one after the other: nothing else could go on meanwhile.
+func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req uint64) error {
+	s.early++
+	if s.early > s.srv.cfg.MaxEarlyFrames {
+		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "more than %d frames without authentication", s.srv.cfg.MaxEarlyFrames)
+	}
+	switch f.WhichBody() {
+	case wirev1.ClientFrame_Hello_case:
+		if s.state != stateHello {
+			return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "a second Hello")
+		}
+		return s.hello(req, f.GetHello())
+	case wirev1.ClientFrame_RequestPin_case, wirev1.ClientFrame_Register_case, wirev1.ClientFrame_Authenticate_case:
+		if s.state == stateHello {
+			return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "Hello comes first")
+		}
+	default:
+		s.refuse(req, wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "only Hello, RequestPin, Register and Authenticate are allowed yet"))
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
+	defer cancel()
+	addr := s.conn.Remote()
+	if f.WhichBody() == wirev1.ClientFrame_RequestPin_case {
+		got, err := s.srv.auth.RequestPin(ctx, f.GetRequestPin().GetPhone(), addr)
+		if err != nil {
+			s.fail(req, err)
+			return nil
+		}
+		s.deadline.Reset(s.srv.cfg.PinTimeout)
+		s.reply(req, wirev1.ServerFrame_builder{PinRequested: got})
+		return nil
+	}
+	exporter, err := s.conn.Exporter()
+	if err != nil {
+		s.fail(req, err)
+		return nil
+	}
+	var who auth.Identity
+	if f.WhichBody() == wirev1.ClientFrame_Register_case {
+		who, err = s.srv.auth.Register(ctx, f.GetRegister(), s.nonce, exporter, addr)
+	} else {
+		who, err = s.srv.auth.Authenticate(ctx, f.GetAuthenticate(), s.nonce, exporter, addr)
+	}
+	if err == nil {
+		s.user, s.device, s.floor = who.User, who.Device, who.FloorMS
+		err = s.srv.hub.Attach(ctx, s)
+	}
+	if err != nil {
+		s.user, s.device, s.floor = id.UserID{}, id.DeviceID{}, 0
+		return s.failEarly(req, err)
+	}
+	s.deadline.Stop()
+	s.nonce = nil
+	s.setState(stateAuthenticated)
+	s.srv.registry.Enter(s) // after Attach: an older session of the device lasts until this one can take over
+	s.reply(req, wirev1.ServerFrame_builder{Authenticated: wirev1.Authenticated_builder{UserId: s.user[:], DeviceId: s.device[:]}.Build()})
+	return nil
+}
+
+// failEarly answers a failed proof, or closes when the code says so (a revoked device).
+func (s *Session) failEarly(req uint64, err error) error {
+	e, _ := refusal(err)
+	if wire.Lookup(e.Code).Closes {
+		return e
+	}
+	s.fail(req, err)
+	return nil
+}
+
+func (s *Session) hello(req uint64, h *wirev1.Hello) error {
+	if !user.ValidName(h.GetClient()) {
+		s.refuse(req, invalid("client is longer than %d bytes or not plain text", user.MaxName))
+		return nil
+	}
+	s.nonce = make([]byte, wire.NonceSize)
+	_, _ = rand.Read(s.nonce) // never fails: crypto/rand ends the process instead
+	s.setState(stateUnauthenticated)
+	s.reply(req, wirev1.ServerFrame_builder{Welcome: wirev1.Welcome_builder{
+		Nonce: s.nonce, Edge: s.srv.cfg.Edge,
+		Limits: wirev1.Limits_builder{
+			MaxFrameBytes: wire.MaxFrame, MaxTextBytes: thread.MaxText, MaxMembers: thread.MaxMembers, MaxInflight: uint32(s.srv.cfg.MaxInflight),
+		}.Build(),
+	}.Build()})
+	return nil
+}
+
+// allow judges a request by a rate.
+func (s *Session) allow(req uint64, lim *rate.Limiter) bool {
+	r := lim.Reserve()
+	wait := r.Delay()
+	if r.OK() && wait == 0 {
+		return true
+	}
+	r.Cancel()
+	s.refuse(req, &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many requests", RetryAfter: max(wait, time.Millisecond)})
+	return false
+}
+
+// begin counts a request in, and finish counts it out.
+func (s *Session) begin(req uint64) bool {
+	if int(s.inflight.Add(1)) <= s.srv.cfg.MaxInflight {
+		return true
+	}
+	s.inflight.Add(-1)
+	s.refuse(req, wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "more than %d requests wait for an answer", s.srv.cfg.MaxInflight))
+	return false
+}
+
+func (s *Session) finish() { s.inflight.Add(-1) }
+
+// reply answers a request; one without an id wants no answer.
+func (s *Session) reply(req uint64, b wirev1.ServerFrame_builder) {
+	if req == 0 {
+		return
+	}
+	b.RequestId = req
+	s.answer(b)
+}
+
+// refuse answers a request with an error.
+func (s *Session) refuse(req uint64, e *wire.Error) {
+	s.srv.metrics.refused(e.Code)
+	retry := e.RetryAfter.Milliseconds()
+	if retry == 0 && e.RetryAfter > 0 {
+		retry = 1
+	}
+	s.reply(req, wirev1.ServerFrame_builder{Error: wirev1.Error_builder{
+		Code: e.Code, Message: e.Message, RetryAfterMs: uint32(min(max(retry, 0), 1<<31)),
+	}.Build()})
+}
+
+// fail answers a request that ended in an error.
+func (s *Session) fail(req uint64, err error) {
+	e, known := refusal(err)
+	if !known {
+		s.srv.log.Error("request failed", "user", s.user, "device", s.device, "err", err)
+	}
+	s.refuse(req, e)
+}
+
+// do runs a request on a goroutine of its own.
+func (s *Session) do(ctx context.Context, f *wirev1.ClientFrame, fn func(context.Context) (wirev1.ServerFrame_builder, error)) {
+	req, kind := f.GetRequestId(), kindName(int(f.WhichBody()))
+	if !s.begin(req) {
+		return
+	}
+	if !s.spawn(func() {
+		defer s.finish()
+		begun := time.Now()
+		ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
+		defer cancel()
+		b, err := fn(ctx)
+		s.srv.metrics.requests.WithLabelValues(kind).Observe(time.Since(begun).Seconds())
+		if err != nil {
+			s.fail(req, err)
+			return
+		}
+		s.reply(req, b)
+	}) {
+		s.finish()
+	}
+}
+
+// syncing is one run of Sync.
+type syncing struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// sync answers Sync (section 5). It may come again at any time: then the run before is cut short, since this one sends all that it would have.
+// Done answers a request with an id once SyncComplete is on its way.
+func (s *Session) sync(ctx context.Context, req uint64) {
+	if !s.begin(req) {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	me := &syncing{cancel: cancel, done: make(chan struct{})}
+	s.mu.Lock()
+	if len(s.syncs) > 1 {
+		s.mu.Unlock()
+		cancel()
+		s.finish()
+		s.refuse(req, wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "a Sync waits already"))
+		return
+	}
+	var before *syncing
+	if len(s.syncs) == 1 {
+		before = s.syncs[0]
+		before.cancel()
+	}
+	s.syncs = append(s.syncs, me)
+	if s.lagged != nil {
+		s.lagged.Stop()
+		s.lagged = nil
+	}
+	s.mu.Unlock()
+	run := func() {
+		defer s.finish()
+		if before != nil {
+			<-before.done
+		}
+		defer close(me.done)
+		defer cancel()
+		s.out.resume()
+		err := s.srv.hub.Sync(ctx, s)
+		s.mu.Lock()
+		for k, y := range s.syncs {
+			if y == me {
+				s.syncs = append(s.syncs[:k], s.syncs[k+1:]...)
+				break
+			}
+		}
+		s.mu.Unlock()
+		if err == nil {
+			s.synced.Store(true)
+			s.reply(req, wirev1.ServerFrame_builder{Done: &wirev1.Done{}})
+			return
+		}
+		if req != 0 {
+			s.fail(req, err)
+			return
+		}
+		// Nobody can be told. Unless another run, or a Resync, makes up for it, the device would wait for ever.
+		if ctx.Err() == nil && !s.out.isLagging() {
+			e, known := refusal(err)
+			if !known {
+				s.srv.log.Error("sync failed", "user", s.user, "device", s.device, "err", err)
+			}
+			s.close(e.Code, e.Message)
+		}
+	}
+	if !s.spawn(run) {
+		cancel()
+		s.finish()
+	}
+}

@@ -1,0 +1,60 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"heliograph/ingest"
+	"heliograph/schemas/frame"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// errGone is the end of a session from outside: the device went, or Close was called.
+var errGone = errors.New("the connection is gone")
+
+// refusal maps an error to what the device is told. known is false for an error that nobody foresaw: it must be logged, since the device is told
+// nothing of it.
+func refusal(err error) (out *wire.Error, known bool) {
+	var we *wire.Error
+	var bad *ingest.Invalid
+	switch {
+	case errors.As(err, &we):
+		return we, true
+	case errors.As(err, &bad):
+		if bad.TooLong {
+			return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "%s %s", bad.Field, bad.Why), true
+		}
+		return wire.Errorf(wirev1.Code_CODE_INVALID, "%s %s", bad.Field, bad.Why), true
+	case errors.Is(err, ingest.ErrUnavailable):
+		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the log does not take events now"), true
+	case errors.Is(err, context.DeadlineExceeded):
+		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "timed out"), true
+	case errors.Is(err, context.Canceled), errors.Is(err, errClosed), errors.Is(err, errLagging):
+		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "interrupted"), true
+	}
+	return wire.Errorf(wirev1.Code_CODE_INTERNAL, ""), false
+}
+
+// readError says with which code a connection ends whose stream could not be read on.
+func readError(err error) error {
+	switch {
+	case errors.Is(err, frame.ErrTooLarge):
+		return wire.Errorf(wirev1.Code_CODE_FRAME_TOO_LARGE, "%v", err)
+	case errors.Is(err, frame.ErrNotCanonical):
+		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "%v", err)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "the control stream ended within a frame")
+	}
+	return fmt.Errorf("%w: %w", errGone, err)
+}
+
+func invalid(format string, args ...any) *wire.Error {
+	return wire.Errorf(wirev1.Code_CODE_INVALID, format, args...)
+}
+
+func notMember() *wire.Error {
+	return wire.Errorf(wirev1.Code_CODE_NOT_A_MEMBER, "not a member of the thread, or it does not exist")
+}

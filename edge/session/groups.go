@@ -1,0 +1,265 @@
+package session
+
+import (
+	"context"
+	"fmt"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// maxLookup is how many users one query takes.
+const maxLookup = 200
+
+// group returns a group of which the session's user is a member, and an admin when that is needed.
+func (s *Session) group(ctx context.Context, raw []byte, admin bool) (id.ThreadID, View, error) {
+	t, err := threadID(raw)
+	if err != nil {
+		return t, View{}, err
+	}
+	v, err := s.member(ctx, t)
+	switch {
+	case err != nil:
+		return t, v, err
+	case v.Kind != thread.Group:
+		return t, v, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "not a group")
+	case admin && v.Roster.Role(s.user) != thread.RoleAdmin:
+		return t, v, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "only admins may do that")
+	}
+	return t, v, nil
+}
+
+func checkTitle(t string) error {
+	if len(t) > thread.MaxTitle {
+		return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the title has %d bytes, at most %d", len(t), thread.MaxTitle)
+	}
+	if !thread.ValidTitle(t) {
+		return invalid("title is blank")
+	}
+	return nil
+}
+
+// users reads a list of user ids, without repetitions and without those that skip names.
+func users(raw [][]byte, skip func(id.UserID) bool) ([]id.UserID, error) {
+	if len(raw) > 2*thread.MaxMembers {
+		return nil, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
+	}
+	seen := map[id.UserID]bool{}
+	var out []id.UserID
+	for _, b := range raw {
+		u, err := userID("member_ids", b)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[u] && !skip(u) {
+			seen[u] = true
+			out = append(out, u)
+		}
+	}
+	return out, nil
+}
+
+// allExist refuses unknown users.
+func (s *Session) allExist(ctx context.Context, want []id.UserID) error {
+	for len(want) > 0 {
+		part := want[:min(len(want), maxLookup)]
+		want = want[len(part):]
+		missing := map[id.UserID]bool{}
+		for _, u := range part {
+			missing[u] = true
+		}
+		if err := poll(ctx, waitUser, func() (bool, error) {
+			raw := make([][]byte, 0, len(missing))
+			for u := range missing {
+				raw = append(raw, u[:])
+			}
+			got, err := s.srv.queries.GetUsers(ctx, raw)
+			if err != nil {
+				return false, err
+			}
+			for _, u := range got.GetUsers() {
+				if k, err := id.From[id.UserID](u.GetUserId()); err == nil {
+					delete(missing, k)
+				}
+			}
+			return len(missing) == 0, nil
+		}); err != nil {
+			return err
+		}
+		for u := range missing {
+			return wire.Errorf(wirev1.Code_CODE_UNKNOWN_USER, "user %s does not exist", u)
+		}
+	}
+	return nil
+}
+
+// was is the ack of a request that was done before: a place by which the thread has it.
+func (s *Session) was(t id.ThreadID, v View) wirev1.ServerFrame_builder {
+	return ack(t, nil, topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions), v.LastPosition, 0)
+}
+
+func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev1.ServerFrame_builder, error) {
+	var none wirev1.ServerFrame_builder
+	t, err := threadID(r.GetThreadId())
+	if err != nil {
+		return none, err
+	}
+	if !t.IsGroup() {
+		return none, invalid("thread_id is not a UUIDv7")
+	}
+	if err := checkTitle(r.GetTitle()); err != nil {
+		return none, err
+	}
+	members, err := users(r.GetMemberIds(), func(u id.UserID) bool { return u == s.user })
+	if err != nil {
+		return none, err
+	}
+	if len(members)+1 > thread.MaxMembers {
+		return none, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
+	}
+	if v, ok := s.srv.hub.View(t); ok && v.Kind != thread.None {
+		if v.Roster.IsMember(s.user) {
+			return s.was(t, v), nil // repeating is safe
+		}
+		return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the thread id was used before")
+	}
+	if err := s.allExist(ctx, members); err != nil {
+		return none, err
+	}
+	if err := s.join(ctx, t, append([]id.UserID{s.user}, members...), true); err != nil {
+		return none, err
+	}
+	raw := make([][]byte, len(members))
+	for k := range members {
+		raw[k] = members[k][:]
+	}
+	out, err := s.appendThread(ctx, t, eventv1.Event_builder{ThreadCreated: eventv1.ThreadCreated_builder{Title: r.GetTitle(), MemberIds: raw}.Build()})
+	if err != nil {
+		return none, err
+	}
+	s.srv.metrics.begun.Inc()
+	// So that what the creator does next finds the group. The log has it either way.
+	_ = poll(ctx, waitStarting, func() (bool, error) {
+		v, ok := s.srv.hub.View(t)
+		return ok && v.Kind != thread.None, nil
+	})
+	return out, nil
+}
+
+func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.ServerFrame_builder, error) {
+	var none wirev1.ServerFrame_builder
+	t, v, err := s.group(ctx, r.GetThreadId(), true)
+	if err != nil {
+		return none, err
+	}
+	if len(r.GetMemberIds()) == 0 {
+		return none, invalid("member_ids is empty")
+	}
+	fresh, err := users(r.GetMemberIds(), v.Roster.IsMember)
+	if err != nil {
+		return none, err
+	}
+	if len(fresh) == 0 {
+		return s.was(t, v), nil
+	}
+	if v.ActiveMembers+len(fresh) > thread.MaxMembers {
+		return none, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
+	}
+	if err := s.allExist(ctx, fresh); err != nil {
+		return none, err
+	}
+	if err := s.join(ctx, t, fresh, false); err != nil {
+		return none, err
+	}
+	raw := make([][]byte, len(fresh))
+	for k := range fresh {
+		raw[k] = fresh[k][:]
+	}
+	return s.appendThread(ctx, t, eventv1.Event_builder{MemberAdded: eventv1.MemberAdded_builder{MemberIds: raw}.Build()})
+}
+
+func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wirev1.ServerFrame_builder, error) {
+	t, v, err := s.group(ctx, r.GetThreadId(), true)
+	if err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
+	u, err := userID("member_id", r.GetMemberId())
+	if err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
+	if !v.Roster.WasMember(u) {
+		return wirev1.ServerFrame_builder{}, invalid("member_id is not a member")
+	}
+	out := s.was(t, v)
+	if v.Roster.IsMember(u) {
+		if out, err = s.appendThread(ctx, t, eventv1.Event_builder{MemberRemoved: eventv1.MemberRemoved_builder{MemberId: u[:]}.Build()}); err != nil {
+			return out, err
+		}
+	}
+	return out, s.unlist(ctx, t, u)
+}
+
+func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev1.ServerFrame_builder, error) {
+	t, _, err := s.group(ctx, r.GetThreadId(), false)
+	if err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
+	out, err := s.appendThread(ctx, t, eventv1.Event_builder{MemberLeft: &eventv1.MemberLeft{}})
+	if err != nil {
+		return out, err
+	}
+	return out, s.unlist(ctx, t, s.user)
+}
+
+// unlist takes a thread off a user's list, after the event that ended the membership.
+func (s *Session) unlist(ctx context.Context, t id.ThreadID, u id.UserID) error {
+	ev := eventv1.Event_builder{UserId: s.user[:], DeviceId: s.device[:], ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: t[:]}.Build()}.Build()
+	if _, err := s.appendAll(ctx, topic.Users, []id.UserID{u}, ev); err != nil {
+		return fmt.Errorf("append ThreadLeft of %s: %w", t, err)
+	}
+	return nil
+}
+
+func (s *Session) renameThread(ctx context.Context, r *wirev1.RenameThread) (wirev1.ServerFrame_builder, error) {
+	if err := checkTitle(r.GetTitle()); err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
+	t, _, err := s.group(ctx, r.GetThreadId(), true)
+	if err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
+	return s.appendThread(ctx, t, eventv1.Event_builder{ThreadRenamed: eventv1.ThreadRenamed_builder{Title: r.GetTitle()}.Build()})
+}
+
+func (s *Session) setRole(ctx context.Context, r *wirev1.SetRole) (wirev1.ServerFrame_builder, error) {
+	var none wirev1.ServerFrame_builder
+	u, err := userID("member_id", r.GetMemberId())
+	if err != nil {
+		return none, err
+	}
+	role := r.GetRole()
+	if role != eventv1.Role_ROLE_MEMBER && role != eventv1.Role_ROLE_ADMIN {
+		return none, invalid("role is neither member nor admin")
+	}
+	t, v, err := s.group(ctx, r.GetThreadId(), true)
+	if err != nil {
+		return none, err
+	}
+	if !v.Roster.IsMember(u) {
+		return none, invalid("member_id is not a member")
+	}
+	if u == s.user && role == eventv1.Role_ROLE_MEMBER {
+		others := false
+		for _, w := range v.Roster.Members() {
+			others = others || w != u && v.Roster.Role(w) == thread.RoleAdmin
+		}
+		if !others {
+			return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "the last admin stays one")
+		}
+	}
+	return s.appendThread(ctx, t, eventv1.Event_builder{RoleChanged: eventv1.RoleChanged_builder{MemberId: u[:], Role: role}.Build()})
+}

@@ -1,0 +1,80 @@
+package session
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/run"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// The reasons of helio_session_dropped_total.
+const (
+	dropLagged = "lagged" // waiting pushes when the outbox was full
+	dropClosed = "closed" // what waited when the session ended
+)
+
+type metrics struct {
+	sessions   *prometheus.GaugeVec
+	frames     *prometheus.CounterVec
+	refusals   *prometheus.CounterVec
+	closes     *prometheus.CounterVec
+	dropped    *prometheus.CounterVec
+	resyncs    prometheus.Counter
+	begun      prometheus.Counter
+	panics     prometheus.Counter
+	requests   *prometheus.HistogramVec
+	watermarks *prometheus.CounterVec
+	received   [frameKinds]prometheus.Counter
+}
+
+// frameKinds is above every field number of ClientFrame.body; the numbers below double as an index.
+const frameKinds = 32
+
+var kindNames = map[int]string{
+	2: "hello", 3: "request_pin", 4: "register", 5: "authenticate", 6: "sync", 7: "send_message", 8: "watermarks", 9: "create_group", 10: "add_members",
+	11: "remove_member", 12: "leave_thread", 13: "rename_thread", 14: "set_role", 15: "list_threads", 16: "get_thread", 17: "get_history",
+	18: "lookup_users", 19: "get_users", 20: "set_profile", 21: "link_device", 22: "revoke_device", 23: "list_devices", 24: "get_views",
+}
+
+func kindName(n int) string {
+	if s, ok := kindNames[n]; ok {
+		return s
+	}
+	return "unknown"
+}
+
+func newMetrics(reg prometheus.Registerer, l *load) *metrics {
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
+	}
+	m := &metrics{
+		sessions: run.Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "helio_session_open_count", Help: "Sessions, by state.",
+		}, []string{"state"})),
+		frames:     counters("helio_session_received_frames_total", "Frames received, by kind.", "kind"),
+		refusals:   counters("helio_session_refusals_total", "Requests refused, by code.", "code"),
+		closes:     counters("helio_session_closes_total", "Sessions ended, by code; ok when the device went.", "code"),
+		dropped:    counters("helio_session_dropped_frames_total", "Frames dropped from outboxes, by reason.", "reason"),
+		resyncs:    counters("helio_session_resyncs_total", "Times that a device was told to sync again.").WithLabelValues(),
+		begun:      counters("helio_session_threads_begun_total", "Threads begun.").WithLabelValues(),
+		panics:     counters("helio_session_panics_total", "Panics recovered at a session's boundary.").WithLabelValues(),
+		watermarks: counters("helio_session_watermarks_total", "Watermarks received, by outcome.", "outcome"),
+		requests: run.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "helio_session_request_seconds", Help: "Time of a request that takes its own goroutine, by kind.",
+			Buckets: []float64{.001, .004, .016, .064, .256, 1, 4, 16},
+		}, []string{"kind"})),
+	}
+	for n := range m.received {
+		m.received[n] = m.frames.WithLabelValues(kindName(n))
+	}
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_session_outbox_frames", Help: "Frames waiting in all outboxes.",
+	}, func() float64 { return float64(l.frames.Load()) }))
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_session_outbox_bytes", Help: "Bytes waiting in all outboxes.",
+	}, func() float64 { return float64(l.bytes.Load()) }))
+	return m
+}
+
+func (m *metrics) refused(c wirev1.Code) { m.refusals.WithLabelValues(wire.Lookup(c).Name).Inc() }

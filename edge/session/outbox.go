@@ -1,0 +1,268 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"heliograph/schemas/frame"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// writeChunk is how much is gathered for one write.
+const writeChunk = 16 << 10
+
+var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, writeChunk+4096); return &b }}
+
+var (
+	errClosed  = errors.New("the session has ended")
+	errLagging = errors.New("the device lags and must sync again")
+)
+
+// load is what waits in all outboxes of an edge.
+type load struct{ frames, bytes atomic.Int64 }
+
+type queued struct {
+	data []byte
+	push bool // may be dropped
+}
+
+// outbox is what waits for the device. All fields are guarded by mu.
+type outbox struct {
+	mu       sync.Mutex
+	queue    []queued
+	bytes    int
+	pushes   int // how many of queue may be dropped
+	receipts map[id.ThreadID]map[id.UserID]thread.Watermark
+	writing  bool          // the writer runs
+	lagging  bool          // a push was refused; nothing is pushed until the next Sync
+	closed   bool          // nothing is taken any more
+	room     chan struct{} // closed when there may be room again; nil while nobody waits
+}
+
+type verdict int8
+
+const (
+	taken   verdict = iota
+	start           // taken, and the caller must start the writer
+	full            // not taken
+	lagging         // not taken: the device lags
+	ended           // not taken: the session has ended
+)
+
+// put hands over a frame. Pushes are refused beyond the bounds, answers beyond four times the bounds.
+func (o *outbox) put(data []byte, push bool, maxFrames, maxBytes int, l *load) verdict {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.closed:
+		return ended
+	case push && o.lagging:
+		return lagging
+	case push && (len(o.queue) >= maxFrames || o.bytes >= maxBytes):
+		return full
+	case len(o.queue) >= 4*maxFrames || o.bytes >= 4*maxBytes:
+		return full
+	}
+	o.queue = append(o.queue, queued{data, push})
+	o.bytes += len(data)
+	if push {
+		o.pushes++
+	}
+	l.frames.Add(1)
+	l.bytes.Add(int64(len(data)))
+	return o.wake()
+}
+
+// wake says whether the writer must be started; the caller holds mu.
+func (o *outbox) wake() verdict {
+	if o.writing {
+		return taken
+	}
+	o.writing = true
+	return start
+}
+
+// wait blocks until there may be room for a push, or an error says that there will be none.
+func (o *outbox) wait(ctx context.Context, maxFrames, maxBytes int) error {
+	o.mu.Lock()
+	switch {
+	case o.closed:
+		o.mu.Unlock()
+		return errClosed
+	case o.lagging:
+		o.mu.Unlock()
+		return errLagging
+	case len(o.queue) < maxFrames && o.bytes < maxBytes:
+		o.mu.Unlock()
+		return nil
+	}
+	if o.room == nil {
+		o.room = make(chan struct{})
+	}
+	room := o.room
+	o.mu.Unlock()
+	select {
+	case <-room:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o *outbox) freed() {
+	if o.room != nil {
+		close(o.room)
+		o.room = nil
+	}
+}
+
+// putReceipts merges watermarks into those that wait.
+func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark) verdict {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return ended
+	}
+	if o.receipts == nil {
+		o.receipts = map[id.ThreadID]map[id.UserID]thread.Watermark{}
+	}
+	of := o.receipts[t]
+	if of == nil {
+		of = make(map[id.UserID]thread.Watermark, len(items))
+		o.receipts[t] = of
+	}
+	for _, m := range items {
+		u, err := id.From[id.UserID](m.GetUserId())
+		if err != nil {
+			continue
+		}
+		of[u] = of[u].Merge(thread.Watermark{
+			DeliveredPosition: topic.Position(m.GetDeliveredPosition()), DeliveredOrdinal: m.GetDeliveredOrdinal(),
+			ReadPosition: topic.Position(m.GetReadPosition()), ReadOrdinal: m.GetReadOrdinal(),
+		})
+	}
+	return o.wake()
+}
+
+// take moves frames to buf until it holds a chunk. With nothing left it says so, and the writer is over: the next put starts a new one.
+func (o *outbox) take(buf []byte, l *load) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		o.writing = false
+		return nil
+	}
+	n := 0
+	for n < len(o.queue) && len(buf) < writeChunk {
+		q := &o.queue[n]
+		buf = append(buf, q.data...)
+		o.bytes -= len(q.data)
+		l.bytes.Add(-int64(len(q.data)))
+		if q.push {
+			o.pushes--
+		}
+		n++
+	}
+	l.frames.Add(-int64(n))
+	if n == len(o.queue) {
+		o.queue = nil
+		if len(buf) < writeChunk && o.receipts != nil {
+			buf = appendReceipts(buf, o.receipts)
+			o.receipts = nil
+		}
+	} else {
+		clear(o.queue[:n])
+		o.queue = o.queue[n:]
+	}
+	if n > 0 {
+		o.freed()
+	}
+	if len(buf) == 0 {
+		o.writing = false
+	}
+	return buf
+}
+
+func appendReceipts(buf []byte, receipts map[id.ThreadID]map[id.UserID]thread.Watermark) []byte {
+	for t, of := range receipts {
+		items := make([]*wirev1.MemberWatermark, 0, len(of))
+		for u, w := range of {
+			items = append(items, wirev1.MemberWatermark_builder{
+				UserId: u[:], DeliveredPosition: int64(w.DeliveredPosition), DeliveredOrdinal: w.DeliveredOrdinal,
+				ReadPosition: int64(w.ReadPosition), ReadOrdinal: w.ReadOrdinal,
+			}.Build())
+		}
+		out, err := frame.Append(buf, wirev1.ServerFrame_builder{Receipts: wirev1.Receipts_builder{ThreadId: t[:], Items: items}.Build()}.Build())
+		if err != nil {
+			panic(err) // no strings in it: it always encodes
+		}
+		buf = out
+	}
+	return buf
+}
+
+// lag drops the pushes that wait and puts Resync in their place. first is false when the device was told already.
+func (o *outbox) lag(resync []byte, l *load) (dropped int, first bool, v verdict) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return 0, false, ended
+	}
+	dropped, first = o.pushes, !o.lagging
+	o.lagging = true
+	if o.pushes > 0 {
+		kept := make([]queued, 0, len(o.queue)-o.pushes+1)
+		for _, q := range o.queue {
+			if q.push {
+				o.bytes -= len(q.data)
+				l.bytes.Add(-int64(len(q.data)))
+				continue
+			}
+			kept = append(kept, q)
+		}
+		l.frames.Add(-int64(o.pushes))
+		o.queue, o.pushes = kept, 0
+	}
+	o.freed()
+	if !first {
+		return dropped, false, taken
+	}
+	o.queue = append(o.queue, queued{data: resync})
+	o.bytes += len(resync)
+	l.frames.Add(1)
+	l.bytes.Add(int64(len(resync)))
+	return dropped, true, o.wake()
+}
+
+// resume ends the lag: the device syncs again.
+func (o *outbox) resume() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lagging = false
+}
+
+// close drops everything and takes nothing any more.
+func (o *outbox) close(l *load) (dropped int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return 0
+	}
+	dropped = len(o.queue)
+	l.frames.Add(-int64(len(o.queue)))
+	l.bytes.Add(-int64(o.bytes))
+	o.closed, o.queue, o.receipts, o.bytes, o.pushes = true, nil, nil, 0, 0
+	o.freed()
+	return dropped
+}
+
+func (o *outbox) isLagging() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lagging
+}

@@ -1,0 +1,139 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"heliograph/schemas/frame"
+	"heliograph/schemas/id"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// maxPages is how many pages of history are written at one time (section 10).
+const maxPages = 4
+
+type request = func(context.Context) (wirev1.ServerFrame_builder, error)
+
+// reading returns what answers a request that only reads, or nil for another.
+func (s *Session) reading(f *wirev1.ClientFrame) request {
+	type answer = wirev1.ServerFrame_builder
+	q := s.srv.queries
+	switch f.WhichBody() {
+	case wirev1.ClientFrame_ListThreads_case:
+		return func(ctx context.Context) (answer, error) {
+			got, err := q.ListThreads(ctx, s.user, f.GetListThreads())
+			return answer{Threads: got}, err
+		}
+	case wirev1.ClientFrame_GetThread_case:
+		return func(ctx context.Context) (answer, error) {
+			t, err := threadID(f.GetGetThread().GetThreadId())
+			if err != nil {
+				return answer{}, err
+			}
+			got, err := q.GetThread(ctx, s.user, t)
+			return answer{Thread: got}, err
+		}
+	case wirev1.ClientFrame_LookupUsers_case:
+		return func(ctx context.Context) (answer, error) {
+			got, err := q.LookupUsers(ctx, s.user, f.GetLookupUsers().GetPhones())
+			return answer{Users: got}, err
+		}
+	case wirev1.ClientFrame_GetUsers_case:
+		return func(ctx context.Context) (answer, error) {
+			got, err := q.GetUsers(ctx, f.GetGetUsers().GetUserIds())
+			return answer{Users: got}, err
+		}
+	case wirev1.ClientFrame_ListDevices_case:
+		return func(ctx context.Context) (answer, error) {
+			got, err := q.ListDevices(ctx, s.user)
+			return answer{Devices: got}, err
+		}
+	case wirev1.ClientFrame_GetViews_case:
+		return func(ctx context.Context) (answer, error) {
+			t, err := threadID(f.GetGetViews().GetThreadId())
+			if err != nil {
+				return answer{}, err
+			}
+			got, err := q.Views(ctx, t)
+			return answer{Views: got}, err
+		}
+	}
+	return nil
+}
+
+// history answers GetHistory on a stream of its own (section 10), at most maxPages at one time; refusals go on the control stream.
+func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
+	req := f.GetRequestId()
+	if req == 0 || !s.begin(req) { // a page without an id would belong to nobody
+		return
+	}
+	if s.pages == nil {
+		s.pages = make(chan struct{}, maxPages)
+	}
+	pages := s.pages
+	if !s.spawn(func() {
+		defer s.finish()
+		begun := time.Now()
+		ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
+		defer cancel()
+		select {
+		case pages <- struct{}{}:
+			defer func() { <-pages }()
+		case <-ctx.Done():
+			s.fail(req, ctx.Err())
+			return
+		}
+		if err := s.page(ctx, req, f.GetGetHistory()); err != nil {
+			s.fail(req, err)
+		}
+		s.srv.metrics.requests.WithLabelValues("get_history").Observe(time.Since(begun).Seconds())
+	}) {
+		s.finish()
+	}
+}
+
+// page reads and writes one page. Once the stream carries something there is no way back: it is cancelled, which the client takes as a failure.
+func (s *Session) page(ctx context.Context, req uint64, r *wirev1.GetHistory) error {
+	got, err := s.srv.queries.History(ctx, s.user, s.floor, r)
+	if err != nil {
+		return err
+	}
+	data, err := frame.Append(nil, wirev1.ServerFrame_builder{RequestId: req, HistoryPage: got}.Build())
+	if err != nil {
+		return err
+	}
+	if len(data) > wire.MaxServerFrame {
+		return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the page is too long: ask for less")
+	}
+	p, err := s.conn.OpenPage(ctx)
+	if err != nil {
+		return err
+	}
+	deadline, _ := ctx.Deadline()
+	err = p.SetWriteDeadline(deadline)
+	if err == nil {
+		_, err = p.Write(data)
+	}
+	if err != nil {
+		p.Cancel()
+		return err
+	}
+	return p.Close()
+}
+
+func threadID(b []byte) (id.ThreadID, error) {
+	t, err := id.From[id.ThreadID](b)
+	if err != nil || !t.IsDirect() && !t.IsGroup() {
+		return t, invalid("thread_id is not a thread's id")
+	}
+	return t, nil
+}
+
+func userID(field string, b []byte) (id.UserID, error) {
+	u, err := id.From[id.UserID](b)
+	if err != nil || u.IsZero() {
+		return u, invalid("%s is not a user's id", field)
+	}
+	return u, nil
+}

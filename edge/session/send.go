@@ -1,0 +1,345 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"heliograph/ingest"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// How long a request waits for a thread to appear in the hub.
+const (
+	// waitStarting: the thread is on its way for sure, or the session has not synced yet.
+	waitStarting = 3 * time.Second
+	// waitUnknown: nothing speaks for the thread but the device's word.
+	waitUnknown = 300 * time.Millisecond
+	// waitUser: for a user who may have registered a moment ago.
+	waitUser = time.Second
+)
+
+// maxBegun bounds Session.begun.
+const maxBegun = 64
+
+// sending is a message on its way.
+type sending struct {
+	req     uint64
+	thread  id.ThreadID
+	message id.MessageID
+	peer    id.UserID // zero: not given
+	m       *wirev1.SendMessage
+}
+
+// lane holds the messages to a thread that this edge does not know yet, in order, while the first of them waits. Guarded by Session.mu.
+type lane struct{ queue []sending }
+
+// sendMessage takes SendMessage (section 7). It does not wait: what must wait goes to a lane. Reader only.
+func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMessage) {
+	x, err := s.parseSend(req, m)
+	if err != nil {
+		s.finish()
+		s.fail(req, err)
+		return
+	}
+	s.mu.Lock()
+	if l := s.lanes[x.thread]; l != nil {
+		l.queue = append(l.queue, x) // bounded by the requests in flight
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	if s.sendNow(x) {
+		return
+	}
+	l := &lane{queue: []sending{x}}
+	s.mu.Lock()
+	if s.lanes == nil {
+		s.lanes = map[id.ThreadID]*lane{}
+	}
+	s.lanes[x.thread] = l
+	s.mu.Unlock()
+	if !s.spawn(func() { s.drive(ctx, x.thread, l) }) {
+		s.finish()
+	}
+}
+
+func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) {
+	x := sending{req: req, m: m}
+	var err error
+	if x.thread, err = threadID(m.GetThreadId()); err != nil {
+		return x, err
+	}
+	if x.message, err = id.From[id.MessageID](m.GetMessageId()); err != nil || !x.message.Valid() {
+		return x, invalid("message_id is not a UUIDv7")
+	}
+	if len(m.GetContent().GetData()) > thread.MaxSealed {
+		return x, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d", len(m.GetContent().GetData()), thread.MaxSealed)
+	}
+	if len(m.GetDirectPeer()) != 0 {
+		if x.peer, err = userID("direct_peer", m.GetDirectPeer()); err != nil {
+			return x, err
+		}
+		if id.DirectThread(s.user, x.peer) != x.thread {
+			return x, invalid("direct_peer does not belong to the thread")
+		}
+	}
+	return x, nil
+}
+
+// sendNow appends a message to a thread that this edge knows, or that this session has begun. False: it does not, yet.
+func (s *Session) sendNow(x sending) bool {
+	v, ok := s.srv.hub.View(x.thread)
+	if ok && v.Kind != thread.None {
+		if !v.Roster.IsMember(s.user) {
+			s.finish()
+			s.refuse(x.req, notMember())
+			return true
+		}
+		s.append(x, id.UserID{})
+		return true
+	}
+	s.mu.Lock()
+	peer, begun := s.begun[x.thread]
+	s.mu.Unlock()
+	if begun {
+		s.append(x, peer)
+	}
+	return begun
+}
+
+// append hands a message over to the log; the ack comes on the producer's goroutine and goes straight to the outbox. peer is given while the thread
+// may have no event yet, so that whichever message is the first can begin it.
+func (s *Session) append(x sending, peer id.UserID) {
+	if seen, ok := s.srv.hub.Seen(x.thread, thread.Key{Sender: s.user, Message: x.message}); ok {
+		s.finish()
+		s.reply(x.req, ack(x.thread, x.message[:], topic.SlotOf(topic.Subject(x.thread), s.srv.cfg.Partitions), seen.Position, seen.TimeMS))
+		return
+	}
+	sent := eventv1.MessageSent_builder{
+		MessageId: x.message[:], Content: x.m.GetContent(), ReplyTo: x.m.GetReplyTo(), ClientTimeMs: x.m.GetClientTimeMs(),
+	}
+	if !peer.IsZero() {
+		sent.DirectPeer = peer[:]
+	}
+	ev := eventv1.Event_builder{UserId: s.user[:], DeviceId: s.device[:], MessageSent: sent.Build()}.Build()
+	s.srv.ingest.Append(topic.Threads, topic.Subject(x.thread), ev, func(r ingest.Receipt, err error) {
+		s.finish()
+		if err != nil {
+			s.fail(x.req, err)
+			return
+		}
+		s.reply(x.req, ack(x.thread, x.message[:], r.Slot, r.Position, r.LogTime.UnixMilli()))
+	})
+}
+
+func ack(t id.ThreadID, message []byte, slot topic.Slot, at topic.Position, timeMS int64) wirev1.ServerFrame_builder {
+	return wirev1.ServerFrame_builder{Ack: wirev1.Ack_builder{
+		MessageId: message, ThreadId: t[:], Topic: topic.Threads.Number(), Slot: int32(slot), Position: int64(at), LogTimeMs: timeMS,
+	}.Build()}
+}
+
+// drive is the goroutine of a lane: it sends what waits, in order, and ends when nothing does.
+func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
+	for {
+		s.mu.Lock()
+		if len(l.queue) == 0 {
+			delete(s.lanes, t)
+			s.mu.Unlock()
+			return
+		}
+		x := l.queue[0]
+		l.queue = l.queue[1:]
+		s.mu.Unlock()
+		if s.sendNow(x) {
+			continue
+		}
+		err := s.prepare(ctx, x)
+		if err == nil && s.sendNow(x) {
+			continue
+		}
+		if err == nil {
+			err = notMember()
+		}
+		s.mu.Lock()
+		failed := append([]sending{x}, l.queue...)
+		l.queue = nil
+		s.mu.Unlock()
+		for _, x := range failed {
+			s.finish()
+			s.fail(x.req, err)
+		}
+	}
+}
+
+// prepare waits until a message's thread is known here, or begins it when it is a direct one that does not exist.
+func (s *Session) prepare(ctx context.Context, x sending) error {
+	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
+	defer cancel()
+	if x.peer.IsZero() {
+		_, err := s.member(ctx, x.thread)
+		return err
+	}
+	// Before the first Sync the thread may exist and only not be loaded.
+	if err := poll(ctx, waitStarting, func() (bool, error) {
+		v, ok := s.srv.hub.View(x.thread)
+		return s.synced.Load() || ok && v.Kind != thread.None, nil
+	}); err != nil {
+		return err
+	}
+	if v, ok := s.srv.hub.View(x.thread); ok && v.Kind != thread.None {
+		return nil
+	}
+	users := []id.UserID{s.user}
+	if x.peer != s.user {
+		if err := s.exists(ctx, x.peer); err != nil {
+			return err
+		}
+		users = append(users, x.peer)
+	}
+	if err := s.join(ctx, x.thread, users, true); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.begun == nil || len(s.begun) >= maxBegun {
+		s.begun = map[id.ThreadID]id.UserID{}
+	}
+	s.begun[x.thread] = x.peer
+	s.mu.Unlock()
+	s.srv.metrics.begun.Inc()
+	return nil
+}
+
+// exists refuses an unknown user. One who registered a moment ago may not be in the view yet, hence the wait.
+func (s *Session) exists(ctx context.Context, u id.UserID) error {
+	found := false
+	err := poll(ctx, waitUser, func() (bool, error) {
+		var err error
+		found, err = s.srv.queries.UserExists(ctx, u)
+		return found, err
+	})
+	if err == nil && !found {
+		return wire.Errorf(wirev1.Code_CODE_UNKNOWN_USER, "the user does not exist")
+	}
+	return err
+}
+
+// join tells users that they are about to be in a thread: ThreadJoined in the log for each, before the event in the thread that makes them members. When
+// the session's own user is among them it returns once this edge listens to the thread, from a place at or before its first event.
+func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, fresh bool) error {
+	joined := eventv1.ThreadJoined_builder{ThreadId: t[:]}
+	if since, _, _, ok := s.srv.hub.Cursor(topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)); ok && fresh {
+		joined.NewThread, joined.SincePosition = true, int64(since)
+	}
+	ev := eventv1.Event_builder{UserId: s.user[:], DeviceId: s.device[:], ThreadJoined: joined.Build()}.Build()
+	receipts, err := s.appendAll(ctx, topic.Users, users, ev)
+	if err != nil {
+		return fmt.Errorf("append ThreadJoined of %s: %w", t, err)
+	}
+	for k, u := range users {
+		if u != s.user {
+			continue
+		}
+		// The other side may have begun the same thread a moment ago. What is ahead of our own ThreadJoined in this user's slot, the hub has
+		// taken in by now, and the first one's beginning counts.
+		own := receipts[k]
+		read := false
+		if err := poll(ctx, waitStarting, func() (bool, error) {
+			_, _, next, ok := s.srv.hub.Cursor(own.Slot)
+			read = ok && next > own.Position
+			return read, nil
+		}); err != nil {
+			return err
+		}
+		if !read {
+			return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "this edge does not hear the log now")
+		}
+		if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// appendAll appends one event to several users' subjects at once and waits for all.
+func (s *Session) appendAll(ctx context.Context, t topic.Topic, users []id.UserID, ev *eventv1.Event) ([]ingest.Receipt, error) {
+	type outcome struct {
+		k   int
+		r   ingest.Receipt
+		err error
+	}
+	outcomes := make(chan outcome, len(users))
+	for k, u := range users {
+		s.srv.ingest.Append(t, topic.Subject(u), ev, func(r ingest.Receipt, err error) { outcomes <- outcome{k, r, err} })
+	}
+	receipts := make([]ingest.Receipt, len(users))
+	var failed error
+	for range users {
+		select {
+		case o := <-outcomes:
+			receipts[o.k] = o.r
+			if o.err != nil {
+				failed = o.err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return receipts, failed
+}
+
+// appendThread appends an event to a thread and waits.
+func (s *Session) appendThread(ctx context.Context, t id.ThreadID, b eventv1.Event_builder) (wirev1.ServerFrame_builder, error) {
+	b.UserId, b.DeviceId = s.user[:], s.device[:]
+	got, err := s.appendAll(ctx, topic.Threads, []id.UserID{id.UserID(t)}, b.Build())
+	if err != nil {
+		return wirev1.ServerFrame_builder{}, fmt.Errorf("append to %s: %w", t, err)
+	}
+	return ack(t, nil, got[0].Slot, got[0].Position, got[0].LogTime.UnixMilli()), nil
+}
+
+// member returns a thread of which the session's user is a member, waiting a little for one that is on its way.
+func (s *Session) member(ctx context.Context, t id.ThreadID) (View, error) {
+	begun := time.Now()
+	var v View
+	found := false
+	err := poll(ctx, waitStarting, func() (bool, error) {
+		var ok bool
+		v, ok = s.srv.hub.View(t)
+		switch {
+		case ok && v.Kind != thread.None:
+			found = v.Roster.IsMember(s.user)
+			return true, nil
+		case !ok && s.synced.Load() && time.Since(begun) >= waitUnknown:
+			return true, nil
+		}
+		return false, nil
+	})
+	if err == nil && !found {
+		err = notMember()
+	}
+	return v, err
+}
+
+// poll calls fn, ever more slowly, until it says that it is done, fails, or limit has passed (which is no error).
+func poll(ctx context.Context, limit time.Duration, fn func() (bool, error)) error {
+	end := time.Now().Add(limit)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		done, err := fn()
+		if done || err != nil || time.Now().After(end) {
+			return err
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+}

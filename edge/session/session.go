@@ -1,0 +1,363 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/proto"
+
+	"heliograph/edge/hub"
+	"heliograph/infra/run"
+	"heliograph/schemas/frame"
+	"heliograph/schemas/id"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+const maxInflight = wire.MaxInflight
+
+// Server makes sessions of connections.
+type Server struct {
+	cfg      Config
+	hub      Hub
+	auth     Auth
+	queries  Queries
+	ingest   Log
+	registry Registry
+	log      *slog.Logger
+	metrics  *metrics
+	load     load
+	resync   []byte // the encoded push of section 8
+}
+
+// New returns a Server.
+func New(cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	srv := &Server{cfg: cfg.withDefaults(), hub: h, auth: a, queries: q, ingest: l, registry: r, log: log}
+	srv.metrics = newMetrics(reg, &srv.load)
+	srv.resync = encode(wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()})
+	return srv, nil
+}
+
+// state is how far a connection has got (section 3).
+type state int8
+
+const (
+	stateHello state = iota
+	stateUnauthenticated
+	stateAuthenticated
+)
+
+func (s state) String() string {
+	return [...]string{"hello", "unauthenticated", "authenticated"}[s]
+}
+
+// Session is one device's connection. It implements hub.Session.
+type Session struct {
+	// Fixed after Serve began.
+	srv  *Server
+	conn Conn
+
+	// Reader: touched only by the goroutine of Serve. user, device and floor are fixed once the hub has the session.
+	state    state
+	early    int // frames before authentication
+	nonce    []byte
+	user     id.UserID
+	device   id.DeviceID
+	floor    int64
+	deadline *time.Timer   // of authentication
+	sends    *rate.Limiter // nil before the first
+	requests *rate.Limiter // nil before the first
+	pages    chan struct{} // nil before the first
+
+	out      outbox
+	inflight atomic.Int32
+	synced   atomic.Bool // Sync has ended well once
+	code     atomic.Int32
+	wg       sync.WaitGroup // every goroutine of the session but Serve's own
+
+	mu     sync.Mutex // guards the rest
+	over   bool       // closing: no goroutine is started any more
+	lanes  map[id.ThreadID]*lane
+	begun  map[id.ThreadID]id.UserID // threads that this session began and the hub has not seen yet: the peer
+	syncs  []*syncing
+	lagged *time.Timer // runs while Resync is unanswered
+}
+
+var _ hub.Session = (*Session)(nil)
+
+// open marks a session that was not closed by us.
+const open = -1
+
+// Serve runs a session on a connection until it ends, and closes the connection. ctx must end with the connection.
+func (srv *Server) Serve(ctx context.Context, conn Conn) {
+	s := &Session{srv: srv, conn: conn}
+	s.code.Store(open)
+	s.wg.Add(1) // for the goroutine of close, which end sees to in any case
+	srv.metrics.sessions.WithLabelValues(stateHello.String()).Inc()
+	s.deadline = time.AfterFunc(srv.cfg.HelloTimeout, func() { s.Close(wirev1.Code_CODE_TIMEOUT) })
+	err := run.Protect(func() error { return s.read(ctx) })
+	s.deadline.Stop()
+	s.end(err)
+}
+
+// end takes the session down after its reader has returned with err.
+func (s *Session) end(err error) {
+	var closing *wire.Error
+	switch {
+	case errors.As(err, &closing):
+		s.close(closing.Code, closing.Message)
+	case errors.Is(err, errGone):
+		s.close(wirev1.Code_CODE_UNSPECIFIED, "")
+	default:
+		s.panicked(err)
+	}
+	if s.state == stateAuthenticated {
+		s.srv.registry.Leave(s)
+		s.srv.hub.Detach(s)
+	}
+	s.wg.Wait()
+	s.srv.metrics.sessions.WithLabelValues(s.state.String()).Dec()
+	code := wire.Lookup(wirev1.Code(s.code.Load()))
+	s.srv.metrics.closes.WithLabelValues(code.Name).Inc()
+	level := slog.LevelDebug
+	if code.Code == wirev1.Code_CODE_INTERNAL {
+		level = slog.LevelWarn
+	}
+	s.srv.log.Log(context.Background(), level, "session ended", "user", s.user, "device", s.device, "code", code.Name, "err", err)
+}
+
+func (s *Session) read(ctx context.Context) error {
+	r := reader{src: s.conn.Control()}
+	for {
+		limit := wire.MaxFrame
+		if s.state != stateAuthenticated {
+			limit = s.srv.cfg.MaxEarlyFrame
+		}
+		raw, err := r.next(limit)
+		if err != nil {
+			return readError(err)
+		}
+		f := &wirev1.ClientFrame{}
+		err = proto.Unmarshal(raw, f)
+		r.release()
+		if err != nil {
+			return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "the frame cannot be decoded")
+		}
+		if err := s.handle(ctx, f); err != nil {
+			return err
+		}
+	}
+}
+
+// setState is called by the reader.
+func (s *Session) setState(to state) {
+	s.srv.metrics.sessions.WithLabelValues(s.state.String()).Dec()
+	s.srv.metrics.sessions.WithLabelValues(to.String()).Inc()
+	s.state = to
+}
+
+// spawn runs fn on a goroutine of the session. False: the session is closing.
+func (s *Session) spawn(fn func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		if err := run.Protect(func() error { fn(); return nil }); err != nil {
+			s.panicked(err)
+		}
+	}()
+	return true
+}
+
+// panicked ends the session, and it alone, after a broken invariant.
+func (s *Session) panicked(err error) {
+	s.srv.metrics.panics.Inc()
+	var p *run.PanicError
+	if errors.As(err, &p) {
+		s.srv.log.Error("session panicked", "user", s.user, "device", s.device, "err", p, "stack", string(p.Stack))
+	} else {
+		s.srv.log.Error("session failed", "user", s.user, "device", s.device, "err", err)
+	}
+	s.Close(wirev1.Code_CODE_INTERNAL)
+}
+
+// User implements hub.Session.
+func (s *Session) User() id.UserID { return s.user }
+
+// Device implements hub.Session.
+func (s *Session) Device() id.DeviceID { return s.device }
+
+// Floor implements hub.Session.
+func (s *Session) Floor() int64 { return s.floor }
+
+// Push implements hub.Session: a frame that other sessions share. Any goroutine; never blocks.
+func (s *Session) Push(data []byte) bool {
+	switch s.out.put(data, true, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
+	case start:
+		s.startWriter()
+	case full, lagging:
+		return false
+	}
+	return true
+}
+
+// PushWait implements hub.Session: Push that waits for room.
+func (s *Session) PushWait(ctx context.Context, data []byte) error {
+	for {
+		switch s.out.put(data, true, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
+		case start:
+			s.startWriter()
+			return nil
+		case taken:
+			return nil
+		case ended:
+			return errClosed
+		case lagging:
+			return errLagging
+		}
+		if err := s.out.wait(ctx, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes); err != nil {
+			return err
+		}
+	}
+}
+
+// PushReceipts implements hub.Session: the highest watermark of each member of each thread waits, so it is bounded by the threads' members.
+func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) {
+	if s.out.putReceipts(t, m) == start {
+		s.startWriter()
+	}
+}
+
+// Lagged implements hub.Session: pushes were dropped, so those that wait are dropped too and the device is told to sync again (section 8).
+func (s *Session) Lagged() {
+	dropped, first, v := s.out.lag(s.srv.resync, &s.srv.load)
+	s.srv.metrics.dropped.WithLabelValues(dropLagged).Add(float64(dropped))
+	if v == start {
+		s.startWriter()
+	}
+	if !first {
+		return
+	}
+	s.srv.metrics.resyncs.Inc()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over && s.lagged == nil {
+		s.lagged = time.AfterFunc(s.srv.cfg.ResyncTimeout, func() { s.Close(wirev1.Code_CODE_SLOW_CONSUMER) })
+	}
+}
+
+// Close implements hub.Session: it ends the connection with a code. Any goroutine; never blocks.
+func (s *Session) Close(code wirev1.Code) { s.close(code, "") }
+
+func (s *Session) close(code wirev1.Code, reason string) {
+	if !s.code.CompareAndSwap(open, int32(code)) {
+		return
+	}
+	s.mu.Lock()
+	s.over = true
+	if s.lagged != nil {
+		s.lagged.Stop()
+	}
+	for _, y := range s.syncs {
+		y.cancel()
+	}
+	s.mu.Unlock()
+	s.srv.metrics.dropped.WithLabelValues(dropClosed).Add(float64(s.out.close(&s.srv.load)))
+	go func() {
+		defer s.wg.Done()
+		s.conn.Close(code, reason)
+	}()
+}
+
+// GoAway tells the device to connect again after a while (section 9). Any goroutine; never blocks.
+func (s *Session) GoAway(after time.Duration) {
+	s.answer(wirev1.ServerFrame_builder{GoAway: wirev1.GoAway_builder{ReconnectAfterMs: uint32(after.Milliseconds())}.Build()})
+}
+
+func encode(b wirev1.ServerFrame_builder) []byte {
+	data, err := frame.Append(nil, b.Build())
+	if err != nil {
+		panic(fmt.Sprintf("session: %v", err)) // text in answers is checked where it comes in
+	}
+	return data
+}
+
+// answer hands over a frame that must not be dropped: where it does not fit, the session ends. Any goroutine; never blocks.
+func (s *Session) answer(b wirev1.ServerFrame_builder) {
+	data, err := frame.Append(nil, b.Build())
+	if err != nil {
+		s.srv.log.Error("answer cannot be encoded", "user", s.user, "device", s.device, "err", err)
+		s.Close(wirev1.Code_CODE_INTERNAL)
+		return
+	}
+	switch s.out.put(data, false, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
+	case start:
+		s.startWriter()
+	case full:
+		s.Close(wirev1.Code_CODE_SLOW_CONSUMER)
+	}
+}
+
+// startWriter runs the writer until the outbox is empty.
+func (s *Session) startWriter() { s.spawn(s.write) }
+
+// write is the one goroutine that writes to the control stream. It gathers what waits into few writes and returns when nothing does.
+func (s *Session) write() {
+	pooled := writeBuffers.Get().(*[]byte)
+	buf := *pooled
+	for {
+		buf = s.out.take(buf[:0], &s.srv.load)
+		if len(buf) == 0 {
+			break
+		}
+		if err := s.writeAll(buf); err != nil {
+			break
+		}
+	}
+	if cap(buf) <= 4*writeChunk && buf != nil {
+		*pooled = buf[:0]
+		writeBuffers.Put(pooled)
+	}
+}
+
+// writeAll writes, and closes the connection when the device takes nothing for WriteTimeout.
+func (s *Session) writeAll(data []byte) error {
+	str := s.conn.Control()
+	for {
+		if err := str.SetWriteDeadline(time.Now().Add(s.srv.cfg.WriteTimeout)); err != nil {
+			s.Close(wirev1.Code_CODE_UNSPECIFIED)
+			return err
+		}
+		n, err := str.Write(data)
+		if err == nil {
+			return nil
+		}
+		var timeout interface{ Timeout() bool }
+		if !errors.As(err, &timeout) || !timeout.Timeout() {
+			s.Close(wirev1.Code_CODE_UNSPECIFIED)
+			return err
+		}
+		if n == 0 {
+			s.Close(wirev1.Code_CODE_SLOW_CONSUMER)
+			return err
+		}
+		data = data[n:] // slow, but alive
+	}
+}
