@@ -1,76 +1,186 @@
-// Package hub is an edge's side of delivery: which subjects its sessions are interested in, their states, and the events that go to each device.
 package hub
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"heliograph/infra/link"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
-	"heliograph/schemas/wire"
-	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // Hub is the edge's side of delivery. Its methods may be called from any goroutine while Run runs.
 type Hub struct {
-	cfg Config
+	// Fixed after New.
+	cfg      Config
+	store    store
+	dir      link.Directory
+	dialer   link.Dialer
+	log      *slog.Logger
+	metrics  metrics
+	slots    []*slot
+	views    *viewClock
+	loads    loadQueue
+	catchups catchupQueue
+	cursors  *batcher[deviceThread, topic.Position]
+	tails    *batcher[tailRange, []row]
+	devices  *batcher[userDevice, *user.Device]
+	requests atomic.Uint64 // the last id of a Subscribe
+
+	linkMu  sync.Mutex // guards what follows, and conn.owned; taken outside slots' locks
+	conns   map[*conn]bool
+	backoff map[string]time.Duration // by instance
+
+	sampleMu  sync.Mutex // guards what follows; taken outside slots' locks
+	sampled   slotSample
+	sampledAt time.Time
 }
 
-var errNotRunning = wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the hub does not run")
-
-// New returns a Hub that does nothing until Run.
+// New returns a Hub that does nothing until Run. The pool's search_path has the schema of the thread views.
 func New(cfg Config, pool *pgxpool.Pool, dir link.Directory, dialer link.Dialer, log *slog.Logger, reg prometheus.Registerer) (*Hub, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Hub{cfg: cfg.withDefaults()}, nil
+	cfg = cfg.withDefaults()
+	return newHub(cfg, &postgresStore{pool: pool, partitions: cfg.Partitions}, dir, dialer, log, reg), nil
+}
+
+func newHub(cfg Config, st store, dir link.Directory, dialer link.Dialer, log *slog.Logger, reg prometheus.Registerer) *Hub {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	h := &Hub{
+		cfg: cfg, store: st, dir: dir, dialer: dialer, log: log,
+		loads: loadQueue{wake: make(chan struct{}, 1)}, catchups: catchupQueue{wake: make(chan struct{}, 1)},
+		conns: map[*conn]bool{}, backoff: map[string]time.Duration{},
+	}
+	for n := range cfg.Partitions {
+		h.slots = append(h.slots, newSlot(topic.Slot(n)))
+	}
+	h.metrics = newMetrics(reg, h)
+	h.views = newViewClock(st, cfg.Partitions, cfg, h.failed)
+	h.cursors = newBatcher(4*cfg.Batch, cfg.Wait, counted(h, "cursors", st.cursors))
+	h.tails = newBatcher(16, cfg.Wait, counted(h, "tails", st.tails))
+	h.devices = newBatcher(cfg.Batch, cfg.Wait, counted(h, "devices", st.devices))
+	return h
+}
+
+func counted[K, V any](h *Hub, op string, load func(context.Context, []K) ([]V, error)) func(context.Context, []K) ([]V, error) {
+	return func(ctx context.Context, keys []K) ([]V, error) {
+		vals, err := load(ctx, keys)
+		if err == nil && len(vals) != len(keys) {
+			err = fmt.Errorf("%d answers to %d keys", len(vals), len(keys))
+		}
+		if err != nil {
+			h.failed(op, err)
+		}
+		return vals, err
+	}
+}
+
+// failed notes that the store failed; what failed is tried again, or refused with CODE_UNAVAILABLE.
+func (h *Hub) failed(op string, err error) {
+	h.metrics.errors.WithLabelValues(op).Inc()
+	h.log.Warn("the thread views did not answer", "operation", op, "err", err)
 }
 
 // Run keeps links, subscriptions and snapshots until ctx is cancelled.
-func (h *Hub) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (h *Hub) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return h.runLinks(ctx) })
+	g.Go(func() error { return h.runLoads(ctx) })
+	g.Go(func() error { return h.runCatchups(ctx) })
+	g.Go(func() error { return h.views.run(ctx) })
+	g.Go(func() error { return h.keepHouse(ctx) })
+	for range h.cfg.Loaders {
+		g.Go(func() error { return h.cursors.run(ctx) })
+		g.Go(func() error { return h.tails.run(ctx) })
+		g.Go(func() error { return h.devices.run(ctx) })
+	}
+	return g.Wait()
+}
 
 // Ready tells whether every slot has a delivery instance; the error names those that have none. Fit for a readiness check.
-func (h *Hub) Ready(context.Context) error { return errNotRunning }
-
-// Attach registers a session and returns once its user's state is live here. A revoked or unknown device is refused with a *wire.Error; a store or a link that
-// does not answer in time is CODE_UNAVAILABLE. After an error the session is not registered.
-func (h *Hub) Attach(ctx context.Context, s Session) error { return errNotRunning }
-
-// Sync sends the session what it lacks (wire section 5) and then makes it live. It may run again at any time.
-func (h *Hub) Sync(ctx context.Context, s Session) error { return errNotRunning }
-
-// Detach forgets a session. It may be called again, and for a session whose Attach failed.
-func (h *Hub) Detach(s Session) {}
-
-// DeviceKey returns a device of a user, revoked or not: from live state, else from Postgres. Nobody's device is CODE_AUTHENTICATION_FAILED.
-func (h *Hub) DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
-	return user.Device{}, errNotRunning
+func (h *Hub) Ready(context.Context) error {
+	var none []topic.Slot
+	for _, s := range h.slots {
+		s.mu.RLock()
+		if s.owner == nil {
+			none = append(none, s.n)
+		}
+		s.mu.RUnlock()
+	}
+	if len(none) > 0 {
+		return fmt.Errorf("hub: no delivery instance for slots %v", none)
+	}
+	return nil
 }
 
-// View returns a thread as this edge knows it; false when the thread is not live here. No I/O.
-func (h *Hub) View(t id.ThreadID) (ThreadView, bool) { return ThreadView{}, false }
+func (h *Hub) slotOf(s topic.Subject) *slot { return h.slots[topic.SlotOf(s, len(h.slots))] }
 
-// Seen tells whether the thread accepted this message before, and where. No I/O.
-func (h *Hub) Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool) { return thread.Seen{}, false }
-
-// Watermark returns the highest watermark of a user's devices in a thread that is live here. No I/O.
-func (h *Hub) Watermark(t id.ThreadID, u id.UserID) thread.Watermark { return thread.Watermark{} }
-
-// Cursor tells how far this edge has read each topic of a slot; ok is false until a delivery instance has said so.
-func (h *Hub) Cursor(s topic.Slot) (threads, receipts, users topic.Position, ok bool) {
-	return 0, 0, 0, false
+// keepHouse ends subscriptions that nobody has been interested in for Linger, and asks again for subjects that were parked.
+func (h *Hub) keepHouse(ctx context.Context) error {
+	every := min(h.cfg.Linger/4, 500*time.Millisecond)
+	for sleep(ctx, max(every, time.Millisecond)) {
+		for _, s := range h.slots {
+			var after actions
+			s.mu.Lock()
+			for _, sub := range s.parked {
+				if !sub.gone && sub.phase == wanted {
+					s.ask(sub)
+				}
+			}
+			s.parked = nil
+			for sub, since := range s.idle {
+				if time.Since(since) >= h.cfg.Linger {
+					s.remove(sub)
+					if sub.user != nil {
+						after.add(func() { h.forget(sub.user) })
+					}
+				}
+			}
+			s.mu.Unlock()
+			after.run()
+		}
+	}
+	return nil
 }
 
-// EnsureThread makes a thread live here on behalf of a user who is about to join it, and waits until it is.
-func (h *Hub) EnsureThread(ctx context.Context, t id.ThreadID) error { return errNotRunning }
+// forget takes a user who has no sessions any more out of his threads.
+func (h *Hub) forget(u *userSub) {
+	u.mu.Lock()
+	u.dead = true
+	threads := u.threads
+	u.threads = nil
+	u.mu.Unlock()
+	for _, t := range threads {
+		s := t.slot
+		s.mu.Lock()
+		for i, l := range t.locals {
+			if l == u {
+				last := len(t.locals) - 1
+				t.locals[i], t.locals[last] = t.locals[last], nil
+				t.locals = t.locals[:last]
+				break
+			}
+		}
+		s.idleSince(&t.subject, len(t.locals) == 0)
+		s.mu.Unlock()
+	}
+}
 
-// ThreadView is a thread as this edge knows it. The fields are copied; the methods read the state as it is when they are called.
+// ThreadView is a thread as this edge knows it. The fields are copied; the methods read the state as it is when they are called. Text fields are
+// immutable.
 type ThreadView struct {
 	ID            id.ThreadID
 	Kind          thread.Kind // None: no event has begun the thread
@@ -78,13 +188,98 @@ type ThreadView struct {
 	ActiveMembers int
 	LastPosition  topic.Position
 	LastOrdinal   int64
+
+	sub *threadSub
+}
+
+// View returns a thread as this edge knows it; false when the thread is not live here. No I/O.
+func (h *Hub) View(t id.ThreadID) (ThreadView, bool) {
+	s := h.slotOf(topic.Subject(t))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ts := s.usable(t)
+	if ts == nil {
+		return ThreadView{}, false
+	}
+	return ThreadView{
+		ID: t, Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
+		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, sub: ts,
+	}, true
+}
+
+// usable returns a thread whose state can be used. The caller holds the slot's lock.
+func (s *slot) usable(t id.ThreadID) *threadSub {
+	ts := s.threads[t]
+	if ts == nil || ts.state == nil || ts.poisoned&(1<<topic.Threads.Number()) != 0 {
+		return nil
+	}
+	return ts
 }
 
 // IsMember tells whether the user is a member now.
-func (v ThreadView) IsMember(u id.UserID) bool { return false }
+func (v ThreadView) IsMember(u id.UserID) bool { return v.Role(u) != 0 }
 
-// Role returns the user's role; 0 when he is not a member.
-func (v ThreadView) Role(u id.UserID) thread.Role { return 0 }
+// Role returns the user's role; 0 when he is not a member now.
+func (v ThreadView) Role(u id.UserID) thread.Role {
+	if v.sub == nil {
+		return 0
+	}
+	v.sub.slot.mu.RLock()
+	defer v.sub.slot.mu.RUnlock()
+	if m := v.sub.state.Members[u]; m.Active() {
+		return m.Role
+	}
+	return 0
+}
 
 // Members returns the members now, in no order.
-func (v ThreadView) Members() []id.UserID { return nil }
+func (v ThreadView) Members() []id.UserID {
+	if v.sub == nil {
+		return nil
+	}
+	v.sub.slot.mu.RLock()
+	defer v.sub.slot.mu.RUnlock()
+	out := make([]id.UserID, 0, v.sub.state.ActiveMembers())
+	for u, m := range v.sub.state.Members {
+		if m.Active() {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// Seen tells whether the thread accepted this message before, and where. No I/O.
+func (h *Hub) Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool) {
+	s := h.slotOf(topic.Subject(t))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ts := s.usable(t)
+	if ts == nil {
+		return thread.Seen{}, false
+	}
+	seen, ok := ts.state.Recent[key]
+	return seen, ok
+}
+
+// Watermark returns the highest watermark of a user's devices in a thread that is live here. No I/O.
+func (h *Hub) Watermark(t id.ThreadID, u id.UserID) thread.Watermark {
+	s := h.slotOf(topic.Subject(t))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if ts := s.usable(t); ts != nil {
+		return ts.state.watermarks[u]
+	}
+	return thread.Watermark{}
+}
+
+// Cursor tells how far this edge has read each topic of a slot: every event before it was seen here, as far as its subject is of interest. ok is false until a
+// delivery instance has said so.
+func (h *Hub) Cursor(n topic.Slot) (threads, receipts, users topic.Position, ok bool) {
+	if n < 0 || int(n) >= len(h.slots) {
+		return 0, 0, 0, false
+	}
+	s := h.slots[n]
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.cursor[threadsMark], s.cursor[receiptsMark], s.cursor[usersMark], s.known
+}

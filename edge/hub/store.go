@@ -1,0 +1,112 @@
+package hub
+
+import (
+	"context"
+
+	linkv1 "heliograph/schemas/link/v1"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+)
+
+// marks is a position per folded topic, by number less 1: everything before it has been taken in.
+type marks [3]topic.Position
+
+func marksOf(c *linkv1.Cursor) marks {
+	return marks{topic.Position(c.GetThreads()), topic.Position(c.GetReceipts()), topic.Position(c.GetUsers())}
+}
+
+func (m marks) cursor() *linkv1.Cursor {
+	return linkv1.Cursor_builder{Threads: int64(m[0]), Receipts: int64(m[1]), Users: int64(m[2])}.Build()
+}
+
+func (m marks) highest(o marks) marks {
+	return marks{max(m[0], o[0]), max(m[1], o[1]), max(m[2], o[2])}
+}
+
+const (
+	threadsMark = iota
+	receiptsMark
+	usersMark
+)
+
+// store is the queries that the hub asks of the thread views. Answers are in the order of the keys.
+type store interface {
+	// positions returns how far each slot is in the views; it has one entry per slot.
+	positions(ctx context.Context) ([]marks, error)
+	// snapshot returns the states of threads and users as of one moment.
+	snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error)
+	// cursors returns the delivered watermark of each device in each thread, -1 where there is none.
+	cursors(ctx context.Context, keys []deviceThread) ([]topic.Position, error)
+	// tails returns for each range its accepted events in order.
+	tails(ctx context.Context, ranges []tailRange) ([][]row, error)
+	// devices returns devices, nil where there is none.
+	devices(ctx context.Context, keys []userDevice) ([]*user.Device, error)
+}
+
+type deviceThread struct {
+	device id.DeviceID
+	thread id.ThreadID
+}
+
+type userDevice struct {
+	user   id.UserID
+	device id.DeviceID
+}
+
+// tailRange asks for the events at positions after < p <= upTo with a log time of at least floorMS, the first limit of them.
+type tailRange struct {
+	thread      id.ThreadID
+	after, upTo topic.Position
+	floorMS     int64
+	limit       int
+}
+
+type row struct {
+	position  topic.Position
+	ordinal   int64
+	logTimeMS int64
+	event     []byte
+}
+
+// snapshot is the state of subjects at one moment of the views. A subject that the views do not have is not in the maps.
+type snapshot struct {
+	at       []marks // by slot
+	threads  map[id.ThreadID]*threadState
+	users    map[id.UserID]*user.State
+	poisoned map[poison]bool
+}
+
+// poison names a subject that is parked in a topic.
+type poison struct {
+	topic   int32 // number
+	subject topic.Subject
+}
+
+// threadState is what the hub knows of a thread: the fold's state, and what receipts need.
+type threadState struct {
+	*thread.State
+	watermarks map[id.UserID]thread.Watermark
+	// sent is each member's last message, as far back as the snapshot looked.
+	sent map[id.UserID]sentAt
+}
+
+// sentAt is the place of a message.
+type sentAt struct {
+	position topic.Position
+	ordinal  int64
+}
+
+// concerns tells whether a watermark that moved covers the message now, or more of those before it, and did not cover it before.
+func (s sentAt) concerns(before, now thread.Watermark) bool {
+	return now.DeliveredPosition > before.DeliveredPosition && s.position > before.DeliveredPosition ||
+		now.ReadPosition > before.ReadPosition && s.position > before.ReadPosition ||
+		now.DeliveredOrdinal > before.DeliveredOrdinal && s.ordinal > before.DeliveredOrdinal ||
+		now.ReadOrdinal > before.ReadOrdinal && s.ordinal > before.ReadOrdinal
+}
+
+func newThreadState(t id.ThreadID) *threadState {
+	return &threadState{State: thread.New(t), watermarks: map[id.UserID]thread.Watermark{}, sent: map[id.UserID]sentAt{}}
+}

@@ -1,0 +1,389 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Sync sends the session what it lacks (wire section 5) and then makes it live. It may run again at any time. It returns nil without SyncComplete when the
+// session lagged meanwhile: Session.Lagged was called, and the client will ask again.
+func (h *Hub) Sync(ctx context.Context, s Session) error {
+	c := h.client(s)
+	if c == nil {
+		return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session is not attached")
+	}
+	began := time.Now()
+	err := h.sync(ctx, c, true)
+	if err == nil {
+		h.metrics.syncSeconds.Observe(time.Since(began).Seconds())
+	}
+	return err
+}
+
+// sync is one catch-up: with all threads, at the session's request, or with those that it was found to have missed something of.
+//
+// The order within a thread is kept like this. From the first moment on, events of the stream are held back (state syncing). Then, for one thread after
+// the other and under its slot's lock, its last position is taken as the target. What is after the target will be held back, since it was not yet
+// applied; what is up to the target, and after the device's cursor, is read from the views once they have got there. So the two join without a gap,
+// and what was held back up to the target is dropped as superfluous.
+func (h *Hub) sync(ctx context.Context, c *client, full bool) (err error) {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return unavailable(context.Cause(ctx))
+	}
+	defer func() { <-c.turn }()
+	var list []id.ThreadID
+	c.mu.Lock()
+	c.queued = false
+	switch {
+	case c.state == closed:
+		c.mu.Unlock()
+		return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session has ended")
+	case full:
+		c.reset(syncing)
+		c.targets = map[id.ThreadID]topic.Position{}
+	case c.state != syncing || len(c.joins) == 0:
+		c.mu.Unlock()
+		return nil
+	default:
+		c.targets = map[id.ThreadID]topic.Position{}
+	}
+	c.mu.Unlock()
+	h.metrics.syncing.Inc()
+	defer h.metrics.syncing.Dec()
+	defer func() {
+		if err == nil {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.state != syncing {
+			return
+		}
+		if full { // the client asks again
+			c.reset(off)
+			return
+		}
+		h.lag(c, "catchup_failed")
+		err = nil
+	}()
+	if full {
+		if list, err = h.threadsOf(ctx, c); err != nil {
+			return err
+		}
+		if err := h.feed(ctx, c, list, true); err != nil {
+			return err
+		}
+	}
+	for told := !full; ; {
+		c.mu.Lock()
+		switch {
+		case c.state != syncing:
+			c.mu.Unlock()
+			return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session has ended")
+		case c.over:
+			h.lag(c, "session_buffer_full")
+			c.mu.Unlock()
+			return nil
+		case len(c.joins) > 0:
+			list, c.joins = c.joins, nil
+			for _, t := range list {
+				c.targets[t] = uncaptured
+			}
+			c.mu.Unlock()
+			if err := h.feed(ctx, c, list, false); err != nil {
+				return err
+			}
+			continue
+		case len(c.pending) == 0 && told:
+			c.reset(open)
+			c.mu.Unlock()
+			return nil
+		}
+		pending, targets := c.pending, c.targets
+		c.pending = nil
+		c.mu.Unlock()
+		if len(pending) == 0 {
+			if err := c.sess.PushWait(ctx, syncComplete); err != nil {
+				return err
+			}
+			told = true
+		}
+		for _, p := range pending {
+			if upTo, ok := targets[p.thread]; ok && p.at <= upTo { // only this goroutine writes to the map
+				continue
+			}
+			if err := h.pushWait(ctx, c, p.frame); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// pushWait pushes a frame in a catch-up.
+func (h *Hub) pushWait(ctx context.Context, c *client, frame []byte) error {
+	if err := c.sess.PushWait(ctx, frame); err != nil {
+		return err
+	}
+	h.metrics.pushes.Inc()
+	return nil
+}
+
+// threadsOf lists the user's threads, and notes them as those that the catch-up is about.
+func (h *Hub) threadsOf(ctx context.Context, c *client) ([]id.ThreadID, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
+	defer cancel()
+	s := c.user.slot
+	for {
+		s.mu.Lock()
+		if c.user.phase == live {
+			break
+		}
+		news := c.user.changed()
+		gone := c.user.gone
+		s.mu.Unlock()
+		if gone {
+			return nil, wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session has ended")
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return nil, unavailable(context.Cause(ctx))
+		}
+	}
+	list := make([]id.ThreadID, 0, len(c.user.state.Threads))
+	for t := range c.user.state.Threads {
+		list = append(list, t)
+	}
+	c.mu.Lock()
+	if c.state == syncing {
+		for _, t := range list {
+			c.targets[t] = uncaptured
+		}
+	}
+	c.mu.Unlock()
+	s.mu.Unlock()
+	return list, nil
+}
+
+// lack is what a session lacks of one thread.
+type lack struct {
+	thread  id.ThreadID
+	slot    topic.Slot
+	target  topic.Position // the last that the member sees; -1: none
+	cursor  topic.Position
+	member  thread.Member
+	changed []byte
+	first   []row // the first page
+}
+
+// feed sends what the session lacks of the threads, up to targets that it writes down.
+func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts bool) error {
+	lacks, err := h.capture(ctx, c, list, receipts)
+	if err != nil {
+		return err
+	}
+	if lacks, err = h.compare(ctx, c, lacks); err != nil {
+		return err
+	}
+	for _, l := range lacks {
+		if err := h.pushWait(ctx, c, l.changed); err != nil {
+			return err
+		}
+	}
+	const ahead = 16 // threads whose first pages are read together
+	for part := range slices.Chunk(lacks, ahead) {
+		ranges := make([]tailRange, len(part))
+		for i, l := range part {
+			ranges[i] = h.rest(c, l, l.cursor)
+		}
+		pages, err := h.ask(ctx, ranges)
+		if err != nil {
+			return err
+		}
+		for i, l := range part {
+			for page := pages[i]; ; {
+				for _, r := range page {
+					if !l.member.Sees(r.position) {
+						continue
+					}
+					if err := h.pushWait(ctx, c, eventFrame(l.thread, r)); err != nil {
+						return err
+					}
+				}
+				if len(page) < h.cfg.Page {
+					break
+				}
+				next, err := h.ask(ctx, []tailRange{h.rest(c, l, page[len(page)-1].position)})
+				if err != nil {
+					return err
+				}
+				page = next[0]
+			}
+		}
+	}
+	return nil
+}
+
+func (h *Hub) rest(c *client, l lack, after topic.Position) tailRange {
+	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor, limit: h.cfg.Page}
+}
+
+func (h *Hub) ask(ctx context.Context, ranges []tailRange) ([][]row, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
+	defer cancel()
+	pages, err := h.tails.get(ctx, ranges)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return pages, nil
+}
+
+// capture waits until each thread is live, and takes down its state.
+func (h *Hub) capture(ctx context.Context, c *client, list []id.ThreadID, receipts bool) ([]lack, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
+	defer cancel()
+	lacks := make([]lack, 0, len(list))
+	for _, t := range list {
+		s := h.slotOf(topic.Subject(t))
+		for {
+			var after actions
+			s.mu.Lock()
+			ts := s.threads[t]
+			if ts == nil {
+				ts = s.addThread(t)
+			}
+			h.addLocal(ts, c.user, -1, &after)
+			if ts.phase == live {
+				if l, ok := ts.lack(c); ok {
+					lacks = append(lacks, l)
+				}
+				if receipts {
+					if _, sent := ts.state.sent[c.user.id]; sent && ts.state.IsMember(c.user.id) {
+						if m := ts.marksOfAll(); len(m) > 0 {
+							h.receipts(c, t, m)
+						}
+					}
+				}
+				s.mu.Unlock()
+				after.run()
+				break
+			}
+			news := ts.changed()
+			s.mu.Unlock()
+			after.run()
+			select {
+			case <-news:
+			case <-ctx.Done():
+				return nil, unavailable(context.Cause(ctx))
+			}
+		}
+	}
+	return lacks, nil
+}
+
+// lack sets the target of the thread for a client's catch-up, and tells what is up to it. The caller holds the slot's lock.
+func (t *threadSub) lack(c *client) (lack, bool) {
+	target := t.state.LastPosition
+	if t.state.Kind == thread.None {
+		target = -1
+	}
+	c.mu.Lock()
+	if c.state == syncing {
+		c.targets[t.id] = target
+	}
+	c.mu.Unlock()
+	m := t.state.Members[c.user.id]
+	if m == nil || len(m.Spans) == 0 {
+		return lack{}, false
+	}
+	l := lack{thread: t.id, slot: t.slot.n, target: target, member: *m, changed: changedFrame(t.summary(c.user.id))}
+	l.member.Spans = slices.Clone(m.Spans)
+	if !m.Active() {
+		l.target = m.Spans[len(m.Spans)-1].To
+	}
+	return l, true
+}
+
+// compare reads the device's cursors, keeps the threads that have something after them, and waits until the views have all of that.
+func (h *Hub) compare(ctx context.Context, c *client, lacks []lack) ([]lack, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
+	defer cancel()
+	keys := make([]deviceThread, len(lacks))
+	for i, l := range lacks {
+		keys[i] = deviceThread{c.device, l.thread}
+	}
+	cursors, err := h.cursors.get(ctx, keys)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	kept := lacks[:0]
+	need := map[topic.Slot]topic.Position{}
+	for i, l := range lacks {
+		if l.cursor = cursors[i]; l.cursor < l.target {
+			kept = append(kept, l)
+			need[l.slot] = max(need[l.slot], l.target)
+		}
+	}
+	err = h.views.wait(ctx, func(at []marks) bool {
+		for s, p := range need {
+			if at[s][threadsMark] <= p {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return kept, nil
+}
+
+// runCatchups runs the catch-ups that nobody asked for.
+func (h *Hub) runCatchups(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	room := make(chan struct{}, h.cfg.Catchups)
+	for {
+		for _, c := range h.catchups.take() {
+			select {
+			case room <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			wg.Go(func() {
+				defer func() { <-room }()
+				// A session that takes nothing must not keep the others waiting: it lags.
+				ctx, cancel := context.WithTimeout(ctx, 2*h.cfg.Wait)
+				defer cancel()
+				if err := h.sync(ctx, c, false); err != nil && ctx.Err() == nil {
+					h.log.Debug("a catch-up ended early", "user", c.user.id, "device", c.device, "err", err)
+				}
+			})
+		}
+		select {
+		case <-h.catchups.wake:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// unavailable is how a store or link that does not answer is told to a client.
+func unavailable(err error) error {
+	var w *wire.Error
+	if errors.As(err, &w) {
+		return err
+	}
+	return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE, Message: "the thread views do not answer", RetryAfter: time.Second}
+}

@@ -1,0 +1,142 @@
+package hub
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// viewClock knows how far the views in Postgres have got. It asks only while somebody waits for them to get further.
+type viewClock struct {
+	// Fixed.
+	store    store
+	timeout  time.Duration
+	min, max time.Duration // between two questions
+	failed   func(op string, err error)
+	kick     chan struct{} // capacity 1: somebody waits
+
+	mu      sync.Mutex // guards what follows
+	at      []marks
+	waiting int
+	moved   chan struct{} // closed and replaced when at has moved
+}
+
+func newViewClock(s store, partitions int, cfg Config, failed func(string, error)) *viewClock {
+	return &viewClock{
+		store: s, timeout: cfg.Wait, min: cfg.RetryMin, max: cfg.RetryMax, failed: failed,
+		kick: make(chan struct{}, 1), at: make([]marks, partitions), moved: make(chan struct{}),
+	}
+}
+
+// advance takes in what a query has seen.
+func (v *viewClock) advance(at []marks) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	changed := false
+	for i := range min(len(at), len(v.at)) {
+		if m := v.at[i].highest(at[i]); m != v.at[i] {
+			v.at[i], changed = m, true
+		}
+	}
+	if changed {
+		close(v.moved)
+		v.moved = make(chan struct{})
+	}
+}
+
+// look calls fn with how far the views are known to be, and returns a channel that is closed when they are known to be further.
+func (v *viewClock) look(fn func(at []marks)) <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	fn(v.at)
+	return v.moved
+}
+
+// want makes the clock run until the returned function is called.
+func (v *viewClock) want() (done func()) {
+	v.mu.Lock()
+	v.waiting++
+	v.mu.Unlock()
+	select {
+	case v.kick <- struct{}{}:
+	default:
+	}
+	return func() {
+		v.mu.Lock()
+		v.waiting--
+		v.mu.Unlock()
+	}
+}
+
+// wait returns once reached says so.
+func (v *viewClock) wait(ctx context.Context, reached func(at []marks) bool) error {
+	ok := false
+	look := func(at []marks) { ok = reached(at) }
+	moved := v.look(look)
+	if ok {
+		return nil
+	}
+	defer v.want()()
+	for {
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if moved = v.look(look); ok {
+			return nil
+		}
+	}
+}
+
+// run asks while somebody waits, ever more seldom while nothing moves.
+func (v *viewClock) run(ctx context.Context) error {
+	for {
+		select {
+		case <-v.kick:
+		case <-ctx.Done():
+			return nil
+		}
+		for delay := v.min; ; {
+			v.mu.Lock()
+			waiting, before := v.waiting, v.moved
+			v.mu.Unlock()
+			if waiting == 0 {
+				break
+			}
+			qctx, cancel := context.WithTimeout(ctx, v.timeout)
+			at, err := v.store.positions(qctx)
+			cancel()
+			if err == nil {
+				v.advance(at)
+			} else if ctx.Err() == nil {
+				v.failed("positions", err)
+			}
+			limit := min(v.max, 100*time.Millisecond)
+			if err != nil {
+				limit = v.max
+			}
+			select {
+			case <-before:
+				delay = v.min
+			default:
+				delay = min(2*delay, max(limit, v.min))
+			}
+			if !sleep(ctx, delay) {
+				return nil
+			}
+		}
+	}
+}
+
+// sleep waits for d; false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
