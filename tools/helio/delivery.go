@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"heliograph/delivery"
+	"heliograph/infra/kafka"
+	"heliograph/infra/link"
+	"heliograph/infra/run"
+	"heliograph/schemas/topic"
+)
+
+// topicsOfLog are those whose bases a role learns at its start.
+var topicsOfLog = topic.Folded
+
+// deliveryCmd is the process:
+//
+//	log ──slots by group──▶ delivery ──rings, interest──▶ links (QUIC, mutual TLS) ──▶ edges
+type deliveryCmd struct {
+	kafkaFlags
+	adminFlags
+	secretsFlags
+	Name      string `help:"Name of this instance, unique and stable over restarts; default: the host's." env:"HELIO_NAME"`
+	Listen    string `help:"UDP address that edges' links come to." placeholder:"HOST:PORT" default:"127.0.0.1:7450" env:"HELIO_DELIVERY_LISTEN"`
+	Advertise string `help:"Address that edges are told; default: the one listened on." placeholder:"HOST:PORT" env:"HELIO_DELIVERY_ADVERTISE"`
+	Check     bool   `help:"Build everything, then stop."`
+}
+
+// Help shows how it is used.
+func (deliveryCmd) Help() string {
+	return `Examples:
+  helio delivery --name d1 --listen 127.0.0.1:7450
+  helio delivery --name d2 --listen 0.0.0.0:7450 --advertise d2.internal:7450 --kafka k1:9092 --kafka k2:9092`
+}
+
+// Run runs an instance until a signal comes.
+func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
+	name, err := orHost(c.Name)
+	if err != nil {
+		return err
+	}
+	log = log.With("role", "delivery", "name", name)
+	conf, err := link.TLS{
+		CAFile: filepath.Join(c.Secrets, "ca.pem"), CertFile: filepath.Join(c.Secrets, "link.pem"), KeyFile: filepath.Join(c.Secrets, "link.key"),
+	}.Load()
+	if err != nil {
+		return fmt.Errorf("certificates of the links (--secrets): %w", err)
+	}
+	p, err := newProcess(log, c.Admin)
+	if err != nil {
+		return err
+	}
+	listener, err := link.Listen(c.Listen, conf, link.ListenConfig{})
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	advertise := c.Advertise
+	if advertise == "" {
+		advertise = listener.Addr().String()
+	}
+	cfg := c.config(log, p.reg, "helio-delivery")
+	if _, err := openLog(ctx, log, &cfg); err != nil {
+		return err
+	}
+	svc, err := addDelivery(p, cfg, name, advertise)
+	if err != nil {
+		return err
+	}
+	p.group.Add(run.Service{Name: "links", Run: func(ctx context.Context) error { return listener.Serve(ctx, svc.ServeLink) }})
+	if c.Check {
+		return listener.Close()
+	}
+	log.Info("delivery runs", "links", advertise, "admin", "http://"+p.Admin)
+	return p.run(ctx)
+}
+
+// addDelivery adds a delivery instance to a process.
+func addDelivery(p *process, cfg kafka.Config, name, advertise string) (*delivery.Service, error) {
+	svc, err := delivery.New(delivery.Config{Kafka: cfg, Name: name, Addr: advertise}, p.log, p.reg)
+	if err != nil {
+		return nil, err
+	}
+	p.group.Go("delivery", svc.Run)
+	p.admin.Check("delivery", func(context.Context) error { return svc.Ready() })
+	p.dog.Watch("delivery lag seconds", 5, func() float64 { return worstLag(svc.Lags()) })
+	return svc, nil
+}
+
+// worstLag is the age of the oldest record that has not been taken in, over all slots and topics.
+func worstLag(lags []kafka.Lag) float64 {
+	worst := 0.0
+	for _, l := range lags {
+		worst = max(worst, l.Seconds)
+	}
+	return worst
+}
+
+func orHost(name string) (string, error) {
+	if name != "" {
+		return name, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("no --name and no host name: %w", err)
+	}
+	return host, nil
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"heliograph/edge/auth"
+	"heliograph/edge/client"
+	"heliograph/infra/embedded"
+	"heliograph/infra/link"
+	"heliograph/tools/canary"
+	"heliograph/tools/secrets"
+)
+
+// devCmd is the process:
+//
+//	helio engine kafka ─────────────┐ children of this process,
+//	helio engine postgres ──────┐   │ each restarted when it ends by itself
+//	helio engine clickhouse ─┐  │   │
+//	                         │  │   log
+//	devices ──QUIC──▶ edge ──┼──┼──▶ │ ──▶ delivery ──links are calls──▶ edge ──▶ devices
+//	                         │  └────┼──── projector threads
+//	                         └───────┴──── projector history
+type devCmd struct {
+	kafkaFlags
+	postgresFlags
+	clickhouseFlags
+	Data             string        `help:"Directory of data, secrets and the file of SMS." default:".helio" type:"path" env:"HELIO_DATA"`
+	Engines          string        `help:"Where 'make engines' put the engines." default:".helio/engines" type:"path" env:"HELIO_ENGINES"`
+	Without          []string      `help:"Engines not to start because --kafka, --postgres or --clickhouse names a server." enum:"kafka,postgres,clickhouse" placeholder:"ENGINE"`
+	Listen           string        `help:"UDP address that devices connect to." placeholder:"HOST:PORT" default:"127.0.0.1:7443" env:"HELIO_LISTEN"`
+	Admin            string        `help:"Address of health checks, metrics and profiles." placeholder:"HOST:PORT" default:"127.0.0.1:7480" env:"HELIO_ADMIN"`
+	KafkaListen      string        `help:"Address of the embedded log." placeholder:"HOST:PORT" default:"127.0.0.1:7492"`
+	PostgresListen   string        `help:"Address of the embedded Postgres." placeholder:"HOST:PORT" default:"127.0.0.1:7432"`
+	ClickhouseListen string        `help:"Address of the embedded ClickHouse." placeholder:"HOST:PORT" default:"127.0.0.1:7423"`
+	SyncWrites       bool          `help:"The embedded log waits for the disk before it acknowledges: nothing is lost at a power cut, at many times the latency."`
+	Retention        time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
+	NoCanary         bool          `help:"Do not send a message round at the start."`
+}
+
+// Help shows how it is used.
+func (devCmd) Help() string {
+	return `Examples:
+  helio dev
+  helio dev --data /srv/helio --listen 0.0.0.0:7443
+  helio dev --without postgres --postgres postgres://helio:secret@db/helio
+  helio chat --as ann        (in another terminal)`
+}
+
+// devState is the file <data>/dev.json, by which other commands find a deployment on this machine.
+type devState struct {
+	Pid        int            `json:"pid"`
+	Edge       string         `json:"edge"`
+	Admin      string         `json:"admin"`
+	Kafka      string         `json:"kafka"`
+	Postgres   string         `json:"postgres"`
+	ClickHouse string         `json:"clickhouse"`
+	CA         string         `json:"ca"`
+	SMS        string         `json:"sms"`
+	Engines    map[string]int `json:"engines"`
+}
+
+// readDevState finds the deployment that runs with this data directory.
+func readDevState(data string) (devState, error) {
+	var s devState
+	b, err := os.ReadFile(filepath.Join(data, "dev.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return s, fmt.Errorf("'helio dev' does not run with --data %s (no dev.json there)", data)
+	}
+	if err != nil {
+		return s, fmt.Errorf("read dev.json: %w", err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("read dev.json: %w", err)
+	}
+	return s, nil
+}
+
+// Run starts everything and runs until a signal comes.
+func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
+	began := time.Now()
+	secretsDir := filepath.Join(c.Data, "secrets")
+	if err := secrets.Ensure(secretsDir); err != nil {
+		return err
+	}
+	p, err := newProcess(log, c.Admin)
+	if err != nil {
+		return err
+	}
+	listener, err := listenDevices(c.Listen, secretsFlags{Secrets: secretsDir})
+	if err != nil {
+		return err
+	}
+	engines, err := c.startEngines(ctx, log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	stopEngines := func() {
+		if engines != nil {
+			if err := engines.Stop(); err != nil {
+				log.Warn("stopping an engine failed", "err", err)
+			}
+		}
+	}
+	p.onClose(stopEngines)
+	if err := c.build(ctx, p, listener, secretsDir); err != nil {
+		p.close()
+		return errors.Join(err, listener.Close())
+	}
+	if engines != nil {
+		p.group.Go("engines", func(ctx context.Context) error { return superviseEngines(ctx, log, engines) })
+	}
+	p.group.Go("welcome", func(ctx context.Context) error {
+		if err := c.welcome(ctx, log, p, listener.Addr(), engines, secretsDir, began); err != nil && ctx.Err() == nil {
+			return err
+		}
+		<-ctx.Done()
+		return c.forget()
+	})
+	return p.run(ctx)
+}
+
+// build adds delivery, projectors and edge, joined by calls instead of links.
+func (c *devCmd) build(ctx context.Context, p *process, listener *deviceListener, secretsDir string) error {
+	kcfg := c.kafkaFlags.config(p.log, p.reg, "helio-dev")
+	bases, err := openLog(ctx, p.log, &kcfg)
+	if err != nil {
+		return err
+	}
+	if err := addThreads(ctx, p, kcfg, c.postgresFlags, "dev", c.Retention); err != nil {
+		return err
+	}
+	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, "dev"); err != nil {
+		return err
+	}
+	svc, err := addDelivery(p, kcfg, "dev", "")
+	if err != nil {
+		return err
+	}
+	local := link.NewLocal(0)
+	p.group.Go("links", func(ctx context.Context) error { return local.Serve(ctx, "dev", svc.ServeLink) })
+	return addEdge(ctx, p, edgeParts{
+		name: "dev", kafka: kcfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: secretsFlags{Secrets: secretsDir},
+		listener: listener, directory: local, dialer: local,
+		sender: auth.NewFileSender(filepath.Join(c.Data, "sms.jsonl"), p.log),
+		// A laptop's users all come from one address.
+		auth: auth.Config{PinInterval: time.Second, PerPhone: devRate, PerAddress: devRate, PerRange: devRate, Lookups: devRate},
+	})
+}
+
+// devRate is as good as no limit.
+var devRate = auth.Rate{Burst: 1_000_000, Per: time.Hour}
+
+// startEngines starts the engines that are not replaced by servers, and points the flags to them.
+func (c *devCmd) startEngines(ctx context.Context, log *slog.Logger) (*embedded.Engines, error) {
+	var kinds []embedded.Kind
+	for _, k := range []embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse} {
+		if !slices.Contains(c.Without, string(k)) {
+			kinds = append(kinds, k)
+		}
+	}
+	if len(kinds) == 0 {
+		return nil, nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	engines, err := embedded.Start(ctx, embedded.Options{
+		Dir: filepath.Join(c.Data, "data"), EnginesDir: c.Engines, Executable: exe, Kinds: kinds,
+		KafkaListen: c.KafkaListen, PostgresListen: c.PostgresListen, ClickHouseListen: c.ClickhouseListen,
+		SyncWrites: c.SyncWrites, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range kinds {
+		switch k {
+		case embedded.Kafka:
+			c.Kafka = []string{engines.KafkaAddr}
+		case embedded.Postgres:
+			c.Postgres = engines.PostgresURL
+		case embedded.ClickHouse:
+			c.Clickhouse = []string{engines.ClickHouseAddr}
+			c.ClickhouseProtocol = "http"
+		}
+	}
+	return engines, nil
+}
+
+// superviseEngines starts an engine again that ended by itself; the roles meanwhile wait for it as they would for a server. One that keeps ending ends dev.
+func superviseEngines(ctx context.Context, log *slog.Logger, engines *embedded.Engines) error {
+	var ends []time.Time
+	for {
+		err := engines.Wait(ctx)
+		if err == nil {
+			return nil
+		}
+		var ee *embedded.Error
+		if !errors.As(err, &ee) {
+			return err
+		}
+		ends = append(ends, time.Now())
+		if n := len(ends); n > 5 && time.Since(ends[n-6]) < time.Minute {
+			return fmt.Errorf("an engine ended six times within a minute: %w", err)
+		}
+		log.Error("an engine ended; starting it again", "engine", ee.Engine, "err", err)
+		if err := engines.Restart(ctx, embedded.Kind(ee.Engine)); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("start the engine again: %w", err)
+		}
+	}
+}
+
+// welcome sends the canary round, writes dev.json and says where everything is.
+func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge string, engines *embedded.Engines, secretsDir string, began time.Time) error {
+	state := devState{
+		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Kafka: c.Kafka[0], Postgres: c.Postgres, ClickHouse: c.Clickhouse[0],
+		CA: filepath.Join(secretsDir, "edge.pem"), SMS: filepath.Join(c.Data, "sms.jsonl"), Engines: map[string]int{},
+	}
+	if engines != nil {
+		for _, k := range []embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse} {
+			if pid := engines.Pid(k); pid != 0 {
+				state.Engines[string(k)] = pid
+			}
+		}
+	}
+	var legs []canary.Leg
+	if !c.NoCanary {
+		tlsConf, err := trust(state.CA)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+		defer cancel()
+		legs, err = canary.Run(ctx, canary.Config{
+			Client: client.Config{Addrs: []string{edge}, TLS: tlsConf, Logger: log}, Dir: secretsDir,
+			Phones: [2]string{"+15550100001", "+15550100002"},
+			Pin: func(ctx context.Context, phone string, since time.Time) (string, error) {
+				return waitPin(ctx, state.SMS, phone, since)
+			},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	b, err := json.MarshalIndent(state, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode dev.json: %w", err)
+	}
+	file := filepath.Join(c.Data, "dev.json")
+	if err := os.WriteFile(file+".new", append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write dev.json: %w", err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return fmt.Errorf("write dev.json: %w", err)
+	}
+	fmt.Printf("\nHeliograph is up after %.1f s.\n\n", time.Since(began).Seconds())
+	fmt.Printf("  devices     %-28s helio chat --as ann\n", edge)
+	fmt.Printf("  operators   %-28s curl http://%s/readyz\n", "http://"+p.Admin, p.Admin)
+	fmt.Printf("  log         %-28s helio log tail --follow\n", state.Kafka)
+	fmt.Printf("  views       %-28s psql '%s'\n", "Postgres, schema "+c.PostgresSchema, state.Postgres)
+	fmt.Printf("  history     %-28s curl 'http://%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n", "ClickHouse, "+c.ClickhouseDatabase, state.ClickHouse, c.ClickhouseDatabase)
+	fmt.Printf("  SMS         %s\n", state.SMS)
+	if len(legs) > 0 {
+		fmt.Println("\nA canary message went round:")
+		for _, l := range legs {
+			fmt.Printf("  %-26s %8.1f ms\n", l.Name, float64(l.Took.Microseconds())/1000)
+		}
+	}
+	fmt.Println("\nCtrl-C stops everything; the data stays in", c.Data)
+	return nil
+}
+
+// forget removes dev.json at a clean stop.
+func (c *devCmd) forget() error {
+	if err := os.Remove(filepath.Join(c.Data, "dev.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove dev.json: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"heliograph/infra/admin"
+	"heliograph/infra/clickhouse"
+	"heliograph/infra/kafka"
+	"heliograph/infra/postgres"
+	"heliograph/infra/run"
+	chschema "heliograph/schemas/clickhouse"
+	pgschema "heliograph/schemas/postgres"
+)
+
+// process is what every role has: metrics, the operators' door, the watchdog, and the group of its services.
+type process struct {
+	log   *slog.Logger
+	reg   *prometheus.Registry
+	admin *admin.Server
+	dog   *run.Watchdog
+	group *run.Group
+	// Admin is the bound address of the operators' door.
+	Admin string
+
+	closers []func()
+}
+
+// newProcess binds the operators' door, so that a taken port is told before anything else starts.
+func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	door, err := admin.New(admin.Config{Addr: adminAddr, Flag: "--admin", Logger: log, Registerer: reg, Gatherer: reg})
+	if err != nil {
+		return nil, err
+	}
+	addr, err := door.Listen()
+	if err != nil {
+		return nil, err
+	}
+	group, err := run.New(run.Config{}, log, reg)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{log: log, reg: reg, admin: door, dog: run.NewWatchdog(5*time.Second, 3, log, reg), group: group, Admin: addr}
+	group.Add(run.Service{Name: "admin", Run: door.Run})
+	group.Go("watchdog", p.dog.Run)
+	return p, nil
+}
+
+// onClose registers what is to be released after the services have ended, last in first out.
+func (p *process) onClose(f func()) { p.closers = append(p.closers, f) }
+
+func (p *process) close() {
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		p.closers[i]()
+	}
+}
+
+// run runs the services until ctx ends or one of them fails.
+func (p *process) run(ctx context.Context) error {
+	defer p.close()
+	return p.group.Run(ctx)
+}
+
+// until repeats a start-up step while its failure may pass by itself, and says what it waits for.
+func until(ctx context.Context, log *slog.Logger, what string, transient func(error) bool, step func(context.Context) error) error {
+	var b run.Backoff
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
+		err := step(attempt)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !transient(err) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		log.Warn("waiting for "+what, "err", err)
+		if err := b.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// openLog creates the topics, learns P and the bases. cfg.Partitions is set to P.
+func openLog(ctx context.Context, log *slog.Logger, cfg *kafka.Config) (*kafka.Bases, error) {
+	cl, err := kafka.Dial(*cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	var bases *kafka.Bases
+	err = until(ctx, log, "the log at "+cfg.Brokers[0]+" (--kafka)", func(err error) bool {
+		var pe *kafka.PartitionsError
+		return !errors.As(err, &pe)
+	}, func(ctx context.Context) error {
+		p, err := kafka.EnsureTopics(ctx, cl, *cfg)
+		if err != nil {
+			return err
+		}
+		cfg.Partitions = p
+		bases, err = kafka.LoadBases(ctx, cl, *cfg, topicsOfLog, p)
+		return err
+	})
+	return bases, err
+}
+
+// migratePostgres brings a schema up to date.
+func migratePostgres(ctx context.Context, log *slog.Logger, url, dir, schema string) error {
+	files, err := fs.Sub(pgschema.FS, dir)
+	if err != nil {
+		return fmt.Errorf("migrations %s: %w", dir, err)
+	}
+	return until(ctx, log, "Postgres at "+postgres.Redact(url)+" (--postgres)", postgres.Transient, func(ctx context.Context) error {
+		_, err := postgres.Migrate(ctx, url, files, schema)
+		return err
+	})
+}
+
+// migrateClickHouse brings the history up to date.
+func migrateClickHouse(ctx context.Context, log *slog.Logger, cfg clickhouse.Config) error {
+	files, err := fs.Sub(chschema.FS, "history")
+	if err != nil {
+		return fmt.Errorf("migrations of the history: %w", err)
+	}
+	return until(ctx, log, "ClickHouse at "+cfg.Addr[0]+" (--clickhouse)", clickhouse.Transient, func(ctx context.Context) error {
+		_, err := clickhouse.Migrate(ctx, cfg, files)
+		return err
+	})
+}

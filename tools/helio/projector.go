@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"heliograph/infra/clickhouse"
+	"heliograph/infra/kafka"
+	"heliograph/infra/postgres"
+	"heliograph/projector/history"
+	"heliograph/projector/threads"
+)
+
+// projectorCmd is the process:
+//
+//	log ──slots by group──▶ fold ──rows and positions together──▶ Postgres (thread views) or ClickHouse (history)
+type projectorCmd struct {
+	kafkaFlags
+	postgresFlags
+	clickhouseFlags
+	adminFlags
+	Store     string        `help:"Which view: postgres or clickhouse." enum:"postgres,clickhouse" required:"" env:"HELIO_STORE"`
+	Name      string        `help:"Name of this projector, unique within its view and stable over restarts; default: the host's." env:"HELIO_NAME"`
+	Retention time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
+	Check     bool          `help:"Build everything, then stop."`
+}
+
+// Help shows how it is used.
+func (projectorCmd) Help() string {
+	return `Examples:
+  helio projector --store postgres --postgres 'postgres://helio:secret@db/helio'
+  helio projector --store clickhouse --clickhouse ch1:9000 --clickhouse-protocol native`
+}
+
+// Run runs the projector until a signal comes.
+func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
+	name, err := orHost(c.Name)
+	if err != nil {
+		return err
+	}
+	log = log.With("role", "projector", "store", c.Store, "name", name)
+	p, err := newProcess(log, c.Admin)
+	if err != nil {
+		return err
+	}
+	cfg := c.kafkaFlags.config(log, p.reg, "helio-projector-"+c.Store)
+	if _, err := openLog(ctx, log, &cfg); err != nil {
+		return err
+	}
+	if c.Store == "postgres" {
+		err = addThreads(ctx, p, cfg, c.postgresFlags, name, c.Retention)
+	} else {
+		err = addHistory(ctx, p, cfg, c.clickhouseFlags, name)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Check {
+		p.close()
+		return nil
+	}
+	log.Info("projector runs", "admin", "http://"+p.Admin)
+	return p.run(ctx)
+}
+
+// addThreads adds the projector of the thread views to a process.
+func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string, retention time.Duration) error {
+	if err := migratePostgres(ctx, p.log, flags.Postgres, "views", flags.PostgresSchema); err != nil {
+		return err
+	}
+	pcfg := flags.config(p.log, p.reg, "projector", 8)
+	pcfg.Params["synchronous_commit"] = "off" // rows and position vanish together, and the log brings them again
+	pcfg.Params["search_path"] = flags.PostgresSchema
+	pool, err := postgres.Open(ctx, pcfg)
+	if err != nil {
+		return err
+	}
+	p.onClose(pool.Close)
+	proj, err := threads.New(threads.Config{
+		Consumer:  kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-threads", InstanceID: "threads-" + name},
+		Retention: retention,
+	}, pool, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.group.Go("projector threads", proj.Run)
+	p.admin.Check("postgres", func(ctx context.Context) error { return pool.Ping(ctx) })
+	p.admin.Check("projector threads", func(context.Context) error { return stalled(proj.Consumer()) })
+	p.dog.Watch("thread views lag seconds", 10, func() float64 { return worstLag(proj.Consumer().Lags()) })
+	return nil
+}
+
+// addHistory adds the projector of the history to a process.
+func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, name string) error {
+	ccfg := flags.config(p.log, p.reg, "projector")
+	if err := migrateClickHouse(ctx, p.log, ccfg); err != nil {
+		return err
+	}
+	conn, err := clickhouse.Open(ccfg)
+	if err != nil {
+		return err
+	}
+	p.onClose(func() {
+		if err := conn.Close(); err != nil {
+			p.log.Warn("closing ClickHouse failed", "err", err)
+		}
+	})
+	proj, err := history.New(history.Config{
+		Consumer: kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-history", InstanceID: "history-" + name},
+	}, conn, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.group.Go("projector history", proj.Run)
+	p.admin.Check("clickhouse", func(ctx context.Context) error { return conn.Ping(ctx) })
+	p.admin.Check("projector history", func(context.Context) error { return stalled(proj.Consumer()) })
+	p.dog.Watch("history lag seconds", 30, func() float64 { return worstLag(proj.Consumer().Lags()) })
+	return nil
+}
+
+// stalled tells which slots do not get on.
+func stalled(c *kafka.Consumer) error {
+	var errs []error
+	for slot, err := range c.Stalled() {
+		errs = append(errs, fmt.Errorf("slot %d: %w", slot, err))
+	}
+	return errors.Join(errs...)
+}
