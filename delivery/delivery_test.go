@@ -402,26 +402,58 @@ func TestTakeover(t *testing.T) {
 	t.Logf("%d links, %d events came again", f.links, f.again)
 }
 
-// An instance that dies without a word is replaced when its session times out, and its backlog is pushed.
+// A restarted instance begins where the group had got to: an edge's cursor is in its ring, with what came meanwhile.
 func TestRestartReadsBacklog(t *testing.T) {
 	w := newWorld(t)
-	s := w.service(Config{SessionTimeout: time.Second})
+	s := w.service(Config{})
 	stop := w.start(s)
 	w.owns(s, partitions)
 	a := inSlot(3, 0)
 	first := w.produce(topic.Threads, a, "before")
 	until(t, "it is read", func() bool { return s.ringNext(a)[0] == first+1 })
 	stop()
-	w.produce(topic.Threads, a, "while away")
-	again := w.service(Config{SessionTimeout: time.Second})
+	second := w.produce(topic.Threads, a, "while away")
+	again := w.service(Config{})
 	w.start(again)
-	w.owns(again, partitions)
-	edge := w.open(again)
-	got := ask(t, edge, subscribeFrame(1, 3, &cursor{first + 1, 0, 0}, a))
-	if want := (answer{LiveFrom: cursor{first + 1, 0, 0}, Past: []topic.Position{first + 1}}); !cmp.Equal(got, want) && len(got.Past) != 0 {
+	until(t, "the backlog is read", func() bool { return again.ringNext(a)[0] == second+1 })
+	got := ask(t, w.open(again), subscribeFrame(1, 3, &cursor{second, 0, 0}, a))
+	if want := (answer{LiveFrom: cursor{second, 0, 0}, Past: []topic.Position{second}}); !cmp.Equal(got, want) {
 		t.Errorf("answer (-want +got):\n%s", cmp.Diff(want, got))
 	}
-	if got.LiveFrom[0] != first+1 {
-		t.Errorf("live from %d, want %d", got.LiveFrom[0], first+1)
+}
+
+// An instance that goes without leaving the group is replaced when its session times out.
+func TestSessionTimeout(t *testing.T) {
+	w := newWorld(t)
+	one := w.service(Config{Name: "one", SessionTimeout: 300 * time.Millisecond, KeepSlots: true})
+	stop := w.start(one)
+	w.owns(one, partitions)
+	stop()
+	if got := one.Owned(); len(got) != 0 {
+		t.Errorf("owned after the stop: %v", got)
+	}
+	two := w.service(Config{Name: "two", SessionTimeout: 300 * time.Millisecond})
+	w.start(two)
+	w.owns(two, partitions)
+}
+
+func TestConfigValidate(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		cfg   Config
+		fault bool
+	}{
+		{name: "defaults", cfg: Config{Name: "a"}},
+		{name: "no name", cfg: Config{}, fault: true},
+		{name: "name with an address in it", cfg: Config{Name: "a@b"}, fault: true},
+		{name: "negative window", cfg: Config{Name: "a", RingWindow: -1}, fault: true},
+		{name: "rare progress", cfg: Config{Name: "a", ProgressEvery: time.Minute}, fault: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
+			if err := tc.cfg.Validate(); (err != nil) != tc.fault {
+				t.Errorf("Validate: %v, want a fault: %v", err, tc.fault)
+			}
+		})
 	}
 }

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"heliograph/infra/link"
 	linkv1 "heliograph/schemas/link/v1"
@@ -72,12 +73,7 @@ func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 				return err
 			}
 			out = nil
-			err := ls.conn.svc.past.read(ctx, s.id, t, cur[t], upTo, want, func(recs []*linkv1.Record) error {
-				var one [topics][]*linkv1.Record
-				one[t] = recs
-				return ls.sendWait(ctx, frames(s.id, r.id, one))
-			})
-			if err != nil {
+			if err := ls.sendPast(ctx, r.id, t, cur[t], upTo, want); err != nil {
 				return err
 			}
 			cur[t] = upTo
@@ -114,10 +110,13 @@ func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 	return ls.release(ctx)
 }
 
+// releaseReads is how often release may read the log for what has left the ring meanwhile: each time less, unless the link cannot keep up.
+const releaseReads = 8
+
 // release sends what the link missed while it was held, and makes it live again. The caller holds mu; it is given back meanwhile.
 func (ls *linkSlot) release(ctx context.Context) error {
 	s := ls.slot
-	for {
+	for reads := 0; ; {
 		if s.gone || ls.subjects == nil {
 			return nil
 		}
@@ -126,8 +125,19 @@ func (ls *linkSlot) release(ctx context.Context) error {
 			ls.progress()
 			return nil
 		}
-		if _, behind := s.ring.behind(ls.sent, s.ring.next()); behind {
-			return &linkError{reasonBehind, errors.New("the ring went on before the link had caught up")}
+		if t, behind := s.ring.behind(ls.sent, s.ring.next()); behind {
+			if reads++; reads > releaseReads {
+				return &linkError{reasonBehind, errors.New("the ring went on before the link had caught up")}
+			}
+			from, upTo, all := ls.sent[t], s.ring.logs[t].start, maps.Clone(ls.subjects)
+			s.mu.Unlock()
+			err := ls.sendPast(ctx, 0, t, from, upTo, all)
+			s.mu.Lock()
+			if err != nil {
+				return err
+			}
+			ls.sent[t] = upTo
+			continue
 		}
 		recs, reached := s.ring.collect(ls.sent, s.ring.next(), ls.subjects)
 		rest, err := ls.sendNow(frames(s.id, 0, recs))
@@ -141,6 +151,16 @@ func (ls *linkSlot) release(ctx context.Context) error {
 		}
 		ls.sent = reached
 	}
+}
+
+// sendPast sends what the log has of the subjects in [from, to) of a topic; no lock is held.
+func (ls *linkSlot) sendPast(ctx context.Context, id uint64, t int, from, to topic.Position, want map[topic.Subject]struct{}) error {
+	s := ls.slot
+	return ls.conn.svc.past.read(ctx, s.id, t, from, to, want, func(recs []*linkv1.Record) error {
+		var one [topics][]*linkv1.Record
+		one[t] = recs
+		return ls.sendWait(ctx, frames(s.id, id, one))
+	})
 }
 
 // unsubscribe takes interest back.

@@ -1,0 +1,108 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"heliograph/infra/kafka"
+	"heliograph/infra/link"
+	linkv1 "heliograph/schemas/link/v1"
+	"heliograph/schemas/topic"
+)
+
+// BenchmarkPush compares, on the same log: a bare kgo consumer, and events through an instance and a Pipe to an edge with 200 subjects.
+func BenchmarkPush(b *testing.B) {
+	w := newWorld(b)
+	subjects := make([]topic.Subject, 200)
+	for i := range subjects {
+		subjects[i] = subject(i)
+	}
+	const n = 200_000
+	value := make([]byte, 200)
+	for i := range n {
+		s := subjects[i%len(subjects)]
+		w.cl.Produce(context.Background(), w.cfg.NewRecord(topic.Threads, topic.SlotOf(s, partitions), s[:], value), func(_ *kgo.Record, err error) {
+			if err != nil {
+				b.Error(err)
+			}
+		})
+		if i%10_000 == 0 {
+			if err := w.cl.Flush(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if err := w.cl.Flush(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("kgo", func(b *testing.B) {
+		for b.Loop() {
+			cl, err := kafka.Dial(w.cfg, kgo.ConsumeTopics(w.cfg.Name(topic.Threads)), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+			if err != nil {
+				b.Fatal(err)
+			}
+			for got := 0; got < n; {
+				got += cl.PollFetches(b.Context()).NumRecords()
+			}
+			cl.Close()
+		}
+		b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "events/s")
+	})
+	run := 0
+	b.Run("pipe", func(b *testing.B) {
+		for b.Loop() {
+			run++
+			push(b, w, fmt.Sprint("bench", run), subjects, n)
+		}
+		b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "events/s")
+	})
+}
+
+// push starts an instance whose group has committed nothing: it begins at the tail less its window, which here is the whole log.
+func push(b *testing.B, w *world, group string, subjects []topic.Subject, n int) {
+	b.StopTimer()
+	s := w.service(Config{Group: group, MaxGapRecords: n})
+	edge, end := link.Pipe(0)
+	ctx, cancel := context.WithCancel(context.Background())
+	ran, served := make(chan error, 1), make(chan error, 1)
+	go func() { served <- s.ServeLink(ctx, end) }()
+	hello(b, edge)
+	b.StartTimer()
+	go func() { ran <- s.Run(ctx) }()
+	bySlot := make(map[topic.Slot][]topic.Subject)
+	for _, x := range subjects {
+		slot := topic.SlotOf(x, partitions)
+		bySlot[slot] = append(bySlot[slot], x)
+	}
+	asked := make(map[int32]bool)
+	for got := 0; got < n; {
+		m, err := edge.Recv(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		switch m.WhichBody() {
+		case linkv1.ToEdge_Owned_case:
+			for _, slot := range m.GetOwned().GetSlots() {
+				if !asked[slot] {
+					asked[slot] = true
+					if err := edge.Send(ctx, subscribeFrame(uint64(slot)+1, topic.Slot(slot), &cursor{}, bySlot[topic.Slot(slot)]...)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		case linkv1.ToEdge_Events_case:
+			got += len(m.GetEvents().GetRecords())
+		}
+	}
+	b.StopTimer()
+	edge.Close()
+	cancel()
+	<-served
+	if err := <-ran; err != nil {
+		b.Error(err)
+	}
+	b.StartTimer()
+}
