@@ -166,22 +166,29 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 	if me.User, err = id.From[id.UserID](a.GetAuthenticated().GetUserId()); err != nil {
 		return Identity{}, fmt.Errorf("answer to registration: %w", err)
 	}
-	if err := c.adopt(me); err != nil {
+	current, err := c.adopt(me)
+	if err != nil {
 		return Identity{}, err
 	}
 	c.queue.put(Connected{})
-	c.sync(cn)
+	if current == cn {
+		c.sync(cn)
+	} else if current != nil {
+		// The connection that answered has ended, and this one was opened before there was an identity to prove: the next one proves it.
+		_ = current.quic.CloseWithError(0, "")
+	}
 	return me, nil
 }
 
-func (c *Client) adopt(me Identity) error {
+// adopt makes this the identity of the device and returns the connection of that moment, nil between two.
+func (c *Client) adopt(me Identity) (*conn, error) {
 	if err := c.cfg.Store.SetIdentity(me); err != nil {
-		return fmt.Errorf("store identity: %w", err)
+		return nil, fmt.Errorf("store identity: %w", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.id = me
-	return nil
+	return c.conn, nil
 }
 
 // NewDevice makes an identity for a further device of a user. The public key and the id go to a device that is already in, which approves them with LinkDevice; then a Client

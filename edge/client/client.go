@@ -247,14 +247,19 @@ func (c *Client) move(t id.ThreadID, w thread.Watermark) {
 		return
 	}
 	c.applied[t] = merged
+	c.mark(t)
+	c.mu.Unlock()
+	if err := c.cfg.Store.SetWatermark(t, merged); err != nil {
+		c.cfg.Logger.Error("storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err)
+	}
+}
+
+// mark has the watermark of a thread sent soon. mu is held.
+func (c *Client) mark(t id.ThreadID) {
 	c.dirty[t] = true
 	if !c.flushing {
 		c.flushing = true
 		time.AfterFunc(c.cfg.AckInterval, c.flushWatermarks)
-	}
-	c.mu.Unlock()
-	if err := c.cfg.Store.SetWatermark(t, merged); err != nil {
-		c.cfg.Logger.Error("storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err)
 	}
 }
 

@@ -76,10 +76,10 @@ func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error
 	return 0, closeReason(err)
 }
 
-// closeReason turns the close code of the server into a *wire.Error.
+// closeReason turns a close code into a *wire.Error: the server's, or the one with which this side closed because its proof was refused.
 func closeReason(err error) error {
 	var app *quic.ApplicationError
-	if errors.As(err, &app) && app.Remote {
+	if errors.As(err, &app) && (app.Remote || app.ErrorCode != 0) {
 		return &wire.Error{Code: wirev1.Code(app.ErrorCode), Message: app.ErrorMessage}
 	}
 	return err
@@ -124,7 +124,8 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 	}
 	s, err := q.OpenStreamSync(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open control stream: %w", err)
+		_ = q.CloseWithError(0, "") // it is of no use without the stream
+		return nil, fmt.Errorf("open control stream: %w", closeReason(err))
 	}
 	return &conn{quic: q, stream: s, pending: map[uint64]chan *wirev1.ServerFrame{}, sends: map[uint64]id.MessageID{}}, nil
 }
@@ -200,6 +201,9 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		}
 		c.mu.Lock()
 		own := watermarkOf(s.GetOwn())
+		if own.ReadPosition < c.applied[t].ReadPosition {
+			c.mark(t) // it was lost with an earlier connection
+		}
 		c.applied[t] = c.applied[t].Merge(thread.Watermark{ReadPosition: own.ReadPosition, ReadOrdinal: own.ReadOrdinal})
 		c.mu.Unlock()
 		c.queue.put(ThreadChanged{Summary: s})
@@ -309,6 +313,9 @@ func (c *Client) event(raw *wirev1.Event) error {
 	p, _ := placeOf(e)
 	c.mu.Lock()
 	if last, ok := c.queued[p.Thread]; ok && p.Position <= last {
+		if p.Position <= c.applied[p.Thread].DeliveredPosition {
+			c.mark(p.Thread) // the server repeats what was applied: the watermark was lost with an earlier connection
+		}
 		c.mu.Unlock()
 		return nil
 	}

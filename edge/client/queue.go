@@ -65,9 +65,12 @@ func (q *queue) putBack(e Event) {
 	q.wake()
 }
 
-// take waits for an event. After close it still gives what is left.
+// take waits for an event; false when ctx has ended. After close it still gives what is left.
 func (q *queue) take(ctx context.Context) (Event, bool) {
 	for {
+		if ctx.Err() != nil {
+			return nil, false
+		}
 		q.mu.Lock()
 		if len(q.items) > 0 {
 			e := q.items[0]

@@ -143,7 +143,8 @@ type FileStore struct {
 	mu    sync.Mutex // guards all below
 	file  *os.File
 	saved Saved
-	lines int // written to file
+	lines int   // written to file
+	size  int64 // of its whole lines
 }
 
 // ErrLocked is returned when another process uses the file.
@@ -169,6 +170,15 @@ func OpenFileStore(path string) (*FileStore, error) {
 	}
 	if err := lock(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("device file %s: %w", path, err), f.Close())
+	}
+	// The owner may have moved a rewritten file into place between the opening and the lock; the lock on the old one means nothing.
+	mine, err := f.Stat()
+	now, err2 := os.Stat(path)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, errors.Join(fmt.Errorf("device file: %w", err), f.Close())
+	}
+	if !os.SameFile(mine, now) {
+		return nil, errors.Join(fmt.Errorf("device file %s: %w", path, ErrLocked), f.Close())
 	}
 	s := &FileStore{path: path, file: f, saved: Saved{Watermarks: map[id.ThreadID]thread.Watermark{}}}
 	if err := s.replay(); err != nil {
@@ -203,6 +213,7 @@ func (s *FileStore) replay() error {
 	if _, err := s.file.Seek(good, io.SeekStart); err != nil {
 		return fmt.Errorf("seek device file: %w", err)
 	}
+	s.size = good
 	return nil
 }
 
@@ -226,9 +237,11 @@ func (s *FileStore) write(r record, sync bool) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.file.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("write device file: %w", err)
+	n, err := s.file.WriteAt(append(line, '\n'), s.size)
+	if err != nil {
+		return fmt.Errorf("write device file: %w", err) // the next line overwrites what was written of this one
 	}
+	s.size += int64(n)
 	if sync {
 		if err := s.file.Sync(); err != nil {
 			return fmt.Errorf("sync device file: %w", err)
@@ -276,7 +289,7 @@ func (s *FileStore) compact() error {
 		return errors.Join(fmt.Errorf("rewrite device file: %w", err), tmp.Close())
 	}
 	old := s.file
-	s.file, s.lines = tmp, lines
+	s.file, s.lines, s.size = tmp, lines, int64(buf.Len())
 	if err := old.Close(); err != nil {
 		return fmt.Errorf("close old device file: %w", err)
 	}
