@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/run"
+	schema "heliograph/schemas/clickhouse"
 )
 
 // Protocol is how ClickHouse is spoken to.
@@ -31,7 +32,7 @@ const (
 type Config struct {
 	Addr     []string // host:port; at least one
 	Protocol Protocol // default HTTP
-	Database string   // default "helio"
+	Database string   // default "heliograph"
 	User     string   // default "default"
 	Password run.Secret
 	TLS      run.ClientTLS
@@ -73,7 +74,7 @@ func (c Config) Validate() error {
 
 func (c Config) database() string {
 	if c.Database == "" {
-		return "helio"
+		return schema.Database
 	}
 	return c.Database
 }

@@ -404,13 +404,18 @@ func (c *Consumer) release(slots []topic.Slot, lost bool) {
 		}
 		<-o.done
 		c.mu.Lock()
-		delete(c.slots, o.slot)
-		for _, t := range c.cfg.Topics {
-			delete(c.behind[t], o.slot)
+		mine := c.slots[o.slot] == o // a stop and a rebalance may give up the same slot at the same time
+		if mine {
+			delete(c.slots, o.slot)
+			for _, t := range c.cfg.Topics {
+				delete(c.behind[t], o.slot)
+			}
 		}
 		c.mu.Unlock()
-		c.metrics.owned.Dec()
-		c.metrics.forget(c.cfg.Topics, o.slot)
+		if mine {
+			c.metrics.owned.Dec()
+			c.metrics.forget(c.cfg.Topics, o.slot)
+		}
 	}
 }
 

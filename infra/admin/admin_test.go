@@ -1,0 +1,111 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// door starts a server and returns how to ask it.
+func door(t *testing.T) (*Server, func(path string) (int, string)) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	s, err := New(Config{CheckTimeout: 30 * time.Millisecond, Registerer: reg, Gatherer: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := s.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	return s, func(path string) (int, string) {
+		t.Helper()
+		resp, err := client.Get("http://" + addr + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	s, get := door(t)
+	s.Check("log", func(context.Context) error { return nil })
+	if code, body := get("/readyz"); code != http.StatusOK {
+		t.Errorf("ready = %d %s", code, body)
+	}
+	s.Check("postgres", func(context.Context) error { return errors.New("refused") })
+	release := make(chan struct{})
+	defer close(release)
+	s.Check("clickhouse", func(context.Context) error { <-release; return nil }) // deaf to its context
+	code, body := get("/readyz")
+	var st Status
+	if err := json.Unmarshal([]byte(body), &st); err != nil {
+		t.Fatal(err)
+	}
+	if code != http.StatusServiceUnavailable || st.Ready || !st.Checks["log"].OK || st.Checks["postgres"].Error != "refused" ||
+		!strings.Contains(st.Checks["clickhouse"].Error, "no answer") {
+		t.Errorf("not ready = %d %s", code, body)
+	}
+	if code, _ := get("/livez"); code != http.StatusOK {
+		t.Errorf("live = %d", code)
+	}
+	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, `helio_admin_dependency_up{dependency="postgres"} 0`) {
+		t.Errorf("metrics = %d %s", code, body)
+	}
+	if code, _ := get("/debug/pprof/goroutine?debug=1"); code != http.StatusOK {
+		t.Errorf("pprof = %d", code)
+	}
+}
+
+func TestDraining(t *testing.T) {
+	s, get := door(t)
+	s.SetDraining()
+	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, `"draining": true`) {
+		t.Errorf("draining = %d %s", code, body)
+	}
+}
+
+func TestPortInUseNamesTheFlag(t *testing.T) {
+	first, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := first.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := New(Config{Addr: addr, Flag: "--edge-admin-addr"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Listen(); err == nil || !strings.Contains(err.Error(), "--edge-admin-addr") || !strings.Contains(err.Error(), addr) {
+		t.Errorf("Listen = %v", err)
+	}
+}
