@@ -2,9 +2,11 @@ package link
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/kafka"
@@ -50,6 +52,9 @@ func NewGroupDirectory(cl *kgo.Client, cfg kafka.Config, group string) *GroupDir
 // Instances asks Kafka for the group's members. It is a request to the broker: poll it, every second or so.
 func (d *GroupDirectory) Instances(ctx context.Context) ([]Instance, error) {
 	members, err := kafka.DescribeGroup(ctx, d.cl, d.cfg, d.group)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, nil // nobody has ever joined
+	}
 	if err != nil {
 		return nil, err
 	}
