@@ -232,6 +232,16 @@ func (v ThreadView) Role(u id.UserID) thread.Role {
 	return 0
 }
 
+// WasMember tells whether the user is a member now or was one: he may still acknowledge what he has seen.
+func (v ThreadView) WasMember(u id.UserID) bool {
+	if v.sub == nil {
+		return false
+	}
+	v.sub.slot.mu.RLock()
+	defer v.sub.slot.mu.RUnlock()
+	return v.sub.state.Members[u] != nil
+}
+
 // Members returns the members now, in no order.
 func (v ThreadView) Members() []id.UserID {
 	if v.sub == nil {

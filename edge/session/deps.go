@@ -28,6 +28,8 @@ type Conn interface {
 	Remote() netip.Addr
 	// Close ends the connection with a code as application error code. It may block for a moment; what was written last may be lost.
 	Close(code wirev1.Code, reason string)
+	// Authenticated tells that the device is known now. It must not block.
+	Authenticated()
 }
 
 // Stream is the control stream.

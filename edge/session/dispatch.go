@@ -154,6 +154,7 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 	s.deadline.Stop()
 	s.nonce = nil
 	s.setState(stateAuthenticated)
+	s.conn.Authenticated()
 	s.srv.registry.Enter(s) // after Attach: an older session of the device lasts until this one can take over
 	s.reply(req, wirev1.ServerFrame_builder{Authenticated: wirev1.Authenticated_builder{UserId: s.user[:], DeviceId: s.device[:]}.Build()})
 	return nil

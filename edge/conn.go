@@ -1,0 +1,88 @@
+package edge
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/quic-go/quic-go"
+
+	"heliograph/edge/hub"
+	"heliograph/edge/session"
+	"heliograph/schemas/id"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// quicConn is a native QUIC connection as a session sees it.
+type quicConn struct {
+	conn    *quic.Conn
+	control *quic.Stream
+
+	// Counted as not authenticated until left; touched only by the connection's own goroutine.
+	early *early
+	from  netip.Prefix
+	left  bool
+}
+
+// Authenticated ends the connection's counting as one that is not.
+func (c *quicConn) Authenticated() {
+	if !c.left {
+		c.left = true
+		c.early.leave(c.from)
+	}
+}
+
+// Control implements session.Conn.
+func (c *quicConn) Control() session.Stream { return c.control }
+
+// OpenPage implements session.Conn.
+func (c *quicConn) OpenPage(ctx context.Context) (session.Page, error) {
+	s, err := c.conn.OpenUniStreamSync(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return page{s}, nil
+}
+
+// Exporter implements session.Conn (wire protocol, section 4).
+func (c *quicConn) Exporter() ([]byte, error) {
+	state := c.conn.ConnectionState()
+	return state.TLS.ExportKeyingMaterial(wire.ExporterLabel, nil, 32)
+}
+
+// Remote implements session.Conn.
+func (c *quicConn) Remote() netip.Addr { return remote(c.conn) }
+
+// Close implements session.Conn.
+func (c *quicConn) Close(code wirev1.Code, reason string) {
+	_ = c.conn.CloseWithError(quic.ApplicationErrorCode(code), reason) // it only fails when the connection is gone
+}
+
+func remote(c *quic.Conn) netip.Addr {
+	a, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Addr().Unmap()
+}
+
+type page struct{ *quic.SendStream }
+
+// Cancel implements session.Page.
+func (p page) Cancel() { p.CancelWrite(quic.StreamErrorCode(wirev1.Code_CODE_UNAVAILABLE)) }
+
+// Hub makes a hub fit for sessions.
+func Hub(h *hub.Hub) session.Hub { return hubView{h} }
+
+type hubView struct{ *hub.Hub }
+
+// View implements session.Hub.
+func (h hubView) View(t id.ThreadID) (session.View, bool) {
+	v, ok := h.Hub.View(t)
+	if !ok {
+		return session.View{}, false
+	}
+	return session.View{
+		Kind: v.Kind, ActiveMembers: v.ActiveMembers, LastPosition: v.LastPosition, LastOrdinal: v.LastOrdinal, Roster: v,
+	}, true
+}
