@@ -106,3 +106,37 @@ func push(b *testing.B, w *world, group string, subjects []topic.Subject, n int)
 	}
 	b.StartTimer()
 }
+
+// BenchmarkLatency is the time from Produce of one event until an edge in the same process has it.
+func BenchmarkLatency(b *testing.B) {
+	w := newWorld(b)
+	s := w.service(Config{})
+	w.start(s)
+	w.owns(s, partitions)
+	edge := w.open(s)
+	x := inSlot(2, 0)
+	if err := edge.Send(b.Context(), subscribeFrame(1, 2, nil, x)); err != nil {
+		b.Fatal(err)
+	}
+	for {
+		m, err := edge.Recv(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if m.GetSubscribed().GetId() == 1 {
+			break
+		}
+	}
+	for b.Loop() {
+		w.produce(topic.Threads, x, "event")
+		for {
+			m, err := edge.Recv(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			if len(m.GetEvents().GetRecords()) > 0 {
+				break
+			}
+		}
+	}
+}

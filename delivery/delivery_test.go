@@ -187,7 +187,7 @@ func TestSlowLink(t *testing.T) {
 	local := link.NewLocal(0)
 	serve(t, local, "one", s)
 	subjects := []topic.Subject{inSlot(0, 0), inSlot(1, 0)}
-	f := newFollower(t, local, subjects)
+	f := newFollower(t, local, local, subjects)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -286,7 +286,7 @@ func TestSubscribeUnderLoad(t *testing.T) {
 				if len(followers)%2 == 1 {
 					mine = subjects[:1+rand.IntN(20)]
 				}
-				f := newFollower(t, local, mine)
+				f := newFollower(t, local, local, mine)
 				followers = append(followers, f)
 				wg.Go(func() { f.run(ctx) })
 				next := w.produce(topic.Threads, subjects[0], "mark") + 20
@@ -347,22 +347,56 @@ func (s *Service) ringNext(subject topic.Subject) cursor {
 
 // Two instances share the slots; they come and go while events flow; an edge that follows the protocol has each event exactly once, in order.
 func TestTakeover(t *testing.T) {
-	w := newWorld(t)
-	local := link.NewLocal(0)
+	t.Run("in process", func(t *testing.T) {
+		w := newWorld(t)
+		local := link.NewLocal(0)
+		takeover(t, w, local, local, func(name string) (*Service, func()) {
+			s := w.service(Config{Name: name})
+			stopRun, stopLinks := w.start(s), serve(t, local, name, s)
+			return s, func() { stopRun(); stopLinks() }
+		})
+	})
+	t.Run("over QUIC", func(t *testing.T) {
+		w := newWorld(t)
+		ca, err := link.NewAuthority()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf, err := ca.Config("test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		takeover(t, w, link.NewGroupDirectory(w.cl, w.cfg, DefaultGroup), link.QUICDialer{TLS: conf}, func(name string) (*Service, func()) {
+			l, err := link.Listen("127.0.0.1:0", conf, link.ListenConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := w.service(Config{Name: name, Addr: l.Addr().String()})
+			stopRun := w.start(s)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- l.Serve(ctx, s.ServeLink) }()
+			stopLinks := sync.OnceFunc(func() {
+				cancel()
+				if err := <-done; err != nil {
+					t.Errorf("Serve: %v", err)
+				}
+			})
+			t.Cleanup(stopLinks)
+			return s, func() { stopRun(); stopLinks() }
+		})
+	})
+}
+
+func takeover(t *testing.T, w *world, dir link.Directory, dialer link.Dialer, begin func(name string) (*Service, func())) {
 	subjects := make([]topic.Subject, 60)
 	for i := range subjects {
 		subjects[i] = subject(i)
 	}
-	begin := func(name string) (*Service, func()) {
-		s := w.service(Config{Name: name})
-		stopRun := w.start(s)
-		stopLinks := serve(t, local, name, s)
-		return s, func() { stopRun(); stopLinks() }
-	}
 	one, stopOne := begin("one")
 	w.owns(one, partitions)
 
-	f := newFollower(t, local, subjects)
+	f := newFollower(t, dir, dialer, subjects)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -163,7 +163,8 @@ func subscribeFrame(id uint64, slot topic.Slot, from *cursor, subjects ...topic.
 // follower is an edge that follows the protocol: it keeps a cursor per slot from Progress, subscribes again with every owner from there, and drops by position.
 type follower struct {
 	t        *testing.T
-	local    *link.Local
+	dir      link.Directory
+	dialer   link.Dialer
 	subjects map[topic.Slot][]topic.Subject
 
 	ids   atomic.Uint64
@@ -180,8 +181,8 @@ type stream struct {
 	subject topic.Subject
 }
 
-func newFollower(t *testing.T, local *link.Local, subjects []topic.Subject) *follower {
-	f := &follower{t: t, local: local, subjects: make(map[topic.Slot][]topic.Subject),
+func newFollower(t *testing.T, dir link.Directory, dialer link.Dialer, subjects []topic.Subject) *follower {
+	f := &follower{t: t, dir: dir, dialer: dialer, subjects: make(map[topic.Slot][]topic.Subject),
 		next: make(map[topic.Slot]cursor), got: make(map[stream][]topic.Position)}
 	for _, s := range subjects {
 		slot := topic.SlotOf(s, partitions)
@@ -197,7 +198,7 @@ func (f *follower) run(ctx context.Context) {
 	var mu sync.Mutex
 	open := make(map[string]bool)
 	for ctx.Err() == nil {
-		list, _ := f.local.Instances(ctx)
+		list, _ := f.dir.Instances(ctx)
 		for _, i := range list {
 			mu.Lock()
 			busy := open[i.Name]
@@ -208,7 +209,7 @@ func (f *follower) run(ctx context.Context) {
 			}
 			wg.Go(func() {
 				defer func() { mu.Lock(); open[i.Name] = false; mu.Unlock() }()
-				if edge, err := f.local.Dial(ctx, i); err == nil {
+				if edge, err := f.dialer.Dial(ctx, i); err == nil {
 					f.serve(ctx, edge)
 				}
 			})
