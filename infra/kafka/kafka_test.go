@@ -2,13 +2,9 @@ package kafka
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
@@ -25,201 +20,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const testSlots = 4
-
-// cluster starts a broker of our own and creates the topics under a prefix of the test.
-func cluster(t *testing.T, opts ...kfake.Opt) (*kfake.Cluster, Config, *kgo.Client) {
-	t.Helper()
-	opts = append([]kfake.Opt{kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(100 * time.Millisecond)}, opts...)
-	fake, err := kfake.NewCluster(opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(fake.Close)
-	cfg := Config{Brokers: fake.ListenAddrs(), ClientID: "test", TopicPrefix: strings.NewReplacer("/", "-", "=", "-").Replace(t.Name()) + ".", Partitions: testSlots}
-	cl, err := Dial(cfg, ProducerOpts(ProducerConfig{})...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cl.Close)
-	if _, err := EnsureTopics(t.Context(), cl, cfg); err != nil {
-		t.Fatal(err)
-	}
-	return fake, cfg, cl
-}
-
-// produce writes n records to every slot of every folded topic and returns how many that are in all.
-func produce(t *testing.T, cl *kgo.Client, cfg Config, from, n int) int {
-	t.Helper()
-	var recs []*kgo.Record
-	for i := from; i < from+n; i++ {
-		for s := range topic.Slot(testSlots) {
-			for _, tp := range topic.Folded {
-				recs = append(recs, cfg.NewRecord(tp, s, []byte("k"), fmt.Appendf(nil, "%s/%d/%d", tp, s, i)))
-			}
-		}
-	}
-	if err := cl.ProduceSync(t.Context(), recs...).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
-	return len(recs)
-}
-
-// eventually polls cond until it holds; the deadline is only for a test that fails.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !cond() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-// store is a view in memory: rows and next positions, moved together by compare-and-set.
-type store struct {
-	mu   sync.Mutex
-	next map[topic.Slot]Positions
-	rows map[topic.Slot]map[topic.Topic][]string
-	n    int
-	cas  int // refused writes
-}
-
-func newStore() *store {
-	return &store{next: make(map[topic.Slot]Positions), rows: make(map[topic.Slot]map[topic.Topic][]string)}
-}
-
-func (s *store) read(slot topic.Slot) Positions {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.next[slot].Clone()
-}
-
-func (s *store) write(b Batch) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for t, p := range b.From {
-		if s.next[b.Slot][t] != p {
-			s.cas++
-			return fmt.Errorf("slot %d at %v, batch from %v: %w", b.Slot, s.next[b.Slot], b.From, ErrFenced)
-		}
-	}
-	if len(b.From) != len(s.next[b.Slot]) {
-		s.cas++
-		return ErrFenced
-	}
-	if s.rows[b.Slot] == nil {
-		s.rows[b.Slot] = make(map[topic.Topic][]string)
-	}
-	for _, r := range b.Records {
-		s.rows[b.Slot][r.Topic] = append(s.rows[b.Slot][r.Topic], string(r.Value))
-		s.n++
-	}
-	s.next[b.Slot] = b.To.Clone()
-	return nil
-}
-
-func (s *store) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.n
-}
-
-func (s *store) fenced() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cas
-}
-
-// check wants each slot of each folded topic to hold records 0..n-1, each once and in order.
-func (s *store) check(t *testing.T, n int) {
-	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for slot := range topic.Slot(testSlots) {
-		for _, tp := range topic.Folded {
-			var want []string
-			for i := range n {
-				want = append(want, fmt.Sprintf("%s/%d/%d", tp, slot, i))
-			}
-			if d := cmp.Diff(want, s.rows[slot][tp]); d != "" {
-				t.Errorf("%s slot %d (-want +got):\n%s", tp, slot, d)
-			}
-		}
-	}
-}
-
-// sink writes into a store, with hooks for faults.
-type sink struct {
-	*store
-	open   func(topic.Slot) error
-	before func(ctx context.Context, b Batch) error // instead of the write, when it fails
-	after  func(b Batch) error                      // after a write that succeeded
-
-	smu    sync.Mutex
-	closed map[bool]int
-}
-
-func (s *sink) Open(_ context.Context, slot topic.Slot) (Positions, error) {
-	if s.open != nil {
-		if err := s.open(slot); err != nil {
-			return nil, err
-		}
-	}
-	return s.read(slot), nil
-}
-
-func (s *sink) Apply(ctx context.Context, b Batch) error {
-	if s.before != nil {
-		if err := s.before(ctx, b); err != nil {
-			return err
-		}
-	}
-	if err := s.write(b); err != nil {
-		return err
-	}
-	if s.after != nil {
-		return s.after(b)
-	}
-	return nil
-}
-
-func (s *sink) Close(_ topic.Slot, lost bool) {
-	s.smu.Lock()
-	defer s.smu.Unlock()
-	if s.closed == nil {
-		s.closed = make(map[bool]int)
-	}
-	s.closed[lost]++
-}
-
-func consumerConfig(cfg Config) ConsumerConfig {
-	return ConsumerConfig{Kafka: cfg, View: "test", BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond,
-		LagEvery: 20 * time.Millisecond, CommitEvery: 20 * time.Millisecond,
-		SessionTimeout: 2 * time.Second, HeartbeatInterval: 100 * time.Millisecond}
-}
-
-// start runs a consumer until the returned function is called, which waits for its end.
-func start(t *testing.T, cfg ConsumerConfig, s Sink) (*Consumer, func()) {
-	t.Helper()
-	c, err := NewConsumer(cfg, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	stop := sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(stop)
-	return c, stop
-}
 
 func TestBacklogIsReadFromTheBeginning(t *testing.T) {
 	for _, group := range []string{"", "fresh"} {
@@ -243,8 +43,7 @@ func TestBacklogIsReadFromTheBeginning(t *testing.T) {
 	}
 }
 
-func TestEachSinkCallFailsOnce(t *testing.T) {
-	_, cfg, cl := cluster(t)
+func eachSinkCallFailsOnce(t *testing.T, cfg Config, cl *kgo.Client) {
 	n := produce(t, cl, cfg, 0, 50)
 	var mu sync.Mutex
 	seen := make(map[string]bool)
@@ -392,8 +191,7 @@ func TestPermanentIsNotRetriedAtOnce(t *testing.T) {
 	}
 }
 
-func TestRebalanceMovesSlots(t *testing.T) {
-	_, cfg, cl := cluster(t)
+func rebalanceMovesSlots(t *testing.T, cfg Config, cl *kgo.Client) {
 	st := newStore()
 	cc := consumerConfig(cfg)
 	cc.Group = "moving"
@@ -450,8 +248,7 @@ func TestRebalanceMovesSlots(t *testing.T) {
 	}
 }
 
-func TestStaticMembershipMovesNothing(t *testing.T) {
-	_, cfg, cl := cluster(t)
+func staticMembershipMovesNothing(t *testing.T, cfg Config, cl *kgo.Client) {
 	st := newStore()
 	cc := consumerConfig(cfg)
 	cc.Group = "static"
@@ -474,68 +271,6 @@ func TestStaticMembershipMovesNothing(t *testing.T) {
 	stopA()
 	stopB()
 	st.check(t, 10)
-}
-
-// pausable is a network that can be held still, as a stopped process's is: reads and writes wait, until their deadlines pass.
-type pausable struct{ held atomic.Bool }
-
-func (p *pausable) wait(c *pausedConn) error {
-	for p.held.Load() {
-		if at := c.deadline.Load(); at != nil && !at.IsZero() && time.Now().After(*at) {
-			return os.ErrDeadlineExceeded
-		}
-		if c.closed.Load() {
-			return net.ErrClosed
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return nil
-}
-
-func (p *pausable) dial(ctx context.Context, network, host string) (net.Conn, error) {
-	var d net.Dialer // a stopped process's kernel still takes connections
-	c, err := d.DialContext(ctx, network, host)
-	if err != nil {
-		return nil, err
-	}
-	return &pausedConn{Conn: c, p: p}, nil
-}
-
-type pausedConn struct {
-	net.Conn
-	p        *pausable
-	deadline atomic.Pointer[time.Time] // the latest that was set, of whichever side
-	closed   atomic.Bool
-}
-
-func (c *pausedConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err == nil {
-		err = c.p.wait(c)
-	}
-	return n, err
-}
-
-func (c *pausedConn) Write(b []byte) (int, error) {
-	if err := c.p.wait(c); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(b)
-}
-
-func (c *pausedConn) SetReadDeadline(t time.Time) error {
-	c.deadline.Store(&t)
-	return c.Conn.SetReadDeadline(t)
-}
-
-func (c *pausedConn) SetWriteDeadline(t time.Time) error {
-	c.deadline.Store(&t)
-	return c.Conn.SetWriteDeadline(t)
-}
-
-func (c *pausedConn) Close() error {
-	c.closed.Store(true)
-	return c.Conn.Close()
 }
 
 func TestZombieIsFenced(t *testing.T) {
@@ -630,8 +365,7 @@ func TestAnnouncedBatchComesAgainExactly(t *testing.T) {
 	}
 }
 
-func TestReplayEndsAtThePinnedEnd(t *testing.T) {
-	_, cfg, cl := cluster(t)
+func replayEndsAtThePinnedEnd(t *testing.T, cfg Config, cl *kgo.Client) {
 	produce(t, cl, cfg, 0, 30)
 	s := &sink{store: newStore()}
 	var once sync.Once
@@ -717,8 +451,7 @@ func value(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
 	return sum
 }
 
-func TestLag(t *testing.T) {
-	_, cfg, cl := cluster(t)
+func lag(t *testing.T, cfg Config, cl *kgo.Client) {
 	produce(t, cl, cfg, 0, 5)
 	s := &sink{store: newStore()}
 	hold := make(chan struct{})
@@ -758,164 +491,5 @@ func TestPositionOutsideTheLogStalls(t *testing.T) {
 	stop()
 	if got := s.read(1)[topic.Threads]; got != 1000 {
 		t.Errorf("stored position = %d, want it untouched", got)
-	}
-}
-
-func TestBase(t *testing.T) {
-	_, cfg, cl := cluster(t)
-	base := func(b uint64) []kgo.RecordHeader {
-		return []kgo.RecordHeader{{Key: topic.BaseHeader, Value: binary.BigEndian.AppendUint64(nil, b)}}
-	}
-	first := cfg.NewRecord(topic.Threads, 1, nil, []byte("opened"))
-	first.Headers = base(5000)
-	if err := cl.ProduceSync(t.Context(), first, cfg.NewRecord(topic.Threads, 1, nil, []byte("next"))).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
-	b, err := LoadBases(t.Context(), cl, cfg, topic.Folded, testSlots)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := []topic.Position{b.Of(topic.Threads, 1), b.Of(topic.Threads, 2), b.Of(topic.Users, 1), b.Of(topic.Presence, 1)}; !slices.Equal(got, []topic.Position{5000, 0, 0, 0}) {
-		t.Errorf("bases = %v", got)
-	}
-	s := &sink{store: newStore()}
-	_, stop := start(t, consumerConfig(cfg), s)
-	eventually(t, "read", func() bool { return s.count() == 2 })
-	// A base that is only learned while the loop runs: the partition was empty before.
-	late := cfg.NewRecord(topic.Users, 2, nil, []byte("opened"))
-	late.Headers = base(700)
-	if err := cl.ProduceSync(t.Context(), late).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "read", func() bool { return s.count() == 3 })
-	stop()
-	if got := [2]topic.Position{s.read(1)[topic.Threads], s.read(2)[topic.Users]}; got != [2]topic.Position{5002, 701} {
-		t.Errorf("next positions = %v", got)
-	}
-	again := &sink{store: s.store}
-	_, stop = start(t, consumerConfig(cfg), again)
-	if err := cl.ProduceSync(t.Context(), cfg.NewRecord(topic.Threads, 1, nil, []byte("third"))).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "read on from the stored position", func() bool { return s.count() == 4 })
-	stop()
-	if d := cmp.Diff([]string{"opened", "next", "third"}, s.rows[1][topic.Threads]); d != "" {
-		t.Errorf("rows (-want +got):\n%s", d)
-	}
-}
-
-func TestEnsureTopics(t *testing.T) {
-	fake, cfg, cl := cluster(t)
-	cfg.Partitions = 0
-	p, err := EnsureTopics(t.Context(), cl, cfg)
-	if err != nil || p != testSlots {
-		t.Fatalf("adopt: %d, %v", p, err)
-	}
-	cfg.Partitions = 8
-	var wrong *PartitionsError
-	if _, err := EnsureTopics(t.Context(), cl, cfg); !errors.As(err, &wrong) || wrong.Have != testSlots || wrong.Want != 8 {
-		t.Errorf("other count: %v", err)
-	}
-	cfg.TopicPrefix, cfg.Partitions = "other.", 0
-	if err := fake.CreateTopic("other.users", 3, map[string]string{"retention.ms": "604800000"}); err != nil {
-		t.Fatal(err)
-	}
-	if p, err := EnsureTopics(t.Context(), cl, cfg); err != nil || p != 3 {
-		t.Fatalf("a topic that a broker made: %d, %v", p, err)
-	}
-	for tp, want := range map[topic.Topic][2]string{topic.Users: {"delete", "-1"}, topic.Receipts: {"compact", "-1"}, topic.Presence: {"compact,delete", presenceRetention}} {
-		got := [2]string{"delete", "604800000"} // Kafka's defaults
-		for i, k := range []string{"cleanup.policy", "retention.ms"} {
-			if v := fake.TopicInfo(cfg.Name(tp)).Configs[k]; v != nil {
-				got[i] = *v
-			}
-		}
-		if got != want {
-			t.Errorf("%s: settings = %v, want %v", tp, got, want)
-		}
-	}
-	if err := fake.CreateTopic("third.users", 3, nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := fake.CreateTopic("third.threads", 2, nil); err != nil {
-		t.Fatal(err)
-	}
-	cfg.TopicPrefix = "third."
-	if _, err := EnsureTopics(t.Context(), cl, cfg); !errors.As(err, &wrong) {
-		t.Errorf("two counts: %v", err)
-	}
-}
-
-func TestProducerFailsWhenTheLogIsGone(t *testing.T) {
-	fake, cfg, cl := cluster(t)
-	produce(t, cl, cfg, 0, 1)
-	fake.Close()
-	errs := make(chan error, 1)
-	begin := time.Now()
-	cl.TryProduce(context.Background(), cfg.NewRecord(topic.Threads, 0, nil, []byte("x")), func(_ *kgo.Record, err error) { errs <- err })
-	if err := <-errs; err == nil {
-		t.Error("a record was acknowledged without a log")
-	}
-	t.Logf("failed after %v", time.Since(begin))
-}
-
-func TestProducerFailsWhenTheLogIsMute(t *testing.T) {
-	network := &pausable{}
-	defer network.held.Store(false)
-	_, cfg, first := cluster(t)
-	first.Close()
-	cfg.Dial = network.dial
-	cl, err := Dial(cfg, ProducerOpts(ProducerConfig{})...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	produce(t, cl, cfg, 0, 1)
-	network.held.Store(true)
-	errs := make(chan error, 1)
-	begin := time.Now()
-	cl.TryProduce(context.Background(), cfg.NewRecord(topic.Threads, 0, nil, []byte("x")), func(_ *kgo.Record, err error) { errs <- err })
-	if err := <-errs; err == nil {
-		t.Error("a record was acknowledged by a mute log")
-	}
-	t.Logf("failed after %v", time.Since(begin))
-	network.held.Store(false)
-	eventually(t, "the producer works again", func() bool {
-		return cl.ProduceSync(t.Context(), cfg.NewRecord(topic.Threads, 0, nil, []byte("y"))).FirstErr() == nil
-	})
-}
-
-func TestConfigValidate(t *testing.T) {
-	bad := Config{Brokers: []string{"nowhere"}, Partitions: -1, TopicPrefix: "a/b", SASL: SASL{Mechanism: "kerberos"}}
-	bad.TLS.CAFile = "x"
-	err := bad.Validate()
-	for _, want := range []string{"nowhere", "-1 partitions", "a/b", "kerberos", "TLS is not enabled"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v does not name %q", err, want)
-		}
-	}
-	good := Config{Brokers: []string{"a:1"}, SASL: SASL{Mechanism: MechanismScramSHA512, User: "u", Password: "hunter2"}}
-	if err := good.Validate(); err != nil {
-		t.Error(err)
-	}
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
-		if s := fmt.Sprintf(verb, good); strings.Contains(s, "hunter2") {
-			t.Errorf("%s shows the password: %s", verb, s)
-		}
-	}
-}
-
-func TestTwoClientsOfOneNameShareARegistry(t *testing.T) {
-	_, cfg, _ := cluster(t)
-	cfg.Registerer = prometheus.NewRegistry()
-	for range 2 {
-		cl, err := Dial(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer cl.Close()
-		if err := cl.Ping(t.Context()); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
