@@ -1,0 +1,95 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"heliograph/infra/run"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// syncing is one run of Sync.
+type syncing struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// sync answers Sync (section 5). It may come again at any time: then the run before is cut short, since this one sends all that it would have.
+// Done answers a request with an id once SyncComplete is on its way. With a store that is down the session stays, and sends what was missed when the store is
+// back: the device can go on sending meanwhile. Reader only.
+func (s *Session) sync(ctx context.Context, req uint64) {
+	if !s.begin(req) {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	me := &syncing{cancel: cancel, done: make(chan struct{})}
+	s.mu.Lock()
+	if len(s.syncs) > 1 {
+		s.mu.Unlock()
+		cancel()
+		s.finish()
+		s.refuse(req, wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "a Sync waits already"))
+		return
+	}
+	var before *syncing
+	if len(s.syncs) == 1 {
+		before = s.syncs[0]
+		before.cancel()
+	}
+	s.syncs = append(s.syncs, me)
+	if s.lagged != nil {
+		s.lagged.Stop()
+		s.lagged = nil
+	}
+	s.mu.Unlock()
+	if !s.spawn(func() {
+		defer s.finish()
+		if before != nil {
+			<-before.done
+		}
+		defer close(me.done)
+		defer cancel()
+		s.out.resume()
+		err := s.catchUp(ctx)
+		s.mu.Lock()
+		s.syncs = slices.DeleteFunc(s.syncs, func(y *syncing) bool { return y == me })
+		s.mu.Unlock()
+		e, _ := refusal(err)
+		switch {
+		case err == nil:
+			s.reply(req, wirev1.ServerFrame_builder{Done: &wirev1.Done{}})
+		case ctx.Err() != nil, s.out.isLagging(): // another run, or the answer to Resync, makes up for it
+			s.fail(req, err)
+		default:
+			s.close(e.Code, e.Message) // or the device would wait for ever
+		}
+	}) {
+		cancel()
+		s.finish()
+	}
+}
+
+// catchUp runs the hub's Sync until it ends well, or in an error that does not pass.
+func (s *Session) catchUp(ctx context.Context) error {
+	backoff := run.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second}
+	for {
+		err := s.srv.hub.Sync(ctx, s)
+		if err == nil {
+			s.synced.Store(true)
+			return nil
+		}
+		e, known := refusal(err)
+		if !known {
+			s.srv.log.Error("sync failed", "user", s.user, "device", s.device, "err", err)
+		}
+		if ctx.Err() != nil || s.out.isLagging() || errors.Is(err, errClosed) || !e.Retriable() {
+			return err
+		}
+		if err := backoff.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
