@@ -180,7 +180,7 @@ func (c *Cluster) process(r Role, i int) (*Process, error) {
 		}
 		p.args = slices.Concat([]string{string(r)}, common, []string{"--listen", p.Addr, "--secrets", c.Secrets()})
 		if r == Edge {
-			p.args = slices.Concat(p.args, stores, []string{"--sms-file", c.SMS()})
+			p.args = slices.Concat(p.args, stores, []string{"--sms", "file:" + c.SMS()})
 		}
 	}
 	p.args = append(p.args, c.opts.Args[r]...)
