@@ -1,0 +1,579 @@
+package edge
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"heliograph/edge/hub"
+	"heliograph/edge/session"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/frame"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+func TestMessageTravels(t *testing.T) {
+	f := start(t, nil)
+	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	m := direct(a, b, "hello")
+	got := a.ask(m)
+	th := id.DirectThread(a.user, b.user)
+	want := topic.SlotOf(topic.Subject(th), partitions)
+	if ack := got.GetAck(); ack.GetTopic() != 1 || ack.GetSlot() != int32(want) || string(ack.GetMessageId()) != string(m.SendMessage.GetMessageId()) || ack.GetLogTimeMs() == 0 {
+		t.Fatalf("got %v, want the place in the log", got)
+	}
+	isEvent := func(f *wirev1.ServerFrame) bool { return f.WhichBody() == wirev1.ServerFrame_Event_case }
+	for _, d := range []*device{a, b} {
+		if e := d.push("event", isEvent).GetEvent(); string(e.GetThreadId()) != string(th[:]) || e.GetOrdinal() != 1 {
+			t.Errorf("pushed %v", e)
+		}
+	}
+	// The thread was announced to both before its first event, which carries the peer.
+	var kinds []string
+	for _, r := range f.world.log() {
+		switch {
+		case r.ev.HasThreadJoined():
+			kinds = append(kinds, fmt.Sprintf("joined new=%v", r.ev.GetThreadJoined().GetNewThread()))
+		case r.ev.HasMessageSent():
+			kinds = append(kinds, fmt.Sprintf("sent peer=%v", len(r.ev.GetMessageSent().GetDirectPeer()) > 0))
+		}
+	}
+	if diff := cmp.Diff(kinds, []string{"joined new=true", "joined new=true", "sent peer=true"}); diff != "" {
+		t.Errorf("log (-got +want):\n%s", diff)
+	}
+	// The same message again is acknowledged with its first place, and nothing is appended.
+	again := a.ask(m)
+	if again.GetAck().GetPosition() != got.GetAck().GetPosition() || len(f.world.log()) != 3 {
+		t.Errorf("retry answered by %v, log of %d", again, len(f.world.log()))
+	}
+	// In a known thread neither announcement nor peer.
+	a.ask(direct(a, b, "more"))
+	if r := f.world.log(); len(r) != 4 || len(r[3].ev.GetMessageSent().GetDirectPeer()) != 0 {
+		t.Errorf("second message: %v", r[len(r)-1].ev)
+	}
+}
+
+func TestFirstMessagesKeepTheirOrder(t *testing.T) {
+	f := start(t, nil)
+	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	f.world.mu.Lock()
+	f.world.hold = true // the hub is slow: the thread is begun late, and stays unknown for long
+	f.world.mu.Unlock()
+	const n = 100
+	var want []string
+	reqs := map[uint64]bool{}
+	for k := range n {
+		m := direct(a, b, fmt.Sprint(k))
+		want = append(want, string(m.SendMessage.GetMessageId()))
+		reqs[a.send(m)] = true
+	}
+	until(t, "announcement", func() bool { return len(f.world.log()) >= 2 })
+	f.world.release()
+	for len(reqs) > 0 {
+		got, err := a.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.GetRequestId() != 0 {
+			if got.WhichBody() != wirev1.ServerFrame_Ack_case {
+				t.Fatalf("got %v, want an ack", got)
+			}
+			delete(reqs, got.GetRequestId())
+		}
+	}
+	var have []string
+	for _, r := range f.world.log() {
+		if r.ev.HasMessageSent() {
+			have = append(have, string(r.ev.GetMessageSent().GetMessageId()))
+		}
+	}
+	if !slices.Equal(have, want) {
+		t.Error("messages lie in another order than they were sent in")
+	}
+}
+
+func TestSendRefusals(t *testing.T) {
+	f := start(t, nil)
+	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
+	a.ask(direct(a, b, "hello"))
+	th, m, group := id.DirectThread(a.user, b.user), id.NewMessage(), id.NewGroup()
+	stranger := id.UserID{9, 9}
+	with := func(mend func(*wirev1.SendMessage_builder)) wirev1.ClientFrame_builder {
+		s := wirev1.SendMessage_builder{ThreadId: th[:], MessageId: m[:], Content: text("x")}
+		mend(&s)
+		return wirev1.ClientFrame_builder{SendMessage: s.Build()}
+	}
+	toStranger := id.DirectThread(a.user, stranger)
+	for _, x := range []struct {
+		name string
+		from *device
+		msg  wirev1.ClientFrame_builder
+		want wirev1.Code
+	}{
+		{"another's thread", c, with(func(s *wirev1.SendMessage_builder) {}), wirev1.Code_CODE_NOT_A_MEMBER},
+		{"no such group", a, with(func(s *wirev1.SendMessage_builder) { s.ThreadId = group[:] }), wirev1.Code_CODE_NOT_A_MEMBER},
+		{"short thread id", a, with(func(s *wirev1.SendMessage_builder) { s.ThreadId = []byte{1} }), wirev1.Code_CODE_INVALID},
+		{"message id of another version", a, with(func(s *wirev1.SendMessage_builder) { s.MessageId = make([]byte, 16) }), wirev1.Code_CODE_INVALID},
+		{"wrong peer", a, with(func(s *wirev1.SendMessage_builder) { s.DirectPeer = c.user[:] }), wirev1.Code_CODE_INVALID},
+		{"unknown peer", a, with(func(s *wirev1.SendMessage_builder) { s.ThreadId, s.DirectPeer = toStranger[:], stranger[:] }), wirev1.Code_CODE_UNKNOWN_USER},
+	} {
+		t.Run(x.name, func(t *testing.T) { x.from.refused(x.from.ask(x.msg), x.want) })
+	}
+	f.world.mu.Lock()
+	f.world.down = true
+	f.world.mu.Unlock()
+	a.refused(a.ask(direct(a, b, "while the log is down")), wirev1.Code_CODE_UNAVAILABLE)
+}
+
+func TestGroup(t *testing.T) {
+	f := start(t, nil)
+	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
+	g := id.NewGroup()
+	create := wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "walk", MemberIds: [][]byte{b.user[:], b.user[:], a.user[:]}}.Build()}
+	acked := func(got *wirev1.ServerFrame) {
+		t.Helper()
+		if got.WhichBody() != wirev1.ServerFrame_Ack_case || string(got.GetAck().GetThreadId()) != string(g[:]) {
+			t.Fatalf("got %v, want an ack", got)
+		}
+	}
+	acked(a.ask(create))
+	n := len(f.world.log())
+	acked(a.ask(create)) // repeating is safe
+	if len(f.world.log()) != n {
+		t.Error("a repeated CreateGroup was appended")
+	}
+	c.refused(c.ask(create), wirev1.Code_CODE_CONFLICT)
+	m := id.NewMessage()
+	say := wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{ThreadId: g[:], MessageId: m[:], Content: text("hi")}.Build()}
+	c.refused(c.ask(say), wirev1.Code_CODE_NOT_A_MEMBER)
+	acked(b.ask(say))
+	add := func(u id.UserID) wirev1.ClientFrame_builder {
+		return wirev1.ClientFrame_builder{AddMembers: wirev1.AddMembers_builder{ThreadId: g[:], MemberIds: [][]byte{u[:]}}.Build()}
+	}
+	b.refused(b.ask(add(c.user)), wirev1.Code_CODE_NOT_ALLOWED)
+	a.refused(a.ask(add(id.UserID{9})), wirev1.Code_CODE_UNKNOWN_USER)
+	acked(a.ask(add(c.user)))
+	acked(a.ask(add(c.user)))
+	acked(c.ask(say))
+	acked(a.ask(wirev1.ClientFrame_builder{RenameThread: wirev1.RenameThread_builder{ThreadId: g[:], Title: "run"}.Build()}))
+	a.refused(a.ask(wirev1.ClientFrame_builder{RenameThread: wirev1.RenameThread_builder{ThreadId: g[:], Title: strings.Repeat("x", thread.MaxTitle+1)}.Build()}), wirev1.Code_CODE_TOO_LARGE)
+	role := func(u id.UserID, r eventv1.Role) wirev1.ClientFrame_builder {
+		return wirev1.ClientFrame_builder{SetRole: wirev1.SetRole_builder{ThreadId: g[:], MemberId: u[:], Role: r}.Build()}
+	}
+	a.refused(a.ask(role(a.user, eventv1.Role_ROLE_MEMBER)), wirev1.Code_CODE_NOT_ALLOWED)
+	acked(a.ask(role(b.user, eventv1.Role_ROLE_ADMIN)))
+	acked(a.ask(wirev1.ClientFrame_builder{RemoveMember: wirev1.RemoveMember_builder{ThreadId: g[:], MemberId: c.user[:]}.Build()}))
+	acked(a.ask(wirev1.ClientFrame_builder{RemoveMember: wirev1.RemoveMember_builder{ThreadId: g[:], MemberId: c.user[:]}.Build()}))
+	c.refused(c.ask(say), wirev1.Code_CODE_NOT_A_MEMBER)
+	acked(b.ask(wirev1.ClientFrame_builder{LeaveThread: wirev1.LeaveThread_builder{ThreadId: g[:]}.Build()}))
+	b.refused(b.ask(wirev1.ClientFrame_builder{LeaveThread: wirev1.LeaveThread_builder{ThreadId: g[:]}.Build()}), wirev1.Code_CODE_NOT_A_MEMBER)
+	// c left a watermark behind although no longer in; what it claims is clamped to what there is.
+	w := wirev1.Watermark_builder{ThreadId: g[:], DeliveredPosition: 1 << 60, DeliveredOrdinal: 1 << 60, ReadPosition: -5}.Build()
+	c.send(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{w}}.Build()})
+	until(t, "watermark", func() bool { f.world.mu.Lock(); defer f.world.mu.Unlock(); return len(f.world.marks) == 1 })
+	v, _ := readSide{f.world}.View(g)
+	if diff := cmp.Diff(f.world.marks[0].w, thread.Watermark{DeliveredPosition: v.LastPosition, DeliveredOrdinal: v.LastOrdinal}); diff != "" {
+		t.Errorf("watermark (-got +want):\n%s", diff)
+	}
+}
+
+func TestOrderOfStates(t *testing.T) {
+	f := start(t, nil)
+	t.Run("nothing before authentication", func(t *testing.T) {
+		d := f.dial(t)
+		d.refused(d.ask(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}}), wirev1.Code_CODE_NOT_AUTHENTICATED)
+		d.hello()
+		m, th := id.NewMessage(), id.NewGroup()
+		d.refused(d.ask(wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{ThreadId: th[:], MessageId: m[:]}.Build()}), wirev1.Code_CODE_NOT_AUTHENTICATED)
+		if len(f.world.log()) != 0 {
+			t.Error("something was appended")
+		}
+	})
+	t.Run("authentication before hello", func(t *testing.T) {
+		d := f.dial(t)
+		d.send(wirev1.ClientFrame_builder{Authenticate: &wirev1.Authenticate{}})
+		d.closed(wirev1.Code_CODE_PROTOCOL)
+	})
+	t.Run("second hello", func(t *testing.T) {
+		d := f.dial(t).hello()
+		d.send(wirev1.ClientFrame_builder{Hello: &wirev1.Hello{}})
+		d.closed(wirev1.Code_CODE_PROTOCOL)
+	})
+	t.Run("second authentication", func(t *testing.T) {
+		d := f.dial(t).register("+491")
+		d.send(wirev1.ClientFrame_builder{Authenticate: d.proof()})
+		d.closed(wirev1.Code_CODE_PROTOCOL)
+	})
+	t.Run("too many early frames", func(t *testing.T) {
+		d := f.dial(t)
+		for range 100 {
+			if _, err := d.str.Write([]byte{0}); err != nil {
+				break // closed meanwhile
+			}
+		}
+		d.closed(wirev1.Code_CODE_PROTOCOL)
+	})
+}
+
+func TestHostileFrames(t *testing.T) {
+	f := start(t, nil)
+	witness := f.dial(t).register("+490").sync()
+	t.Run("4 GiB before authentication", func(t *testing.T) {
+		d := f.dial(t)
+		d.raw([]byte{0xc0, 0, 0, 1, 0, 0, 0, 0})
+		d.closed(wirev1.Code_CODE_FRAME_TOO_LARGE)
+	})
+	t.Run("4 GiB after authentication", func(t *testing.T) {
+		d := f.dial(t).register("+491")
+		d.raw([]byte{0xc0, 0, 0, 1, 0, 0, 0, 0})
+		d.closed(wirev1.Code_CODE_FRAME_TOO_LARGE)
+	})
+	t.Run("large before authentication", func(t *testing.T) {
+		d := f.dial(t)
+		d.raw(frame.AppendLength(nil, wire.MaxFrame))
+		d.closed(wirev1.Code_CODE_FRAME_TOO_LARGE)
+	})
+	t.Run("length not in shortest form", func(t *testing.T) {
+		d := f.dial(t)
+		d.raw([]byte{0x40, 1, 0})
+		d.closed(wirev1.Code_CODE_PROTOCOL)
+	})
+	t.Run("not protobuf", func(t *testing.T) {
+		d := f.dial(t)
+		d.raw([]byte{2, 0xff, 0xff})
+		d.closed(wirev1.Code_CODE_PROTOCOL)
+	})
+	t.Run("cut frame", func(t *testing.T) {
+		d := f.dial(t)
+		d.raw([]byte{10, 1})
+		d.str.Close()
+		d.closed(wirev1.Code_CODE_PROTOCOL)
+	})
+	t.Run("unknown kind", func(t *testing.T) {
+		d := f.dial(t).register("+492").sync()
+		d.raw([]byte{4, 0xf2, 0x07, 1, 'x'})           // field 126, no request id: skipped (section 1)
+		d.raw([]byte{6, 0x08, 99, 0xf2, 0x07, 1, 'x'}) // the same as request 99
+		d.refused(d.answer(99), wirev1.Code_CODE_UNKNOWN_REQUEST)
+		d.raw([]byte{0}) // empty frame: skipped
+		d.sync()
+	})
+	t.Run("further stream", func(t *testing.T) {
+		d := f.dial(t).hello()
+		if s, err := d.conn.OpenStream(); err == nil {
+			t.Errorf("a second bidirectional stream %d was allowed", s.StreamID())
+		}
+		if s, err := d.conn.OpenUniStream(); err == nil {
+			t.Errorf("a unidirectional stream %d was allowed", s.StreamID())
+		}
+	})
+	witness.sync() // nothing else was disturbed
+}
+
+func TestReplayedProofIsWorthNothing(t *testing.T) {
+	f := start(t, nil)
+	d := f.dial(t).register("+491")
+	first := f.dial(t).hello()
+	first.key, first.id, first.user = d.key, d.id, d.user
+	heard := first.proof() // as somebody who reads everything would have it
+	second := f.dial(t).hello()
+	second.refused(second.ask(wirev1.ClientFrame_builder{Authenticate: heard}), wirev1.Code_CODE_AUTHENTICATION_FAILED)
+	if got := first.ask(wirev1.ClientFrame_builder{Authenticate: heard}); got.WhichBody() != wirev1.ServerFrame_Authenticated_case {
+		t.Errorf("the rightful owner got %v", got)
+	}
+}
+
+func TestNewConnectionOfADeviceWins(t *testing.T) {
+	f := start(t, nil)
+	d := f.dial(t).register("+491").sync()
+	n := f.again(t, d)
+	d.closed(wirev1.Code_CODE_SUPERSEDED)
+	n.sync()
+	if f.Sessions() != 1 {
+		t.Errorf("%d sessions, want 1", f.Sessions())
+	}
+}
+
+func TestSlowReaderIsToldToSyncThenClosed(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.Session.OutboxFrames, c.Session.OutboxBytes = 64, 64<<10
+		c.Session.WriteTimeout = 300 * time.Millisecond
+	})
+	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	a.ask(direct(a, b, "hello"))
+	// b reads nothing any more. Its events are small, so push large ones by hand.
+	var sb hub.Session
+	f.world.mu.Lock()
+	for s := range f.world.sessions {
+		if s.User() == b.user {
+			sb = s
+		}
+	}
+	f.world.mu.Unlock()
+	big, err := frame.Append(nil, wirev1.ServerFrame_builder{Event: wirev1.Event_builder{Event: make([]byte, 32<<10)}.Build()}.Build())
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a full outbox", func() bool { return !sb.Push(big) })
+	sb.Lagged()
+	if err := sb.PushWait(t.Context(), big); err == nil {
+		t.Error("a push was taken after pushes were dropped, before the device has synced again")
+	}
+	b.closed(wirev1.Code_CODE_SLOW_CONSUMER)
+	a.sync() // nothing else was disturbed
+}
+
+func TestLaggingDeviceGetsResync(t *testing.T) {
+	f := start(t, nil)
+	d := f.dial(t).register("+491").sync()
+	var s hub.Session
+	f.world.mu.Lock()
+	for s = range f.world.sessions {
+	}
+	f.world.mu.Unlock()
+	s.Lagged()
+	s.Lagged() // told once
+	if s.Push([]byte{0}) {
+		t.Error("pushed while lagging")
+	}
+	d.push("Resync", func(f *wirev1.ServerFrame) bool { return f.WhichBody() == wirev1.ServerFrame_Resync_case })
+	d.sync()
+	if !s.Push([]byte{0}) {
+		t.Error("not pushed after the device has synced")
+	}
+}
+
+func TestReceiptsAreCoalesced(t *testing.T) {
+	f := start(t, nil)
+	d := f.dial(t).register("+491").sync()
+	var s hub.Session
+	f.world.mu.Lock()
+	for s = range f.world.sessions {
+	}
+	f.world.mu.Unlock()
+	th, u := id.NewGroup(), id.UserID{7}
+	for k := range int64(1000) {
+		s.PushReceipts(th, []*wirev1.MemberWatermark{wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: k, DeliveredOrdinal: k}.Build()})
+	}
+	last := int64(-1)
+	for last < 999 {
+		r := d.push("Receipts", func(f *wirev1.ServerFrame) bool { return f.WhichBody() == wirev1.ServerFrame_Receipts_case }).GetReceipts()
+		if got := r.GetItems()[0].GetDeliveredPosition(); got <= last {
+			t.Fatalf("watermark %d after %d", got, last)
+		} else {
+			last = got
+		}
+	}
+}
+
+func TestSyncOutlastsAStoreThatIsDown(t *testing.T) {
+	f := start(t, nil)
+	tries := 0
+	f.world.sync = func(context.Context, hub.Session) error {
+		if tries++; tries < 3 {
+			return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "down")
+		}
+		return nil
+	}
+	d := f.dial(t).register("+491")
+	d.sync()
+	if tries != 3 {
+		t.Errorf("synced at try %d", tries)
+	}
+	f.world.mu.Lock()
+	f.world.sync = func(context.Context, hub.Session) error { return wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "") }
+	f.world.mu.Unlock()
+	d.send(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
+	d.closed(wirev1.Code_CODE_DEVICE_REVOKED)
+}
+
+func TestSyncAgainCutsTheOneBefore(t *testing.T) {
+	f := start(t, nil)
+	entered := make(chan bool, 8)
+	f.world.sync = func(ctx context.Context, _ hub.Session) error {
+		entered <- true
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	d := f.dial(t).register("+491")
+	one := d.send(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
+	<-entered
+	f.world.mu.Lock()
+	f.world.sync = nil
+	f.world.mu.Unlock()
+	two := d.send(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
+	d.refused(d.answer(one), wirev1.Code_CODE_UNAVAILABLE)
+	if got := d.answer(two); got.WhichBody() != wirev1.ServerFrame_Done_case {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestHistoryComesOnItsOwnStream(t *testing.T) {
+	f := start(t, nil)
+	d := f.dial(t).register("+491").sync()
+	th := id.NewGroup()
+	want := map[uint64]int64{}
+	for k := range int64(20) {
+		req := d.send(wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: k + 1}.Build()})
+		want[req] = k + 1
+	}
+	for len(want) > 0 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		s, err := d.conn.AcceptUniStream(ctx)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &device{t: t}
+		got := p.page(s)
+		if before, ok := want[got.GetRequestId()]; !ok || got.GetHistoryPage().GetNextBefore() != before {
+			t.Fatalf("page %v", got)
+		}
+		delete(want, got.GetRequestId())
+	}
+}
+
+func TestPanicEndsOneSession(t *testing.T) {
+	f := start(t, nil)
+	d, other := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	th := id.NewGroup()
+	d.send(wirev1.ClientFrame_builder{GetThread: wirev1.GetThread_builder{ThreadId: th[:]}.Build()})
+	d.closed(wirev1.Code_CODE_INTERNAL)
+	other.sync()
+}
+
+func TestLimits(t *testing.T) {
+	t.Run("send rate", func(t *testing.T) {
+		f := start(t, func(c *Config) { c.Session.SendRate, c.Session.SendBurst = 1, 1 })
+		a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+		a.ask(direct(a, b, "1"))
+		got := a.ask(direct(a, b, "2"))
+		a.refused(got, wirev1.Code_CODE_RATE_LIMITED)
+		if got.GetError().GetRetryAfterMs() == 0 {
+			t.Error("not told when to try again")
+		}
+	})
+	t.Run("in flight", func(t *testing.T) {
+		f := start(t, func(c *Config) { c.Session.MaxInflight = 1 })
+		f.world.sync = func(ctx context.Context, _ hub.Session) error { <-ctx.Done(); return ctx.Err() }
+		d := f.dial(t).register("+491")
+		d.send(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
+		d.refused(d.ask(wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}), wirev1.Code_CODE_TOO_MANY_REQUESTS)
+	})
+	t.Run("authentication deadline", func(t *testing.T) {
+		f := start(t, func(c *Config) { c.Session.HelloTimeout = 50 * time.Millisecond })
+		f.dial(t).hello().closed(wirev1.Code_CODE_TIMEOUT)
+	})
+	t.Run("early connections of an address", func(t *testing.T) {
+		f := start(t, func(c *Config) { c.MaxEarlyPerAddress = 2 })
+		a, b := f.dial(t).hello(), f.dial(t).hello()
+		f.dial(t).closed(wirev1.Code_CODE_RATE_LIMITED)
+		a.conn.CloseWithError(0, "")
+		until(t, "room", func() bool {
+			f.early.mu.Lock()
+			defer f.early.mu.Unlock()
+			return f.early.counts[place(remote(b.conn))] == 1
+		})
+		c := f.dial(t).register("+491") // authenticated ones do not count
+		f.dial(t).hello()
+		c.sync()
+	})
+	t.Run("connections", func(t *testing.T) {
+		f := start(t, func(c *Config) { c.MaxConnections = 1 })
+		d := f.dial(t).hello()
+		f.dial(t).closed(wirev1.Code_CODE_DRAINING)
+		if err := d.conn.Context().Err(); err != nil {
+			t.Error("the one that was in was thrown out")
+		}
+	})
+}
+
+func TestDrain(t *testing.T) {
+	f := start(t, nil)
+	var ds []*device
+	for k := range 5 {
+		ds = append(ds, f.dial(t).register(fmt.Sprint("+49", k)).sync())
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.Drain(context.Background()) }()
+	for _, d := range ds {
+		d.push("GoAway", func(f *wirev1.ServerFrame) bool { return f.WhichBody() == wirev1.ServerFrame_GoAway_case })
+	}
+	f.dial(t).closed(wirev1.Code_CODE_DRAINING)
+	for _, d := range ds {
+		d.closed(wirev1.Code_CODE_DRAINING)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if f.Ready(t.Context()) == nil {
+		t.Error("ready while draining")
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	taken, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	w := newWorld()
+	e, err := New(Config{Listen: taken.LocalAddr().String(), ListenFlag: "--edge-listen", DataDir: t.TempDir(), Session: session.Config{Partitions: partitions}},
+		readSide{w}, gate{w}, reads{w}, w, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--edge-listen") {
+		t.Errorf("got %v, want an error that names the flag", err)
+	}
+}
+
+func TestCertificateAndSecretAreKept(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{DataDir: dir, Names: []string{"edge.example"}}
+	one, err := newCertificates(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := secret(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := newCertificates(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, err := secret(cfg)
+	if err != nil || !slices.Equal(key, same) {
+		t.Errorf("secret changed: %v", err)
+	}
+	if !slices.Equal(one.cert.Certificate[0], two.cert.Certificate[0]) {
+		t.Error("certificate changed at a restart")
+	}
+	cfg.Names = []string{"other.example"}
+	three, err := newCertificates(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := three.cert.Leaf.VerifyHostname("other.example"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConfigValidateReportsEveryFault(t *testing.T) {
+	err := Config{Listen: "nowhere", CertFile: "x", Secret: "short", IdleTimeout: time.Second, MaxConnections: -1}.Validate()
+	for _, want := range []string{"partitions", "host:port", "go together", "32 bytes", "idle timeout", "negative"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %q", err, want)
+		}
+	}
+}
