@@ -1,0 +1,219 @@
+package load
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// errUnknown is returned for a figure of the servers that cannot be had from here.
+var errUnknown = errors.New("not known from here")
+
+// ticks of /proc's clock in a second: USER_HZ is 100 on every architecture that Go runs on.
+const ticks = 100
+
+// process is a line of /proc.
+type process struct {
+	pid, parent int
+	cpu         float64 // seconds, with those of its children that have ended
+}
+
+// parseStat reads /proc/<pid>/stat. The name, in brackets, may hold anything.
+func parseStat(s string) (process, error) {
+	open, end := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
+	if open < 1 || end < open {
+		return process{}, fmt.Errorf("not a stat line: %.40q", s)
+	}
+	f := strings.Fields(s[end+1:])
+	if len(f) < 15 {
+		return process{}, fmt.Errorf("stat line with %d fields", len(f))
+	}
+	var p process
+	var err error
+	if p.pid, err = strconv.Atoi(strings.TrimSpace(s[:open])); err != nil {
+		return process{}, fmt.Errorf("stat: %w", err)
+	}
+	if p.parent, err = strconv.Atoi(f[1]); err != nil {
+		return process{}, fmt.Errorf("stat: %w", err)
+	}
+	for _, field := range f[11:15] { // utime stime cutime cstime
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return process{}, fmt.Errorf("stat: %w", err)
+		}
+		p.cpu += float64(n) / ticks
+	}
+	return p, nil
+}
+
+// cpu returns the CPU seconds that the servers' processes, with all their children, have used so far.
+func (t Target) cpu() (float64, error) {
+	if t.PID == 0 {
+		return 0, errUnknown
+	}
+	names, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(names) == 0 {
+		return 0, errUnknown
+	}
+	all := make(map[int]process, len(names))
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended; its parent has its time
+		}
+		p, err := parseStat(string(b))
+		if err != nil {
+			return 0, err
+		}
+		all[p.pid] = p
+	}
+	if _, ok := all[t.PID]; !ok {
+		return 0, fmt.Errorf("the servers' process %d is gone", t.PID)
+	}
+	roots := map[int]bool{t.PID: true}
+	for _, p := range t.Others {
+		roots[p] = true
+	}
+	sum := 0.0
+	for _, p := range all {
+		for q, depth := p, 0; depth < 32; depth++ {
+			if roots[q.pid] {
+				sum += p.cpu
+				break
+			}
+			var ok bool
+			if q, ok = all[q.parent]; !ok {
+				break
+			}
+		}
+	}
+	return sum, nil
+}
+
+// rss returns the resident memory of the process that holds the connections, in bytes.
+func (t Target) rss() (int64, error) {
+	if t.PID == 0 {
+		return 0, errUnknown
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", t.PID))
+	if err != nil {
+		return 0, fmt.Errorf("memory of the servers: %w", err)
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0, fmt.Errorf("memory of the servers: statm has %d fields", len(f))
+	}
+	pages, err := strconv.ParseInt(f[1], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("memory of the servers: %w", err)
+	}
+	return pages * int64(os.Getpagesize()), nil
+}
+
+// settledRSS collects garbage and waits until the memory has stopped changing, at most 15 times a second.
+func (t Target) settledRSS(ctx context.Context) (int64, error) {
+	last := int64(0)
+	for try := 0; ; try++ {
+		if t.Admin != "" {
+			if _, err := t.get(ctx, "/debug/pprof/heap?gc=1"); err != nil {
+				return 0, err
+			}
+		}
+		n, err := t.rss()
+		if err != nil {
+			return 0, err
+		}
+		if d := n - last; try >= 3 && max(d, -d) < n/200 || try == 15 {
+			return n, nil
+		}
+		last = n
+		if err := sleep(ctx, time.Second); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (t Target) get(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.Admin+path, nil)
+	if err != nil {
+		return "", fmt.Errorf("ask the servers: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("ask the servers: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }() // it is read
+	b, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))
+	if err != nil {
+		return "", fmt.Errorf("ask the servers: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("ask the servers: %s answered %s", path, res.Status)
+	}
+	return string(b), nil
+}
+
+// lag returns how many records each view is behind, over all topics and slots.
+func (t Target) lag(ctx context.Context) (map[string]float64, error) {
+	if t.Admin == "" {
+		return nil, errUnknown
+	}
+	text, err := t.get(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	return parseLag(text)
+}
+
+func parseLag(text string) (map[string]float64, error) {
+	out := map[string]float64{}
+	s := bufio.NewScanner(strings.NewReader(text))
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		rest, ok := strings.CutPrefix(s.Text(), "helio_kafka_lag_records{")
+		if !ok {
+			continue
+		}
+		labels, value, ok := strings.Cut(rest, "} ")
+		if !ok {
+			return nil, fmt.Errorf("metric line %.80q", s.Text())
+		}
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return nil, fmt.Errorf("metric line %.80q: %w", s.Text(), err)
+		}
+		for l := range strings.SplitSeq(labels, ",") {
+			if view, ok := strings.CutPrefix(l, `view="`); ok {
+				out[strings.TrimSuffix(view, `"`)] += n
+			}
+		}
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("read metrics: %w", err)
+	}
+	if len(out) == 0 {
+		return nil, errUnknown
+	}
+	return out, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
