@@ -142,7 +142,13 @@ func (p *postgresStore) snapshot(ctx context.Context, threads []id.ThreadID, use
 		out.poisoned[poison{int32(t), subject}] = true
 		return nil
 	})
-	if err := p.pool.SendBatch(ctx, &b).Close(); err != nil {
+	b.Queue("COMMIT")
+	res := p.pool.SendBatch(ctx, &b)
+	err := res.Close()
+	if tx := res.Tx(); tx != nil {
+		_ = tx.Rollback(ctx) // after the COMMIT only gives the connection back, which the transaction and not the batch holds
+	}
+	if err != nil {
 		return nil, fmt.Errorf("snapshot of %d threads and %d users: %w", len(threads), len(users), err)
 	}
 	return out, nil
