@@ -1,0 +1,709 @@
+package chat
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"charm.land/bubbles/v2/textarea"
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
+
+	"heliograph/edge/client"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Sizes of pages and of what is kept.
+const (
+	listPage    = 100
+	historyPage = 60
+	maxNames    = 200  // ids in one request
+	keepIdle    = 500  // events of a conversation that was never opened
+	keepLoaded  = 4000 // events of one that was, once it is left
+)
+
+// Config of the chat.
+type Config struct {
+	// Profile is the name that the status bar shows.
+	Profile string
+	// Phone is put into the registration's first field.
+	Phone string
+	// Pin reads the PIN that was sent to a number since a moment, where the deployment runs on this machine; nil: it is typed.
+	Pin func(ctx context.Context, phone string, since time.Time) (string, error)
+	// Outbox is what waited in the device file at the start, so that it is shown.
+	Outbox []client.Outgoing
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+	// Location is where times of day are shown for; nil: local.
+	Location *time.Location
+}
+
+type link int
+
+const (
+	linkDown link = iota
+	linkSyncing
+	linkLive
+)
+
+type focus int
+
+const (
+	focusList focus = iota
+	focusCompose
+	focusSelect
+	focusInfo
+)
+
+// Model is the screen. See the package comment; it implements tea.Model.
+type Model struct {
+	ctx    context.Context //nolint:containedctx // commands of bubbletea take no argument; it is the program's own
+	cfg    Config
+	client Client
+
+	width, height int
+	ruler         ruler
+	dark          bool
+	theme         *theme
+	rev           int // grows when names, theme or widths change: every rendered line is stale
+
+	link    link
+	why     string // the last connection ended
+	stopped string // the client has stopped for good
+	outbox  int
+
+	me       id.UserID
+	names    map[id.UserID]string
+	phones   map[id.UserID]string
+	askNames map[id.UserID]bool // true: asked for
+
+	convs      map[id.ThreadID]*conversation
+	order      []*conversation // as the list shows them
+	listToken  []byte          // next page; nil: none
+	listLoaded bool
+	listBusy   bool
+	cursor     id.ThreadID // in the list
+	filter     string
+	filtering  bool
+
+	open     *conversation
+	newFrom  int64 // messages of open above this ordinal were unread when it was opened; -1: none
+	focus    focus
+	selected *item
+	info     bool
+	infoAt   int
+	infoItem *item
+	help     bool
+	form     *form
+	enrol    bool // the form is part of the registration
+	input    textarea.Model
+
+	notice    string
+	noticeBad bool
+	noticeEnd time.Time
+}
+
+// New returns the screen over a client; events of the client are to be given to the program as EventMsg, the end of its Run as StoppedMsg.
+func New(ctx context.Context, cfg Config, c Client) *Model {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Location == nil {
+		cfg.Location = time.Local
+	}
+	m := &Model{
+		ctx: ctx, cfg: cfg, client: c, ruler: ruler{method: ansi.WcWidth}, dark: true, theme: newTheme(true), newFrom: -1,
+		names: map[id.UserID]string{}, phones: map[id.UserID]string{}, askNames: map[id.UserID]bool{}, convs: map[id.ThreadID]*conversation{},
+		input: textarea.New(),
+	}
+	m.input.ShowLineNumbers = false
+	m.input.Prompt = ""
+	m.input.Placeholder = "Write a message"
+	m.input.DynamicHeight, m.input.MinHeight, m.input.MaxHeight, m.input.MaxContentHeight = true, 1, 6, 4000
+	m.input.SetVirtualCursor(false)
+	m.input.KeyMap.InsertNewline.SetKeys("alt+enter", "shift+enter", "ctrl+j")
+	m.styleInput()
+	who, ok := c.Identity()
+	if !ok {
+		m.startRegistration()
+		return m
+	}
+	m.me = who.User
+	for _, o := range cfg.Outbox {
+		text := "(sealed)"
+		if t, ok := thread.Text(eventv1.Sealed_builder{KeyId: o.KeyID, Nonce: o.Nonce, Data: o.Data}.Build()); ok {
+			text = Clean(t)
+		}
+		conv := m.conversation(o.Thread)
+		if !o.DirectPeer.IsZero() {
+			conv.peer = o.DirectPeer
+		}
+		conv.insert(&item{id: o.ID, sender: m.me, text: text, replyTo: o.ReplyTo, place: client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)}})
+	}
+	m.outbox = len(cfg.Outbox)
+	return m
+}
+
+func (m *Model) styleInput() {
+	s := textarea.DefaultStyles(m.dark)
+	for _, st := range []*textarea.StyleState{&s.Focused, &s.Blurred} {
+		st.CursorLine = st.CursorLine.UnsetBackground()
+		st.Placeholder = m.theme.dim
+	}
+	s.Cursor.Blink = false
+	m.input.SetStyles(s)
+}
+
+// EventMsg gives the screen an event of the client.
+type EventMsg struct{ Event client.Event }
+
+// StoppedMsg tells that the client's Run has returned.
+type StoppedMsg struct{ Err error }
+
+type tickMsg struct{}
+
+type threadsMsg struct {
+	threads []*wirev1.ThreadSummary
+	next    []byte
+	first   bool
+	err     error
+}
+
+type threadMsg struct {
+	id     id.ThreadID
+	thread *wirev1.Thread
+	err    error
+}
+
+type pageKind int
+
+const (
+	pageNewest pageKind = iota
+	pageOlder
+	pageGap
+)
+
+type historyMsg struct {
+	id     id.ThreadID
+	kind   pageKind
+	events []client.Event
+	next   topic.Position
+	err    error
+}
+
+type usersMsg struct {
+	users []*wirev1.User
+	asked []id.UserID
+	err   error
+}
+
+// Init asks the terminal what it is and starts the clock.
+func (m *Model) Init() tea.Cmd {
+	return tea.Batch(tea.RequestBackgroundColor, tick(), m.input.Focus())
+}
+
+func tick() tea.Cmd { return tea.Tick(time.Second, func(time.Time) tea.Msg { return tickMsg{} }) }
+
+// Update takes one message and then sees to what follows from it: read watermarks, older pages, names.
+func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	cmd := m.update(msg)
+	return m, tea.Batch(cmd, m.settle())
+}
+
+func (m *Model) update(msg tea.Msg) tea.Cmd {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = msg.Width, msg.Height
+		m.rev++
+	case tea.BackgroundColorMsg:
+		m.dark = msg.IsDark()
+		m.theme = newTheme(m.dark)
+		m.rev++
+		m.styleInput()
+	case tea.ModeReportMsg:
+		if msg.Mode == ansi.ModeUnicodeCore && (msg.Value == ansi.ModeReset || msg.Value == ansi.ModeSet || msg.Value == ansi.ModePermanentlySet) {
+			m.ruler.method = ansi.GraphemeWidth
+			m.rev++
+		}
+	case tickMsg:
+		m.outbox = m.client.Outbox()
+		if m.notice != "" && m.cfg.Now().After(m.noticeEnd) {
+			m.notice = ""
+		}
+		return tick()
+	case tea.KeyPressMsg:
+		return m.key(msg)
+	case tea.PasteMsg:
+		return m.paste(msg)
+	case tea.MouseWheelMsg:
+		m.wheel(msg.Mouse())
+	case tea.MouseClickMsg:
+		return m.click(msg.Mouse())
+	case EventMsg:
+		return m.event(msg.Event)
+	case StoppedMsg:
+		m.link = linkDown
+		if msg.Err != nil {
+			m.stopped = Words(msg.Err, m.cfg.Now())
+		}
+	case threadsMsg:
+		return m.gotThreads(msg)
+	case threadMsg:
+		m.gotThread(msg)
+	case historyMsg:
+		return m.gotHistory(msg)
+	case usersMsg:
+		m.gotUsers(msg)
+	case formMsg:
+		return m.gotForm(msg)
+	}
+	return nil
+}
+
+// say puts a word into the status bar for a while.
+func (m *Model) say(bad bool, text string) {
+	m.notice, m.noticeBad, m.noticeEnd = text, bad, m.cfg.Now().Add(8*time.Second)
+}
+
+func (m *Model) conversation(t id.ThreadID) *conversation {
+	c := m.convs[t]
+	if c == nil {
+		c = newConversation(t)
+		m.convs[t] = c
+		m.order = append(m.order, c)
+	}
+	return c
+}
+
+// sortList puts the conversation with the newest message first.
+func (m *Model) sortList() {
+	slices.SortStableFunc(m.order, func(a, b *conversation) int {
+		if c := b.when().Compare(a.when()); c != 0 {
+			return c
+		}
+		return cmp.Or(cmp.Compare(b.lastPos, a.lastPos), bytes.Compare(b.id[:], a.id[:]))
+	})
+}
+
+// when is the time by which the list is ordered.
+func (c *conversation) when() time.Time {
+	t := c.lastTime
+	if n := len(c.items); n > 0 && c.items[n-1].place.Time.After(t) {
+		t = c.items[n-1].place.Time
+	}
+	return t
+}
+
+// event takes what the client yields.
+func (m *Model) event(e client.Event) tea.Cmd {
+	defer m.sortList()
+	m.outbox = m.client.Outbox()
+	switch e := e.(type) {
+	case client.Connected:
+		m.link, m.why = linkSyncing, ""
+	case client.Synced:
+		m.link, m.why = linkLive, ""
+		clear(m.askNames)
+		if who, ok := m.client.Identity(); ok {
+			m.me = who.User
+		}
+		cmds := []tea.Cmd{m.loadList(nil)}
+		if m.open != nil {
+			clear(m.open.askedGap)
+			cmds = append(cmds, m.loadPage(m.open, pageNewest, 0), m.loadThread(m.open.id))
+		}
+		return tea.Batch(cmds...)
+	case client.Disconnected:
+		m.link, m.why = linkDown, Words(e.Err, m.cfg.Now())
+	case client.Message:
+		return m.live(e, e.Place)
+	case client.ThreadEvent:
+		return m.live(e, e.Place)
+	case client.Receipt:
+		c := m.convs[e.Thread]
+		if c == nil {
+			return nil
+		}
+		c.watermark(e.User, e.Watermark)
+		if e.User == m.me {
+			c.readOrd = max(c.readOrd, e.Watermark.ReadOrdinal)
+		}
+	case client.ThreadChanged:
+		if t, err := id.From[id.ThreadID](e.Summary.GetThreadId()); err == nil {
+			m.conversation(t).summary(e.Summary)
+			if m.open != nil && m.open.id == t && m.link == linkLive {
+				return m.loadThread(t)
+			}
+		}
+	case client.Sent:
+		if c := m.convs[e.Ack.Thread]; c != nil {
+			c.place(m.me, e.ID, client.Place{Thread: e.Ack.Thread, Position: e.Ack.Position, Time: e.Ack.Time})
+		}
+	case client.Failed:
+		m.fail(e.Thread, e.ID, Words(e.Err, m.cfg.Now()))
+	case client.Rejected:
+		m.fail(e.Thread, e.ID, "not accepted: you were no longer a member")
+	}
+	return nil
+}
+
+func (m *Model) fail(t id.ThreadID, x id.MessageID, why string) {
+	c := m.convs[t]
+	if c == nil {
+		return
+	}
+	if it := c.byID[changeKey{m.me, x}]; it != nil {
+		it.failed, it.key = why, lineKey{}
+	}
+	m.say(true, "a message to "+m.title(c)+" was refused: "+why)
+}
+
+// live takes an event of a thread as it happens.
+func (m *Model) live(e client.Event, p client.Place) tea.Cmd {
+	_, known := m.convs[p.Thread]
+	c := m.conversation(p.Thread)
+	joined := c.member
+	fresh := c.event(e, m.me, true)
+	if fresh && c.scroll > 0 && c == m.open {
+		if i := slices.IndexFunc(c.items, func(it *item) bool { return it.place.Position == p.Position }); i >= 0 {
+			c.scroll += len(m.itemLines(c, i, m.conversationWidth()))
+		}
+	}
+	if c != m.open {
+		c.trim()
+	}
+	_, note := e.(client.ThreadEvent)
+	if !known || !joined && c.member || note && c == m.open {
+		return m.loadThread(p.Thread) // title, peer and members are not in the event
+	}
+	if c == m.open {
+		if at := c.gap(); at > 0 {
+			return m.loadPage(c, pageGap, at)
+		}
+	}
+	return nil
+}
+
+// trim bounds what is kept of a conversation that is not on the screen.
+func (c *conversation) trim() {
+	switch n := len(c.items); {
+	case !c.loaded && n > keepIdle, c.loaded && n > keepLoaded:
+		cut := c.items[:n-keepIdle/2]
+		for _, it := range cut {
+			if it.message() {
+				delete(c.byID, changeKey{it.sender, it.id})
+			}
+		}
+		c.items = slices.Clone(c.items[n-keepIdle/2:])
+		c.loaded, c.next, c.scroll, c.reply = false, 0, 0, nil
+		clear(c.changes)
+	}
+}
+
+func (m *Model) loadList(token []byte) tea.Cmd {
+	if m.listBusy {
+		return nil
+	}
+	m.listBusy = true
+	return func() tea.Msg {
+		threads, next, err := m.client.Threads(m.ctx, listPage, token)
+		return threadsMsg{threads: threads, next: next, first: token == nil, err: err}
+	}
+}
+
+func (m *Model) loadThread(t id.ThreadID) tea.Cmd {
+	return func() tea.Msg {
+		th, err := m.client.Thread(m.ctx, t)
+		return threadMsg{id: t, thread: th, err: err}
+	}
+}
+
+func (m *Model) loadPage(c *conversation, kind pageKind, before topic.Position) tea.Cmd {
+	if c.loading && kind != pageGap {
+		return nil
+	}
+	c.loading = c.loading || kind != pageGap
+	t := c.id
+	return func() tea.Msg {
+		events, next, err := m.client.History(m.ctx, t, before, historyPage)
+		return historyMsg{id: t, kind: kind, events: events, next: next, err: err}
+	}
+}
+
+func (m *Model) gotThreads(msg threadsMsg) tea.Cmd {
+	m.listBusy = false
+	if msg.err != nil {
+		m.say(true, "the thread list: "+Words(msg.err, m.cfg.Now()))
+		return nil
+	}
+	if !msg.first || !m.listLoaded {
+		m.listToken = msg.next
+	}
+	m.listLoaded = true
+	for _, s := range msg.threads {
+		if t, err := id.From[id.ThreadID](s.GetThreadId()); err == nil {
+			m.conversation(t).summary(s)
+		}
+	}
+	m.sortList()
+	return nil
+}
+
+func (m *Model) gotThread(msg threadMsg) {
+	c := m.convs[msg.id]
+	if c == nil || msg.err != nil {
+		return // a thread that nobody wrote in yet does not exist for the server
+	}
+	c.details(msg.thread)
+	for _, mem := range msg.thread.GetMembers() {
+		if u, err := id.From[id.UserID](mem.GetWatermark().GetUserId()); err == nil {
+			m.named(u, mem.GetName())
+		}
+	}
+	m.sortList()
+}
+
+func (m *Model) gotHistory(msg historyMsg) tea.Cmd {
+	c := m.convs[msg.id]
+	if c == nil {
+		return nil
+	}
+	if msg.kind != pageGap {
+		c.loading = false
+	}
+	if msg.err != nil {
+		if c.lastPos == 0 && errors.Is(msg.err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
+			c.loaded = true // nobody wrote in it yet: for the server it does not exist
+			return nil
+		}
+		m.say(true, "older messages: "+Words(msg.err, m.cfg.Now()))
+		return nil
+	}
+	for _, e := range msg.events {
+		c.event(e, m.me, false)
+	}
+	if msg.kind == pageOlder || msg.kind == pageNewest && !c.loaded {
+		c.next = msg.next
+	}
+	c.loaded = true
+	if at := c.gap(); at > 0 {
+		return m.loadPage(c, pageGap, at)
+	}
+	return nil
+}
+
+func (m *Model) named(u id.UserID, name string) {
+	name = CleanLine(name)
+	if name != "" && m.names[u] != name {
+		m.names[u] = name
+		m.rev++
+	}
+}
+
+func (m *Model) gotUsers(msg usersMsg) {
+	if msg.err != nil {
+		for _, u := range msg.asked {
+			m.askNames[u] = false
+		}
+		return
+	}
+	for _, u := range msg.users {
+		if x, err := id.From[id.UserID](u.GetUserId()); err == nil {
+			m.named(x, u.GetName())
+		}
+	}
+}
+
+// want notes that a name is needed.
+func (m *Model) want(u id.UserID) {
+	if u.IsZero() || m.names[u] != "" {
+		return
+	}
+	if _, asked := m.askNames[u]; !asked {
+		m.askNames[u] = false
+	}
+}
+
+// loadNames asks for the names that are needed.
+func (m *Model) loadNames() tea.Cmd {
+	if m.link != linkLive {
+		return nil
+	}
+	var ids []id.UserID
+	for u, asked := range m.askNames {
+		if !asked && len(ids) < maxNames {
+			ids = append(ids, u)
+			m.askNames[u] = true
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	slices.SortFunc(ids, func(a, b id.UserID) int { return bytes.Compare(a[:], b[:]) })
+	return func() tea.Msg {
+		users, err := m.client.Users(m.ctx, ids...)
+		return usersMsg{users: users, asked: ids, err: err}
+	}
+}
+
+// name of a user as others see him, or what else is known of him.
+func (m *Model) name(u id.UserID) string {
+	if n := m.names[u]; n != "" {
+		return n
+	}
+	m.want(u)
+	if p := m.phones[u]; p != "" {
+		return p
+	}
+	return "user " + u.String()[:4]
+}
+
+// who is name, or "You".
+func (m *Model) who(u id.UserID) string {
+	if u == m.me {
+		return "You"
+	}
+	return m.name(u)
+}
+
+// title of a conversation.
+func (m *Model) title(c *conversation) string {
+	switch {
+	case c.group && c.title != "":
+		return c.title
+	case c.group:
+		return "group"
+	case c.peer.IsZero():
+		return "chat"
+	case c.peer == m.me:
+		return "Notes to myself"
+	default:
+		return m.name(c.peer)
+	}
+}
+
+// listed returns the conversations that the list shows.
+func (m *Model) listed() []*conversation {
+	if m.filter == "" {
+		return m.order
+	}
+	want := strings.ToLower(m.filter)
+	var out []*conversation
+	for _, c := range m.order {
+		if strings.Contains(strings.ToLower(m.title(c)+"\n"+c.preview), want) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// show opens a conversation.
+func (m *Model) show(c *conversation) tea.Cmd {
+	if m.open == c {
+		m.focusOn(focusCompose)
+		return nil
+	}
+	if m.open != nil {
+		m.open.draft = m.input.Value()
+		m.open.trim()
+	}
+	m.open, m.cursor, m.selected, m.infoAt, m.infoItem = c, c.id, nil, 0, nil
+	m.newFrom = -1
+	if c.unread() > 0 {
+		m.newFrom = c.readOrd
+	}
+	m.input.SetValue(c.draft)
+	m.focusOn(focusCompose)
+	var cmds []tea.Cmd
+	if !c.loaded && m.link == linkLive {
+		cmds = append(cmds, m.loadPage(c, pageNewest, 0))
+	}
+	if m.link == linkLive {
+		cmds = append(cmds, m.loadThread(c.id))
+	}
+	return tea.Batch(cmds...)
+}
+
+func (m *Model) focusOn(f focus) {
+	m.focus = f
+	if f == focusCompose {
+		m.input.Focus()
+	} else {
+		m.input.Blur()
+	}
+	if f != focusSelect {
+		m.selected = nil
+	}
+}
+
+// send puts what was written into the outbox.
+func (m *Model) send() {
+	c, text := m.open, strings.TrimRight(m.input.Value(), " \n")
+	if c == nil || strings.TrimSpace(text) == "" {
+		return
+	}
+	if !c.member {
+		m.say(true, "you are not a member of this group any more")
+		return
+	}
+	to := client.To{Thread: c.id, Peer: c.peer}
+	if c.group {
+		to.Peer = id.UserID{}
+	}
+	if c.reply != nil {
+		to.ReplyTo = c.reply.id
+	}
+	x, err := m.client.Send(to, Clean(text))
+	if err != nil {
+		m.say(true, Words(err, m.cfg.Now()))
+		return
+	}
+	c.insert(&item{id: x, sender: m.me, text: Clean(text), replyTo: to.ReplyTo, place: client.Place{Thread: c.id, Time: m.cfg.Now()}})
+	c.scroll, c.reply, c.draft = 0, nil, ""
+	m.newFrom = -1
+	m.input.Reset()
+	m.outbox = m.client.Outbox()
+	m.sortList()
+}
+
+// settle does what follows from what is on the screen now.
+func (m *Model) settle() tea.Cmd {
+	var cmds []tea.Cmd
+	for _, c := range m.order {
+		if !c.group {
+			m.want(c.peer)
+		} else if c.preview != "" {
+			m.want(c.lastSender)
+		}
+	}
+	if m.width > 0 {
+		m.layout()
+		if c := m.open; c != nil && m.conversationShown() {
+			v := m.view(c)
+			if v.top < 5 && c.loaded && c.next > 0 && m.link == linkLive {
+				cmds = append(cmds, m.loadPage(c, pageOlder, c.next))
+			}
+			if v.lowest != nil && v.lowest.place.Position > c.marks[m.me].ReadPosition && m.form == nil && !m.help {
+				p := v.lowest.place
+				if p.Ordinal > 0 || !v.lowest.message() { // an ack has no ordinal; its event follows
+					m.client.MarkRead(p)
+					c.watermark(m.me, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal})
+					c.readOrd = max(c.readOrd, p.Ordinal)
+				}
+			}
+		}
+		if m.listToken != nil && m.listShown() && m.link == linkLive && m.nearListEnd() {
+			cmds = append(cmds, m.loadList(m.listToken))
+		}
+	}
+	return tea.Batch(append(cmds, m.loadNames())...)
+}
