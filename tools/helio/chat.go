@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"heliograph/edge/client"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/tools/chat"
+)
+
+// chatCmd is a device: the screen for people, and commands for scripts. All share the profile's device file.
+type chatCmd struct {
+	Edge []string `help:"Edges to connect to; default: that of the 'helio dev' that runs with --data." placeholder:"HOST:PORT" env:"HELIO_EDGE"`
+	CA   string   `help:"PEM file of the authority that signed the edge's certificate; default: that of 'helio dev', else the system's." placeholder:"FILE" type:"path" env:"HELIO_EDGE_CA"`
+	Data string   `help:"Directory of the 'helio dev' to chat with." default:".helio" type:"path" env:"HELIO_DATA"`
+	As   string   `help:"Profile: a device of its own, so that several people can chat from one machine." default:"me" placeholder:"NAME" env:"HELIO_PROFILE"`
+
+	Open     chatOpenCmd     `cmd:"" default:"withargs" help:"Open the chat. This is what 'helio chat' alone does."`
+	Register chatRegisterCmd `cmd:"" help:"Register a phone number without the screen."`
+	Send     chatSendCmd     `cmd:"" help:"Send a message and wait until the log has it."`
+	Tail     chatTailCmd     `cmd:"" help:"Print what comes in."`
+	Threads  chatThreadsCmd  `cmd:"" help:"List the chats with their unread counts."`
+}
+
+// Help shows how it is used.
+func (chatCmd) Help() string {
+	return `Examples:
+  helio chat --as ann                        (in one terminal)
+  helio chat --as bob                        (in another)
+  helio chat --as ann register --phone "+49 151 2345678" --name Ann
+  helio chat --as ann send "+49 151 8765432" "Are you there?"
+  date | helio chat --as ann send "Sunday walk"
+  helio chat --as bob tail -o json
+  helio chat --as bob threads -o json
+  helio chat --edge chat.example.org:7443 --as ann`
+}
+
+var profileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// device is an open profile.
+type device struct {
+	cl    *client.Client
+	saved client.Saved
+	pin   func(ctx context.Context, phone string, since time.Time) (string, error) // nil: not on this machine
+}
+
+// open finds the deployment, opens the profile's device file and makes a client over both.
+func (c *chatCmd) open(log *slog.Logger) (*device, error) {
+	if !profileName.MatchString(c.As) {
+		return nil, fmt.Errorf("profile %q (--as): letters, digits, dot, dash and underscore only", c.As)
+	}
+	var d device
+	edges, ca, dir := c.Edge, c.CA, ""
+	state, err := readDevState(c.Data)
+	switch {
+	case err == nil && (len(edges) == 0 || len(edges) == 1 && edges[0] == state.Edge):
+		edges, dir = []string{state.Edge}, filepath.Join(c.Data, "devices")
+		if ca == "" {
+			ca = state.CA
+		}
+		d.pin = func(ctx context.Context, phone string, since time.Time) (string, error) {
+			return waitPin(ctx, state.SMS, phone, since)
+		}
+	case len(edges) == 0:
+		return nil, fmt.Errorf("no edge to connect to: %w; start it, or name an edge with --edge HOST:PORT", err)
+	default:
+		config, err := os.UserConfigDir()
+		if err != nil {
+			return nil, fmt.Errorf("directory of profiles: %w", err)
+		}
+		dir = filepath.Join(config, "heliograph")
+	}
+	tlsConf, err := trust(ca)
+	if err != nil {
+		return nil, err
+	}
+	store, err := client.OpenFileStore(filepath.Join(dir, c.As+".json"))
+	if err != nil {
+		if errors.Is(err, client.ErrLocked) {
+			return nil, fmt.Errorf("profile %s is open in another process; choose another one with --as", c.As)
+		}
+		return nil, err
+	}
+	if d.saved, err = store.Load(); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	d.cl, err = client.New(client.Config{Addrs: edges, TLS: tlsConf, Store: store, Name: "helio-chat", Logger: log})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return &d, nil
+}
+
+// flushTime is how long the last watermarks get to leave: more than the client gathers them.
+const flushTime = 150 * time.Millisecond
+
+// with runs do beside the client, and says in words what went wrong.
+func (c *chatCmd) with(ctx context.Context, log *slog.Logger, do func(ctx context.Context, d *device) error) error {
+	d, err := c.open(log)
+	if err != nil {
+		return err
+	}
+	// The client outlives the command's own context a little, so that what was read is told.
+	run, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() {
+		err := d.cl.Run(run)
+		if err != nil {
+			cancel(err) // there is no way back: a device that was revoked
+		}
+		done <- err
+	}()
+	err = do(ctx, d)
+	time.Sleep(flushTime)
+	cause := context.Cause(ctx)
+	stop(nil)
+	if ended := <-done; ended != nil {
+		err = ended
+	}
+	if cerr := d.cl.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil && (cause == nil || !errors.Is(cause, context.Canceled)) {
+		return errors.New(chat.Words(err, time.Now()))
+	}
+	return nil
+}
+
+type chatOpenCmd struct {
+	Phone string `help:"Phone number to begin the registration of a new profile with." placeholder:"NUMBER"`
+	Log   string `help:"File for the client's log; default: none, since the screen is in use." placeholder:"FILE" type:"path"`
+}
+
+// Run shows the screen.
+func (c *chatOpenCmd) Run(ctx context.Context, p *chatCmd) error {
+	log := slog.New(slog.DiscardHandler)
+	if c.Log != "" {
+		f, err := os.OpenFile(c.Log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("log file (--log): %w", err)
+		}
+		defer func() { _ = f.Close() }() // a log's last line is worth no error
+		log = slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	d, err := p.open(log)
+	if err != nil {
+		return err
+	}
+	err = chat.Run(ctx, chat.Config{Profile: p.As, Phone: c.Phone, Pin: d.pin, Outbox: d.saved.Outbox}, d.cl)
+	return errors.Join(err, d.cl.Close())
+}
+
+type chatRegisterCmd struct {
+	outputFlags
+	Phone string `help:"Phone number in international form." required:"" placeholder:"NUMBER"`
+	Pin   string `help:"The PIN of the SMS; default: one is asked for and read, with 'helio dev' on this machine." placeholder:"DIGITS"`
+	Name  string `help:"Display name." placeholder:"NAME"`
+}
+
+// Run registers.
+func (c *chatRegisterCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) error {
+	return p.with(ctx, log, func(ctx context.Context, d *device) error {
+		me, err := chat.SignUp(ctx, d.cl, client.Registration{Phone: c.Phone, Pin: c.Pin, Name: c.Name}, d.pin)
+		if err != nil {
+			return err
+		}
+		return c.print(struct {
+			User   id.UserID   `json:"user"`
+			Device id.DeviceID `json:"device"`
+		}{me.User, me.Device}, table.Row{"user", "device"}, []table.Row{{me.User, me.Device}})
+	})
+}
+
+// registered refuses what needs an identity at once, instead of waiting for one.
+func (d *device) registered() error {
+	if _, ok := d.cl.Identity(); !ok {
+		return client.ErrNotRegistered
+	}
+	return nil
+}
+
+type chatSendCmd struct {
+	outputFlags
+	To      string        `arg:"" help:"Phone number with +, title of a group, name of a chat, or a thread's id."`
+	Text    []string      `arg:"" optional:"" help:"What to say; default: what comes on standard input."`
+	ReplyTo string        `help:"Id of the message that this one answers." placeholder:"MESSAGE"`
+	Timeout time.Duration `help:"Give up after so long; the message then stays in the outbox." default:"30s"`
+}
+
+// Run sends.
+func (c *chatSendCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) error {
+	return p.with(ctx, log, func(ctx context.Context, d *device) error {
+		if err := d.registered(); err != nil {
+			return err
+		}
+		text := strings.Join(c.Text, " ")
+		if len(c.Text) == 0 {
+			b, err := io.ReadAll(io.LimitReader(os.Stdin, thread.MaxText+1))
+			if err != nil {
+				return fmt.Errorf("read standard input: %w", err)
+			}
+			text = strings.TrimRight(string(b), "\n")
+		}
+		if strings.TrimSpace(text) == "" {
+			return errors.New("nothing to say: give a text, or pipe one in")
+		}
+		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+		defer cancel()
+		to, err := chat.Find(ctx, d.cl, c.To)
+		if err != nil {
+			return err
+		}
+		if c.ReplyTo != "" {
+			if to.ReplyTo, err = id.Parse[id.MessageID](c.ReplyTo); err != nil {
+				return fmt.Errorf("--reply-to: %w", err)
+			}
+		}
+		m, ack, err := chat.Deliver(ctx, chat.SDK{Client: d.cl}, to, text)
+		if err != nil {
+			return err
+		}
+		return c.print(struct {
+			Message  id.MessageID `json:"message"`
+			Thread   id.ThreadID  `json:"thread"`
+			Slot     int32        `json:"slot"`
+			Position int64        `json:"position"`
+			Time     time.Time    `json:"time"`
+		}{m, to.Thread, int32(ack.Slot), int64(ack.Position), ack.Time},
+			table.Row{"message", "thread", "slot", "position"}, []table.Row{{m, to.Thread, ack.Slot, ack.Position}})
+	})
+}
+
+type chatTailCmd struct {
+	To       string `arg:"" optional:"" help:"Only this chat: phone number with +, title, name or thread's id."`
+	Output   string `short:"o" help:"lines or json (an object a line)." enum:"lines,json" default:"lines"`
+	Last     int    `short:"n" help:"Begin with so many of the chat's last events." default:"0"`
+	Limit    int    `help:"End after so many lines; 0: go on until interrupted." default:"0"`
+	Receipts bool   `help:"Show how far others have got, too."`
+	Read     bool   `help:"Mark what is shown as read."`
+}
+
+// Run prints what comes in.
+func (c *chatTailCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) error {
+	return p.with(ctx, log, func(ctx context.Context, d *device) error {
+		if err := d.registered(); err != nil {
+			return err
+		}
+		cfg := chat.TailConfig{Last: c.Last, Receipts: c.Receipts, Read: c.Read, Limit: c.Limit}
+		if c.To != "" {
+			to, err := chat.Find(ctx, d.cl, c.To)
+			if err != nil {
+				return err
+			}
+			cfg.Only = to.Thread
+		}
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetEscapeHTML(false)
+		return chat.Tail(ctx, chat.SDK{Client: d.cl}, cfg, func(l chat.Line) error {
+			if c.Output == "json" {
+				return enc.Encode(l)
+			}
+			where := ""
+			if l.Title != l.Name {
+				where = " (" + l.Title + ")"
+			}
+			text := strings.ReplaceAll(chat.Clean(l.Text), "\n", "\n    ")
+			at := l.Time
+			if at.IsZero() {
+				at = time.Now() // a receipt has no time of its own
+			}
+			_, err := fmt.Printf("%s %s%s: %s\n", at.Local().Format("2006-01-02 15:04:05"), l.Name, where, text)
+			return err
+		})
+	})
+}
+
+type chatThreadsCmd struct {
+	outputFlags
+	N int `short:"n" help:"At most so many; 0: all." default:"0"`
+}
+
+// Run lists the threads.
+func (c *chatThreadsCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) error {
+	return p.with(ctx, log, func(ctx context.Context, d *device) error {
+		if err := d.registered(); err != nil {
+			return err
+		}
+		list, err := chat.List(ctx, d.cl, c.N)
+		if err != nil {
+			return err
+		}
+		rows := make([]table.Row, 0, len(list))
+		for _, r := range list {
+			at := ""
+			if !r.Time.IsZero() {
+				at = r.Time.Local().Format("2006-01-02 15:04:05")
+			}
+			rows = append(rows, table.Row{r.Title, r.Kind, r.Unread, r.Count, at, r.Preview, r.Thread})
+		}
+		if list == nil {
+			list = []chat.Row{}
+		}
+		return c.print(list, table.Row{"chat", "kind", "unread", "messages", "last", "preview", "thread"}, rows)
+	})
+}
