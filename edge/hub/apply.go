@@ -59,9 +59,9 @@ func (h *Hub) event(s *slot, t topic.Topic, r *linkv1.Record, after *actions) {
 		h.apply(sub, t, r, after)
 	case loading:
 		if len(sub.held) >= h.cfg.SubjectBuffer {
-			// The events are in the log: subscribe anew, in a while, when the views may be further.
+			// The events are in the log: it is subscribed anew from where the views are, as soon as they have said where.
 			h.metrics.drops.WithLabelValues("subject_buffer_full").Inc()
-			sub.phase, sub.held = wanted, nil
+			sub.phase, sub.held, sub.tooMany, sub.parkedAt = wanted, nil, true, h.views.answered()
 			s.parked = append(s.parked, sub)
 			return
 		}

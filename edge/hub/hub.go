@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,17 +131,25 @@ func (h *Hub) slotOf(s topic.Subject) *slot { return h.slots[topic.SlotOf(s, len
 
 // keepHouse ends subscriptions that nobody has been interested in for Linger, and asks again for subjects that were parked.
 func (h *Hub) keepHouse(ctx context.Context) error {
-	every := min(h.cfg.Linger/4, 500*time.Millisecond)
+	every := min(h.cfg.Linger/4, 100*time.Millisecond)
+	done := func() {}
+	defer func() { done() }()
 	for sleep(ctx, max(every, time.Millisecond)) {
+		answered, parked := h.views.answered(), false
 		for _, s := range h.slots {
 			var after actions
 			s.mu.Lock()
-			for _, sub := range s.parked {
-				if !sub.gone && sub.phase == wanted {
-					s.ask(sub)
+			s.parked = slices.DeleteFunc(s.parked, func(sub *subject) bool {
+				if sub.gone {
+					return true
 				}
-			}
-			s.parked = nil
+				if answered <= sub.parkedAt+1 { // the first answer may be of a question from before
+					return false
+				}
+				s.ask(sub)
+				return true
+			})
+			parked = parked || len(s.parked) > 0
 			for sub, since := range s.idle {
 				if time.Since(since) >= h.cfg.Linger {
 					s.remove(sub)
@@ -152,6 +161,12 @@ func (h *Hub) keepHouse(ctx context.Context) error {
 			s.mu.Unlock()
 			after.run()
 		}
+		next := func() {}
+		if parked {
+			next = h.views.want()
+		}
+		done()
+		done = next
 	}
 	return nil
 }
@@ -179,8 +194,8 @@ func (h *Hub) forget(u *userSub) {
 	}
 }
 
-// ThreadView is a thread as this edge knows it. The fields are copied; the methods read the state as it is when they are called. Text fields are
-// immutable.
+// ThreadView is a thread as this edge knows it. The fields are copied; the methods read the state as it is when they are called. The zero value
+// is a thread without members.
 type ThreadView struct {
 	ID            id.ThreadID
 	Kind          thread.Kind // None: no event has begun the thread

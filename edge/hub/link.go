@@ -157,7 +157,7 @@ func (h *Hub) writeLink(ctx context.Context, c *conn) error {
 			return nil
 		}
 		for s := range c.takeDirty() {
-			for _, m := range s.frames(c, h.cfg.Batch, func() uint64 { return h.requests.Add(1) }) {
+			for _, m := range s.frames(c, h.cfg.Batch, h.views.slot(s.n), func() uint64 { return h.requests.Add(1) }) {
 				if err := c.end.Send(ctx, m); err != nil {
 					return fmt.Errorf("write to link: %w", err)
 				}

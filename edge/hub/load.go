@@ -64,19 +64,18 @@ func (h *Hub) runLoads(ctx context.Context) error {
 		list := append(behind, h.loads.take()...)
 		behind = nil
 		var ready []*subject
-		moved := h.views.look(func(at []marks) {
-			for _, sub := range list {
-				sub.slot.mu.RLock()
-				switch {
-				case sub.gone || sub.phase != loading:
-				case sub.reached(at):
-					ready = append(ready, sub)
-				default:
-					behind = append(behind, sub)
-				}
-				sub.slot.mu.RUnlock()
+		at, moved := h.views.look()
+		for _, sub := range list {
+			sub.slot.mu.RLock()
+			switch {
+			case sub.gone || sub.phase != loading:
+			case sub.reached(at):
+				ready = append(ready, sub)
+			default:
+				behind = append(behind, sub)
 			}
-		})
+			sub.slot.mu.RUnlock()
+		}
 		next := func() {}
 		if len(behind) > 0 {
 			next = h.views.want()

@@ -39,6 +39,8 @@ type subject struct {
 	held     []held        // by arrival
 	news     chan struct{} // closed when it turned live or, a user, changed; nil while nobody waits
 	asking   time.Time     // since when it is not live
+	tooMany  bool          // the ring holds more events of it than it may hold: it is subscribed from where the views are
+	parkedAt uint64        // viewClock.asked when it was parked
 }
 
 type held struct {
@@ -86,7 +88,7 @@ type slot struct {
 	users   map[id.UserID]*userSub
 	waiting map[*subject]struct{}  // not live
 	idle    map[*subject]time.Time // without interest, since when
-	parked  []*subject             // wanted, but not before the next round of housekeeping
+	parked  []*subject             // wanted, but not before the views were asked again
 
 	// cursor: every live subject has taken in all events before it. It is where they resume.
 	cursor marks
@@ -225,8 +227,8 @@ func (s *slot) setOwner(c *conn) {
 	}
 }
 
-// frames takes what is to be written to the owner, at most max subjects to a frame. nextID makes request ids.
-func (s *slot) frames(c *conn, max int, nextID func() uint64) []*linkv1.ToDelivery {
+// frames takes what is to be written to the owner, at most max subjects to a frame. nextID makes request ids; the views are at the position views.
+func (s *slot) frames(c *conn, max int, views marks, nextID func() uint64) []*linkv1.ToDelivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.owner != c {
@@ -240,17 +242,13 @@ func (s *slot) frames(c *conn, max int, nextID func() uint64) []*linkv1.ToDelive
 		}
 		out = append(out, linkv1.ToDelivery_builder{Unsubscribe: u.Build()}.Build())
 	}
-	subscribe := func(list []*subject, resume bool) {
-		list = slices.DeleteFunc(list, func(sub *subject) bool {
-			_, unacked := s.unacked[sub]
-			return sub.gone || resume && !unacked || !resume && sub.phase != wanted
-		})
+	subscribe := func(list []*subject, resume bool, from *marks) {
 		for part := range slices.Chunk(list, max) {
 			r := request{subjects: part, resume: resume}
 			b := linkv1.Subscribe_builder{Id: nextID(), Slot: int32(s.n)}
-			if resume {
-				r.from = s.cursor
-				b.From = s.cursor.cursor()
+			if from != nil {
+				r.from = *from
+				b.From = from.cursor()
 			}
 			for _, sub := range part {
 				sub.request = b.Id
@@ -263,8 +261,24 @@ func (s *slot) frames(c *conn, max int, nextID func() uint64) []*linkv1.ToDelive
 			out = append(out, linkv1.ToDelivery_builder{Subscribe: b.Build()}.Build())
 		}
 	}
-	subscribe(s.toResume, true)
-	subscribe(s.toAsk, false)
+	var resume, fresh, late []*subject
+	for _, sub := range s.toResume {
+		if _, unacked := s.unacked[sub]; unacked && !sub.gone {
+			resume = append(resume, sub)
+		}
+	}
+	for _, sub := range s.toAsk {
+		switch {
+		case sub.gone || sub.phase != wanted:
+		case sub.tooMany:
+			late = append(late, sub)
+		default:
+			fresh = append(fresh, sub)
+		}
+	}
+	subscribe(resume, true, &s.cursor)
+	subscribe(fresh, false, nil)
+	subscribe(late, false, &views)
 	s.toDrop, s.toResume, s.toAsk = nil, nil, nil
 	return out
 }
@@ -287,7 +301,7 @@ func (s *slot) turnedLive(sub *subject, at marks) {
 	for _, i := range sub.marks() {
 		s.cursor[i] = min(s.cursor[i], at[i])
 	}
-	sub.phase = live
+	sub.phase, sub.tooMany = live, false
 	delete(s.waiting, sub)
 }
 

@@ -2,8 +2,11 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
+
+	"heliograph/schemas/topic"
 )
 
 // viewClock knows how far the views in Postgres have got. It asks only while somebody waits for them to get further.
@@ -15,8 +18,9 @@ type viewClock struct {
 	failed   func(op string, err error)
 	kick     chan struct{} // capacity 1: somebody waits
 
-	mu      sync.Mutex // guards what follows
-	at      []marks
+	mu      sync.Mutex // guards what follows; no other lock is taken under it
+	at      []marks    // replaced, never changed
+	asked   uint64     // how often it was asked and has answered
 	waiting int
 	moved   chan struct{} // closed and replaced when at has moved
 }
@@ -32,24 +36,39 @@ func newViewClock(s store, partitions int, cfg Config, failed func(string, error
 func (v *viewClock) advance(at []marks) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	changed := false
-	for i := range min(len(at), len(v.at)) {
-		if m := v.at[i].highest(at[i]); m != v.at[i] {
-			v.at[i], changed = m, true
+	v.asked++
+	now, changed := slices.Clone(v.at), false
+	for i := range min(len(at), len(now)) {
+		if m := now[i].highest(at[i]); m != now[i] {
+			now[i], changed = m, true
 		}
 	}
 	if changed {
+		v.at = now
 		close(v.moved)
 		v.moved = make(chan struct{})
 	}
 }
 
-// look calls fn with how far the views are known to be, and returns a channel that is closed when they are known to be further.
-func (v *viewClock) look(fn func(at []marks)) <-chan struct{} {
+// slot returns how far a slot is known to be.
+func (v *viewClock) slot(n topic.Slot) marks {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	fn(v.at)
-	return v.moved
+	return v.at[n]
+}
+
+// answered returns how often the views have answered.
+func (v *viewClock) answered() uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.asked
+}
+
+// look returns how far the views are known to be, which the caller must not change, and a channel that is closed when they are known to be further.
+func (v *viewClock) look() (at []marks, moved <-chan struct{}) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.at, v.moved
 }
 
 // want makes the clock run until the returned function is called.
@@ -70,10 +89,8 @@ func (v *viewClock) want() (done func()) {
 
 // wait returns once reached says so.
 func (v *viewClock) wait(ctx context.Context, reached func(at []marks) bool) error {
-	ok := false
-	look := func(at []marks) { ok = reached(at) }
-	moved := v.look(look)
-	if ok {
+	at, moved := v.look()
+	if reached(at) {
 		return nil
 	}
 	defer v.want()()
@@ -83,7 +100,7 @@ func (v *viewClock) wait(ctx context.Context, reached func(at []marks) bool) err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if moved = v.look(look); ok {
+		if at, moved = v.look(); reached(at) {
 			return nil
 		}
 	}

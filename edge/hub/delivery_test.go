@@ -1,0 +1,280 @@
+package hub
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"heliograph/infra/link"
+	linkv1 "heliograph/schemas/link/v1"
+	"heliograph/schemas/topic"
+)
+
+// cluster is delivery instances over the world's log; it is the Directory and the Dialer of the hubs.
+type cluster struct {
+	world *world
+
+	mu        sync.Mutex // taken outside world.mu
+	instances map[string]*instance
+	refuse    bool // dials fail
+	wg        sync.WaitGroup
+}
+
+type instance struct {
+	name  string
+	slots map[topic.Slot]*ownedSlot
+	links map[*edgeLink]bool
+}
+
+type ownedSlot struct {
+	start, next marks // the ring
+}
+
+type edgeLink struct {
+	end  link.DeliveryEnd
+	subs map[topic.Slot]map[topic.Subject]bool
+}
+
+func newCluster(w *world, names ...string) *cluster {
+	c := &cluster{world: w, instances: map[string]*instance{}}
+	for _, n := range names {
+		c.instances[n] = &instance{name: n, slots: map[topic.Slot]*ownedSlot{}, links: map[*edgeLink]bool{}}
+	}
+	return c
+}
+
+func (c *cluster) Instances(context.Context) ([]link.Instance, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []link.Instance
+	for n := range c.instances {
+		out = append(out, link.Instance{Name: n})
+	}
+	return out, nil
+}
+
+func (c *cluster) Dial(ctx context.Context, to link.Instance) (link.EdgeEnd, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in := c.instances[to.Name]
+	if in == nil || c.refuse {
+		return nil, link.ErrClosed
+	}
+	edge, end := link.Pipe(0)
+	l := &edgeLink{end: end, subs: map[topic.Slot]map[topic.Subject]bool{}}
+	in.links[l] = true
+	c.owned(in, l)
+	c.wg.Go(func() { c.serve(in, l) })
+	return edge, nil
+}
+
+// owned tells a link what the instance owns, and how far it is.
+func (c *cluster) owned(in *instance, l *edgeLink) {
+	var slots []int32
+	for s := range in.slots {
+		slots = append(slots, int32(s))
+	}
+	_ = l.end.Send(linkv1.ToEdge_builder{Owned: linkv1.Owned_builder{Slots: slots}.Build()}.Build())
+	for s := range l.subs {
+		if in.slots[s] == nil {
+			delete(l.subs, s)
+		}
+	}
+	for s, o := range in.slots {
+		c.progress(l, s, o)
+	}
+}
+
+func (c *cluster) progress(l *edgeLink, s topic.Slot, o *ownedSlot) {
+	_ = l.end.Send(linkv1.ToEdge_builder{Progress: linkv1.Progress_builder{Slots: []*linkv1.SlotProgress{
+		linkv1.SlotProgress_builder{Slot: int32(s), Next: o.next.cursor()}.Build(),
+	}}.Build()}.Build())
+}
+
+func (c *cluster) serve(in *instance, l *edgeLink) {
+	defer func() {
+		c.mu.Lock()
+		delete(in.links, l)
+		c.mu.Unlock()
+		l.end.Close()
+	}()
+	for {
+		m, err := l.end.Recv(context.Background())
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		switch m.WhichBody() {
+		case linkv1.ToDelivery_Subscribe_case:
+			c.subscribe(in, l, m.GetSubscribe())
+		case linkv1.ToDelivery_Unsubscribe_case:
+			for _, k := range m.GetUnsubscribe().GetSubjects() {
+				delete(l.subs[topic.Slot(m.GetUnsubscribe().GetSlot())], topic.Subject(k))
+			}
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (c *cluster) subscribe(in *instance, l *edgeLink, r *linkv1.Subscribe) {
+	s := topic.Slot(r.GetSlot())
+	o := in.slots[s]
+	answer := linkv1.Subscribed_builder{Id: r.GetId(), Slot: r.GetSlot()}
+	if o == nil {
+		answer.NotOwner = true
+		_ = l.end.Send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
+		return
+	}
+	from := o.start
+	if r.HasFrom() {
+		from = from.highest(marksOf(r.GetFrom()))
+	}
+	answer.LiveFrom = from.cursor()
+	_ = l.end.Send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
+	if l.subs[s] == nil {
+		l.subs[s] = map[topic.Subject]bool{}
+	}
+	only := map[topic.Subject]bool{}
+	for _, k := range r.GetSubjects() {
+		only[topic.Subject(k)] = true
+		l.subs[s][topic.Subject(k)] = true
+	}
+	for i := range from {
+		c.records(l, s, i, from[i], o.next[i], only, r.GetId())
+	}
+	c.progress(l, s, o)
+}
+
+func (c *cluster) records(l *edgeLink, s topic.Slot, i int, from, to topic.Position, only map[topic.Subject]bool, sub uint64) {
+	c.world.mu.Lock()
+	var out []*linkv1.Record
+	for at := from; at < to; at++ {
+		r := c.world.log[s][i][at]
+		if only[topic.Subject(r.GetKey()[:16])] {
+			out = append(out, r)
+		}
+	}
+	c.world.mu.Unlock()
+	if len(out) > 0 {
+		_ = l.end.Send(linkv1.ToEdge_builder{Events: linkv1.Events_builder{
+			Topic: topic.Folded[i].Number(), Slot: int32(s), Records: out, Subscription: sub,
+		}.Build()}.Build())
+	}
+}
+
+// run reads the log for all instances until ctx ends.
+func (c *cluster) run(ctx context.Context) {
+	tick := time.NewTicker(700 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c.world.mu.Lock()
+		grown := c.world.grown
+		c.world.mu.Unlock()
+		c.step(1 << 20)
+		select {
+		case <-grown:
+		case <-tick.C:
+			c.mu.Lock()
+			for _, in := range c.instances {
+				for s, o := range in.slots {
+					for l := range in.links {
+						c.progress(l, s, o)
+					}
+				}
+			}
+			c.mu.Unlock()
+		case <-ctx.Done():
+			c.mu.Lock()
+			for _, in := range c.instances {
+				for l := range in.links {
+					l.end.Close()
+				}
+			}
+			c.mu.Unlock()
+			c.wg.Wait()
+			return
+		}
+	}
+}
+
+// step lets every instance read up to n more events of each topic.
+func (c *cluster) step(n topic.Position) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, in := range c.instances {
+		for s, o := range in.slots {
+			c.world.mu.Lock()
+			end := c.world.end(s)
+			c.world.mu.Unlock()
+			moved := false
+			for i := range end {
+				to := min(end[i], o.next[i]+n)
+				if to <= o.next[i] {
+					continue
+				}
+				moved = true
+				for l := range in.links {
+					c.records(l, s, i, o.next[i], to, l.subs[s], 0)
+				}
+				o.next[i] = to
+			}
+			if moved {
+				for l := range in.links {
+					c.progress(l, s, o)
+				}
+			}
+		}
+	}
+}
+
+// give makes an instance the owner of a slot, with a ring that begins back events before the end of the log.
+func (c *cluster) give(s topic.Slot, to string, back int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, in := range c.instances {
+		if in.slots[s] != nil {
+			delete(in.slots, s)
+			for l := range in.links {
+				c.owned(in, l)
+			}
+		}
+	}
+	if to == "" {
+		return
+	}
+	c.world.mu.Lock()
+	end := c.world.end(s)
+	c.world.mu.Unlock()
+	start := marks{}
+	for i := range start {
+		start[i] = max(0, end[i]-topic.Position(back))
+	}
+	in := c.instances[to]
+	in.slots[s] = &ownedSlot{start: start, next: start}
+	for l := range in.links {
+		c.owned(in, l)
+	}
+}
+
+// trim lets the rings forget all but the last keep events.
+func (c *cluster) trim(keep int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, in := range c.instances {
+		for _, o := range in.slots {
+			for i := range o.start {
+				o.start[i] = max(o.start[i], o.next[i]-topic.Position(keep))
+			}
+		}
+	}
+}
+
+// breakLinks closes every link of an instance.
+func (c *cluster) breakLinks(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for l := range c.instances[name].links {
+		l.end.Close()
+		delete(c.instances[name].links, l)
+	}
+}

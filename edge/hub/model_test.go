@@ -1,0 +1,337 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// bench is a world with two edges, to be used inside a synctest bubble.
+type bench struct {
+	t       *testing.T
+	world   *world
+	cluster *cluster
+	hubs    []*Hub
+	stop    func()
+}
+
+func testConfig() Config {
+	return Config{Partitions: testSlots, Linger: 2 * time.Second, Wait: 3 * time.Second, Page: 3, Batch: 4}.withDefaults()
+}
+
+func newBench(t *testing.T, seed uint64, edges int, cfg Config) *bench {
+	b := &bench{t: t, world: newWorld(seed)}
+	b.cluster = newCluster(b.world, "a", "b")
+	for s := range topic.Slot(testSlots) {
+		b.cluster.give(s, []string{"a", "b"}[s%2], 0)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { b.cluster.run(ctx) })
+	wg.Go(func() { // the projector
+		for {
+			b.world.mu.Lock()
+			n, d := 1+b.world.rnd.IntN(5), time.Duration(1+b.world.rnd.IntN(40))*time.Millisecond
+			b.world.mu.Unlock()
+			if !sleep(ctx, d) {
+				return
+			}
+			b.world.views.fold(n)
+		}
+	})
+	for range edges {
+		h := newHub(cfg, &b.world.views, b.cluster, b.cluster, nil, nil)
+		b.hubs = append(b.hubs, h)
+		wg.Go(func() {
+			if err := h.Run(ctx); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	b.stop = func() { cancel(); wg.Wait() }
+	return b
+}
+
+// store switches the views on and off.
+func (b *bench) store(down bool) {
+	b.world.mu.Lock()
+	b.world.views.down = down
+	b.world.mu.Unlock()
+}
+
+// pair is a device and its session.
+type pair struct {
+	d       *device
+	s       *testSession
+	revoked bool
+}
+
+// model is one random schedule.
+type model struct {
+	*bench
+	rnd     *rand.Rand
+	users   []id.UserID
+	devices []*pair
+	threads []id.ThreadID
+	peers   map[id.ThreadID][2]id.UserID // of direct threads
+	sent    []func()                     // repeats a message
+	trace   []string
+}
+
+func (m *model) note(format string, args ...any) {
+	m.trace = append(m.trace, fmt.Sprintf(format, args...))
+}
+
+func (m *model) any() id.UserID { return m.users[m.rnd.IntN(len(m.users))] }
+
+func (m *model) deviceOf(u id.UserID) id.DeviceID {
+	for _, p := range m.devices {
+		if p.d.user == u && !p.revoked {
+			return p.d.id
+		}
+	}
+	return id.DeviceID{}
+}
+
+func (m *model) connect(p *pair) {
+	if p.revoked || p.s != nil {
+		return
+	}
+	h := m.hubs[m.rnd.IntN(len(m.hubs))]
+	capacity := []int{2, 5, 1000, 1000}[m.rnd.IntN(4)]
+	slow := []time.Duration{0, 0, time.Millisecond, 30 * time.Millisecond}[m.rnd.IntN(4)]
+	s, err := p.d.connect(h, capacity, slow, m.rnd)
+	m.note("connect %v capacity %d slow %v: %v", p.d.id, capacity, slow, err)
+	if err == nil {
+		p.s = s
+	}
+}
+
+func (m *model) leave(p *pair) {
+	if p.s != nil {
+		m.note("leave %v", p.d.id)
+		p.s.leave()
+		p.s = nil
+	}
+}
+
+func (m *model) step() {
+	w := m.world
+	switch n := m.rnd.IntN(100); {
+	case n < 38 && len(m.threads) > 0: // a message, perhaps by someone who may not
+		t := m.threads[m.rnd.IntN(len(m.threads))]
+		u, mid := m.any(), id.NewMessage()
+		var peer id.UserID
+		if p, direct := m.peers[t]; direct {
+			k := m.rnd.IntN(2)
+			u, peer = p[k], p[1-k]
+		}
+		d := m.deviceOf(u)
+		send := func() { w.send(t, u, d, mid, peer) }
+		m.note("send by %v in %v", u, t)
+		send()
+		m.sent = append(m.sent, send)
+	case n < 42 && len(m.sent) > 0: // a retry
+		m.sent[m.rnd.IntN(len(m.sent))]()
+	case n < 47: // a group
+		t := id.NewGroup()
+		by, other := m.any(), m.any()
+		m.note("group %v of %v and %v", t, by, other)
+		w.join(t, w.next(t), by, other)
+		m.pause(10)
+		w.create(t, by, other)
+		m.threads = append(m.threads, t)
+	case n < 50: // a direct thread
+		a, b := m.any(), m.any()
+		t := id.DirectThread(a, b)
+		if _, known := m.peers[t]; known {
+			return
+		}
+		m.note("direct %v of %v and %v", t, a, b)
+		m.peers[t] = [2]id.UserID{a, b}
+		m.threads = append(m.threads, t)
+		w.join(t, w.next(t), a, b)
+		m.pause(10)
+		w.send(t, a, m.deviceOf(a), id.NewMessage(), b)
+	case n < 57 && len(m.threads) > 0: // members come and go
+		t := m.threads[m.rnd.IntN(len(m.threads))]
+		if _, direct := m.peers[t]; direct {
+			return
+		}
+		w.mu.Lock()
+		var admin id.UserID
+		for u, mem := range w.oracles[t].state.Members {
+			if mem.Active() && mem.Role == thread.RoleAdmin {
+				admin = u
+			}
+		}
+		u := m.any()
+		in := w.oracles[t].state.IsMember(u)
+		w.mu.Unlock()
+		if in {
+			m.note("remove %v from %v", u, t)
+			w.removeMember(t, admin, u)
+			return
+		}
+		m.note("add %v to %v", u, t)
+		w.join(t, -1, u)
+		m.pause(30)
+		w.addMember(t, admin, u)
+	case n < 66:
+		m.connect(m.devices[m.rnd.IntN(len(m.devices))])
+	case n < 70:
+		m.leave(m.devices[m.rnd.IntN(len(m.devices))])
+	case n < 80 && len(m.threads) > 0:
+		m.devices[m.rnd.IntN(len(m.devices))].d.acknowledge(w, m.threads[m.rnd.IntN(len(m.threads))], m.rnd.IntN(2) == 0)
+	case n < 83:
+		m.note("break")
+		m.cluster.breakLinks([]string{"a", "b"}[m.rnd.IntN(2)])
+	case n < 86:
+		s, to, back := topic.Slot(m.rnd.IntN(testSlots)), []string{"a", "b", ""}[m.rnd.IntN(3)], m.rnd.IntN(12)
+		m.note("slot %d to %q, ring of %d", s, to, back)
+		m.cluster.give(s, to, back)
+	case n < 88:
+		m.note("trim")
+		m.cluster.trim(m.rnd.IntN(6))
+	case n < 90:
+		down := m.rnd.IntN(2) == 0
+		m.note("store down: %v", down)
+		m.store(down)
+	case n < 91 && len(m.devices) < 12: // a further device
+		u := m.any()
+		by := m.deviceOf(u)
+		var floor int64
+		for _, p := range m.devices {
+			if p.d.id == by {
+				floor = p.d.floor
+			}
+		}
+		if by == (id.DeviceID{}) {
+			return
+		}
+		d := newDevice(u, id.NewDevice(), floor)
+		w.linkDevice(u, by, d.id)
+		m.devices = append(m.devices, &pair{d: d})
+	case n < 92 && len(m.devices) > 4: // a device is revoked, unless it is the user's last
+		p := m.devices[m.rnd.IntN(len(m.devices))]
+		for _, o := range m.devices {
+			if o != p && o.d.user == p.d.user && !o.revoked && !p.revoked {
+				m.note("revoke %v", p.d.id)
+				p.revoked = true
+				w.revoke(p.d.user, p.d.id)
+				return
+			}
+		}
+	default:
+		m.pause(200)
+	}
+}
+
+func (m *model) pause(ms int) { time.Sleep(time.Duration(m.rnd.IntN(ms+1)) * time.Millisecond) }
+
+func runModel(t *testing.T, seed uint64, steps int) {
+	cfg := testConfig()
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	if rnd.IntN(2) == 0 {
+		cfg.SubjectBuffer, cfg.SessionBuffer = 3, 4
+	}
+	m := &model{bench: newBench(t, seed, 2, cfg), rnd: rnd, peers: map[id.ThreadID][2]id.UserID{}}
+	defer m.stop()
+	for n := range byte(3 + rnd.IntN(3)) {
+		u := userID(n)
+		m.users = append(m.users, u)
+		d := id.NewDevice()
+		m.devices = append(m.devices, &pair{d: newDevice(u, d, m.world.register(u, d, 1))})
+	}
+	defer func() {
+		for _, p := range m.devices {
+			m.leave(p)
+		}
+	}()
+	for range steps {
+		m.step()
+		if rnd.IntN(3) == 0 {
+			m.pause(15)
+		}
+	}
+	// Everything works again, and all are there.
+	m.store(false)
+	for s := range topic.Slot(testSlots) {
+		owned := false
+		m.cluster.mu.Lock()
+		for _, in := range m.cluster.instances {
+			owned = owned || in.slots[s] != nil
+		}
+		m.cluster.mu.Unlock()
+		if !owned {
+			m.cluster.give(s, "a", rnd.IntN(10))
+		}
+	}
+	for try := 0; ; try++ {
+		for _, p := range m.devices {
+			m.connect(p)
+		}
+		time.Sleep(5 * time.Second)
+		fault := ""
+		for _, p := range m.devices {
+			if p.revoked {
+				if p.s != nil && p.d.closed != wirev1.Code_CODE_DEVICE_REVOKED {
+					fault = fmt.Sprintf("revoked device %v is still there", p.d.id)
+				}
+				continue
+			}
+			if f := p.d.lacks(m.world); f != "" {
+				fault = fmt.Sprintf("device %v of %v: %s", p.d.id, p.d.user, f)
+			}
+		}
+		if fault == "" {
+			return
+		}
+		if try >= 4 {
+			for _, h := range m.hubs {
+				for _, l := range h.describe() {
+					t.Log(l)
+				}
+			}
+			for _, l := range m.trace {
+				t.Log(l)
+			}
+			t.Fatalf("seed %d: %s", seed, fault)
+		}
+	}
+}
+
+// TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap, views that lag and fail, sessions that
+// come and go on two edges and overflow, messages that are sent again, members who are removed, devices that are linked and revoked. At the end every device
+// has applied exactly what it may see, in order, and was never shown anything else. HELIO_HUB_SEEDS says how many schedules; HELIO_HUB_SEED runs one.
+func TestModel(t *testing.T) {
+	seeds := 150
+	if testing.Short() {
+		seeds = 20
+	}
+	if n, err := strconv.Atoi(os.Getenv("HELIO_HUB_SEEDS")); err == nil {
+		seeds = n
+	}
+	first := 0
+	if n, err := strconv.Atoi(os.Getenv("HELIO_HUB_SEED")); err == nil {
+		first, seeds = n, 1
+	}
+	for k := range seeds {
+		seed := uint64(first + k)
+		synctest.Test(t, func(t *testing.T) { runModel(t, seed, 40+int(seed*7%200)) })
+		if t.Failed() {
+			return
+		}
+	}
+}

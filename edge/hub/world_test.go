@@ -1,0 +1,340 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	linkv1 "heliograph/schemas/link/v1"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+)
+
+const testSlots = 4
+
+// world is the log, with a clock of its own per record, and the views folded from it with a lag.
+type world struct {
+	mu      sync.Mutex
+	rnd     *rand.Rand
+	log     [testSlots][3][]*linkv1.Record
+	clock   int64
+	grown   chan struct{}
+	views   memStore
+	oracles map[id.ThreadID]*oracle
+}
+
+// oracle is a thread as the whole log has it.
+type oracle struct {
+	state    *thread.State
+	accepted []row
+}
+
+func newWorld(seed uint64) *world {
+	w := &world{rnd: rand.New(rand.NewPCG(seed, 1)), clock: 1_700_000_000_000, grown: make(chan struct{}), oracles: map[id.ThreadID]*oracle{}}
+	w.views = memStore{
+		world: w, threads: map[id.ThreadID]*threadState{}, users: map[id.UserID]*user.State{}, rows: map[id.ThreadID][]row{},
+		devices_: map[deviceThread]thread.Watermark{}, at: make([]marks, testSlots), hold: marks{},
+	}
+	return w
+}
+
+func (w *world) slot(s topic.Subject) topic.Slot { return topic.SlotOf(s, testSlots) }
+
+// add appends an event to the log.
+func (w *world) add(t topic.Topic, key []byte, e *eventv1.Event) topic.Position {
+	v, err := proto.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	return w.addRaw(t, key, v)
+}
+
+func (w *world) addRaw(t topic.Topic, key, value []byte) topic.Position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.slot(topic.Subject(key[:16]))
+	i := t.Number() - 1
+	w.clock += 5
+	at := topic.Position(len(w.log[s][i]))
+	w.log[s][i] = append(w.log[s][i], linkv1.Record_builder{Position: int64(at), LogTimeMs: w.clock, Key: key, Value: value}.Build())
+	if t == topic.Threads {
+		th := id.ThreadID(key)
+		o := w.oracles[th]
+		if o == nil {
+			o = &oracle{state: thread.New(th)}
+			w.oracles[th] = o
+		}
+		var e eventv1.Event
+		if proto.Unmarshal(value, &e) == nil {
+			if v := o.state.Apply(&e, at, w.clock); v.Outcome == thread.Accepted {
+				o.accepted = append(o.accepted, row{at, v.Ordinal, w.clock, value})
+			}
+		}
+	}
+	close(w.grown)
+	w.grown = make(chan struct{})
+	return at
+}
+
+func (w *world) end(s topic.Slot) marks {
+	return marks{topic.Position(len(w.log[s][0])), topic.Position(len(w.log[s][1])), topic.Position(len(w.log[s][2]))}
+}
+
+// The events that the tests write.
+
+func (w *world) register(u id.UserID, d id.DeviceID, generation uint32) int64 {
+	w.add(topic.Users, u[:], eventv1.Event_builder{UserId: u[:], DeviceId: d[:], UserRegistered: eventv1.UserRegistered_builder{
+		PhoneHash: u[:], Generation: generation, DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
+	}.Build()}.Build())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.clock
+}
+
+func (w *world) linkDevice(u id.UserID, by, d id.DeviceID) {
+	w.add(topic.Users, u[:], eventv1.Event_builder{UserId: u[:], DeviceId: by[:], DeviceLinked: eventv1.DeviceLinked_builder{
+		DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
+	}.Build()}.Build())
+}
+
+func (w *world) revoke(u id.UserID, d id.DeviceID) {
+	w.add(topic.Users, u[:], eventv1.Event_builder{UserId: u[:], DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build()}.Build())
+}
+
+// join lists a thread for users; since below 0: it is not new.
+func (w *world) join(t id.ThreadID, since topic.Position, users ...id.UserID) {
+	for _, u := range users {
+		w.add(topic.Users, u[:], eventv1.Event_builder{UserId: u[:], ThreadJoined: eventv1.ThreadJoined_builder{
+			ThreadId: t[:], NewThread: since >= 0, SincePosition: int64(max(since, 0)),
+		}.Build()}.Build())
+	}
+}
+
+func (w *world) next(t id.ThreadID) topic.Position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.end(w.slot(topic.Subject(t)))[threadsMark]
+}
+
+func (w *world) create(t id.ThreadID, by id.UserID, members ...id.UserID) {
+	var raw [][]byte
+	for _, m := range members {
+		raw = append(raw, m[:])
+	}
+	w.add(topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "g", MemberIds: raw}.Build()}.Build())
+}
+
+func (w *world) addMember(t id.ThreadID, by, m id.UserID) {
+	w.add(topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{m[:]}}.Build()}.Build())
+}
+
+func (w *world) removeMember(t id.ThreadID, by, m id.UserID) topic.Position {
+	return w.add(topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], MemberRemoved: eventv1.MemberRemoved_builder{MemberId: m[:]}.Build()}.Build())
+}
+
+func (w *world) send(t id.ThreadID, by id.UserID, d id.DeviceID, m id.MessageID, peer id.UserID) topic.Position {
+	content, _ := proto.Marshal(eventv1.Content_builder{Text: "hello"}.Build())
+	b := eventv1.MessageSent_builder{MessageId: m[:], Content: eventv1.Sealed_builder{Data: content}.Build()}
+	if !peer.IsZero() {
+		b.DirectPeer = peer[:]
+	}
+	return w.add(topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], DeviceId: d[:], MessageSent: b.Build()}.Build())
+}
+
+func (w *world) watermark(t id.ThreadID, u id.UserID, d id.DeviceID, wm thread.Watermark) {
+	w.add(topic.Receipts, slices.Concat(t[:], d[:]), eventv1.Event_builder{UserId: u[:], DeviceId: d[:], WatermarksMoved: eventv1.WatermarksMoved_builder{
+		DeliveredPosition: int64(wm.DeliveredPosition), DeliveredOrdinal: wm.DeliveredOrdinal,
+		ReadPosition: int64(wm.ReadPosition), ReadOrdinal: wm.ReadOrdinal,
+	}.Build()}.Build())
+}
+
+// memStore is the thread views in memory. Guarded by world.mu.
+type memStore struct {
+	world    *world
+	at       []marks
+	threads  map[id.ThreadID]*threadState
+	users    map[id.UserID]*user.State
+	rows     map[id.ThreadID][]row
+	devices_ map[deviceThread]thread.Watermark
+	down     bool
+	stopped  bool // folds nothing
+	hold     marks
+}
+
+var errDown = errors.New("the store is down")
+
+// fold takes in up to n more events of each topic and slot.
+func (m *memStore) fold(n int) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	if m.down || m.stopped {
+		return
+	}
+	for s := range m.at {
+		for i := range m.at[s] {
+			list := m.world.log[s][i]
+			for range n {
+				at := m.at[s][i]
+				if int(at) >= len(list) {
+					break
+				}
+				m.at[s][i]++
+				m.apply(i, list[at])
+			}
+		}
+	}
+}
+
+func (m *memStore) apply(i int, r *linkv1.Record) {
+	var e eventv1.Event
+	if proto.Unmarshal(r.GetValue(), &e) != nil {
+		return
+	}
+	at := topic.Position(r.GetPosition())
+	if i == usersMark {
+		u := id.UserID(r.GetKey())
+		s := m.users[u]
+		if s == nil {
+			s = user.New(u)
+			m.users[u] = s
+		}
+		s.Apply(&e, at, r.GetLogTimeMs())
+		return
+	}
+	t := id.ThreadID(r.GetKey()[:16])
+	s := m.threads[t]
+	if s == nil {
+		s = newThreadState(t)
+		m.threads[t] = s
+	}
+	if i == receiptsMark {
+		w := thread.WatermarkOf(e.GetWatermarksMoved())
+		u, d := id.UserID(e.GetUserId()), id.DeviceID(e.GetDeviceId())
+		s.watermarks[u] = s.watermarks[u].Merge(w)
+		k := deviceThread{d, t}
+		m.devices_[k] = m.devices_[k].Merge(w)
+		return
+	}
+	v := s.Apply(&e, at, r.GetLogTimeMs())
+	if v.Outcome != thread.Accepted {
+		return
+	}
+	if e.HasMessageSent() {
+		s.sent[id.UserID(e.GetUserId())] = sentAt{at, v.Ordinal}
+	}
+	m.rows[t] = append(m.rows[t], row{at, v.Ordinal, r.GetLogTimeMs(), r.GetValue()})
+}
+
+// begin and finish put some time before and after a query, so that the world moves meanwhile.
+func (m *memStore) begin(ctx context.Context) error {
+	m.world.mu.Lock()
+	d := time.Duration(m.world.rnd.IntN(4)) * time.Millisecond
+	m.world.mu.Unlock()
+	sleep(ctx, d)
+	m.world.mu.Lock()
+	if m.down {
+		m.world.mu.Unlock()
+		return errDown
+	}
+	return ctx.Err()
+}
+
+func (m *memStore) finish(ctx context.Context) error {
+	d := time.Duration(m.world.rnd.IntN(4)) * time.Millisecond
+	m.world.mu.Unlock()
+	sleep(ctx, d)
+	return ctx.Err()
+}
+
+func (m *memStore) positions(ctx context.Context) ([]marks, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	at := slices.Clone(m.at)
+	return at, m.finish(ctx)
+}
+
+func (m *memStore) snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	out := &snapshot{at: slices.Clone(m.at), threads: map[id.ThreadID]*threadState{}, users: map[id.UserID]*user.State{}}
+	for _, t := range threads {
+		if s := m.threads[t]; s != nil {
+			out.threads[t] = &threadState{State: s.Clone(), watermarks: maps.Clone(s.watermarks), sent: maps.Clone(s.sent)}
+		}
+	}
+	for _, u := range users {
+		if s := m.users[u]; s != nil {
+			c := s.Clone()
+			c.Contacts, c.Blocked = nil, nil
+			out.users[u] = c
+		}
+	}
+	return out, m.finish(ctx)
+}
+
+func (m *memStore) cursors(ctx context.Context, keys []deviceThread) ([]topic.Position, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	out := make([]topic.Position, len(keys))
+	for i, k := range keys {
+		out[i] = -1
+		if w, ok := m.devices_[k]; ok && (w.DeliveredPosition != 0 || w.DeliveredOrdinal != 0) {
+			out[i] = w.DeliveredPosition
+		}
+	}
+	return out, m.finish(ctx)
+}
+
+func (m *memStore) tails(ctx context.Context, ranges []tailRange) ([][]row, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	out := make([][]row, len(ranges))
+	for i, r := range ranges {
+		for _, x := range m.rows[r.thread] {
+			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i]) < r.limit {
+				out[i] = append(out[i], x)
+			}
+		}
+	}
+	return out, m.finish(ctx)
+}
+
+func (m *memStore) devices(ctx context.Context, keys []userDevice) ([]*user.Device, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	out := make([]*user.Device, len(keys))
+	for i, k := range keys {
+		if s := m.users[k.user]; s != nil && s.Devices[k.device] != nil {
+			d := *s.Devices[k.device]
+			out[i] = &d
+		}
+	}
+	return out, m.finish(ctx)
+}
+
+func userID(n byte) id.UserID {
+	u := id.User([]byte("key"), string([]byte{n}), 1)
+	return u
+}
+
+func mustBe(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if got != want {
+		t.Fatalf("%s: got %v, want %v", what, got, want)
+	}
+}
