@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -119,7 +120,10 @@ func (c *benchCmd) running(cfg *load.Config) error {
 		return errors.New("--edge needs --sms or --pin, to register users")
 	}
 	if len(c.Pids) > 0 {
-		cfg.Target.PID, cfg.Target.Others = c.Pids[0], c.Pids[1:]
+		cfg.Target.PID, cfg.Target.Others = c.Pids[0], map[string]int{}
+		for _, p := range c.Pids[1:] {
+			cfg.Target.Others[strconv.Itoa(p)] = p
+		}
 	}
 	cfg.State = c.State
 	if cfg.State == "" {

@@ -33,9 +33,9 @@ type Target struct {
 	Pins Pins
 	// Admin is the servers' admin address, for lag and for collecting garbage before memory is measured; empty: unknown.
 	Admin string
-	// Edge processes' and engines' ids on this machine: PID is the one that holds the connections, Others what else belongs to the servers. 0: unknown.
+	// PID is the process on this machine that holds the connections; 0: unknown. Others are what else belongs to the servers, by name.
 	PID    int
-	Others []int
+	Others map[string]int
 	// Kafka is the broker, for the ceiling; empty: only the ceiling of QUIC is measured.
 	Kafka []string
 }

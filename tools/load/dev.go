@@ -145,11 +145,7 @@ func DevTarget(dir string) (Target, error) {
 	if err != nil {
 		return Target{}, err
 	}
-	t := Target{Edge: s.Edge, TLS: conf, Pins: NewSMSFile(s.SMS), Admin: s.Admin, PID: s.PID, Kafka: []string{s.Kafka}}
-	for _, pid := range s.Engines {
-		t.Others = append(t.Others, pid)
-	}
-	return t, nil
+	return Target{Edge: s.Edge, TLS: conf, Pins: NewSMSFile(s.SMS), Admin: s.Admin, PID: s.PID, Others: s.Engines, Kafka: []string{s.Kafka}}, nil
 }
 
 // TrustFile returns a TLS configuration that trusts the certificates of a PEM file.

@@ -212,8 +212,9 @@ func (b *bench) measure(ctx context.Context, t *traffic) (window, error) {
 		if err != nil {
 			return w, err
 		}
-		used := cpu1 - cpu0
+		used := cpu1.sum() - cpu0.sum()
 		w.cpu = &used
+		b.say("cores used: %s", cpu1.since(cpu0, w.end.Sub(w.begin)))
 	}
 	return w, nil
 }

@@ -2,13 +2,16 @@ package load
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,14 +57,34 @@ func parseStat(s string) (process, error) {
 	return p, nil
 }
 
-// cpu returns the CPU seconds that the servers' processes, with all their children, have used so far.
-func (t Target) cpu() (float64, error) {
+// cpuTimes are CPU seconds by process, each with all its children that are not named themselves. The one that holds the connections is "".
+type cpuTimes map[string]float64
+
+func (c cpuTimes) sum() float64 {
+	n := 0.0
+	for _, v := range c {
+		n += v
+	}
+	return n
+}
+
+// since returns what was used after an earlier reading, in words for each process.
+func (c cpuTimes) since(before cpuTimes, took time.Duration) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		out = append(out, fmt.Sprintf("%s %.2f", cmp.Or(name, "roles"), (c[name]-before[name])/took.Seconds()))
+	}
+	return strings.Join(out, ", ")
+}
+
+// cpu returns the CPU seconds that the servers' processes have used so far.
+func (t Target) cpu() (cpuTimes, error) {
 	if t.PID == 0 {
-		return 0, errUnknown
+		return nil, errUnknown
 	}
 	names, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil || len(names) == 0 {
-		return 0, errUnknown
+		return nil, errUnknown
 	}
 	all := make(map[int]process, len(names))
 	for _, name := range names {
@@ -71,22 +94,22 @@ func (t Target) cpu() (float64, error) {
 		}
 		p, err := parseStat(string(b))
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		all[p.pid] = p
 	}
 	if _, ok := all[t.PID]; !ok {
-		return 0, fmt.Errorf("the servers' process %d is gone", t.PID)
+		return nil, fmt.Errorf("the servers' process %d is gone", t.PID)
 	}
-	roots := map[int]bool{t.PID: true}
-	for _, p := range t.Others {
-		roots[p] = true
+	roots := map[int]string{t.PID: ""}
+	for name, p := range t.Others {
+		roots[p] = name
 	}
-	sum := 0.0
+	sum := cpuTimes{}
 	for _, p := range all {
 		for q, depth := p, 0; depth < 32; depth++ {
-			if roots[q.pid] {
-				sum += p.cpu
+			if name, ok := roots[q.pid]; ok {
+				sum[name] += p.cpu
 				break
 			}
 			var ok bool
