@@ -136,7 +136,7 @@ func (c Config) Opts() ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(id),
-		kgo.WithLogger(kslog.New(c.logger().With("component", "kgo"))),
+		kgo.WithLogger(kslog.New(slog.New(quiet{c.logger().Handler()}).With("component", "kgo"))),
 		// A moved partition or a broker that came back is found within a quarter of a second and not within the default five.
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.DialTimeout(5 * time.Second),

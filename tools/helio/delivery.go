@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 
 	"heliograph/delivery"
 	"heliograph/infra/kafka"
@@ -44,9 +43,7 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	log = log.With("role", "delivery", "name", name)
-	conf, err := link.TLS{
-		CAFile: filepath.Join(c.Secrets, "ca.pem"), CertFile: filepath.Join(c.Secrets, "link.pem"), KeyFile: filepath.Join(c.Secrets, "link.key"),
-	}.Load()
+	conf, err := c.linkTLS().Load()
 	if err != nil {
 		return fmt.Errorf("certificates of the links (--secrets): %w", err)
 	}

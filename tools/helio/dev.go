@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"heliograph/edge"
 	"heliograph/edge/auth"
 	"heliograph/edge/client"
 	"heliograph/infra/embedded"
@@ -86,21 +87,23 @@ func readDevState(data string) (devState, error) {
 // Run starts everything and runs until a signal comes.
 func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	began := time.Now()
+	if err := os.MkdirAll(c.Data, 0o755); err != nil { // open to the user that Postgres runs as; the secrets inside are not
+		return fmt.Errorf("--data: %w", err)
+	}
 	secretsDir := filepath.Join(c.Data, "secrets")
 	if err := secrets.Ensure(secretsDir); err != nil {
+		return err
+	}
+	if err := probeUDP(c.Listen); err != nil {
 		return err
 	}
 	p, err := newProcess(log, c.Admin)
 	if err != nil {
 		return err
 	}
-	listener, err := listenDevices(c.Listen, secretsFlags{Secrets: secretsDir})
-	if err != nil {
-		return err
-	}
 	engines, err := c.startEngines(ctx, log)
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
 	stopEngines := func() {
 		if engines != nil {
@@ -110,15 +113,16 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 		}
 	}
 	p.onClose(stopEngines)
-	if err := c.build(ctx, p, listener, secretsDir); err != nil {
+	e, err := c.build(ctx, p, secretsDir)
+	if err != nil {
 		p.close()
-		return errors.Join(err, listener.Close())
+		return err
 	}
 	if engines != nil {
 		p.group.Go("engines", func(ctx context.Context) error { return superviseEngines(ctx, log, engines) })
 	}
 	p.group.Go("welcome", func(ctx context.Context) error {
-		if err := c.welcome(ctx, log, p, listener.Addr(), engines, secretsDir, began); err != nil && ctx.Err() == nil {
+		if err := c.welcome(ctx, log, p, e.Addr().String(), engines, secretsDir, began); err != nil && ctx.Err() == nil {
 			return err
 		}
 		<-ctx.Done()
@@ -128,27 +132,27 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 // build adds delivery, projectors and edge, joined by calls instead of links.
-func (c *devCmd) build(ctx context.Context, p *process, listener *deviceListener, secretsDir string) error {
+func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edge.Edge, error) {
 	kcfg := c.kafkaFlags.config(p.log, p.reg, "helio-dev")
 	bases, err := openLog(ctx, p.log, &kcfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := addThreads(ctx, p, kcfg, c.postgresFlags, "dev", c.Retention); err != nil {
-		return err
+		return nil, err
 	}
 	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, "dev"); err != nil {
-		return err
+		return nil, err
 	}
 	svc, err := addDelivery(p, kcfg, "dev", "")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	local := link.NewLocal(0)
 	p.group.Go("links", func(ctx context.Context) error { return local.Serve(ctx, "dev", svc.ServeLink) })
 	return addEdge(ctx, p, edgeParts{
 		name: "dev", kafka: kcfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: secretsFlags{Secrets: secretsDir},
-		listener: listener, directory: local, dialer: local,
+		listen: c.Listen, directory: local, dialer: local,
 		sender: auth.NewFileSender(filepath.Join(c.Data, "sms.jsonl"), p.log),
 		// A laptop's users all come from one address.
 		auth: auth.Config{PinInterval: time.Second, PerPhone: devRate, PerAddress: devRate, PerRange: devRate, Lookups: devRate},
@@ -222,7 +226,7 @@ func superviseEngines(ctx context.Context, log *slog.Logger, engines *embedded.E
 func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge string, engines *embedded.Engines, secretsDir string, began time.Time) error {
 	state := devState{
 		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Kafka: c.Kafka[0], Postgres: c.Postgres, ClickHouse: c.Clickhouse[0],
-		CA: filepath.Join(secretsDir, "edge.pem"), SMS: filepath.Join(c.Data, "sms.jsonl"), Engines: map[string]int{},
+		CA: filepath.Join(secretsDir, secrets.EdgeCert), SMS: filepath.Join(c.Data, "sms.jsonl"), Engines: map[string]int{},
 	}
 	if engines != nil {
 		for _, k := range []embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse} {

@@ -58,9 +58,19 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 // onClose registers what is to be released after the services have ended, last in first out.
 func (p *process) onClose(f func()) { p.closers = append(p.closers, f) }
 
+// close releases everything. What does not let itself be released within a few seconds is left to the end of the process, and told.
 func (p *process) close() {
-	for i := len(p.closers) - 1; i >= 0; i-- {
-		p.closers[i]()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := len(p.closers) - 1; i >= 0; i-- {
+			p.closers[i]()
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(15 * time.Second):
+		p.log.Error("something was not released within 15 s; ending without it")
 	}
 }
 

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"heliograph/edge"
+	"heliograph/edge/auth"
+	"heliograph/edge/hub"
+	"heliograph/edge/query"
+	"heliograph/edge/session"
+	"heliograph/infra/clickhouse"
+	"heliograph/infra/kafka"
+	"heliograph/infra/link"
+	"heliograph/infra/postgres"
+	"heliograph/infra/run"
+	"heliograph/ingest"
+	"heliograph/tools/secrets"
+)
+
+// edgeCmd is the process:
+//
+//	devices ──QUIC──▶ edge ──▶ session ──▶ ingest ──▶ log
+//	                             │  ▲
+//	               auth, query ──┘  └── hub ◀──links (QUIC, mutual TLS)── delivery
+//	                    │                │
+//	        Postgres, ClickHouse      Postgres (snapshots)
+type edgeCmd struct {
+	kafkaFlags
+	postgresFlags
+	clickhouseFlags
+	adminFlags
+	secretsFlags
+	Name           string        `help:"Name of this edge, for logs and for devices; default: the host's." env:"HELIO_NAME"`
+	Listen         string        `help:"UDP address that devices connect to." placeholder:"HOST:PORT" default:"127.0.0.1:7443" env:"HELIO_LISTEN"`
+	Cert           string        `help:"PEM file of the edge's certificate; default: edge.pem of the secrets." placeholder:"FILE" type:"path" env:"HELIO_CERT"`
+	CertKey        string        `help:"PEM file of its key; default: edge.key of the secrets." placeholder:"FILE" type:"path" env:"HELIO_CERT_KEY"`
+	SMS            string        `help:"How PINs are sent: the URL of an HTTP gateway, which gets {\"to\", \"text\"}, or file:PATH for tests." placeholder:"URL" required:"" env:"HELIO_SMS"`
+	SMSHeader      []string      `help:"Header for the gateway, as 'Name: value'; better given in the environment." env:"HELIO_SMS_HEADER" sep:"none"`
+	PinInterval    time.Duration `help:"Least time between two PINs for one number." default:"30s" env:"HELIO_PIN_INTERVAL"`
+	PinsPerPhone   int           `help:"Most PINs for one number in an hour." default:"5" env:"HELIO_PINS_PER_PHONE"`
+	PinsPerAddress int           `help:"Most PINs for one address in an hour." default:"20" env:"HELIO_PINS_PER_ADDRESS"`
+	PinsPerRange   int           `help:"Most PINs for one range of 10,000 numbers in an hour." default:"100" env:"HELIO_PINS_PER_RANGE"`
+	LookupsPerUser int           `help:"Most phone numbers that one user may look up in a day." default:"5000" env:"HELIO_LOOKUPS_PER_USER"`
+	MaxConnections int           `help:"Most connections." default:"100000" env:"HELIO_MAX_CONNECTIONS"`
+	DeliveryGroup  string        `help:"Consumer group of the delivery instances." default:"helio-delivery" env:"HELIO_DELIVERY_GROUP"`
+	Check          bool          `help:"Build everything, then stop."`
+}
+
+// Help shows how it is used.
+func (edgeCmd) Help() string {
+	return `Examples:
+  helio edge --listen 0.0.0.0:7443 --sms https://sms.example/send
+  helio edge --listen 127.0.0.1:7444 --sms file:.helio/sms.jsonl --name e2
+
+The secrets' directory holds user.key (32 random bytes; it never changes, and every edge has the same), token.key (32 random bytes, the same
+on every edge, so that clients survive an edge's restart), edge.pem and edge.key (or --cert), and ca.pem, link.pem, link.key for the links to delivery.`
+}
+
+// Run runs an edge until a signal comes.
+func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	name, err := orHost(c.Name)
+	if err != nil {
+		return err
+	}
+	log = log.With("role", "edge", "name", name)
+	sender, err := c.sender(log)
+	if err != nil {
+		return err
+	}
+	conf, err := c.linkTLS().Load()
+	if err != nil {
+		return fmt.Errorf("certificates of the links (--secrets): %w", err)
+	}
+	if err := probeUDP(c.Listen); err != nil {
+		return err
+	}
+	p, err := newProcess(log, c.Admin)
+	if err != nil {
+		return err
+	}
+	cfg := c.kafkaFlags.config(log, p.reg, "helio-edge")
+	bases, err := openLog(ctx, log, &cfg)
+	if err != nil {
+		return err
+	}
+	cl, err := kafka.Dial(cfg, kgo.MetadataMaxAge(30*time.Second))
+	if err != nil {
+		return err
+	}
+	p.onClose(cl.Close)
+	e, err := addEdge(ctx, p, edgeParts{
+		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections,
+		kafka: cfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
+		directory: link.NewGroupDirectory(cl, cfg, c.DeliveryGroup), dialer: link.QUICDialer{TLS: conf}, sender: sender,
+		auth: auth.Config{
+			PinInterval: c.PinInterval,
+			PerPhone:    auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour}, PerAddress: auth.Rate{Burst: c.PinsPerAddress, Per: time.Hour},
+			PerRange: auth.Rate{Burst: c.PinsPerRange, Per: time.Hour}, Lookups: auth.Rate{Burst: c.LookupsPerUser, Per: 24 * time.Hour},
+		},
+	})
+	if err != nil {
+		p.close()
+		return err
+	}
+	if c.Check {
+		p.close()
+		return nil
+	}
+	log.Info("edge runs", "listen", e.Addr().String(), "admin", "http://"+p.Admin)
+	return p.run(ctx)
+}
+
+func (f secretsFlags) linkTLS() link.TLS {
+	return link.TLS{
+		CAFile: filepath.Join(f.Secrets, secrets.LinkCA), CertFile: filepath.Join(f.Secrets, secrets.LinkCert), KeyFile: filepath.Join(f.Secrets, secrets.LinkKey),
+	}
+}
+
+// sender makes the sender of PINs.
+func (c *edgeCmd) sender(log *slog.Logger) (auth.Sender, error) {
+	if path, ok := strings.CutPrefix(c.SMS, "file:"); ok {
+		return auth.NewFileSender(path, log), nil
+	}
+	if !strings.HasPrefix(c.SMS, "https://") && !strings.HasPrefix(c.SMS, "http://") {
+		return nil, fmt.Errorf("--sms %q is neither an HTTP URL nor file:PATH", c.SMS)
+	}
+	header := http.Header{}
+	for _, h := range c.SMSHeader {
+		k, v, ok := strings.Cut(h, ":")
+		if !ok {
+			return nil, errors.New("--sms-header is not 'Name: value'")
+		}
+		header.Add(strings.TrimSpace(k), strings.TrimSpace(v))
+	}
+	return &auth.GatewaySender{URL: c.SMS, Header: header, Client: &http.Client{Timeout: 10 * time.Second}}, nil
+}
+
+// probeUDP tells early that an address cannot be had.
+func probeUDP(addr string) error {
+	udp, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", addr, err)
+	}
+	s, err := net.ListenUDP("udp", udp)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("UDP address %s is in use: stop what uses it, or choose another with --listen", addr)
+	}
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", addr, err)
+	}
+	return s.Close()
+}
+
+// edgeParts is what an edge is built from, in a process of its own or in helio dev.
+type edgeParts struct {
+	name, listen   string
+	cert, certKey  string // empty: those of the secrets
+	maxConnections int
+	kafka          kafka.Config
+	bases          *kafka.Bases
+	postgres       postgresFlags
+	clickhouse     clickhouseFlags
+	secrets        secretsFlags
+	directory      link.Directory
+	dialer         link.Dialer
+	sender         auth.Sender
+	auth           auth.Config
+}
+
+// addEdge adds an edge to a process, bound to its address.
+func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, error) {
+	userKey, err := parts.secrets.read(secrets.UserKey, 32)
+	if err != nil {
+		return nil, err
+	}
+	tokenKey, err := parts.secrets.read(secrets.TokenKey, 32)
+	if err != nil {
+		return nil, err
+	}
+	if parts.cert == "" {
+		parts.cert, parts.certKey = filepath.Join(parts.secrets.Secrets, secrets.EdgeCert), filepath.Join(parts.secrets.Secrets, secrets.EdgeKey)
+	}
+	if err := migratePostgres(ctx, p.log, parts.postgres.Postgres, "registration", "registration"); err != nil {
+		return nil, err
+	}
+	pool, err := postgres.Open(ctx, parts.postgres.config(p.log, p.reg, "edge", 16))
+	if err != nil {
+		return nil, err
+	}
+	p.onClose(pool.Close)
+	ch, err := clickhouse.Open(parts.clickhouse.config(p.log, p.reg, "edge"))
+	if err != nil {
+		return nil, err
+	}
+	p.onClose(func() {
+		if err := ch.Close(); err != nil {
+			p.log.Warn("closing ClickHouse failed", "err", err)
+		}
+	})
+	in, err := ingest.New(ingest.Config{Kafka: parts.kafka, Partitions: parts.kafka.Partitions}, parts.bases, p.log, p.reg)
+	if err != nil {
+		return nil, err
+	}
+	h, err := hub.New(hub.Config{Partitions: parts.kafka.Partitions, Name: parts.name}, pool, parts.directory, parts.dialer, p.log, p.reg)
+	if err != nil {
+		return nil, err
+	}
+	parts.auth.UserKey = userKey
+	a, err := auth.New(parts.auth, pool, parts.sender, in, h, p.log, p.reg)
+	if err != nil {
+		return nil, err
+	}
+	q := query.New(query.Config{UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups()}, pool, ch, a.Limiter(), p.log)
+	e, err := edge.New(edge.Config{
+		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey, Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
+		Session: session.Config{Edge: parts.name, Partitions: parts.kafka.Partitions},
+	}, edge.Hub(h), a, q, in, p.log, p.reg)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Listen(); err != nil {
+		return nil, err
+	}
+	p.group.Go("ingest", in.Run)
+	p.group.Go("hub", h.Run)
+	p.group.Go("auth", a.Run)
+	p.group.Add(run.Service{Name: "edge", Run: e.Run, Drain: e.Drain})
+	p.admin.Check("log", func(context.Context) error {
+		if !in.Up() {
+			return errors.New("the log does not take events")
+		}
+		return nil
+	})
+	p.admin.Check("postgres", pool.Ping)
+	p.admin.Check("clickhouse", ch.Ping)
+	p.admin.Check("hub", h.Ready)
+	p.admin.Check("edge", e.Ready)
+	return e, nil
+}
