@@ -198,42 +198,48 @@ func (e *Edge) Run(ctx context.Context) error {
 	return err
 }
 
-// handle owns one connection.
+// handle owns one connection. Its frame, and those below it, stay on the stack of every idle connection, so they are kept small: what is needed at the
+// beginning alone is in functions that have returned. With less than 1.2 KiB in use the stack shrinks to 4 KiB.
 func (e *Edge) handle(conn *quic.Conn) {
-	defer e.wg.Done()
-	defer e.open.Add(-1)
-	refuse := func(reason string, code wirev1.Code) {
-		e.metrics.refused.WithLabelValues(reason).Inc()
-		_ = conn.CloseWithError(quic.ApplicationErrorCode(code), reason)
+	if c := e.admit(conn); c != nil {
+		e.sessions.Serve(conn.Context(), c)
+		c.Authenticated()
 	}
+	e.open.Add(-1)
+	e.wg.Done()
+}
+
+// admit lets a connection in, or refuses it and returns nil.
+func (e *Edge) admit(conn *quic.Conn) *quicConn {
 	e.metrics.accepted.Inc()
 	if e.open.Add(1) > int64(e.cfg.MaxConnections) {
-		refuse(refuseFull, wirev1.Code_CODE_DRAINING) // retriable, and on another edge if there is one
-		return
+		return e.refuse(conn, refuseFull, wirev1.Code_CODE_DRAINING) // retriable, and on another edge if there is one
 	}
 	if e.draining.Load() {
-		refuse(refuseDraining, wirev1.Code_CODE_DRAINING)
-		return
+		return e.refuse(conn, refuseDraining, wirev1.Code_CODE_DRAINING)
 	}
-	from := place(remote(conn))
-	if !e.early.enter(from) {
-		refuse(refuseAddress, wirev1.Code_CODE_RATE_LIMITED)
-		return
+	c := &quicConn{conn: conn, early: e.early, from: place(remote(conn))}
+	if !e.early.enter(c.from) {
+		return e.refuse(conn, refuseAddress, wirev1.Code_CODE_RATE_LIMITED)
 	}
-	c := &quicConn{conn: conn, early: e.early, from: from}
-	defer c.Authenticated()
-	control, err := accept(conn)
-	if err != nil {
-		refuse(refuseStream, wirev1.Code_CODE_TIMEOUT)
-		return
+	var err error
+	if c.control, err = accept(conn); err != nil {
+		c.Authenticated()
+		return e.refuse(conn, refuseStream, wirev1.Code_CODE_TIMEOUT)
 	}
 	switch conn.ConnectionState().TLS.NegotiatedProtocol {
 	case wire.Protocol:
-		c.control = control
-		e.sessions.Serve(conn.Context(), c)
+		return c
 	default: // the handshake lets nothing else through
-		refuse(refuseStream, wirev1.Code_CODE_VERSION)
+		c.Authenticated()
+		return e.refuse(conn, refuseStream, wirev1.Code_CODE_VERSION)
 	}
+}
+
+func (e *Edge) refuse(conn *quic.Conn, reason string, code wirev1.Code) *quicConn {
+	e.metrics.refused.WithLabelValues(reason).Inc()
+	_ = conn.CloseWithError(quic.ApplicationErrorCode(code), reason) // it only fails when the connection is gone
+	return nil
 }
 
 func accept(conn *quic.Conn) (*quic.Stream, error) {

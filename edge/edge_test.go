@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -377,17 +378,17 @@ func TestReceiptsAreCoalesced(t *testing.T) {
 
 func TestSyncOutlastsAStoreThatIsDown(t *testing.T) {
 	f := start(t, nil)
-	tries := 0
+	var tries atomic.Int32
 	f.world.sync = func(context.Context, hub.Session) error {
-		if tries++; tries < 3 {
+		if tries.Add(1) < 3 {
 			return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "down")
 		}
 		return nil
 	}
 	d := f.dial(t).register("+491")
 	d.sync()
-	if tries != 3 {
-		t.Errorf("synced at try %d", tries)
+	if tries.Load() != 3 {
+		t.Errorf("synced at try %d", tries.Load())
 	}
 	f.world.mu.Lock()
 	f.world.sync = func(context.Context, hub.Session) error { return wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "") }
