@@ -1,0 +1,148 @@
+// Package sinktest drives a kafka.Sink in tests as the consumer loop does, without a log: batches cut where the test says, slot by slot.
+package sinktest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"heliograph/infra/kafka"
+	"heliograph/schemas/eventtest"
+	"heliograph/schemas/topic"
+)
+
+// Log is a log in memory.
+type Log struct {
+	slots map[topic.Slot][]kafka.Record
+}
+
+// NewLog makes a log of steps. Records of the topics that are not listed are left out; none listed means all.
+func NewLog(steps []eventtest.Step, topics ...topic.Topic) *Log {
+	l := &Log{slots: map[topic.Slot][]kafka.Record{}}
+	for _, s := range steps {
+		keep := len(topics) == 0
+		for _, t := range topics {
+			keep = keep || t == s.Topic
+		}
+		if !keep {
+			continue
+		}
+		l.slots[s.Slot] = append(l.slots[s.Slot], kafka.Record{
+			Topic: s.Topic, Slot: s.Slot, Position: s.Position, LogTime: time.UnixMilli(s.TimeMS), Key: s.Key, Value: s.Value,
+		})
+	}
+	return l
+}
+
+// Slots are the slots that have records.
+func (l *Log) Slots() []topic.Slot {
+	var out []topic.Slot
+	for s := range topic.Slot(topic.MaxPartitions) {
+		if len(l.slots[s]) > 0 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Batch returns the records of a slot from the positions on, up to the positions of to where it has some, at most limit of them.
+func (l *Log) Batch(s topic.Slot, from, to kafka.Positions, limit int) kafka.Batch {
+	b := kafka.Batch{Slot: s, From: from.Clone(), To: from.Clone()}
+	for _, r := range l.slots[s] {
+		if end, bounded := to[r.Topic]; r.Position < from[r.Topic] || bounded && r.Position >= end || to != nil && !bounded {
+			continue
+		}
+		if len(b.Records) >= limit {
+			break
+		}
+		b.Records = append(b.Records, r)
+		b.To[r.Topic] = r.Position + 1
+	}
+	for t, p := range to {
+		b.To[t] = p
+	}
+	return b
+}
+
+// Options of Feed.
+type Options struct {
+	// Cut returns the size of the next batch, at least 1.
+	Cut func() int
+	// Reopen tells, before each batch, whether the slot is given up and taken over again.
+	Reopen func() bool
+	// Fault is called with each error of Apply; the batch is tried again, after the slot was opened anew when it returns true. nil gives up at the first.
+	Fault func(error) (reopen bool)
+}
+
+// Feed brings a sink the whole log.
+func Feed(ctx context.Context, l *Log, sink kafka.Sink, o Options) error {
+	for _, s := range l.Slots() {
+		if err := feedSlot(ctx, l, s, sink, o); err != nil {
+			return fmt.Errorf("slot %d: %w", s, err)
+		}
+	}
+	return nil
+}
+
+func feedSlot(ctx context.Context, l *Log, s topic.Slot, sink kafka.Sink, o Options) error {
+	for {
+		done, err := session(ctx, l, s, sink, o)
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+// session is one life of a slot's state; done says that the log is at its end.
+func session(ctx context.Context, l *Log, s topic.Slot, sink kafka.Sink, o Options) (done bool, err error) {
+	next, err := sink.Open(ctx, s)
+	if err != nil {
+		return false, err
+	}
+	defer sink.Close(s, false)
+	if p, ok := sink.(kafka.Pender); ok {
+		pending, err := p.Pending(ctx, s)
+		if err != nil {
+			return false, err
+		}
+		if len(pending) > 0 {
+			b := l.Batch(s, next, pending, 1<<30)
+			if reopen, err := apply(ctx, sink, b, o); err != nil || reopen {
+				return false, err
+			}
+			next = b.To
+		}
+	}
+	for {
+		if o.Reopen != nil && o.Reopen() {
+			return false, nil
+		}
+		cut := 100
+		if o.Cut != nil {
+			cut = o.Cut()
+		}
+		b := l.Batch(s, next, nil, cut)
+		if len(b.Records) == 0 {
+			return true, nil
+		}
+		if reopen, err := apply(ctx, sink, b, o); err != nil || reopen {
+			return false, err
+		}
+		next = b.To
+	}
+}
+
+func apply(ctx context.Context, sink kafka.Sink, b kafka.Batch, o Options) (reopen bool, err error) {
+	for {
+		err := sink.Apply(ctx, b)
+		if err == nil {
+			return false, nil
+		}
+		if o.Fault == nil {
+			return false, err
+		}
+		if o.Fault(err) {
+			return true, nil
+		}
+	}
+}

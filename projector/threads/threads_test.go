@@ -1,0 +1,363 @@
+package threads_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"pgregory.net/rapid"
+
+	"heliograph/infra/embedded/enginetest"
+	"heliograph/infra/kafka"
+	"heliograph/infra/postgres"
+	"heliograph/projector"
+	"heliograph/projector/sinktest"
+	"heliograph/projector/threads"
+	"heliograph/projector/verify"
+	"heliograph/schemas/eventtest"
+	pgschema "heliograph/schemas/postgres"
+)
+
+// newViews returns a pool over an empty schema of the views.
+func newViews(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	url := enginetest.NewDatabase(t)
+	dir, err := fs.Sub(pgschema.FS, "views")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Migrate(t.Context(), url, dir, pgschema.ViewsSchema); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": pgschema.ViewsSchema}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func empty(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	if _, err := pool.Exec(context.Background(), `TRUNCATE positions, quarantine, users, devices, contacts, blocks, user_threads, threads, members, watermarks,
+		device_watermarks, messages`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func config(partitions int) threads.Config {
+	return threads.Config{Consumer: kafka.ConsumerConfig{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Partitions: partitions}}
+}
+
+func seeded(seed uint64) func(int) int {
+	r := rand.New(rand.NewPCG(seed, 1))
+	return func(n int) int { return r.IntN(n) }
+}
+
+func world(seed uint64, n int) []eventtest.Step {
+	w := eventtest.NewWorld(5, seeded(seed))
+	w.Poison, w.Partitions = true, 3
+	return w.Steps(n)
+}
+
+func reference(t testing.TB, l *sinktest.Log) *verify.Reference {
+	t.Helper()
+	ref := verify.NewReference(3)
+	if err := sinktest.Feed(context.Background(), l, ref, sinktest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+type fataler interface {
+	Helper()
+	Fatalf(string, ...any)
+}
+
+func mustEqual(t fataler, pool *pgxpool.Pool, ref *verify.Reference, retention time.Duration) {
+	t.Helper()
+	diffs, err := verify.CompareThreads(context.Background(), pool, ref, retention)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	if len(diffs) > 0 {
+		t.Fatalf("%d differences, the first: %v", len(diffs), diffs[0])
+	}
+}
+
+func TestViewsEqualTheFoldWhereverTheLogIsCut(t *testing.T) {
+	pool := newViews(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		empty(t, pool)
+		pick := func(n int) int { return rapid.IntRange(0, n-1).Draw(rt, "pick") }
+		w := eventtest.NewWorld(4, pick)
+		w.Poison, w.Partitions = true, 3
+		l := sinktest.NewLog(w.Steps(rapid.IntRange(1, 120).Draw(rt, "steps")))
+		cfg := config(3)
+		cfg.CacheBytes = rapid.SampledFrom([]int{1, 4000, 1 << 20}).Draw(rt, "cache")
+		cfg.CopyRows = rapid.SampledFrom([]int{1, 10, 2000}).Draw(rt, "copy")
+		sink := threads.NewSink(cfg, pool, nil, nil)
+		err := sinktest.Feed(context.Background(), l, sink, sinktest.Options{
+			Cut:    func() int { return rapid.IntRange(1, 40).Draw(rt, "cut") },
+			Reopen: func() bool { return rapid.IntRange(0, 9).Draw(rt, "reopen") == 0 },
+		})
+		if err != nil {
+			rt.Fatalf("feed: %v", err)
+		}
+		mustEqual(rt, pool, reference(t, l), 0)
+	})
+}
+
+// fault breaks connections, in the middle of whatever they are at.
+type fault struct {
+	in    atomic.Int64 // reads and writes until the failure; negative: none
+	fired atomic.Int64
+}
+
+func (f *fault) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &breakable{Conn: c, f: f}, nil
+}
+
+type breakable struct {
+	net.Conn
+	f *fault
+}
+
+func (b *breakable) count() error {
+	if b.f.in.Add(-1) != 0 {
+		return nil
+	}
+	b.f.fired.Add(1)
+	return errors.Join(net.ErrClosed, b.Conn.Close())
+}
+
+func (b *breakable) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if ferr := b.count(); ferr != nil {
+		return 0, ferr // what the server has done by now the client does not learn
+	}
+	return n, err
+}
+
+func (b *breakable) Write(p []byte) (int, error) {
+	if err := b.count(); err != nil {
+		return 0, err
+	}
+	return b.Conn.Write(p)
+}
+
+func TestEveryConnectionMayBreakAtAnyStatement(t *testing.T) {
+	pool := newViews(t)
+	f := &fault{}
+	pc := pool.Config()
+	pc.ConnConfig.DialFunc = f.dial
+	breaking, err := pgxpool.NewWithConfig(t.Context(), pc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer breaking.Close()
+	l := sinktest.NewLog(world(7, 400))
+	ref := reference(t, l)
+	for _, copyRows := range []int{2000, 1} {
+		empty(t, pool)
+		cfg := config(3)
+		cfg.CopyRows = copyRows
+		cfg.CacheBytes = 20_000
+		pick := seeded(uint64(copyRows))
+		sink := threads.NewSink(cfg, breaking, nil, nil)
+		f.fired.Store(0)
+		f.in.Store(1)
+		fenced := 0
+		for {
+			err := sinktest.Feed(t.Context(), l, sink, sinktest.Options{
+				Cut: func() int { return 1 + pick(60) },
+				Fault: func(err error) bool {
+					f.in.Store(int64(1 + pick(25)))
+					if errors.Is(err, kafka.ErrFenced) {
+						fenced++ // the transaction was there, only its answer was lost
+						return true
+					}
+					if kafka.IsPermanent(err) {
+						t.Fatalf("a broken connection counts as permanent: %v", err)
+					}
+					return false
+				},
+			})
+			if err == nil {
+				break
+			}
+			f.in.Store(int64(1 + pick(25))) // Open failed
+		}
+		f.in.Store(-1)
+		mustEqual(t, pool, ref, 0)
+		t.Logf("copy from %d rows: %d breaks, %d found committed", copyRows, f.fired.Load(), fenced)
+		if f.fired.Load() < 10 {
+			t.Errorf("only %d breaks", f.fired.Load())
+		}
+	}
+}
+
+func TestZombieIsFenced(t *testing.T) {
+	pool := newViews(t)
+	l := sinktest.NewLog(world(3, 120))
+	ctx := t.Context()
+	slot := l.Slots()[0]
+	open := func() (*threads.Sink, kafka.Positions) {
+		s := threads.NewSink(config(3), pool, nil, nil)
+		next, err := s.Open(ctx, slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, next
+	}
+	zombie, at := open()
+	first := l.Batch(slot, at, nil, 10)
+	if err := zombie.Apply(ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	heir, next := open()
+	if err := heir.Apply(ctx, l.Batch(slot, next, nil, 7)); err != nil {
+		t.Fatal(err)
+	}
+	err := zombie.Apply(ctx, l.Batch(slot, first.To, nil, 9))
+	if !errors.Is(err, kafka.ErrFenced) {
+		t.Fatalf("the zombie got %v, want ErrFenced", err)
+	}
+	// A third that never saw a position cannot begin anew either.
+	if err := zombie.Apply(ctx, first); !errors.Is(err, kafka.ErrFenced) {
+		t.Fatalf("the zombie got %v, want ErrFenced", err)
+	}
+	zombie.Close(slot, true)
+	heir.Close(slot, false)
+	if err := sinktest.Feed(ctx, l, threads.NewSink(config(3), pool, nil, nil), sinktest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, pool, reference(t, l), 0)
+}
+
+func TestPoisonParksItsSubjectAndIsReportedOnce(t *testing.T) {
+	pool := newViews(t)
+	l := sinktest.NewLog(world(11, 300))
+	var reported []projector.Quarantined
+	cfg := config(3)
+	cfg.Report = func(view string, q projector.Quarantined) {
+		if view != "threads" {
+			t.Errorf("view %q", view)
+		}
+		reported = append(reported, q)
+	}
+	pick := seeded(5)
+	err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), sinktest.Options{Cut: func() int { return 1 + pick(20) }, Reopen: func() bool { return pick(4) == 0 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, pool, reference(t, l), 0)
+	var parked, first int
+	if err := pool.QueryRow(t.Context(), "SELECT count(*) FILTER (WHERE reason = 'parked'), count(*) FILTER (WHERE reason <> 'parked') FROM quarantine").Scan(&parked, &first); err != nil {
+		t.Fatal(err)
+	}
+	if parked == 0 || first == 0 || len(reported) != first {
+		t.Errorf("%d parked, %d first, %d reported", parked, first, len(reported))
+	}
+}
+
+func TestRebuildGivesTheSameRows(t *testing.T) {
+	pool := newViews(t)
+	l := sinktest.NewLog(world(13, 2500))
+	ref := reference(t, l)
+	for _, cut := range []int{17, 100_000} { // as it came, and in one go through COPY
+		empty(t, pool)
+		cfg := config(3)
+		cfg.CopyRows = 500
+		if err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), sinktest.Options{Cut: func() int { return cut }}); err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, pool, ref, 0)
+	}
+}
+
+func TestTrimTakesOnlyTheTail(t *testing.T) {
+	pool := newViews(t)
+	steps := world(17, 1500) // months of log time
+	half := len(steps) / 2
+	cfg := config(3)
+	cfg.Retention, cfg.TrimRows, cfg.CacheBytes = 72*time.Hour, 10, 1
+	sink := threads.NewSink(cfg, pool, nil, nil)
+	count := func() (n int) {
+		if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM messages").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	trim := func(l *sinktest.Log) {
+		for _, s := range l.Slots() {
+			if _, err := sink.Open(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			defer sink.Close(s, false)
+		}
+		before := count()
+		if err := sink.Trim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if after := count(); after >= before {
+			t.Errorf("%d messages before trimming, %d after", before, after)
+		}
+	}
+	// States are loaded again for every batch, after trimming: verdicts must not change.
+	first, whole := sinktest.NewLog(steps[:half]), sinktest.NewLog(steps)
+	if err := sinktest.Feed(t.Context(), first, sink, sinktest.Options{Cut: func() int { return 40 }}); err != nil {
+		t.Fatal(err)
+	}
+	trim(first)
+	mustEqual(t, pool, reference(t, first), cfg.Retention)
+	if err := sinktest.Feed(t.Context(), whole, sink, sinktest.Options{Cut: func() int { return 40 }}); err != nil {
+		t.Fatal(err)
+	}
+	trim(whole)
+	mustEqual(t, pool, reference(t, whole), cfg.Retention)
+	var oldest time.Time
+	for _, s := range whole.Slots() {
+		var latest time.Time
+		if err := pool.QueryRow(t.Context(), "SELECT p.log_time, min(m.log_time) FROM positions p JOIN messages m ON m.slot = p.slot WHERE p.topic = 1 AND p.slot = $1 GROUP BY 1",
+			int32(s)).Scan(&latest, &oldest); err != nil {
+			t.Fatal(err)
+		}
+		if latest.Sub(oldest) > cfg.Retention {
+			t.Errorf("slot %d keeps a message of %v, its latest is %v", s, oldest, latest)
+		}
+	}
+}
+
+func TestMissingTableIsPermanent(t *testing.T) {
+	pool := newViews(t)
+	l := sinktest.NewLog(world(19, 50))
+	if _, err := pool.Exec(t.Context(), "DROP TABLE members"); err != nil {
+		t.Fatal(err)
+	}
+	err := sinktest.Feed(t.Context(), l, threads.NewSink(config(3), pool, nil, nil), sinktest.Options{})
+	var pg *pgconn.PgError
+	if !kafka.IsPermanent(err) || !errors.As(err, &pg) {
+		t.Errorf("got %v, want a permanent error of Postgres", err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	if err := (threads.Config{Retention: time.Hour}).Validate(); err == nil {
+		t.Error("a retention of an hour was accepted")
+	}
+	if err := config(3).Validate(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,111 @@
+package verify
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+// Difference is a row that is not as the log gives it.
+type Difference struct {
+	Table string
+	Key   string
+	Want  string // as the log gives it; empty: there should be no such row
+	Got   string // as the view has it; empty: the row is missing
+}
+
+// String says what is wrong in one line.
+func (d Difference) String() string {
+	switch {
+	case d.Got == "":
+		return fmt.Sprintf("%s %s: missing, want %s", d.Table, d.Key, d.Want)
+	case d.Want == "":
+		return fmt.Sprintf("%s %s: should not be there: %s", d.Table, d.Key, d.Got)
+	}
+	return fmt.Sprintf("%s %s: is %s, want %s", d.Table, d.Key, d.Got, d.Want)
+}
+
+// tables holds rows by table and key, each as one line of text.
+type tables map[string]map[string]string
+
+func (t tables) put(table, key string, fields ...any) {
+	if t[table] == nil {
+		t[table] = map[string]string{}
+	}
+	var b strings.Builder
+	for i, f := range fields {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		switch v := f.(type) {
+		case string:
+			fmt.Fprintf(&b, "%q", v)
+		default:
+			fmt.Fprintf(&b, "%v", v)
+		}
+	}
+	t[table][key] = b.String()
+}
+
+func keyOf(parts ...any) string {
+	s := make([]string, len(parts))
+	for i, p := range parts {
+		s[i] = fmt.Sprint(p)
+	}
+	return strings.Join(s, "/")
+}
+
+// diff compares two sets of rows. Tables in mayHaveMore may have rows that the log does not give.
+func diff(want, got tables, mayHaveMore ...string) []Difference {
+	var out []Difference
+	names := map[string]bool{}
+	for n := range want {
+		names[n] = true
+	}
+	for n := range got {
+		names[n] = true
+	}
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		var found []Difference
+		for k, w := range want[n] {
+			if g := got[n][k]; g != w {
+				found = append(found, Difference{Table: n, Key: k, Want: w, Got: g})
+			}
+		}
+		for k, g := range got[n] {
+			if _, ok := want[n][k]; !ok && !slices.Contains(mayHaveMore, n) {
+				found = append(found, Difference{Table: n, Key: k, Got: g})
+			}
+		}
+		slices.SortFunc(found, func(a, b Difference) int { return cmp.Compare(a.Key, b.Key) })
+		out = append(out, found...)
+	}
+	return out
+}
+
+func flatten(spans []thread.Span) []int64 {
+	out := []int64{}
+	for _, s := range spans {
+		out = append(out, int64(s.From), int64(s.To))
+	}
+	return out
+}
+
+func zeroID(s string) string {
+	if s == "" {
+		return id.MessageID{}.String()
+	}
+	return s
+}
+
+func markOf(w [4]int64) thread.Watermark {
+	return thread.Watermark{
+		DeliveredPosition: topic.Position(w[0]), DeliveredOrdinal: w[1], ReadPosition: topic.Position(w[2]), ReadOrdinal: w[3],
+	}
+}
