@@ -42,12 +42,12 @@ WITH
   delivered AS (
     SELECT thread_id, user_id, upto, min(first) OVER (PARTITION BY thread_id, user_id ORDER BY upto DESC
         ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS at
-    FROM (SELECT thread_id, user_id, delivered_position AS upto, min(log_time) AS first FROM receipts GROUP BY thread_id, user_id, upto)
+    FROM (SELECT thread_id, user_id, delivered_position AS upto, min(log_time) AS first FROM receipts WHERE delivered_ordinal > 0 GROUP BY thread_id, user_id, upto)
   ),
   seen AS (
     SELECT thread_id, user_id, upto, min(first) OVER (PARTITION BY thread_id, user_id ORDER BY upto DESC
         ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS at
-    FROM (SELECT thread_id, user_id, read_position AS upto, min(log_time) AS first FROM receipts GROUP BY thread_id, user_id, upto)
+    FROM (SELECT thread_id, user_id, read_position AS upto, min(log_time) AS first FROM receipts WHERE read_ordinal > 0 GROUP BY thread_id, user_id, upto)
   )
 SELECT
   x.thread_id AS thread_id, x.position AS position, x.message_id AS message_id, x.sender_id AS sender_id, x.recipient_id AS recipient_id, x.log_time AS log_time,

@@ -1,0 +1,292 @@
+package history_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"google.golang.org/protobuf/proto"
+
+	"heliograph/infra/clickhouse"
+	"heliograph/infra/embedded/enginetest"
+	"heliograph/infra/kafka"
+	"heliograph/projector/history"
+	"heliograph/projector/sinktest"
+	"heliograph/projector/verify"
+	chschema "heliograph/schemas/clickhouse"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/eventtest"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// newHistory returns a connection to an empty history.
+func newHistory(t testing.TB) driver.Conn {
+	t.Helper()
+	addr, database := enginetest.NewClickHouseDatabase(t)
+	cfg := clickhouse.Config{Addr: []string{addr}, Database: database}
+	dir, err := fs.Sub(chschema.FS, "history")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clickhouse.Migrate(t.Context(), cfg, dir); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := clickhouse.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return conn
+}
+
+func config() history.Config {
+	return history.Config{Consumer: kafka.ConsumerConfig{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Partitions: 2}}
+}
+
+func seeded(seed uint64) func(int) int {
+	r := rand.New(rand.NewPCG(seed, 1))
+	return func(n int) int { return r.IntN(n) }
+}
+
+func world(seed uint64, n int) *sinktest.Log {
+	w := eventtest.NewWorld(5, seeded(seed))
+	w.Poison, w.Partitions = true, 2
+	return sinktest.NewLog(w.Steps(n), history.Topics...)
+}
+
+func reference(t testing.TB, l *sinktest.Log) *verify.Reference {
+	t.Helper()
+	ref := verify.NewReference(2)
+	if err := sinktest.Feed(context.Background(), l, ref, sinktest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+func mustEqual(t *testing.T, conn driver.Conn, ref *verify.Reference, final bool) {
+	t.Helper()
+	diffs, err := verify.CompareHistory(t.Context(), conn, ref, final)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(diffs) > 0 {
+		t.Fatalf("%d differences, the first: %v", len(diffs), diffs[0])
+	}
+}
+
+func TestHistoryEqualsTheFoldWhereverTheLogIsCut(t *testing.T) {
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			conn := newHistory(t)
+			l := world(seed, 250)
+			cfg := config()
+			cfg.CacheBytes = []int{1, 10_000, 1 << 20}[seed]
+			pick := seeded(seed + 100)
+			err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{
+				Cut: func() int { return 1 + pick(80) }, Reopen: func() bool { return pick(4) == 0 },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustEqual(t, conn, reference(t, l), false)
+		})
+	}
+}
+
+// failing is a connection that fails at an insert: before it, or after it was done, as when the answer is lost.
+type failing struct {
+	driver.Conn
+	in    int // inserts until the failure; negative: none
+	after bool
+	fired int
+}
+
+var errInjected = errors.New("injected")
+
+func (f *failing) PrepareBatch(ctx context.Context, query string, opts ...driver.PrepareBatchOption) (driver.Batch, error) {
+	b, err := f.Conn.PrepareBatch(ctx, query, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &failingBatch{Batch: b, f: f}, nil
+}
+
+type failingBatch struct {
+	driver.Batch
+	f *failing
+}
+
+func (b *failingBatch) Send() error {
+	b.f.in--
+	if b.f.in != 0 {
+		return b.Batch.Send()
+	}
+	b.f.fired++
+	if b.f.after {
+		if err := b.Batch.Send(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", errInjected, context.DeadlineExceeded) // transient
+}
+
+func TestKilledBetweenBegunAndDone(t *testing.T) {
+	l := world(42, 300)
+	ref := reference(t, l)
+	for _, after := range []bool{false, true} {
+		t.Run(fmt.Sprintf("after=%v", after), func(t *testing.T) {
+			conn := newHistory(t)
+			f := &failing{Conn: conn, after: after, in: 2}
+			pick := seeded(8)
+			cfg := config()
+			cfg.CacheBytes = 20_000
+			err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, f, nil, nil), sinktest.Options{
+				Cut: func() int { return 20 + pick(60) }, // another cut than before: the begun range must come exactly
+				Fault: func(err error) bool {
+					if !errors.Is(err, errInjected) || kafka.IsPermanent(err) {
+						t.Fatal(err)
+					}
+					f.in = 1 + pick(9)
+					return pick(3) > 0 // a new owner, or the same one again
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.fired < 5 {
+				t.Errorf("only %d failures", f.fired)
+			}
+			// Without FINAL: the tokens alone keep each row single.
+			mustEqual(t, conn, ref, false)
+		})
+	}
+}
+
+func TestTwoWritersConverge(t *testing.T) {
+	conn := newHistory(t)
+	l := world(5, 200)
+	a, b := seeded(1), seeded(2)
+	for _, pick := range []func(int) int{a, b} {
+		// The second does not know of the first: it begins at the beginning.
+		cfg := config()
+		if err := conn.Exec(t.Context(), "TRUNCATE TABLE positions"); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Exec(t.Context(), "TRUNCATE TABLE quarantine"); err != nil {
+			t.Fatal(err)
+		}
+		if err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{Cut: func() int { return 1 + pick(90) }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustEqual(t, conn, reference(t, l), true)
+}
+
+func TestRebuildUnderANewGeneration(t *testing.T) {
+	conn := newHistory(t)
+	l := world(6, 200)
+	for generation := range uint32(2) {
+		for _, table := range []string{"messages", "thread_events", "message_changes", "memberships", "receipts", "quarantine"} {
+			if err := conn.Exec(t.Context(), "TRUNCATE TABLE "+table); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg := config()
+		cfg.Generation = generation + 1
+		if err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{Cut: func() int { return 50 }}); err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, conn, reference(t, l), false)
+	}
+}
+
+// step makes a record of a small log written by hand.
+func step(t *testing.T, tp topic.Topic, at topic.Position, ms int64, key []byte, e eventv1.Event_builder) eventtest.Step {
+	t.Helper()
+	value, err := proto.Marshal(e.Build())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return eventtest.Step{Topic: tp, Position: at, TimeMS: ms, Key: key, Value: value}
+}
+
+func TestAnalystsViews(t *testing.T) {
+	conn := newHistory(t)
+	u := eventtest.NewWorld(3, seeded(0)).Users()
+	a, b := u[0], u[1]
+	th := id.DirectThread(a, b)
+	m1, m2, dev := id.NewMessage(), id.NewMessage(), id.NewDevice()
+	const t0 = 1_700_000_000_000
+	sent := func(m id.MessageID, text string) *eventv1.MessageSent {
+		return eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text(text), DirectPeer: b[:]}.Build()
+	}
+	steps := []eventtest.Step{
+		step(t, topic.Threads, 0, t0, th[:], eventv1.Event_builder{UserId: a[:], MessageSent: sent(m1, "hello World")}),
+		step(t, topic.Threads, 1, t0+1000, th[:], eventv1.Event_builder{UserId: a[:], MessageSent: sent(m2, "second")}),
+		step(t, topic.Threads, 2, t0+2000, th[:], eventv1.Event_builder{UserId: a[:], MessageEdited: eventv1.MessageEdited_builder{MessageId: m1[:], Content: eventtest.Text("hello all")}.Build()}),
+		step(t, topic.Threads, 3, t0+3000, th[:], eventv1.Event_builder{UserId: a[:], MessageDeleted: eventv1.MessageDeleted_builder{MessageId: m2[:]}.Build()}),
+		step(t, topic.Receipts, 0, t0+40, append(th[:], dev[:]...), eventv1.Event_builder{UserId: b[:], DeviceId: dev[:], WatermarksMoved: eventv1.WatermarksMoved_builder{DeliveredPosition: 0, DeliveredOrdinal: 1}.Build()}),
+		step(t, topic.Receipts, 1, t0+1100, append(th[:], dev[:]...), eventv1.Event_builder{UserId: b[:], DeviceId: dev[:], WatermarksMoved: eventv1.WatermarksMoved_builder{DeliveredPosition: 1, DeliveredOrdinal: 2, ReadPosition: 1, ReadOrdinal: 2}.Build()}),
+	}
+	cfg := config()
+	cfg.Consumer.Partitions = 0
+	if err := sinktest.Feed(t.Context(), sinktest.NewLog(steps), history.NewSink(cfg, conn, nil, nil), sinktest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	line := func(sql string) string {
+		t.Helper()
+		rows, err := conn.Query(t.Context(), "SELECT toString(tuple(*)) FROM ("+sql+")")
+		if err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		defer rows.Close()
+		var out []string
+		for rows.Next() {
+			var s string
+			if err := rows.Scan(&s); err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, s)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(out, " ")
+	}
+	for _, c := range []struct{ sql, want string }{
+		{"SELECT position, body, edited, deleted FROM messages_current ORDER BY position", "(0,'hello all',1,0) (1,'',0,1)"},
+		{"SELECT position, delivered_ms, read_ms FROM delivery_latency ORDER BY position", "(0,40,1100) (1,100,100)"},
+		{"SELECT day, users FROM daily_active_users", "('2023-11-14',2)"},
+		{"SELECT month, users FROM monthly_active_users", "('2023-11-01',2)"},
+		{"SELECT messages, senders, threads FROM messages_per_minute", "(2,1,1)"},
+		{"SELECT messages, senders FROM busiest_threads", "(2,1)"},
+		{"SELECT position FROM messages WHERE hasAllTokens(body, 'world hello')", "(0)"},
+	} {
+		if got := line(c.sql); got != c.want {
+			t.Errorf("%s\n got %s\nwant %s", c.sql, got, c.want)
+		}
+	}
+}
+
+func TestBrokenEngineIsTransient(t *testing.T) {
+	conn, err := clickhouse.Open(clickhouse.Config{Addr: []string{"127.0.0.1:1"}, DialTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = history.NewSink(config(), conn, nil, nil).Open(t.Context(), 0)
+	if err == nil || !clickhouse.Transient(err) {
+		t.Errorf("got %v, want a transient error", err)
+	}
+}
