@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"heliograph/delivery"
 	"heliograph/infra/kafka"
@@ -23,10 +24,11 @@ type deliveryCmd struct {
 	kafkaFlags
 	adminFlags
 	secretsFlags
-	Name      string `help:"Name of this instance, unique and stable over restarts; default: the host's." env:"HELIO_NAME"`
-	Listen    string `help:"UDP address that edges' links come to." placeholder:"HOST:PORT" default:"127.0.0.1:7450" env:"HELIO_DELIVERY_LISTEN"`
-	Advertise string `help:"Address that edges are told; default: the one listened on." placeholder:"HOST:PORT" env:"HELIO_DELIVERY_ADVERTISE"`
-	Check     bool   `help:"Build everything, then stop."`
+	Name           string        `help:"Name of this instance, unique and stable over restarts; default: the host's." env:"HELIO_NAME"`
+	Listen         string        `help:"UDP address that edges' links come to." placeholder:"HOST:PORT" default:"127.0.0.1:7450" env:"HELIO_DELIVERY_LISTEN"`
+	Advertise      string        `help:"Address that edges are told; default: the one listened on." placeholder:"HOST:PORT" env:"HELIO_DELIVERY_ADVERTISE"`
+	SessionTimeout time.Duration `help:"How long after its last sign of life its slots go to others." default:"10s" env:"HELIO_SESSION_TIMEOUT"`
+	Check          bool          `help:"Build everything, then stop."`
 }
 
 // Help shows how it is used.
@@ -63,7 +65,7 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if _, err := openLog(ctx, log, &cfg); err != nil {
 		return err
 	}
-	svc, err := addDelivery(p, cfg, name, advertise)
+	svc, err := addDelivery(p, cfg, name, advertise, c.SessionTimeout)
 	if err != nil {
 		return err
 	}
@@ -76,8 +78,8 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 // addDelivery adds a delivery instance to a process.
-func addDelivery(p *process, cfg kafka.Config, name, advertise string) (*delivery.Service, error) {
-	svc, err := delivery.New(delivery.Config{Kafka: cfg, Name: name, Addr: advertise}, p.log, p.reg)
+func addDelivery(p *process, cfg kafka.Config, name, advertise string, session time.Duration) (*delivery.Service, error) {
+	svc, err := delivery.New(delivery.Config{Kafka: cfg, Name: name, Addr: advertise, SessionTimeout: session}, p.log, p.reg)
 	if err != nil {
 		return nil, err
 	}

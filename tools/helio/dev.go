@@ -138,13 +138,13 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	if err != nil {
 		return nil, err
 	}
-	if err := addThreads(ctx, p, kcfg, c.postgresFlags, "dev", c.Retention); err != nil {
+	if err := addThreads(ctx, p, kcfg, c.postgresFlags, "dev", c.Retention, 0); err != nil {
 		return nil, err
 	}
-	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, "dev"); err != nil {
+	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, "dev", 0); err != nil {
 		return nil, err
 	}
-	svc, err := addDelivery(p, kcfg, "dev", "")
+	svc, err := addDelivery(p, kcfg, "dev", "", 0)
 	if err != nil {
 		return nil, err
 	}

@@ -22,10 +22,11 @@ type projectorCmd struct {
 	postgresFlags
 	clickhouseFlags
 	adminFlags
-	Store     string        `help:"Which view: postgres or clickhouse." enum:"postgres,clickhouse" required:"" env:"HELIO_STORE"`
-	Name      string        `help:"Name of this projector, unique within its view and stable over restarts; default: the host's." env:"HELIO_NAME"`
-	Retention time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
-	Check     bool          `help:"Build everything, then stop."`
+	Store          string        `help:"Which view: postgres or clickhouse." enum:"postgres,clickhouse" required:"" env:"HELIO_STORE"`
+	Name           string        `help:"Name of this projector, unique within its view and stable over restarts; default: the host's." env:"HELIO_NAME"`
+	Retention      time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
+	SessionTimeout time.Duration `help:"How long after its last sign of life its slots go to others." default:"45s" env:"HELIO_SESSION_TIMEOUT"`
+	Check          bool          `help:"Build everything, then stop."`
 }
 
 // Help shows how it is used.
@@ -51,9 +52,9 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if c.Store == "postgres" {
-		err = addThreads(ctx, p, cfg, c.postgresFlags, name, c.Retention)
+		err = addThreads(ctx, p, cfg, c.postgresFlags, name, c.Retention, c.SessionTimeout)
 	} else {
-		err = addHistory(ctx, p, cfg, c.clickhouseFlags, name)
+		err = addHistory(ctx, p, cfg, c.clickhouseFlags, name, c.SessionTimeout)
 	}
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 // addThreads adds the projector of the thread views to a process.
-func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string, retention time.Duration) error {
+func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string, retention, session time.Duration) error {
 	if err := migratePostgres(ctx, p.log, flags.Postgres, "views", flags.PostgresSchema); err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 	}
 	p.onClose(pool.Close)
 	proj, err := threads.New(threads.Config{
-		Consumer:  kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-threads", InstanceID: "threads-" + name},
+		Consumer:  kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-threads", InstanceID: "threads-" + name, SessionTimeout: session},
 		Retention: retention,
 	}, pool, p.log, p.reg)
 	if err != nil {
@@ -94,7 +95,7 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 }
 
 // addHistory adds the projector of the history to a process.
-func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, name string) error {
+func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, name string, session time.Duration) error {
 	ccfg := flags.config(p.log, p.reg, "projector")
 	if err := migrateClickHouse(ctx, p.log, ccfg); err != nil {
 		return err
@@ -109,7 +110,7 @@ func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickho
 		}
 	})
 	proj, err := history.New(history.Config{
-		Consumer: kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-history", InstanceID: "history-" + name},
+		Consumer: kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-history", InstanceID: "history-" + name, SessionTimeout: session},
 	}, conn, p.log, p.reg)
 	if err != nil {
 		return err
