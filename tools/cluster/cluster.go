@@ -28,6 +28,9 @@ type Cluster struct {
 	addrs   map[embedded.Kind]string
 	roles   map[Role][]*Process
 
+	extras sync.Mutex // guards extra
+	extra  []*Process
+
 	phones sync.Mutex // held while a registration takes its place among the loopback addresses
 	from   int
 }
@@ -191,7 +194,10 @@ func (c *Cluster) process(r Role, i int) (*Process, error) {
 func (c *Cluster) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	err := c.each(c.Processes(), func(p *Process) error {
+	c.extras.Lock()
+	extra := slices.Clone(c.extra)
+	c.extras.Unlock()
+	err := c.each(append(c.Processes(), extra...), func(p *Process) error {
 		// A paused process would not hear of it; one that does not run is no error.
 		_ = p.Signal(sigCont)
 		return p.Stop(ctx)
@@ -218,6 +224,18 @@ func (c *Cluster) Processes() []*Process {
 		out = append(out, c.roles[r]...)
 	}
 	return out
+}
+
+// Extra describes a further process of a role, which does not run yet. It ends with the cluster.
+func (c *Cluster) Extra(r Role) (*Process, error) {
+	c.extras.Lock()
+	defer c.extras.Unlock()
+	p, err := c.process(r, len(c.roles[r])+len(c.extra))
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	c.extra = append(c.extra, p)
+	return p, nil
 }
 
 // WaitReady waits until every process that runs is ready.

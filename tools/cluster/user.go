@@ -103,7 +103,7 @@ func NewUser(ctx context.Context, c *Cluster, phone, name string) (*User, error)
 // Register registers a phone number, so that the store of cfg holds the identity; it opens a connection for it, from a loopback address of its own, since
 // registrations are limited by address.
 func (c *Cluster) Register(ctx context.Context, cfg client.Config, phone, name string) (me client.Identity, err error) {
-	closeTransport, err := c.otherAddress(&cfg)
+	closeTransport, err := c.Address(&cfg)
 	if err != nil {
 		return me, err
 	}
@@ -141,8 +141,9 @@ func (u *User) failure() error {
 	}
 }
 
-// otherAddress gives a configuration a socket on a loopback address that no other has, among 127.1.0.1 to 127.255.255.254.
-func (c *Cluster) otherAddress(cfg *client.Config) (func() error, error) {
+// Address gives a configuration a socket on a loopback address that no other has, among 127.1.0.1 to 127.255.255.254, for who is limited by address. The
+// returned function closes the socket, when the client has ended.
+func (c *Cluster) Address(cfg *client.Config) (func() error, error) {
 	c.phones.Lock()
 	c.from++
 	n := c.from

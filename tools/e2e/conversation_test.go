@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"heliograph/edge/client"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// testConversation: what people do, over two edges, and P1: the ack is a receipt that the log and the views honour.
+func testConversation(t *testing.T, e *env) {
+	ctx := e.context(t)
+	phone := e.phone()
+	ann, bob, cid := e.user(t, "ann", 0), e.userAt(t, phone, "bob", 1), e.user(t, "cid", 1)
+
+	var bobID id.UserID
+	settled(t, "ann finds bob by his number", func() string {
+		users, err := ann.u.Lookup(ctx, phone)
+		if err != nil {
+			return err.Error()
+		}
+		if len(users) != 1 || users[0].GetName() != "bob" {
+			return "not found"
+		}
+		bobID = id.UserID(users[0].GetUserId())
+		return ""
+	})
+	if bobID != bob.me.User {
+		t.Fatalf("bob is %s, found %s", bob.me.User, bobID)
+	}
+
+	hi := ann.say(ann.to(bob), "hi")
+	bob.has(hi)
+	back := ann.to(bob)
+	back.Peer, back.ReplyTo = ann.me.User, hi
+	answer := bob.say(back, "hello")
+	ann.has(answer)
+	ack := ann.acked(hi)
+	bob.acked(answer)
+
+	tr := e.agree(t, ann, bob)
+	direct := ann.to(bob).Thread
+	c := tr.threads[direct]
+	if got, want := c.accepted[0].At, ack.Position; got != want || c.accepted[0].Message != hi {
+		t.Errorf("the log has %s at %d, the ack said %s at %d", c.accepted[0].Message, got, hi, want)
+	}
+	if got, want := ack.Slot, topic.SlotOf(topic.Subject(direct), e.Partitions()); got != want {
+		t.Errorf("the ack names slot %d, want %d", got, want)
+	}
+	settled(t, "both views have passed the ack", func() string {
+		v, err := ann.u.Views(ctx, direct)
+		if err != nil {
+			return err.Error()
+		}
+		if v.GetPostgresNext() <= int64(ack.Position) || v.GetClickhouseNext() <= int64(ack.Position) {
+			return v.String()
+		}
+		return ""
+	})
+
+	// Receipts: delivered by itself, read when it is shown.
+	place, _ := bob.place(hi)
+	until(t, "ann sees that bob has it", func() bool { return ann.mark(direct, bob.me.User).DeliveredPosition >= place.Position })
+	bob.u.MarkRead(place)
+	until(t, "ann sees that bob has read it", func() bool { return ann.mark(direct, bob.me.User).ReadPosition >= place.Position })
+
+	group, err := ann.u.CreateGroup(ctx, "trip", bob.me.User, cid.me.User)
+	must(t, err)
+	to := client.To{Thread: group}
+	var said []id.MessageID
+	for _, text := range []string{"one", "two", "three"} {
+		said = append(said, ann.say(to, text))
+	}
+	cid.has(said...)
+	bob.has(said...)
+	must(t, ann.u.Rename(ctx, group, "journey"))
+	reply := cid.say(to, "four")
+	ann.has(reply)
+	bob.has(reply)
+	if diff := cmp.Diff([]string{"one", "two", "three", "four"}, bob.texts(group)); diff != "" {
+		t.Errorf("bob's messages (-want +got):\n%s", diff)
+	}
+
+	// bob has read nothing of the group, cid all up to his own.
+	list := func(d *device, thread id.ThreadID, ok func(*wirev1.ThreadSummary) bool, what string) {
+		t.Helper()
+		settled(t, what, func() string {
+			threads, _, err := d.u.Threads(ctx, 10, nil)
+			if err != nil {
+				return err.Error()
+			}
+			for _, s := range threads {
+				if id.ThreadID(s.GetThreadId()) == thread {
+					if ok(s) {
+						return ""
+					}
+					return s.String()
+				}
+			}
+			return "not in the list"
+		})
+	}
+	list(bob, group, func(s *wirev1.ThreadSummary) bool {
+		return s.GetUnread() == 4 && s.GetTitle() == "journey" && s.GetPreview() == "four" && s.GetMemberCount() == 3
+	}, "bob's list shows four unread messages of the journey")
+	list(cid, group, func(s *wirev1.ThreadSummary) bool { return s.GetUnread() == 0 }, "cid's list shows none")
+	p, _ := bob.place(reply)
+	bob.u.MarkRead(p)
+	list(bob, group, func(s *wirev1.ThreadSummary) bool { return s.GetUnread() == 0 }, "bob's list shows none after reading")
+
+	must(t, cid.u.Leave(ctx, group))
+	after := ann.say(to, "five")
+	bob.has(after)
+	if _, ok := cid.place(after); ok {
+		t.Error("cid got a message after leaving")
+	}
+	tr = e.agree(t, ann, bob, cid)
+	e.viewsAgree(t, tr, direct, group)
+}

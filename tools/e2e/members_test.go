@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"heliograph/edge/client"
+	"heliograph/infra/embedded"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// testRemoved: a member is removed while he writes over another edge, which does not know yet. What lies before the removal in the log counts, what lies behind
+// does not, everybody agrees on it, and he is told.
+func testRemoved(t *testing.T, e *env) {
+	ctx := e.context(t)
+	ann, bob, cid := e.user(t, "ann", 0), e.user(t, "bob", 1), e.user(t, "cid", 0)
+	group, err := ann.u.CreateGroup(ctx, "lively", bob.me.User, cid.me.User)
+	must(t, err)
+	to := client.To{Thread: group}
+	bob.has(ann.say(to, "begin"))
+	var told, refused int
+	for round := range 5 {
+		writer := &line{from: bob, to: to}
+		f := flow(t, time.Millisecond, writer)
+		f.goOn(30)
+		must(t, ann.u.RemoveMember(ctx, group, bob.me.User))
+		until(t, "bob is refused", func() bool {
+			ids := writer.ids()
+			_, failed, _ := bob.outcome(ids[len(ids)-1])
+			return failed != nil
+		})
+		f.finish()
+		after := ann.say(to, "without bob")
+		cid.has(after)
+		tr := e.agree(t, ann, bob, cid)
+		c := tr.threads[group]
+		end := c.state.Member(bob.me.User).Spans[round].To
+		settled(t, "bob knows the outcome of all that he wrote", func() string {
+			for _, m := range writer.ids() {
+				acked, failed, rejected := bob.outcome(m)
+				vs := c.refused[m]
+				switch {
+				case failed != nil:
+					if codeOf(failed) != wirev1.Code_CODE_NOT_A_MEMBER {
+						return failed.Error()
+					}
+				case rejected:
+					if len(vs) == 0 || vs[0].Reason != thread.NotMember {
+						return "told that a message was rejected which the log accepts: " + m.String()
+					}
+				case !acked:
+					return "nothing became of " + m.String()
+				case len(vs) > 0:
+					return "not told that the log rejects " + m.String()
+				}
+			}
+			return ""
+		})
+		for _, m := range writer.ids() {
+			_, failed, rejected := bob.outcome(m)
+			if failed != nil {
+				refused++
+			}
+			if rejected {
+				told++
+			}
+		}
+		for _, s := range c.accepted {
+			if s.Sender == bob.me.User && s.At > end && s.Kind == 10 {
+				t.Errorf("bob's message at %d was accepted, he was removed at %d", s.At, end)
+			}
+		}
+		if _, ok := bob.place(after); ok {
+			t.Error("bob got a message after he was removed")
+		}
+		must(t, ann.u.AddMembers(ctx, group, bob.me.User))
+		bob.has(ann.say(to, "bob is back"))
+	}
+	t.Logf("%d messages were refused by the edge, %d were rejected by the fold", refused, told)
+	tr := e.agree(t, ann, bob, cid)
+	e.viewsAgree(t, tr, group)
+}
+
+// testRevoked: a device is revoked over one edge while Postgres is down, and is connected to another edge: it is cut all the same, and stays out.
+func testRevoked(t *testing.T, e *env) {
+	ctx := e.context(t)
+	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 0)
+	stolen := e.linked(t, ann, "stolen", 1)
+	stolen.waitSynced()
+	other := e.linked(t, ann, "other", 1)
+	other.waitSynced()
+	to := ann.to(bob)
+	m := ann.say(to, "before")
+	stolen.has(m)
+	bob.has(m)
+
+	pg := e.Engine(embedded.Postgres)
+	must(t, pg.Kill())
+	must(t, ann.u.RevokeDevice(ctx, stolen.me.Device))
+	revokedAt := time.Now()
+	select {
+	case <-stolen.u.Done():
+		t.Logf("cut after %v, Postgres being down", time.Since(revokedAt))
+	case <-ctx.Done():
+		t.Fatal("the revoked device is still connected")
+	}
+	if got := codeOf(stolen.u.Err()); got != wirev1.Code_CODE_DEVICE_REVOKED {
+		t.Errorf("it ended with %v, want that it is revoked", stolen.u.Err())
+	}
+	after := bob.say(bob.to(ann), "after")
+	ann.has(after)
+	other.has(after)
+
+	// It knocks again, on an edge that has the user live.
+	stolen.leave()
+	stolen.come()
+	select {
+	case <-stolen.u.Done():
+		if got := codeOf(stolen.u.Err()); got != wirev1.Code_CODE_DEVICE_REVOKED {
+			t.Errorf("knocking again ended with %v", stolen.u.Err())
+		}
+	case <-ctx.Done():
+		t.Error("a revoked device that knocks again is not told")
+	}
+	if _, ok := stolen.place(after); ok {
+		t.Error("the revoked device got a message")
+	}
+	must(t, pg.Restart(ctx))
+	must(t, e.WaitReady(ctx))
+	tr := e.agree(t, ann, bob, other)
+	rev := tr.users[ann.me.User].Devices[stolen.me.Device]
+	if rev == nil || !rev.Revoked {
+		t.Error("the log does not say that the device is revoked")
+	}
+	e.viewsAgree(t, tr, to.Thread)
+	var flagged bool
+	must(t, e.pg.QueryRow(ctx, `SELECT revoked FROM views.devices WHERE user_id = $1 AND device_id = $2`, [16]byte(ann.me.User), [16]byte(stolen.me.Device)).Scan(&flagged))
+	if !flagged {
+		t.Error("Postgres does not say that the device is revoked")
+	}
+	// And when no edge has the user live any more, by Postgres.
+	for _, d := range []*device{ann, bob, other, stolen} {
+		d.leave()
+	}
+	must(t, e.Edge(1).Restart(ctx))
+	stolen.come()
+	select {
+	case <-stolen.u.Done():
+		if got := codeOf(stolen.u.Err()); got != wirev1.Code_CODE_DEVICE_REVOKED {
+			t.Errorf("knocking on a fresh edge ended with %v", stolen.u.Err())
+		}
+	case <-ctx.Done():
+		t.Error("a revoked device that knocks on a fresh edge is not told")
+	}
+}
+
+// testPoison: an event that nobody can decode parks its subject, in both views and on the edges; its slot goes on.
+func testPoison(t *testing.T, e *env) {
+	ctx := e.context(t)
+	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
+	sick, err := ann.u.CreateGroup(ctx, "sick", bob.me.User)
+	must(t, err)
+	bob.has(ann.say(client.To{Thread: sick}, "before the poison"))
+	// A healthy thread in the same slot.
+	healthy := sick
+	for slotOf(e, healthy) != slotOf(e, sick) || healthy == sick {
+		healthy, err = ann.u.CreateGroup(ctx, "healthy", bob.me.User)
+		must(t, err)
+	}
+	e.append(t, poison(e, sick))
+	parked := ann.say(client.To{Thread: sick}, "behind the poison")
+	fine := ann.say(client.To{Thread: healthy}, "goes on")
+	bob.has(fine)
+	ann.acked(parked) // the log has it; that is all that an ack says
+	e.caughtUp(t)
+
+	tr := e.readLog(t)
+	before := tr.threads[sick].accepted[:2]
+	var n, n2 uint64
+	must(t, e.pg.QueryRow(ctx, `SELECT count(*) FROM views.quarantine WHERE subject = $1`, [16]byte(sick)).Scan(&n))
+	must(t, e.ch.QueryRow(ctx, `SELECT count() FROM quarantine FINAL WHERE subject = ?`, sick.String()).Scan(&n2))
+	if n != 2 || n2 != 2 {
+		t.Errorf("%d events are parked in Postgres and %d in ClickHouse, want the poison and the one behind it in each", n, n2)
+	}
+	for view, read := range map[string]func() ([]row, error){
+		"Postgres": func() ([]row, error) { return e.postgresRows(ctx, sick) }, "ClickHouse": func() ([]row, error) { return e.clickhouseRows(ctx, sick) },
+	} {
+		rows, err := read()
+		must(t, err)
+		if len(rows) != len(before) {
+			t.Errorf("%s has %d events of the poisoned thread, want the %d before the poison", view, len(rows), len(before))
+		}
+	}
+	if _, ok := bob.place(parked); ok {
+		t.Error("a device got an event that both views have parked")
+	}
+	delete(tr.threads, sick) // what our plain fold makes of it counts for nothing
+	for _, d := range []*device{ann, bob} {
+		d.mu.Lock()
+		delete(d.got, sick)
+		d.mu.Unlock()
+		settled(t, d.name+" has the healthy thread", func() string { return tr.complaint(d) })
+	}
+	e.viewsAgree(t, tr, healthy)
+	e.sick = append(e.sick, sick)
+}
+
+// testSlow: a device that never reads hurts nobody, is told to resume, and gets everything once it reads.
+func testSlow(t *testing.T, e *env) {
+	ctx := e.context(t)
+	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 0)
+	slow := e.newDevice(t, "slow", 0)
+	slow.cfg.Buffer = 16
+	me, err := e.Register(ctx, slow.cfg, e.phone(), "slow")
+	must(t, err)
+	slow.me = me
+	slow.come()
+	slow.waitSynced()
+	group, err := ann.u.CreateGroup(ctx, "loud", bob.me.User, slow.me.User)
+	must(t, err)
+	to := client.To{Thread: group}
+	slow.has(ann.say(to, "listen"))
+	slow.stall()
+
+	// Far more than the connection's windows and the outbox hold.
+	big := make([]byte, 32<<10)
+	for i := range big {
+		big[i] = 'a' + byte(i%26)
+	}
+	var last id.MessageID
+	for range 400 {
+		last = ann.say(to, string(big))
+	}
+	bob.has(last)
+	ann.has(last)
+	direct := bob.say(bob.to(ann), "undisturbed")
+	ann.has(direct)
+	if _, ok := slow.place(last); ok {
+		t.Fatal("the device that does not read has it all")
+	}
+	until(t, "the edge says that it dropped pushes", func() bool {
+		return metric(t, e, 0, `helio_session_dropped_frames_total{reason="lagged"}`) > 0
+	})
+	if metric(t, e, 0, "helio_session_resyncs_total") == 0 {
+		t.Error("the device was not told to resume")
+	}
+	slow.read()
+	slow.has(last)
+	tr := e.agree(t, ann, bob, slow)
+	e.viewsAgree(t, tr, group)
+}
+
+// testZombie: a projector is paused past its session timeout, another takes its slots over, and the first wakes up in the middle of its work.
+func testZombie(t *testing.T, e *env) {
+	ctx := e.context(t)
+	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
+	var lines []*line
+	threads := map[id.ThreadID]bool{}
+	for range 6 {
+		group, err := ann.u.CreateGroup(ctx, "many", bob.me.User)
+		must(t, err)
+		threads[group] = true
+		lines = append(lines, &line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}})
+	}
+	for l := range threads {
+		settled(t, "bob has the thread", func() string {
+			if bob.count(l) == 0 {
+				return "not yet"
+			}
+			return ""
+		})
+	}
+	f := flow(t, 10*time.Millisecond, lines...)
+	f.goOn(100)
+	for _, r := range projectors {
+		zombie := e.Role(r, 0)
+		heir, err := e.Extra(r)
+		must(t, err)
+		must(t, zombie.Signal(syscall.SIGSTOP))
+		must(t, heir.Start(ctx))
+		mark := f.total()
+		f.goOn(100)
+		e.caughtUp(t) // only the heir can have done it
+		must(t, zombie.Signal(syscall.SIGCONT))
+		f.goOn(200)
+		t.Logf("%s slept while %d messages were sent", zombie, f.total()-mark)
+		must(t, heir.Stop(ctx))
+		e.caughtUp(t)
+	}
+	f.finish()
+	tr := e.agree(t, ann, bob)
+	f.accounted(tr)
+	for th := range threads {
+		e.viewsAgree(t, tr, th)
+	}
+}

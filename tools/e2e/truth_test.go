@@ -1,0 +1,280 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+)
+
+// truth is what the log says.
+type truth struct {
+	threads map[id.ThreadID]*chronicle
+	users   map[id.UserID]*user.State
+	records map[topic.Topic]map[int32][]*kgo.Record
+}
+
+// chronicle is a thread's events and the state that they fold to.
+type chronicle struct {
+	state    *thread.State
+	accepted []seen
+	raw      [][]byte // of the accepted, as they stand in the log
+	refused  map[id.MessageID][]thread.Verdict
+	refusals []topic.Position
+}
+
+var folded = []topic.Topic{topic.Threads, topic.Receipts, topic.Users}
+
+// plain is a client of the log that nothing of ours has configured.
+func (e *env) plain(t *testing.T, more ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(e.KafkaAddr())}, more...)...)
+	must(t, err)
+	return cl
+}
+
+// ends asks for the log's ends.
+func (e *env) ends(ctx context.Context) (map[topic.Topic]map[int32]int64, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(e.KafkaAddr()), kgo.RequestRetries(3))
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	names := make([]string, len(folded))
+	for i, tp := range folded {
+		names[i] = string(tp)
+	}
+	listed, err := kadm.NewClient(cl).ListEndOffsets(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	if err := listed.Error(); err != nil {
+		return nil, err
+	}
+	out := map[topic.Topic]map[int32]int64{}
+	listed.Each(func(o kadm.ListedOffset) {
+		if out[topic.Topic(o.Topic)] == nil {
+			out[topic.Topic(o.Topic)] = map[int32]int64{}
+		}
+		out[topic.Topic(o.Topic)][o.Partition] = o.Offset
+	})
+	return out, nil
+}
+
+// readLog reads threads and users from the first record to the end and folds them.
+func (e *env) readLog(t *testing.T) *truth {
+	t.Helper()
+	ctx := e.context(t)
+	ends, err := e.ends(ctx)
+	must(t, err)
+	want := map[string]map[int32]kgo.Offset{}
+	left := 0
+	for _, tp := range []topic.Topic{topic.Threads, topic.Users} {
+		want[string(tp)] = map[int32]kgo.Offset{}
+		for p, end := range ends[tp] {
+			if end > 0 {
+				want[string(tp)][p] = kgo.NewOffset().AtStart()
+				left++
+			}
+		}
+	}
+	tr := &truth{threads: map[id.ThreadID]*chronicle{}, users: map[id.UserID]*user.State{}, records: map[topic.Topic]map[int32][]*kgo.Record{
+		topic.Threads: {}, topic.Users: {},
+	}}
+	if left == 0 {
+		return tr
+	}
+	cl := e.plain(t, kgo.ConsumePartitions(want))
+	defer cl.Close()
+	for left > 0 {
+		fs := cl.PollFetches(ctx)
+		if err := fs.Err(); err != nil {
+			t.Fatalf("read the log: %v", err)
+		}
+		fs.EachRecord(func(r *kgo.Record) {
+			tp := topic.Topic(r.Topic)
+			end := ends[tp][r.Partition]
+			if r.Offset >= end {
+				return
+			}
+			tr.records[tp][r.Partition] = append(tr.records[tp][r.Partition], r)
+			if r.Offset == end-1 {
+				left--
+			}
+		})
+	}
+	for _, recs := range tr.records[topic.Users] {
+		for _, r := range recs {
+			tr.foldUser(r)
+		}
+	}
+	for _, recs := range tr.records[topic.Threads] {
+		for _, r := range recs {
+			tr.foldThread(r)
+		}
+	}
+	return tr
+}
+
+func (tr *truth) foldUser(r *kgo.Record) {
+	var ev eventv1.Event
+	u, err := id.From[id.UserID](r.Key)
+	if err != nil || proto.Unmarshal(r.Value, &ev) != nil {
+		return
+	}
+	if tr.users[u] == nil {
+		tr.users[u] = user.New(u)
+	}
+	tr.users[u].Apply(&ev, topic.Position(r.Offset), r.Timestamp.UnixMilli())
+}
+
+func (tr *truth) foldThread(r *kgo.Record) {
+	var ev eventv1.Event
+	t, err := id.From[id.ThreadID](r.Key)
+	if err != nil || proto.Unmarshal(r.Value, &ev) != nil {
+		return
+	}
+	c := tr.threads[t]
+	if c == nil {
+		c = &chronicle{state: thread.New(t), refused: map[id.MessageID][]thread.Verdict{}}
+		tr.threads[t] = c
+	}
+	at := topic.Position(r.Offset)
+	v := c.state.Apply(&ev, at, r.Timestamp.UnixMilli())
+	s := seen{At: at, Ordinal: v.Ordinal, Kind: int(ev.WhichBody()), Sender: id.UserID(ev.GetUserId()), Text: titleOf(&ev), TimeMS: r.Timestamp.UnixMilli()}
+	if s.Kind == 10 {
+		s.Message = id.MessageID(ev.GetMessageSent().GetMessageId())
+		s.Text, _ = thread.Text(ev.GetMessageSent().GetContent())
+	}
+	if v.Outcome == thread.Accepted {
+		c.accepted = append(c.accepted, s)
+		c.raw = append(c.raw, r.Value)
+		return
+	}
+	c.refusals = append(c.refusals, at)
+	c.refused[s.Message] = append(c.refused[s.Message], v)
+}
+
+// expected is what a device must have of a thread.
+func (tr *truth) expected(d *device, t id.ThreadID) []seen {
+	c := tr.threads[t]
+	if c == nil {
+		return nil
+	}
+	m := c.state.Member(d.me.User)
+	floor := int64(0)
+	if u := tr.users[d.me.User]; u != nil && u.Devices[d.me.Device] != nil {
+		floor = u.Devices[d.me.Device].SinceMS
+	}
+	var out []seen
+	for _, s := range c.accepted {
+		if m.Sees(s.At) && s.TimeMS >= floor {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// threadsOf are the threads in which a user is or was.
+func (tr *truth) threadsOf(u id.UserID) []id.ThreadID {
+	var out []id.ThreadID
+	for t, c := range tr.threads {
+		if c.state.Member(u) != nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// complaint says how a device differs from the log; empty when it does not.
+func (tr *truth) complaint(d *device) string {
+	d.mu.Lock()
+	faults := slices.Clone(d.faults)
+	known := slices.Collect(maps.Keys(d.got))
+	d.mu.Unlock()
+	if len(faults) > 0 {
+		return strings.Join(faults, "\n")
+	}
+	threads := tr.threadsOf(d.me.User)
+	for _, t := range known {
+		if !slices.Contains(threads, t) {
+			return fmt.Sprintf("%s has thread %s, of which its user was never a member", d.name, t)
+		}
+	}
+	for _, t := range threads {
+		want, got := tr.expected(d, t), d.copyOf(t)
+		if slices.Equal(want, got) {
+			continue
+		}
+		for i := range max(len(want), len(got)) {
+			if i < len(want) && i < len(got) && want[i] == got[i] {
+				continue
+			}
+			var w, g seen
+			if i < len(want) {
+				w = want[i]
+			}
+			if i < len(got) {
+				g = got[i]
+			}
+			return fmt.Sprintf("%s, thread %s: it has %d events, the log %d; the first that differs, number %d (-log +device):\n%s", d.name, t, len(got), len(want), i+1, cmp.Diff(w, g))
+		}
+	}
+	return ""
+}
+
+// agree waits until devices that are connected have exactly what the log says.
+func (e *env) agree(t *testing.T, ds ...*device) *truth {
+	t.Helper()
+	tr := e.readLog(t)
+	for _, d := range ds {
+		settled(t, d.name+" has what the log has", func() string { return tr.complaint(d) })
+	}
+	// Nothing more may come, and nothing twice: what came meanwhile is in the log too.
+	tr = e.readLog(t)
+	for _, d := range ds {
+		settled(t, d.name+" has what the log has", func() string { return tr.complaint(d) })
+	}
+	return tr
+}
+
+// accountFor checks that everything that a device sent has one outcome and that the log agrees with it.
+func (tr *truth) accountFor(t *testing.T, d *device, ms []id.MessageID, th id.ThreadID) {
+	t.Helper()
+	at := map[id.MessageID]topic.Position{}
+	for _, s := range tr.threads[th].accepted {
+		if s.Kind == 10 {
+			if _, twice := at[s.Message]; twice {
+				t.Errorf("message %s was accepted twice", s.Message)
+			}
+			at[s.Message] = s.At
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, m := range ms {
+		ack, ok := d.sent[m]
+		p, accepted := at[m]
+		switch {
+		case !ok && d.failed[m] == nil && d.rejected[m] == (d.rejected[id.MessageID{}]):
+			t.Errorf("%s: nothing became of message %s (in the log: %v)", d.name, m, accepted)
+		case ok && !accepted && len(tr.threads[th].refused[m]) == 0:
+			t.Errorf("%s: message %s was acknowledged at %d and is not in the log", d.name, m, ack.Position)
+		case ok && accepted && ack.Position != p && len(tr.threads[th].refused[m]) == 0:
+			t.Errorf("%s: message %s was acknowledged at %d and lies at %d", d.name, m, ack.Position, p)
+		}
+	}
+}
