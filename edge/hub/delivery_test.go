@@ -33,6 +33,16 @@ type ownedSlot struct {
 type edgeLink struct {
 	end  link.DeliveryEnd
 	subs map[topic.Slot]map[topic.Subject]bool
+	held bool // an answer is on its way slowly
+	late []*linkv1.ToEdge
+}
+
+func (l *edgeLink) send(m *linkv1.ToEdge) {
+	if l.held {
+		l.late = append(l.late, m)
+		return
+	}
+	_ = l.end.Send(m)
 }
 
 func newCluster(w *world, names ...string) *cluster {
@@ -74,7 +84,7 @@ func (c *cluster) owned(in *instance, l *edgeLink) {
 	for s := range in.slots {
 		slots = append(slots, int32(s))
 	}
-	_ = l.end.Send(linkv1.ToEdge_builder{Owned: linkv1.Owned_builder{Slots: slots}.Build()}.Build())
+	l.send(linkv1.ToEdge_builder{Owned: linkv1.Owned_builder{Slots: slots}.Build()}.Build())
 	for s := range l.subs {
 		if in.slots[s] == nil {
 			delete(l.subs, s)
@@ -86,7 +96,7 @@ func (c *cluster) owned(in *instance, l *edgeLink) {
 }
 
 func (c *cluster) progress(l *edgeLink, s topic.Slot, o *ownedSlot) {
-	_ = l.end.Send(linkv1.ToEdge_builder{Progress: linkv1.Progress_builder{Slots: []*linkv1.SlotProgress{
+	l.send(linkv1.ToEdge_builder{Progress: linkv1.Progress_builder{Slots: []*linkv1.SlotProgress{
 		linkv1.SlotProgress_builder{Slot: int32(s), Next: o.next.cursor()}.Build(),
 	}}.Build()}.Build())
 }
@@ -122,7 +132,7 @@ func (c *cluster) subscribe(in *instance, l *edgeLink, r *linkv1.Subscribe) {
 	answer := linkv1.Subscribed_builder{Id: r.GetId(), Slot: r.GetSlot()}
 	if o == nil {
 		answer.NotOwner = true
-		_ = l.end.Send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
+		l.send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
 		return
 	}
 	from := o.start
@@ -130,7 +140,23 @@ func (c *cluster) subscribe(in *instance, l *edgeLink, r *linkv1.Subscribe) {
 		from = from.highest(marksOf(r.GetFrom()))
 	}
 	answer.LiveFrom = from.cursor()
-	_ = l.end.Send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
+	l.send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
+	c.world.mu.Lock()
+	slow := c.world.rnd.IntN(6) == 0
+	c.world.mu.Unlock()
+	if slow && !l.held { // the rest of the answer may never come
+		l.held = true
+		c.wg.Go(func() {
+			time.Sleep(25 * time.Millisecond)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			l.held = false
+			for _, m := range l.late {
+				l.send(m)
+			}
+			l.late = nil
+		})
+	}
 	if l.subs[s] == nil {
 		l.subs[s] = map[topic.Subject]bool{}
 	}
@@ -156,7 +182,7 @@ func (c *cluster) records(l *edgeLink, s topic.Slot, i int, from, to topic.Posit
 	}
 	c.world.mu.Unlock()
 	if len(out) > 0 {
-		_ = l.end.Send(linkv1.ToEdge_builder{Events: linkv1.Events_builder{
+		l.send(linkv1.ToEdge_builder{Events: linkv1.Events_builder{
 			Topic: topic.Folded[i].Number(), Slot: int32(s), Records: out, Subscription: sub,
 		}.Build()}.Build())
 	}

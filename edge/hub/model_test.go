@@ -87,6 +87,8 @@ type model struct {
 	peers   map[id.ThreadID][2]id.UserID // of direct threads
 	sent    []func()                     // repeats a message
 	trace   []string
+	// generation of the last registration.
+	generation uint32
 }
 
 func (m *model) note(format string, args ...any) {
@@ -223,6 +225,16 @@ func (m *model) step() {
 		d := newDevice(u, id.NewDevice(), floor)
 		w.linkDevice(u, by, d.id)
 		m.devices = append(m.devices, &pair{d: d})
+	case n < 92 && len(m.devices) < 12 && m.rnd.IntN(2) == 0: // the phone is registered again
+		u := m.any()
+		m.note("register %v again", u)
+		m.generation++
+		d := newDevice(u, id.NewDevice(), 0)
+		d.floor = w.register(u, d.id, m.generation)
+		for _, p := range m.devices {
+			p.revoked = p.revoked || p.d.user == u
+		}
+		m.devices = append(m.devices, &pair{d: d})
 	case n < 92 && len(m.devices) > 4: // a device is revoked, unless it is the user's last
 		p := m.devices[m.rnd.IntN(len(m.devices))]
 		for _, o := range m.devices {
@@ -246,7 +258,7 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	if rnd.IntN(2) == 0 {
 		cfg.SubjectBuffer, cfg.SessionBuffer = 3, 4
 	}
-	m := &model{bench: newBench(t, seed, 2, cfg), rnd: rnd, peers: map[id.ThreadID][2]id.UserID{}}
+	m := &model{bench: newBench(t, seed, 2, cfg), rnd: rnd, peers: map[id.ThreadID][2]id.UserID{}, generation: 1}
 	defer m.stop()
 	for n := range byte(3 + rnd.IntN(3)) {
 		u := userID(n)
