@@ -32,6 +32,8 @@ type Config struct {
 	Window int
 	// CallTimeout bounds a request when its context has no deadline; 30 s.
 	CallTimeout time.Duration
+	// Silence is how long an edge that was written to may send nothing at all, not even QUIC's acknowledgements, until another is tried; 5 s.
+	Silence time.Duration
 	// Transport shares one UDP socket among many clients (load generators); nil: a socket of its own.
 	Transport *quic.Transport
 	// Logger takes what happens to connections; nil: nothing.
@@ -63,6 +65,9 @@ func (c Config) withDefaults() Config {
 	if c.Window == 0 {
 		c.Window = 128
 	}
+	if c.Silence == 0 {
+		c.Silence = 5 * time.Second
+	}
 	if c.CallTimeout == 0 {
 		c.CallTimeout = 30 * time.Second
 	}
@@ -88,6 +93,9 @@ func (c Config) Validate() error {
 	}
 	if c.Window > 200 {
 		errs = append(errs, fmt.Errorf("window %d is above 200, which leaves no room for other requests", c.Window))
+	}
+	if c.Silence < 0 {
+		errs = append(errs, fmt.Errorf("silence %v is negative", c.Silence))
 	}
 	if c.MaxBackoff != 0 && c.MinBackoff > c.MaxBackoff {
 		errs = append(errs, fmt.Errorf("least backoff %v is above the greatest, %v", c.MinBackoff, c.MaxBackoff))

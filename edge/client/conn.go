@@ -25,6 +25,9 @@ import (
 // errGoAway ends a connection because the server asked for it.
 var errGoAway = errors.New("the edge is going away")
 
+// errSilent ends a connection whose edge sends nothing any more.
+var errSilent = errors.New("the edge does not answer")
+
 // errLost is what calls get whose connection ended before their answer; they may have had an effect.
 var errLost = errors.New("the connection ended before the answer")
 
@@ -36,11 +39,17 @@ type conn struct {
 	nonce  []byte
 	ctx    context.Context //nolint:containedctx // ends with the connection; owned by connect, which outlives every user of conn
 
+	silence time.Duration
+
 	// Guarded by wmu.
 	wmu     sync.Mutex
 	wbuf    []byte
 	spare   []byte
 	writing bool
+	// What was written at since is unanswered until more than heard packets have come; watch is the timer that looks, nil when it does not run.
+	watch *time.Timer
+	since time.Time
+	heard uint64
 
 	// Guarded by pmu.
 	pmu     sync.Mutex
@@ -127,7 +136,7 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 		_ = q.CloseWithError(0, "") // it is of no use without the stream
 		return nil, fmt.Errorf("open control stream: %w", closeReason(err))
 	}
-	return &conn{quic: q, stream: s, pending: map[uint64]chan *wirev1.ServerFrame{}, sends: map[uint64]id.MessageID{}}, nil
+	return &conn{quic: q, stream: s, silence: c.cfg.Silence, pending: map[uint64]chan *wirev1.ServerFrame{}, sends: map[uint64]id.MessageID{}}, nil
 }
 
 // serve runs a connection: greeting, proof, synchronisation, then everything that comes.
@@ -418,9 +427,39 @@ func (cn *conn) write(f *wirev1.ClientFrame) {
 		cn.wbuf = cn.wbuf[:n] // not UTF-8 somewhere: the request is never answered and its context ends it
 		return
 	}
+	cn.expect()
 	if !cn.writing {
 		cn.writing = true
 		go cn.flush()
+	}
+}
+
+// expect has the connection given up when the edge sends nothing at all for a while after it was written to: a live one acknowledges every packet at
+// once, whatever it makes of it, while QUIC's own timeout is made for connections at rest and much longer. wmu is held.
+func (cn *conn) expect() {
+	heard := cn.quic.ConnectionStats().PacketsReceived
+	if cn.watch != nil && heard <= cn.heard {
+		return // an earlier write waits already
+	}
+	cn.since, cn.heard = time.Now(), heard
+	if cn.watch == nil {
+		cn.watch = time.AfterFunc(cn.silence, cn.look)
+	}
+}
+
+// look runs on the timer of expect.
+func (cn *conn) look() {
+	cn.wmu.Lock()
+	defer cn.wmu.Unlock()
+	left := cn.silence - time.Since(cn.since)
+	switch {
+	case cn.quic.Context().Err() != nil || cn.quic.ConnectionStats().PacketsReceived > cn.heard:
+		cn.watch = nil
+	case left > 0:
+		cn.watch.Reset(left)
+	default:
+		cn.watch = nil
+		go func() { _ = cn.quic.CloseWithError(0, errSilent.Error()) }() // it waits for the connection's end; the reader returns with it
 	}
 }
 
