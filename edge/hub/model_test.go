@@ -295,6 +295,7 @@ func runModel(t *testing.T, seed uint64, steps int) {
 			m.connect(p)
 		}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		fault := ""
 		for _, p := range m.devices {
 			if p.revoked {

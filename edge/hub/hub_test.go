@@ -1,0 +1,304 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// inBench runs a test on one edge, inside a bubble.
+func inBench(t *testing.T, edges int, fn func(t *testing.T, b *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, edges, testConfig())
+		defer b.stop()
+		fn(t, b)
+	})
+}
+
+// person registers a user with one device.
+func (b *bench) person(n byte) *device {
+	u, d := userID(n), id.NewDevice()
+	return newDevice(u, d, b.world.register(u, d, 1))
+}
+
+// online connects a device to an edge until the test ends.
+func (b *bench) online(d *device, edge int) *testSession {
+	b.t.Helper()
+	s, err := d.connect(b.hubs[edge], 1000, 0, rand.New(rand.NewPCG(1, 1)))
+	if err != nil {
+		b.t.Fatalf("connect: %v", err)
+	}
+	return s
+}
+
+// group makes a group as an edge does.
+func (b *bench) group(by id.UserID, others ...id.UserID) id.ThreadID {
+	t := id.NewGroup()
+	b.world.join(t, b.world.next(t), append([]id.UserID{by}, others...)...)
+	b.world.create(t, by, others...)
+	return t
+}
+
+// settle lets everything happen that is going to; what the devices hold may be read after it.
+func (b *bench) settle() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
+func (d *device) count(t id.ThreadID) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.got[t])
+}
+
+func codeOfError(err error) wirev1.Code {
+	var w *wire.Error
+	if !errors.As(err, &w) {
+		return wirev1.Code_CODE_INTERNAL
+	}
+	return w.Code
+}
+
+func TestLiveWithTheStoreDown(t *testing.T) {
+	inBench(t, 2, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		defer b.online(bob, 1).leave()
+		g := b.group(ann.user, bob.user)
+		b.settle()
+		b.store(true)
+		for range 5 {
+			b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		}
+		// A thread that begins now is live on both edges too.
+		direct := id.DirectThread(ann.user, bob.user)
+		b.world.join(direct, b.world.next(direct), ann.user, bob.user)
+		b.world.send(direct, bob.user, bob.id, id.NewMessage(), ann.user)
+		b.settle()
+		for _, d := range []*device{ann, bob} {
+			if f := d.lacks(b.world); f != "" {
+				t.Errorf("device of %v: %s", d.user, f)
+			}
+			mustBe(t, "group", d.count(g), 6)
+			mustBe(t, "direct", d.count(direct), 1)
+			mustBe(t, "told of the direct thread", d.changed[direct] > 0, true)
+		}
+		v, ok := b.hubs[1].View(direct)
+		mustBe(t, "view", ok && v.Kind == thread.Direct && v.IsMember(ann.user) && v.IsMember(bob.user) && v.ActiveMembers == 2, true)
+		// Who was not there cannot be served, and is told so.
+		_, err := b.person(3).connect(b.hubs[0], 10, 0, nil)
+		mustBe(t, "attach", codeOfError(err), wirev1.Code_CODE_UNAVAILABLE)
+		mustBe(t, "ensure", codeOfError(b.hubs[0].EnsureThread(context.Background(), id.NewGroup())), wirev1.Code_CODE_UNAVAILABLE)
+	})
+}
+
+func TestAttach(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann := b.person(1)
+		// The registration is in the log and not yet in the views: the stream brings it.
+		b.world.mu.Lock()
+		b.world.views.stopped = true
+		b.world.mu.Unlock()
+		s := b.online(ann, 0)
+		key, err := b.hubs[0].DeviceKey(context.Background(), ann.user, ann.id)
+		mustBe(t, "live key", err == nil && !key.Revoked && key.Primary, true)
+		b.world.mu.Lock()
+		b.world.views.stopped = false
+		b.world.mu.Unlock()
+
+		stranger := newDevice(ann.user, id.NewDevice(), 0)
+		_, err = stranger.connect(b.hubs[0], 10, 0, nil)
+		mustBe(t, "unknown device", codeOfError(err), wirev1.Code_CODE_AUTHENTICATION_FAILED)
+		_, err = b.hubs[0].DeviceKey(context.Background(), userID(9), id.NewDevice())
+		mustBe(t, "unknown key", codeOfError(err), wirev1.Code_CODE_AUTHENTICATION_FAILED)
+
+		again := b.online(ann, 0)
+		b.settle()
+		mustBe(t, "older session", ann.closed, wirev1.Code_CODE_SUPERSEDED)
+		s.hub.Detach(s)
+		s.wg.Wait()
+		ann.closed = 0
+		defer again.leave()
+
+		bob := b.person(2)
+		b.settle()
+		key, err = b.hubs[0].DeviceKey(context.Background(), bob.user, bob.id)
+		mustBe(t, "stored key", err == nil && !key.Revoked, true)
+		b.world.revoke(bob.user, bob.id)
+		b.settle()
+		_, err = bob.connect(b.hubs[0], 10, 0, nil)
+		mustBe(t, "revoked device", codeOfError(err), wirev1.Code_CODE_DEVICE_REVOKED)
+	})
+}
+
+func TestRevokedAtOnce(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		s := b.online(bob, 0)
+		defer s.leave()
+		defer b.online(ann, 0).leave()
+		g := b.group(ann.user, bob.user)
+		b.settle()
+		b.store(true)
+		b.world.register(bob.user, id.NewDevice(), 2)
+		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		synctest.Wait()
+		mustBe(t, "closed", bob.closed, wirev1.Code_CODE_DEVICE_REVOKED)
+		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		if n := bob.count(g); n > 2 { // what came before the registration, and what overtook it on the other topic
+			t.Errorf("a revoked device got %d events", n)
+		}
+	})
+}
+
+func TestRemovedMember(t *testing.T) {
+	inBench(t, 2, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		defer b.online(bob, 1).leave()
+		g := b.group(ann.user, bob.user)
+		b.settle()
+		b.world.removeMember(g, ann.user, bob.user)
+		at := b.world.send(g, bob.user, bob.id, id.NewMessage(), id.UserID{})
+		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		mustBe(t, "events of who was removed", bob.count(g), 2) // creation and removal
+		mustBe(t, "events of who was not", ann.count(g), 3)
+		mustBe(t, "rejected", len(bob.rejected) == 1 && bob.rejected[0] == at, true)
+		mustBe(t, "others' rejections", len(ann.rejected), 0)
+		v, ok := b.hubs[1].View(g)
+		mustBe(t, "view", ok && !v.IsMember(bob.user) && v.WasMember(bob.user) && v.Role(ann.user) == thread.RoleAdmin, true)
+		for _, d := range []*device{ann, bob} {
+			mustBe(t, "lacks", d.lacks(b.world), "")
+		}
+	})
+}
+
+func TestReceiptsGoToThoseConcerned(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob, cem := b.person(1), b.person(2), b.person(3)
+		second := newDevice(bob.user, id.NewDevice(), bob.floor)
+		b.world.linkDevice(bob.user, bob.id, second.id)
+		b.settle()
+		for _, d := range []*device{ann, bob, cem, second} {
+			defer b.online(d, 0).leave()
+		}
+		g := b.group(ann.user, bob.user, cem.user)
+		mid := id.NewMessage()
+		at := b.world.send(g, ann.user, ann.id, mid, id.UserID{})
+		b.settle()
+		seen, ok := b.hubs[0].Seen(g, thread.Key{Sender: ann.user, Message: mid})
+		mustBe(t, "seen", ok && seen.Position == at && seen.Ordinal == 1, true)
+		bob.acknowledge(b.world, g, true)
+		b.settle()
+		want := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1, ReadPosition: at, ReadOrdinal: 1}
+		mustBe(t, "the sender", ann.receipts[g][bob.user], want)
+		mustBe(t, "the reader's other device", second.receipts[g][bob.user], want)
+		mustBe(t, "the reader's device", len(bob.receipts[g]), 0)
+		mustBe(t, "who sent nothing", len(cem.receipts[g]), 0)
+		mustBe(t, "watermark", b.hubs[0].Watermark(g, bob.user), want)
+		// The sender's other moment: away while it was read, back later.
+		away := newDevice(ann.user, id.NewDevice(), ann.floor)
+		b.world.linkDevice(ann.user, ann.id, away.id)
+		b.settle()
+		defer b.online(away, 0).leave()
+		b.settle()
+		mustBe(t, "the sender who was away", away.receipts[g][bob.user], want)
+	})
+}
+
+func TestPoisonStopsOneSubject(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann := b.person(1)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		bad, good := b.group(ann.user), b.group(ann.user)
+		b.settle()
+		b.world.addRaw(topic.Threads, bad[:], []byte{0xff})
+		b.world.send(bad, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.world.send(good, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		mustBe(t, "poisoned", ann.count(bad), 1)
+		mustBe(t, "the other", ann.count(good), 2)
+		_, ok := b.hubs[0].View(bad)
+		mustBe(t, "view", ok, false)
+	})
+}
+
+func TestInterestEnds(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann := b.person(1)
+		b.settle()
+		s := b.online(ann, 0)
+		g := b.group(ann.user)
+		b.settle()
+		s.leave()
+		b.settle()
+		_, ok := b.hubs[0].View(g)
+		mustBe(t, "view right after", ok, true)
+		time.Sleep(3 * testConfig().Linger)
+		_, ok = b.hubs[0].View(g)
+		mustBe(t, "view", ok, false)
+		got := b.hubs[0].sample()
+		mustBe(t, "subjects", got.threads+got.users+got.waiting, 0)
+		b.cluster.mu.Lock()
+		left := 0
+		for _, in := range b.cluster.instances {
+			for l := range in.links {
+				for _, of := range l.subs {
+					left += len(of)
+				}
+			}
+		}
+		b.cluster.mu.Unlock()
+		mustBe(t, "subscriptions", left, 0)
+		// And it comes back.
+		if err := b.hubs[0].EnsureThread(context.Background(), g); err != nil {
+			t.Fatal(err)
+		}
+		v, ok := b.hubs[0].View(g)
+		mustBe(t, "view again", ok && v.IsMember(ann.user), true)
+	})
+}
+
+func TestReady(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		b.settle()
+		if err := b.hubs[0].Ready(context.Background()); err != nil {
+			t.Error(err)
+		}
+		_, _, _, ok := b.hubs[0].Cursor(3)
+		mustBe(t, "cursor", ok, true)
+		b.cluster.give(3, "", 0)
+		synctest.Wait()
+		if err := b.hubs[0].Ready(context.Background()); err == nil {
+			t.Error("ready without an owner of slot 3")
+		}
+		mustBe(t, "orphans", b.hubs[0].sample().orphans, 1)
+	})
+}
+
+func TestConfig(t *testing.T) {
+	if err := (Config{}).Validate(); err != nil {
+		t.Errorf("zero: %v", err)
+	}
+	err := Config{Partitions: -1, Batch: -1, Linger: -1, RetryMin: time.Hour}.Validate()
+	if err == nil || len(err.(interface{ Unwrap() []error }).Unwrap()) != 4 {
+		t.Errorf("got %v, want four faults", err)
+	}
+}
+
+var _ store = (*memStore)(nil)
