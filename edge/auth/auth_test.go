@@ -1,0 +1,370 @@
+package auth
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/embedded/enginetest"
+	"heliograph/infra/postgres"
+	"heliograph/ingest"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	pgschema "heliograph/schemas/postgres"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+// world is an Auth over a real Postgres, with a log in memory and a phone that keeps its SMS.
+type world struct {
+	*Auth
+	pool *pgxpool.Pool
+
+	mu      sync.Mutex // guards the rest
+	pins    map[string]string
+	log     []*eventv1.Event
+	down    error // what the log answers
+	devices map[id.DeviceID]user.Device
+}
+
+func (w *world) Send(_ context.Context, phone, _, pin string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pins[phone] = pin
+	return nil
+}
+
+func (w *world) AppendWait(_ context.Context, t topic.Topic, _ topic.Subject, ev *eventv1.Event) (ingest.Receipt, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.down != nil {
+		return ingest.Receipt{}, w.down
+	}
+	w.log = append(w.log, ev)
+	return ingest.Receipt{Topic: t, Position: topic.Position(len(w.log)), LogTime: time.UnixMilli(1_700_000_000_000)}, nil
+}
+
+func (w *world) DeviceKey(_ context.Context, _ id.UserID, d id.DeviceID) (user.Device, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	dev, ok := w.devices[d]
+	if !ok {
+		return user.Device{}, failed()
+	}
+	return dev, nil
+}
+
+var testKey = []byte("0123456789abcdef0123456789abcdef")
+
+func newWorld(t *testing.T, cfg Config) *world {
+	t.Helper()
+	url := enginetest.NewDatabase(t)
+	for dir, schema := range map[string]string{"views": pgschema.ViewsSchema, "registration": pgschema.RegistrationSchema} {
+		files, err := fs.Sub(pgschema.FS, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := postgres.Migrate(t.Context(), url, files, schema); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views,registration"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	w := &world{pool: pool, pins: map[string]string{}, devices: map[id.DeviceID]user.Device{}}
+	if cfg.UserKey == nil {
+		cfg.UserKey = testKey
+	}
+	w.Auth, err = New(cfg, pool, w, w, w, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+var (
+	here     = netip.MustParseAddr("192.0.2.1")
+	phone    = "+4915112345678"
+	nonce    = make([]byte, wire.NonceSize)
+	exporter = []byte("exporter-exporter-exporter-12345")
+)
+
+// registration makes a valid request with a fresh key.
+func registration(t *testing.T, phone, pin string) *wirev1.Register {
+	t.Helper()
+	pub, priv, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := id.NewDevice()
+	return wirev1.Register_builder{
+		Phone: phone, Pin: pin, DeviceId: d[:], PublicKey: pub, DeviceName: "test", Name: "Ann",
+		Signature: ed25519.Sign(priv, wire.Proof(nonce, exporter, id.UserID{}, d)),
+	}.Build()
+}
+
+func wantCode(t *testing.T, err error, want wirev1.Code) {
+	t.Helper()
+	if !errors.Is(err, &wire.Error{Code: want}) {
+		t.Fatalf("got error %v, want code %v", err, want)
+	}
+}
+
+// wrong is a PIN that differs from pin.
+func wrong(pin string) string {
+	if pin == "000000" {
+		return "000001"
+	}
+	return "000000"
+}
+
+func TestRegister(t *testing.T) {
+	w := newWorld(t, Config{})
+	answer, err := w.RequestPin(t.Context(), "+49 151 1234 5678", here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := time.Duration(answer.GetExpiresInMs()) * time.Millisecond; got != 5*time.Minute {
+		t.Errorf("the PIN expires in %v, want 5 minutes", got)
+	}
+	pin := w.pins[phone]
+	if len(pin) != 6 {
+		t.Fatalf("PIN %q does not have six digits", pin)
+	}
+	me, err := w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := id.User(testKey, phone, 1); me.User != want {
+		t.Errorf("user %v, want %v", me.User, want)
+	}
+	if me.FloorMS != 1_700_000_000_000 {
+		t.Errorf("floor %d is not the log time of the registration", me.FloorMS)
+	}
+	if len(w.log) != 2 || !w.log[0].HasUserRegistered() || !w.log[1].HasProfileChanged() {
+		t.Fatalf("the log has %v, want a registration and a profile", w.log)
+	}
+	var stored []byte
+	if err := w.pool.QueryRow(t.Context(), `SELECT pin_hash FROM pins`).Scan(&stored); err == nil {
+		t.Error("the PIN's row is still there after its use")
+	}
+	_, err = w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+}
+
+func TestPinDiesAndDelayGrows(t *testing.T) {
+	w := newWorld(t, Config{PinInterval: time.Millisecond, PerPhone: Rate{1000, time.Hour}})
+	for death := 1; death <= 2; death++ {
+		if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+			t.Fatal(err)
+		}
+		pin := w.pins[phone]
+		for range 5 {
+			_, err := w.Register(t.Context(), registration(t, phone, wrong(pin)), nonce, exporter, here)
+			wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+		}
+		_, err := w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+		wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+		var delay float64
+		if err := w.pool.QueryRow(t.Context(), `SELECT extract(epoch FROM not_before - now())::float8 FROM pins`).Scan(&delay); err != nil {
+			t.Fatal(err)
+		}
+		if least, most := 50*float64(death), 60*float64(death); delay < least || delay > most {
+			t.Errorf("after death %d the delay is %.0f s, want about %.0f", death, delay, most)
+		}
+		_, err = w.RequestPin(t.Context(), phone, here)
+		wantCode(t, err, wirev1.Code_CODE_RATE_LIMITED)
+		var we *wire.Error
+		if errors.As(err, &we) && we.RetryAfter < 30*time.Second {
+			t.Errorf("told to come back after %v", we.RetryAfter)
+		}
+		if _, err := w.pool.Exec(t.Context(), `UPDATE pins SET not_before = now()`); err != nil { // the delay passes
+			t.Fatal(err)
+		}
+	}
+	if len(w.log) != 0 {
+		t.Errorf("the log has %d events", len(w.log))
+	}
+}
+
+func TestPinExpires(t *testing.T) {
+	w := newWorld(t, Config{})
+	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pool.Exec(t.Context(), `UPDATE pins SET expires = now()`); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.Register(t.Context(), registration(t, phone, w.pins[phone]), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+}
+
+// TestPinIsUsedOnce lets many devices use the right PIN at the same moment.
+func TestPinIsUsedOnce(t *testing.T) {
+	w := newWorld(t, Config{PinTries: 20})
+	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	won := make(chan Identity, 16)
+	for range cap(won) {
+		r := registration(t, phone, w.pins[phone])
+		wg.Go(func() {
+			if me, err := w.Register(t.Context(), r, nonce, exporter, here); err == nil {
+				won <- me
+			}
+		})
+	}
+	wg.Wait()
+	if len(won) != 1 {
+		t.Errorf("%d devices registered with one PIN", len(won))
+	}
+}
+
+func TestRegisterRefusals(t *testing.T) {
+	w := newWorld(t, Config{})
+	pub, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(*wirev1.Register)
+		want   wirev1.Code
+	}{
+		"not a phone":       {func(r *wirev1.Register) { r.SetPhone("12") }, wirev1.Code_CODE_INVALID_PHONE},
+		"short device id":   {func(r *wirev1.Register) { r.SetDeviceId([]byte{1}) }, wirev1.Code_CODE_INVALID},
+		"short key":         {func(r *wirev1.Register) { r.SetPublicKey([]byte{1}) }, wirev1.Code_CODE_INVALID},
+		"long name":         {func(r *wirev1.Register) { r.SetName(string(make([]byte, 65))) }, wirev1.Code_CODE_INVALID},
+		"another's key":     {func(r *wirev1.Register) { r.SetPublicKey(pub) }, wirev1.Code_CODE_AUTHENTICATION_FAILED},
+		"no signature":      {func(r *wirev1.Register) { r.SetSignature(nil) }, wirev1.Code_CODE_AUTHENTICATION_FAILED},
+		"nobody asked once": {func(*wirev1.Register) {}, wirev1.Code_CODE_AUTHENTICATION_FAILED},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := registration(t, "+4915100000000", "123456")
+			c.change(r)
+			_, err := w.Register(t.Context(), r, nonce, exporter, here)
+			wantCode(t, err, c.want)
+		})
+	}
+	// A proof made on another connection has another exporter.
+	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Register(t.Context(), registration(t, phone, w.pins[phone]), nonce, []byte("another connection's exporter 32"), here)
+	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+}
+
+func TestLimits(t *testing.T) {
+	other := "+4915112340000"
+	for name, c := range map[string]struct {
+		cfg     Config
+		second  string
+		address string
+		limited bool
+	}{
+		"one number":      {Config{PerPhone: Rate{1, time.Hour}, PinInterval: time.Nanosecond}, phone, "192.0.2.9", true},
+		"one address":     {Config{PerAddress: Rate{1, time.Hour}}, "+33612345678", "192.0.2.1", true},
+		"one range":       {Config{PerRange: Rate{1, time.Hour}}, other, "192.0.2.9", true},
+		"too soon":        {Config{}, phone, "192.0.2.9", true},
+		"somebody else's": {Config{PerPhone: Rate{1, time.Hour}, PerAddress: Rate{1, time.Hour}, PerRange: Rate{1, time.Hour}}, "+33612345678", "192.0.2.9", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, c.cfg)
+			if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+				t.Fatal(err)
+			}
+			_, err := w.RequestPin(t.Context(), c.second, netip.MustParseAddr(c.address))
+			if c.limited {
+				wantCode(t, err, wirev1.Code_CODE_RATE_LIMITED)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestFailClosed takes the database away: nobody gets a PIN, nobody registers.
+func TestFailClosed(t *testing.T) {
+	w := newWorld(t, Config{})
+	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		t.Fatal(err)
+	}
+	pin := w.pins[phone]
+	w.pool.Close()
+	_, err := w.RequestPin(t.Context(), "+33612345678", here)
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	_, err = w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	if len(w.pins) != 1 || len(w.log) != 0 {
+		t.Errorf("%d SMS and %d events without a database", len(w.pins), len(w.log))
+	}
+}
+
+func TestLogDown(t *testing.T) {
+	w := newWorld(t, Config{})
+	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		t.Fatal(err)
+	}
+	w.down = ingest.ErrUnavailable
+	_, err := w.Register(t.Context(), registration(t, phone, w.pins[phone]), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+}
+
+func TestAuthenticate(t *testing.T) {
+	w := newWorld(t, Config{})
+	pub, priv, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, d := id.User(testKey, phone, 1), id.NewDevice()
+	request := func(exporter []byte) *wirev1.Authenticate {
+		return wirev1.Authenticate_builder{UserId: u[:], DeviceId: d[:], Signature: ed25519.Sign(priv, wire.Proof(nonce, exporter, u, d))}.Build()
+	}
+	_, err = w.Authenticate(t.Context(), request(exporter), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED) // unknown
+	dev := user.Device{Key: [32]byte(pub), SinceMS: 42}
+	w.devices[d] = dev
+	me, err := w.Authenticate(t.Context(), request(exporter), nonce, exporter, here)
+	if err != nil || me != (Identity{User: u, Device: d, FloorMS: 42}) {
+		t.Fatalf("got %v, %v", me, err)
+	}
+	_, err = w.Authenticate(t.Context(), request([]byte("another connection's exporter 32")), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+	dev.Revoked = true
+	w.devices[d] = dev
+	_, err = w.Authenticate(t.Context(), request(exporter), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_DEVICE_REVOKED)
+	// Who does not hold the key does not learn that the device was revoked.
+	_, err = w.Authenticate(t.Context(), request([]byte("another connection's exporter 32")), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+}
+
+func FuzzParsePhone(f *testing.F) {
+	for _, s := range []string{phone, "+1 (555) 010-0001", "0151", "", "++++", "+49\x00151"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParsePhone(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParsePhone(p); err != nil || again != p {
+			t.Errorf("%q became %q, which became %q, %v", s, p, again, err)
+		}
+	})
+}
