@@ -49,10 +49,16 @@ func start(t testing.TB, mend func(*Config)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, e, w, filepath.Join(cfg.DataDir, CertName))
+}
+
+// serve runs an edge until the test ends.
+func serve(t testing.TB, e *Edge, w *world, cert string) *fixture {
+	t.Helper()
 	if err := e.Listen(); err != nil {
 		t.Fatal(err)
 	}
-	pem, err := os.ReadFile(filepath.Join(cfg.DataDir, CertName))
+	pem, err := os.ReadFile(cert)
 	if err != nil {
 		t.Fatal(err)
 	}

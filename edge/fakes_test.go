@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"heliograph/edge/auth"
 	"heliograph/edge/hub"
 	"heliograph/edge/session"
@@ -96,7 +98,13 @@ func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic
 	if v.Outcome != thread.Accepted {
 		return
 	}
-	push, err := frame.Append(nil, wirev1.ServerFrame_builder{Event: wirev1.Event_builder{ThreadId: th.ID[:], Position: int64(at), Ordinal: v.Ordinal}.Build()}.Build())
+	raw, err := proto.Marshal(ev)
+	if err != nil {
+		panic(err)
+	}
+	push, err := frame.Append(nil, wirev1.ServerFrame_builder{Event: wirev1.Event_builder{
+		ThreadId: th.ID[:], Position: int64(at), Ordinal: v.Ordinal, LogTimeMs: 1_000_000 + int64(at), Event: raw,
+	}.Build()}.Build())
 	if err != nil {
 		panic(err)
 	}

@@ -1,0 +1,173 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"heliograph/edge/client"
+	"heliograph/infra/kafka"
+	"heliograph/ingest"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// join starts a real client and registers it.
+func (f *fixture) join(t *testing.T, phone string) *client.Client {
+	t.Helper()
+	conf := &tls.Config{RootCAs: f.tls.RootCAs, ServerName: "127.0.0.1"}
+	c, err := client.New(client.Config{Addrs: []string{f.Addr().String()}, TLS: conf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done; _ = c.Close() })
+	wait, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	if _, err := c.Register(wait, client.Registration{Phone: phone, Pin: "000000"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitSynced(wait); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// collect takes the texts of n messages.
+func collect(t *testing.T, c *client.Client, n int) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var out []string
+	for e := range c.Events(ctx) {
+		if m, ok := e.(client.Message); ok {
+			if out = append(out, m.Text); len(out) == n {
+				break
+			}
+		}
+	}
+	return out
+}
+
+func TestClientsConverse(t *testing.T) {
+	f := start(t, nil)
+	a, b := f.join(t, "+491"), f.join(t, "+492")
+	me, _ := b.Identity()
+	to, err := a.Direct(me.User)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 300
+	for k := range n {
+		if _, err := a.Send(to, fmt.Sprint(k)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []*client.Client{a, b} {
+		got := collect(t, c, n)
+		if len(got) != n {
+			t.Fatalf("%d messages, want %d", len(got), n)
+		}
+		for k := range got {
+			if got[k] != fmt.Sprint(k) {
+				t.Fatalf("message %d says %q", k, got[k])
+			}
+		}
+	}
+	g, err := a.CreateGroup(t.Context(), "walk", me.User)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Send(client.To{Thread: g}, "who comes?"); err != nil {
+		t.Fatal(err)
+	}
+	// The event at which the loop was left comes again.
+	if got := collect(t, b, 2); len(got) != 2 || got[1] != "who comes?" {
+		t.Errorf("got %q", got)
+	}
+	if _, _, err := b.History(t.Context(), g, 0, 10); err != nil {
+		t.Error(err)
+	}
+	until(t, "watermarks", func() bool { f.world.mu.Lock(); defer f.world.mu.Unlock(); return len(f.world.marks) > 0 })
+}
+
+// onLog lets the world append to a real broker first, through ingest, so that a message takes the path that it takes in production.
+type onLog struct {
+	*world
+	log *ingest.Ingest
+}
+
+func (o onLog) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done func(ingest.Receipt, error)) {
+	o.log.Append(t, s, ev, func(r ingest.Receipt, err error) {
+		if err == nil {
+			o.mu.Lock()
+			o.fold(t, s, ev, r.Position)
+			o.mu.Unlock()
+		}
+		done(r, err)
+	})
+}
+
+func (o onLog) Flush(ctx context.Context) error { return o.log.Flush(ctx) }
+
+func TestMessageGoesThroughTheLog(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	kc := kafka.Config{Brokers: cluster.ListenAddrs(), Partitions: partitions}
+	admin, err := kafka.Dial(kc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = kafka.EnsureTopics(t.Context(), admin, kc)
+	admin.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := kafka.Dial(kc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bases, err := kafka.LoadBases(t.Context(), reader, kc, topic.All, partitions)
+	reader.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := ingest.New(ingest.Config{Kafka: kc, Partitions: partitions}, bases, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = log.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+
+	w := newWorld()
+	cfg := Config{Listen: "127.0.0.1:0", DataDir: t.TempDir()}
+	cfg.Session.Partitions = partitions
+	e, err := New(cfg, readSide{w}, gate{w}, reads{w}, onLog{w, log}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := serve(t, e, w, filepath.Join(cfg.DataDir, CertName))
+	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	first := a.ask(direct(a, b, "hello")).GetAck()
+	second := a.ask(direct(a, b, "again")).GetAck()
+	slot := topic.SlotOf(topic.Subject(id.DirectThread(a.user, b.user)), partitions)
+	if first.GetSlot() != int32(slot) || first.GetPosition() != 0 || second.GetPosition() != 1 {
+		t.Errorf("acks %v and %v, want positions 0 and 1 of slot %d", first, second, slot)
+	}
+	if err := f.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
