@@ -1,0 +1,348 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"heliograph/edge/auth"
+	"heliograph/infra/clickhouse"
+	"heliograph/infra/embedded/enginetest"
+	"heliograph/infra/postgres"
+	chschema "heliograph/schemas/clickhouse"
+	"heliograph/schemas/id"
+	pgschema "heliograph/schemas/postgres"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+const partitions = 16
+
+var userKey = []byte("0123456789abcdef0123456789abcdef")
+
+type world struct {
+	*Queries
+	pg *pgxpool.Pool
+	ch driver.Conn
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	url := enginetest.NewDatabase(t)
+	for dir, schema := range map[string]string{"views": pgschema.ViewsSchema, "registration": pgschema.RegistrationSchema} {
+		files, err := fs.Sub(pgschema.FS, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := postgres.Migrate(t.Context(), url, files, schema); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views,registration"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	addr, db := enginetest.NewClickHouseDatabase(t)
+	cfg := clickhouse.Config{Addr: []string{addr}, Database: db}
+	files, err := fs.Sub(chschema.FS, "history")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clickhouse.Migrate(t.Context(), cfg, files); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := clickhouse.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	q := New(Config{UserKey: userKey, Partitions: partitions, Lookups: auth.Rate{Burst: 10, Per: time.Hour}}, pool, conn, auth.NewLimiter(pool), slog.New(slog.DiscardHandler))
+	return &world{Queries: q, pg: pool, ch: conn}
+}
+
+func (w *world) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	if _, err := w.pg.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var epoch = time.UnixMilli(1_750_000_000_000).UTC()
+
+// logTime is the log time of the event at a position: a second for each.
+func logTime(position int64) time.Time { return epoch.Add(time.Duration(position) * time.Second) }
+
+func slotOf(t id.ThreadID) int32 { return int32(topic.SlotOf(topic.Subject(t), partitions)) }
+
+// inTail puts a message into Postgres.
+func (w *world) inTail(t *testing.T, th id.ThreadID, position, ordinal int64) {
+	w.exec(t, `INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event) VALUES ($1, $2, $3, $4, 10, $5, $6, $7, $8)`,
+		[16]byte(th), slotOf(th), position, ordinal, [16]byte{1}, [16]byte(id.NewMessage()), logTime(position), []byte(fmt.Sprintf("event %d", position)))
+}
+
+// inHistory puts a message, or another event, into ClickHouse.
+func (w *world) inHistory(t *testing.T, th id.ThreadID, position, ordinal int64, message bool) {
+	t.Helper()
+	sql := `INSERT INTO messages (thread_id, position, ordinal, slot, log_time, event) VALUES`
+	if !message {
+		sql = `INSERT INTO thread_events (thread_id, position, ordinal, slot, log_time, event) VALUES`
+	}
+	sql += fmt.Sprintf(" ('%s', %d, %d, %d, '%s', 'event %d')", th, position, ordinal, slotOf(th), logTime(position).Format("2006-01-02 15:04:05.000"), position)
+	if err := w.ch.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) historyHas(t *testing.T, th id.ThreadID, next int64) {
+	t.Helper()
+	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`INSERT INTO positions (topic, slot, from_position, next, state) VALUES (1, %d, 0, %d, 'done')`, slotOf(th), next)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) member(t *testing.T, th id.ThreadID, u id.UserID, active bool, base, end int64, spans ...int64) {
+	w.exec(t, `INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal) VALUES ($1, $2, 1, $3, $4, $5, $6)`,
+		[16]byte(th), [16]byte(u), active, spans, base, end)
+}
+
+func userN(n byte) id.UserID { return id.UserID{n, 6: 0x80, 8: 0x80} }
+
+// pages reads history from the end to the beginning.
+func pages(ctx context.Context, w *world, u id.UserID, th id.ThreadID, floorMS int64, limit uint32) ([]int64, error) {
+	var out []int64
+	for before, n := int64(0), 0; ; n++ {
+		p, err := w.History(ctx, u, floorMS, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: limit}.Build())
+		if err != nil {
+			return out, err
+		}
+		for _, e := range p.GetEvents() {
+			if want := fmt.Sprintf("event %d", e.GetPosition()); string(e.GetEvent()) != want {
+				return out, fmt.Errorf("position %d holds %q", e.GetPosition(), e.GetEvent())
+			}
+			if e.GetLogTimeMs() != logTime(e.GetPosition()).UnixMilli() {
+				return out, fmt.Errorf("position %d has log time %d", e.GetPosition(), e.GetLogTimeMs())
+			}
+			out = append(out, e.GetPosition())
+		}
+		if before = p.GetNextBefore(); before == 0 {
+			return out, nil
+		}
+		if n > 100 {
+			return out, errors.New("the pages do not end")
+		}
+	}
+}
+
+func down(from, to int64) []int64 {
+	var out []int64
+	for p := from; p >= to; p-- {
+		out = append(out, p)
+	}
+	return out
+}
+
+// TestHistoryBorder pages back over the border between Postgres' tail and ClickHouse with every page size: nothing is missing, doubled or out of order.
+func TestHistoryBorder(t *testing.T) {
+	w := newWorld(t)
+	th, u := id.NewGroup(), userN(1)
+	w.member(t, th, u, true, 0, 0, 3, 0)
+	for p := int64(3); p <= 20; p++ {
+		w.inHistory(t, th, p, p-2, p != 3)
+		if p >= 12 { // older ones were trimmed
+			w.inTail(t, th, p, p-2)
+		}
+	}
+	w.historyHas(t, th, 21)
+	for _, limit := range []uint32{1, 2, 3, 8, 9, 10, 17, 18, 19, 500} {
+		got, err := pages(t.Context(), w, u, th, 0, limit)
+		if err != nil {
+			t.Fatalf("limit %d: %v", limit, err)
+		}
+		if d := cmp.Diff(got, down(20, 3)); d != "" {
+			t.Errorf("limit %d: got, want: %s", limit, d)
+		}
+	}
+	// The device's floor cuts both sides of the border.
+	for floor, oldest := range map[int64]int64{15: 15, 12: 12, 8: 8} {
+		got, err := pages(t.Context(), w, u, th, logTime(floor).UnixMilli(), 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(got, down(20, oldest)); d != "" {
+			t.Errorf("floor %d: got, want: %s", floor, d)
+		}
+	}
+}
+
+// TestHistoryShowsSpans gives a user who left and came back what was written while he was in, ends included.
+func TestHistoryShowsSpans(t *testing.T) {
+	w := newWorld(t)
+	th, u := id.NewGroup(), userN(1)
+	w.member(t, th, u, true, 10, 0, 2, 5, 10, 0)
+	for p := int64(0); p <= 12; p++ {
+		w.inTail(t, th, p, p+1)
+	}
+	got, err := pages(t.Context(), w, u, th, 0, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(got, append(down(12, 10), down(5, 2)...)); d != "" {
+		t.Errorf("got, want: %s", d)
+	}
+	_, err = pages(t.Context(), w, userN(9), th, 0, 3)
+	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
+		t.Errorf("a stranger got %v", err)
+	}
+}
+
+// TestHistoryBehind refuses a page with a hole: the tail was trimmed, but the history has not got that far.
+func TestHistoryBehind(t *testing.T) {
+	w := newWorld(t)
+	th, u := id.NewGroup(), userN(1)
+	w.member(t, th, u, true, 0, 0, 0, 0)
+	for p := int64(6); p <= 8; p++ {
+		w.inTail(t, th, p, p+1)
+	}
+	for p := int64(0); p <= 3; p++ {
+		w.inHistory(t, th, p, p+1, true)
+	}
+	w.historyHas(t, th, 4)
+	_, err := pages(t.Context(), w, u, th, 0, 10)
+	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
+		t.Errorf("got %v, want unavailable", err)
+	}
+}
+
+func TestHistoryRefusesBadInput(t *testing.T) {
+	w := newWorld(t)
+	th := id.NewGroup()
+	for name, r := range map[string]wirev1.GetHistory_builder{
+		"short id":        {ThreadId: []byte{1}},
+		"large limit":     {ThreadId: th[:], Limit: maxHistory + 1},
+		"negative before": {ThreadId: th[:], BeforePosition: -1},
+	} {
+		if _, err := w.History(t.Context(), userN(1), 0, r.Build()); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestListThreads(t *testing.T) {
+	w := newWorld(t)
+	u, peer := userN(1), userN(2)
+	const count = 7
+	threads := make([]id.ThreadID, count)
+	for i := range threads {
+		th := id.NewGroup()
+		kind := 2
+		if i == 0 {
+			th, kind = id.DirectThread(u, peer), 1
+			w.member(t, th, peer, true, 0, 0, 1, 0)
+		}
+		threads[i] = th
+		at := logTime(int64(i / 2)) // pairs share their time, so that the token's second part is needed
+		w.exec(t, `INSERT INTO user_threads (user_id, thread_id, joined_position, has_left) VALUES ($1, $2, 1, false)`, [16]byte(u), [16]byte(th))
+		w.exec(t, `INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, $2, $3, 30, 20, $4, $5, 'hello')`,
+			[16]byte(th), kind, fmt.Sprint("thread ", i), at, [16]byte(peer))
+		w.member(t, th, u, i != 1, 5, map[bool]int64{true: 12, false: 0}[i == 1], 2, map[bool]int64{true: 25, false: 0}[i == 1])
+	}
+	w.exec(t, `INSERT INTO watermarks VALUES ($1, $2, 28, 18, 27, 17)`, [16]byte(threads[0]), [16]byte(u))
+	byID := map[id.ThreadID]*wirev1.ThreadSummary{}
+	var last time.Time
+	var token []byte
+	for page := 0; page < 10; page++ {
+		got, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range got.GetThreads() {
+			th := id.ThreadID(s.GetThreadId())
+			if byID[th] != nil {
+				t.Errorf("thread %v came twice", th)
+			}
+			byID[th] = s
+			at := time.UnixMilli(s.GetLastTimeMs())
+			if !last.IsZero() && at.After(last) {
+				t.Errorf("%v comes after %v", at, last)
+			}
+			last = at
+		}
+		if token = got.GetPageToken(); len(token) == 0 {
+			break
+		}
+	}
+	if len(byID) != count {
+		t.Fatalf("got %d threads, want %d", len(byID), count)
+	}
+	direct := byID[threads[0]]
+	if id.UserID(direct.GetDirectPeer()) != peer || direct.GetUnread() != 3 || direct.GetMemberCount() != 2 || !direct.GetMember() {
+		t.Errorf("direct thread: %v", direct)
+	}
+	if former := byID[threads[1]]; former.GetMember() || former.GetUnread() != 7 || former.GetLastPosition() != 25 || former.GetLastOrdinal() != 12 || former.GetPreview() != "" {
+		t.Errorf("a former member's thread shows what came after him: %v", former)
+	}
+	if fresh := byID[threads[2]]; fresh.GetUnread() != 15 {
+		t.Errorf("unread %d, want the 15 since he joined", fresh.GetUnread())
+	}
+	if _, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: []byte("x")}.Build()); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
+		t.Errorf("a bad token got %v", err)
+	}
+}
+
+func TestLookupUsers(t *testing.T) {
+	w := newWorld(t)
+	phone := "+4915112345678"
+	for generation := uint32(1); generation <= 2; generation++ {
+		u, h := id.User(userKey, phone, generation), id.PhoneHash(userKey, phone)
+		w.exec(t, `INSERT INTO users (user_id, phone_hash, generation, name, registered) VALUES ($1, $2, $3, 'Ann', now())`, [16]byte(u), h, generation)
+	}
+	got, err := w.LookupUsers(t.Context(), userN(1), []string{"+49 151 12345678", "+33612345678", "nonsense"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.GetUsers()) != 1 {
+		t.Fatalf("got %v, want one user", got)
+	}
+	if u := got.GetUsers()[0]; id.UserID(u.GetUserId()) != id.User(userKey, phone, 2) || u.GetPhone() != "+49 151 12345678" || u.GetName() != "Ann" {
+		t.Errorf("got %v, want the user of the latest generation under the number as it was asked for", u)
+	}
+	_, err = w.LookupUsers(t.Context(), userN(1), make([]string, 10))
+	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED}) {
+		t.Errorf("beyond the limit: %v", err)
+	}
+}
+
+func TestViews(t *testing.T) {
+	w := newWorld(t)
+	th := id.NewGroup()
+	v, err := w.Views(t.Context(), th)
+	if err != nil || v.GetPostgresNext() != 0 || v.GetClickhouseNext() != 0 {
+		t.Fatalf("empty views: %v, %v", v, err)
+	}
+	w.exec(t, `INSERT INTO positions (topic, slot, next) VALUES (1, $1, 42)`, slotOf(th))
+	w.historyHas(t, th, 40)
+	v, err = w.Views(t.Context(), th)
+	if err != nil || v.GetPostgresNext() != 42 || v.GetClickhouseNext() != 40 || v.GetSlot() != slotOf(th) {
+		t.Fatalf("got %v, %v", v, err)
+	}
+	w.pg.Close()
+	if v, err = w.Views(t.Context(), th); err != nil || v.GetPostgresNext() != -1 || v.GetClickhouseNext() != 40 {
+		t.Fatalf("with Postgres down: %v, %v", v, err)
+	}
+}
