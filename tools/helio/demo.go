@@ -53,7 +53,10 @@ func (c *demoCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 		}
 	}
-	cfg := demo.Config{Cluster: cluster.Options{Dir: dir, Helio: helio, EnginesDir: c.Engines, Logger: log}}
+	cfg := demo.Config{Cluster: cluster.Options{Dir: dir, Helio: helio, EnginesDir: c.Engines}}
+	if log.Enabled(ctx, slog.LevelDebug) {
+		cfg.Cluster.Logger = log
+	}
 	if c.Output == "json" {
 		result, err := demo.Run(ctx, cfg, func(demo.Step) {})
 		if perr := printJSON(os.Stdout, result); perr != nil {
@@ -71,7 +74,9 @@ func (c *demoCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 // demoEnd is the command's end: what a step failed with has been shown.
 func demoEnd(ctx context.Context, r demo.Result, err error) error {
 	switch {
-	case err != nil && (ctx.Err() != nil || len(r.Steps) == 0 || r.Steps[len(r.Steps)-1].Error == ""):
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case err != nil && (len(r.Steps) == 0 || r.Steps[len(r.Steps)-1].Error == ""):
 		return err
 	case err != nil || !r.OK:
 		return errReported

@@ -1,0 +1,226 @@
+package demo
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+// Entry is an event of a thread as one of the places has it.
+type Entry struct {
+	Position topic.Position
+	Ordinal  int64
+	Kind     string // the event's field in event.v1.Event
+	Sender   id.UserID
+	Message  id.MessageID // zero for what is no message
+	ReplyTo  id.MessageID
+	Text     string // of a message, or a title
+	Raw      []byte // as it stands in the log; nil where the place has only its meaning
+}
+
+// entryOf describes an event.
+func entryOf(ev *eventv1.Event, raw []byte, at topic.Position, ordinal int64) (Entry, error) {
+	e := Entry{Position: at, Ordinal: ordinal, Raw: raw}
+	m := ev.ProtoReflect()
+	if fd := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); fd != nil {
+		e.Kind = string(fd.Name())
+	}
+	var err error
+	if e.Sender, err = id.From[id.UserID](ev.GetUserId()); err != nil {
+		return e, fmt.Errorf("sender of the event at %d: %w", at, err)
+	}
+	switch ev.WhichBody() {
+	case eventv1.Event_MessageSent_case:
+		b := ev.GetMessageSent()
+		if e.Message, err = id.From[id.MessageID](b.GetMessageId()); err != nil {
+			return e, fmt.Errorf("message at %d: %w", at, err)
+		}
+		if len(b.GetReplyTo()) == id.Size {
+			e.ReplyTo = id.MessageID(b.GetReplyTo())
+		}
+		e.Text, _ = thread.Text(b.GetContent())
+	case eventv1.Event_ThreadCreated_case:
+		e.Text = ev.GetThreadCreated().GetTitle()
+	case eventv1.Event_ThreadRenamed_case:
+		e.Text = ev.GetThreadRenamed().GetTitle()
+	default:
+	}
+	return e, nil
+}
+
+// decodeEntry describes an event of the log.
+func decodeEntry(raw []byte, at topic.Position, ordinal int64) (Entry, error) {
+	var ev eventv1.Event
+	if err := proto.Unmarshal(raw, &ev); err != nil {
+		return Entry{}, fmt.Errorf("decode the event at %d: %w", at, err)
+	}
+	return entryOf(&ev, raw, at, ordinal)
+}
+
+// unlike names what differs between two entries of one position.
+func (e Entry) unlike(o Entry) string {
+	var out []string
+	add := func(same bool, what string, want, got any) {
+		if !same {
+			out = append(out, fmt.Sprintf("%s %v, want %v", what, got, want))
+		}
+	}
+	add(e.Ordinal == o.Ordinal, "ordinal", e.Ordinal, o.Ordinal)
+	add(e.Kind == o.Kind, "kind", e.Kind, o.Kind)
+	add(e.Sender == o.Sender, "sender", e.Sender, o.Sender)
+	add(e.Message == o.Message, "message id", e.Message, o.Message)
+	add(e.ReplyTo == o.ReplyTo, "reply to", e.ReplyTo, o.ReplyTo)
+	add(e.Text == o.Text, "text", fmt.Sprintf("%q", e.Text), fmt.Sprintf("%q", o.Text))
+	if e.Raw != nil && o.Raw != nil && !bytes.Equal(e.Raw, o.Raw) {
+		out = append(out, "other bytes than the log's")
+	}
+	return strings.Join(out, "; ")
+}
+
+// Fault is what is wrong with an entry.
+type Fault string
+
+// The faults.
+const (
+	Missing    Fault = "missing"    // the place does not have it
+	Doubled    Fault = "doubled"    // the place has it more than once
+	Unexpected Fault = "unexpected" // it does not belong there
+	Reordered  Fault = "reordered"  // it came after one with a higher position
+	Different  Fault = "different"  // it is there with other content
+)
+
+// Difference is an entry that is not as the log gives it.
+type Difference struct {
+	Thread   string         `json:"thread"`
+	Position topic.Position `json:"position"`
+	Fault    Fault          `json:"fault"`
+	Detail   string         `json:"detail,omitempty"`
+}
+
+// String says it in one line.
+func (d Difference) String() string {
+	s := fmt.Sprintf("%s at %d of thread %s", d.Fault, d.Position, d.Thread)
+	if d.Detail != "" {
+		s += ": " + d.Detail
+	}
+	return s
+}
+
+// compare finds every difference between the entries of a thread that a place should have, in order, and those that it has, in the order in which it has them.
+func compare(name string, want, got []Entry) []Difference {
+	var out []Difference
+	report := func(e Entry, f Fault, detail string) {
+		out = append(out, Difference{Thread: name, Position: e.Position, Fault: f, Detail: detail})
+	}
+	expected := map[topic.Position]Entry{}
+	for _, e := range want {
+		expected[e.Position] = e
+	}
+	had := map[topic.Position]bool{}
+	var highest topic.Position
+	for i, g := range got {
+		if had[g.Position] {
+			report(g, Doubled, fmt.Sprintf("%s %q", g.Kind, g.Text))
+			continue
+		}
+		had[g.Position] = true
+		if i > 0 && g.Position < highest {
+			report(g, Reordered, fmt.Sprintf("it came after %d", highest))
+		}
+		highest = max(highest, g.Position)
+		w, ok := expected[g.Position]
+		if !ok {
+			report(g, Unexpected, fmt.Sprintf("%s %q", g.Kind, g.Text))
+			continue
+		}
+		if detail := w.unlike(g); detail != "" {
+			report(g, Different, detail)
+		}
+	}
+	for _, w := range want {
+		if !had[w.Position] {
+			report(w, Missing, fmt.Sprintf("%s %q", w.Kind, w.Text))
+		}
+	}
+	return out
+}
+
+// Comparison of one place with the log.
+type Comparison struct {
+	Place       string       `json:"place"`
+	Threads     int          `json:"threads"`
+	Messages    int          `json:"messages"`
+	Events      int          `json:"events"` // messages included
+	Receipts    int          `json:"receipts,omitempty"`
+	Differences []Difference `json:"differences,omitempty"`
+}
+
+// entries are those of many threads.
+type entries map[id.ThreadID][]Entry
+
+// compareAll compares every thread of a place. name names threads for people.
+func compareAll(place string, want, got entries, name func(id.ThreadID) string) Comparison {
+	c := Comparison{Place: place}
+	threads := map[id.ThreadID]bool{}
+	for _, in := range []entries{want, got} {
+		for t := range in {
+			threads[t] = true
+		}
+	}
+	for _, t := range sorted(threads) {
+		c.Differences = append(c.Differences, compare(name(t), want[t], got[t])...)
+		if len(got[t]) > 0 {
+			c.Threads++
+		}
+		c.Events += len(got[t])
+		for _, e := range got[t] {
+			if e.Kind == messageSent {
+				c.Messages++
+			}
+		}
+	}
+	return c
+}
+
+const messageSent = "message_sent"
+
+// compareMarks compares how far members have got.
+func compareMarks(want, got map[mark]thread.Watermark, name func(id.ThreadID) string) []Difference {
+	var out []Difference
+	all := map[mark]bool{}
+	for _, in := range []map[mark]thread.Watermark{want, got} {
+		for k := range in {
+			all[k] = true
+		}
+	}
+	for k := range all {
+		w, g := want[k], got[k]
+		if w == g {
+			continue
+		}
+		f := Different
+		switch (thread.Watermark{}) {
+		case g:
+			f = Missing
+		case w:
+			f = Unexpected
+		}
+		out = append(out, Difference{
+			Thread: name(k.thread), Position: w.DeliveredPosition, Fault: f, Detail: fmt.Sprintf("receipts of %s are %+v, want %+v", k.user, g, w),
+		})
+	}
+	return out
+}
+
+// mark names a member's watermark.
+type mark struct {
+	thread id.ThreadID
+	user   id.UserID
+}
