@@ -176,7 +176,7 @@ func (m *Model) selectMessage(d int) {
 		}
 	}
 	for at += d; at >= 0 && at < len(c.items); at += d {
-		if it := c.items[at]; it.message() && it.place.Position > 0 {
+		if it := c.items[at]; it.message() && it.placed {
 			m.focusOn(focusSelect)
 			m.selected = it
 			m.reveal(c, at)

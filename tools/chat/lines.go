@@ -78,7 +78,7 @@ func (m *Model) itemLines(c *conversation, at, width int) []string {
 	}
 	key := lineKey{
 		rev: m.rev, width: width, status: c.status(it, m.me), selected: it == m.selected, text: len(it.text), why: len(it.failed), sender: it.sender,
-		edited: it.edited, deleted: it.deleted, placed: it.place.Position > 0, today: m.local(m.cfg.Now()).YearDay(),
+		edited: it.edited, deleted: it.deleted, placed: it.placed, today: m.local(m.cfg.Now()).YearDay(),
 	}
 	key.day = prev == nil || !sameDay(m.local(prev.place.Time), m.local(it.place.Time))
 	other := prev == nil || !prev.message() || prev.sender != it.sender || it.place.Time.Sub(prev.place.Time) > quiet
@@ -342,7 +342,7 @@ func (m *Model) view(c *conversation) shown {
 					out.top = b.at
 				}
 				out.lines = append(out.lines, l)
-				if j == len(b.lines)-1 && b.at < len(c.items) && c.items[b.at].place.Position > 0 {
+				if j == len(b.lines)-1 && b.at < len(c.items) && c.items[b.at].placed {
 					out.lowest = c.items[b.at]
 				}
 			}

@@ -374,7 +374,7 @@ func (m *Model) live(e client.Event, p client.Place) tea.Cmd {
 	joined := c.member
 	fresh := c.event(e, m.me, true)
 	if fresh && c.scroll > 0 && c == m.open {
-		if i := slices.IndexFunc(c.items, func(it *item) bool { return it.place.Position == p.Position }); i >= 0 {
+		if i := slices.IndexFunc(c.items, func(it *item) bool { return it.placed && it.place.Position == p.Position }); i >= 0 {
 			c.scroll += len(m.itemLines(c, i, m.conversationWidth()))
 		}
 	}
@@ -481,7 +481,7 @@ func (m *Model) gotHistory(msg historyMsg) tea.Cmd {
 		c.loading = false
 	}
 	if msg.err != nil {
-		if c.lastPos == 0 && errors.Is(msg.err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
+		if c.lastPos < 0 && errors.Is(msg.err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
 			c.loaded = true // nobody wrote in it yet: for the server it does not exist
 			return nil
 		}
@@ -692,9 +692,10 @@ func (m *Model) settle() tea.Cmd {
 			if v.top < 5 && c.loaded && c.next > 0 && m.link == linkLive {
 				cmds = append(cmds, m.loadPage(c, pageOlder, c.next))
 			}
-			if v.lowest != nil && v.lowest.place.Position > c.marks[m.me].ReadPosition && m.form == nil && !m.help {
-				p := v.lowest.place
-				if p.Ordinal > 0 || !v.lowest.message() { // an ack has no ordinal; its event follows
+			if v.lowest != nil && m.form == nil && !m.help {
+				p, own := v.lowest.place, c.marks[m.me]
+				further := p.Position > own.ReadPosition || p.Ordinal > own.ReadOrdinal
+				if further && (p.Ordinal > 0 || !v.lowest.message()) { // an ack has no ordinal; its event follows
 					m.client.MarkRead(p)
 					c.watermark(m.me, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal})
 					c.readOrd = max(c.readOrd, p.Ordinal)

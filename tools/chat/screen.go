@@ -210,7 +210,7 @@ func (m *Model) listItem(c *conversation, w int) []string {
 	preview := c.preview
 	last := c.lastItem()
 	who := c.lastSender
-	if last != nil && last.place.Position == 0 { // newer than what the log has
+	if last != nil && !last.placed { // newer than what the log has
 		preview, who = CleanLine(clip(last.text, 256)), last.sender
 	}
 	switch {
@@ -415,7 +415,7 @@ func (m *Model) infoLines(c *conversation, w, h int) []string {
 	it := m.infoItem
 	if it == nil { // the last own message
 		for i := len(c.items) - 1; i >= 0 && it == nil; i-- {
-			if x := c.items[i]; x.message() && x.sender == m.me && x.place.Position > 0 {
+			if x := c.items[i]; x.message() && x.sender == m.me && x.placed {
 				it = x
 			}
 		}

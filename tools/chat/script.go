@@ -98,11 +98,25 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 	if err != nil {
 		return x, client.Ack{}, err
 	}
-	for e := range d.Events(ctx) {
+	// With the acknowledgement it is done; what comes back of it within a moment makes the thread read up to it, as on every device that sends.
+	acked, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var ack *client.Ack
+	back := false
+	for e := range d.Events(acked) {
+		if back {
+			break
+		}
 		switch e := e.(type) {
 		case client.Sent:
 			if e.ID == x {
-				return x, e.Ack, nil
+				ack = &e.Ack
+				stop := time.AfterFunc(500*time.Millisecond, cancel)
+				defer stop.Stop()
+			}
+		case client.Message:
+			if back = e.ID == x; back {
+				cancel()
 			}
 		case client.Failed:
 			if e.ID == x {
@@ -110,6 +124,9 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 			}
 		default:
 		}
+	}
+	if ack != nil {
+		return x, *ack, nil
 	}
 	return x, client.Ack{}, fmt.Errorf("the message waits in the outbox and goes out with the next connection: %w", context.Cause(ctx))
 }
@@ -226,7 +243,7 @@ func Tail(ctx context.Context, d Device, cfg TailConfig, show func(Line) error) 
 	m := New(ctx, Config{}, d)
 	m.link = linkLive
 	n := 0
-	var highest topic.Position
+	highest := topic.Position(-1)
 	emit := func(e client.Event) (done bool, err error) {
 		l, ok := m.line(e)
 		if !ok || !cfg.Only.IsZero() && l.Thread != cfg.Only || l.Kind == "receipt" && !cfg.Receipts {

@@ -27,7 +27,8 @@ const (
 
 // item is what stands in a conversation: a message or something that happened to the thread.
 type item struct {
-	place   client.Place // position 0: still in the outbox
+	place   client.Place
+	placed  bool // it has its place in the log; else it is in the outbox, or failed
 	id      id.MessageID
 	sender  id.UserID
 	text    string // cleaned
@@ -73,7 +74,7 @@ type conversation struct {
 	role   eventv1.Role
 	count  int
 
-	lastPos    topic.Position // of the last event
+	lastPos    topic.Position // of the last event; -1: none
 	lastOrd    int64          // of the last message
 	lastTime   time.Time
 	lastSender id.UserID
@@ -99,7 +100,7 @@ type conversation struct {
 
 func newConversation(t id.ThreadID) *conversation {
 	return &conversation{
-		id: t, group: t.IsGroup(), member: true,
+		id: t, group: t.IsGroup(), member: true, lastPos: -1,
 		byID: map[changeKey]*item{}, changes: map[changeKey]change{}, marks: map[id.UserID]thread.Watermark{},
 		joined: map[id.UserID]topic.Position{}, askedGap: map[topic.Position]bool{},
 	}
@@ -163,24 +164,24 @@ func (c *conversation) insert(it *item) (fresh bool) {
 			it.apply(ch)
 		}
 		if old := c.byID[k]; old != nil {
-			if old.place.Position == it.place.Position {
+			if old.placed && it.placed && old.place.Position == it.place.Position {
 				old.place, old.failed = it.place, ""
 				old.key = lineKey{}
 				return false
 			}
-			if it.place.Position == 0 || old.place.Position != 0 {
+			if !it.placed || old.placed {
 				return false // a place that is known does not change: the log's first copy counts
 			}
 			c.drop(old)
 		}
 		c.byID[k] = it
 	}
-	if it.place.Position == 0 {
+	if !it.placed {
 		c.items = append(c.items, it)
 		return true
 	}
 	i, found := slices.BinarySearchFunc(c.items, it.place.Position, func(have *item, p topic.Position) int {
-		if have.place.Position == 0 {
+		if !have.placed {
 			return 1
 		}
 		return cmp.Compare(have.place.Position, p)
@@ -201,11 +202,11 @@ func (c *conversation) drop(it *item) {
 // place gives an own message of the outbox its place in the log.
 func (c *conversation) place(me id.UserID, m id.MessageID, p client.Place) {
 	it := c.byID[changeKey{me, m}]
-	if it == nil || it.place.Position != 0 {
+	if it == nil || it.placed {
 		return
 	}
 	moved := *it
-	moved.place, moved.key = p, lineKey{}
+	moved.place, moved.placed, moved.key = p, true, lineKey{}
 	c.insert(&moved)
 }
 
@@ -239,7 +240,7 @@ func (c *conversation) event(e client.Event, me id.UserID, live bool) (fresh boo
 		if e.Text == "" && e.Content.GetKeyId() != 0 {
 			text = "(sealed with a key that this device does not have)"
 		}
-		fresh = c.insert(&item{place: e.Place, id: e.ID, sender: e.Sender, text: text, replyTo: e.ReplyTo})
+		fresh = c.insert(&item{place: e.Place, placed: true, id: e.ID, sender: e.Sender, text: text, replyTo: e.ReplyTo})
 		if live || e.Position > c.lastPos {
 			c.lastPos = max(c.lastPos, e.Position)
 			if e.Ordinal >= c.lastOrd {
@@ -334,7 +335,7 @@ func (c *conversation) threadEvent(e client.ThreadEvent, me id.UserID) bool {
 	default:
 		return false // reactions, and what a newer server knows
 	}
-	return c.insert(&item{place: e.Place, sender: actor, event: e.Event})
+	return c.insert(&item{place: e.Place, placed: true, sender: actor, event: e.Event})
 }
 
 func (c *conversation) join(at topic.Position, users ...id.UserID) {
@@ -362,15 +363,17 @@ func idsOf(raw [][]byte) []id.UserID {
 	return out
 }
 
-// reach tells how far a member has got with a message.
+// reach tells how far a member has got with a message. It goes by ordinals: the first position of a log is 0, as is a watermark that never moved.
 func (c *conversation) reach(u id.UserID, it *item) status {
 	w := c.marks[u]
-	switch p := it.place.Position; {
-	case p == 0:
+	switch n := it.place.Ordinal; {
+	case !it.placed:
 		return statusOutbox
-	case w.ReadPosition >= p:
+	case n == 0: // acknowledged, but not come back yet
+		return statusSent
+	case w.ReadOrdinal >= n:
 		return statusRead
-	case w.DeliveredPosition >= p:
+	case w.DeliveredOrdinal >= n:
 		return statusDelivered
 	default:
 		return statusSent
@@ -384,7 +387,7 @@ func (c *conversation) status(it *item, me id.UserID) status {
 		return statusNone
 	case it.failed != "":
 		return statusFailed
-	case it.place.Position == 0:
+	case !it.placed:
 		return statusOutbox
 	}
 	if !c.group {
