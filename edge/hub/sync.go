@@ -385,5 +385,5 @@ func unavailable(err error) error {
 	if errors.As(err, &w) {
 		return err
 	}
-	return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE, Message: "the thread views do not answer", RetryAfter: time.Second}
+	return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE, Message: "delivery or the thread views do not answer", RetryAfter: time.Second}
 }

@@ -43,7 +43,7 @@ func newWorld(seed uint64) *world {
 	w := &world{rnd: rand.New(rand.NewPCG(seed, 1)), clock: 1_700_000_000_000, grown: make(chan struct{}), oracles: map[id.ThreadID]*oracle{}}
 	w.views = memStore{
 		world: w, threads: map[id.ThreadID]*threadState{}, users: map[id.UserID]*user.State{}, rows: map[id.ThreadID][]row{},
-		devices_: map[deviceThread]thread.Watermark{}, at: make([]marks, testSlots), hold: marks{},
+		devices_: map[deviceThread]thread.Watermark{}, at: make([]marks, testSlots),
 	}
 	return w
 }
@@ -168,7 +168,7 @@ type memStore struct {
 	devices_ map[deviceThread]thread.Watermark
 	down     bool
 	stopped  bool // folds nothing
-	hold     marks
+	queries  int
 }
 
 var errDown = errors.New("the store is down")
@@ -242,6 +242,7 @@ func (m *memStore) begin(ctx context.Context) error {
 	m.world.mu.Unlock()
 	sleep(ctx, d)
 	m.world.mu.Lock()
+	m.queries++
 	if m.down {
 		m.world.mu.Unlock()
 		return errDown
