@@ -32,7 +32,7 @@ type Config struct {
 	IdleTimeout time.Duration
 	// MaxConnections bounds all connections; default 100,000.
 	MaxConnections int
-	// MaxEarlyPerAddress bounds the connections of one address (IPv6: /64) that are not authenticated; default 1,024.
+	// MaxEarlyPerAddress bounds the connections of one address (IPv6: /64) that are not authenticated; default 2,048.
 	MaxEarlyPerAddress int
 	// RetryRate is from how many handshakes a second on addresses are verified first; default 2,000.
 	RetryRate int
@@ -59,7 +59,7 @@ func (c Config) withDefaults() Config {
 		c.MaxConnections = 100_000
 	}
 	if c.MaxEarlyPerAddress == 0 {
-		c.MaxEarlyPerAddress = 1024
+		c.MaxEarlyPerAddress = 2048
 	}
 	if c.RetryRate == 0 {
 		c.RetryRate = 2000

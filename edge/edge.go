@@ -274,6 +274,9 @@ func (e *Edge) Drain(ctx context.Context) error {
 		}
 	}
 	err := e.ingest.Flush(ctx)
+	// The acks that the flush brought are on their way out. Who misses his sends again and gets the same place.
+	for end := time.Now().Add(250 * time.Millisecond); e.sessions.Waiting() > 0 && time.Now().Before(end) && pause(ctx, 5*time.Millisecond) == nil; {
+	}
 	for _, s := range e.registry.all() {
 		s.Close(wirev1.Code_CODE_DRAINING)
 	}

@@ -64,6 +64,9 @@ func (s state) String() string {
 	return [...]string{"hello", "unauthenticated", "authenticated"}[s]
 }
 
+// Waiting is the number of frames in all outboxes.
+func (srv *Server) Waiting() int64 { return srv.load.frames.Load() }
+
 // Session is one device's connection. It implements hub.Session.
 type Session struct {
 	// Fixed after Serve began.
