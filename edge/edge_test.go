@@ -478,7 +478,7 @@ func TestLimits(t *testing.T) {
 		f := start(t, func(c *Config) { c.MaxEarlyPerAddress = 2 })
 		a, b := f.dial(t).hello(), f.dial(t).hello()
 		f.dial(t).closed(wirev1.Code_CODE_RATE_LIMITED)
-		a.conn.CloseWithError(0, "")
+		_ = a.conn.CloseWithError(0, "")
 		until(t, "room", func() bool {
 			f.early.mu.Lock()
 			defer f.early.mu.Unlock()

@@ -266,7 +266,7 @@ func (i *Ingest) sendOne(p pair, m moved) {
 			i.metrics.ack.WithLabelValues(string(topic.Receipts)).Observe(time.Since(begun).Seconds())
 			return
 		}
-		i.failed(topic.Receipts, slot, err)
+		_ = i.failed(topic.Receipts, slot, err) // nobody waits for it
 		if i.closed.Load() {
 			i.metrics.dropped.WithLabelValues(reasonClosed).Inc()
 			return
