@@ -29,7 +29,13 @@ func (f *fixture) join(t *testing.T, phone string) *client.Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	t.Cleanup(func() { cancel(); _ = <-done; _ = c.Close() })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		_ = c.Close()
+	})
 	wait, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
 	if _, err := c.Register(wait, client.Registration{Phone: phone, Pin: "000000"}); err != nil {

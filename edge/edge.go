@@ -169,10 +169,10 @@ func (e *Edge) Run(ctx context.Context) error {
 	g.Go(func() error {
 		for {
 			conn, err := e.listener.Accept(ctx)
-			if ctx.Err() != nil {
-				return nil // a connection that came with it ends with the transport
-			}
-			if err != nil {
+			switch {
+			case ctx.Err() != nil:
+				return nil //nolint:nilerr // stopping; a connection that came with it ends with the transport
+			case err != nil:
 				return fmt.Errorf("edge: accept: %w", err)
 			}
 			// Nothing else here: the queue of finished handshakes is short (see the package comment of quic-go's Listener).
