@@ -193,6 +193,7 @@ type window struct {
 func (b *bench) measure(ctx context.Context, t *traffic) (window, error) {
 	var w window
 	cpu0, cpuErr := b.target.cpu()
+	own0 := ownCPU()
 	n0 := t.delivered.Load()
 	w.begin = time.Now()
 	next := w.begin
@@ -214,7 +215,8 @@ func (b *bench) measure(ctx context.Context, t *traffic) (window, error) {
 		}
 		used := cpu1.sum() - cpu0.sum()
 		w.cpu = &used
-		b.say("cores used: %s", cpu1.since(cpu0, w.end.Sub(w.begin)))
+		took := w.end.Sub(w.begin)
+		b.say("cores used: %s; the generator %.2f", cpu1.since(cpu0, took), (ownCPU()-own0).Seconds()/took.Seconds())
 	}
 	return w, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"heliograph/edge/client"
@@ -67,46 +69,45 @@ func (b *bench) throughput(ctx context.Context, fail context.CancelCauseFunc) (e
 	v := w.perSecond()
 	b.result.ThroughputPerS, b.result.ServerCPUPer1000 = &v, w.cpuPer1000()
 	b.say("throughput: %.0f delivered a second, server CPU %s s per 1,000, %d connections lost", v, figure(w.cpuPer1000(), 3), f.lost.Load())
-	if seen.ok {
-		b.result.LagMaxRecords = &seen.most
-		b.say("views behind: %.0f records at the begin, %.0f at the end, %.0f at most", seen.first, seen.last, seen.most)
-		if b.target.Admin != "" {
-			b.catchUp(ctx)
+	if len(seen) > 0 {
+		most := 0.0
+		for _, view := range slices.Sorted(maps.Keys(seen)) {
+			s := seen[view]
+			most = max(most, s.most)
+			b.say("view %s behind: %.0f records at the begin, %.0f at the end, %.0f at most", view, s.first, s.last, s.most)
 		}
+		b.result.LagMaxRecords = &most
+		b.catchUp(ctx)
 	}
 	return nil
 }
 
-// lagSeen is how far the view that is furthest behind was behind.
-type lagSeen struct {
-	ok                bool
-	first, last, most float64
-}
+// lagSeen is how far a view was behind.
+type lagSeen struct{ first, last, most float64 }
 
-// watchLag asks the servers each second until the returned function is called.
-func (b *bench) watchLag(ctx context.Context) func() lagSeen {
+// watchLag asks the servers each second, from the end of the warm-up on, until the returned function is called.
+func (b *bench) watchLag(ctx context.Context) func() map[string]lagSeen {
 	ctx, cancel := context.WithCancel(ctx)
-	out := make(chan lagSeen, 1)
+	out := make(chan map[string]lagSeen, 1)
 	go func() {
-		var s lagSeen
-		for {
-			if views, err := b.target.lag(ctx); err == nil {
-				worst := 0.0
-				for _, n := range views {
-					worst = max(worst, n)
-				}
-				if !s.ok {
-					s.ok, s.first = true, worst
-				}
-				s.last, s.most = worst, max(s.most, worst)
+		seen := map[string]lagSeen{}
+		for err := sleep(ctx, b.cfg.warm()); err == nil; err = sleep(ctx, time.Second) {
+			views, err := b.target.lag(ctx)
+			if err != nil {
+				continue // unknown from here, or asked in vain this time
 			}
-			if sleep(ctx, time.Second) != nil {
-				out <- s
-				return
+			for view, n := range views {
+				s, ok := seen[view]
+				if !ok {
+					s.first = n
+				}
+				s.last, s.most = n, max(s.most, n)
+				seen[view] = s
 			}
 		}
+		out <- seen
 	}()
-	return func() lagSeen { cancel(); return <-out }
+	return func() map[string]lagSeen { cancel(); return <-out }
 }
 
 // catchUp says how long the views need after the traffic has ended.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -119,6 +120,15 @@ func (t Target) cpu() (cpuTimes, error) {
 		}
 	}
 	return sum, nil
+}
+
+// ownCPU returns the CPU time of the generator so far.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0 // it is only shown
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // rss returns the resident memory of the process that holds the connections, in bytes.
