@@ -101,8 +101,8 @@ func (p *play) stop() error {
 }
 
 // step plays one step, shows it and keeps it.
-func (p *play) step(ctx context.Context, name string, f func(context.Context, *Step) error) error {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.Patience)
+func (p *play) step(whole context.Context, name string, f func(context.Context, *Step) error) error {
+	ctx, cancel := context.WithTimeout(whole, p.cfg.Patience)
 	defer cancel()
 	s := Step{Chapter: p.chapter, Name: name}
 	began := time.Now()
@@ -111,6 +111,9 @@ func (p *play) step(ctx context.Context, name string, f func(context.Context, *S
 	s.TookMS = millis(time.Since(began))
 	if err != nil {
 		s.Error = err.Error()
+		if whole.Err() != nil {
+			s.Error = "interrupted" // what it waited for just then tells nothing
+		}
 		err = fmt.Errorf("%s: %w", name, err)
 	}
 	p.result.Steps = append(p.result.Steps, s)

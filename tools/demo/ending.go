@@ -101,7 +101,10 @@ func (p *play) word(v reflect.Value) string {
 		if n, ok := p.people[id.UserID(u)]; ok {
 			return n
 		}
-		return p.nameOf(id.ThreadID(u))
+		if n, ok := p.titles[id.ThreadID(u)]; ok {
+			return n
+		}
+		return u.String()[:8] + "…" // of an earlier demo in the same directory
 	}
 	return fmt.Sprint(v.Interface())
 }
