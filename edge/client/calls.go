@@ -23,6 +23,9 @@ import (
 
 // once sends a request on the current connection and waits for its answer. authenticated says which state the connection must have.
 func (c *Client) once(ctx context.Context, authenticated bool, build func(*conn) (*wirev1.ClientFrame, error)) (*wirev1.ServerFrame, error) {
+	// Counted before the wait: inside the loop over Events nobody takes what the synchronisation brings, and only its end makes the device live.
+	c.queue.call(1)
+	defer c.queue.call(-1)
 	var cn *conn
 	err := c.await(ctx, func() bool {
 		cn = c.conn
@@ -35,8 +38,6 @@ func (c *Client) once(ctx context.Context, authenticated bool, build func(*conn)
 	if err != nil {
 		return nil, err
 	}
-	c.queue.call(1)
-	defer c.queue.call(-1)
 	ch := make(chan *wirev1.ServerFrame, 1)
 	rid := cn.request(ch)
 	f.SetRequestId(rid)
