@@ -11,6 +11,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"heliograph/edge/client"
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -233,7 +234,7 @@ func (m *Model) askName(known string) tea.Cmd {
 	f := &form{
 		title: "You are in", doing: "saving",
 		hint:   []string{"What should others call you?", "enter goes on"},
-		fields: []field{m.newField("Name", "Ann", CleanLine(known), 60)},
+		fields: []field{m.newField("Name", "what others see", CleanLine(known), 60)},
 	}
 	f.submit = func(v []string) tea.Cmd {
 		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) {
@@ -308,7 +309,8 @@ func (m *Model) askGroup() tea.Cmd {
 			return func() tea.Cmd {
 				m.meet(people)
 				c := m.conversation(t)
-				c.group, c.title, c.role = true, CleanLine(v[0]), 2
+				c.group, c.title, c.role = true, CleanLine(v[0]), eventv1.Role_ROLE_ADMIN
+				c.loaded = true // it is new: all of it comes live
 				m.closeForm()
 				return m.show(c)
 			}, err

@@ -258,7 +258,11 @@ func (m *Model) update(msg tea.Msg) tea.Cmd {
 	case threadsMsg:
 		return m.gotThreads(msg)
 	case threadMsg:
-		m.gotThread(msg)
+		return m.gotThread(msg)
+	case againMsg:
+		if c := m.convs[msg.id]; c != nil && m.link == linkLive {
+			return m.loadThread(c.id)
+		}
 	case historyMsg:
 		return m.gotHistory(msg)
 	case usersMsg:
@@ -458,18 +462,37 @@ func (m *Model) gotThreads(msg threadsMsg) tea.Cmd {
 	return nil
 }
 
-func (m *Model) gotThread(msg threadMsg) {
+// againMsg asks for a thread again: the view was behind what came live.
+type againMsg struct{ id id.ThreadID }
+
+// patience is how often a thread is asked for again until the view has caught up; the waits double from wait on.
+const (
+	patience = 6
+	wait     = 200 * time.Millisecond
+)
+
+func (m *Model) gotThread(msg threadMsg) tea.Cmd {
 	c := m.convs[msg.id]
-	if c == nil || msg.err != nil {
-		return // a thread that nobody wrote in yet does not exist for the server
+	if c == nil {
+		return nil
 	}
-	c.details(msg.thread)
-	for _, mem := range msg.thread.GetMembers() {
-		if u, err := id.From[id.UserID](mem.GetWatermark().GetUserId()); err == nil {
-			m.named(u, mem.GetName())
+	behind := errors.Is(msg.err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) && c.lastPos >= 0 && c.member
+	if msg.err == nil {
+		behind = topic.Position(msg.thread.GetSummary().GetLastPosition()) < c.lastPos
+		c.details(msg.thread, behind)
+		for _, mem := range msg.thread.GetMembers() {
+			if u, err := id.From[id.UserID](mem.GetWatermark().GetUserId()); err == nil {
+				m.named(u, mem.GetName())
+			}
 		}
+		m.sortList()
 	}
-	m.sortList()
+	if !behind || c.tries >= patience {
+		c.tries = 0
+		return nil
+	}
+	c.tries++
+	return tea.Tick(wait<<(c.tries-1), func(time.Time) tea.Msg { return againMsg{msg.id} })
 }
 
 func (m *Model) gotHistory(msg historyMsg) tea.Cmd {
@@ -481,8 +504,8 @@ func (m *Model) gotHistory(msg historyMsg) tea.Cmd {
 		c.loading = false
 	}
 	if msg.err != nil {
-		if c.lastPos < 0 && errors.Is(msg.err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
-			c.loaded = true // nobody wrote in it yet: for the server it does not exist
+		if !c.loaded && errors.Is(msg.err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
+			c.loaded = true // it is so new that the views do not know it; what there is comes live
 			return nil
 		}
 		m.say(true, "older messages: "+Words(msg.err, m.cfg.Now()))

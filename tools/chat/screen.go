@@ -511,6 +511,8 @@ func (m *Model) helpLines(w, h int) []string {
 func (m *Model) statusLine() string {
 	state := map[link]string{linkDown: "○ connecting", linkSyncing: "◌ syncing", linkLive: "● live"}[m.link]
 	switch {
+	case m.enrol && m.link == linkDown && m.why == "":
+		state = "○ not registered yet"
 	case m.stopped != "":
 		state = "✗ " + m.stopped
 	case m.link == linkDown && m.why != "":

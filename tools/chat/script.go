@@ -348,7 +348,7 @@ func (m *Model) learn(t id.ThreadID, users ...id.UserID) {
 	if _, known := m.convs[t]; !known {
 		m.conversation(t)
 		if msg, ok := m.loadThread(t)().(threadMsg); ok {
-			m.gotThread(msg)
+			m.gotThread(msg) // once: a tail does not wait for a view
 		}
 	}
 	for _, u := range append(users, m.convs[t].peer) {

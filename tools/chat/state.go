@@ -90,6 +90,7 @@ type conversation struct {
 
 	loaded   bool           // the newest page is there
 	loading  bool           // a page is on its way
+	tries    int            // how often its details were asked for again
 	next     topic.Position // where the next older page begins; 0: there is none
 	askedGap map[topic.Position]bool
 
@@ -134,16 +135,21 @@ func (c *conversation) summary(s *wirev1.ThreadSummary) {
 	}
 }
 
-// details takes the thread with its members.
-func (c *conversation) details(t *wirev1.Thread) {
+// details takes the thread with its members; of a view that is behind what came live only the watermarks, when members are known.
+func (c *conversation) details(t *wirev1.Thread, behind bool) {
 	c.summary(t.GetSummary())
-	c.members = c.members[:0]
+	keep := behind && len(c.members) > 0
+	if !keep {
+		c.members = c.members[:0]
+	}
 	for _, m := range t.GetMembers() {
 		u, err := id.From[id.UserID](m.GetWatermark().GetUserId())
 		if err != nil {
 			continue
 		}
-		c.members = append(c.members, member{user: u, role: m.GetRole()})
+		if !keep {
+			c.members = append(c.members, member{user: u, role: m.GetRole()})
+		}
 		w := m.GetWatermark()
 		c.watermark(u, thread.Watermark{
 			DeliveredPosition: topic.Position(w.GetDeliveredPosition()), DeliveredOrdinal: w.GetDeliveredOrdinal(),
@@ -293,10 +299,21 @@ func (c *conversation) threadEvent(e client.ThreadEvent, me id.UserID) bool {
 		return false
 	case eventv1.Event_ThreadCreated_case:
 		c.group = true
+		first := append([]id.UserID{actor}, idsOf(e.Event.GetThreadCreated().GetMemberIds())...)
 		if newest {
 			c.title = CleanLine(e.Event.GetThreadCreated().GetTitle())
+			c.members = c.members[:0]
+			for _, u := range first {
+				if !slices.ContainsFunc(c.members, func(m member) bool { return m.user == u }) {
+					c.members = append(c.members, member{user: u, role: eventv1.Role_ROLE_MEMBER})
+				}
+			}
+			c.members[0].role, c.count = eventv1.Role_ROLE_ADMIN, len(c.members)
+			if actor == me {
+				c.role = eventv1.Role_ROLE_ADMIN
+			}
 		}
-		c.join(e.Position, append(idsOf(e.Event.GetThreadCreated().GetMemberIds()), actor)...)
+		c.join(e.Position, first...)
 	case eventv1.Event_ThreadRenamed_case:
 		if newest {
 			c.title = CleanLine(e.Event.GetThreadRenamed().GetTitle())
