@@ -55,6 +55,26 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	return p, nil
 }
 
+// watch makes the watchdog sample a gauge of this process by its metric's name, summed over its labels.
+func (p *process) watch(what, metric string, threshold float64) {
+	p.dog.Watch(what, threshold, func() float64 {
+		families, err := p.reg.Gather()
+		if err != nil {
+			p.log.Warn("metrics were gathered in part", "err", err)
+		}
+		sum := 0.0
+		for _, f := range families {
+			if f.GetName() != metric {
+				continue
+			}
+			for _, m := range f.GetMetric() {
+				sum += m.GetGauge().GetValue()
+			}
+		}
+		return sum
+	})
+}
+
 // onClose registers what is to be released after the services have ended, last in first out.
 func (p *process) onClose(f func()) { p.closers = append(p.closers, f) }
 
