@@ -28,4 +28,6 @@
 //   - A frame whose kind is unknown is skipped, so that either side may be the newer one; a known kind that is malformed closes the link.
 //   - Both sides verify the other's certificate against the cluster's CA and for the name in TLS.ServerName: the CA may serve other purposes too.
 //   - Close drops what is queued; there is nothing worth flushing.
+//   - An instance that was killed and is back answers old links with a stateless reset, under a key made from its certificate's: its slots go on at once, and not
+//     after the idle timeout of ten seconds.
 package link

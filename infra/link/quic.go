@@ -3,7 +3,10 @@ package link
 import (
 	"bufio"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +23,7 @@ import (
 const (
 	handshakeTimeout = 5 * time.Second
 	idleTimeout      = 10 * time.Second // a peer that is gone is noticed after so long
-	keepAlive        = 3 * time.Second
+	keepAlive        = time.Second      // and one that came back without its links after so long: see resetKey
 	writeBatch       = 256 // frames that may share a write
 	writeBytes       = 256 << 10
 	receiveQueue     = 64 // decoded frames that wait for Recv; QUIC's flow control holds back the rest
@@ -185,12 +188,31 @@ func Listen(addr string, conf *tls.Config, cfg ListenConfig) (*Listener, error) 
 	if err != nil {
 		return nil, fmt.Errorf("link: listen: %w", err)
 	}
-	tr := &quic.Transport{Conn: udp}
+	tr := &quic.Transport{Conn: udp, StatelessResetKey: resetKey(conf)}
 	ln, err := tr.Listen(conf, quicConfig())
 	if err != nil {
 		return nil, fmt.Errorf("link: listen on %s: %w", addr, errors.Join(err, udp.Close()))
 	}
 	return &Listener{cfg: cfg, udp: udp, tr: tr, ln: ln}, nil
+}
+
+// resetKey makes the key by which an instance that was killed and is back tells its peers that their links are gone; else they would
+// wait out the idle timeout while their slots stand still. It comes from the certificate's private key, so it is the same after a restart and nobody else's.
+func resetKey(conf *tls.Config) *quic.StatelessResetKey {
+	if conf.GetCertificate == nil {
+		return nil
+	}
+	cert, err := conf.GetCertificate(&tls.ClientHelloInfo{ServerName: conf.ServerName})
+	if err != nil {
+		return nil // no handshake will succeed either
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		return nil // a key that its holder does not give away: peers notice by the idle timeout
+	}
+	mac := hmac.New(sha256.New, private)
+	mac.Write([]byte("helio-link/1 stateless reset"))
+	return (*quic.StatelessResetKey)(mac.Sum(nil))
 }
 
 // Addr returns the bound address.
