@@ -364,6 +364,7 @@ func (m *Model) formLines(w, h int) ([]string, *tea.Cursor) {
 		}
 	case f.err != "":
 		add(m.theme.bad.Render, f.err)
+		body = append(body, "")
 	}
 	for _, hint := range f.hint {
 		add(m.theme.dim.Render, hint)
@@ -410,7 +411,11 @@ func (m *Model) infoLines(c *conversation, w, h int) []string {
 	if c.group {
 		kind = fmt.Sprintf("group, %d members", c.count)
 	}
-	add(m.theme.dim.Render, fmt.Sprintf("%s, %d messages", kind, c.lastOrd))
+	plural := "s"
+	if c.lastOrd == 1 {
+		plural = ""
+	}
+	add(m.theme.dim.Render, fmt.Sprintf("%s, %d message%s", kind, c.lastOrd, plural))
 	out = append(out, "")
 	it := m.infoItem
 	if it == nil { // the last own message
