@@ -520,8 +520,6 @@ func (m *Model) statusLine() string {
 		state = "○ not registered yet"
 	case m.stopped != "":
 		state = "✗ " + m.stopped
-	case m.link == linkDown && m.why != "":
-		state += ": " + m.why
 	}
 	left := " " + state
 	if m.cfg.Profile != "" && m.stopped == "" {
@@ -529,6 +527,9 @@ func (m *Model) statusLine() string {
 	}
 	if m.outbox > 0 {
 		left += fmt.Sprintf(" · ◷ %d in the outbox", m.outbox)
+	}
+	if m.stopped == "" && m.link == linkDown && m.why != "" {
+		left += " · " + m.why
 	}
 	right := "F1 help "
 	switch {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"heliograph/edge/client"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -30,6 +32,10 @@ func Words(err error, now time.Time) string {
 			return "this profile is not registered yet; run 'helio chat' once, or 'helio chat register'"
 		case errors.Is(err, client.ErrLocked):
 			return "this profile is open in another terminal; choose another one with --as"
+		}
+		var app *quic.ApplicationError
+		if errors.As(err, &app) && app.ErrorMessage != "" {
+			return CleanLine(app.ErrorMessage)
 		}
 		return CleanLine(err.Error())
 	}

@@ -234,14 +234,18 @@ func (c *chatSendCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) err
 		if err != nil {
 			return err
 		}
+		slot := int32(ack.Slot)
+		if v, err := d.cl.Views(ctx, to.Thread); err == nil {
+			slot = v.GetSlot() // when the event came before its acknowledgement, the client does not know the slot
+		}
 		return c.print(struct {
 			Message  id.MessageID `json:"message"`
 			Thread   id.ThreadID  `json:"thread"`
 			Slot     int32        `json:"slot"`
 			Position int64        `json:"position"`
 			Time     time.Time    `json:"time"`
-		}{m, to.Thread, int32(ack.Slot), int64(ack.Position), ack.Time},
-			table.Row{"message", "thread", "slot", "position"}, []table.Row{{m, to.Thread, ack.Slot, ack.Position}})
+		}{m, to.Thread, slot, int64(ack.Position), ack.Time},
+			table.Row{"message", "thread", "slot", "position"}, []table.Row{{m, to.Thread, slot, ack.Position}})
 	})
 }
 
