@@ -80,7 +80,12 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 		return err
 	}
 	p.onClose(pool.Close)
+	report, err := reportQuarantine(p, cfg)
+	if err != nil {
+		return err
+	}
 	proj, err := threads.New(threads.Config{
+		Report:    report,
 		Consumer:  kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-threads", InstanceID: "threads-" + name, SessionTimeout: session},
 		Retention: retention,
 	}, pool, p.log, p.reg)
@@ -109,7 +114,12 @@ func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickho
 			p.log.Warn("closing ClickHouse failed", "err", err)
 		}
 	})
+	report, err := reportQuarantine(p, cfg)
+	if err != nil {
+		return err
+	}
 	proj, err := history.New(history.Config{
+		Report:   report,
 		Consumer: kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-history", InstanceID: "history-" + name, SessionTimeout: session},
 	}, conn, p.log, p.reg)
 	if err != nil {
