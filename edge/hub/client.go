@@ -14,8 +14,8 @@ type clientState uint8
 
 const (
 	off     clientState = iota // dropped: the next Sync makes up for them
-	syncing                    // held back until the catch-up under way has got to them
-	open                       // pushed
+	syncing                    // all held back until the Sync under way has got to them
+	open                       // pushed, save those of threads that are caught up with
 	closed                     // dropped for good
 )
 
@@ -26,16 +26,18 @@ type client struct {
 	device id.DeviceID
 	user   *userSub
 	floor  int64
-	turn   chan struct{} // capacity 1: held by the catch-up under way
+	turn   chan struct{} // capacity 1: held by the Sync or catch-up under way
 
 	mu    sync.Mutex // guards what follows; taken inside slots' and users' locks, so that Session's methods are called under those
 	state clientState
-	// While syncing: the threads of the catch-up under way, with the position up to which it sends them; uncaptured: it will be one that
-	// covers all that was applied until then.
+	epoch uint64 // how often the state was reset
+	// The threads of the Sync or catch-up under way, with the position up to which it sends them; uncaptured: it will be one that covers all that was
+	// applied until then. While open, only their events are held back.
 	targets map[id.ThreadID]topic.Position
 	pending []push
 	over    bool          // pending had no room
-	joins   []id.ThreadID // threads that must be caught up with too
+	stuck   bool          // the store does not answer: events of targets are dropped, the catch-up will begin anew
+	joins   []id.ThreadID // of targets, those that the catch-up has not begun with
 	queued  bool          // in the queue of catch-ups
 }
 
@@ -58,23 +60,39 @@ func (h *Hub) push(c *client, p push) {
 	defer c.mu.Unlock()
 	switch c.state {
 	case open:
-		if !c.sess.Push(p.frame) {
-			h.lag(c, "outbox_full")
+		if _, held := c.targets[p.thread]; held && p.at != never {
+			if !c.stuck {
+				c.hold(p, h.cfg.SessionBuffer)
+			}
 			return
 		}
-		h.metrics.pushes.Inc()
+		h.pushNow(c, p.frame)
 	case syncing:
-		switch {
-		case c.over:
-		case len(c.pending) >= h.cfg.SessionBuffer:
-			c.pending, c.over = nil, true
-		default:
-			c.pending = append(c.pending, p)
-		}
+		c.hold(p, h.cfg.SessionBuffer)
 	}
 }
 
-// lag drops what is held back and makes the session sync anew. The caller holds c.mu, and no catch-up of the client is about to push.
+// pushNow hands a frame to a session that is open. The caller holds c.mu.
+func (h *Hub) pushNow(c *client, frame []byte) {
+	if !c.sess.Push(frame) {
+		h.lag(c, "outbox_full")
+		return
+	}
+	h.metrics.pushes.Inc()
+}
+
+func (c *client) hold(p push, most int) {
+	switch {
+	case c.over:
+	case len(c.pending) >= most:
+		c.pending, c.over = nil, true
+	default:
+		c.pending = append(c.pending, p)
+	}
+}
+
+// lag drops what is held back and makes the session sync anew. The caller holds c.mu; while syncing only the goroutine of the Sync calls it, since that pushes
+// without c.mu, and nothing may be pushed between Lagged and the next Sync.
 func (h *Hub) lag(c *client, reason string) {
 	if c.state == closed {
 		return
@@ -86,25 +104,26 @@ func (h *Hub) lag(c *client, reason string) {
 
 // reset forgets what is held back. The caller holds c.mu.
 func (c *client) reset(to clientState) {
-	c.state, c.targets, c.pending, c.over, c.joins = to, nil, nil, false, nil
+	c.epoch++
+	c.state, c.targets, c.pending, c.over, c.stuck, c.joins = to, nil, nil, false, false, nil
 }
 
 // catchUp makes a session that is live, or on the way, catch up with a thread before it gets further events of it.
 func (h *Hub) catchUp(c *client, t id.ThreadID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch c.state {
-	case open:
-		c.reset(syncing)
-	case syncing:
-		if at, listed := c.targets[t]; listed && at == uncaptured {
-			return
-		}
-	default:
+	if c.state != open && c.state != syncing {
 		return
 	}
+	if at, listed := c.targets[t]; listed && at == uncaptured {
+		return
+	}
+	if c.targets == nil {
+		c.targets = map[id.ThreadID]topic.Position{}
+	}
+	c.targets[t] = uncaptured
 	c.joins = append(c.joins, t)
-	if !c.queued {
+	if c.state == open && !c.queued {
 		c.queued = true
 		h.catchups.push(c)
 	}
@@ -137,9 +156,24 @@ type memberMark = wirev1.MemberWatermark
 
 // catchupQueue is the clients that wait for a catch-up: each at most once.
 type catchupQueue struct {
-	wake chan struct{} // capacity 1
-	mu   sync.Mutex
-	list []*client
+	wake  chan struct{} // capacity 1
+	mu    sync.Mutex
+	list  []*client
+	later []*client
+}
+
+// pushLater queues a client for the next due.
+func (q *catchupQueue) pushLater(c *client) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.later = append(q.later, c)
+}
+
+// due moves the clients of pushLater to the queue.
+func (q *catchupQueue) due() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list, q.later = append(q.list, q.later...), nil
 }
 
 func (q *catchupQueue) push(c *client) {

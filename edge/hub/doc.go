@@ -34,6 +34,8 @@
 //     takes the cursor back to where its snapshot stands, unless a Progress has come since it was subscribed.
 //   - A catch-up's threads are captured under their slots' locks: what is up to the captured position comes from the views, what is after it is held
 //     back. See sync.
+//   - A live session that missed something of one thread catches up with that thread alone (catchUpNow): the others' events are pushed meanwhile. If the store does
+//     not answer, that thread waits and nothing else does.
 //   - A thread that the user has left stays of interest while he is connected: his other devices must see him leave.
 //   - Positions begin at 0, so "nothing" is -1 here. A cursor row that names position 0 and ordinal 0 counts as nothing: position 0 may come again.
 //   - A user is held without contacts and blocks, and idle sessions have neither a goroutine nor a timer here.

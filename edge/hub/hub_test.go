@@ -102,6 +102,42 @@ func TestLiveWithTheStoreDown(t *testing.T) {
 	})
 }
 
+// TestCatchUpHoldsOneThread adds somebody to a group that is live on his edge already while the views stand still: what he missed must wait, and the rest must
+// not.
+func TestCatchUpHoldsOneThread(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		inBench(t, 1, func(t *testing.T, b *bench) {
+			ann, bob := b.person(1), b.person(2)
+			b.settle()
+			defer b.online(ann, 0).leave()
+			defer b.online(bob, 0).leave()
+			old, g := b.group(ann.user, bob.user), b.group(ann.user)
+			b.settle()
+			b.world.mu.Lock()
+			b.world.views.stopped, b.world.views.down = true, down
+			b.world.mu.Unlock()
+			b.world.addMember(g, ann.user, bob.user) // before the list says so: he misses it
+			b.settle()
+			b.world.join(g, -1, bob.user)
+			b.settle()
+			for range 20 {
+				b.world.send(old, ann.user, ann.id, id.NewMessage(), id.UserID{})
+				b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+				b.settle()
+			}
+			mustBe(t, "the other thread", bob.count(old), 21)
+			mustBe(t, "the new thread", bob.count(g), 0)
+			b.world.mu.Lock()
+			b.world.views.stopped, b.world.views.down = false, false
+			b.world.mu.Unlock()
+			time.Sleep(10 * time.Second)
+			b.settle()
+			mustBe(t, "lacks", bob.lacks(b.world), "")
+			mustBe(t, "resyncs", bob.resyncs, 0)
+		})
+	}
+}
+
 func TestAttach(t *testing.T) {
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		ann := b.person(1)

@@ -61,7 +61,7 @@ func (h *Hub) runLoads(ctx context.Context) error {
 	done := func() {}
 	defer func() { done() }()
 	for {
-		list := append(behind, h.loads.take()...)
+		list := slices.Concat(behind, h.loads.take())
 		behind = nil
 		var ready []*subject
 		at, moved := h.views.look()
@@ -203,9 +203,9 @@ func (h *Hub) threadLoaded(t *threadSub, snap *snapshot, after *actions) {
 		for u, w := range loaded {
 			h.watermark(t, u, id.DeviceID{}, w)
 		}
-		if now.LastPosition > old.LastPosition {
+		if now.last() > old.last() {
 			for _, u := range t.locals {
-				h.missed(t, u, old.LastPosition)
+				h.missed(t, u, old.last())
 			}
 		}
 	}

@@ -107,6 +107,14 @@ func (s sentAt) concerns(before, now thread.Watermark) bool {
 		now.ReadOrdinal > before.ReadOrdinal && s.ordinal > before.ReadOrdinal
 }
 
+// last is the position of the last accepted event; -1: none.
+func (s *threadState) last() topic.Position {
+	if s.Kind == thread.None {
+		return -1
+	}
+	return s.LastPosition
+}
+
 func newThreadState(t id.ThreadID) *threadState {
 	return &threadState{State: thread.New(t), watermarks: map[id.UserID]thread.Watermark{}, sent: map[id.UserID]sentAt{}}
 }

@@ -22,122 +22,208 @@ func (h *Hub) Sync(ctx context.Context, s Session) error {
 		return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session is not attached")
 	}
 	began := time.Now()
-	err := h.sync(ctx, c, true)
+	err := h.sync(ctx, c)
 	if err == nil {
 		h.metrics.syncSeconds.Observe(time.Since(began).Seconds())
 	}
 	return err
 }
 
-// sync is one catch-up: with all threads, at the session's request, or with those that it was found to have missed something of.
+// sync is a session's Sync.
 //
 // The order within a thread is kept like this. From the first moment on, events of the stream are held back (state syncing). Then, for one thread after
 // the other and under its slot's lock, its last position is taken as the target. What is after the target will be held back, since it was not yet
 // applied; what is up to the target, and after the device's cursor, is read from the views once they have got there. So the two join without a gap,
 // and what was held back up to the target is dropped as superfluous.
-func (h *Hub) sync(ctx context.Context, c *client, full bool) (err error) {
+func (h *Hub) sync(ctx context.Context, c *client) (err error) {
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
 		return unavailable(context.Cause(ctx))
 	}
 	defer func() { <-c.turn }()
-	var list []id.ThreadID
 	c.mu.Lock()
-	c.queued = false
-	switch {
-	case c.state == closed:
+	if c.state == closed {
 		c.mu.Unlock()
-		return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session has ended")
-	case full:
-		c.reset(syncing)
-		c.targets = map[id.ThreadID]topic.Position{}
-	case c.state != syncing || len(c.joins) == 0:
-		c.mu.Unlock()
-		return nil
-	default:
-		c.targets = map[id.ThreadID]topic.Position{}
+		return ended()
 	}
+	c.reset(syncing)
+	epoch := c.epoch
 	c.mu.Unlock()
 	h.metrics.syncing.Inc()
 	defer h.metrics.syncing.Dec()
 	defer func() {
-		if err == nil {
-			return
-		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.state != syncing {
-			return
-		}
-		if full { // the client asks again
+		if err != nil && c.epoch == epoch { // the client asks again
 			c.reset(off)
-			return
 		}
-		h.lag(c, "catchup_failed")
-		err = nil
 	}()
-	if full {
-		if list, err = h.threadsOf(ctx, c); err != nil {
+	send := func(frame []byte) error {
+		if err := c.sess.PushWait(ctx, frame); err != nil {
 			return err
 		}
-		if err := h.feed(ctx, c, list, true); err != nil {
-			return err
-		}
+		h.metrics.pushes.Inc()
+		return nil
 	}
-	for told := !full; ; {
-		c.mu.Lock()
-		switch {
-		case c.state != syncing:
-			c.mu.Unlock()
-			return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session has ended")
-		case c.over:
-			h.lag(c, "session_buffer_full")
-			c.mu.Unlock()
-			return nil
-		case len(c.joins) > 0:
-			list, c.joins = c.joins, nil
-			for _, t := range list {
-				c.targets[t] = uncaptured
-			}
-			c.mu.Unlock()
-			if err := h.feed(ctx, c, list, false); err != nil {
-				return err
-			}
-			continue
-		case len(c.pending) == 0 && told:
-			c.reset(open)
-			c.mu.Unlock()
-			return nil
+	list, err := h.threadsOf(ctx, c)
+	if err != nil {
+		return err
+	}
+	told := false
+	for receipts := true; ; receipts = false {
+		if err := h.feed(ctx, c, list, receipts, send); err != nil {
+			return err
 		}
-		pending, targets := c.pending, c.targets
-		c.pending = nil
-		c.mu.Unlock()
-		if len(pending) == 0 {
-			if err := c.sess.PushWait(ctx, syncComplete); err != nil {
-				return err
+		for {
+			c.mu.Lock()
+			if c.epoch != epoch {
+				c.mu.Unlock()
+				return ended()
 			}
-			told = true
-		}
-		for _, p := range pending {
-			if upTo, ok := targets[p.thread]; ok && p.at <= upTo { // only this goroutine writes to the map
-				continue
+			if c.over {
+				h.lag(c, "session_buffer_full")
+				c.mu.Unlock()
+				return nil
 			}
-			if err := h.pushWait(ctx, c, p.frame); err != nil {
-				return err
+			if list = c.take(); len(list) > 0 {
+				c.mu.Unlock()
+				break
+			}
+			pending := c.takePending()
+			if len(pending) == 0 && told {
+				c.reset(open)
+				c.mu.Unlock()
+				return nil
+			}
+			c.mu.Unlock()
+			if len(pending) == 0 { // the first time that nothing is left
+				if err := c.sess.PushWait(ctx, syncComplete); err != nil {
+					return err
+				}
+				told = true
+			}
+			for _, p := range pending {
+				if err := send(p.frame); err != nil {
+					return err
+				}
 			}
 		}
 	}
 }
 
-// pushWait pushes a frame in a catch-up.
-func (h *Hub) pushWait(ctx context.Context, c *client, frame []byte) error {
-	if err := c.sess.PushWait(ctx, frame); err != nil {
-		return err
+// errLapsed ends a catch-up that a Sync will make up for.
+var errLapsed = errors.New("the session syncs anew")
+
+// catchUpNow lets a live session catch up with the threads that it was found to have missed something of, in the way of sync; the events of its other threads
+// are pushed meanwhile. What the outbox cannot take at once is left to a Sync. It returns false when the store did not answer: it must be tried again.
+func (h *Hub) catchUpNow(ctx context.Context, c *client) bool {
+	turn := time.NewTimer(h.cfg.RetryMax)
+	defer turn.Stop()
+	select {
+	case c.turn <- struct{}{}:
+	case <-turn.C: // a slow device's Sync must not keep the others' catch-ups waiting
+		return false
+	case <-ctx.Done():
+		return true
 	}
-	h.metrics.pushes.Inc()
-	return nil
+	defer func() { <-c.turn }()
+	c.mu.Lock()
+	c.queued, c.stuck = false, false
+	epoch, isOpen, list := c.epoch, c.state == open, []id.ThreadID(nil)
+	if isOpen {
+		list = c.take()
+	}
+	c.mu.Unlock()
+	if !isOpen {
+		return true // the Sync under way, or the next, does it
+	}
+	h.metrics.syncing.Inc()
+	defer h.metrics.syncing.Dec()
+	send := func(frame []byte) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.epoch == epoch {
+			h.pushNow(c, frame)
+		}
+		if c.epoch != epoch {
+			return errLapsed
+		}
+		return nil
+	}
+	for {
+		if len(list) > 0 {
+			err := h.feed(ctx, c, list, false, send)
+			if errors.Is(err, errLapsed) {
+				return true
+			}
+			if err != nil {
+				return h.again(c, epoch)
+			}
+		}
+		c.mu.Lock()
+		if c.epoch != epoch {
+			c.mu.Unlock()
+			return true
+		}
+		if c.over {
+			h.lag(c, "session_buffer_full")
+			c.mu.Unlock()
+			return true
+		}
+		list = c.take()
+		var pending []push
+		if len(list) == 0 {
+			pending = c.takePending()
+		}
+		if len(list)+len(pending) == 0 {
+			c.targets = nil
+			c.mu.Unlock()
+			return true
+		}
+		c.mu.Unlock()
+		for _, p := range pending {
+			if send(p.frame) != nil {
+				return true
+			}
+		}
+	}
 }
+
+// again leaves a catch-up for later: until then its threads' events are dropped, which it will make up for.
+func (h *Hub) again(c *client, epoch uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.epoch != epoch {
+		return true
+	}
+	h.metrics.drops.WithLabelValues("catchup_failed").Inc()
+	c.stuck, c.pending, c.over, c.joins, c.queued = true, nil, false, nil, true
+	for t := range c.targets {
+		c.targets[t] = uncaptured
+		c.joins = append(c.joins, t)
+	}
+	return false
+}
+
+// take returns the threads that must be begun with. The caller holds c.mu.
+func (c *client) take() []id.ThreadID {
+	list := c.joins
+	c.joins = nil
+	return list
+}
+
+// takePending returns what is held back and not superfluous. The caller holds c.mu, and every target is captured.
+func (c *client) takePending() []push {
+	list := slices.DeleteFunc(c.pending, func(p push) bool {
+		upTo, ok := c.targets[p.thread]
+		return ok && p.at <= upTo
+	})
+	c.pending = nil
+	return list
+}
+
+func ended() error { return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session has ended") }
 
 // threadsOf lists the user's threads, and notes them as those that the catch-up is about.
 func (h *Hub) threadsOf(ctx context.Context, c *client) ([]id.ThreadID, error) {
@@ -153,7 +239,7 @@ func (h *Hub) threadsOf(ctx context.Context, c *client) ([]id.ThreadID, error) {
 		gone := c.user.gone
 		s.mu.Unlock()
 		if gone {
-			return nil, wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session has ended")
+			return nil, ended()
 		}
 		select {
 		case <-news:
@@ -167,6 +253,9 @@ func (h *Hub) threadsOf(ctx context.Context, c *client) ([]id.ThreadID, error) {
 	}
 	c.mu.Lock()
 	if c.state == syncing {
+		if c.targets == nil {
+			c.targets = make(map[id.ThreadID]topic.Position, len(list))
+		}
 		for _, t := range list {
 			c.targets[t] = uncaptured
 		}
@@ -184,11 +273,10 @@ type lack struct {
 	cursor  topic.Position
 	member  thread.Member
 	changed []byte
-	first   []row // the first page
 }
 
 // feed sends what the session lacks of the threads, up to targets that it writes down.
-func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts bool) error {
+func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts bool, send func([]byte) error) error {
 	lacks, err := h.capture(ctx, c, list, receipts)
 	if err != nil {
 		return err
@@ -197,7 +285,7 @@ func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts 
 		return err
 	}
 	for _, l := range lacks {
-		if err := h.pushWait(ctx, c, l.changed); err != nil {
+		if err := send(l.changed); err != nil {
 			return err
 		}
 	}
@@ -217,7 +305,7 @@ func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts 
 					if !l.member.Sees(r.position) {
 						continue
 					}
-					if err := h.pushWait(ctx, c, eventFrame(l.thread, r)); err != nil {
+					if err := send(eventFrame(l.thread, r)); err != nil {
 						return err
 					}
 				}
@@ -294,12 +382,9 @@ func (h *Hub) capture(ctx context.Context, c *client, list []id.ThreadID, receip
 
 // lack sets the target of the thread for a client's catch-up, and tells what is up to it. The caller holds the slot's lock.
 func (t *threadSub) lack(c *client) (lack, bool) {
-	target := t.state.LastPosition
-	if t.state.Kind == thread.None {
-		target = -1
-	}
+	target := t.state.last()
 	c.mu.Lock()
-	if c.state == syncing {
+	if _, listed := c.targets[t.id]; listed {
 		c.targets[t.id] = target
 	}
 	c.mu.Unlock()
@@ -354,6 +439,8 @@ func (h *Hub) runCatchups(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	room := make(chan struct{}, h.cfg.Catchups)
+	retry := time.NewTicker(h.cfg.RetryMax)
+	defer retry.Stop()
 	for {
 		for _, c := range h.catchups.take() {
 			select {
@@ -363,16 +450,15 @@ func (h *Hub) runCatchups(ctx context.Context) error {
 			}
 			wg.Go(func() {
 				defer func() { <-room }()
-				// A session that takes nothing must not keep the others waiting: it lags.
-				ctx, cancel := context.WithTimeout(ctx, 2*h.cfg.Wait)
-				defer cancel()
-				if err := h.sync(ctx, c, false); err != nil && ctx.Err() == nil {
-					h.log.Debug("a catch-up ended early", "user", c.user.id, "device", c.device, "err", err)
+				if !h.catchUpNow(ctx, c) {
+					h.catchups.pushLater(c)
 				}
 			})
 		}
 		select {
 		case <-h.catchups.wake:
+		case <-retry.C:
+			h.catchups.due()
 		case <-ctx.Done():
 			return nil
 		}
