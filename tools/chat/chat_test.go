@@ -307,7 +307,7 @@ func TestHostileText(t *testing.T) {
 		}
 		s.keys("enter")
 		for _, o := range s.f.sent {
-			if strings.ContainsAny(string(o.Data), "\x1b\x07\x00\x9b") {
+			if strings.ContainsAny(string(o.Data), "\x1b\x07\x00\u009b") {
 				t.Errorf("control characters were sent: %q", o.Data)
 			}
 		}

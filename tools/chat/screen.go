@@ -531,7 +531,7 @@ func (m *Model) statusLine() string {
 	if m.stopped == "" && m.link == linkDown && m.why != "" {
 		left += " · " + m.why
 	}
-	right := "F1 help "
+	var right string
 	switch {
 	case m.notice != "":
 		right = m.notice + " "
