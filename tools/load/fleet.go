@@ -96,8 +96,10 @@ func (b *bench) connect(ctx context.Context, users []*user, window int, handle f
 			})
 			f.wg.Go(func() {
 				for e := range c.Events(run) {
-					if _, ok := e.(client.Disconnected); ok {
-						f.lost.Add(1)
+					if d, ok := e.(client.Disconnected); ok {
+						if n := f.lost.Add(1); n <= 5 {
+							b.say("device %s lost its connection: %v", users[i].Phone, d.Err)
+						}
 					}
 					if err := handle(i, e); err != nil {
 						fail(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,8 @@ type bench struct {
 	users  []*user
 	began  time.Time
 	result Result
+
+	saying sync.Mutex // held while a line is written
 }
 
 // Run measures the parts one after the other. The result holds what was measured, also when err is not nil: a part that failed is null in it.
@@ -62,8 +65,10 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	return b.result, errors.Join(errs...)
 }
 
-// say writes a line of progress.
+// say writes a line of progress. Devices say things too.
 func (b *bench) say(format string, args ...any) {
+	b.saying.Lock()
+	defer b.saying.Unlock()
 	fmt.Fprintf(b.cfg.Progress, "bench %6.1fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
