@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/schemas/frame"
@@ -23,8 +24,9 @@ import (
 const (
 	handshakeTimeout = 5 * time.Second
 	idleTimeout      = 10 * time.Second // a peer that is gone is noticed after so long
-	keepAlive        = time.Second      // and one that came back without its links after so long: see resetKey
-	writeBatch       = 256 // frames that may share a write
+	keepAlive        = 3 * time.Second
+	sign             = time.Second // how often an edge with nothing to say gives a sign of life: see resetKey
+	writeBatch       = 256         // frames that may share a write
 	writeBytes       = 256 << 10
 	receiveQueue     = 64 // decoded frames that wait for Recv; QUIC's flow control holds back the rest
 
@@ -55,12 +57,13 @@ type quicLink struct {
 }
 
 // startQUIC joins the ends' queues to the stream: encode writes out of one, decode reads into the other.
-func startQUIC[In, Out proto.Message](conn *quic.Conn, stream *quic.Stream, e *ends, out *queue[Out], in *queue[In], decode func([]byte) (In, error)) {
+// idle is what is written when there has been nothing else for a while; nil: nothing.
+func startQUIC[In, Out proto.Message](conn *quic.Conn, stream *quic.Stream, e *ends, out *queue[Out], in *queue[In], decode func([]byte) (In, error), idle []byte) {
 	l := &quicLink{conn: conn, stream: stream, ends: e}
 	e.peer = peerName(conn)
 	e.close = l.close
 	go func() { l.close(readFrames(stream, in, decode)) }()
-	go func() { l.close(writeFrames(stream, out)) }()
+	go func() { l.close(writeFrames(stream, out, idle)) }()
 	context.AfterFunc(conn.Context(), func() { l.close(context.Cause(conn.Context())) })
 }
 
@@ -102,14 +105,28 @@ func readFrames[In any](stream *quic.Stream, in *queue[In], decode func([]byte) 
 	}
 }
 
-func writeFrames[Out proto.Message](stream *quic.Stream, out *queue[Out]) error {
+func writeFrames[Out proto.Message](stream *quic.Stream, out *queue[Out], idle []byte) error {
 	var batch []Out
 	var buf []byte
+	begun := false
 	for {
+		ctx, cancel := context.Background(), context.CancelFunc(func() {})
+		if idle != nil && begun { // the first frame is the other's to expect: Hello
+			ctx, cancel = context.WithTimeout(ctx, sign)
+		}
 		var err error
-		if batch, err = out.take(context.Background(), batch[:0], writeBatch); err != nil { // ends when the queue is closed
+		batch, err = out.take(ctx, batch[:0], writeBatch) // ends when the queue is closed
+		cancel()
+		if idle != nil && errors.Is(err, context.DeadlineExceeded) {
+			if _, err := stream.Write(idle); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		begun = true
 		buf = buf[:0]
 		for i, m := range batch {
 			if buf, err = frame.Append(buf, m); err != nil {
@@ -127,6 +144,13 @@ func writeFrames[Out proto.Message](stream *quic.Stream, out *queue[Out]) error 
 			buf = nil
 		}
 	}
+}
+
+// signOfLife is a frame of an unknown kind, which the other end skips. It is long because QUIC resets no connection in answer to a packet that is as short
+// as its own keep-alive.
+func signOfLife() []byte {
+	body := protowire.AppendBytes(protowire.AppendTag(nil, protowire.MaxValidNumber, protowire.BytesType), make([]byte, 64))
+	return append(frame.AppendLength(nil, len(body)), body...)
 }
 
 func peerName(conn *quic.Conn) string {
@@ -152,7 +176,7 @@ func Dial(ctx context.Context, addr string, conf *tls.Config) (EdgeEnd, error) {
 	}
 	e := newEnds(0, 0)
 	e.toEdge.max = receiveQueue
-	startQUIC(conn, stream, e, e.toDelivery, e.toEdge, decodeToEdge)
+	startQUIC(conn, stream, e, e.toDelivery, e.toEdge, decodeToEdge, signOfLife())
 	return edgeEnd{e}, nil
 }
 
@@ -197,7 +221,7 @@ func Listen(addr string, conf *tls.Config, cfg ListenConfig) (*Listener, error) 
 }
 
 // resetKey makes the key by which an instance that was killed and is back tells its peers that their links are gone; else they would
-// wait out the idle timeout while their slots stand still. It comes from the certificate's private key, so it is the same after a restart and nobody else's.
+// wait out the idle timeout while their slots stand still. They learn of it by their next frame, so edges send one every second. It comes from the certificate's private key, so it is the same after a restart and nobody else's.
 func resetKey(conf *tls.Config) *quic.StatelessResetKey {
 	if conf.GetCertificate == nil {
 		return nil
@@ -267,6 +291,6 @@ func (l *Listener) open(ctx context.Context, conn *quic.Conn) (DeliveryEnd, erro
 	}
 	e := newEnds(l.cfg.Queue, l.cfg.Bytes)
 	e.toDelivery.max = receiveQueue
-	startQUIC(conn, stream, e, e.toEdge, e.toDelivery, decodeToDelivery)
+	startQUIC(conn, stream, e, e.toEdge, e.toDelivery, decodeToDelivery, nil)
 	return deliveryEnd{e}, nil
 }

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/quic-go/quic-go"
@@ -19,8 +20,15 @@ func TestQUICBackFromTheDead(t *testing.T) {
 			return err
 		}
 		close(taken)
-		_, err := end.Recv(ctx)
-		return err
+		for { // signs of life
+			if m, err := end.Recv(ctx); err != nil {
+				return err
+			} else if m.HasBody() {
+				return fmt.Errorf("unexpected frame %v", m)
+			} else if err := end.SendWait(ctx, progress(1)); err != nil {
+				return err
+			}
+		}
 	}
 	first, err := Listen("127.0.0.1:0", conf, ListenConfig{})
 	if err != nil {
@@ -40,6 +48,10 @@ func TestQUICBackFromTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-taken
+	// Until nothing is under way any more: what then makes the edge notice is its own sign of life.
+	if _, err := edge.Recv(ctx); err != nil {
+		t.Fatal(err)
+	}
 	if err := first.udp.Close(); err != nil { // as at a SIGKILL: nothing is said to the edge
 		t.Fatal(err)
 	}
