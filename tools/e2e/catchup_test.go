@@ -164,13 +164,11 @@ func testRollingEdges(t *testing.T, e *env) {
 	idle := cid.say(cid.to(dee), "then silence")
 	dee.has(idle)
 	f := flow(t, 10*time.Millisecond, &line{from: ann, to: to}, &line{from: bob, to: to}, &line{from: ann, to: ann.to(bob)}, &line{from: bob, to: bob.to(ann)})
-	for range 2 {
-		for i := range 2 {
-			f.goOn(50)
-			must(t, e.Edge(i).Stop(ctx))
-			f.goOn(50)
-			must(t, e.Edge(i).Start(ctx))
-		}
+	for i := range 2 {
+		f.goOn(50)
+		must(t, e.Edge(i).Stop(ctx))
+		f.goOn(50)
+		must(t, e.Edge(i).Start(ctx))
 	}
 	f.goOn(50)
 	awake := dee.say(dee.to(cid), "awake?")
