@@ -116,14 +116,22 @@ func createTopic(ctx context.Context, cl *kgo.Client, name string, t topic.Topic
 	} else if err == nil {
 		return nil
 	}
-	have, _, err := look(ctx, cl, name)
-	if err != nil {
-		return fmt.Errorf("kafka: read topic %s: %w", name, err)
+	// A topic that exists is not yet known everywhere: a broker that is asked in that moment knows nothing of it.
+	var wait run.Backoff
+	for {
+		have, _, err := look(ctx, cl, name)
+		switch {
+		case err != nil:
+			return fmt.Errorf("kafka: read topic %s: %w", name, err)
+		case have[name] == p:
+			return nil
+		case have[name] != 0:
+			return &PartitionsError{Topic: name, Have: have[name], Want: p}
+		}
+		if err := wait.Wait(ctx); err != nil {
+			return fmt.Errorf("kafka: topic %s exists, but no broker tells of it: %w", name, err)
+		}
 	}
-	if have[name] != p {
-		return &PartitionsError{Topic: name, Have: have[name], Want: p}
-	}
-	return nil
 }
 
 // look returns the partition counts of the topics that are there, and how many brokers there are. It asks the cluster itself: kadm would answer from
