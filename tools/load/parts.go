@@ -69,14 +69,8 @@ func (b *bench) throughput(ctx context.Context, fail context.CancelCauseFunc) (e
 	v := w.perSecond()
 	b.result.ThroughputPerS, b.result.ServerCPUPer1000 = &v, w.cpuPer1000()
 	b.say("throughput: %.0f delivered a second, server CPU %s s per 1,000, %d connections lost", v, figure(w.cpuPer1000(), 3), f.lost.Load())
-	if len(seen) > 0 {
-		most := 0.0
-		for _, view := range slices.Sorted(maps.Keys(seen)) {
-			s := seen[view]
-			most = max(most, s.most)
-			b.say("view %s behind: %.0f records at the begin, %.0f at the end, %.0f at most", view, s.first, s.last, s.most)
-		}
-		b.result.LagMaxRecords = &most
+	if most := b.sayLag(seen); most != nil {
+		b.result.LagMaxRecords = most
 		b.catchUp(ctx)
 	}
 	return nil
@@ -108,6 +102,20 @@ func (b *bench) watchLag(ctx context.Context) func() map[string]lagSeen {
 		out <- seen
 	}()
 	return func() map[string]lagSeen { cancel(); return <-out }
+}
+
+// sayLag says how far each view was behind and returns the most, nil when it is unknown.
+func (b *bench) sayLag(seen map[string]lagSeen) *float64 {
+	if len(seen) == 0 {
+		return nil
+	}
+	most := 0.0
+	for _, view := range slices.Sorted(maps.Keys(seen)) {
+		s := seen[view]
+		most = max(most, s.most)
+		b.say("view %s behind: %.0f records at the begin, %.0f at the end, %.0f at most", view, s.first, s.last, s.most)
+	}
+	return &most
 }
 
 // catchUp says how long the views need after the traffic has ended.
@@ -164,6 +172,7 @@ func (b *bench) openLoop(ctx context.Context, t *traffic, rate int) (Rate, error
 	from := begin.Add(b.cfg.warm())
 	total := int(float64(rate) * (b.cfg.warm() + b.cfg.Measure).Seconds())
 	var w window
+	lag := b.watchLag(ctx)
 	measured := make(chan error, 1)
 	go func() {
 		err := sleep(ctx, time.Until(from))
@@ -190,6 +199,7 @@ func (b *bench) openLoop(ctx context.Context, t *traffic, rate int) (Rate, error
 	if merr := <-measured; err == nil {
 		err = merr
 	}
+	b.sayLag(lag())
 	if err != nil {
 		return Rate{}, err
 	}
