@@ -2,8 +2,10 @@ package session
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"heliograph/infra/run"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/wire"
@@ -31,7 +33,7 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 			if err != nil {
 				return answer{}, err
 			}
-			got, err := q.GetThread(ctx, s.user, t)
+			got, err := visible(ctx, s, t, func(ctx context.Context) (*wirev1.Thread, error) { return q.GetThread(ctx, s.user, t) })
 			return answer{Thread: got}, err
 		}
 	case wirev1.ClientFrame_LookupUsers_case:
@@ -60,6 +62,28 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 		}
 	}
 	return nil
+}
+
+// viewWait is how long a read waits for a view that does not know yet what this edge does.
+const viewWait = 2 * time.Second
+
+// visible reads from a view that may be a moment behind this edge: a user who, by the thread's own fold, is or was a member is not told that he never
+// was, but waits until the view has got there, or is told to try again.
+func visible[T any](ctx context.Context, s *Session, t id.ThreadID, read func(context.Context) (T, error)) (T, error) {
+	wait, cancel := context.WithTimeout(ctx, viewWait)
+	defer cancel()
+	for back := (run.Backoff{Min: 10 * time.Millisecond, Max: 200 * time.Millisecond}); ; {
+		got, err := read(ctx)
+		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
+			return got, err
+		}
+		if v, ok := s.srv.hub.View(t); !ok || !v.Roster.WasMember(s.user) {
+			return got, err
+		}
+		if back.Wait(wait) != nil {
+			return got, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the view has not got as far as this thread yet")
+		}
+	}
 }
 
 // history answers GetHistory on a stream of its own (section 10), at most maxPages at one time; refusals go on the control stream.
@@ -95,7 +119,11 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 
 // page reads and writes one page. Once the stream carries something there is no way back: it is cancelled, which the client takes as a failure.
 func (s *Session) page(ctx context.Context, req uint64, r *wirev1.GetHistory) error {
-	got, err := s.srv.queries.History(ctx, s.user, s.floor, r)
+	t, err := threadID(r.GetThreadId())
+	if err != nil {
+		return err
+	}
+	got, err := visible(ctx, s, t, func(ctx context.Context) (*wirev1.HistoryPage, error) { return s.srv.queries.History(ctx, s.user, s.floor, r) })
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func Run(ctx context.Context, cfg Config) ([]Leg, error) {
 	err = leg("read receipt back", func() error {
 		_, err := await(ctx, a, func(e client.Event) (client.Receipt, bool) {
 			r, ok := e.(client.Receipt)
-			return r, ok && r.User == b.me.User && r.Thread == to.Thread && r.Watermark.ReadPosition >= got.Position
+			return r, ok && r.User == b.me.User && r.Thread == to.Thread && r.Watermark.ReadOrdinal >= got.Ordinal
 		})
 		return err
 	})

@@ -4029,7 +4029,8 @@ func (b0 Watermarks_builder) Build() *Watermarks {
 	return m0
 }
 
-// Watermark is how far a device has got in a thread. Both only grow.
+// Watermark is how far a device has got in a thread. Both only grow. Positions begin at 0, ordinals at 1: a watermark whose ordinal is 0 covers no
+// message, whatever its position says, so what is delivered and read is told by comparing ordinals.
 type Watermark struct {
 	state                        protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ThreadId          []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
@@ -4133,9 +4134,9 @@ type Watermark_builder struct {
 	DeliveredPosition int64
 	// The ordinal that came with it.
 	DeliveredOrdinal int64
-	// The highest position that was shown to the user; 0: none.
+	// The highest position that was shown to the user.
 	ReadPosition int64
-	// The ordinal that came with it.
+	// The ordinal that came with it; 0: nothing was read.
 	ReadOrdinal int64
 }
 
