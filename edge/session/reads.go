@@ -123,7 +123,9 @@ func (s *Session) page(ctx context.Context, req uint64, r *wirev1.GetHistory) er
 	if err != nil {
 		return err
 	}
-	got, err := visible(ctx, s, t, func(ctx context.Context) (*wirev1.HistoryPage, error) { return s.srv.queries.History(ctx, s.user, s.floor, r) })
+	got, err := visible(ctx, s, t, func(ctx context.Context) (*wirev1.HistoryPage, error) {
+		return s.srv.queries.History(ctx, s.user, s.floor, r)
+	})
 	if err != nil {
 		return err
 	}
