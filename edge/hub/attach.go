@@ -12,8 +12,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Attach registers a session and returns once its user's state is live here. A revoked or unknown device is refused with a *wire.Error; a store or a link that
-// does not answer in time is CODE_UNAVAILABLE. After an error the session is not registered. An older session of the same device is closed with
+// Attach registers a session and returns once its user's state is live here. A revoked device is refused with a *wire.Error. The device was
+// proved before: when its registration, or a store or a link, does not come in time, that is CODE_UNAVAILABLE. After an error the session is not registered. An older session of the same device is closed with
 // CODE_SUPERSEDED.
 func (h *Hub) Attach(ctx context.Context, sess Session) error {
 	c := &client{sess: sess, device: sess.Device(), floor: sess.Floor(), turn: make(chan struct{}, 1)}
@@ -53,13 +53,12 @@ func (h *Hub) Attach(ctx context.Context, sess Session) error {
 func (h *Hub) admit(ctx context.Context, u *userSub, d id.DeviceID) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()
-	var unknown <-chan time.Time
 	for {
 		s := u.slot
 		s.mu.Lock()
 		isLive := u.phase == live
 		var revoked, found bool
-		if isLive {
+		if isLive { // a device that is not here yet was proved a moment ago: its registration is still on its way
 			if dev := u.state.Devices[d]; dev != nil {
 				found, revoked = true, dev.Revoked
 			}
@@ -71,15 +70,9 @@ func (h *Hub) admit(ctx context.Context, u *userSub, d id.DeviceID) error {
 			return wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "the device was revoked")
 		case found:
 			return nil
-		case isLive && unknown == nil: // its registration may be milliseconds old
-			t := time.NewTimer(h.cfg.DeviceWait)
-			defer t.Stop()
-			unknown = t.C
 		}
 		select {
 		case <-news:
-		case <-unknown:
-			return wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the device is not known")
 		case <-ctx.Done():
 			return unavailable(context.Cause(ctx))
 		}

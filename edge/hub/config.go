@@ -20,7 +20,7 @@ type Config struct {
 	Linger time.Duration
 	// Wait bounds how long Attach, Sync, EnsureThread and DeviceKey wait for Postgres and for links before they say CODE_UNAVAILABLE. Default 5 s.
 	Wait time.Duration
-	// DeviceWait bounds how long Attach and DeviceKey wait for a device that nobody knows: its registration may be milliseconds old. Default 1 s.
+	// DeviceWait bounds how long DeviceKey waits for a device that nobody knows: its registration may be milliseconds old. Default 1 s.
 	DeviceWait time.Duration
 	// Refresh is how often the directory is asked who runs delivery. Default 1 s.
 	Refresh time.Duration

@@ -154,7 +154,7 @@ func TestAttach(t *testing.T) {
 
 		stranger := newDevice(ann.user, id.NewDevice(), 0)
 		_, err = stranger.connect(b.hubs[0], 10, 0, nil)
-		mustBe(t, "unknown device", codeOfError(err), wirev1.Code_CODE_AUTHENTICATION_FAILED)
+		mustBe(t, "unknown device", codeOfError(err), wirev1.Code_CODE_UNAVAILABLE)
 		_, err = b.hubs[0].DeviceKey(context.Background(), userID(9), id.NewDevice())
 		mustBe(t, "unknown key", codeOfError(err), wirev1.Code_CODE_AUTHENTICATION_FAILED)
 
