@@ -285,7 +285,7 @@ func testZombie(t *testing.T, e *env) {
 			return ""
 		})
 	}
-	f := flow(t, 10*time.Millisecond, lines...)
+	f := flow(t, 60*time.Millisecond, lines...)
 	f.goOn(100)
 	for _, r := range projectors {
 		zombie := e.Role(r, 0)
@@ -297,7 +297,7 @@ func testZombie(t *testing.T, e *env) {
 		f.goOn(100)
 		e.caughtUp(t) // only the heir can have done it
 		must(t, zombie.Signal(syscall.SIGCONT))
-		f.goOn(200)
+		f.goOn(100)
 		t.Logf("%s slept while %d messages were sent", zombie, f.total()-mark)
 		must(t, heir.Stop(ctx))
 		e.caughtUp(t)
