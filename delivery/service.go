@@ -233,7 +233,7 @@ func (k *sink) Open(ctx context.Context, id topic.Slot) (kafka.Positions, error)
 		s.tellOwned(c)
 		sl.join(c)
 	}
-	s.log.Info("slot opened", "slot", id, "threads", at[0], "receipts", at[1], "users", at[2])
+	s.log.Debug("slot opened", "slot", id, "threads", at[0], "receipts", at[1], "users", at[2])
 	next := make(kafka.Positions, topics)
 	for i, t := range topic.Folded {
 		next[t] = at[i]
@@ -265,5 +265,5 @@ func (k *sink) Close(id topic.Slot, lost bool) {
 	for c := range s.conns {
 		s.tellOwned(c)
 	}
-	s.log.Info("slot closed", "slot", id, "lost", lost)
+	s.log.Debug("slot closed", "slot", id, "lost", lost)
 }
