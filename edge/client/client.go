@@ -58,7 +58,8 @@ type Client struct {
 	live     bool  // authenticated and synchronised once on conn
 	changed  chan struct{}
 	dirty    map[id.ThreadID]bool // watermarks to send
-	flushing bool                 // a timer for dirty runs
+	flush    *time.Timer          // runs while something is dirty
+	due      time.Time            // when flush fires
 	paused   bool                 // a refused send waits for its backoff
 	running  bool
 }
@@ -226,48 +227,61 @@ func (c *Client) apply(e Event) {
 		return
 	}
 	c.mu.Lock()
-	w := thread.Watermark{DeliveredPosition: p.Position, DeliveredOrdinal: p.Ordinal}
+	w, wait := thread.Watermark{DeliveredPosition: p.Position, DeliveredOrdinal: p.Ordinal}, c.cfg.AckInterval
 	if m, ok := e.(Message); ok && m.Sender == c.id.User && m.Device == c.id.Device {
 		w.ReadPosition, w.ReadOrdinal = p.Position, p.Ordinal
+		wait *= echoPatience
 	}
 	c.mu.Unlock()
-	c.move(p.Thread, w)
+	c.move(p.Thread, w, wait)
 }
+
+// echoPatience is how many times longer the watermark of the device's own message may wait: nobody looks at it for a check mark.
+const echoPatience = 20
 
 // MarkRead moves the read watermark of a thread to an event that was shown to the user.
 func (c *Client) MarkRead(p Place) {
-	c.move(p.Thread, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal})
+	c.move(p.Thread, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal}, c.cfg.AckInterval)
 }
 
-func (c *Client) move(t id.ThreadID, w thread.Watermark) {
+func (c *Client) move(t id.ThreadID, w thread.Watermark, wait time.Duration) {
 	c.mu.Lock()
-	merged := c.applied[t].Merge(w)
-	if merged == c.applied[t] {
+	old, known := c.applied[t]
+	merged := old.Merge(w)
+	if known && merged == old { // the first event of a slot lies at 0, so what is not known is not 0
 		c.mu.Unlock()
 		return
 	}
 	c.applied[t] = merged
-	c.mark(t)
+	c.mark(t, wait)
 	c.mu.Unlock()
 	if err := c.cfg.Store.SetWatermark(t, merged); err != nil {
 		c.cfg.Logger.Error("storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err)
 	}
 }
 
-// mark has the watermark of a thread sent soon. mu is held.
-func (c *Client) mark(t id.ThreadID) {
+// mark has the watermark of a thread sent within a while. mu is held.
+func (c *Client) mark(t id.ThreadID, wait time.Duration) {
 	c.dirty[t] = true
-	if !c.flushing {
-		c.flushing = true
-		time.AfterFunc(c.cfg.AckInterval, c.flushWatermarks)
+	c.flushWithin(wait)
+}
+
+// flushWithin makes sure that what is dirty is sent after a while at most. mu is held.
+func (c *Client) flushWithin(wait time.Duration) {
+	due := time.Now().Add(wait)
+	if c.flush != nil {
+		if !due.Before(c.due) || !c.flush.Stop() {
+			return // it fires soon enough, or is about to
+		}
 	}
+	c.due, c.flush = due, time.AfterFunc(wait, c.flushWatermarks)
 }
 
 // flushWatermarks sends what moved. Without a connection it stays dirty and goes out with the next synchronisation.
 func (c *Client) flushWatermarks() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.flushing = false
+	c.flush = nil
 	if !c.live || len(c.dirty) == 0 {
 		return
 	}
@@ -285,8 +299,7 @@ func (c *Client) flushWatermarks() {
 	}
 	c.conn.write(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: items}.Build()}.Build())
 	if len(c.dirty) > 0 {
-		c.flushing = true
-		time.AfterFunc(c.cfg.AckInterval, c.flushWatermarks)
+		c.flushWithin(c.cfg.AckInterval)
 	}
 }
 

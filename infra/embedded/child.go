@@ -40,6 +40,9 @@ type child struct {
 	said    string // its last line on standard error
 }
 
+// clickHouseNice is by how much the history's engine steps back behind the others (setpriority(2)).
+const clickHouseNice = 10
+
 // spawn starts an engine's process and waits until it is ready.
 func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, error) {
 	cfg := EngineConfig{
@@ -72,6 +75,13 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 		return nil, fmt.Errorf("start engine %s: %w", kind, err)
 	}
 	c.exited = exit.Done()
+	if kind == ClickHouse {
+		// The history may wait a moment, people may not: on a machine that is full, inserts and merges get what the others leave. Threads that the engine
+		// makes later inherit it. A refusal costs latency only.
+		if err := syscall.Setpriority(syscall.PRIO_PGRP, c.cmd.Process.Pid, clickHouseNice); err != nil && e.opts.Logger != nil {
+			e.opts.Logger.Warn("the engine runs at the same priority as the roles", "engine", kind, "err", err)
+		}
+	}
 	timeout := time.NewTimer(e.opts.StartTimeout)
 	defer timeout.Stop()
 	select {

@@ -26,6 +26,7 @@ type Sink struct {
 	log        *slog.Logger
 	metrics    *metrics
 	partitions func() int // P, or 0 while it is unknown
+	positions  *positions
 
 	mu    sync.Mutex // guards slots, not their values
 	slots map[topic.Slot]*slotState
@@ -47,10 +48,17 @@ func NewSink(cfg Config, conn driver.Conn, log *slog.Logger, reg prometheus.Regi
 	}
 	cfg = cfg.withDefaults(log, reg)
 	n := cfg.Consumer.Partitions
-	return &Sink{
+	s := &Sink{
 		cfg: cfg, conn: conn, log: log.With("view", cfg.Consumer.View), metrics: newMetrics(reg), partitions: func() int { return n },
 		slots: make(map[topic.Slot]*slotState),
 	}
+	s.positions = &positions{insert: func(ctx context.Context, rows []positionRow) error {
+		if err := insertChunk(ctx, s, tablePositions, "", rows); err != nil {
+			return fmt.Errorf("insert into %s: %w", tablePositions.name, err)
+		}
+		return nil
+	}}
+	return s
 }
 
 // Open implements kafka.Sink.

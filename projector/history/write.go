@@ -180,7 +180,7 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 		return nil
 	}
 	token := s.token(ranges)
-	if err := insert(ctx, s, tablePositions, token, ranges); err != nil {
+	if err := s.positions.put(ctx, ranges); err != nil {
 		return err
 	}
 	for _, do := range []func() error{
@@ -195,10 +195,11 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 			return err
 		}
 	}
-	for i := range ranges {
-		ranges[i].state = stateDone
+	done := slices.Clone(ranges) // the others may still be on their way, if their put was given up
+	for i := range done {
+		done[i].state = stateDone
 	}
-	return insert(ctx, s, tablePositions, token+"/done", ranges)
+	return s.positions.put(ctx, done)
 }
 
 // token names a batch: view, generation, slot and the range of each topic. What an insert adds to it is the table, the month and the chunk.
@@ -241,9 +242,11 @@ func insert[R any](ctx context.Context, s *Sink, t *table[R], token string, rows
 
 func insertChunk[R any](ctx context.Context, s *Sink, t *table[R], token string, rows []R) error {
 	begin := time.Now()
-	ctx = clickhouse.Context(ctx, clickhouse.WithColumnNamesAndTypes(t.columns), clickhouse.WithSettings(clickhouse.Settings{
-		"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": token,
-	}))
+	settings := clickhouse.Settings{"async_insert": 0, "insert_deduplicate": 0}
+	if token != "" {
+		settings["insert_deduplicate"], settings["insert_deduplication_token"] = 1, token
+	}
+	ctx = clickhouse.Context(ctx, clickhouse.WithColumnNamesAndTypes(t.columns), clickhouse.WithSettings(settings))
 	batch, err := s.conn.PrepareBatch(ctx, t.insert)
 	if err != nil {
 		return err

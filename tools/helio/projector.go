@@ -72,7 +72,7 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 	if err := migratePostgres(ctx, p.log, flags.Postgres, "views", flags.PostgresSchema); err != nil {
 		return err
 	}
-	pcfg := flags.config(p.log, p.reg, "projector", 8)
+	pcfg := flags.config(p.log, p.reg, "projector", int32(min(cfg.Partitions, 28)+4))
 	pcfg.Params["synchronous_commit"] = "off" // rows and position vanish together, and the log brings them again
 	pcfg.Params["search_path"] = flags.PostgresSchema
 	pool, err := postgres.Open(ctx, pcfg)
