@@ -287,6 +287,7 @@ func testZombie(t *testing.T, e *env) {
 	}
 	f := flow(t, 60*time.Millisecond, lines...)
 	f.goOn(100)
+	regressed := e.watchPositions(t)
 	for _, r := range projectors {
 		zombie := e.Role(r, 0)
 		heir, err := e.Extra(r)
@@ -301,6 +302,9 @@ func testZombie(t *testing.T, e *env) {
 		t.Logf("%s slept while %d messages were sent", zombie, f.total()-mark)
 		must(t, heir.Stop(ctx))
 		e.caughtUp(t)
+	}
+	if s := regressed(); s != "" {
+		t.Errorf("the zombie was not fenced: %s", s)
 	}
 	f.finish()
 	tr := e.agree(t, ann, bob)

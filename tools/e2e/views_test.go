@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,6 +63,38 @@ func (e *env) caughtUp(t *testing.T) {
 			return err.Error()
 		}
 		return behind(ends, have, topic.Threads, topic.Receipts)
+	})
+}
+
+// watchPositions looks at the positions of the thread views all the time, until the returned function is called, which says whether one ever went back.
+func (e *env) watchPositions(t *testing.T) func() string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	said := make(chan string, 1)
+	go func() {
+		highest := map[[2]int32]int64{}
+		complaint := ""
+		for complaint == "" && ctx.Err() == nil {
+			rows, err := e.pg.Query(ctx, `SELECT topic, slot, next FROM views.positions`)
+			if err != nil {
+				continue
+			}
+			var n, slot int32
+			var next int64
+			_, _ = pgx.ForEachRow(rows, []any{&n, &slot, &next}, func() error { // a failed look is no look
+				key := [2]int32{n, slot}
+				if next < highest[key] {
+					complaint = fmt.Sprintf("the position of topic %d in slot %d went from %d to %d", n, slot, highest[key], next)
+				}
+				highest[key] = max(highest[key], next)
+				return nil
+			})
+		}
+		said <- complaint
+	}()
+	return sync.OnceValue(func() string {
+		cancel()
+		return <-said
 	})
 }
 
