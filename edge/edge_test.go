@@ -154,6 +154,15 @@ func TestGroup(t *testing.T) {
 		t.Error("a repeated CreateGroup was appended")
 	}
 	c.refused(c.ask(create), wirev1.Code_CODE_CONFLICT)
+	// Nor where this edge does not know the group: announced as new, it would be c's at every edge like this one.
+	f.world.mu.Lock()
+	f.world.cold = map[id.ThreadID]bool{g: true}
+	f.world.mu.Unlock()
+	n = len(f.world.log())
+	c.refused(c.ask(create), wirev1.Code_CODE_CONFLICT)
+	if len(f.world.log()) != n {
+		t.Error("a group with the id of another was announced")
+	}
 	m := id.NewMessage()
 	say := wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{ThreadId: g[:], MessageId: m[:], Content: text("hi")}.Build()}
 	c.refused(c.ask(say), wirev1.Code_CODE_NOT_A_MEMBER)

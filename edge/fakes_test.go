@@ -38,7 +38,8 @@ type world struct {
 	appended []record
 	marks    []mark
 	sessions map[hub.Session]bool
-	hold     bool // events are appended and acknowledged, and the hub does not see them yet
+	cold     map[id.ThreadID]bool // not live at this edge until EnsureThread
+	hold     bool                 // events are appended and acknowledged, and the hub does not see them yet
 	held     []func()
 }
 
@@ -211,7 +212,7 @@ func (w readSide) View(t id.ThreadID) (session.View, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	th := w.threads[t]
-	if th == nil {
+	if th == nil || w.cold[t] {
 		return session.View{}, false
 	}
 	return session.View{
@@ -244,6 +245,7 @@ func (w readSide) EnsureThread(_ context.Context, t id.ThreadID) error {
 	if w.threads[t] == nil {
 		w.threads[t] = thread.New(t)
 	}
+	delete(w.cold, t)
 	return nil
 }
 

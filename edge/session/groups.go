@@ -121,16 +121,25 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	if len(members)+1 > thread.MaxMembers {
 		return none, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
 	}
-	if v, ok := s.srv.hub.View(t); ok && v.Kind != thread.None {
-		if v.Roster.IsMember(s.user) {
-			return s.was(t, v), nil // repeating is safe
-		}
+	// A group's id is anybody's word. That it is unused only the thread's own state can tell: one that is merely not known at this edge, announced as new,
+	// would be taken for empty by every edge without it, and who announced it for its creator.
+	if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
+		return none, err
+	}
+	since := s.cursor(t)
+	switch v, ok := s.srv.hub.View(t); {
+	case !ok:
+		return none, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the thread cannot be looked at now")
+	case v.Kind == thread.None:
+	case v.Roster.IsMember(s.user):
+		return s.was(t, v), nil // repeating is safe
+	default:
 		return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the thread id was used before")
 	}
 	if err := s.allExist(ctx, members); err != nil {
 		return none, err
 	}
-	if err := s.join(ctx, t, append([]id.UserID{s.user}, members...), true); err != nil {
+	if err := s.join(ctx, t, append([]id.UserID{s.user}, members...), since); err != nil {
 		return none, err
 	}
 	raw := make([][]byte, len(members))
@@ -172,7 +181,7 @@ func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.
 	if err := s.allExist(ctx, fresh); err != nil {
 		return none, err
 	}
-	if err := s.join(ctx, t, fresh, false); err != nil {
+	if err := s.join(ctx, t, fresh, notNew); err != nil {
 		return none, err
 	}
 	raw := make([][]byte, len(fresh))

@@ -192,6 +192,7 @@ func (s *Session) prepare(ctx context.Context, x sending) error {
 	}); err != nil {
 		return err
 	}
+	since := s.cursor(x.thread)
 	if v, ok := s.srv.hub.View(x.thread); ok && v.Kind != thread.None {
 		return nil
 	}
@@ -202,7 +203,7 @@ func (s *Session) prepare(ctx context.Context, x sending) error {
 		}
 		users = append(users, x.peer)
 	}
-	if err := s.join(ctx, x.thread, users, true); err != nil {
+	if err := s.join(ctx, x.thread, users, since); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -229,11 +230,23 @@ func (s *Session) exists(ctx context.Context, u id.UserID) error {
 	return err
 }
 
-// join tells users that they are about to be in a thread: ThreadJoined in the log for each, before the event in the thread that makes them members. When
+// notNew is the place of a thread that may have events.
+const notNew = topic.Position(-1)
+
+// cursor is how far this edge has read the slot of a thread: one that has no event yet, judged after this call, has none before it.
+func (s *Session) cursor(t id.ThreadID) topic.Position {
+	if at, _, _, ok := s.srv.hub.Cursor(topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)); ok {
+		return at
+	}
+	return notNew
+}
+
+// join tells users that they are about to be in a thread: ThreadJoined in the log for each, before the event in the thread that makes them members. since is
+// a place before which the thread is known to have no event, or notNew: edges believe it. When
 // the session's own user is among them it returns once this edge listens to the thread, from a place at or before its first event.
-func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, fresh bool) error {
+func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, since topic.Position) error {
 	joined := eventv1.ThreadJoined_builder{ThreadId: t[:]}
-	if since, _, _, ok := s.srv.hub.Cursor(topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)); ok && fresh {
+	if since != notNew {
 		joined.NewThread, joined.SincePosition = true, int64(since)
 	}
 	ev := eventv1.Event_builder{UserId: s.user[:], DeviceId: s.device[:], ThreadJoined: joined.Build()}.Build()
