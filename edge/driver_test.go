@@ -234,14 +234,18 @@ func (d *device) register(phone string) *device {
 		d.t.Fatal(err)
 	}
 	d.key, d.id = key, id.NewDevice()
-	f := d.ask(wirev1.ClientFrame_builder{Register: wirev1.Register_builder{
-		Phone: phone, Pin: "000000", DeviceId: d.id[:], PublicKey: public, Signature: ed25519.Sign(key, wire.Proof(d.nonce, d.exporter(), id.UserID{}, d.id)),
-	}.Build()})
+	f := d.ask(d.registration(phone, public))
 	d.user, err = id.From[id.UserID](f.GetAuthenticated().GetUserId())
 	if err != nil {
 		d.t.Fatalf("registering: %v", f)
 	}
 	return d
+}
+
+func (d *device) registration(phone string, public []byte) wirev1.ClientFrame_builder {
+	return wirev1.ClientFrame_builder{Register: wirev1.Register_builder{
+		Phone: phone, Pin: "000000", DeviceId: d.id[:], PublicKey: public, Signature: ed25519.Sign(d.key, wire.Proof(d.nonce, d.exporter(), id.UserID{}, d.id)),
+	}.Build()}
 }
 
 func (d *device) proof() *wirev1.Authenticate {

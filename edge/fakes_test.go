@@ -18,6 +18,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -143,11 +144,13 @@ func (w *world) log() []record {
 // readSide is the hub's part of a world.
 type readSide struct{ *world }
 
-func (w readSide) Attach(_ context.Context, s hub.Session) error {
+func (w readSide) Attach(_ context.Context, s hub.Session) (user.Device, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sessions[s] = true
-	return nil
+	var dev user.Device
+	copy(dev.Key[:], w.keys[s.Device()])
+	return dev, nil
 }
 
 func (w readSide) Sync(ctx context.Context, s hub.Session) error {
@@ -264,8 +267,11 @@ func (g gate) Register(_ context.Context, r *wirev1.Register, nonce, exporter []
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	u := id.User([]byte("test"), r.GetPhone(), 1)
-	g.users[u], g.keys[d], g.owners[d] = true, r.GetPublicKey(), u
-	return auth.Identity{User: u, Device: d}, nil
+	g.users[u] = true
+	if g.keys[d] == nil { // as the fold has it
+		g.keys[d], g.owners[d] = r.GetPublicKey(), u
+	}
+	return auth.Identity{User: u, Device: d, Key: [ed25519.PublicKeySize]byte(r.GetPublicKey())}, nil
 }
 
 func (g gate) Authenticate(_ context.Context, a *wirev1.Authenticate, nonce, exporter []byte, _ netip.Addr) (auth.Identity, error) {
@@ -277,7 +283,7 @@ func (g gate) Authenticate(_ context.Context, a *wirev1.Authenticate, nonce, exp
 	if err != nil || err2 != nil || key == nil || g.owners[d] != u || !ed25519.Verify(key, wire.Proof(nonce, exporter, u, d), a.GetSignature()) {
 		return auth.Identity{}, wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "no")
 	}
-	return auth.Identity{User: u, Device: d}, nil
+	return auth.Identity{User: u, Device: d, Key: [ed25519.PublicKeySize]byte(g.keys[d])}, nil
 }
 
 // reads answers queries.

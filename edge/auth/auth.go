@@ -33,8 +33,8 @@ import (
 type Identity struct {
 	User   id.UserID
 	Device id.DeviceID
-	// FloorMS is the log time (Unix milliseconds) before which nothing is shown to this device.
-	FloorMS int64
+	// Key is the public key whose holder it is.
+	Key [ed25519.PublicKeySize]byte
 }
 
 // Appender appends events to the log: ingest.
@@ -164,6 +164,7 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 }
 
 // Register judges the PIN and the proof, appends the registration and returns once the log has it. nonce and exporter are those of the connection.
+// Whether the registration counts is the fold's to say: a device id is used once, so the device is in only if its key turns out to be the one returned.
 func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr) (Identity, error) {
 	phone, err := ParsePhone(r.GetPhone())
 	if err != nil {
@@ -205,7 +206,7 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 		return Identity{}, a.unavailable("read generation", err)
 	}
 	u := id.User(a.cfg.UserKey, phone, generation)
-	rec, err := a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
+	_, err = a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
 		UserId: u[:], DeviceId: device[:],
 		UserRegistered: eventv1.UserRegistered_builder{
 			PhoneHash: hash[:], Generation: generation, DeviceId: device[:], PublicKey: r.GetPublicKey(), DeviceName: r.GetDeviceName(),
@@ -222,7 +223,7 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 		}
 	}
 	a.metrics.registered.Inc()
-	return Identity{User: u, Device: device, FloorMS: rec.LogTime.UnixMilli()}, nil
+	return Identity{User: u, Device: device, Key: [ed25519.PublicKeySize]byte(r.GetPublicKey())}, nil
 }
 
 // usePin judges a PIN and uses it up.
@@ -289,7 +290,7 @@ func (a *Auth) Authenticate(ctx context.Context, r *wirev1.Authenticate, nonce, 
 		a.metrics.refused.WithLabelValues("revoked").Inc()
 		return Identity{}, wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "this device was revoked or replaced by another registration")
 	}
-	return Identity{User: u, Device: d, FloorMS: device.SinceMS}, nil
+	return Identity{User: u, Device: d, Key: device.Key}, nil
 }
 
 func failed() error {

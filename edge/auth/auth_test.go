@@ -146,15 +146,16 @@ func TestRegister(t *testing.T) {
 	if len(pin) != 6 {
 		t.Fatalf("PIN %q does not have six digits", pin)
 	}
-	me, err := w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+	r := registration(t, phone, pin)
+	me, err := w.Register(t.Context(), r, nonce, exporter, here)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := id.User(testKey, phone, 1); me.User != want {
 		t.Errorf("user %v, want %v", me.User, want)
 	}
-	if me.FloorMS != 1_700_000_000_000 {
-		t.Errorf("floor %d is not the log time of the registration", me.FloorMS)
+	if string(me.Key[:]) != string(r.GetPublicKey()) {
+		t.Errorf("key %x is not the one that was registered", me.Key)
 	}
 	if len(w.log) != 2 || !w.log[0].HasUserRegistered() || !w.log[1].HasProfileChanged() {
 		t.Fatalf("the log has %v, want a registration and a profile", w.log)
@@ -337,10 +338,10 @@ func TestAuthenticate(t *testing.T) {
 	}
 	_, err = w.Authenticate(t.Context(), request(exporter), nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED) // unknown
-	dev := user.Device{Key: [32]byte(pub), SinceMS: 42}
+	dev := user.Device{Key: [32]byte(pub)}
 	w.devices[d] = dev
 	me, err := w.Authenticate(t.Context(), request(exporter), nonce, exporter, here)
-	if err != nil || me != (Identity{User: u, Device: d, FloorMS: 42}) {
+	if err != nil || me != (Identity{User: u, Device: d, Key: [32]byte(pub)}) {
 		t.Fatalf("got %v, %v", me, err)
 	}
 	_, err = w.Authenticate(t.Context(), request([]byte("another connection's exporter 32")), nonce, exporter, here)

@@ -134,7 +134,7 @@ func (h *Hub) threadEvent(t *threadSub, e *eventv1.Event, r *linkv1.Record, afte
 			changed = changedFrame(t.summary(u.id))
 		}
 		for _, c := range u.sessions() {
-			if r.GetLogTimeMs() < c.floor {
+			if r.GetLogTimeMs() < c.floor.Load() {
 				continue
 			}
 			if changed != nil {

@@ -12,11 +12,11 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Attach registers a session and returns once its user's state is live here. A revoked device is refused with a *wire.Error. The device was
+// Attach registers a session and returns its device once its user's state is live here: nothing older than the device's SinceMS is pushed. A revoked device is refused with a *wire.Error. The device was
 // proved before: when its registration, or a store or a link, does not come in time, that is CODE_UNAVAILABLE. After an error the session is not registered. An older session of the same device is closed with
 // CODE_SUPERSEDED.
-func (h *Hub) Attach(ctx context.Context, sess Session) error {
-	c := &client{sess: sess, device: sess.Device(), floor: sess.Floor(), turn: make(chan struct{}, 1)}
+func (h *Hub) Attach(ctx context.Context, sess Session) (user.Device, error) {
+	c := &client{sess: sess, device: sess.Device(), turn: make(chan struct{}, 1)}
 	var older []*client
 	s := h.slotOf(topic.Subject(sess.User()))
 	s.mu.Lock()
@@ -42,39 +42,42 @@ func (h *Hub) Attach(ctx context.Context, sess Session) error {
 		h.cut(o)
 		o.sess.Close(wirev1.Code_CODE_SUPERSEDED)
 	}
-	if err := h.admit(ctx, u, c.device); err != nil {
+	dev, err := h.admit(ctx, u, c.device)
+	if err != nil {
 		h.Detach(sess)
-		return err
+		return user.Device{}, err
 	}
-	return nil
+	c.floor.Store(dev.SinceMS)
+	return dev, nil
 }
 
 // admit waits until the user is live and the device is known.
-func (h *Hub) admit(ctx context.Context, u *userSub, d id.DeviceID) error {
+func (h *Hub) admit(ctx context.Context, u *userSub, d id.DeviceID) (user.Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()
 	for {
 		s := u.slot
 		s.mu.Lock()
 		isLive := u.phase == live
-		var revoked, found bool
+		var dev user.Device
+		found := false
 		if isLive { // a device that is not here yet was proved a moment ago: its registration is still on its way
-			if dev := u.state.Devices[d]; dev != nil {
-				found, revoked = true, dev.Revoked
+			if known := u.state.Devices[d]; known != nil {
+				found, dev = true, *known
 			}
 		}
 		news := u.changed()
 		s.mu.Unlock()
 		switch {
-		case revoked:
-			return wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "the device was revoked")
+		case found && dev.Revoked:
+			return user.Device{}, wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "the device was revoked")
 		case found:
-			return nil
+			return dev, nil
 		}
 		select {
 		case <-news:
 		case <-ctx.Done():
-			return unavailable(context.Cause(ctx))
+			return user.Device{}, unavailable(context.Cause(ctx))
 		}
 	}
 }

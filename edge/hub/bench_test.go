@@ -25,7 +25,6 @@ type sink struct {
 
 func (s *sink) User() id.UserID                                     { return s.user }
 func (s *sink) Device() id.DeviceID                                 { return s.device }
-func (s *sink) Floor() int64                                        { return 0 }
 func (s *sink) Push([]byte) bool                                    { s.pushed.Add(1); return true }
 func (s *sink) PushWait(context.Context, []byte) error              { s.pushed.Add(1); return nil }
 func (s *sink) PushReceipts(id.ThreadID, []*wirev1.MemberWatermark) {}
@@ -194,7 +193,7 @@ func BenchmarkIdle(b *testing.B) {
 		var logins sync.WaitGroup
 		for _, s := range all {
 			logins.Go(func() {
-				if err := h.Attach(ctx, s); err != nil {
+				if _, err := h.Attach(ctx, s); err != nil {
 					b.Error(err)
 				}
 				if err := h.Sync(ctx, s); err != nil {

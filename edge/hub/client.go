@@ -3,6 +3,7 @@ package hub
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -25,8 +26,9 @@ type client struct {
 	sess   Session
 	device id.DeviceID
 	user   *userSub
-	floor  int64
 	turn   chan struct{} // capacity 1: held by the Sync or catch-up under way
+
+	floor atomic.Int64 // the device's SinceMS, set before Attach returns: until then nothing is pushed
 
 	mu    sync.Mutex // guards what follows; taken inside slots' and users' locks, so that Session's methods are called under those
 	state clientState

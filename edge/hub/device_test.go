@@ -65,7 +65,6 @@ type testSession struct {
 
 func (s *testSession) User() id.UserID     { return s.user }
 func (s *testSession) Device() id.DeviceID { return s.device.id }
-func (s *testSession) Floor() int64        { return s.floor }
 
 func (s *testSession) news() {
 	close(s.more)
@@ -158,7 +157,7 @@ func (s *testSession) Close(code wirev1.Code) {
 // connect attaches a session, syncs it and reads for it until it ends.
 func (d *device) connect(h *Hub, capacity int, slow time.Duration, rnd *rand.Rand) (*testSession, error) {
 	s := &testSession{device: d, hub: h, capacity: capacity, slow: slow, done: make(chan struct{}), more: make(chan struct{})}
-	if err := h.Attach(context.Background(), s); err != nil {
+	if _, err := h.Attach(context.Background(), s); err != nil {
 		return nil, err
 	}
 	ask := make(chan struct{}, 1)

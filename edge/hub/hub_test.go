@@ -146,6 +146,7 @@ func TestAttach(t *testing.T) {
 		b.world.views.stopped = true
 		b.world.mu.Unlock()
 		s := b.online(ann, 0)
+		mustBe(t, "the device's first moment", b.hubs[0].client(s).floor.Load(), ann.floor)
 		key, err := b.hubs[0].DeviceKey(context.Background(), ann.user, ann.id)
 		mustBe(t, "live key", err == nil && !key.Revoked && key.Primary, true)
 		b.world.mu.Lock()

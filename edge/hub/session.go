@@ -14,8 +14,6 @@ type Session interface {
 	User() id.UserID
 	// Device is which of his devices.
 	Device() id.DeviceID
-	// Floor is the log time (Unix milliseconds) before which the device is shown nothing: its user.Device.SinceMS.
-	Floor() int64
 	// Push hands over one length-prefixed ServerFrame, shared with other sessions: it must not be changed. False: the outbox is full and the
 	// frame was not taken.
 	Push(frame []byte) bool

@@ -324,7 +324,7 @@ func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts 
 }
 
 func (h *Hub) rest(c *client, l lack, after topic.Position) tailRange {
-	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor, limit: h.cfg.Page}
+	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor.Load(), limit: h.cfg.Page}
 }
 
 func (h *Hub) ask(ctx context.Context, ranges []tailRange) ([][]row, error) {

@@ -13,6 +13,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -51,7 +52,7 @@ type Page interface {
 
 // Hub is the read side (package hub).
 type Hub interface {
-	Attach(ctx context.Context, s hub.Session) error
+	Attach(ctx context.Context, s hub.Session) (user.Device, error)
 	Sync(ctx context.Context, s hub.Session) error
 	Detach(s hub.Session)
 	// View returns a thread as this edge knows it; false when it is not live here. No I/O.

@@ -144,8 +144,7 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 		who, err = s.srv.auth.Authenticate(ctx, f.GetAuthenticate(), s.nonce, exporter, addr)
 	}
 	if err == nil {
-		s.user, s.device, s.floor = who.User, who.Device, who.FloorMS
-		err = s.srv.hub.Attach(ctx, s)
+		err = s.attach(ctx, who)
 	}
 	if err != nil {
 		s.user, s.device, s.floor = id.UserID{}, id.DeviceID{}, 0
@@ -157,6 +156,21 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 	s.conn.Authenticated()
 	s.srv.registry.Enter(s) // after Attach: an older session of the device lasts until this one can take over
 	s.reply(req, wirev1.ServerFrame_builder{Authenticated: wirev1.Authenticated_builder{UserId: s.user[:], DeviceId: s.device[:]}.Build()})
+	return nil
+}
+
+// attach makes the hub know the session as who has proved to be a device of a user.
+func (s *Session) attach(ctx context.Context, who auth.Identity) error {
+	s.user, s.device = who.User, who.Device
+	dev, err := s.srv.hub.Attach(ctx, s)
+	if err != nil {
+		return err
+	}
+	if dev.Key != who.Key { // a registration under a device id that was used before counts for nothing: the device is still the other's
+		s.srv.hub.Detach(s)
+		return wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the device id was used before")
+	}
+	s.floor = dev.SinceMS
 	return nil
 }
 

@@ -207,9 +207,6 @@ func (s *Session) User() id.UserID { return s.user }
 // Device implements hub.Session.
 func (s *Session) Device() id.DeviceID { return s.device }
 
-// Floor implements hub.Session.
-func (s *Session) Floor() int64 { return s.floor }
-
 // Push implements hub.Session: a frame that other sessions share. Any goroutine; never blocks.
 func (s *Session) Push(data []byte) bool {
 	switch s.out.put(data, true, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
