@@ -183,7 +183,7 @@ func (c *Consumer) run(ctx context.Context) error {
 		// A stored position that the log does not have must be seen, not mended by a rewind.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		// A partition that is added or resumed waits for the fetch in flight: this bounds how long.
-		kgo.FetchMaxWait(250*time.Millisecond),
+		kgo.FetchMaxWait(c.fetchWait()), kgo.FetchMinBytes(c.fetchLeast()),
 		kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(1<<20), kgo.MaxDecompressBatchBytes(16<<20))
 	if err != nil {
 		return err
@@ -462,4 +462,20 @@ func (c *Consumer) owned() []*ownedSlot {
 		out = append(out, o)
 	}
 	return out
+}
+
+// fetchWait and fetchLeast let a consumer that gathers batches anyway ask the log in the rhythm of its linger, and not once for each event: at low rates that is
+// most of what it costs, here and in the broker. One that does not gather is answered at once.
+func (c *Consumer) fetchWait() time.Duration {
+	if c.cfg.Linger > 0 {
+		return min(250*time.Millisecond, max(10*time.Millisecond, c.cfg.Linger))
+	}
+	return 250 * time.Millisecond
+}
+
+func (c *Consumer) fetchLeast() int32 {
+	if c.cfg.Linger > 0 {
+		return 1 << 20
+	}
+	return 1
 }

@@ -20,7 +20,8 @@
 //   - Partitions are added and removed only between two polls, by the goroutine that polls: a fetch of an earlier session cannot reach a later one.
 //   - A lost slot (session timed out) is cut off at once; a revoked one finishes its batch while the rebalance waits. What a zombie still writes is stopped by
 //     the compare-and-set in the sink (ErrFenced), not here.
-//   - A fetch in flight delays partitions that were just added or resumed by up to FetchMaxWait, which is therefore 250 ms.
+//   - A fetch in flight delays partitions that were just added or resumed by up to FetchMaxWait, which is therefore 250 ms, or the
+//     linger where that is shorter
 //   - A stored position that the log does not have stalls the slot (ErrPositions) and is never mended by a rewind: rewinding would be silent loss.
 //   - Positions have holes in compacted topics; a hole in another topic is logged and counted, since nothing can bring the records back.
 //   - base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that record needs a key of its own.
