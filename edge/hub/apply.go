@@ -131,7 +131,7 @@ func (h *Hub) threadEvent(t *threadSub, e *eventv1.Event, r *linkv1.Record, afte
 		}
 		var changed []byte // of someone who is new
 		if m.Spans[len(m.Spans)-1].From == at {
-			changed = changedFrame(t.summary(u.id))
+			changed = changedFrame(t.summary(u.id, 0))
 		}
 		for _, c := range u.sessions() {
 			if r.GetLogTimeMs() < c.floor.Load() {

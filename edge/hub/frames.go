@@ -58,8 +58,9 @@ func (t *threadSub) marksOfAll() []*memberMark {
 	return t.all
 }
 
-// summary is the thread as a list shows it to a user who is or was a member. The caller holds the slot's lock.
-func (t *threadSub) summary(u id.UserID) *wirev1.ThreadSummary {
+// summary is the thread as a list shows it to a user who is or was a member, on a device that is shown nothing before floorMS. The caller holds the
+// slot's lock.
+func (t *threadSub) summary(u id.UserID, floorMS int64) *wirev1.ThreadSummary {
 	s, m := t.state, t.state.Members[u]
 	own := s.watermarks[u]
 	b := wirev1.ThreadSummary_builder{
@@ -82,6 +83,9 @@ func (t *threadSub) summary(u id.UserID) *wirev1.ThreadSummary {
 		if s.LastPosition > end {
 			b.LastTimeMs, b.LastSender, b.Preview = 0, nil, ""
 		}
+	}
+	if s.LastOrdinal <= m.BaseOrdinal || s.LastTimeMS < floorMS { // nor the last message from before it, or from before the device's
+		b.LastSender, b.Preview = nil, ""
 	}
 	return b.Build()
 }

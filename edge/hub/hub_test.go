@@ -339,3 +339,35 @@ func TestConfig(t *testing.T) {
 }
 
 var _ store = (*memStore)(nil)
+
+// The preview of a list is a message: it is not shown to a member who came after it, nor on a device that did.
+func TestPreviewIsOfTheMembersTime(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob, eve := b.person(1), b.person(2), b.person(3)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		g := b.group(ann.user, bob.user)
+		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		b.world.addMember(g, ann.user, eve.user)
+		b.settle()
+		s := b.hubs[0].slotOf(topic.Subject(g))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		ts := s.threads[g]
+		for _, c := range []struct {
+			who     string
+			user    id.UserID
+			floorMS int64
+			shown   bool
+		}{
+			{"an old member", bob.user, 0, true},
+			{"a new member", eve.user, 0, false},
+			{"a new device of an old member", bob.user, ts.state.LastTimeMS + 1, false},
+			{"an older one", bob.user, ts.state.LastTimeMS, true},
+		} {
+			sum := ts.summary(c.user, c.floorMS)
+			mustBe(t, c.who, sum.GetPreview() != "" && len(sum.GetLastSender()) > 0, c.shown)
+		}
+	})
+}

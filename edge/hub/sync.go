@@ -392,7 +392,7 @@ func (t *threadSub) lack(c *client) (lack, bool) {
 	if m == nil || len(m.Spans) == 0 {
 		return lack{}, false
 	}
-	l := lack{thread: t.id, slot: t.slot.n, target: target, member: *m, changed: changedFrame(t.summary(c.user.id))}
+	l := lack{thread: t.id, slot: t.slot.n, target: target, member: *m, changed: changedFrame(t.summary(c.user.id, c.floor.Load()))}
 	l.member.Spans = slices.Clone(m.Spans)
 	if !m.Active() {
 		l.target = m.Spans[len(m.Spans)-1].To

@@ -82,6 +82,7 @@ type Summary struct {
 }
 
 // ScanSummary reads a row of SummarySQL for a user. What a former member sees ends where his membership did: neither the preview nor the counts go on.
+// What a new one sees begins with his: the preview is of a message of his time.
 func ScanSummary(row pgx.CollectableRow, u id.UserID) (Summary, error) {
 	var (
 		s                                   Summary
@@ -106,6 +107,9 @@ func ScanSummary(row pgx.CollectableRow, u id.UserID) (Summary, error) {
 		if lastPosition > int64(last.To) {
 			lastPosition, lastOrdinal, preview, sender = int64(last.To), ended, "", [16]byte{}
 		}
+	}
+	if lastOrdinal <= base { // the last message is from before his time
+		preview, sender = "", [16]byte{}
 	}
 	b := wirev1.ThreadSummary_builder{
 		ThreadId: tid[:], Kind: wirev1.ThreadKind(kind), Title: title,

@@ -297,8 +297,13 @@ func TestListThreads(t *testing.T) {
 	if former := byID[threads[1]]; former.GetMember() || former.GetUnread() != 7 || former.GetLastPosition() != 25 || former.GetLastOrdinal() != 12 || former.GetPreview() != "" {
 		t.Errorf("a former member's thread shows what came after him: %v", former)
 	}
-	if fresh := byID[threads[2]]; fresh.GetUnread() != 15 {
-		t.Errorf("unread %d, want the 15 since he joined", fresh.GetUnread())
+	if fresh := byID[threads[2]]; fresh.GetUnread() != 15 || fresh.GetPreview() != "hello" {
+		t.Errorf("unread %d and preview %q, want the 15 since he joined and the last", fresh.GetUnread(), fresh.GetPreview())
+	}
+	w.exec(t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`, [16]byte(threads[2]), [16]byte(u))
+	got, err := w.GetThread(t.Context(), u, threads[2])
+	if err != nil || got.GetSummary().GetPreview() != "" || id.UserID(got.GetSummary().GetLastSender()) != (id.UserID{}) {
+		t.Errorf("a new member is shown the last message from before his time: %v, %v", got, err)
 	}
 	if _, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: []byte("x")}.Build()); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
 		t.Errorf("a bad token got %v", err)

@@ -25,6 +25,9 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 	case wirev1.ClientFrame_ListThreads_case:
 		return func(ctx context.Context) (answer, error) {
 			got, err := q.ListThreads(ctx, s.user, f.GetListThreads())
+			for _, t := range got.GetThreads() {
+				s.hide(t)
+			}
 			return answer{Threads: got}, err
 		}
 	case wirev1.ClientFrame_GetThread_case:
@@ -34,6 +37,7 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 				return answer{}, err
 			}
 			got, err := visible(ctx, s, t, func(ctx context.Context) (*wirev1.Thread, error) { return q.GetThread(ctx, s.user, t) })
+			s.hide(got.GetSummary())
 			return answer{Thread: got}, err
 		}
 	case wirev1.ClientFrame_LookupUsers_case:
@@ -62,6 +66,14 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 		}
 	}
 	return nil
+}
+
+// hide takes out of a summary what this device is not shown: the last message, when that is from before its time.
+func (s *Session) hide(t *wirev1.ThreadSummary) {
+	if t.GetPreview() != "" && t.GetLastTimeMs() < s.floor {
+		t.SetPreview("")
+		t.SetLastSender(nil)
+	}
 }
 
 // viewWait is how long a read waits for a view that does not know yet what this edge does.
