@@ -331,13 +331,21 @@ func (c *Client) event(raw *wirev1.Event) error {
 	c.queued[p.Thread] = p.Position
 	me := c.id
 	c.mu.Unlock()
-	if m, ok := e.(Message); ok && m.Sender == me.User && m.Device == me.Device {
-		if o, ok := c.settle(m.ID); ok { // its ack was lost, or comes later
-			c.queue.put(Sent{ID: o.ID, Ack: Ack{Thread: o.Thread, Position: p.Position, Time: p.Time}})
+	if m, ok := e.(Message); ok && m.Sender == me.User && m.Device == me.Device && !c.flying(m.ID) {
+		if o, ok := c.settle(m.ID); ok { // its ack was lost with an earlier connection
+			c.queue.put(Sent{ID: o.ID, Ack: Ack{Thread: o.Thread, Slot: -1, Position: p.Position, Time: p.Time}})
 		}
 	}
 	c.queue.put(e)
 	return nil
+}
+
+// flying tells whether a message waits for its answer on this connection: that will come, and says more than the message itself.
+func (c *Client) flying(m id.MessageID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.inflight[m]
+	return ok
 }
 
 // answered takes the answer to a SendMessage.

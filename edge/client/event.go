@@ -63,7 +63,8 @@ type Sent struct {
 
 // Ack is the receipt for an append: where in the log the event lies.
 type Ack struct {
-	Thread   id.ThreadID
+	Thread id.ThreadID
+	// Slot is -1 when the ack was lost and the message itself, coming back, told that the log has it.
 	Slot     topic.Slot
 	Position topic.Position
 	Time     time.Time
