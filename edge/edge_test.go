@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"crypto/ed25519"
 	"fmt"
 	"net"
 	"slices"
@@ -301,20 +300,6 @@ func TestReplayedProofIsWorthNothing(t *testing.T) {
 	if got := first.ask(wirev1.ClientFrame_builder{Authenticate: heard}); got.WhichBody() != wirev1.ServerFrame_Authenticated_case {
 		t.Errorf("the rightful owner got %v", got)
 	}
-}
-
-// Who registers a number again under the id of a device that is in already is not that device: it would keep its history, and the old key.
-func TestDeviceIDIsUsedOnce(t *testing.T) {
-	f := start(t, nil)
-	a := f.dial(t).register("+491").sync()
-	thief := f.dial(t).hello()
-	public, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	thief.key, thief.id = key, a.id
-	thief.refused(thief.ask(thief.registration("+491", public)), wirev1.Code_CODE_AUTHENTICATION_FAILED)
-	thief.refused(thief.ask(wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}), wirev1.Code_CODE_NOT_AUTHENTICATED)
 }
 
 func TestNewConnectionOfADeviceWins(t *testing.T) {

@@ -38,6 +38,9 @@ type Config struct {
 	SendRate, SendBurst int
 	// RequestRate and RequestBurst bound its other requests; defaults 200 a second and 400.
 	RequestRate, RequestBurst int
+	// WatermarkRate and WatermarkBurst bound its watermarks: the connection of a device with more is read more slowly, and none is lost. Defaults 2,000 a
+	// second and 10,000.
+	WatermarkRate, WatermarkBurst int
 }
 
 func (c Config) withDefaults() Config {
@@ -68,6 +71,8 @@ func (c Config) withDefaults() Config {
 	set(&c.SendBurst, 2000)
 	set(&c.RequestRate, 200)
 	set(&c.RequestBurst, 400)
+	set(&c.WatermarkRate, 2000)
+	set(&c.WatermarkBurst, 10_000)
 	return c
 }
 
@@ -89,6 +94,7 @@ func (c Config) Validate() error {
 		{"longest early frame", int64(c.MaxEarlyFrame)}, {"number of early frames", int64(c.MaxEarlyFrames)}, {"requests in flight", int64(c.MaxInflight)},
 		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)}, {"send rate", int64(c.SendRate)}, {"send burst", int64(c.SendBurst)},
 		{"request rate", int64(c.RequestRate)}, {"request burst", int64(c.RequestBurst)},
+		{"watermark rate", int64(c.WatermarkRate)}, {"watermark burst", int64(c.WatermarkBurst)},
 	} {
 		if f.v < 0 {
 			errs = append(errs, fmt.Errorf("session: %s is negative", f.name))

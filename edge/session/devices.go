@@ -6,6 +6,8 @@ import (
 	"crypto/ed25519"
 	"fmt"
 
+	"golang.org/x/time/rate"
+
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -22,8 +24,17 @@ const (
 	markUnknown = "unknown" // the thread is not live here, or the user never was in it
 )
 
-// watermarks takes what the device has stored and shown (section 6). A device cannot claim more than the thread has.
-func (s *Session) watermarks(w *wirev1.Watermarks) {
+// watermarks takes what the device has stored and shown (section 6). A device cannot claim more than the thread has. Each may become a record in the log, even
+// if it says what the one before said, so a device that sends too many is read no further for a while. Reader only.
+func (s *Session) watermarks(ctx context.Context, w *wirev1.Watermarks) {
+	if s.moves == nil {
+		s.moves = rate.NewLimiter(rate.Limit(s.srv.cfg.WatermarkRate), s.srv.cfg.WatermarkBurst)
+	}
+	for n := len(w.GetItems()); n > 0; n -= s.srv.cfg.WatermarkBurst {
+		if s.moves.WaitN(ctx, min(n, s.srv.cfg.WatermarkBurst)) != nil {
+			return // the connection has ended: the device says it again on the next
+		}
+	}
 	for _, m := range w.GetItems() {
 		s.srv.metrics.watermarks.WithLabelValues(s.watermark(m)).Inc()
 	}

@@ -39,7 +39,7 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 		return nil
 	}
 	if f.WhichBody() == wirev1.ClientFrame_Watermarks_case {
-		s.watermarks(f.GetWatermarks()) // coalesced, so no rate is needed
+		s.watermarks(ctx, f.GetWatermarks())
 		return nil
 	}
 	if s.requests == nil {

@@ -83,6 +83,7 @@ type Session struct {
 	deadline *time.Timer   // of authentication
 	sends    *rate.Limiter // nil before the first
 	requests *rate.Limiter // nil before the first
+	moves    *rate.Limiter // of watermarks; nil before the first
 	pages    chan struct{} // nil before the first
 
 	out      outbox
