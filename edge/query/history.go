@@ -36,8 +36,12 @@ func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wi
 	case before == 0:
 		before = math.MaxInt64
 	}
+	// A membership that lasts is known to last up to the thread's last event of this moment: what comes in between here and the reading of the tail, or is ahead
+	// in the history, may come after its end.
 	var raw []int64
-	err = q.pool.QueryRow(ctx, `SELECT spans FROM members WHERE thread_id = $1 AND user_id = $2`, [16]byte(t), [16]byte(u)).Scan(&raw)
+	var last int64
+	err = q.pool.QueryRow(ctx, `SELECT m.spans, t.last_position FROM members m JOIN threads t USING (thread_id) WHERE m.thread_id = $1 AND m.user_id = $2`,
+		[16]byte(t), [16]byte(u)).Scan(&raw, &last)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, notMember()
 	}
@@ -48,7 +52,7 @@ func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wi
 	for _, s := range Spans(raw) {
 		to := int64(s.To)
 		if to == 0 {
-			to = math.MaxInt64
+			to = last
 		}
 		v.from, v.to = append(v.from, int64(s.From)), append(v.to, to)
 	}

@@ -121,6 +121,12 @@ func (w *world) member(t *testing.T, th id.ThreadID, u id.UserID, active bool, b
 		[16]byte(th), [16]byte(u), active, spans, base, end)
 }
 
+// group puts a thread whose last event is known to Postgres.
+func (w *world) group(t *testing.T, th id.ThreadID, last int64) {
+	w.exec(t, `INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, 2, 'g', $2, 1, $3, $4, '')`,
+		[16]byte(th), last, logTime(last), [16]byte{})
+}
+
 func userN(n byte) id.UserID { return id.UserID{n, 6: 0x80, 8: 0x80} }
 
 // pages reads history from the end to the beginning.
@@ -161,6 +167,7 @@ func down(from, to int64) []int64 {
 func TestHistoryBorder(t *testing.T) {
 	w := newWorld(t)
 	th, u := id.NewGroup(), userN(1)
+	w.group(t, th, 20)
 	w.member(t, th, u, true, 0, 0, 3, 0)
 	for p := int64(3); p <= 20; p++ {
 		w.inHistory(t, th, p, p-2, p != 3)
@@ -194,8 +201,9 @@ func TestHistoryBorder(t *testing.T) {
 func TestHistoryShowsSpans(t *testing.T) {
 	w := newWorld(t)
 	th, u := id.NewGroup(), userN(1)
+	w.group(t, th, 12)
 	w.member(t, th, u, true, 10, 0, 2, 5, 10, 0)
-	for p := int64(0); p <= 12; p++ {
+	for p := int64(0); p <= 13; p++ { // the last is newer than what is known of the membership: it may have ended before it
 		w.inTail(t, th, p, p+1)
 	}
 	got, err := pages(t.Context(), w, u, th, 0, 3)
@@ -215,6 +223,7 @@ func TestHistoryShowsSpans(t *testing.T) {
 func TestHistoryBehind(t *testing.T) {
 	w := newWorld(t)
 	th, u := id.NewGroup(), userN(1)
+	w.group(t, th, 8)
 	w.member(t, th, u, true, 0, 0, 0, 0)
 	for p := int64(6); p <= 8; p++ {
 		w.inTail(t, th, p, p+1)
