@@ -147,7 +147,7 @@ func (h *Hub) liveDevice(u id.UserID, d id.DeviceID) (user.Device, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	us := s.users[u]
-	if us == nil || us.phase != live || us.state.Devices[d] == nil {
+	if us == nil || us.phase != live || s.deaf() || us.state.Devices[d] == nil {
 		return user.Device{}, false
 	}
 	return *us.state.Devices[d], true

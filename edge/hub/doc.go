@@ -13,7 +13,8 @@
 // When slow: reading a link never waits for Postgres or for a session. What a session cannot take is dropped and the session told (Lagged); it
 // syncs anew. Events for a subject that waits for its snapshot are held, up to a bound, and then the subject is subscribed anew. Postgres down: what is
 // live stays live; what is new waits, and after Config.Wait the client is told CODE_UNAVAILABLE and asks again. Delivery down or moved: sending goes on against
-// the states as they are; events come once a link is back, from the cursor where they ended.
+// the states as they are; events come once a link is back, from the cursor where they ended. Meanwhile the views are asked which devices were revoked, so that
+// one whose user's slot is not heard is cut all the same, as soon as the views know.
 //
 // When restarted: sessions are gone, so everything begins anew with their Attach.
 //

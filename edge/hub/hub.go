@@ -103,6 +103,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.runCatchups(ctx) })
 	g.Go(func() error { return h.views.run(ctx) })
 	g.Go(func() error { return h.keepHouse(ctx) })
+	g.Go(func() error { return h.watchDeaf(ctx) })
 	for range h.cfg.Loaders {
 		g.Go(func() error { return h.cursors.run(ctx) })
 		g.Go(func() error { return h.tails.run(ctx) })

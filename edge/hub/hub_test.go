@@ -200,6 +200,28 @@ func TestRevokedAtOnce(t *testing.T) {
 	})
 }
 
+// With nobody to tell of the revocation, the views are asked.
+func TestRevokedWhileDeaf(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		s := b.online(bob, 0)
+		defer s.leave()
+		defer b.online(ann, 0).leave()
+		for n := range topic.Slot(testSlots) {
+			b.cluster.give(n, "", 0)
+		}
+		b.world.revoke(bob.user, bob.id)
+		b.settle()
+		mustBe(t, "closed", bob.closed, wirev1.Code_CODE_DEVICE_REVOKED)
+		mustBe(t, "the other", ann.closed, wirev1.Code_CODE_UNSPECIFIED)
+		key, err := b.hubs[0].DeviceKey(context.Background(), bob.user, bob.id)
+		mustBe(t, "its key", err == nil && key.Revoked, true)
+		_, err = bob.connect(b.hubs[0], 10, 0, nil)
+		mustBe(t, "its next connection", codeOfError(err), wirev1.Code_CODE_DEVICE_REVOKED)
+	})
+}
+
 func TestRemovedMember(t *testing.T) {
 	inBench(t, 2, func(t *testing.T, b *bench) {
 		ann, bob := b.person(1), b.person(2)
