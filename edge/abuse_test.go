@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -37,5 +38,32 @@ func TestWatermarksAreSlowedDown(t *testing.T) {
 	defer f.world.mu.Unlock()
 	if n := len(f.world.marks); n != 12 {
 		t.Errorf("%d watermarks were taken, want 12", n)
+	}
+}
+
+// Putting users into groups costs an event for each: a device that does it without end is told to wait.
+func TestJoinsAreLimited(t *testing.T) {
+	f := start(t, func(c *Config) { c.Session.JoinRate, c.Session.JoinBurst = 1, thread.MaxMembers })
+	a := f.dial(t).register("+491").sync()
+	var raw [][]byte
+	f.world.mu.Lock()
+	for n := range thread.MaxMembers - 1 {
+		u := id.UserID{1, byte(n >> 8), byte(n)}
+		f.world.users[u] = true
+		raw = append(raw, u[:])
+	}
+	f.world.mu.Unlock()
+	create := func() *wirev1.ServerFrame {
+		g := id.NewGroup()
+		return a.ask(wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "all", MemberIds: raw}.Build()})
+	}
+	if got := create(); !got.HasAck() {
+		t.Fatalf("got %v, want an ack", got)
+	}
+	n := len(f.world.log())
+	got := create()
+	a.refused(got, wirev1.Code_CODE_RATE_LIMITED)
+	if got.GetError().GetRetryAfterMs() == 0 || len(f.world.log()) != n {
+		t.Errorf("refused without a time to wait, or something was appended: %v", got)
 	}
 }

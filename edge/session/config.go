@@ -38,6 +38,10 @@ type Config struct {
 	SendRate, SendBurst int
 	// RequestRate and RequestBurst bound its other requests; defaults 200 a second and 400.
 	RequestRate, RequestBurst int
+	// JoinRate and JoinBurst bound the users whom it puts into groups, each of whom costs an event of his own; defaults 1,000 a second and 10,000.
+	JoinRate, JoinBurst int
+	// SyncRate and SyncBurst bound its Syncs: one beyond them waits. Defaults 1 a second and 5.
+	SyncRate, SyncBurst int
 	// WatermarkRate and WatermarkBurst bound its watermarks: the connection of a device with more is read more slowly, and none is lost. Defaults 2,000 a
 	// second and 10,000.
 	WatermarkRate, WatermarkBurst int
@@ -71,6 +75,10 @@ func (c Config) withDefaults() Config {
 	set(&c.SendBurst, 2000)
 	set(&c.RequestRate, 200)
 	set(&c.RequestBurst, 400)
+	set(&c.JoinRate, 1000)
+	set(&c.JoinBurst, 10_000)
+	set(&c.SyncRate, 1)
+	set(&c.SyncBurst, 5)
 	set(&c.WatermarkRate, 2000)
 	set(&c.WatermarkBurst, 10_000)
 	return c
@@ -94,6 +102,7 @@ func (c Config) Validate() error {
 		{"longest early frame", int64(c.MaxEarlyFrame)}, {"number of early frames", int64(c.MaxEarlyFrames)}, {"requests in flight", int64(c.MaxInflight)},
 		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)}, {"send rate", int64(c.SendRate)}, {"send burst", int64(c.SendBurst)},
 		{"request rate", int64(c.RequestRate)}, {"request burst", int64(c.RequestBurst)},
+		{"join rate", int64(c.JoinRate)}, {"join burst", int64(c.JoinBurst)}, {"sync rate", int64(c.SyncRate)}, {"sync burst", int64(c.SyncBurst)},
 		{"watermark rate", int64(c.WatermarkRate)}, {"watermark burst", int64(c.WatermarkBurst)},
 	} {
 		if f.v < 0 {

@@ -3,6 +3,9 @@ package session
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -97,6 +100,23 @@ func (s *Session) allExist(ctx context.Context, want []id.UserID) error {
 	return nil
 }
 
+// mayJoin judges by its rate whether the session may put n users into a group.
+func (s *Session) mayJoin(n int) error {
+	s.mu.Lock()
+	if s.joins == nil {
+		s.joins = rate.NewLimiter(rate.Limit(s.srv.cfg.JoinRate), max(s.srv.cfg.JoinBurst, thread.MaxMembers))
+	}
+	lim := s.joins
+	s.mu.Unlock()
+	r := lim.ReserveN(time.Now(), n)
+	wait := r.Delay()
+	if wait == 0 {
+		return nil
+	}
+	r.Cancel()
+	return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many users put into groups", RetryAfter: wait}
+}
+
 // was is the ack of a request that was done before: a place by which the thread has it.
 func (s *Session) was(t id.ThreadID, v View) wirev1.ServerFrame_builder {
 	return ack(t, nil, topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions), v.LastPosition, 0)
@@ -135,6 +155,9 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 		return s.was(t, v), nil // repeating is safe
 	default:
 		return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the thread id was used before")
+	}
+	if err := s.mayJoin(len(members)); err != nil {
+		return none, err
 	}
 	if err := s.allExist(ctx, members); err != nil {
 		return none, err
@@ -177,6 +200,9 @@ func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.
 	}
 	if v.ActiveMembers+len(fresh) > thread.MaxMembers {
 		return none, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
+	}
+	if err := s.mayJoin(len(fresh)); err != nil {
+		return none, err
 	}
 	if err := s.allExist(ctx, fresh); err != nil {
 		return none, err

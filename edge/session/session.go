@@ -84,6 +84,7 @@ type Session struct {
 	sends    *rate.Limiter // nil before the first
 	requests *rate.Limiter // nil before the first
 	moves    *rate.Limiter // of watermarks; nil before the first
+	syncRate *rate.Limiter // nil before the first
 	pages    chan struct{} // nil before the first
 
 	out      outbox
@@ -95,6 +96,7 @@ type Session struct {
 	mu     sync.Mutex // guards the rest
 	over   bool       // closing: no goroutine is started any more
 	lanes  map[id.ThreadID]*lane
+	joins  *rate.Limiter             // of users put into groups; nil before the first
 	begun  map[id.ThreadID]id.UserID // threads that this session began and the hub has not seen yet: the peer
 	syncs  []*syncing
 	lagged *time.Timer // runs while Resync is unanswered

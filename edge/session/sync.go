@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"heliograph/infra/run"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -24,6 +26,10 @@ func (s *Session) sync(ctx context.Context, req uint64) {
 	if !s.begin(req) {
 		return
 	}
+	if s.syncRate == nil {
+		s.syncRate = rate.NewLimiter(rate.Limit(s.srv.cfg.SyncRate), s.srv.cfg.SyncBurst)
+	}
+	turn := s.syncRate // each asks the store for every thread
 	ctx, cancel := context.WithCancel(ctx)
 	me := &syncing{cancel: cancel, done: make(chan struct{})}
 	s.mu.Lock()
@@ -53,7 +59,10 @@ func (s *Session) sync(ctx context.Context, req uint64) {
 		defer close(me.done)
 		defer cancel()
 		s.out.resume()
-		err := s.catchUp(ctx)
+		err := turn.Wait(ctx)
+		if err == nil {
+			err = s.catchUp(ctx)
+		}
 		s.mu.Lock()
 		s.syncs = slices.DeleteFunc(s.syncs, func(y *syncing) bool { return y == me })
 		s.mu.Unlock()
