@@ -45,6 +45,7 @@ type ConsumerConfig struct {
 	DrainTimeout time.Duration // for the batch in hand when a slot is given up; default 10 s
 	LagEvery     time.Duration // default 2 s
 	CommitEvery  time.Duration // default 5 s
+	CheckEvery   time.Duration // how often a Checker's stored positions are looked at; default 5 s
 }
 
 // Validate reports every fault at once.
@@ -103,6 +104,7 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	orDefault(&c.DrainTimeout, 10*time.Second)
 	orDefault(&c.LagEvery, 2*time.Second)
 	orDefault(&c.CommitEvery, 5*time.Second)
+	orDefault(&c.CheckEvery, 5*time.Second)
 	return c
 }
 

@@ -161,8 +161,11 @@ type gathering struct {
 	maxBytes   int
 }
 
+// errCheck is what gather returns when it is time to look at the stored positions.
+var errCheck = errors.New("time to check")
+
 // gather waits for the next batch. done means that the limit is reached and nothing is left.
-func (f *feed) gather(ctx context.Context, g gathering) (recs []Record, bytes int, done bool, err error) {
+func (f *feed) gather(ctx context.Context, g gathering, check <-chan time.Time) (recs []Record, bytes int, done bool, err error) {
 	for {
 		var wait time.Duration
 		f.mu.Lock()
@@ -198,6 +201,8 @@ func (f *feed) gather(ctx context.Context, g gathering) (recs []Record, bytes in
 			err = errStopped
 		case <-f.wake:
 		case <-fire:
+		case <-check:
+			err = errCheck
 		}
 		if timer != nil {
 			timer.Stop()

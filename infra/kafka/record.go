@@ -56,6 +56,12 @@ type Pender interface {
 	Pending(ctx context.Context, slot topic.Slot) (Positions, error)
 }
 
+// Checker is a Sink whose store may forget what it has taken: a database that does not wait for the disk loses its last commits in a crash, rows and
+// position together. Stored returns the stored next positions; the consumer asks from time to time, since the compare-and-set shows it only with the next record.
+type Checker interface {
+	Stored(ctx context.Context, slot topic.Slot) (Positions, error)
+}
+
 // ErrFenced is what Apply returns (wrapped or bare) when the stored position is not the batch's From: somebody else wrote.
 var ErrFenced = errors.New("stored position was moved by another writer")
 

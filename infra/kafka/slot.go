@@ -195,8 +195,21 @@ func (c *Consumer) serve(st stops, o *ownedSlot, next, limit Positions, exact bo
 	o.mu.Unlock()
 	c.attach(f, offsets)
 	defer c.detach(f, offsets)
+	var check <-chan time.Time
+	checker, ok := c.sink.(Checker)
+	if ok && !exact && limit == nil {
+		t := time.NewTicker(c.cfg.CheckEvery)
+		defer t.Stop()
+		check = t.C
+	}
 	for {
-		recs, bytes, done, err := f.gather(st.polite, g)
+		recs, bytes, done, err := f.gather(st.polite, g, check)
+		if errors.Is(err, errCheck) {
+			if err := checkStored(st.polite, checker, o.slot, next); err != nil {
+				return next, err
+			}
+			continue
+		}
 		if err != nil {
 			return next, err
 		}
@@ -223,8 +236,34 @@ func (c *Consumer) serve(st stops, o *ownedSlot, next, limit Positions, exact bo
 		if exact {
 			return next, nil
 		}
+		select {
+		case <-check: // with records always at hand, gather never comes to it
+			if err := checkStored(st.polite, checker, o.slot, next); err != nil {
+				return next, err
+			}
+		default:
+		}
 	}
 }
+
+// checkStored returns ErrFenced when the stored positions are not those that the sink has taken. A store that does not answer says nothing.
+func checkStored(ctx context.Context, sink Checker, s topic.Slot, next Positions) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	stored, err := sink.Stored(ctx, s)
+	if err != nil {
+		return nil //nolint:nilerr // the next batch or the next check will tell
+	}
+	for t, p := range next {
+		if stored[t] != p {
+			return fmt.Errorf("%w: slot %d: %s is stored up to %d and was taken up to %d", ErrFenced, s, t, stored[t], p)
+		}
+	}
+	return nil
+}
+
+// checkTimeout bounds a look at the stored positions.
+const checkTimeout = 5 * time.Second
 
 // apply gives the sink one batch until it takes it, the slot is given up, or the error is not transient.
 func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) error {

@@ -78,6 +78,15 @@ func (s *Sink) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, erro
 	return next, nil
 }
 
+// Stored implements kafka.Checker: commits do not wait for the disk, so a crash of the database may take the last of them back.
+func (s *Sink) Stored(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
+	next, _, _, err := s.readSlot(ctx, slot)
+	if err != nil {
+		return nil, fmt.Errorf("threads: positions of slot %d: %w", slot, err)
+	}
+	return next, nil
+}
+
 // Close implements kafka.Sink.
 func (s *Sink) Close(slot topic.Slot, _ bool) {
 	s.mu.Lock()
