@@ -23,9 +23,10 @@ type postgresStore struct {
 }
 
 // maxRecent is the most messages of a thread that a snapshot loads for the rule on retries; keptSent is how many it looks at in any case, to find who has
-// sent something lately.
+// sent something lately. What is repeated after more than maxRecent others within the rule's window is taken here for a message of its own, as no view does: so
+// it must be more than a thread sees in a day by any ordinary use.
 const (
-	maxRecent = 4096
+	maxRecent = 1 << 16
 	keptSent  = 64
 )
 
