@@ -53,7 +53,7 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 	if err != nil {
 		return nil, fmt.Errorf("encode settings of engine %s: %w", kind, err)
 	}
-	args := []string{"engine", string(kind), "--data", cfg.Data, "--listen", listen, "--engines", cfg.Engines, "--child"}
+	args := []string{"engine", string(kind), "--data", cfg.Data, "--listen", listen, "--engines", cfg.Engines, "--child", "--log-json"}
 	if cfg.SyncWrites {
 		args = append(args, "--sync-writes")
 	}

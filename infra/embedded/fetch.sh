@@ -16,7 +16,7 @@ fail() {
 [ -n "$dest" ] || fail "no destination: say fetch.sh DEST, as 'make engines' does with .helio/engines"
 case "$(uname -s)-$(uname -m)" in
 Linux-x86_64) ;;
-*) fail "no engines are packaged for $(uname -s) $(uname -m): give helio your own with --kafka-brokers, --postgres-url and --clickhouse-addr" ;;
+*) fail "no engines are packaged for $(uname -s) $(uname -m): run 'helio dev --without postgres,clickhouse --postgres URL --clickhouse HOST:PORT' with servers of your own" ;;
 esac
 
 stamp="$dest/.installed"

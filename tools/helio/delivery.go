@@ -47,7 +47,10 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	log = log.With("role", "delivery", "name", name)
 	conf, err := c.linkTLS().Load()
 	if err != nil {
-		return fmt.Errorf("certificates of the links (--secrets): %w", err)
+		return linkSecrets(c.Secrets, err)
+	}
+	if err := probeUDP(c.Listen); err != nil {
+		return err
 	}
 	p, err := newProcess(log, c.Admin)
 	if err != nil {

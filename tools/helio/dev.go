@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"heliograph/edge"
@@ -38,10 +39,10 @@ type devCmd struct {
 	Without          []string      `help:"Engines not to start because --kafka, --postgres or --clickhouse names a server." enum:"kafka,postgres,clickhouse" placeholder:"ENGINE"`
 	Listen           string        `help:"UDP address that devices connect to." placeholder:"HOST:PORT" default:"127.0.0.1:7443" env:"HELIO_LISTEN"`
 	Admin            string        `help:"Address of health checks, metrics and profiles." placeholder:"HOST:PORT" default:"127.0.0.1:7480" env:"HELIO_ADMIN"`
-	KafkaListen      string        `help:"Address of the embedded log." placeholder:"HOST:PORT" default:"127.0.0.1:7492"`
-	PostgresListen   string        `help:"Address of the embedded Postgres." placeholder:"HOST:PORT" default:"127.0.0.1:7432"`
-	ClickhouseListen string        `help:"Address of the embedded ClickHouse." placeholder:"HOST:PORT" default:"127.0.0.1:7423"`
-	SyncWrites       bool          `help:"The embedded log waits for the disk before it acknowledges: nothing is lost at a power cut, at many times the latency."`
+	KafkaListen      string        `help:"Address of the embedded log." placeholder:"HOST:PORT" default:"${kafka}" env:"HELIO_KAFKA_LISTEN"`
+	PostgresListen   string        `help:"Address of the embedded Postgres." placeholder:"HOST:PORT" default:"127.0.0.1:7432" env:"HELIO_POSTGRES_LISTEN"`
+	ClickhouseListen string        `help:"Address of the embedded ClickHouse." placeholder:"HOST:PORT" default:"${clickhouse}" env:"HELIO_CLICKHOUSE_LISTEN"`
+	SyncWrites       bool          `help:"The embedded log waits for the disk before it acknowledges: nothing is lost at a power cut, at many times the latency." env:"HELIO_SYNC_WRITES"`
 	Retention        time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
 	NoCanary         bool          `help:"Do not send a message round at the start."`
 }
@@ -80,6 +81,9 @@ func readDevState(data string) (devState, error) {
 	}
 	if err := json.Unmarshal(b, &s); err != nil {
 		return s, fmt.Errorf("read dev.json: %w", err)
+	}
+	if err := syscall.Kill(s.Pid, 0); errors.Is(err, syscall.ESRCH) {
+		return s, fmt.Errorf("'helio dev' does not run with --data %s (process %d, which did, has ended)", data, s.Pid)
 	}
 	return s, nil
 }

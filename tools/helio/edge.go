@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -81,7 +82,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	conf, err := c.linkTLS().Load()
 	if err != nil {
-		return fmt.Errorf("certificates of the links (--secrets): %w", err)
+		return linkSecrets(c.Secrets, err)
 	}
 	if err := probeUDP(c.Listen); err != nil {
 		return err
@@ -126,6 +127,14 @@ func (f secretsFlags) linkTLS() link.TLS {
 	return link.TLS{
 		CAFile: filepath.Join(f.Secrets, secrets.LinkCA), CertFile: filepath.Join(f.Secrets, secrets.LinkCert), KeyFile: filepath.Join(f.Secrets, secrets.LinkKey),
 	}
+}
+
+// linkSecrets says what mends missing certificates.
+func linkSecrets(dir string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("certificates of the links: %w; 'helio dev' makes them for a laptop, else put ca.pem, link.pem and link.key into %s or name another --secrets", err, dir)
+	}
+	return fmt.Errorf("certificates of the links (--secrets): %w", err)
 }
 
 // sender makes the sender of PINs.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,13 +17,43 @@ import (
 	pgschema "heliograph/schemas/postgres"
 )
 
+// Where a helio dev without flags has its engines.
+const (
+	defaultKafka      = "127.0.0.1:7492"
+	defaultPostgres   = "postgres://helio@127.0.0.1:7432/helio?sslmode=disable"
+	defaultClickHouse = "127.0.0.1:7423"
+)
+
+// localFlags make a command that only reads find the helio dev of this machine.
+type localFlags struct {
+	Data string `help:"Directory of the 'helio dev' to look into, where no address says otherwise." placeholder:"DIR" default:".helio" type:"path" env:"HELIO_DATA"`
+}
+
+// fill puts the addresses of the helio dev that runs, if one does, in the place of those that nobody has chosen. Its Postgres has a password of its own
+// making, so a default cannot name it.
+func (f localFlags) fill(k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) {
+	state, err := readDevState(f.Data)
+	if err != nil {
+		return // the defaults then tell where nothing was found
+	}
+	if slices.Equal(k.Kafka, []string{defaultKafka}) {
+		k.Kafka = []string{state.Kafka}
+	}
+	if p != nil && p.Postgres == defaultPostgres {
+		p.Postgres = state.Postgres
+	}
+	if c != nil && slices.Equal(c.Clickhouse, []string{defaultClickHouse}) {
+		c.Clickhouse = []string{state.ClickHouse}
+	}
+}
+
 // tlsFlags say how a client checks a server.
 type tlsFlags struct {
-	TLS        bool   `help:"Connect with TLS."`
-	CA         string `help:"PEM file of the authority that signed the server's certificate; default: the system's." placeholder:"FILE" type:"path"`
-	Cert       string `help:"PEM file of the client's certificate." placeholder:"FILE" type:"path"`
-	Key        string `help:"PEM file of the client certificate's key." placeholder:"FILE" type:"path"`
-	ServerName string `help:"Name that the server's certificate must bear; default: the host." placeholder:"NAME"`
+	TLS        bool   `help:"Connect with TLS." env:"TLS"`
+	CA         string `help:"PEM file of the authority that signed the server's certificate; default: the system's." placeholder:"FILE" type:"path" env:"CA"`
+	Cert       string `help:"PEM file of the client's certificate." placeholder:"FILE" type:"path" env:"CERT"`
+	Key        string `help:"PEM file of the client certificate's key." placeholder:"FILE" type:"path" env:"KEY"`
+	ServerName string `help:"Name that the server's certificate must bear; default: the host." placeholder:"NAME" env:"SERVER_NAME"`
 }
 
 func (f tlsFlags) config() run.ClientTLS {
@@ -31,7 +62,7 @@ func (f tlsFlags) config() run.ClientTLS {
 
 // kafkaFlags say where the log is.
 type kafkaFlags struct {
-	Kafka         []string   `help:"Brokers of the log." placeholder:"HOST:PORT" env:"HELIO_KAFKA" default:"127.0.0.1:7492"`
+	Kafka         []string   `help:"Brokers of the log." placeholder:"HOST:PORT" env:"HELIO_KAFKA" default:"${kafka}"`
 	KafkaTLS      tlsFlags   `embed:"" prefix:"kafka-" envprefix:"HELIO_KAFKA_"`
 	KafkaSASL     string     `help:"SASL mechanism: plain, scram-sha-256 or scram-sha-512." enum:",plain,scram-sha-256,scram-sha-512" default:"" placeholder:"MECHANISM" env:"HELIO_KAFKA_SASL"`
 	KafkaUser     string     `help:"SASL user." env:"HELIO_KAFKA_USER"`
@@ -50,7 +81,7 @@ func (f kafkaFlags) config(log *slog.Logger, reg prometheus.Registerer, client s
 
 // postgresFlags say where the thread views are.
 type postgresFlags struct {
-	Postgres       string `help:"Database of the thread views." placeholder:"URL" env:"HELIO_POSTGRES" default:"postgres://helio@127.0.0.1:7432/helio?sslmode=disable"`
+	Postgres       string `help:"Database of the thread views." placeholder:"URL" env:"HELIO_POSTGRES" default:"${postgres}"`
 	PostgresSchema string `help:"Schema of the thread views." default:"views" env:"HELIO_POSTGRES_SCHEMA"`
 }
 
@@ -63,7 +94,7 @@ func (f postgresFlags) config(log *slog.Logger, reg prometheus.Registerer, name 
 
 // clickhouseFlags say where the history is.
 type clickhouseFlags struct {
-	Clickhouse         []string   `help:"ClickHouse servers." placeholder:"HOST:PORT" env:"HELIO_CLICKHOUSE" default:"127.0.0.1:7423"`
+	Clickhouse         []string   `help:"ClickHouse servers." placeholder:"HOST:PORT" env:"HELIO_CLICKHOUSE" default:"${clickhouse}"`
 	ClickhouseProtocol string     `help:"http or native." enum:"http,native" default:"http" env:"HELIO_CLICKHOUSE_PROTOCOL"`
 	ClickhouseDatabase string     `help:"Database of the history." default:"heliograph" env:"HELIO_CLICKHOUSE_DATABASE"`
 	ClickhouseUser     string     `help:"User." default:"default" env:"HELIO_CLICKHOUSE_USER"`
@@ -86,7 +117,7 @@ type adminFlags struct {
 
 // secretsFlags say where the secrets of a deployment lie.
 type secretsFlags struct {
-	Secrets string `help:"Directory of the deployment's secrets (user.key, edge.pem, edge.key, token.key; cluster.pem and link.pem, link.key for the links). Every edge has the same." placeholder:"DIR" default:".helio/secrets" type:"path" env:"HELIO_SECRETS"`
+	Secrets string `help:"Directory of the deployment's secrets (user.key, edge.pem, edge.key, token.key; ca.pem, link.pem and link.key for the links). Every edge has the same." placeholder:"DIR" default:".helio/secrets" type:"path" env:"HELIO_SECRETS"`
 }
 
 // readSecret reads a file of the secrets' directory that must be there.

@@ -28,6 +28,7 @@ type logCmd struct {
 
 type topicsCmd struct {
 	kafkaFlags
+	localFlags
 	outputFlags
 }
 
@@ -48,6 +49,7 @@ type topicRow struct {
 
 // Run lists the topics.
 func (c *topicsCmd) Run(ctx context.Context, log *slog.Logger) error {
+	c.fill(&c.kafkaFlags, nil, nil)
 	cfg := c.config(log, nil, "helio-log")
 	cl, err := kafka.Dial(cfg)
 	if err != nil {
@@ -109,6 +111,7 @@ func (c *topicsCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 type tailCmd struct {
 	kafkaFlags
+	localFlags
 	outputFlags
 	Topic   string `arg:"" optional:"" help:"threads, receipts, users, presence or quarantine." default:"threads" enum:"threads,receipts,users,presence,quarantine"`
 	N       int    `short:"n" help:"How many of the last events of all slots together to begin with." default:"20"`
@@ -139,6 +142,7 @@ type logLine struct {
 
 // Run prints events until it has all that were asked for, or until a signal.
 func (c *tailCmd) Run(ctx context.Context, log *slog.Logger) error {
+	c.fill(&c.kafkaFlags, nil, nil)
 	cfg := c.config(log, nil, "helio-log")
 	t := topic.Topic(kafka.DefaultTopicPrefix + c.Topic)
 	name := cfg.Name(t)

@@ -4,7 +4,7 @@
 // hands everything to one run.Group, which stops in reverse. Flags, environment variables and files are read here and nowhere else.
 //
 // Non-obvious:
-//   - Every flag has an environment variable and a key in the file named by --config (JSON); the flag wins over the variable, the variable over the file.
+//   - Every setting of a role has an environment variable, and every flag a key in the file named by --config (JSON); the flag wins over the variable, the variable over the file.
 //   - helio dev runs the same code as the roles; only the links between edge and delivery are calls instead of connections.
 package main
 
@@ -58,7 +58,7 @@ func Main() int {
 		kong.Description("A messaging backend whose only truth is a partitioned log."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
-		kong.Vars{"version": version()},
+		kong.Vars{"version": version(), "kafka": defaultKafka, "postgres": defaultPostgres, "clickhouse": defaultClickHouse},
 		kong.Configuration(kong.JSON),
 	)
 	if err != nil {
@@ -82,7 +82,10 @@ func Main() int {
 	ctx.BindTo(run, (*context.Context)(nil))
 	ctx.Bind(log)
 	if err := ctx.Run(); err != nil {
-		if !errors.Is(err, errReported) {
+		switch {
+		case run.Err() != nil && errors.Is(err, context.Canceled):
+			fmt.Fprintln(os.Stderr, "helio: interrupted")
+		case !errors.Is(err, errReported):
 			fmt.Fprintf(os.Stderr, "helio: %v\n", err)
 		}
 		return 1

@@ -26,6 +26,7 @@ type whereCmd struct {
 	kafkaFlags
 	postgresFlags
 	clickhouseFlags
+	localFlags
 	outputFlags
 	Message string `arg:"" help:"The message's id."`
 }
@@ -74,6 +75,7 @@ func (c *whereCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("%q is not a message id: %w", c.Message, err)
 	}
+	c.fill(&c.kafkaFlags, &c.postgresFlags, &c.clickhouseFlags)
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	out := place{Message: mid.String(), Devices: []received{}}
