@@ -11,7 +11,9 @@ import (
 // forgetful is a store that can lose its last commits, and says where it stands.
 type forgetful struct{ *sink }
 
-func (s *forgetful) Stored(_ context.Context, slot topic.Slot) (Positions, error) { return s.read(slot), nil }
+func (s *forgetful) Stored(_ context.Context, slot topic.Slot) (Positions, error) {
+	return s.read(slot), nil
+}
 
 // forget takes the last n rows of every topic of a slot back, with their positions.
 func (s *store) forget(slot topic.Slot, n int) {
