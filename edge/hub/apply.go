@@ -123,6 +123,7 @@ func (h *Hub) threadEvent(t *threadSub, e *eventv1.Event, r *linkv1.Record, afte
 	if len(t.locals) == 0 {
 		return
 	}
+	device := string(e.GetDeviceId())
 	frame := eventFrame(t.id, row{at, v.Ordinal, r.GetLogTimeMs(), r.GetValue()})
 	for _, u := range t.locals {
 		m := t.state.Members[u.id]
@@ -138,9 +139,9 @@ func (h *Hub) threadEvent(t *threadSub, e *eventv1.Event, r *linkv1.Record, afte
 				continue
 			}
 			if changed != nil {
-				h.push(c, push{t.id, at, changed})
+				h.push(c, push{t.id, at, changed, false})
 			}
-			h.push(c, push{t.id, at, frame})
+			h.push(c, push{t.id, at, frame, string(c.device[:]) == device})
 		}
 	}
 }
@@ -158,7 +159,7 @@ func (h *Hub) rejected(t *threadSub, e *eventv1.Event, at topic.Position, reason
 	if err != nil {
 		return
 	}
-	p := push{t.id, never, rejectedFrame(t.id, e.GetMessageSent().GetMessageId(), at, reason)}
+	p := push{t.id, never, rejectedFrame(t.id, e.GetMessageSent().GetMessageId(), at, reason), false}
 	after.add(func() {
 		s := h.slotOf(topic.Subject(u))
 		s.mu.RLock()

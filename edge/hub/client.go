@@ -48,6 +48,7 @@ type push struct {
 	thread id.ThreadID
 	at     topic.Position // a catch-up that goes up to here makes it superfluous
 	frame  []byte
+	echo   bool // of the device's own message
 }
 
 // uncaptured is the target of a thread that a catch-up is about but has not got to.
@@ -68,15 +69,19 @@ func (h *Hub) push(c *client, p push) {
 			}
 			return
 		}
-		h.pushNow(c, p.frame)
+		h.pushNow(c, p.frame, p.echo)
 	case syncing:
 		c.hold(p, h.cfg.SessionBuffer)
 	}
 }
 
 // pushNow hands a frame to a session that is open. The caller holds c.mu.
-func (h *Hub) pushNow(c *client, frame []byte) {
-	if !c.sess.Push(frame) {
+func (h *Hub) pushNow(c *client, frame []byte, echo bool) {
+	push := c.sess.Push
+	if p, ok := c.sess.(Patient); ok && echo {
+		push = p.PushSoon
+	}
+	if !push(frame) {
 		h.lag(c, "outbox_full")
 		return
 	}

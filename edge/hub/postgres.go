@@ -60,8 +60,8 @@ SELECT t.thread_id, m.position, m.ordinal, m.sender_id, m.message_id, m.log_time
 
 	sqlCursors = `
 SELECT k.nth, w.delivered_position, w.delivered_ordinal
-  FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS k (thread_id, device_id, nth)
-  JOIN device_watermarks w ON w.thread_id = k.thread_id AND w.device_id = k.device_id`
+  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS k (thread_id, device_id, user_id, nth)
+  JOIN device_watermarks w ON w.thread_id = k.thread_id AND w.device_id = k.device_id AND w.user_id = k.user_id`
 
 	sqlTails = `
 SELECT k.nth, m.position, m.ordinal, m.log_time, m.event
@@ -269,12 +269,13 @@ func deviceOf(key []byte, name string, primary, revoked bool, since int64, when 
 
 func (p *postgresStore) cursors(ctx context.Context, keys []deviceThread) ([]topic.Position, error) {
 	out := make([]topic.Position, len(keys))
-	threads, devices := make([]pgtype.UUID, len(keys)), make([]pgtype.UUID, len(keys))
+	threads, devices, users := make([]pgtype.UUID, len(keys)), make([]pgtype.UUID, len(keys)), make([]pgtype.UUID, len(keys))
 	for i, k := range keys {
 		out[i] = -1
 		threads[i], devices[i] = pgtype.UUID{Bytes: k.thread, Valid: true}, pgtype.UUID{Bytes: k.device, Valid: true}
+		users[i] = pgtype.UUID{Bytes: k.user, Valid: true}
 	}
-	rows, err := p.pool.Query(ctx, sqlCursors, threads, devices)
+	rows, err := p.pool.Query(ctx, sqlCursors, threads, devices, users)
 	if err != nil {
 		return nil, fmt.Errorf("read %d cursors: %w", len(keys), err)
 	}

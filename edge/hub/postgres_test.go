@@ -81,7 +81,7 @@ func (m *memStore) write(t *testing.T, pool *pgxpool.Pool) {
 		}
 	}
 	for k, w := range m.devices_ {
-		exec("INSERT INTO device_watermarks VALUES ($1, $2, $3, $4, $5, $6, $7)", pgid(k.thread), pgid(k.device), pgid(k.device), int64(w.DeliveredPosition),
+		exec("INSERT INTO device_watermarks VALUES ($1, $2, $3, $4, $5, $6, $7)", pgid(k.thread), pgid(k.device), pgid(k.user), int64(w.DeliveredPosition),
 			w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal)
 	}
 	for u, s := range m.users {
@@ -168,7 +168,7 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 
 	compare(t, "positions", func(s store) (any, error) { return s.positions(ctx) }, pg, mem)
 	compare(t, "cursors", func(s store) (any, error) {
-		return s.cursors(ctx, []deviceThread{{bobD, group}, {annD, direct}, {annD, empty}, {bobD, group}})
+		return s.cursors(ctx, []deviceThread{{bob, bobD, group}, {ann, annD, direct}, {ann, annD, empty}, {bob, bobD, group}, {ann, bobD, group}})
 	}, pg, mem)
 	compare(t, "devices", func(s store) (any, error) {
 		return s.devices(ctx, []userDevice{{ann, oldD}, {ann, bobD}, {bob, bobD}})

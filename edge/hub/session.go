@@ -28,3 +28,9 @@ type Session interface {
 	// Close ends the connection with a code. It must not block.
 	Close(code wirev1.Code)
 }
+
+// Patient is a Session that can hold a frame back for a moment, to write it together with the next.
+type Patient interface {
+	// PushSoon is Push of a frame that nobody waits for: the echo of the device's own message, which has its acknowledgement.
+	PushSoon(frame []byte) bool
+}

@@ -47,6 +47,7 @@ type store interface {
 }
 
 type deviceThread struct {
+	user   id.UserID // a device id is only his word: another user may claim it too
 	device id.DeviceID
 	thread id.ThreadID
 }

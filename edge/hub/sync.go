@@ -144,7 +144,7 @@ func (h *Hub) catchUpNow(ctx context.Context, c *client) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.epoch == epoch {
-			h.pushNow(c, frame)
+			h.pushNow(c, frame, false)
 		}
 		if c.epoch != epoch {
 			return errLapsed
@@ -406,7 +406,7 @@ func (h *Hub) compare(ctx context.Context, c *client, lacks []lack) ([]lack, err
 	defer cancel()
 	keys := make([]deviceThread, len(lacks))
 	for i, l := range lacks {
-		keys[i] = deviceThread{c.device, l.thread}
+		keys[i] = deviceThread{c.user.id, c.device, l.thread}
 	}
 	cursors, err := h.cursors.get(ctx, keys)
 	if err != nil {

@@ -221,7 +221,7 @@ func (m *memStore) apply(i int, r *linkv1.Record) {
 		w := thread.WatermarkOf(e.GetWatermarksMoved())
 		u, d := id.UserID(e.GetUserId()), id.DeviceID(e.GetDeviceId())
 		s.watermarks[u] = s.watermarks[u].Merge(w)
-		k := deviceThread{d, t}
+		k := deviceThread{u, d, t}
 		m.devices_[k] = m.devices_[k].Merge(w)
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
@@ -42,7 +43,13 @@ type outbox struct {
 	lagging  bool          // a push was refused; nothing is pushed until the next Sync
 	closed   bool          // nothing is taken any more
 	room     chan struct{} // closed when there may be room again; nil while nobody waits
+	soon     *time.Timer   // runs while something patient waits alone
+	flush    func()        // starts the writer if there is need; nil: nothing is patient
 }
+
+// patience is how long a frame that nobody waits for (check marks, the echo of a device's own message) may wait for company: each write that it saves is
+// a packet, here and on the device. Whatever is urgent takes it along, so the order stays.
+const patience = 60 * time.Millisecond
 
 type verdict int8
 
@@ -54,8 +61,8 @@ const (
 	ended           // not taken: the session has ended
 )
 
-// put hands over a frame. Pushes are refused beyond the bounds, answers beyond four times the bounds.
-func (o *outbox) put(data []byte, push bool, maxFrames, maxBytes int, l *load) verdict {
+// put hands over a frame. Pushes are refused beyond the bounds, answers beyond four times the bounds. A patient one does not start the writer by itself.
+func (o *outbox) put(data []byte, push, patient bool, maxFrames, maxBytes int, l *load) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -75,6 +82,9 @@ func (o *outbox) put(data []byte, push bool, maxFrames, maxBytes int, l *load) v
 	}
 	l.frames.Add(1)
 	l.bytes.Add(int64(len(data)))
+	if patient {
+		return o.wakeSoon()
+	}
 	return o.wake()
 }
 
@@ -85,6 +95,28 @@ func (o *outbox) wake() verdict {
 	}
 	o.writing = true
 	return start
+}
+
+// wakeSoon is wake for what may wait for company; the caller holds mu.
+func (o *outbox) wakeSoon() verdict {
+	if o.flush == nil {
+		return o.wake()
+	}
+	if !o.writing && o.soon == nil {
+		o.soon = time.AfterFunc(patience, o.flush)
+	}
+	return taken
+}
+
+// ripe ends the wait of what is patient; it says start when the caller must start the writer.
+func (o *outbox) ripe() verdict {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.soon = nil
+	if o.closed || len(o.queue) == 0 && o.receipts == nil {
+		return taken
+	}
+	return o.wake()
 }
 
 // wait blocks until there may be room for a push, or an error says that there will be none.
@@ -146,7 +178,7 @@ func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark) ver
 			ReadPosition: topic.Position(m.GetReadPosition()), ReadOrdinal: m.GetReadOrdinal(),
 		})
 	}
-	return o.wake()
+	return o.wakeSoon()
 }
 
 // take moves frames to buf until it holds a chunk. With nothing left it says so, and the writer is over: the next put starts a new one.
@@ -257,6 +289,9 @@ func (o *outbox) close(l *load) (dropped int) {
 	l.frames.Add(-int64(len(o.queue)))
 	l.bytes.Add(-int64(o.bytes))
 	o.closed, o.queue, o.receipts, o.bytes, o.pushes = true, nil, nil, 0, 0
+	if o.soon != nil {
+		o.soon.Stop()
+	}
 	o.freed()
 	return dropped
 }

@@ -110,6 +110,11 @@ const open = -1
 // Serve runs a session on a connection until it ends, and closes the connection. ctx must end with the connection.
 func (srv *Server) Serve(ctx context.Context, conn Conn) {
 	s := &Session{srv: srv, conn: conn}
+	s.out.flush = func() {
+		if s.out.ripe() == start {
+			s.startWriter()
+		}
+	}
 	s.code.Store(open)
 	s.wg.Add(1) // for the goroutine of close, which end sees to in any case
 	srv.metrics.sessions.WithLabelValues(stateHello.String()).Inc()
@@ -211,8 +216,13 @@ func (s *Session) User() id.UserID { return s.user }
 func (s *Session) Device() id.DeviceID { return s.device }
 
 // Push implements hub.Session: a frame that other sessions share. Any goroutine; never blocks.
-func (s *Session) Push(data []byte) bool {
-	switch s.out.put(data, true, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
+func (s *Session) Push(data []byte) bool { return s.push(data, false) }
+
+// PushSoon implements hub.Patient: Push of a frame that may wait for company.
+func (s *Session) PushSoon(data []byte) bool { return s.push(data, true) }
+
+func (s *Session) push(data []byte, patient bool) bool {
+	switch s.out.put(data, true, patient, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
 	case start:
 		s.startWriter()
 	case full, lagging:
@@ -224,7 +234,7 @@ func (s *Session) Push(data []byte) bool {
 // PushWait implements hub.Session: Push that waits for room.
 func (s *Session) PushWait(ctx context.Context, data []byte) error {
 	for {
-		switch s.out.put(data, true, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
+		switch s.out.put(data, true, false, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
 		case start:
 			s.startWriter()
 			return nil
@@ -310,7 +320,7 @@ func (s *Session) answer(b wirev1.ServerFrame_builder) {
 		s.Close(wirev1.Code_CODE_INTERNAL)
 		return
 	}
-	switch s.out.put(data, false, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
+	switch s.out.put(data, false, false, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
 	case start:
 		s.startWriter()
 	case full:
