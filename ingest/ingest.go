@@ -50,18 +50,14 @@ type Ingest struct {
 	closed atomic.Bool // Run has ended
 
 	mu      sync.Mutex // guards waiting
-	waiting map[pair]moved
+	waiting map[pair]thread.Watermark
 }
 
 // pair is what watermarks are coalesced by.
 type pair struct {
+	user   id.UserID // a device id may be another user's too
 	device id.DeviceID
 	thread id.ThreadID
-}
-
-type moved struct {
-	user id.UserID
-	mark thread.Watermark
 }
 
 // New returns an Ingest over the log that cfg names; bases gives the positions of its records. Nothing is connected before the first Append.
@@ -79,7 +75,7 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	cfg = cfg.withDefaults()
 	i := &Ingest{
 		cfg: cfg, bases: bases, log: log, metrics: newMetrics(reg),
-		kick: make(chan struct{}, 1), probe: make(chan struct{}, 1), waiting: map[pair]moved{},
+		kick: make(chan struct{}, 1), probe: make(chan struct{}, 1), waiting: map[pair]thread.Watermark{},
 	}
 	var err error
 	i.events, err = kafka.Dial(cfg.Kafka, append(kafka.ProducerOpts(kafka.ProducerConfig{
@@ -167,7 +163,7 @@ func (i *Ingest) AppendWait(ctx context.Context, t topic.Topic, s topic.Subject,
 func (i *Ingest) Watermark(th id.ThreadID, u id.UserID, d id.DeviceID, w thread.Watermark) {
 	i.metrics.watermarks.Inc()
 	i.mu.Lock()
-	n := i.hold(pair{d, th}, moved{u, w})
+	n := i.hold(pair{u, d, th}, w)
 	i.mu.Unlock()
 	if n == 1 {
 		kick(i.kick)
@@ -175,10 +171,10 @@ func (i *Ingest) Watermark(th id.ThreadID, u id.UserID, d id.DeviceID, w thread.
 }
 
 // hold merges a watermark into those that wait and returns how many do. The caller holds mu.
-func (i *Ingest) hold(p pair, m moved) int {
+func (i *Ingest) hold(p pair, m thread.Watermark) int {
 	if have, ok := i.waiting[p]; ok {
 		i.metrics.coalesced.Inc()
-		m.mark = m.mark.Merge(have.mark)
+		m = m.Merge(have)
 	} else if len(i.waiting) >= i.cfg.MaxWatermarks {
 		i.metrics.dropped.WithLabelValues(reasonFull).Inc()
 		return len(i.waiting)
@@ -238,21 +234,21 @@ func (i *Ingest) send(ctx context.Context) {
 func (i *Ingest) sendWaiting() {
 	i.mu.Lock()
 	batch := i.waiting
-	i.waiting = make(map[pair]moved, min(len(batch), 1024))
+	i.waiting = make(map[pair]thread.Watermark, min(len(batch), 1024))
 	i.mu.Unlock()
 	for p, m := range batch {
 		i.sendOne(p, m)
 	}
 }
 
-func (i *Ingest) sendOne(p pair, m moved) {
+func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	s := topic.Subject(p.thread)
 	slot := topic.SlotOf(s, i.cfg.Partitions)
 	value, err := proto.Marshal(eventv1.Event_builder{
-		UserId: m.user[:], DeviceId: p.device[:],
+		UserId: p.user[:], DeviceId: p.device[:],
 		WatermarksMoved: eventv1.WatermarksMoved_builder{
-			DeliveredPosition: int64(m.mark.DeliveredPosition), DeliveredOrdinal: m.mark.DeliveredOrdinal,
-			ReadPosition: int64(m.mark.ReadPosition), ReadOrdinal: m.mark.ReadOrdinal,
+			DeliveredPosition: int64(m.DeliveredPosition), DeliveredOrdinal: m.DeliveredOrdinal,
+			ReadPosition: int64(m.ReadPosition), ReadOrdinal: m.ReadOrdinal,
 		}.Build(),
 	}.Build())
 	if err != nil {

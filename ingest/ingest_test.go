@@ -204,11 +204,14 @@ func TestWatermarksAreCoalesced(t *testing.T) {
 	}
 	f.Watermark(group, alice, phone, thread.Watermark{ReadPosition: 7, ReadOrdinal: 6})
 	f.Watermark(group, alice, other, thread.Watermark{DeliveredPosition: 3})
+	// Another user who claims the same device says nothing of hers.
+	thief := id.UserID{9}
+	f.Watermark(group, thief, phone, thread.Watermark{DeliveredPosition: 1000})
 	if err := f.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]thread.Watermark{}
-	for _, rec := range f.records(t, topic.Receipts, 2) {
+	for _, rec := range f.records(t, topic.Receipts, 3) {
 		var ev eventv1.Event
 		if err := proto.Unmarshal(rec.Value, &ev); err != nil {
 			t.Fatal(err)
@@ -216,11 +219,12 @@ func TestWatermarksAreCoalesced(t *testing.T) {
 		if rec.Partition != int32(topic.SlotOf(topic.Subject(group), partitions)) {
 			t.Errorf("a watermark lies in partition %d", rec.Partition)
 		}
-		got[string(rec.Key)] = thread.WatermarkOf(ev.GetWatermarksMoved())
+		got[string(ev.GetUserId())+string(rec.Key)] = thread.WatermarkOf(ev.GetWatermarksMoved())
 	}
 	want := map[string]thread.Watermark{
-		string(group[:]) + string(phone[:]): {DeliveredPosition: 99, DeliveredOrdinal: 99, ReadPosition: 7, ReadOrdinal: 6},
-		string(group[:]) + string(other[:]): {DeliveredPosition: 3},
+		string(alice[:]) + string(group[:]) + string(phone[:]): {DeliveredPosition: 99, DeliveredOrdinal: 99, ReadPosition: 7, ReadOrdinal: 6},
+		string(alice[:]) + string(group[:]) + string(other[:]): {DeliveredPosition: 3},
+		string(thief[:]) + string(group[:]) + string(phone[:]): {DeliveredPosition: 1000},
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("watermarks (-got +want):\n%s", diff)

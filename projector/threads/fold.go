@@ -17,11 +17,7 @@ type memberKey struct {
 type markKey struct {
 	thread id.ThreadID
 	device id.DeviceID
-}
-
-type deviceMark struct {
-	user id.UserID
-	mark thread.Watermark
+	user   id.UserID // two users may claim one device id
 }
 
 type deviceKey struct {
@@ -69,7 +65,7 @@ type writes struct {
 	members     map[memberKey]bool
 	messages    []messageRow
 	marks       map[memberKey]thread.Watermark
-	deviceMarks map[markKey]deviceMark
+	deviceMarks map[markKey]thread.Watermark
 	users       map[id.UserID]bool
 	devices     map[deviceKey]bool
 	contacts    map[contactKey]bool
@@ -84,7 +80,7 @@ func newWrites(slot topic.Slot) *writes {
 	return &writes{
 		slot:         slot,
 		threadStates: map[id.ThreadID]*thread.State{}, userStates: map[id.UserID]*user.State{},
-		threads: map[id.ThreadID]bool{}, members: map[memberKey]bool{}, marks: map[memberKey]thread.Watermark{}, deviceMarks: map[markKey]deviceMark{},
+		threads: map[id.ThreadID]bool{}, members: map[memberKey]bool{}, marks: map[memberKey]thread.Watermark{}, deviceMarks: map[markKey]thread.Watermark{},
 		users: map[id.UserID]bool{}, devices: map[deviceKey]bool{}, contacts: map[contactKey]bool{}, blocks: map[blockKey]bool{}, lists: map[listKey]bool{},
 		outcomes: map[outcome]int{},
 	}
@@ -154,8 +150,8 @@ func (w *writes) foldReceipt(e *projector.Event) {
 	t := id.ThreadID(e.Subject)
 	m := memberKey{t, u}
 	w.marks[m] = w.marks[m].Merge(mark)
-	d := markKey{t, e.Device}
-	w.deviceMarks[d] = deviceMark{user: u, mark: w.deviceMarks[d].mark.Merge(mark)}
+	d := markKey{t, e.Device, u}
+	w.deviceMarks[d] = w.deviceMarks[d].Merge(mark)
 }
 
 func (w *writes) foldUser(e *projector.Event) {

@@ -31,8 +31,7 @@ var (
 		raise("thread_id, user_id", "watermarks", "delivered_position", "delivered_ordinal", "read_position", "read_ordinal"),
 		"thread_id uuid", "user_id uuid", "delivered_position bigint", "delivered_ordinal bigint", "read_position bigint", "read_ordinal bigint")
 	tableDeviceMarks = newTable("device_watermarks",
-		raise("thread_id, device_id", "device_watermarks", "delivered_position", "delivered_ordinal", "read_position", "read_ordinal")+
-			", user_id = excluded.user_id",
+		raise("thread_id, device_id, user_id", "device_watermarks", "delivered_position", "delivered_ordinal", "read_position", "read_ordinal"),
 		"thread_id uuid", "device_id uuid", "user_id uuid", "delivered_position bigint", "delivered_ordinal bigint", "read_position bigint", "read_ordinal bigint")
 	tableUsers = newTable("users", overwrite("user_id", "phone_hash", "generation", "name", "registered"),
 		"user_id uuid", "phone_hash uuid", "generation integer", "name text", "registered timestamptz")
@@ -285,13 +284,14 @@ func (w *writes) markRows() rows {
 func (w *writes) deviceMarkRows() rows {
 	var t, d, u vec[pgtype.UUID]
 	var marks markColumns
-	compare := func(a, b markKey) int { return cmp.Or(byBytes(a.thread, b.thread), byBytes(a.device, b.device)) }
+	compare := func(a, b markKey) int {
+		return cmp.Or(byBytes(a.thread, b.thread), byBytes(a.device, b.device), byBytes(a.user, b.user))
+	}
 	for _, k := range sorted(w.deviceMarks, compare) {
-		m := w.deviceMarks[k]
 		t.add(uuid(k.thread))
 		d.add(uuid(k.device))
-		u.add(uuid(m.user))
-		marks.add(m.mark)
+		u.add(uuid(k.user))
+		marks.add(w.deviceMarks[k])
 	}
 	return rows{tableDeviceMarks, append([]column{&t, &d, &u}, marks.columns()...)}
 }

@@ -31,15 +31,10 @@ type slot struct {
 	threads     map[id.ThreadID]*thread.State
 	users       map[id.UserID]*user.State
 	marks       map[[2][16]byte]thread.Watermark
-	devices     map[[2][16]byte]deviceMark
+	devices     map[[3][16]byte]thread.Watermark
 	accepted    []accepted
 	receipts    []receipt
 	quarantined []projector.Quarantined
-}
-
-type deviceMark struct {
-	user id.UserID
-	mark thread.Watermark
 }
 
 // accepted is an accepted event of a thread.
@@ -95,7 +90,7 @@ func (r *Reference) Open(_ context.Context, n topic.Slot) (kafka.Positions, erro
 		s = &slot{
 			intake: projector.NewIntake(r.partitions, nil), next: kafka.Positions{}, latest: map[topic.Topic]int64{},
 			threads: map[id.ThreadID]*thread.State{}, users: map[id.UserID]*user.State{},
-			marks: map[[2][16]byte]thread.Watermark{}, devices: map[[2][16]byte]deviceMark{},
+			marks: map[[2][16]byte]thread.Watermark{}, devices: map[[3][16]byte]thread.Watermark{},
 		}
 		r.slots[n] = s
 	}
@@ -147,9 +142,9 @@ func (s *slot) fold(e *projector.Event) {
 		if !ok {
 			return
 		}
-		byUser, byDevice := [2][16]byte{e.Subject, u}, [2][16]byte{e.Subject, e.Device}
+		byUser, byDevice := [2][16]byte{e.Subject, u}, [3][16]byte{e.Subject, e.Device, u}
 		s.marks[byUser] = s.marks[byUser].Merge(mark)
-		s.devices[byDevice] = deviceMark{user: u, mark: s.devices[byDevice].mark.Merge(mark)}
+		s.devices[byDevice] = s.devices[byDevice].Merge(mark)
 		s.receipts = append(s.receipts, receipt{thread: id.ThreadID(e.Subject), user: u, device: e.Device, at: e.Position, timeMS: e.TimeMS, mark: mark})
 	case topic.Users:
 		u := id.UserID(e.Subject)

@@ -46,7 +46,7 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 			out.put("watermarks", keyOf(id.ThreadID(k[0]), id.UserID(k[1])), m)
 		}
 		for k, d := range s.devices {
-			out.put("device_watermarks", keyOf(id.ThreadID(k[0]), id.DeviceID(k[1])), d.user.String(), d.mark)
+			out.put("device_watermarks", keyOf(id.ThreadID(k[0]), id.DeviceID(k[1]), id.UserID(k[2])), d)
 		}
 		for u, st := range s.users {
 			if st.Generation > 0 {
@@ -177,7 +177,7 @@ func threadReaders(out tables, ref *Reference, retention time.Duration) []reader
 		{"SELECT thread_id, device_id, user_id, delivered_position, delivered_ordinal, read_position, read_ordinal FROM device_watermarks", func(r pgx.Rows) error {
 			var w [4]int64
 			err := r.Scan(&a, &b, &c, &w[0], &w[1], &w[2], &w[3])
-			out.put("device_watermarks", keyOf(uuid(a), uuid(b)), uuid(c), markOf(w))
+			out.put("device_watermarks", keyOf(uuid(a), uuid(b), uuid(c)), markOf(w))
 			return err
 		}},
 		{"SELECT user_id, phone_hash, generation, name, registered FROM users", func(r pgx.Rows) error {
