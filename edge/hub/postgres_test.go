@@ -117,7 +117,7 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	w.send(direct, bob, bobD, id.NewMessage(), ann)
 	w.watermark(group, bob, bobD, thread.Watermark{DeliveredPosition: 4, DeliveredOrdinal: 3, ReadPosition: 3, ReadOrdinal: 2})
 	w.watermark(group, ann, bobD, thread.Watermark{DeliveredPosition: 9, DeliveredOrdinal: 8}) // who claims another's device does not move his cursor
-	w.watermark(direct, ann, annD, thread.Watermark{ReadPosition: 1, ReadOrdinal: 1}) // no cursor
+	w.watermark(direct, ann, annD, thread.Watermark{ReadPosition: 1, ReadOrdinal: 1})          // no cursor
 	mem := &w.views
 	mem.fold(1000)
 	mem.write(t, pool)

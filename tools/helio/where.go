@@ -228,7 +228,7 @@ func (c *whereCmd) inLog(ctx context.Context, log *slog.Logger, t id.ThreadID, p
 func devices(ctx context.Context, pool *pgxpool.Pool, t id.ThreadID, position int64) ([]received, error) {
 	rows, err := pool.Query(ctx, `
 		SELECT d.user_id, d.device_id, d.name, coalesce(w.delivered_position >= $2, false), coalesce(w.read_position >= $2, false)
-		FROM members m JOIN devices d USING (user_id) LEFT JOIN device_watermarks w ON w.thread_id = m.thread_id AND w.device_id = d.device_id
+		FROM members m JOIN devices d USING (user_id) LEFT JOIN device_watermarks w ON w.thread_id = m.thread_id AND w.device_id = d.device_id AND w.user_id = d.user_id
 		WHERE m.thread_id = $1 AND NOT d.revoked AND EXISTS (
 			SELECT 1 FROM generate_series(1, cardinality(m.spans), 2) i WHERE $2 >= m.spans[i] AND (m.spans[i + 1] = 0 OR $2 <= m.spans[i + 1]))
 		ORDER BY d.user_id, d.device_id`, [16]byte(t), position)
