@@ -98,24 +98,32 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 	if err != nil {
 		return x, client.Ack{}, err
 	}
-	// With the acknowledgement it is done; what comes back of it within a moment makes the thread read up to it, as on every device that sends.
+	// With the acknowledgement it is done; what comes back of it within a moment makes the thread read up to it, as on every device that sends. Either may
+	// come first.
 	acked, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ack *client.Ack
 	back := false
 	for e := range d.Events(acked) {
-		if back {
+		if back && ack != nil {
 			break
 		}
 		switch e := e.(type) {
 		case client.Sent:
 			if e.ID == x {
 				ack = &e.Ack
+				if back {
+					cancel()
+					continue
+				}
 				stop := time.AfterFunc(500*time.Millisecond, cancel)
 				defer stop.Stop()
 			}
 		case client.Message:
-			if back = e.ID == x; back {
+			if e.ID != x {
+				continue
+			}
+			if back = true; ack != nil {
 				cancel()
 			}
 		case client.Failed:

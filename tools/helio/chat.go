@@ -63,7 +63,8 @@ func (c *chatCmd) open(log *slog.Logger) (*device, error) {
 		return nil, fmt.Errorf("profile %q (--as): letters, digits, dot, dash and underscore only", c.As)
 	}
 	var d device
-	edges, ca, dir := c.Edge, c.CA, ""
+	edges, ca := c.Edge, c.CA
+	var dir string
 	state, err := readDevState(c.Data)
 	switch {
 	case err == nil && (len(edges) == 0 || len(edges) == 1 && edges[0] == state.Edge):
@@ -146,6 +147,13 @@ type chatOpenCmd struct {
 	Log   string `help:"File for the client's log; default: none, since the screen is in use." placeholder:"FILE" type:"path"`
 }
 
+// Help shows how it is used.
+func (chatOpenCmd) Help() string {
+	return `Examples:
+  helio chat --as ann
+  helio chat --as ann open --phone "+49 151 2345678" --log chat.log`
+}
+
 // Run shows the screen.
 func (c *chatOpenCmd) Run(ctx context.Context, p *chatCmd) error {
 	log := slog.New(slog.DiscardHandler)
@@ -170,6 +178,13 @@ type chatRegisterCmd struct {
 	Phone string `help:"Phone number in international form." required:"" placeholder:"NUMBER"`
 	Pin   string `help:"The PIN of the SMS; default: one is asked for and read, with 'helio dev' on this machine." placeholder:"DIGITS"`
 	Name  string `help:"Display name." placeholder:"NAME"`
+}
+
+// Help shows how it is used.
+func (chatRegisterCmd) Help() string {
+	return `Examples:
+  helio chat --as ann register --phone "+49 151 2345678" --name Ann
+  helio chat --as ann --edge chat.example.org:7443 register --phone "+49 151 2345678" --pin 123456`
 }
 
 // Run registers.
@@ -200,6 +215,13 @@ type chatSendCmd struct {
 	Text    []string      `arg:"" optional:"" help:"What to say; default: what comes on standard input."`
 	ReplyTo string        `help:"Id of the message that this one answers." placeholder:"MESSAGE"`
 	Timeout time.Duration `help:"Give up after so long; the message then stays in the outbox." default:"30s"`
+}
+
+// Help shows how it is used.
+func (chatSendCmd) Help() string {
+	return `Examples:
+  helio chat --as ann send "+49 151 8765432" "Are you there?"
+  date | helio chat --as ann send "Sunday walk" -o json`
 }
 
 // Run sends.
@@ -258,6 +280,13 @@ type chatTailCmd struct {
 	Read     bool   `help:"Mark what is shown as read."`
 }
 
+// Help shows how it is used.
+func (chatTailCmd) Help() string {
+	return `Examples:
+  helio chat --as bob tail
+  helio chat --as bob tail "Sunday walk" -n 20 --receipts -o json`
+}
+
 // Run prints what comes in.
 func (c *chatTailCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) error {
 	return p.with(ctx, log, func(ctx context.Context, d *device) error {
@@ -296,6 +325,13 @@ func (c *chatTailCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) err
 type chatThreadsCmd struct {
 	outputFlags
 	N int `short:"n" help:"At most so many; 0: all." default:"0"`
+}
+
+// Help shows how it is used.
+func (chatThreadsCmd) Help() string {
+	return `Examples:
+  helio chat --as bob threads
+  helio chat --as bob threads -n 10 -o json`
 }
 
 // Run lists the threads.

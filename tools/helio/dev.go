@@ -220,7 +220,7 @@ func superviseEngines(ctx context.Context, log *slog.Logger, engines *embedded.E
 			return fmt.Errorf("an engine ended six times within a minute: %w", err)
 		}
 		log.Error("an engine ended; starting it again", "engine", ee.Engine, "err", err)
-		if err := engines.Restart(ctx, embedded.Kind(ee.Engine)); err != nil && ctx.Err() == nil {
+		if err := engines.Restart(ctx, ee.Engine); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("start the engine again: %w", err)
 		}
 	}

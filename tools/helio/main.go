@@ -12,10 +12,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -59,7 +61,7 @@ func Main() int {
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
 		kong.Vars{"version": version(), "kafka": defaultKafka, "postgres": defaultPostgres, "clickhouse": defaultClickHouse},
-		kong.Configuration(kong.JSON),
+		kong.Configuration(readConfig),
 	)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "helio:", err)
@@ -71,7 +73,9 @@ func Main() int {
 		fmt.Fprintf(os.Stderr, "helio: %v\n", err)
 		var pe *kong.ParseError
 		if errors.As(err, &pe) && pe.Context != nil && pe.Context.Command() != "" {
-			fmt.Fprintf(os.Stderr, "Try: helio %s --help\n", strings.Fields(pe.Context.Command())[0])
+			// Arguments stand in brackets there.
+			words := slices.DeleteFunc(strings.Fields(pe.Context.Command()), func(w string) bool { return strings.ContainsAny(w, "<[") })
+			fmt.Fprintf(os.Stderr, "Try: helio %s --help\n", strings.Join(words, " "))
 		}
 		return 2
 	}
@@ -91,6 +95,22 @@ func Main() int {
 		return 1
 	}
 	return 0
+}
+
+// readConfig reads the file named by --config.
+func readConfig(r io.Reader) (kong.Resolver, error) {
+	values, err := kong.JSON(r)
+	if err != nil {
+		return nil, fmt.Errorf("--config: not a JSON object: %w", err)
+	}
+	return kong.ResolverFunc(func(ctx *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
+		for _, name := range flag.Envs {
+			if _, set := os.LookupEnv(name); set {
+				return nil, nil // the variable wins
+			}
+		}
+		return values.Resolve(ctx, parent, flag)
+	}), nil
 }
 
 // errReported ends the process with a failure that the command has told of already.

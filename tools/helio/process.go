@@ -143,6 +143,10 @@ func openLog(ctx context.Context, log *slog.Logger, cfg *kafka.Config) (*kafka.B
 		bases, err = kafka.LoadBases(ctx, cl, *cfg, topicsOfLog, p)
 		return err
 	})
+	var pe *kafka.PartitionsError
+	if errors.As(err, &pe) {
+		err = fmt.Errorf("%w; without --partitions it is taken from the log", err)
+	}
 	return bases, err
 }
 
