@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -203,7 +204,7 @@ func (w *World) receipt(s *Step) {
 	}
 	d := w.devices[a][w.pick(3)]
 	s.Subject = topic.Subject(t)
-	s.Key = append(t[:], d[:]...)
+	s.Key = slices.Concat(t[:], d[:])
 	delivered := int64(w.pick(100))
 	s.Event = eventv1.Event_builder{
 		UserId: w.users[a][:], DeviceId: d[:],

@@ -87,7 +87,7 @@ func TestAppendAndRead(t *testing.T) {
 			t.Fatalf("frame %d is another: %v", i, err)
 		}
 	}
-	if _, err := Read(r, buf, 1<<20); err != io.EOF {
+	if _, err := Read(r, buf, 1<<20); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }

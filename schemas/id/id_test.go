@@ -61,7 +61,7 @@ func TestFreshIDs(t *testing.T) {
 	if d := NewDevice(); !d.Valid() {
 		t.Errorf("device id %v", d)
 	}
-	if NewMessage() == NewMessage() {
+	if a, b := NewMessage(), NewMessage(); a == b {
 		t.Error("the same id twice")
 	}
 }

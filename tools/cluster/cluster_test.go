@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 // patience bounds everything, generously for a busy machine.
 const patience = 3 * time.Minute
 
-func build(t *testing.T, ctx context.Context) string {
+func build(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "helio")
 	out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "heliograph/tools/helio").CombinedOutput()
@@ -38,7 +38,7 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := cluster.Start(ctx, cluster.Options{
-		Dir: enginetest.Dir(t), Helio: build(t, ctx), EnginesDir: engines, Edges: 1, Deliveries: 1, Partitions: 2,
+		Dir: enginetest.Dir(t), Helio: build(ctx, t), EnginesDir: engines, Edges: 1, Deliveries: 1, Partitions: 2,
 	})
 	if err != nil {
 		enginetest.Absent(t, err)
@@ -48,9 +48,9 @@ func TestCluster(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	ann := user(t, ctx, c, "+15550100001", "Ann")
-	bob := user(t, ctx, c, "+15550100002", "Bob")
-	say(t, ctx, ann, bob, "before")
+	ann := user(ctx, t, c, "+15550100001", "Ann")
+	bob := user(ctx, t, c, "+15550100002", "Bob")
+	say(ctx, t, ann, bob, "before")
 
 	edge := c.Edge(0)
 	pid, addr := edge.Pid(), edge.Addr
@@ -75,13 +75,13 @@ func TestCluster(t *testing.T) {
 	if err := c.Engine(embedded.Kafka).Restart(ctx); err != nil {
 		t.Error(err)
 	}
-	say(t, ctx, ann, bob, "after")
+	say(ctx, t, ann, bob, "after")
 	if got := c.Unasked(); len(got) > 0 {
 		t.Errorf("ended by themselves: %v", got)
 	}
 }
 
-func user(t *testing.T, ctx context.Context, c *cluster.Cluster, phone, name string) *cluster.User {
+func user(ctx context.Context, t *testing.T, c *cluster.Cluster, phone, name string) *cluster.User {
 	t.Helper()
 	u, err := cluster.NewUser(ctx, c, phone, name)
 	if err != nil {
@@ -96,7 +96,7 @@ func user(t *testing.T, ctx context.Context, c *cluster.Cluster, phone, name str
 }
 
 // say has one user write to the other and waits until it came.
-func say(t *testing.T, ctx context.Context, from, to *cluster.User, text string) {
+func say(ctx context.Context, t *testing.T, from, to *cluster.User, text string) {
 	t.Helper()
 	thread, err := from.Direct(to.Me.User)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -305,16 +304,6 @@ func (d *device) texts(t id.ThreadID) []string {
 		}
 	}
 	return out
-}
-
-func (d *device) messages(t id.ThreadID) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var b strings.Builder
-	for _, s := range d.got[t] {
-		fmt.Fprintf(&b, "%d/%d %q\n", s.At, s.Ordinal, s.Text)
-	}
-	return b.String()
 }
 
 func (d *device) copyOf(t id.ThreadID) []seen {
