@@ -100,7 +100,7 @@ func push(b *testing.B, w *world, group string, subjects []topic.Subject, n int)
 	b.StopTimer()
 	edge.Close()
 	cancel()
-	_ = <-served // the link was closed on purpose
+	<-served //nolint:errcheck // the link was closed on purpose
 	if err := <-ran; err != nil {
 		b.Error(err)
 	}

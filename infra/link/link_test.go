@@ -570,5 +570,5 @@ func BenchmarkQUIC(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "frames/s")
 	edge.Close()
 	cancel()
-	_ = <-done // the link was closed on purpose
+	<-done //nolint:errcheck // the link was closed on purpose
 }

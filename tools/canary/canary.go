@@ -183,7 +183,7 @@ func register(ctx context.Context, c *client.Client, cfg Config, i int) (client.
 // close stops the device and waits for it.
 func (d *device) close(cancel context.CancelFunc) {
 	cancel()
-	_ = <-d.ended        // ended as asked
+	<-d.ended            //nolint:errcheck // ended as asked
 	for range d.events { // until the reader has seen the end
 		continue
 	}
