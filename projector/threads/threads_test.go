@@ -139,7 +139,7 @@ func (b *breakable) count() error {
 		return nil
 	}
 	b.f.fired.Add(1)
-	b.f.in.CompareAndSwap(0, 60) // should the pool swallow this one, for it was found on an idle connection, then a later one
+	b.f.in.CompareAndSwap(0, 500) // should the pool swallow this one, for it was found on an idle connection, then a later one
 	return errors.Join(net.ErrClosed, b.Conn.Close())
 }
 
