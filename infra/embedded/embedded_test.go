@@ -412,7 +412,8 @@ func TestCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got struct {
-		Engine embedded.EngineConfig `cmd:""`
+		Engine  embedded.EngineConfig `cmd:""`
+		LogJSON bool                  // of every command of helio
 	}
 	parser, err := kong.New(&got)
 	if err != nil {
