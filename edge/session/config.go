@@ -32,6 +32,8 @@ type Config struct {
 	MaxEarlyFrames int
 	// MaxInflight is the most requests that may wait for an answer; default wire.MaxInflight.
 	MaxInflight int
+	// MaxPages is the most pages of history that are read and written at one time on this edge, each of up to wire.MaxServerFrame bytes; default 64.
+	MaxPages int
 	// OutboxFrames and OutboxBytes bound what waits for the device; defaults 4,096 and 1 MiB. Answers may go beyond them, up to four times as much.
 	OutboxFrames, OutboxBytes int
 	// SendRate and SendBurst bound the messages of a connection; defaults 1,000 a second and 2,000.
@@ -69,6 +71,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxEarlyFrame, 8<<10)
 	set(&c.MaxEarlyFrames, 64)
 	set(&c.MaxInflight, maxInflight)
+	set(&c.MaxPages, 64)
 	set(&c.OutboxFrames, 4096)
 	set(&c.OutboxBytes, 1<<20)
 	set(&c.SendRate, 1000)
@@ -99,7 +102,7 @@ func (c Config) Validate() error {
 	}{
 		{"hello timeout", int64(c.HelloTimeout)}, {"pin timeout", int64(c.PinTimeout)}, {"request timeout", int64(c.RequestTimeout)},
 		{"write timeout", int64(c.WriteTimeout)}, {"resync timeout", int64(c.ResyncTimeout)},
-		{"longest early frame", int64(c.MaxEarlyFrame)}, {"number of early frames", int64(c.MaxEarlyFrames)}, {"requests in flight", int64(c.MaxInflight)},
+		{"longest early frame", int64(c.MaxEarlyFrame)}, {"number of early frames", int64(c.MaxEarlyFrames)}, {"requests in flight", int64(c.MaxInflight)}, {"pages at one time", int64(c.MaxPages)},
 		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)}, {"send rate", int64(c.SendRate)}, {"send burst", int64(c.SendBurst)},
 		{"request rate", int64(c.RequestRate)}, {"request burst", int64(c.RequestBurst)},
 		{"join rate", int64(c.JoinRate)}, {"join burst", int64(c.JoinBurst)}, {"sync rate", int64(c.SyncRate)}, {"sync burst", int64(c.SyncBurst)},

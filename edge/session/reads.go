@@ -120,6 +120,13 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 			s.fail(req, ctx.Err())
 			return
 		}
+		select { // after the session's own, so that one device cannot hold the places of all
+		case s.srv.pages <- struct{}{}:
+			defer func() { <-s.srv.pages }()
+		case <-ctx.Done():
+			s.fail(req, ctx.Err())
+			return
+		}
 		if err := s.page(ctx, req, f.GetGetHistory()); err != nil {
 			s.fail(req, err)
 		}

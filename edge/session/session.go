@@ -34,7 +34,8 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics
 	load     load
-	resync   []byte // the encoded push of section 8
+	resync   []byte        // the encoded push of section 8
+	pages    chan struct{} // one for each page of history that is read or written
 }
 
 // New returns a Server.
@@ -46,6 +47,7 @@ func New(cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logg
 		log = slog.New(slog.DiscardHandler)
 	}
 	srv := &Server{cfg: cfg.withDefaults(), hub: h, auth: a, queries: q, ingest: l, registry: r, log: log}
+	srv.pages = make(chan struct{}, srv.cfg.MaxPages)
 	srv.metrics = newMetrics(reg, &srv.load)
 	srv.resync = encode(wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()})
 	return srv, nil
