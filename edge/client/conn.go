@@ -41,6 +41,10 @@ type conn struct {
 
 	silence time.Duration
 
+	// Reader.
+	edge  string // as Welcome named it
+	proof uint64 // request id of Authenticate; 0: none was sent
+
 	// Guarded by wmu.
 	wmu     sync.Mutex
 	wbuf    []byte
@@ -175,6 +179,13 @@ func (c *Client) serve(ctx context.Context, cn *conn) error {
 // handle takes one frame; it runs on the reader only.
 func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 	if rid := f.GetRequestId(); rid != 0 {
+		if rid == cn.proof {
+			if f.WhichBody() != wirev1.ServerFrame_Authenticated_case {
+				return errorOf(f.GetError())
+			}
+			c.queue.put(Connected{Edge: cn.edge})
+			return nil
+		}
 		if m, ok := cn.takeSend(rid); ok {
 			c.answered(m, f)
 			return nil
@@ -265,22 +276,11 @@ func (c *Client) welcomed(cn *conn, edge string) error {
 		return err
 	}
 	me := c.id
-	answer := make(chan *wirev1.ServerFrame, 1)
-	cn.write(wirev1.ClientFrame_builder{RequestId: cn.request(answer), Authenticate: wirev1.Authenticate_builder{
+	cn.edge, cn.proof = edge, cn.request(nil)
+	cn.write(wirev1.ClientFrame_builder{RequestId: cn.proof, Authenticate: wirev1.Authenticate_builder{
 		UserId: me.User[:], DeviceId: me.Device[:], Signature: ed25519.Sign(me.Key, wire.Proof(cn.nonce, exporter, me.User, me.Device)),
 	}.Build()}.Build())
-	go func() { // ends with the connection, which fails every pending request
-		f, ok := <-answer
-		switch {
-		case !ok:
-		case f.WhichBody() == wirev1.ServerFrame_Authenticated_case:
-			c.queue.put(Connected{Edge: edge})
-			c.sync(cn)
-		default:
-			e := f.GetError()
-			_ = cn.quic.CloseWithError(quic.ApplicationErrorCode(e.GetCode()), e.GetMessage()) // the reader returns with it
-		}
-	}()
+	c.sync(cn) // in the same packet: the edge takes it up once the proof is accepted, and refuses both otherwise
 	return nil
 }
 
