@@ -9,6 +9,7 @@ ARGS    ?=
 # PARALLEL bounds the packages tested at once: several start real engines.
 CGO_ENABLED ?= 0
 PARALLEL    ?= 2
+PACKAGES    ?= ./...
 FUZZTIME    ?= 10s
 export CGO_ENABLED
 # Where the tests and bin/helio find what was fetched.
@@ -31,10 +32,10 @@ build: ## build bin/helio
 	$(GO) build -o bin/helio ./tools/helio
 
 test: engines ## run all tests with the real Postgres and ClickHouse engines (and Apache Kafka after `make kafka`)
-	$(GO) test -p $(PARALLEL) -timeout 20m $(ARGS) ./...
+	$(GO) test -p $(PARALLEL) -timeout 20m $(ARGS) $(PACKAGES)
 
 race: engines ## the same tests under the race detector
-	CGO_ENABLED=1 $(GO) test -race -p $(PARALLEL) -timeout 40m $(ARGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -p $(PARALLEL) -timeout 40m $(ARGS) $(PACKAGES)
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@GO="$(GO)" tools/lint/fuzz.sh $(FUZZTIME)
