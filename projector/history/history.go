@@ -19,11 +19,14 @@ var Topics = []topic.Topic{topic.Threads, topic.Receipts}
 
 // Config of the projector. Zero means default.
 type Config struct {
-	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Linger to 500 ms, MaxRecords to 5,000,
+	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Linger to 500 ms, MaxRecords to 20,000,
 	// MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes to MaxBytes, Logger and Registerer to those given to New.
 	Consumer kafka.ConsumerConfig
 	// Generation of the view; a rebuild in place takes a higher one. Default 1.
 	Generation uint32
+	// Inserts is how many inserts run at one time, over all slots; default 4. Where the engine shares a small machine with those who chat, 1 keeps its bursts
+	// to one core.
+	Inserts int
 	// Spacing is the least time between two batches of a slot, unless the batch is half full. An insert costs the engine some 20 ms of CPU whatever its size, so
 	// a busy slot writes less often and more at a time, while the first event on a quiet one goes after Linger. Default 2 s; negative: none.
 	Spacing time.Duration
@@ -40,7 +43,7 @@ type Config struct {
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
-	if c.CacheBytes < 0 || c.InsertRows < 0 {
+	if c.CacheBytes < 0 || c.InsertRows < 0 || c.Inserts < 0 {
 		errs = append(errs, errors.New("history: a number is negative"))
 	}
 	if err := c.withDefaults(nil, nil).Consumer.Validate(); err != nil {
@@ -62,12 +65,13 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 		c.Consumer.Topics = Topics
 	}
 	orDefault(&c.Consumer.Linger, 500*time.Millisecond)
-	orDefault(&c.Consumer.MaxRecords, 5000)
+	orDefault(&c.Consumer.MaxRecords, 20_000)
 	orDefault(&c.Consumer.MaxBytes, 16<<20)
 	orDefault(&c.Consumer.QueueRecords, 2*c.Consumer.MaxRecords)
 	orDefault(&c.Consumer.QueueBytes, c.Consumer.MaxBytes)
 	orDefault(&c.Generation, 1)
 	orDefault(&c.Spacing, 2*time.Second)
+	orDefault(&c.Inserts, 4)
 	orDefault(&c.CacheBytes, 4<<20)
 	orDefault(&c.InsertRows, 100_000)
 	if c.Consumer.Kafka.Logger == nil {

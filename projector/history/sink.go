@@ -27,6 +27,7 @@ type Sink struct {
 	metrics    *metrics
 	partitions func() int // P, or 0 while it is unknown
 	positions  *positions
+	room       chan struct{} // one for each insert under way
 
 	mu    sync.Mutex // guards slots, not their values
 	slots map[topic.Slot]*slotState
@@ -50,7 +51,7 @@ func NewSink(cfg Config, conn driver.Conn, log *slog.Logger, reg prometheus.Regi
 	n := cfg.Consumer.Partitions
 	s := &Sink{
 		cfg: cfg, conn: conn, log: log.With("view", cfg.Consumer.View), metrics: newMetrics(reg), partitions: func() int { return n },
-		slots: make(map[topic.Slot]*slotState),
+		slots: make(map[topic.Slot]*slotState), room: make(chan struct{}, cfg.Inserts),
 	}
 	s.positions = &positions{insert: func(ctx context.Context, rows []positionRow) error {
 		if err := insertChunk(ctx, s, tablePositions, "", rows); err != nil {

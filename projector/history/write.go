@@ -241,6 +241,12 @@ func insert[R any](ctx context.Context, s *Sink, t *table[R], token string, rows
 }
 
 func insertChunk[R any](ctx context.Context, s *Sink, t *table[R], token string, rows []R) error {
+	select {
+	case s.room <- struct{}{}:
+		defer func() { <-s.room }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	begin := time.Now()
 	settings := clickhouse.Settings{"async_insert": 0, "insert_deduplicate": 0}
 	if token != "" {
