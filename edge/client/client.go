@@ -60,6 +60,7 @@ type Client struct {
 	dirty    map[id.ThreadID]bool // watermarks to send
 	flush    *time.Timer          // runs while something is dirty
 	due      time.Time            // when flush fires
+	flushed  time.Time            // when watermarks were sent last
 	paused   bool                 // a refused send waits for its backoff
 	running  bool
 }
@@ -227,24 +228,21 @@ func (c *Client) apply(e Event) {
 		return
 	}
 	c.mu.Lock()
-	w, wait := thread.Watermark{DeliveredPosition: p.Position, DeliveredOrdinal: p.Ordinal}, c.cfg.AckInterval
+	w, urgent := thread.Watermark{DeliveredPosition: p.Position, DeliveredOrdinal: p.Ordinal}, true
 	if m, ok := e.(Message); ok && m.Sender == c.id.User && m.Device == c.id.Device {
 		w.ReadPosition, w.ReadOrdinal = p.Position, p.Ordinal
-		wait *= echoPatience
+		urgent = false // nobody looks at it for a check mark
 	}
 	c.mu.Unlock()
-	c.move(p.Thread, w, wait)
+	c.move(p.Thread, w, urgent)
 }
-
-// echoPatience is how many times longer the watermark of the device's own message may wait: nobody looks at it for a check mark.
-const echoPatience = 20
 
 // MarkRead moves the read watermark of a thread to an event that was shown to the user.
 func (c *Client) MarkRead(p Place) {
-	c.move(p.Thread, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal}, c.cfg.AckInterval)
+	c.move(p.Thread, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal}, true)
 }
 
-func (c *Client) move(t id.ThreadID, w thread.Watermark, wait time.Duration) {
+func (c *Client) move(t id.ThreadID, w thread.Watermark, urgent bool) {
 	c.mu.Lock()
 	old, known := c.applied[t]
 	merged := old.Merge(w)
@@ -253,16 +251,27 @@ func (c *Client) move(t id.ThreadID, w thread.Watermark, wait time.Duration) {
 		return
 	}
 	c.applied[t] = merged
-	c.mark(t, wait)
+	c.mark(t, urgent)
 	c.mu.Unlock()
 	if err := c.cfg.Store.SetWatermark(t, merged); err != nil {
 		c.cfg.Logger.Error("storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err)
 	}
 }
 
-// mark has the watermark of a thread sent within a while. mu is held.
-func (c *Client) mark(t id.ThreadID, wait time.Duration) {
+// firstAck is how soon watermarks go after a quiet while: within the 25 ms in which QUIC acknowledges the packet that brought the event (RFC 9000, section
+// 18.2, max_ack_delay), so that both travel in one packet.
+const firstAck = 20 * time.Millisecond
+
+// patience is how many times longer a watermark may wait that is not urgent.
+const patience = 10
+
+// mark has the watermark of a thread sent within a while: an urgent one soon when none was sent of late, else with the next that are sent. mu is held.
+func (c *Client) mark(t id.ThreadID, urgent bool) {
 	c.dirty[t] = true
+	wait := patience * c.cfg.AckInterval
+	if urgent {
+		wait = max(min(firstAck, c.cfg.AckInterval), c.cfg.AckInterval-time.Since(c.flushed))
+	}
 	c.flushWithin(wait)
 }
 
@@ -285,6 +294,7 @@ func (c *Client) flushWatermarks() {
 	if !c.live || len(c.dirty) == 0 {
 		return
 	}
+	c.flushed = time.Now()
 	items := make([]*wirev1.Watermark, 0, min(len(c.dirty), 500))
 	for t := range c.dirty {
 		w := c.applied[t]
@@ -299,7 +309,7 @@ func (c *Client) flushWatermarks() {
 	}
 	c.conn.write(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: items}.Build()}.Build())
 	if len(c.dirty) > 0 {
-		c.flushWithin(c.cfg.AckInterval)
+		c.flushWithin(firstAck)
 	}
 }
 

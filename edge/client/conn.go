@@ -222,7 +222,7 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		c.mu.Lock()
 		own := watermarkOf(s.GetOwn())
 		if own.ReadPosition < c.applied[t].ReadPosition {
-			c.mark(t, c.cfg.AckInterval) // it was lost with an earlier connection
+			c.mark(t, true) // it was lost with an earlier connection
 		}
 		c.applied[t] = c.applied[t].Merge(thread.Watermark{ReadPosition: own.ReadPosition, ReadOrdinal: own.ReadOrdinal})
 		c.mu.Unlock()
@@ -323,7 +323,7 @@ func (c *Client) event(raw *wirev1.Event) error {
 	c.mu.Lock()
 	if last, ok := c.queued[p.Thread]; ok && p.Position <= last {
 		if p.Position <= c.applied[p.Thread].DeliveredPosition {
-			c.mark(p.Thread, c.cfg.AckInterval) // the server repeats what was applied: the watermark was lost with an earlier connection
+			c.mark(p.Thread, true) // the server repeats what was applied: the watermark was lost with an earlier connection
 		}
 		c.mu.Unlock()
 		return nil

@@ -49,7 +49,7 @@ type outbox struct {
 
 // patience is how long a frame that nobody waits for (check marks, the echo of a device's own message) may wait for company: each write that it saves is
 // a packet, here and on the device. Whatever is urgent takes it along, so the order stays.
-const patience = 60 * time.Millisecond
+const patience = 150 * time.Millisecond
 
 type verdict int8
 

@@ -36,6 +36,7 @@ type Server struct {
 	load     load
 	resync   []byte        // the encoded push of section 8
 	pages    chan struct{} // one for each page of history that is read or written
+	crew     *crew
 }
 
 // New returns a Server.
@@ -48,6 +49,7 @@ func New(cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logg
 	}
 	srv := &Server{cfg: cfg.withDefaults(), hub: h, auth: a, queries: q, ingest: l, registry: r, log: log}
 	srv.pages = make(chan struct{}, srv.cfg.MaxPages)
+	srv.crew = newCrew()
 	srv.metrics = newMetrics(reg, &srv.load)
 	srv.resync = encode(wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()})
 	return srv, nil
@@ -190,12 +192,12 @@ func (s *Session) spawn(fn func()) bool {
 		return false
 	}
 	s.wg.Add(1)
-	go func() {
+	s.srv.crew.run(func() {
 		defer s.wg.Done()
 		if err := run.Protect(func() error { fn(); return nil }); err != nil {
 			s.panicked(err)
 		}
-	}()
+	})
 	return true
 }
 

@@ -33,9 +33,18 @@ type ConsumerConfig struct {
 	Topics     []topic.Topic // default topic.Folded
 	Partitions int           // P; default: what the log has
 
-	Linger     time.Duration // how long a batch waits for more; default 0: not at all
-	MaxRecords int           // of a batch; default 2,000
-	MaxBytes   int           // of a batch; default 4 MiB
+	// A batch goes when nothing more has come for Linger (default 0: it waits for nothing), and on a busy slot after LingerBusy (default Linger) or with
+	// LingerRecords (default MaxRecords) at the latest. A quiet slot is thus never late, while a busy one makes few and large batches. LingerBusy is drawn anew
+	// for each batch, a quarter more or less, so that the slots do not write all at once.
+	Linger        time.Duration
+	LingerBusy    time.Duration
+	LingerRecords int
+	MaxRecords    int // of a batch; default 2,000
+	MaxBytes      int // of a batch; default 4 MiB
+
+	// Pace is the least time between two polls of the log, up to four times as long when there is traffic, for consumers that do not linger: at a thousand
+	// events a second each would be fetched alone, which costs more than the event. Default 0: none.
+	Pace time.Duration
 
 	QueueRecords int // fetched ahead per slot before its fetching is paused; default 4 batches
 	QueueBytes   int // likewise; default 8 MiB
@@ -69,7 +78,7 @@ func (c ConsumerConfig) Validate() error {
 		}
 	}
 	for name, n := range map[string]int64{
-		"partitions": int64(c.Partitions), "linger": int64(c.Linger), "max records": int64(c.MaxRecords), "max bytes": int64(c.MaxBytes),
+		"partitions": int64(c.Partitions), "linger": int64(c.Linger), "busy linger": int64(c.LingerBusy), "linger records": int64(c.LingerRecords), "pace": int64(c.Pace), "max records": int64(c.MaxRecords), "max bytes": int64(c.MaxBytes),
 		"queue records": int64(c.QueueRecords), "queue bytes": int64(c.QueueBytes),
 		"session timeout": int64(c.SessionTimeout), "backoff": int64(min(c.BackoffMin, c.BackoffMax)),
 	} {
@@ -97,6 +106,8 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	orDefault(&c.Partitions, c.Kafka.Partitions)
 	orDefault(&c.MaxRecords, 2000)
 	orDefault(&c.MaxBytes, 4<<20)
+	orDefault(&c.LingerBusy, c.Linger)
+	orDefault(&c.LingerRecords, c.MaxRecords)
 	orDefault(&c.QueueRecords, 4*c.MaxRecords)
 	orDefault(&c.QueueBytes, 8<<20)
 	orDefault(&c.BackoffMin, 50*time.Millisecond)

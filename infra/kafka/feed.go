@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ type feed struct {
 	queue   []Record
 	bytes   int
 	first   time.Time // when the oldest of a burst arrived
+	last    time.Time // when the newest arrived
 	expect  Positions // the next position of each topic; absent: the next record is the first
 	reached map[topic.Topic]bool
 	err     error
@@ -102,8 +104,11 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 		if known && pos > want && t != topic.Receipts && t != topic.Presence {
 			out.gaps++
 		}
-		if len(f.queue) == 0 {
-			f.first = time.Now()
+		if out.records == 0 {
+			f.last = time.Now()
+			if len(f.queue) == 0 {
+				f.first = f.last
+			}
 		}
 		f.queue = append(f.queue, Record{Topic: t, Slot: f.slot, Position: pos, LogTime: r.Timestamp, Key: r.Key, Value: r.Value})
 		f.expect[t] = pos + 1
@@ -156,9 +161,27 @@ func (f *feed) close() (records, bytes int, paused bool) {
 
 // gathering says how a batch is put together.
 type gathering struct {
-	linger     time.Duration
+	linger     time.Duration // after the newest record
+	busy       time.Duration // after the oldest
+	enough     int
 	maxRecords int
 	maxBytes   int
+}
+
+// wait is how much longer a batch of n records waits for more. busy is its busy linger.
+func (g gathering) wait(first, last time.Time, n int, busy time.Duration) time.Duration {
+	if n >= g.enough {
+		return g.linger - time.Since(first)
+	}
+	return min(g.linger-time.Since(last), busy-time.Since(first))
+}
+
+// draw returns the busy linger of one batch.
+func (g gathering) draw() time.Duration {
+	if g.busy <= g.linger {
+		return g.busy
+	}
+	return g.busy*3/4 + rand.N(g.busy/2+1)
 }
 
 // errCheck is what gather returns when it is time to look at the stored positions.
@@ -166,6 +189,7 @@ var errCheck = errors.New("time to check")
 
 // gather waits for the next batch. done means that the limit is reached and nothing is left.
 func (f *feed) gather(ctx context.Context, g gathering, check <-chan time.Time) (recs []Record, bytes int, done bool, err error) {
+	busy := g.draw()
 	for {
 		var wait time.Duration
 		f.mu.Lock()
@@ -179,7 +203,7 @@ func (f *feed) gather(ctx context.Context, g gathering, check <-chan time.Time) 
 				done = true
 			}
 		case n > 0:
-			wait = g.linger - time.Since(f.first)
+			wait = g.wait(f.first, f.last, n, busy)
 			if wait <= 0 || complete || n >= g.maxRecords || f.bytes >= g.maxBytes {
 				recs, bytes = f.take(g.maxRecords, g.maxBytes)
 			}

@@ -155,7 +155,7 @@ func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error
 	o.next = next.Clone()
 	o.mu.Unlock()
 
-	g := gathering{linger: c.cfg.Linger, maxRecords: c.cfg.MaxRecords, maxBytes: c.cfg.MaxBytes}
+	g := gathering{linger: c.cfg.Linger, busy: c.cfg.LingerBusy, enough: c.cfg.LingerRecords, maxRecords: c.cfg.MaxRecords, maxBytes: c.cfg.MaxBytes}
 	if until := ahead(next, pending); len(until) > 0 {
 		c.log.Info("bringing an announced batch again", "slot", o.slot, "from", next, "to", until)
 		if next, err = c.serve(st, o, next, until, true, g, back); err != nil {

@@ -19,17 +19,15 @@ var Topics = []topic.Topic{topic.Threads, topic.Receipts}
 
 // Config of the projector. Zero means default.
 type Config struct {
-	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Linger to 500 ms, MaxRecords to 20,000,
-	// MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes to MaxBytes, Logger and Registerer to those given to New.
+	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Logger and Registerer to those given to New.
+	// Linger defaults to 500 ms, LingerBusy to 10 s, LingerRecords to 2,500: an insert costs the engine some 10 ms of CPU and a dozen files whatever its size, so
+	// a busy slot writes seldom and much at a time. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes to MaxBytes.
 	Consumer kafka.ConsumerConfig
 	// Generation of the view; a rebuild in place takes a higher one. Default 1.
 	Generation uint32
 	// Inserts is how many inserts run at one time, over all slots; default 4. Where the engine shares a small machine with those who chat, 1 keeps its bursts
 	// to one core.
 	Inserts int
-	// Spacing is the least time between two batches of a slot, unless the batch is half full. An insert costs the engine some 20 ms of CPU whatever its size, so
-	// a busy slot writes less often and more at a time, while the first event on a quiet one goes after Linger. Default 2 s; negative: none.
-	Spacing time.Duration
 	// CacheBytes bounds the fold states kept per slot, by estimate. Default 4 MiB.
 	CacheBytes int
 	// InsertRows is the most rows of one insert; it must stay below the server's max_insert_block_size and may not change while a range is begun.
@@ -65,12 +63,13 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 		c.Consumer.Topics = Topics
 	}
 	orDefault(&c.Consumer.Linger, 500*time.Millisecond)
+	orDefault(&c.Consumer.LingerBusy, 10*time.Second)
+	orDefault(&c.Consumer.LingerRecords, 2500)
 	orDefault(&c.Consumer.MaxRecords, 20_000)
 	orDefault(&c.Consumer.MaxBytes, 16<<20)
 	orDefault(&c.Consumer.QueueRecords, 2*c.Consumer.MaxRecords)
 	orDefault(&c.Consumer.QueueBytes, c.Consumer.MaxBytes)
 	orDefault(&c.Generation, 1)
-	orDefault(&c.Spacing, 2*time.Second)
 	orDefault(&c.Inserts, 4)
 	orDefault(&c.CacheBytes, 4<<20)
 	orDefault(&c.InsertRows, 100_000)

@@ -51,7 +51,7 @@ func newHistory(t testing.TB) driver.Conn {
 }
 
 func config() history.Config {
-	return history.Config{Spacing: -1, Consumer: kafka.ConsumerConfig{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Partitions: 2}}
+	return history.Config{Consumer: kafka.ConsumerConfig{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Partitions: 2}}
 }
 
 func seeded(seed uint64) func(int) int {

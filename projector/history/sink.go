@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +37,6 @@ type slotState struct {
 	intake  *projector.Intake
 	threads *projector.Cache[id.ThreadID, *thread.State]
 	pending kafka.Positions
-	last    time.Time // when the last batch was stored
 }
 
 // NewSink returns a sink over a connection whose default database is that of the history. Projector is the usual way to run one; a replay or a rebuild uses
@@ -118,9 +116,6 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 	if st == nil {
 		return kafka.Permanent(fmt.Errorf("history: slot %d is not open", b.Slot))
 	}
-	if err := s.space(ctx, st, b); err != nil {
-		return err
-	}
 	before := st.threads.Weight()
 	defer func() { s.metrics.cacheBytes.Add(float64(st.threads.Weight() - before)) }()
 
@@ -140,7 +135,6 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 		return classify(fmt.Errorf("history: write slot %d: %w", b.Slot, err))
 	}
 
-	st.last = time.Now()
 	held := st.intake.Held()
 	st.intake.Commit(sorted)
 	s.metrics.held.Add(float64(st.intake.Held() - held))
@@ -166,22 +160,6 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 		}
 	}
 	return nil
-}
-
-// space waits until the slot may write again; meanwhile the next batch grows.
-func (s *Sink) space(ctx context.Context, st *slotState, b kafka.Batch) error {
-	wait := s.cfg.Spacing - time.Since(st.last)
-	if wait <= 0 || len(b.Records) >= s.cfg.Consumer.MaxRecords/2 {
-		return nil
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // weigh estimates a state's size in bytes.

@@ -24,8 +24,8 @@ var Topics = topic.Folded
 
 // Config of the projector. Zero means default.
 type Config struct {
-	// Consumer says where the log is and which slots are read. View defaults to "threads", Topics to Topics, Linger to 50 ms, Logger and Registerer to those
-	// given to New.
+	// Consumer says where the log is and which slots are read. View defaults to "threads", Topics to Topics, Linger to 50 ms, LingerBusy to 500 ms, LingerRecords
+	// to 1,000, Logger and Registerer to those given to New.
 	Consumer kafka.ConsumerConfig
 	// Retention is how long, in log time before the slot's latest event, messages stay. Default 30 days, at least MinRetention.
 	Retention time.Duration
@@ -66,6 +66,12 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 	}
 	if c.Consumer.Linger == 0 {
 		c.Consumer.Linger = 50 * time.Millisecond
+	}
+	if c.Consumer.LingerBusy == 0 {
+		c.Consumer.LingerBusy = max(500*time.Millisecond, c.Consumer.Linger)
+	}
+	if c.Consumer.LingerRecords == 0 {
+		c.Consumer.LingerRecords = 1000
 	}
 	if c.Consumer.Kafka.Logger == nil {
 		c.Consumer.Kafka.Logger = log

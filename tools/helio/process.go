@@ -35,7 +35,7 @@ type process struct {
 
 // newProcess binds the operators' door, so that a taken port is told before anything else starts.
 func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
-	keepHeapFloor()
+	keepHeapRoomy()
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	door, err := admin.New(admin.Config{Addr: adminAddr, Flag: "--admin", Logger: log, Registerer: reg, Gatherer: reg})

@@ -52,7 +52,7 @@ type Config struct {
 	Measure time.Duration
 	// State is the file of registered users; empty: none.
 	State string
-	// Senders of the throughput part, each with a recipient of its own; 200.
+	// Senders of the throughput and the latency part, each with a recipient of its own; 200.
 	Senders int
 	// Window is how many messages of a sender may be unacknowledged; 16.
 	Window int
@@ -60,7 +60,7 @@ type Config struct {
 	Body int
 	// Rates are the messages a second of the latency part; 1,000 and 5,000.
 	Rates []int
-	// Connected is how many devices are connected in the latency part; 1,000. Half of them send to the other half.
+	// Connected is how many devices are connected in the latency part; 1,000. Senders of them send to as many others; the rest is idle.
 	Connected int
 	// Group is the number of members of the fan-out part's group, the sender among them; 100.
 	Group int

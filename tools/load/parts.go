@@ -12,15 +12,15 @@ import (
 	"heliograph/schemas/id"
 )
 
-// pairs connects 2n users and makes a flow from each of the first half to one of the second.
-func (b *bench) pairs(ctx context.Context, fail context.CancelCauseFunc, n int) (*traffic, *fleet, error) {
+// pairs connects users, at least 2n, and makes n flows, each from one of the first n to one of the next n.
+func (b *bench) pairs(ctx context.Context, fail context.CancelCauseFunc, n, connected int) (*traffic, *fleet, error) {
 	t := newTraffic()
 	for i := range n {
 		from, to := b.users[i].Identity.User, b.users[n+i].Identity.User
 		t.add(b.cfg.Body, 1, i, client.To{Thread: id.DirectThread(from, to), Peer: to})
 	}
 	t.copyOf = func(device, flow int) (int, bool) { return 0, device == n+flow }
-	f, err := b.connect(ctx, b.users[:2*n], b.cfg.Window, t.handle, fail)
+	f, err := b.connect(ctx, b.users[:max(2*n, connected)], b.cfg.Window, t.handle, fail)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -55,7 +55,7 @@ func (b *bench) closedLoop(ctx context.Context, t *traffic) (window, error) {
 
 func (b *bench) throughput(ctx context.Context, fail context.CancelCauseFunc) (err error) {
 	b.say("throughput: %d senders with %d in flight, %d bytes, %v", b.cfg.Senders, b.cfg.Window, b.cfg.Body, b.cfg.Measure)
-	t, f, err := b.pairs(ctx, fail, b.cfg.Senders)
+	t, f, err := b.pairs(ctx, fail, b.cfg.Senders, 0)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (b *bench) catchUp(ctx context.Context) {
 }
 
 func (b *bench) latency(ctx context.Context, fail context.CancelCauseFunc) (err error) {
-	t, f, err := b.pairs(ctx, fail, b.cfg.Connected/2)
+	t, f, err := b.pairs(ctx, fail, min(b.cfg.Senders, b.cfg.Connected/2), b.cfg.Connected)
 	if err != nil {
 		return err
 	}
