@@ -61,7 +61,14 @@ func (t ClientTLS) Load() (*tls.Config, error) {
 func Untrusted(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var header tls.RecordHeaderError
+	// A library that verifies by itself, as pgx does for verify-ca, returns what x509 said.
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &cert) || errors.As(err, &header) || errors.As(err, &authority) || errors.As(err, &name) || errors.As(err, &invalid) {
+		return true
+	}
+	// What the peer refuses comes as an alert of an unexported type; crypto/tls marks it in Op.
 	var op *net.OpError
-	// What the peer refuses comes as an alert of an unexported type; crypto/tls marks the two directions in Op.
-	return errors.As(err, &cert) || errors.As(err, &header) || errors.As(err, &op) && op.Op == "remote error"
+	return errors.As(err, &op) && op.Op == "remote error"
 }
