@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -157,7 +158,8 @@ var transientCodes = []int32{
 
 // Transient tells whether the same work may succeed when it is tried again: the connection or the engine failed, not the query.
 func Transient(err error) bool {
-	if err == nil {
+	var file *fs.PathError // of a certificate; the errno in it would pass for a network's
+	if err == nil || errors.As(err, &file) {
 		return false
 	}
 	var ex *clickhouse.Exception

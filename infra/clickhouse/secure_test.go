@@ -42,6 +42,10 @@ func TestSecure(t *testing.T) {
 		})
 	}
 
+	if _, err := Migrate(t.Context(), config(func(c *Config) { c.TLS.CAFile = "/nonexistent/ca.pem" }), migrations(1, "")); err == nil || Transient(err) {
+		t.Errorf("a missing file of an authority: %v (transient %v)", err, Transient(err))
+	}
+
 	c := config(func(*Config) {})
 	if v, err := Migrate(t.Context(), c, migrations(2, "")); err != nil || v != 2 {
 		t.Fatalf("Migrate = %d, %v", v, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -137,7 +138,8 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 
 // Transient tells whether the same work may succeed when it is tried again: the connection or the server failed, not the statement.
 func Transient(err error) bool {
-	if err == nil {
+	var file *fs.PathError // of a certificate; the errno in it would pass for a network's
+	if err == nil || errors.As(err, &file) {
 		return false
 	}
 	var pg *pgconn.PgError

@@ -11,10 +11,14 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"heliograph/infra/embedded"
+	"heliograph/infra/embedded/enginetest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"helio": func() { os.Exit(Main()) }})
+	embedded.EngineMain() // where this process is one that enginetest started
+	testscript.Main(enginetest.Tests{M: m}, map[string]func(){"helio": func() { os.Exit(Main()) }})
 }
 
 // wait bounds every wait of a script.

@@ -155,8 +155,9 @@ func SecureClickHouse(tb testing.TB, server certtest.Pair, user, password string
 	tb.Helper()
 	behind, database := NewClickHouseDatabase(tb)
 	transport := &http.Transport{}
+	silent := log.New(io.Discard, "", 0) // clients that go, or that refuse the certificate, are what tests want
 	proxy := &httputil.ReverseProxy{
-		Transport: transport,
+		Transport: transport, ErrorLog: silent,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: behind})
 			for _, h := range []string{"X-ClickHouse-User", "X-ClickHouse-Key", "X-ClickHouse-SSL-Certificate-Auth"} {
@@ -176,7 +177,7 @@ func SecureClickHouse(tb testing.TB, server certtest.Pair, user, password string
 		proxy.ServeHTTP(w, r)
 	}))
 	front.TLS = &tls.Config{Certificates: []tls.Certificate{server.Certificate}}
-	front.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that refuse the certificate are what tests want
+	front.Config.ErrorLog = silent
 	front.StartTLS()
 	tb.Cleanup(func() {
 		front.Close()
