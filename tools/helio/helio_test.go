@@ -17,7 +17,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	embedded.EngineMain() // where this process is one that enginetest started
+	if filepath.Base(os.Args[0]) != "helio" {
+		embedded.EngineMain() // enginetest's engines; those of 'helio dev' are 'helio engine', with its own words
+	}
 	testscript.Main(enginetest.Tests{M: m}, map[string]func(){"helio": func() { os.Exit(Main()) }})
 }
 
