@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -9,13 +10,30 @@ import (
 	"heliograph/infra/run"
 )
 
-// Over HTTP with TLS, the settings let in where the server is the right one and the password is too, and tell the others why not.
+const (
+	secureUser     = "helio"
+	securePassword = run.Secret("heliotrope")
+)
+
+// Over either protocol with TLS, the settings let in where the server is the right one and the password is too, and tell the others why not.
 func TestSecure(t *testing.T) {
-	const user, password = "helio", run.Secret("heliotrope")
-	ca, other := certtest.New(t, "the history's authority"), certtest.New(t, "another authority")
-	addr, database := enginetest.SecureClickHouse(t, ca.Server(t, "127.0.0.1"), user, password.Reveal())
+	ca := certtest.New(t, "the history's authority")
+	server := ca.Server(t, "127.0.0.1")
+	t.Run("http", func(t *testing.T) {
+		addr, database := enginetest.SecureClickHouse(t, server, secureUser, securePassword.Reveal())
+		testSecure(t, ca, Config{Addr: []string{addr}, Database: database, Protocol: HTTP})
+	})
+	t.Run("native", func(t *testing.T) {
+		addr, database := enginetest.NativeClickHouse(t, &server, secureUser, securePassword.Reveal())
+		testSecure(t, ca, Config{Addr: []string{addr}, Database: database, Protocol: Native})
+	})
+}
+
+func testSecure(t *testing.T, ca *certtest.Authority, base Config) {
+	other := certtest.New(t, "another authority")
 	config := func(change func(*Config)) Config {
-		c := Config{Addr: []string{addr}, Database: database, User: user, Password: password, TLS: run.ClientTLS{Enable: true, CAFile: ca.File}}
+		c := base
+		c.User, c.Password, c.TLS = secureUser, securePassword, run.ClientTLS{Enable: true, CAFile: ca.File}
 		change(&c)
 		return c
 	}
@@ -29,14 +47,13 @@ func TestSecure(t *testing.T) {
 		{"another name", func(c *Config) { c.TLS.ServerName = "history.example" }, "history.example"},
 		{"wrong password", func(c *Config) { c.Password = "wrong" }, "Authentication failed"},
 		{"another user", func(c *Config) { c.User = "default" }, "Authentication failed"},
-		{"native to an HTTP port, wrong authority", func(c *Config) { c.Protocol, c.TLS.CAFile = Native, other.File }, "certificate signed by unknown authority"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Migrate(t.Context(), config(c.change), migrations(1, ""))
 			if !Refused(err) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Migrate = %v (refused %v), want a refusal that tells of %q", err, Refused(err), c.want)
 			}
-			if err != nil && (strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), password.Reveal())) {
+			if err != nil && (strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), securePassword.Reveal())) {
 				t.Errorf("not one line, or with the password: %q", err)
 			}
 		})
@@ -49,6 +66,9 @@ func TestSecure(t *testing.T) {
 	c := config(func(*Config) {})
 	if v, err := Migrate(t.Context(), c, migrations(2, "")); err != nil || v != 2 {
 		t.Fatalf("Migrate = %d, %v", v, err)
+	}
+	if _, err := Migrate(t.Context(), c, migrations(2, "edited")); !errors.Is(err, ErrEdited) || Refused(err) {
+		t.Errorf("an edited migration: %v (refused %v)", err, Refused(err))
 	}
 	conn, err := Open(c)
 	if err != nil {
@@ -75,5 +95,8 @@ func TestSecure(t *testing.T) {
 	}
 	if n != rows+1 || sum != rows*(rows-1)/2+1 { // with the migration's own row
 		t.Errorf("%d rows, sum %d", n, sum)
+	}
+	if err := conn.Exec(t.Context(), "SELECT * FROM nothing_of_that_name"); err == nil || Transient(err) || Refused(err) {
+		t.Errorf("a missing table: %v (transient %v, refused %v)", err, Transient(err), Refused(err))
 	}
 }

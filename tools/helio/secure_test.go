@@ -71,10 +71,14 @@ func TestSecureEngines(t *testing.T) {
 		"HELIO_LISTEN": "127.0.0.1:0", "HELIO_DELIVERY_LISTEN": "127.0.0.1:0", "HELIO_ADMIN": "127.0.0.1:0",
 	}
 
+	nativeAddr, nativeDatabase := enginetest.NativeClickHouse(t, &server, "helio", password)
+	native := deployment.with("HELIO_CLICKHOUSE", nativeAddr, "HELIO_CLICKHOUSE_PROTOCOL", "native", "HELIO_CLICKHOUSE_DATABASE", nativeDatabase, "HELIO_NAME", "native")
+	toPostgres, toClickHouse := []string{"projector", "--store", "postgres"}, []string{"projector", "--store", "clickhouse"}
+
 	// All at once: an edge is ready when it has a link to a delivery instance.
-	var roles []*role
-	for _, args := range [][]string{{"projector", "--store", "postgres"}, {"projector", "--store", "clickhouse"}, {"delivery"}, {"edge"}} {
-		roles = append(roles, deployment.start(t, args...))
+	roles := []*role{
+		deployment.start(t, toPostgres...), deployment.start(t, toClickHouse...), native.start(t, toClickHouse...),
+		deployment.start(t, "delivery"), native.start(t, "edge"),
 	}
 	for _, r := range roles {
 		r.awaitReady(t)
@@ -89,7 +93,6 @@ func TestSecureEngines(t *testing.T) {
 		t.Errorf("helio log topics: %v\n%s", err, out)
 	}
 
-	toPostgres, toClickHouse := []string{"projector", "--store", "postgres"}, []string{"projector", "--store", "clickhouse"}
 	for _, c := range []struct {
 		name  string
 		args  []string
@@ -107,6 +110,10 @@ func TestSecureEngines(t *testing.T) {
 			[]string{"open /nonexistent/ca.pem"}},
 		{"ClickHouse, wrong authority", toClickHouse, deployment.with("HELIO_CLICKHOUSE_CA", other.File), []string{"signed by unknown authority", "--clickhouse-ca"}},
 		{"ClickHouse, wrong password", toClickHouse, deployment.with("HELIO_CLICKHOUSE_PASSWORD", "wrong"),
+			[]string{"Authentication failed", "--clickhouse-password"}},
+		{"ClickHouse by the native protocol, wrong authority", toClickHouse, native.with("HELIO_CLICKHOUSE_CA", other.File),
+			[]string{"signed by unknown authority", "--clickhouse-ca"}},
+		{"ClickHouse by the native protocol, wrong password", toClickHouse, native.with("HELIO_CLICKHOUSE_PASSWORD", "wrong"),
 			[]string{"Authentication failed", "--clickhouse-password"}},
 		{"ClickHouse, no such file", toClickHouse, deployment.with("HELIO_CLICKHOUSE_CA", "/nonexistent/ca.pem"), []string{"/nonexistent/ca.pem"}},
 	} {
