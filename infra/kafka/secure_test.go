@@ -26,14 +26,15 @@ func TestSecureFake(t *testing.T) {
 		kfake.TLS(&tls.Config{
 			Certificates: []tls.Certificate{ca.Server(t, "127.0.0.1").Certificate}, ClientCAs: ca.Pool(), ClientAuth: tls.RequireAndVerifyClientCert,
 		}), kfake.EnableSASL(),
-		kfake.Superuser("PLAIN", secureUser, securePassword.Reveal()),
-		kfake.Superuser("SCRAM-SHA-256", secureUser, securePassword.Reveal()),
-		kfake.Superuser("SCRAM-SHA-512", secureUser, securePassword.Reveal()))
+		// A password for each mechanism, so that none passes for another.
+		kfake.Superuser("PLAIN", secureUser, securePassword.Reveal()+"-plain"),
+		kfake.Superuser("SCRAM-SHA-256", secureUser, securePassword.Reveal()+"-scram-sha-256"),
+		kfake.Superuser("SCRAM-SHA-512", secureUser, securePassword.Reveal()+"-scram-sha-512"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	testSecure(t, ca, fake.ListenAddrs()[0], "during SASL authentication")
+	testSecure(t, ca, fake.ListenAddrs()[0], "during SASL authentication", func(m Mechanism) run.Secret { return securePassword + "-" + run.Secret(m) })
 }
 
 func TestSecureReal(t *testing.T) {
@@ -42,20 +43,23 @@ func TestSecureReal(t *testing.T) {
 		Server: ca.Server(t, "127.0.0.1").PEM, CA: ca.File, User: secureUser, Password: securePassword.Reveal(),
 		Client: &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{ca.Client(t, "starter").Certificate}},
 	})
-	testSecure(t, ca, broker.Addr(), "SASL_AUTHENTICATION_FAILED")
+	testSecure(t, ca, broker.Addr(), "SASL_AUTHENTICATION_FAILED", func(Mechanism) run.Secret { return securePassword })
 }
 
 // testSecure knocks with right and wrong settings. wrongPassword is what the log's refusal of a password must hold.
-func testSecure(t *testing.T, ca *certtest.Authority, addr, wrongPassword string) {
+func testSecure(t *testing.T, ca *certtest.Authority, addr, wrongPassword string, password func(Mechanism) run.Secret) {
 	other := certtest.New(t, "another authority")
 	pair, foreign := ca.Client(t, "a role"), other.Client(t, "a role")
 	config := func(change func(*Config)) Config {
 		c := Config{
 			Brokers: []string{addr}, ClientID: "test", TopicPrefix: "secure.", Partitions: testSlots,
 			TLS:  run.ClientTLS{Enable: true, CAFile: ca.File, CertFile: pair.CertFile, KeyFile: pair.KeyFile},
-			SASL: SASL{Mechanism: MechanismScramSHA512, User: secureUser, Password: securePassword},
+			SASL: SASL{Mechanism: MechanismScramSHA512, User: secureUser},
 		}
 		change(&c)
+		if c.SASL.Password == "" {
+			c.SASL.Password = password(c.SASL.Mechanism)
+		}
 		return c
 	}
 	for _, c := range []struct {
