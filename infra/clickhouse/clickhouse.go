@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"time"
 
@@ -156,7 +158,8 @@ var transientCodes = []int32{
 
 // Transient tells whether the same work may succeed when it is tried again: the connection or the engine failed, not the query.
 func Transient(err error) bool {
-	if err == nil {
+	var file *fs.PathError // of a certificate; the errno in it would pass for a network's
+	if err == nil || errors.As(err, &file) {
 		return false
 	}
 	var ex *clickhouse.Exception
@@ -172,4 +175,21 @@ func Transient(err error) bool {
 	return errors.As(err, &network) || errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, clickhouse.ErrAcquireConnTimeout) || errors.Is(err, clickhouse.ErrConnectionClosed) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// accessCodes are UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, IP_ADDRESS_NOT_ALLOWED and AUTHENTICATION_FAILED.
+var accessCodes = []int32{192, 193, 194, 195, 516}
+
+// Refused tells whether the server does not let us in, or we do not trust it, for a reason that trying again does not mend: a certificate, a user or a
+// password. A process that starts tells of it at once; one that runs goes on trying, since the settings of a server can be mended while it does.
+func Refused(err error) bool {
+	var ex *clickhouse.Exception
+	if errors.As(err, &ex) && slices.Contains(accessCodes, ex.Code) {
+		return true
+	}
+	var status *clickhouse.HTTPError
+	if errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden) {
+		return true
+	}
+	return run.Untrusted(err)
 }

@@ -11,6 +11,7 @@
 // When slow: at most MaxOpenConns queries are under way, the others wait for DialTimeout.
 //
 // Non-obvious:
+//   - Transient and Refused overlap: a certificate that is not trusted stalls what runs, since it may be replaced, and ends what starts.
 //   - The embedded engine speaks HTTP only; every feature used here works over HTTP and over the native protocol alike.
 //   - The lock is a table whose creation is atomic; a lock that is older than LockExpiry was left by a killed process and is taken over.
 //   - Nothing is compressed over HTTP, because the embedded engine is on loopback and a front need not know how.

@@ -216,9 +216,14 @@ func (c *Consumer) run(ctx context.Context) error {
 	g.Go(func() error { c.read(inner); return nil })
 	g.Go(func() error { c.watchLag(inner); return nil })
 	finished := make(chan struct{})
+	var abandon context.CancelFunc
 	switch {
 	case c.cfg.Group != "":
-		c.member, err = c.join()
+		// Not inner: leaving the group is the last thing that it does.
+		joined, leave := context.WithCancel(context.WithoutCancel(ctx))
+		defer leave()
+		abandon = leave
+		c.member, err = c.join(joined)
 		if err != nil {
 			stop()
 			return errors.Join(err, g.Wait())
@@ -255,7 +260,10 @@ func (c *Consumer) run(ctx context.Context) error {
 		final, cancel := context.WithTimeout(inner, 2*time.Second)
 		c.commit(final)
 		cancel()
+		// While the group waits for another member to join, there is no leaving it; our session's end tells the group as well.
+		late := time.AfterFunc(leaveTimeout, abandon)
 		c.member.Close()
+		late.Stop()
 	}
 	stop()
 	_ = g.Wait() // its goroutines return no errors

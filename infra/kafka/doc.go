@@ -26,5 +26,7 @@
 //   - Positions have holes in compacted topics; a hole in another topic is logged and counted, since nothing can bring the records back.
 //   - base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that record needs a key of its own.
 //   - Replay relies on the last record of a partition never being compacted away, which Kafka keeps: the active segment is not cleaned.
+//   - Some brokers answer a wrong password by closing the connection, which franz-go takes for the network's fault and tries again. Knock tells the two
+//     apart, and is asked before anything else at a start.
 //   - A produced record that timed out may be in the log all the same; see ProducerOpts.
 package kafka

@@ -12,13 +12,17 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// join makes this process a member of the group. The member never reads a record: the group hands out the partitions of the threads topic, and a
+// leaveTimeout is how long the group may take to let us go. What is lost by going without a word is time: our slots go to others when the session ends.
+const leaveTimeout = 3 * time.Second
+
+// join makes this process a member of the group, until it is closed or ctx ends. The member never reads a record: the group hands out the partitions of the threads topic, and a
 // partition's number is a slot. Positions come from the sink, so nothing that the group has committed matters.
-func (c *Consumer) join() (*kgo.Client, error) {
+func (c *Consumer) join(ctx context.Context) (*kgo.Client, error) {
 	name := c.cfg.Kafka.Name(topic.Threads)
 	quiet := c.cfg.Kafka
 	quiet.Registerer = nil // its traffic is heartbeats
 	opts := []kgo.Opt{
+		kgo.WithContext(ctx),
 		kgo.ConsumerGroup(c.cfg.Group),
 		kgo.ConsumeTopics(name),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),

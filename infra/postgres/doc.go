@@ -12,6 +12,7 @@
 // succeeds: a process starts without its database, and its health says so.
 //
 // Non-obvious:
+//   - Transient and Refused overlap: a certificate that is not trusted stalls what runs, since it may be replaced, and ends what starts.
 //   - The lock is an advisory lock of one session, so a migrating process that is killed leaves none behind.
 //   - goose's table lies in the schema that it describes: each generation of a view has its own version.
 //   - The URL carries the password, so Config prints without it.

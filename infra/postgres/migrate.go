@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,7 +33,7 @@ func (e *NewerError) Error() string {
 func Migrate(ctx context.Context, url string, fsys fs.FS, schema string) (int64, error) {
 	pc, err := pgx.ParseConfig(url)
 	if err != nil {
-		return 0, fmt.Errorf("postgres: URL %s cannot be parsed", Redact(url))
+		return 0, unusable(url, err)
 	}
 	if pc.ConnectTimeout == 0 {
 		pc.ConnectTimeout = 10 * time.Second
@@ -44,7 +45,7 @@ func Migrate(ctx context.Context, url string, fsys fs.FS, schema string) (int64,
 	defer db.Close()
 	version, err := migrate(ctx, db, fsys, schema, quoted)
 	if err != nil {
-		return 0, fmt.Errorf("postgres: migrate schema %s: %w", schema, err)
+		return 0, fmt.Errorf("postgres: migrate schema %s: %w", schema, oneLine{err})
 	}
 	return version, nil
 }
@@ -90,3 +91,12 @@ func lockKey(schema string) int64 {
 	h.Write([]byte("heliograph/migrate/" + schema))
 	return int64(h.Sum64())
 }
+
+// oneLine is an error whose text is one line: pgx gives each address that it tried a line of its own.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string {
+	return strings.NewReplacer(":\n\t", ": ", "\n\t", "; ").Replace(e.error.Error())
+}
+
+func (e oneLine) Unwrap() error { return e.error }

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/run"
 )
 
 // Config says where the database is and how many connections may be held to it. Zero means default.
@@ -56,14 +60,33 @@ func Redact(raw string) string {
 	return u.Redacted()
 }
 
+// unusable says why pgx does not take a URL. pgx's own text is left out, since it may quote the URL, unless the TLS files are to blame, whose errors cannot.
+func unusable(raw string, err error) error {
+	var parse *pgconn.ParseConfigError
+	if u, perr := url.Parse(raw); perr == nil && u.Scheme != "" && errors.As(err, &parse) && parse.Unwrap() != nil {
+		q := u.Query()
+		for _, k := range []string{"sslrootcert", "sslcert", "sslkey", "sslpassword"} {
+			q.Del(k)
+		}
+		if u.RawQuery = q.Encode(); parses(u.String()) {
+			return fmt.Errorf("postgres: TLS files of URL %s: %w", Redact(raw), parse.Unwrap())
+		}
+	}
+	return fmt.Errorf("postgres: URL %s cannot be parsed", Redact(raw))
+}
+
+func parses(raw string) bool {
+	_, err := pgconn.ParseConfig(raw)
+	return err == nil
+}
+
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
 	if c.URL == "" {
 		errs = append(errs, errors.New("postgres: no URL"))
 	} else if _, err := pgxpool.ParseConfig(c.URL); err != nil {
-		// pgx's own text is left out: it may quote the URL.
-		errs = append(errs, fmt.Errorf("postgres: URL %s cannot be parsed", Redact(c.URL)))
+		errs = append(errs, unusable(c.URL, err))
 	}
 	if c.MaxConns < 0 || c.MinConns < 0 {
 		errs = append(errs, errors.New("postgres: a number of connections is negative"))
@@ -84,7 +107,7 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 	}
 	pc, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
-		return nil, fmt.Errorf("postgres: URL %s cannot be parsed", Redact(c.URL))
+		return nil, unusable(c.URL, err)
 	}
 	pc.MaxConns = 8
 	if c.MaxConns > 0 {
@@ -115,7 +138,8 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 
 // Transient tells whether the same work may succeed when it is tried again: the connection or the server failed, not the statement.
 func Transient(err error) bool {
-	if err == nil {
+	var file *fs.PathError // of a certificate; the errno in it would pass for a network's
+	if err == nil || errors.As(err, &file) {
 		return false
 	}
 	var pg *pgconn.PgError
@@ -127,6 +151,13 @@ func Transient(err error) bool {
 	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) || pgconn.Timeout(err) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// Refused tells whether the server does not let us in, or we do not trust it, for a reason that trying again does not mend: a certificate, a user or a
+// password. A process that starts tells of it at once; one that runs goes on trying, since the settings of a server can be mended while it does.
+func Refused(err error) bool {
+	var pg *pgconn.PgError
+	return run.Untrusted(err) || errors.As(err, &pg) && strings.HasPrefix(pg.Code, "28") // class 28: invalid authorization specification
 }
 
 // transientCode judges an SQLSTATE (PostgreSQL appendix A).

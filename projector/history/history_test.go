@@ -30,7 +30,12 @@ import (
 func newHistory(t testing.TB) driver.Conn {
 	t.Helper()
 	addr, database := enginetest.NewClickHouseDatabase(t)
-	cfg := clickhouse.Config{Addr: []string{addr}, Database: database}
+	return open(t, clickhouse.Config{Addr: []string{addr}, Database: database})
+}
+
+// open brings a history up to date and returns a connection to it.
+func open(t testing.TB, cfg clickhouse.Config) driver.Conn {
+	t.Helper()
 	dir, err := fs.Sub(chschema.FS, "history")
 	if err != nil {
 		t.Fatal(err)
@@ -102,6 +107,21 @@ func TestHistoryEqualsTheFoldWhereverTheLogIsCut(t *testing.T) {
 			mustEqual(t, conn, reference(t, l), false)
 		})
 	}
+}
+
+// What holds over HTTP holds over the native protocol: the same statements, types and settings, in compressed blocks.
+func TestNativeProtocol(t *testing.T) {
+	addr, database := enginetest.NativeClickHouse(t, nil, "helio", "heliotrope")
+	conn := open(t, clickhouse.Config{Addr: []string{addr}, Database: database, Protocol: clickhouse.Native, User: "helio", Password: "heliotrope"})
+	l := world(5, 250)
+	pick := seeded(105)
+	err := sinktest.Feed(t.Context(), l, history.NewSink(config(), conn, nil, nil), sinktest.Options{
+		Cut: func() int { return 1 + pick(80) }, Reopen: func() bool { return pick(4) == 0 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, conn, reference(t, l), false)
 }
 
 // failing is a connection that fails at an insert: before it, or after it was done, as when the answer is lost.

@@ -11,10 +11,16 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"heliograph/infra/embedded"
+	"heliograph/infra/embedded/enginetest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"helio": func() { os.Exit(Main()) }})
+	if filepath.Base(os.Args[0]) != "helio" {
+		embedded.EngineMain() // enginetest's engines; those of 'helio dev' are 'helio engine', with its own words
+	}
+	testscript.Main(enginetest.Tests{M: m}, map[string]func(){"helio": func() { os.Exit(Main()) }})
 }
 
 // wait bounds every wait of a script.

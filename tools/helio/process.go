@@ -134,8 +134,11 @@ func openLog(ctx context.Context, log *slog.Logger, cfg *kafka.Config) (*kafka.B
 	var bases *kafka.Bases
 	err = until(ctx, log, "the log at "+cfg.Brokers[0]+" (--kafka)", func(err error) bool {
 		var pe *kafka.PartitionsError
-		return !errors.As(err, &pe)
+		return !errors.As(err, &pe) && !kafka.Refused(err)
 	}, func(ctx context.Context) error {
+		if err := kafka.Knock(ctx, *cfg); err != nil {
+			return err
+		}
 		p, err := kafka.EnsureTopics(ctx, cl, *cfg)
 		if err != nil {
 			return err
@@ -148,6 +151,9 @@ func openLog(ctx context.Context, log *slog.Logger, cfg *kafka.Config) (*kafka.B
 	if errors.As(err, &pe) {
 		err = fmt.Errorf("%w; without --partitions it is taken from the log", err)
 	}
+	if kafka.Refused(err) {
+		err = mend(err, "--kafka-tls, --kafka-ca, --kafka-cert and --kafka-server-name", "--kafka-sasl, --kafka-user and --kafka-password")
+	}
 	return bases, err
 }
 
@@ -157,10 +163,16 @@ func migratePostgres(ctx context.Context, log *slog.Logger, url, dir, schema str
 	if err != nil {
 		return fmt.Errorf("migrations %s: %w", dir, err)
 	}
-	return until(ctx, log, "Postgres at "+postgres.Redact(url)+" (--postgres)", postgres.Transient, func(ctx context.Context) error {
+	err = until(ctx, log, "Postgres at "+postgres.Redact(url)+" (--postgres)", func(err error) bool {
+		return postgres.Transient(err) && !postgres.Refused(err)
+	}, func(ctx context.Context) error {
 		_, err := postgres.Migrate(ctx, url, files, schema)
 		return err
 	})
+	if postgres.Refused(err) {
+		err = mend(err, "sslmode, sslrootcert and sslcert in the URL", "user and password in the URL")
+	}
+	return err
 }
 
 // migrateClickHouse brings the history up to date.
@@ -169,8 +181,22 @@ func migrateClickHouse(ctx context.Context, log *slog.Logger, cfg clickhouse.Con
 	if err != nil {
 		return fmt.Errorf("migrations of the history: %w", err)
 	}
-	return until(ctx, log, "ClickHouse at "+cfg.Addr[0]+" (--clickhouse)", clickhouse.Transient, func(ctx context.Context) error {
+	err = until(ctx, log, "ClickHouse at "+cfg.Addr[0]+" (--clickhouse)", func(err error) bool {
+		return clickhouse.Transient(err) && !clickhouse.Refused(err)
+	}, func(ctx context.Context) error {
 		_, err := clickhouse.Migrate(ctx, cfg, files)
 		return err
 	})
+	if clickhouse.Refused(err) {
+		err = mend(err, "--clickhouse-tls, --clickhouse-ca, --clickhouse-cert and --clickhouse-server-name", "--clickhouse-user and --clickhouse-password")
+	}
+	return err
+}
+
+// mend adds the settings that decide whether an engine lets us in.
+func mend(err error, trust, user string) error {
+	if run.Untrusted(err) {
+		return fmt.Errorf("%w; see %s", err, trust)
+	}
+	return fmt.Errorf("%w; see %s", err, user)
 }

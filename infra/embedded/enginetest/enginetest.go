@@ -13,6 +13,7 @@
 // Non-obvious:
 //   - A package that uses it needs a TestMain that calls Main: the test binary itself is run as the engines' processes.
 //   - Only the engines that are asked for are started: a test of the log alone does not load ClickHouse.
+//   - The secure variants (TLS, users) are fronts or settings of the same engines: an authority from the package certtest signs what they show.
 //   - t.TempDir is closed to other users, and PostgreSQL never runs as root: use Dir for the data of an own set.
 package enginetest
 
@@ -59,22 +60,35 @@ var shared struct {
 // and looks for leaked goroutines, and exits.
 func Main(m *testing.M, opts ...goleak.Option) {
 	embedded.EngineMain()
+	os.Exit(Tests{M: m, Options: opts}.Run())
+}
+
+// Tests is what Main runs, for a TestMain that has a main of another kind around it; it calls embedded.EngineMain itself, before anything else.
+type Tests struct {
+	// M is the tests.
+	M interface{ Run() int }
+	// Options are for the search for leaked goroutines.
+	Options []goleak.Option
+}
+
+// Run runs the tests, stops the engines, looks for leaked goroutines and returns the exit code.
+func (t Tests) Run() int {
 	shared.mu.Lock()
 	shared.main = true
 	shared.mu.Unlock()
-	code := m.Run()
+	code := t.M.Run()
 	if err := stop(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
 	}
 	http.DefaultClient.CloseIdleConnections()
 	if code == 0 {
-		if err := goleak.Find(opts...); err != nil {
+		if err := goleak.Find(t.Options...); err != nil {
 			fmt.Fprintf(os.Stderr, "goleak: %v\n", err)
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 func stop() error {

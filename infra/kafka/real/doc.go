@@ -14,6 +14,8 @@
 // with the end of its log.
 //
 // Non-obvious:
+//   - A broker of StartSecure has one listener, which asks for a certificate and for a user:
+//     there is no plain one beside it.
 //   - Topics are not made by producing to them: make them with kadm, as in production.
 //   - Records carry the broker's time (LogAppendTime), and kfake keeps the producer's.
 //   - The broker dies with the test process, even if that is killed (on Linux).

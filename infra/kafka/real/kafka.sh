@@ -10,7 +10,11 @@
 #                                           broker, so a signal to this process reaches it
 #
 # DATA holds the log, the configuration and the notes of the process. PORT is for clients,
-# CONTROLLER (PORT + 1 unless given) for Kafka itself. The jars lie in JARS, else in
+# CONTROLLER (PORT + 1 unless given) for Kafka itself. Where DATA/secure is a folder when
+# DATA is first used, clients speak TLS and authenticate themselves with SASL. It holds
+#   server.pem   the broker's key (PKCS #8) and certificate
+#   ca.pem       who signs the clients' certificates, without which none is let in
+#   user         one line, "NAME PASSWORD", for PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 The jars lie in JARS, else in
 # $HELIO_KAFKA_JARS, else in .helio/kafka of this checkout. $KAFKA_JVM_OPTS replaces the
 # heap and collector settings.
 set -eu
@@ -46,18 +50,42 @@ fetch() {
 	echo "Apache Kafka ready in $dest ($(du -sh "$dest" | cut -f1))"
 }
 
+# secure DIR USER PASSWORD: prints the settings of a listener with TLS and SASL.
+secure() {
+	local plain=org.apache.kafka.common.security.plain.PlainLoginModule
+	local scram=org.apache.kafka.common.security.scram.ScramLoginModule
+	cat <<-END
+		ssl.keystore.type=PEM
+		ssl.keystore.location=$1/server.pem
+		ssl.truststore.type=PEM
+		ssl.truststore.location=$1/ca.pem
+		# Without the listener's name it would be passed over: SASL counts as enough.
+		listener.name.sasl_ssl.ssl.client.auth=required
+		sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+		sasl.mechanism.inter.broker.protocol=PLAIN
+		listener.name.sasl_ssl.plain.sasl.jaas.config=$plain required username="$2" password="$3" user_$2="$3";
+		listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=$scram required;
+		listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=$scram required;
+	END
+}
+
 # prepare DATA PORT CONTROLLER: writes the configuration and formats the storage once.
 prepare() {
-	local data=$1 port=$2 controller=$3
+	local data=$1 port=$2 controller=$3 listener=PLAINTEXT user='' password='' scram=()
+	if [ -d "$data/secure" ]; then
+		listener=SASL_SSL
+		read -r user password <"$data/secure/user" || fail "$data/secure/user has no line NAME PASSWORD"
+		scram=(--add-scram "SCRAM-SHA-256=[name=$user,password=$password]" --add-scram "SCRAM-SHA-512=[name=$user,password=$password]")
+	fi
 	cat >"$data/server.properties" <<-END
 		process.roles=broker,controller
 		node.id=1
 		controller.quorum.voters=1@127.0.0.1:$controller
-		listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-		advertised.listeners=PLAINTEXT://127.0.0.1:$port
+		listeners=$listener://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+		advertised.listeners=$listener://127.0.0.1:$port
 		controller.listener.names=CONTROLLER
-		inter.broker.listener.name=PLAINTEXT
-		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+		inter.broker.listener.name=$listener
+		listener.security.protocol.map=$listener:$listener,CONTROLLER:PLAINTEXT
 		log.dirs=$data/log
 		# What Heliograph asks of a production cluster.
 		log.message.timestamp.type=LogAppendTime
@@ -80,10 +108,12 @@ prepare() {
 		num.io.threads=4
 		log.cleaner.dedupe.buffer.size=8388608
 	END
+	[ -z "$user" ] || secure "$data/secure" "$user" "$password" >>"$data/server.properties"
 	if [ ! -f "$data/log/meta.properties" ]; then
 		# The cluster id is 16 bytes in base64: "heliograph-tests".
 		java -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "${options[@]}" kafka.tools.StorageTool \
-			format -t aGVsaW9ncmFwaC10ZXN0cw -c "$data/server.properties" >"$data/format.log" 2>&1 ||
+			format -t aGVsaW9ncmFwaC10ZXN0cw -c "$data/server.properties" \
+			"${scram[@]}" >"$data/format.log" 2>&1 ||
 			fail "cannot format the storage in $data ($(tail -n1 "$data/format.log" | cut -c1-200))"
 	fi
 }

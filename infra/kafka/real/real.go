@@ -3,6 +3,7 @@ package realkafka
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 )
 
 // startTimeout bounds a start, generously for a busy machine with cold disks.
@@ -25,16 +27,40 @@ func Start(tb testing.TB) (addr string) {
 	return StartBroker(tb).Addr()
 }
 
+// Secure is what a broker of StartSecure shows its clients and wants of them.
+type Secure struct {
+	// Server is the broker's PKCS #8 key and its certificate, in PEM.
+	Server []byte
+	// CA is the PEM file of the authority of the clients' certificates; without one of those nobody is let in.
+	CA string
+	// User and Password are known under PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512. Neither may hold spaces, quotes or commas.
+	User, Password string
+	// Client is how Start itself connects.
+	Client *tls.Config
+}
+
 // A Broker is one running Apache Kafka. Its methods are called from the goroutine of
 // the test that started it.
 type Broker struct {
 	script, dir      string
 	port, controller int
-	process          *process // nil while it is down
+	clients          []kgo.Opt // how it is spoken to
+	process          *process  // nil while it is down
 }
 
 // StartBroker starts a broker that the test may kill and restart. It ends with the test.
 func StartBroker(tb testing.TB) *Broker {
+	tb.Helper()
+	return start(tb, nil)
+}
+
+// StartSecure starts a broker that speaks TLS and SASL only. It ends with the test.
+func StartSecure(tb testing.TB, s Secure) *Broker {
+	tb.Helper()
+	return start(tb, &s)
+}
+
+func start(tb testing.TB, s *Secure) *Broker {
 	tb.Helper()
 	script := find(tb)
 	// Not tb.TempDir: its name has the test's, which may hold characters that a
@@ -55,8 +81,28 @@ func StartBroker(tb testing.TB) *Broker {
 			tb.Errorf("real kafka: %v", err)
 		}
 	})
+	if s != nil {
+		if err := s.write(filepath.Join(dir, "secure")); err != nil {
+			tb.Fatalf("real kafka: %v", err)
+		}
+		b.clients = []kgo.Opt{kgo.DialTLSConfig(s.Client), kgo.SASL(plain.Auth{User: s.User, Pass: s.Password}.AsMechanism())}
+	}
 	b.Restart(tb)
 	return b
+}
+
+// write lays the files out as kafka.sh wants them.
+func (s *Secure) write(dir string) error {
+	ca, err := os.ReadFile(s.CA)
+	if err == nil {
+		err = os.Mkdir(dir, 0o700)
+	}
+	for name, b := range map[string][]byte{"server.pem": s.Server, "ca.pem": ca, "user": fmt.Appendf(nil, "%s %s\n", s.User, s.Password)} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
+		}
+	}
+	return err
 }
 
 // Addr is the broker's address for clients; it stays the same over restarts.
@@ -102,7 +148,7 @@ func (b *Broker) Restart(tb testing.TB) {
 func (b *Broker) wait() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
+	client, err := kgo.NewClient(append(b.clients, kgo.SeedBrokers(b.Addr()))...)
 	if err != nil {
 		return err
 	}
