@@ -40,7 +40,8 @@ type world struct {
 	marks    []mark
 	sessions map[hub.Session]bool
 	cold     map[id.ThreadID]bool // not live at this edge until EnsureThread
-	hold     bool                 // events are appended and acknowledged, and the hub does not see them yet
+	parked   map[id.ThreadID]bool
+	hold     bool // events are appended and acknowledged, and the hub does not see them yet
 	held     []func()
 }
 
@@ -219,7 +220,8 @@ func (w readSide) View(t id.ThreadID) (session.View, bool) {
 		return session.View{}, false
 	}
 	return session.View{
-		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal, Roster: roster{w.world, th},
+		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal, Parked: w.parked[t],
+		Roster: roster{w.world, th},
 	}, true
 }
 

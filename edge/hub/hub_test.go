@@ -292,8 +292,12 @@ func TestPoisonStopsOneSubject(t *testing.T) {
 		b.settle()
 		mustBe(t, "poisoned", ann.count(bad), 1)
 		mustBe(t, "the other", ann.count(good), 2)
-		_, ok := b.hubs[0].View(bad)
-		mustBe(t, "view", ok, false)
+		for g, want := range map[id.ThreadID]bool{bad: true, good: false} {
+			v, ok := b.hubs[0].View(g)
+			mustBe(t, "view", ok, true)
+			mustBe(t, "parked", v.Parked, want)
+			mustBe(t, "still a member", v.IsMember(ann.user), true)
+		}
 	})
 }
 

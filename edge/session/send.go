@@ -95,10 +95,10 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 // sendNow appends a message to a thread that this edge knows, or that this session has begun. False: it does not, yet.
 func (s *Session) sendNow(x sending) bool {
 	v, ok := s.srv.hub.View(x.thread)
-	if ok && v.Kind != thread.None {
-		if !v.Roster.IsMember(s.user) {
+	if ok && (v.Kind != thread.None || v.Parked) {
+		if e := v.closed(s.user); e != nil {
 			s.finish()
-			s.refuse(x.req, notMember())
+			s.refuse(x.req, e)
 			return true
 		}
 		s.append(x, id.UserID{})
@@ -320,21 +320,21 @@ func (s *Session) appendThread(ctx context.Context, t id.ThreadID, b eventv1.Eve
 func (s *Session) member(ctx context.Context, t id.ThreadID) (View, error) {
 	begun := time.Now()
 	var v View
-	found := false
+	refused := notMember()
 	err := poll(ctx, waitStarting, func() (bool, error) {
 		var ok bool
 		v, ok = s.srv.hub.View(t)
 		switch {
-		case ok && v.Kind != thread.None:
-			found = v.Roster.IsMember(s.user)
+		case ok && (v.Kind != thread.None || v.Parked):
+			refused = v.closed(s.user)
 			return true, nil
 		case !ok && s.synced.Load() && time.Since(begun) >= waitUnknown:
 			return true, nil
 		}
 		return false, nil
 	})
-	if err == nil && !found {
-		err = notMember()
+	if err == nil && refused != nil {
+		err = refused
 	}
 	return v, err
 }

@@ -100,6 +100,9 @@ const (
 	Code_CODE_CONFLICT Code = 22
 	// Too many requests of this connection wait for an answer.
 	Code_CODE_TOO_MANY_REQUESTS Code = 23
+	// An event of the thread cannot be applied, so the thread stands still until its operators have mended it: what it has can be read, nothing can be added.
+	// Only its members are told so; retry_after_ms says when to ask again. Other threads are not concerned.
+	Code_CODE_THREAD_PARKED Code = 24
 )
 
 // Enum value maps for Code.
@@ -129,6 +132,7 @@ var (
 		21: "CODE_UNKNOWN_REQUEST",
 		22: "CODE_CONFLICT",
 		23: "CODE_TOO_MANY_REQUESTS",
+		24: "CODE_THREAD_PARKED",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":           0,
@@ -155,6 +159,7 @@ var (
 		"CODE_UNKNOWN_REQUEST":       21,
 		"CODE_CONFLICT":              22,
 		"CODE_TOO_MANY_REQUESTS":     23,
+		"CODE_THREAD_PARKED":         24,
 	}
 )
 
@@ -6867,7 +6872,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x05Views\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12#\n" +
 	"\rpostgres_next\x18\x02 \x01(\x03R\fpostgresNext\x12'\n" +
-	"\x0fclickhouse_next\x18\x03 \x01(\x03R\x0eclickhouseNext*\xa2\x04\n" +
+	"\x0fclickhouse_next\x18\x03 \x01(\x03R\x0eclickhouseNext*\xba\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCODE_INTERNAL\x10\x01\x12\x11\n" +
@@ -6893,7 +6898,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\fCODE_VERSION\x10\x14\x12\x18\n" +
 	"\x14CODE_UNKNOWN_REQUEST\x10\x15\x12\x11\n" +
 	"\rCODE_CONFLICT\x10\x16\x12\x1a\n" +
-	"\x16CODE_TOO_MANY_REQUESTS\x10\x17*X\n" +
+	"\x16CODE_TOO_MANY_REQUESTS\x10\x17\x12\x16\n" +
+	"\x12CODE_THREAD_PARKED\x10\x18*X\n" +
 	"\n" +
 	"ThreadKind\x12\x1b\n" +
 	"\x17THREAD_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
