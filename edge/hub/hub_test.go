@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -279,14 +280,29 @@ func TestReceiptsGoToThoseConcerned(t *testing.T) {
 	})
 }
 
-func TestPoisonStopsOneSubject(t *testing.T) {
+func TestPoisonStopsOneSubject(t *testing.T) { poisonStopsOneSubject(t, false) }
+
+func TestBrokenFoldStopsItsSubject(t *testing.T) { poisonStopsOneSubject(t, true) }
+
+func poisonStopsOneSubject(t *testing.T, broken bool) {
+	t.Helper()
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		ann := b.person(1)
 		b.settle()
 		defer b.online(ann, 0).leave()
 		bad, good := b.group(ann.user), b.group(ann.user)
 		b.settle()
-		b.world.addRaw(topic.Threads, bad[:], []byte{0xff})
+		if broken {
+			b.world.add(topic.Threads, bad[:], eventv1.Event_builder{UserId: ann.user[:], ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "x"}.Build()}.Build())
+			thread.Trip(func(e *eventv1.Event) { // after the test's own fold has had it, and before time goes on
+				if e.HasThreadRenamed() {
+					panic("a broken fold")
+				}
+			})
+			defer thread.Trip(nil)
+		} else {
+			b.world.addRaw(topic.Threads, bad[:], []byte{0xff})
+		}
 		b.world.send(bad, ann.user, ann.id, id.NewMessage(), id.UserID{})
 		b.world.send(good, ann.user, ann.id, id.NewMessage(), id.UserID{})
 		b.settle()
