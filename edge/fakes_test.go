@@ -41,7 +41,8 @@ type world struct {
 	sessions map[hub.Session]bool
 	cold     map[id.ThreadID]bool // not live at this edge until EnsureThread
 	parked   map[id.ThreadID]bool
-	hold     bool // events are appended and acknowledged, and the hub does not see them yet
+	known    thread.Watermark // everybody's in every thread
+	hold     bool             // events are appended and acknowledged, and the hub does not see them yet
 	held     []func()
 }
 
@@ -219,8 +220,12 @@ func (w readSide) View(t id.ThreadID) (session.View, bool) {
 	if th == nil || w.cold[t] {
 		return session.View{}, false
 	}
+	next := w.next[topic.Threads]
+	if len(w.held) > 0 {
+		next = th.Next
+	}
 	return session.View{
-		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal, Parked: w.parked[t],
+		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal, Parked: w.parked[t], Next: next,
 		Roster: roster{w.world, th},
 	}, true
 }
@@ -236,7 +241,11 @@ func (w readSide) Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool) {
 	return s, ok
 }
 
-func (w readSide) Watermark(id.ThreadID, id.UserID) thread.Watermark { return thread.Watermark{} }
+func (w readSide) Watermark(id.ThreadID, id.UserID) thread.Watermark {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.known
+}
 
 func (w readSide) Cursor(topic.Slot) (threads, receipts, users topic.Position, ok bool) {
 	w.mu.Lock()

@@ -204,6 +204,8 @@ type ThreadView struct {
 	ActiveMembers int
 	LastPosition  topic.Position
 	LastOrdinal   int64
+	// Next is how far this edge has read: the thread has no event before it that is not in here.
+	Next topic.Position
 	// Parked: an event could not be applied, so the thread is as it was before that event and takes nothing more.
 	Parked bool
 
@@ -219,9 +221,13 @@ func (h *Hub) View(t id.ThreadID) (ThreadView, bool) {
 	if ts == nil || ts.state == nil {
 		return ThreadView{}, false
 	}
+	next := ts.state.Next
+	if ts.phase == live && s.known {
+		next = max(next, s.cursor[threadsMark])
+	}
 	return ThreadView{
 		ID: t, Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
-		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, Parked: ts.isPoisoned(topic.Threads), sub: ts,
+		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, Next: next, Parked: ts.isPoisoned(topic.Threads), sub: ts,
 	}, true
 }
 

@@ -317,6 +317,37 @@ func poisonStopsOneSubject(t *testing.T, broken bool) {
 	})
 }
 
+// TestViewTellsHowFarItIsRead: a view reaches as far as its slot was read, whatever thread the last event was of, and no further while it is loaded anew.
+func TestViewTellsHowFarItIsRead(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann := b.person(1)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		var groups []id.ThreadID
+		for len(groups) < 2 {
+			if g := b.group(ann.user); len(groups) == 0 || b.world.slot(topic.Subject(g)) == b.world.slot(topic.Subject(groups[0])) {
+				groups = append(groups, g)
+			}
+		}
+		b.settle()
+		last := b.world.send(groups[1], ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		h := b.hubs[0]
+		v, _ := h.View(groups[0])
+		mustBe(t, "read up to the other's last event", v.Next, last+1)
+		mustBe(t, "which is not its own", v.LastPosition < last, true)
+		s := h.slotOf(topic.Subject(groups[0]))
+		s.mu.Lock()
+		s.threads[groups[0]].phase = loading
+		s.mu.Unlock()
+		v, _ = h.View(groups[0])
+		mustBe(t, "only its own events count while it is loaded anew", v.Next, v.LastPosition+1)
+		s.mu.Lock()
+		s.threads[groups[0]].phase = live
+		s.mu.Unlock()
+	})
+}
+
 func TestInterestEnds(t *testing.T) {
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		ann := b.person(1)

@@ -70,7 +70,8 @@ type View struct {
 	ActiveMembers int
 	LastPosition  topic.Position
 	LastOrdinal   int64
-	Parked        bool // an event could not be applied: the thread is as it was before, and takes nothing more
+	Next          topic.Position // the thread has no event before it that is not in here
+	Parked        bool           // an event could not be applied: the thread is as it was before, and takes nothing more
 	Roster        Roster
 }
 

@@ -17,6 +17,7 @@ import (
 	"heliograph/infra/run"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -98,8 +99,9 @@ type Session struct {
 	mu     sync.Mutex // guards the rest
 	over   bool       // closing: no goroutine is started any more
 	lanes  map[id.ThreadID]*lane
-	joins  *rate.Limiter             // of users put into groups; nil before the first
-	begun  map[id.ThreadID]id.UserID // threads that this session began and the hub has not seen yet: the peer
+	joins  *rate.Limiter                    // of users put into groups; nil before the first
+	begun  map[id.ThreadID]id.UserID        // threads that this session began and the hub has not seen yet: the peer
+	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
 	syncs  []*syncing
 	lagged *time.Timer // runs while Resync is unanswered
 }
