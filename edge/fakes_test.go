@@ -27,8 +27,9 @@ const partitions = 4
 
 // world stands for the log, the hub, the stores and the registration: one lock, and events are folded and pushed by fold, as the stream would.
 type world struct {
-	mu       sync.Mutex // guards the rest
-	down     bool       // the log
+	mu       sync.Mutex                                // guards the rest
+	down     bool                                      // the log
+	refuse   func(*eventv1.Event) (refused, kept bool) // the log's answer to an event: an error, after which it may have it all the same
 	sync     func(context.Context, hub.Session) error
 	keys     map[id.DeviceID]ed25519.PublicKey
 	owners   map[id.DeviceID]id.UserID
@@ -74,6 +75,15 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 		done(ingest.Receipt{}, ingest.ErrUnavailable)
 		return
 	}
+	var refused, kept bool
+	if w.refuse != nil {
+		refused, kept = w.refuse(ev)
+	}
+	if refused && !kept {
+		w.mu.Unlock()
+		done(ingest.Receipt{}, ingest.ErrUnavailable)
+		return
+	}
 	at := w.next[t]
 	w.next[t] = at + 1
 	w.appended = append(w.appended, record{t, s, ev})
@@ -84,6 +94,10 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 		see()
 	}
 	w.mu.Unlock()
+	if refused {
+		done(ingest.Receipt{}, ingest.ErrUnavailable)
+		return
+	}
 	go done(ingest.Receipt{Topic: t, Slot: topic.SlotOf(s, partitions), Position: at, LogTime: time.UnixMilli(1_000_000 + int64(at))}, nil)
 }
 

@@ -359,7 +359,7 @@ func (c *Client) answered(m id.MessageID, f *wirev1.ServerFrame) {
 		err := errorOf(f.GetError())
 		var we *wire.Error
 		if errors.As(err, &we) && we.Retriable() {
-			c.postpone(we.RetryAfter)
+			c.refused(m, we)
 			return
 		}
 		if o, ok := c.settle(m); ok {

@@ -85,6 +85,7 @@ type Session struct {
 	floor    int64
 	deadline *time.Timer   // of authentication
 	sends    *rate.Limiter // nil before the first
+	nth      uint64        // messages so far
 	requests *rate.Limiter // nil before the first
 	moves    *rate.Limiter // of watermarks; nil before the first
 	syncRate *rate.Limiter // nil before the first
@@ -99,6 +100,7 @@ type Session struct {
 	mu     sync.Mutex // guards the rest
 	over   bool       // closing: no goroutine is started any more
 	lanes  map[id.ThreadID]*lane
+	heads  map[id.ThreadID]head             // refused messages that must come again first
 	joins  *rate.Limiter                    // of users put into groups; nil before the first
 	begun  map[id.ThreadID]id.UserID        // threads that this session began and the hub has not seen yet: the peer
 	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
