@@ -65,7 +65,10 @@ type Client struct {
 	paused   bool                 // a refused send waits for its backoff
 	// stopped is the threads of refused sends: nothing is sent to one before its time, nor while a send to it is unanswered.
 	stopped map[id.ThreadID]time.Time
-	running bool
+	// tried is the last registration, and candidate the device that it was for.
+	tried     Registration
+	candidate Identity
+	running   bool
 }
 
 // New returns a client over what its store holds; it does nothing until Run.
