@@ -138,7 +138,7 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 // build adds delivery, projectors and edge, joined by calls instead of links.
 func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edge.Edge, error) {
 	kcfg := c.kafkaFlags.config(p.log, p.reg, "helio-dev")
-	bases, err := openLog(ctx, p.log, &kcfg)
+	bases, err := p.openLog(ctx, &kcfg)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	cfg := c.kafkaFlags.config(log, p.reg, "helio-edge")
-	bases, err := openLog(ctx, log, &cfg)
+	bases, err := p.openLog(ctx, &cfg)
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if parts.cert == "" {
 		parts.cert, parts.certKey = filepath.Join(parts.secrets.Secrets, secrets.EdgeCert), filepath.Join(parts.secrets.Secrets, secrets.EdgeKey)
 	}
-	if err := migratePostgres(ctx, p.log, parts.postgres.Postgres, "registration", "registration"); err != nil {
+	if err := p.migratePostgres(ctx, parts.postgres.Postgres, "registration", "registration"); err != nil {
 		return nil, err
 	}
 	pool, err := postgres.Open(ctx, parts.postgres.config(p.log, p.reg, "edge", 16))
