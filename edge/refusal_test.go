@@ -153,7 +153,7 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 		refuse, kept = text, keep
 	}
 	messages := map[string]wirev1.ClientFrame_builder{}
-	for _, s := range []string{"1", "2", "3", "4", "5"} {
+	for _, s := range []string{"1", "2", "3", "4", "5", "6"} {
 		messages[s] = direct(a, b, s)
 	}
 	send := func(want wirev1.Code, texts ...string) {
@@ -184,10 +184,11 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 		t.Errorf("another thread: %v", got)
 	}
 	send(0, "1", "2", "3")
-	set("4", true) // an answer that was lost: the log has it, and the device, which gets it back, never sends it again
-	send(wirev1.Code_CODE_UNAVAILABLE, "4")
+	set("4", true) // the log has it all the same
+	send(wirev1.Code_CODE_UNAVAILABLE, "4", "5")
 	set("", false)
-	send(0, "5")
+	send(wirev1.Code_CODE_UNAVAILABLE, "6")
+	send(0, "4", "5", "6")
 	f.world.mu.Lock()
 	joins := 0
 	f.world.refuse = func(e *eventv1.Event) (bool, bool) {
@@ -206,7 +207,7 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 			t.Fatalf("got %v", got)
 		}
 	}
-	if d := cmp.Diff([]string{"0", "1", "2", "3", "4", "5"}, f.world.texts(t, th)); d != "" {
+	if d := cmp.Diff([]string{"0", "1", "2", "3", "4", "5", "6"}, f.world.texts(t, th)); d != "" {
 		t.Errorf("the thread (-want +got):\n%s", d)
 	}
 }

@@ -53,7 +53,6 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	x, err := s.parseSend(req, m)
 	var refused *wire.Error
 	if err == nil {
-		s.lookForHead(x)
 		s.mu.Lock()
 		refused = s.outOfTurn(x)
 		s.mu.Unlock()

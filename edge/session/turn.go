@@ -5,13 +5,12 @@ import (
 	"time"
 
 	"heliograph/schemas/id"
-	"heliograph/schemas/thread"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // A sender's messages to a thread must not overtake each other. When one is refused for now, those behind it are on their way already; so they are refused
-// likewise until it has come again (section 7).
+// likewise until it has come again (section 7), also when the log turns out to have it: only that tells that the device knows of the refusals behind it.
 
 // head is a message that was refused for now and must come again before any later one of its thread.
 type head struct {
@@ -73,22 +72,4 @@ func (s *Session) outOfTurn(x sending) *wire.Error {
 		return nil
 	}
 	return h.refused
-}
-
-// lookForHead lets go of the head of a thread that will not come again because the log has it after all: the device has got it back, or will.
-func (s *Session) lookForHead(x sending) {
-	s.mu.Lock()
-	h, held := s.heads[x.thread]
-	s.mu.Unlock()
-	if !held {
-		return
-	}
-	if _, seen := s.srv.hub.Seen(x.thread, thread.Key{Sender: s.user, Message: h.message}); !seen {
-		return
-	}
-	s.mu.Lock()
-	if s.heads[x.thread].message == h.message {
-		delete(s.heads, x.thread)
-	}
-	s.mu.Unlock()
 }

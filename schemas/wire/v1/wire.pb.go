@@ -25,8 +25,8 @@
 //    has stored the event. A device that sends in a thread moves its read watermark to its own message when that comes back.
 // 7. Sending. SendMessage is answered by Ack (the log has it) or Error. Unanswered sends stay in the client's outbox: after a reconnect it syncs
 //    first, drops what came back with its message_id, then sends the rest again under the same message_id, with exponential backoff and jitter.
-//    A retriable Error to one send is also the answer to later ones of the same thread on that connection until the refused one has come again: so a
-//    sender's messages keep their order. A client answers it by waiting until everything that it sent to the thread is answered, and sending again in order.
+//    A retriable Error to one send is also the answer to later ones of the same thread on that connection until the refused one has come again, also when
+//    it came back as an Event meanwhile: so a sender's messages keep their order. A client answers it by waiting until everything that it sent to the thread is answered, and sending again in order.
 // 8. Resync. A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again.
 // 9. GoAway. The server will close the connection: reconnect after the given time, to another edge if there is one.
 // 10. History pages travel on unidirectional streams that the server opens, one per request: a varint length and a ServerFrame with HistoryPage and the
