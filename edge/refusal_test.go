@@ -249,3 +249,25 @@ func inOrder(t *testing.T, f *fixture, from *client.Client, to *device, n int) {
 		t.Errorf("the thread (-want +got):\n%s", d)
 	}
 }
+
+// TestBudgetOfADay: a user who has sent a day's messages is told when to go on, on every connection; others go on.
+func TestBudgetOfADay(t *testing.T) {
+	f := start(t, func(c *Config) { c.Session.SendsPerDay = 3 })
+	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	for range 3 {
+		if got := a.ask(direct(a, b, "x")); !got.HasAck() {
+			t.Fatalf("got %v", got)
+		}
+	}
+	for range 2 {
+		d := f.again(t, a)
+		got := d.ask(direct(a, b, "y"))
+		d.refused(got, wirev1.Code_CODE_RATE_LIMITED)
+		if ms := got.GetError().GetRetryAfterMs(); ms < 1000 {
+			t.Errorf("told to come back after %d ms", ms)
+		}
+	}
+	if got := b.ask(direct(b, a, "z")); !got.HasAck() {
+		t.Errorf("another user: %v", got)
+	}
+}

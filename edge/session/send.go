@@ -63,8 +63,10 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	}
 	if refused = over(s.sends); refused != nil {
 		refused.RetryAfter = max(refused.RetryAfter, sendPause)
-	} else {
-		refused = s.enter()
+	} else if refused = s.enter(); refused == nil && err == nil {
+		if refused = s.srv.budgets.take(s.user); refused != nil {
+			s.finish()
+		}
 	}
 	switch {
 	case err != nil && refused != nil:

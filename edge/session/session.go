@@ -35,6 +35,7 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics
 	load     load
+	budgets  *budgets
 	resync   []byte        // the encoded push of section 8
 	pages    chan struct{} // one for each page of history that is read or written
 }
@@ -49,6 +50,7 @@ func New(cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logg
 	}
 	srv := &Server{cfg: cfg.withDefaults(), hub: h, auth: a, queries: q, ingest: l, registry: r, log: log}
 	srv.pages = make(chan struct{}, srv.cfg.MaxPages)
+	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
 	srv.metrics = newMetrics(reg, &srv.load)
 	srv.resync = encode(wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()})
 	return srv, nil
