@@ -83,6 +83,22 @@ func TestRefusedSendsKeepTheirOrder(t *testing.T) {
 	eventually(t, func() bool { return c.Outbox() == 0 })
 }
 
+// TestRefusedSendThatComesBackIsSentAgain: the log has it after all, but the edge takes nothing of its thread before it has come again.
+func TestRefusedSendThatComesBackIsSentAgain(t *testing.T) {
+	r, c, send := refusingEdge(t)
+	me, _ := c.Identity()
+	th, m := id.NewGroup(), id.NewMessage()
+	must(t, c.SendRaw(Outgoing{Thread: th, ID: m, Data: []byte("0")}))
+	send(th, "1")
+	first, second := r.next("0"), r.next("1")
+	first.refuse(wirev1.Code_CODE_UNAVAILABLE)
+	eventually(t, func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.stopped) == 1 })
+	first.p.write(event(t, th, 5, me, m, "0"))
+	second.refuse(wirev1.Code_CODE_UNAVAILABLE)
+	r.next("0").ack()
+	r.next("1").ack()
+}
+
 // TestParkedThreadStopsAlone: other threads' messages go out although one's thread is parked.
 func TestParkedThreadStopsAlone(t *testing.T) {
 	r, c, send := refusingEdge(t)
