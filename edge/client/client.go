@@ -447,7 +447,11 @@ func (c *Client) refused(m id.MessageID, why *wire.Error) {
 		return
 	}
 	c.stopped[o.Thread] = time.Now().Add(after)
-	unpause := !c.paused && why.Code != wirev1.Code_CODE_THREAD_PARKED
+	alone := why.Code == wirev1.Code_CODE_THREAD_PARKED
+	if alone {
+		c.queue.put(Delayed{Thread: o.Thread, ID: o.ID, Err: why})
+	}
+	unpause := !c.paused && !alone
 	c.paused = c.paused || unpause
 	c.pumpAfter(after, func() { c.paused = c.paused && !unpause })
 	c.pump()

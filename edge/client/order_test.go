@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -109,6 +110,14 @@ func TestParkedThreadStopsAlone(t *testing.T) {
 		Code: wirev1.Code_CODE_THREAD_PARKED, RetryAfterMs: uint32(time.Hour.Milliseconds()),
 	}.Build()}.Build())
 	eventually(t, func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.stopped) == 1 })
+	for e := range c.Events(within(t)) {
+		if d, ok := e.(Delayed); ok {
+			if d.Thread != parked || !errors.Is(d.Err, &wire.Error{Code: wirev1.Code_CODE_THREAD_PARKED}) {
+				t.Errorf("got %+v", d)
+			}
+			break
+		}
+	}
 	send(parked, "1")
 	send(other, "2")
 	r.next("2").ack()
