@@ -21,8 +21,13 @@ import (
 // join starts a real client and registers it.
 func (f *fixture) join(t *testing.T, phone string) *client.Client {
 	t.Helper()
-	conf := &tls.Config{RootCAs: f.tls.RootCAs, ServerName: "127.0.0.1"}
-	c, err := client.New(client.Config{Addrs: []string{f.Addr().String()}, TLS: conf})
+	return f.joinWith(t, phone, client.Config{})
+}
+
+func (f *fixture) joinWith(t *testing.T, phone string, conf client.Config) *client.Client {
+	t.Helper()
+	conf.Addrs, conf.TLS = []string{f.Addr().String()}, &tls.Config{RootCAs: f.tls.RootCAs, ServerName: "127.0.0.1"}
+	c, err := client.New(conf)
 	if err != nil {
 		t.Fatal(err)
 	}

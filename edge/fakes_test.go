@@ -27,8 +27,9 @@ const partitions = 4
 
 // world stands for the log, the hub, the stores and the registration: one lock, and events are folded and pushed by fold, as the stream would.
 type world struct {
-	mu       sync.Mutex // guards the rest
-	down     bool       // the log
+	mu       sync.Mutex                                // guards the rest
+	down     bool                                      // the log
+	refuse   func(*eventv1.Event) (refused, kept bool) // the log's answer to an event: an error, after which it may have it all the same
 	sync     func(context.Context, hub.Session) error
 	keys     map[id.DeviceID]ed25519.PublicKey
 	owners   map[id.DeviceID]id.UserID
@@ -40,7 +41,9 @@ type world struct {
 	marks    []mark
 	sessions map[hub.Session]bool
 	cold     map[id.ThreadID]bool // not live at this edge until EnsureThread
-	hold     bool                 // events are appended and acknowledged, and the hub does not see them yet
+	parked   map[id.ThreadID]bool
+	known    thread.Watermark // everybody's in every thread
+	hold     bool             // events are appended and acknowledged, and the hub does not see them yet
 	held     []func()
 }
 
@@ -72,6 +75,15 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 		done(ingest.Receipt{}, ingest.ErrUnavailable)
 		return
 	}
+	var refused, kept bool
+	if w.refuse != nil {
+		refused, kept = w.refuse(ev)
+	}
+	if refused && !kept {
+		w.mu.Unlock()
+		done(ingest.Receipt{}, ingest.ErrUnavailable)
+		return
+	}
 	at := w.next[t]
 	w.next[t] = at + 1
 	w.appended = append(w.appended, record{t, s, ev})
@@ -82,6 +94,10 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 		see()
 	}
 	w.mu.Unlock()
+	if refused {
+		done(ingest.Receipt{}, ingest.ErrUnavailable)
+		return
+	}
 	go done(ingest.Receipt{Topic: t, Slot: topic.SlotOf(s, partitions), Position: at, LogTime: time.UnixMilli(1_000_000 + int64(at))}, nil)
 }
 
@@ -218,8 +234,13 @@ func (w readSide) View(t id.ThreadID) (session.View, bool) {
 	if th == nil || w.cold[t] {
 		return session.View{}, false
 	}
+	next := w.next[topic.Threads]
+	if len(w.held) > 0 {
+		next = th.Next
+	}
 	return session.View{
-		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal, Roster: roster{w.world, th},
+		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal, Parked: w.parked[t], Next: next,
+		Roster: roster{w.world, th},
 	}, true
 }
 
@@ -234,7 +255,11 @@ func (w readSide) Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool) {
 	return s, ok
 }
 
-func (w readSide) Watermark(id.ThreadID, id.UserID) thread.Watermark { return thread.Watermark{} }
+func (w readSide) Watermark(id.ThreadID, id.UserID) thread.Watermark {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.known
+}
 
 func (w readSide) Cursor(topic.Slot) (threads, receipts, users topic.Position, ok bool) {
 	w.mu.Lock()

@@ -26,6 +26,8 @@ import (
 // an event that timed out may be in the log all the same.
 var ErrUnavailable = errors.New("the log does not take events now")
 
+var errFull = fmt.Errorf("%w: %w", ErrUnavailable, kgo.ErrMaxBuffered)
+
 // Receipt is the place of an acknowledged event.
 type Receipt struct {
 	Topic    topic.Topic
@@ -53,6 +55,9 @@ type Ingest struct {
 	waiting map[pair]thread.Watermark
 }
 
+// slackRecords is how many more events the producer takes than Append hands over: as many may pass its look at the buffer at one time.
+const slackRecords = 256
+
 // pair is what watermarks are coalesced by.
 type pair struct {
 	user   id.UserID // a device id may be another user's too
@@ -79,7 +84,7 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	}
 	var err error
 	i.events, err = kafka.Dial(cfg.Kafka, append(kafka.ProducerOpts(kafka.ProducerConfig{
-		Linger: cfg.Linger, MaxRecords: cfg.MaxRecords, MaxBytes: cfg.MaxBytes, DeliveryTimeout: cfg.DeliveryTimeout,
+		Linger: cfg.Linger, MaxRecords: cfg.MaxRecords + slackRecords, MaxBytes: cfg.MaxBytes + slackRecords*MaxEvent, DeliveryTimeout: cfg.DeliveryTimeout,
 	}), kgo.WithHooks(&watch{i}))...)
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
@@ -127,6 +132,11 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 	if err != nil {
 		i.metrics.failures.WithLabelValues(string(t), reasonInvalid).Inc()
 		done(Receipt{}, err)
+		return
+	}
+	if i.events.BufferedProduceRecords() >= int64(i.cfg.MaxRecords) || i.events.BufferedProduceBytes()+int64(len(value)) > int64(i.cfg.MaxBytes) {
+		i.metrics.failures.WithLabelValues(string(t), reasonFull).Inc()
+		done(Receipt{}, errFull) // at once: the producer would say so later, and take what comes meanwhile
 		return
 	}
 	slot := topic.SlotOf(s, i.cfg.Partitions)

@@ -281,7 +281,11 @@ func TestFullBufferRefuses(t *testing.T) {
 			}
 		})
 	}
-	until(t, "refusals", func() bool { mu.Lock(); defer mu.Unlock(); return len(errs) == 8 })
+	mu.Lock() // before Append returned, so that a sender's next message finds its one before refused
+	defer mu.Unlock()
+	if len(errs) != 8 {
+		t.Errorf("%d refusals, want 8", len(errs))
+	}
 	for _, err := range errs {
 		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, kgo.ErrMaxBuffered) {
 			t.Errorf("refused with %v", err)

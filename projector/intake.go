@@ -1,20 +1,27 @@
 package projector
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/infra/kafka"
+	"heliograph/infra/run"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
-// Parked is the reason of an event that stands behind one of its subject that could not be applied.
-const Parked = "parked"
+// Reasons of quarantine that are asked for by name.
+const (
+	// Parked is the reason of an event that stands behind one of its subject that could not be applied.
+	Parked = "parked"
+	// FoldPanicked is the reason of an event on which the fold broke.
+	FoldPanicked = "the fold panicked"
+)
 
 // Event is a record of the log that could be read.
 type Event struct {
@@ -56,12 +63,19 @@ type Held struct {
 type Intake struct {
 	partitions int
 	held       map[Held]bool
+	broken     map[place]bool // events of the batch at hand on which the fold panicked
+}
+
+// place is where an event lies in its slot.
+type place struct {
+	topic topic.Topic
+	at    topic.Position
 }
 
 // NewIntake returns an intake that holds back the subjects that the view has parked already. With partitions (P) set, an event whose subject belongs to
 // another slot cannot be applied either; 0 does not look.
 func NewIntake(partitions int, held []Held) *Intake {
-	in := &Intake{partitions: partitions, held: make(map[Held]bool, len(held))}
+	in := &Intake{partitions: partitions, held: make(map[Held]bool, len(held)), broken: map[place]bool{}}
 	for _, h := range held {
 		in.held[h] = true
 	}
@@ -75,6 +89,34 @@ type Sorted struct {
 	LogTimes    map[topic.Topic]int64 // the highest log time of each topic, Unix milliseconds
 
 	fresh []Held
+}
+
+// Fold gives the events of a sorted batch to a view's fold, in order. When the fold panics, Fold ends with a *run.PanicError and that event is condemned: the
+// view takes back what the batch has done to its states, which are half way, sorts the batch again, whereupon the event is in quarantine and its subject parked
+// behind it, and folds again. So a broken fold stops one subject and never a slot.
+func (in *Intake) Fold(s Sorted, fold func(*Event)) error {
+	i := 0
+	err := run.Protect(func() error {
+		for ; i < len(s.Events); i++ {
+			fold(&s.Events[i])
+		}
+		return nil
+	})
+	if err != nil {
+		e := &s.Events[i]
+		in.broken[place{e.Topic, e.Position}] = true
+		return fmt.Errorf("fold %s/%d at %d: %w", e.Topic, e.Slot, e.Position, err)
+	}
+	return nil
+}
+
+// Stack is where the panic of an error of Fold came from.
+func Stack(err error) string {
+	var p *run.PanicError
+	if errors.As(err, &p) {
+		return string(p.Stack)
+	}
+	return ""
 }
 
 // Sort sorts a batch. It changes nothing in the intake until Commit, so a batch may be sorted again.
@@ -98,6 +140,9 @@ func (in *Intake) Sort(b kafka.Batch) Sorted {
 		reason, keyed := in.key(&e, r.Key)
 		if err != nil && reason == "" {
 			reason = "the event cannot be decoded"
+		}
+		if reason == "" && in.broken[place{r.Topic, r.Position}] {
+			reason = FoldPanicked
 		}
 		h := Held{Topic: r.Topic, Subject: e.Subject}
 		switch {
@@ -144,6 +189,7 @@ func (in *Intake) Commit(s Sorted) {
 	for _, h := range s.fresh {
 		in.held[h] = true
 	}
+	clear(in.broken)
 }
 
 // Held is the number of subjects that are held back.

@@ -140,8 +140,8 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 	var wait float64
 	err = a.pool.QueryRow(ctx, `
 		INSERT INTO registration.pins AS p (phone_hash, pin_hash, salt, sent, expires) VALUES ($1, $2, $3, now(), now() + $4::interval)
-		ON CONFLICT (phone_hash) DO UPDATE SET pin_hash = excluded.pin_hash, salt = excluded.salt, sent = now(), expires = excluded.expires, tries = 0
-			WHERE p.not_before <= now() AND p.sent <= now() - $5::interval
+		ON CONFLICT (phone_hash) DO UPDATE SET pin_hash = excluded.pin_hash, salt = excluded.salt, sent = now(), expires = excluded.expires, tries = 0, used_by = NULL
+			WHERE p.not_before <= now() AND (p.sent <= now() - $5::interval OR p.used_by IS NOT NULL)
 		RETURNING 0::float8`, hash, a.hashPin(pin, salt), salt, a.cfg.PinLifetime, a.cfg.PinInterval).Scan(&wait)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = a.pool.QueryRow(ctx, `SELECT extract(epoch FROM greatest(not_before, sent + $2::interval) - now())::float8 FROM registration.pins WHERE phone_hash = $1`,
@@ -164,6 +164,7 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 }
 
 // Register judges the PIN and the proof, appends the registration and returns once the log has it. nonce and exporter are those of the connection.
+// It may be repeated with the same PIN, device and key as long as the PIN lives: what came after it may have failed. The fold ignores the second event.
 // Whether the registration counts is the fold's to say: a device id is used once, so the device is in only if its key turns out to be the one returned.
 func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr) (Identity, error) {
 	phone, err := ParsePhone(r.GetPhone())
@@ -193,7 +194,7 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 		return Identity{}, limited(retry)
 	}
 	hash := id.PhoneHash(a.cfg.UserKey, phone)
-	if err := a.usePin(ctx, hash, r.GetPin()); err != nil {
+	if err := a.usePin(ctx, hash, r.GetPin(), sha256.Sum256(append(device[:], r.GetPublicKey()...))); err != nil {
 		return Identity{}, err
 	}
 	generation := uint32(1)
@@ -226,16 +227,16 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 	return Identity{User: u, Device: device, Key: [ed25519.PublicKeySize]byte(r.GetPublicKey())}, nil
 }
 
-// usePin judges a PIN and uses it up.
-func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string) error {
+// usePin judges a PIN and uses it up for all but the device that by names. A try by another with a PIN that was used changes nothing.
+func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string, by [sha256.Size]byte) error {
 	var want, salt []byte
 	err := a.pool.QueryRow(ctx, `
 		UPDATE registration.pins SET
 			tries = tries + 1,
 			deaths = deaths + CASE WHEN tries + 1 >= $2 THEN 1 ELSE 0 END,
 			not_before = CASE WHEN tries + 1 >= $2 THEN now() + least($3::interval * power(2, least(deaths, 20)), interval '1 day') ELSE not_before END
-		WHERE phone_hash = $1 AND tries < $2 AND expires > now() AND not_before <= now()
-		RETURNING pin_hash, salt`, phoneHash, a.cfg.PinTries, a.cfg.PinDelay).Scan(&want, &salt)
+		WHERE phone_hash = $1 AND tries < $2 AND expires > now() AND not_before <= now() AND (used_by IS NULL OR used_by = $4)
+		RETURNING pin_hash, salt`, phoneHash, a.cfg.PinTries, a.cfg.PinDelay, by[:]).Scan(&want, &salt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		a.metrics.refused.WithLabelValues("pin_dead").Inc()
 		return failed()
@@ -247,8 +248,10 @@ func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string) 
 		a.metrics.refused.WithLabelValues("pin_wrong").Inc()
 		return failed()
 	}
-	// Whoever removes the row has used the PIN; a second one with the right PIN finds nothing.
-	tag, err := a.pool.Exec(ctx, `DELETE FROM registration.pins WHERE phone_hash = $1 AND pin_hash = $2`, phoneHash, want)
+	// Whoever marks the row first has used the PIN; another with the right PIN finds it used.
+	tag, err := a.pool.Exec(ctx, `
+		UPDATE registration.pins SET used_by = $3, tries = 0, deaths = 0, not_before = 'epoch'
+		WHERE phone_hash = $1 AND pin_hash = $2 AND (used_by IS NULL OR used_by = $3)`, phoneHash, want, by[:])
 	if err != nil {
 		return a.unavailable("use pin", err)
 	}

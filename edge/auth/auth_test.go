@@ -161,10 +161,50 @@ func TestRegister(t *testing.T) {
 		t.Fatalf("the log has %v, want a registration and a profile", w.log)
 	}
 	var stored []byte
-	if err := w.pool.QueryRow(t.Context(), `SELECT pin_hash FROM pins`).Scan(&stored); err == nil {
-		t.Error("the PIN's row is still there after its use")
+	if err := w.pool.QueryRow(t.Context(), `SELECT used_by FROM pins`).Scan(&stored); err != nil || len(stored) == 0 {
+		t.Errorf("the PIN is not marked as used: %x %v", stored, err)
 	}
-	_, err = w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+	for range 7 { // more than a PIN has tries
+		_, err = w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+		wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+	}
+	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		t.Errorf("no new PIN after one was used: %v", err)
+	}
+	_, err = w.Register(t.Context(), r, nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED) // the new one took its place
+}
+
+// TestRegisterAgain: a device whose registration was not finished may repeat it with the same PIN, whatever it failed of, until the PIN expires.
+func TestRegisterAgain(t *testing.T) {
+	w := newWorld(t, Config{})
+	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		t.Fatal(err)
+	}
+	r := registration(t, phone, w.pins[phone])
+	w.down = ingest.ErrUnavailable
+	_, err := w.Register(t.Context(), r, nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	w.down = nil
+	var last Identity
+	for k := range 7 { // more often than a PIN has tries
+		me, err := w.Register(t.Context(), r, nonce, exporter, here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k > 0 && me != last {
+			t.Errorf("got %v, before %v", me, last)
+		}
+		last = me
+	}
+	r.SetPin(wrong(r.GetPin()))
+	_, err = w.Register(t.Context(), r, nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
+	if _, err := w.pool.Exec(t.Context(), `UPDATE pins SET expires = now()`); err != nil {
+		t.Fatal(err)
+	}
+	r.SetPin(w.pins[phone])
+	_, err = w.Register(t.Context(), r, nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 }
 

@@ -137,18 +137,19 @@ type Registration struct {
 	DeviceName string
 }
 
-// Register registers the phone number and makes this the user's primary device. The store then holds the identity, and the client synchronises.
+// Register registers the phone number and makes this the user's primary device. The store then holds the identity, and the client synchronises. When it fails, it
+// may be called again with the same PIN, also when the edge has taken the PIN already: it is then the same device that asks.
 func (c *Client) Register(ctx context.Context, r Registration) (Identity, error) {
 	if _, ok := c.Identity(); ok {
 		return Identity{}, ErrRegistered
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
-	pub, priv, err := newKey()
+	me, err := c.applicant(r)
 	if err != nil {
 		return Identity{}, err
 	}
-	me := Identity{Device: id.NewDevice(), Key: priv}
+	pub, _ := me.Key.Public().(ed25519.PublicKey)
 	var cn *conn
 	a, err := c.once(ctx, false, func(on *conn) (*wirev1.ClientFrame, error) {
 		cn = on
@@ -158,7 +159,7 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 		}
 		return wirev1.ClientFrame_builder{Register: wirev1.Register_builder{
 			Phone: r.Phone, Pin: r.Pin, DeviceId: me.Device[:], PublicKey: pub, DeviceName: r.DeviceName, Name: r.Name,
-			Signature: ed25519.Sign(priv, wire.Proof(on.nonce, exporter, id.UserID{}, me.Device)),
+			Signature: ed25519.Sign(me.Key, wire.Proof(on.nonce, exporter, id.UserID{}, me.Device)),
 		}.Build()}.Build(), nil
 	})
 	if err != nil {
@@ -179,6 +180,21 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 		_ = current.quic.CloseWithError(0, "")
 	}
 	return me, nil
+}
+
+// applicant returns the device that registers: a new one, or that of the last attempt with the same PIN.
+func (c *Client) applicant(r Registration) (Identity, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tried.Phone == r.Phone && c.tried.Pin == r.Pin && c.candidate.Key != nil {
+		return c.candidate, nil
+	}
+	_, priv, err := newKey()
+	if err != nil {
+		return Identity{}, err
+	}
+	c.tried, c.candidate = r, Identity{Device: id.NewDevice(), Key: priv}
+	return c.candidate, nil
 }
 
 // adopt makes this the identity of the device and returns the connection of that moment, nil between two.

@@ -1,11 +1,13 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -62,7 +64,12 @@ type Client struct {
 	due      time.Time            // when flush fires
 	flushed  time.Time            // when watermarks were sent last
 	paused   bool                 // a refused send waits for its backoff
-	running  bool
+	// stopped is the threads of refused sends: nothing is sent to one before its time, nor while a send to it is unanswered.
+	stopped map[id.ThreadID]time.Time
+	// tried is the last registration, and candidate the device that it was for.
+	tried     Registration
+	candidate Identity
+	running   bool
 }
 
 // New returns a client over what its store holds; it does nothing until Run.
@@ -78,7 +85,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, queue: newQueue(cfg.Buffer), done: make(chan struct{}), changed: make(chan struct{}),
 		id: saved.Identity, applied: saved.Watermarks, queued: map[id.ThreadID]topic.Position{},
-		inflight: map[id.MessageID]*outgoing{}, dirty: map[id.ThreadID]bool{},
+		inflight: map[id.MessageID]*outgoing{}, stopped: map[id.ThreadID]time.Time{}, dirty: map[id.ThreadID]bool{},
 	}
 	if c.applied == nil {
 		c.applied = map[id.ThreadID]thread.Watermark{}
@@ -364,12 +371,20 @@ func (c *Client) SendRaw(o Outgoing) error {
 
 // pump sends what waits, as far as the window allows. mu is held.
 func (c *Client) pump() {
-	if !c.live || c.paused {
+	if !c.live || c.paused || len(c.waiting) == 0 || len(c.inflight) >= c.cfg.Window {
 		return
 	}
-	n := 0
-	for ; n < len(c.waiting) && len(c.inflight) < c.cfg.Window; n++ {
-		o := c.waiting[n]
+	c.goOn()
+	left := c.waiting[:0]
+	for n, o := range c.waiting {
+		if len(c.inflight) >= c.cfg.Window {
+			left = append(left, c.waiting[n:]...)
+			break
+		}
+		if _, stopped := c.stopped[o.Thread]; stopped {
+			left = append(left, o)
+			continue
+		}
 		c.inflight[o.ID] = o
 		b := wirev1.SendMessage_builder{
 			ThreadId: o.Thread[:], MessageId: o.ID[:], ClientTimeMs: o.ClientTimeMS,
@@ -383,7 +398,20 @@ func (c *Client) pump() {
 		}
 		c.conn.send(o.ID, b.Build())
 	}
-	c.waiting = slices.Delete(c.waiting, 0, n)
+	clear(c.waiting[len(left):])
+	c.waiting = left
+}
+
+// goOn ends the stop of threads whose time has come and to which nothing sent is unanswered. mu is held.
+func (c *Client) goOn() {
+	if len(c.stopped) == 0 {
+		return
+	}
+	unanswered := map[id.ThreadID]bool{}
+	for _, o := range c.inflight {
+		unanswered[o.Thread] = true
+	}
+	maps.DeleteFunc(c.stopped, func(t id.ThreadID, until time.Time) bool { return !unanswered[t] && !time.Now().Before(until) })
 }
 
 // settle takes a message out of the outbox; false when it was not in it.
@@ -408,25 +436,48 @@ func (c *Client) settle(m id.MessageID) (*outgoing, bool) {
 	return o, ok
 }
 
-// postpone puts every unanswered message back, in order, and sends again after a while.
-func (c *Client) postpone(after time.Duration) {
+// refused puts a message that was refused for now back and stops its thread for a while: what is on its way to it behind the message is refused too, and all
+// of it is sent again in order once it is answered. Other threads wait as well, unless the refusal is about this thread alone.
+func (c *Client) refused(m id.MessageID, why *wire.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.requeue()
-	if c.paused {
+	o, ok := c.inflight[m]
+	if !ok {
 		return
 	}
-	c.paused = true
+	delete(c.inflight, m)
+	at, _ := slices.BinarySearchFunc(c.waiting, o, bySeq)
+	c.waiting = slices.Insert(c.waiting, at, o)
+	after := why.RetryAfter
 	if after == 0 {
 		after = c.cfg.MinBackoff + rand.N(4*c.cfg.MinBackoff)
 	}
-	time.AfterFunc(after, func() {
+	if _, stopped := c.stopped[o.Thread]; stopped {
+		c.pump() // it may have been the last that was unanswered
+		return
+	}
+	c.stopped[o.Thread] = time.Now().Add(after)
+	alone := why.Code == wirev1.Code_CODE_THREAD_PARKED
+	if alone {
+		c.queue.put(Delayed{Thread: o.Thread, ID: o.ID, Err: why})
+	}
+	unpause := !c.paused && !alone
+	c.paused = c.paused || unpause
+	c.pumpAfter(after, func() { c.paused = c.paused && !unpause })
+	c.pump()
+}
+
+// pumpAfter sends what waits after a while. change is called under mu before.
+func (c *Client) pumpAfter(d time.Duration, change func()) {
+	time.AfterFunc(d, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.paused = false
+		change()
 		c.pump()
 	})
 }
+
+func bySeq(a, b *outgoing) int { return cmp.Compare(a.seq, b.seq) }
 
 // requeue moves what is in flight back to what waits. mu is held.
 func (c *Client) requeue() {
@@ -434,7 +485,7 @@ func (c *Client) requeue() {
 		c.waiting = append(c.waiting, o)
 	}
 	clear(c.inflight)
-	slices.SortFunc(c.waiting, func(a, b *outgoing) int { return int(int64(a.seq) - int64(b.seq)) })
+	slices.SortFunc(c.waiting, bySeq)
 }
 
 // newKey makes the key of a device.

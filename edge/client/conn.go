@@ -331,7 +331,7 @@ func (c *Client) event(raw *wirev1.Event) error {
 	c.queued[p.Thread] = p.Position
 	me := c.id
 	c.mu.Unlock()
-	if m, ok := e.(Message); ok && m.Sender == me.User && m.Device == me.Device && !c.flying(m.ID) {
+	if m, ok := e.(Message); ok && m.Sender == me.User && m.Device == me.Device && !c.flying(p.Thread, m.ID) {
 		if o, ok := c.settle(m.ID); ok { // its ack was lost with an earlier connection
 			c.queue.put(Sent{ID: o.ID, Ack: Ack{Thread: o.Thread, Slot: -1, Position: p.Position, Time: p.Time}})
 		}
@@ -340,12 +340,14 @@ func (c *Client) event(raw *wirev1.Event) error {
 	return nil
 }
 
-// flying tells whether a message waits for its answer on this connection: that will come, and says more than the message itself.
-func (c *Client) flying(m id.MessageID) bool {
+// flying tells whether a message has or will have an answer on this connection, which says more than the message itself. One that was refused is sent again
+// even if it has come back: the edge waits for it before it takes those behind it.
+func (c *Client) flying(t id.ThreadID, m id.MessageID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok := c.inflight[m]
-	return ok
+	_, stopped := c.stopped[t]
+	return ok || stopped
 }
 
 // answered takes the answer to a SendMessage.
@@ -359,7 +361,7 @@ func (c *Client) answered(m id.MessageID, f *wirev1.ServerFrame) {
 		err := errorOf(f.GetError())
 		var we *wire.Error
 		if errors.As(err, &we) && we.Retriable() {
-			c.postpone(we.RetryAfter)
+			c.refused(m, we)
 			return
 		}
 		if o, ok := c.settle(m); ok {

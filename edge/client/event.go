@@ -12,7 +12,7 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, Sent, Rejected, Failed, Connected, Synced, Disconnected.
+// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, Sent, Rejected, Failed, Delayed, Connected, Synced, Disconnected.
 type Event interface{ isEvent() }
 
 // Place is where an event of a thread lies in the log.
@@ -85,6 +85,14 @@ type Failed struct {
 	Err    error
 }
 
+// Delayed tells that a message of the outbox waits because its thread is parked (CODE_THREAD_PARKED), with all behind it in that thread. It is sent again by
+// itself, and told each time.
+type Delayed struct {
+	Thread id.ThreadID
+	ID     id.MessageID
+	Err    error
+}
+
 // Connected tells that the device is connected and authenticated; what it missed is on its way.
 type Connected struct{ Edge string }
 
@@ -101,6 +109,7 @@ func (ThreadChanged) isEvent() {}
 func (Sent) isEvent()          {}
 func (Rejected) isEvent()      {}
 func (Failed) isEvent()        {}
+func (Delayed) isEvent()       {}
 func (Connected) isEvent()     {}
 func (Synced) isEvent()        {}
 func (Disconnected) isEvent()  {}

@@ -71,7 +71,7 @@ func (h *Hub) event(s *slot, t topic.Topic, r *linkv1.Record, after *actions) {
 
 // apply folds one event into a live subject. A panic of a fold is the subject's end, not the slot's.
 func (h *Hub) apply(sub *subject, t topic.Topic, r *linkv1.Record, after *actions) {
-	if sub.poisoned&(1<<t.Number()) != 0 {
+	if sub.isPoisoned(t) {
 		h.metrics.drops.WithLabelValues("poisoned").Inc()
 		return
 	}

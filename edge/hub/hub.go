@@ -204,6 +204,10 @@ type ThreadView struct {
 	ActiveMembers int
 	LastPosition  topic.Position
 	LastOrdinal   int64
+	// Next is how far this edge has read: the thread has no event before it that is not in here.
+	Next topic.Position
+	// Parked: an event could not be applied, so the thread is as it was before that event and takes nothing more.
+	Parked bool
 
 	sub *threadSub
 }
@@ -213,24 +217,31 @@ func (h *Hub) View(t id.ThreadID) (ThreadView, bool) {
 	s := h.slotOf(topic.Subject(t))
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	ts := s.usable(t)
-	if ts == nil {
+	ts := s.threads[t]
+	if ts == nil || ts.state == nil {
 		return ThreadView{}, false
+	}
+	next := ts.state.Next
+	if ts.phase == live && s.known {
+		next = max(next, s.cursor[threadsMark])
 	}
 	return ThreadView{
 		ID: t, Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
-		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, sub: ts,
+		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, Next: next, Parked: ts.isPoisoned(topic.Threads), sub: ts,
 	}, true
 }
 
-// usable returns a thread whose state can be used. The caller holds the slot's lock.
+// usable returns a thread whose state is current. The caller holds the slot's lock.
 func (s *slot) usable(t id.ThreadID) *threadSub {
 	ts := s.threads[t]
-	if ts == nil || ts.state == nil || ts.poisoned&(1<<topic.Threads.Number()) != 0 {
+	if ts == nil || ts.state == nil || ts.isPoisoned(topic.Threads) {
 		return nil
 	}
 	return ts
 }
+
+// isPoisoned tells whether the subject's events of a topic are dropped. The caller holds the slot's lock.
+func (sub *subject) isPoisoned(t topic.Topic) bool { return sub.poisoned&(1<<t.Number()) != 0 }
 
 // IsMember tells whether the user is a member now.
 func (v ThreadView) IsMember(u id.UserID) bool { return v.Role(u) != 0 }
@@ -292,7 +303,7 @@ func (h *Hub) Watermark(t id.ThreadID, u id.UserID) thread.Watermark {
 	s := h.slotOf(topic.Subject(t))
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if ts := s.usable(t); ts != nil {
+	if ts := s.threads[t]; ts != nil && ts.state != nil {
 		return ts.state.watermarks[u]
 	}
 	return thread.Watermark{}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -279,21 +280,71 @@ func TestReceiptsGoToThoseConcerned(t *testing.T) {
 	})
 }
 
-func TestPoisonStopsOneSubject(t *testing.T) {
+func TestPoisonStopsOneSubject(t *testing.T) { poisonStopsOneSubject(t, false) }
+
+func TestBrokenFoldStopsItsSubject(t *testing.T) { poisonStopsOneSubject(t, true) }
+
+func poisonStopsOneSubject(t *testing.T, broken bool) {
+	t.Helper()
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		ann := b.person(1)
 		b.settle()
 		defer b.online(ann, 0).leave()
 		bad, good := b.group(ann.user), b.group(ann.user)
 		b.settle()
-		b.world.addRaw(topic.Threads, bad[:], []byte{0xff})
+		if broken {
+			b.world.add(topic.Threads, bad[:], eventv1.Event_builder{UserId: ann.user[:], ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "x"}.Build()}.Build())
+			thread.Trip(func(e *eventv1.Event) { // after the test's own fold has had it, and before time goes on
+				if e.HasThreadRenamed() {
+					panic("a broken fold")
+				}
+			})
+			defer thread.Trip(nil)
+		} else {
+			b.world.addRaw(topic.Threads, bad[:], []byte{0xff})
+		}
 		b.world.send(bad, ann.user, ann.id, id.NewMessage(), id.UserID{})
 		b.world.send(good, ann.user, ann.id, id.NewMessage(), id.UserID{})
 		b.settle()
 		mustBe(t, "poisoned", ann.count(bad), 1)
 		mustBe(t, "the other", ann.count(good), 2)
-		_, ok := b.hubs[0].View(bad)
-		mustBe(t, "view", ok, false)
+		for g, want := range map[id.ThreadID]bool{bad: true, good: false} {
+			v, ok := b.hubs[0].View(g)
+			mustBe(t, "view", ok, true)
+			mustBe(t, "parked", v.Parked, want)
+			mustBe(t, "still a member", v.IsMember(ann.user), true)
+		}
+	})
+}
+
+// TestViewTellsHowFarItIsRead: a view reaches as far as its slot was read, whatever thread the last event was of, and no further while it is loaded anew.
+func TestViewTellsHowFarItIsRead(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann := b.person(1)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		var groups []id.ThreadID
+		for len(groups) < 2 {
+			if g := b.group(ann.user); len(groups) == 0 || b.world.slot(topic.Subject(g)) == b.world.slot(topic.Subject(groups[0])) {
+				groups = append(groups, g)
+			}
+		}
+		b.settle()
+		last := b.world.send(groups[1], ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		h := b.hubs[0]
+		v, _ := h.View(groups[0])
+		mustBe(t, "read up to the other's last event", v.Next, last+1)
+		mustBe(t, "which is not its own", v.LastPosition < last, true)
+		s := h.slotOf(topic.Subject(groups[0]))
+		s.mu.Lock()
+		s.threads[groups[0]].phase = loading
+		s.mu.Unlock()
+		v, _ = h.View(groups[0])
+		mustBe(t, "only its own events count while it is loaded anew", v.Next, v.LastPosition+1)
+		s.mu.Lock()
+		s.threads[groups[0]].phase = live
+		s.mu.Unlock()
 	})
 }
 

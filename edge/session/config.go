@@ -38,6 +38,9 @@ type Config struct {
 	OutboxFrames, OutboxBytes int
 	// SendRate and SendBurst bound the messages of a connection; defaults 1,000 a second and 2,000.
 	SendRate, SendBurst int
+	// SendsPerDay is how many messages a user has at once, over all his connections to this edge; they come back evenly over a day. Default 100,000. It
+	// bounds what the folds remember of him for the rule on retries.
+	SendsPerDay int
 	// RequestRate and RequestBurst bound its other requests; defaults 200 a second and 400.
 	RequestRate, RequestBurst int
 	// JoinRate and JoinBurst bound the users whom it puts into groups, each of whom costs an event of his own; defaults 1,000 a second and 10,000.
@@ -76,6 +79,7 @@ func (c Config) withDefaults() Config {
 	set(&c.OutboxBytes, 1<<20)
 	set(&c.SendRate, 1000)
 	set(&c.SendBurst, 2000)
+	set(&c.SendsPerDay, 100_000)
 	set(&c.RequestRate, 200)
 	set(&c.RequestBurst, 400)
 	set(&c.JoinRate, 1000)
@@ -104,6 +108,7 @@ func (c Config) Validate() error {
 		{"write timeout", int64(c.WriteTimeout)}, {"resync timeout", int64(c.ResyncTimeout)},
 		{"longest early frame", int64(c.MaxEarlyFrame)}, {"number of early frames", int64(c.MaxEarlyFrames)}, {"requests in flight", int64(c.MaxInflight)}, {"pages at one time", int64(c.MaxPages)},
 		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)}, {"send rate", int64(c.SendRate)}, {"send burst", int64(c.SendBurst)},
+		{"sends per day", int64(c.SendsPerDay)},
 		{"request rate", int64(c.RequestRate)}, {"request burst", int64(c.RequestBurst)},
 		{"join rate", int64(c.JoinRate)}, {"join burst", int64(c.JoinBurst)}, {"sync rate", int64(c.SyncRate)}, {"sync burst", int64(c.SyncBurst)},
 		{"watermark rate", int64(c.WatermarkRate)}, {"watermark burst", int64(c.WatermarkBurst)},

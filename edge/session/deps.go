@@ -14,6 +14,7 @@ import (
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
+	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -69,8 +70,25 @@ type View struct {
 	ActiveMembers int
 	LastPosition  topic.Position
 	LastOrdinal   int64
+	Next          topic.Position // the thread has no event before it that is not in here
+	Parked        bool           // an event could not be applied: the thread is as it was before, and takes nothing more
 	Roster        Roster
 }
+
+// closed says why a user may not add to the thread, nil when he may. That a thread is parked is told to its members, and to everybody while nobody is known to
+// be one: its very first event may be the one that cannot be applied.
+func (v View) closed(u id.UserID) *wire.Error {
+	switch {
+	case v.Parked && (v.Kind == thread.None || v.Roster.IsMember(u)):
+		return &wire.Error{Code: wirev1.Code_CODE_THREAD_PARKED, Message: "the thread is parked until its operators have mended it", RetryAfter: retryParked}
+	case v.Kind == thread.None || !v.Roster.IsMember(u):
+		return notMember()
+	}
+	return nil
+}
+
+// retryParked is when to ask again about a thread that waits for people.
+const retryParked = 30 * time.Second
 
 // Roster tells who is in a thread.
 type Roster interface {

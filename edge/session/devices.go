@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"maps"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -22,6 +24,8 @@ const (
 	markTaken   = "taken"
 	markInvalid = "invalid" // not a thread's id
 	markUnknown = "unknown" // the thread is not live here, or the user never was in it
+	markAhead   = "ahead"   // waits until this edge has read as far; counted again when that is so
+	markFull    = "full"    // too many wait already
 )
 
 // watermarks takes what the device has stored and shown (section 6). A device cannot claim more than the thread has. Each may become a record in the log, even
@@ -36,29 +40,103 @@ func (s *Session) watermarks(ctx context.Context, w *wirev1.Watermarks) {
 		}
 	}
 	for _, m := range w.GetItems() {
-		s.srv.metrics.watermarks.WithLabelValues(s.watermark(m)).Inc()
+		s.srv.metrics.watermarks.WithLabelValues(s.watermark(ctx, m)).Inc()
 	}
 }
 
-func (s *Session) watermark(m *wirev1.Watermark) (outcome string) {
+func (s *Session) watermark(ctx context.Context, m *wirev1.Watermark) (outcome string) {
 	t, err := id.From[id.ThreadID](m.GetThreadId())
 	if err != nil {
 		return markInvalid
 	}
-	v, ok := s.srv.hub.View(t)
-	if !ok || v.Kind == thread.None || !v.Roster.WasMember(s.user) {
-		return markUnknown
+	claim := thread.Watermark{}.Merge(thread.Watermark{
+		DeliveredPosition: topic.Position(m.GetDeliveredPosition()), DeliveredOrdinal: m.GetDeliveredOrdinal(),
+		ReadPosition: topic.Position(m.GetReadPosition()), ReadOrdinal: m.GetReadOrdinal(),
+	})
+	s.mu.Lock()
+	claim = claim.Merge(s.ahead[t])
+	s.mu.Unlock()
+	if outcome = s.move(t, claim); outcome == markAhead && !s.await(ctx, t, claim) {
+		outcome = markFull
 	}
-	read := thread.Watermark{ReadPosition: topic.Position(m.GetReadPosition()), ReadOrdinal: m.GetReadOrdinal()}
+	return outcome
+}
+
+// move has a claim written, cut to what the thread has. Of what this edge has not read yet it cannot tell what the thread has: then nothing is written, for a
+// receipt that is lower than one of before would be what compaction keeps.
+func (s *Session) move(t id.ThreadID, claim thread.Watermark) (outcome string) {
+	v, ok := s.srv.hub.View(t)
+	switch {
+	case !ok || v.Kind == thread.None || !v.Roster.WasMember(s.user):
+		return markUnknown
+	case max(claim.DeliveredPosition, claim.ReadPosition) >= v.Next && !v.Parked:
+		return markAhead
+	}
 	known := s.srv.hub.Watermark(t, s.user)
-	read = read.Merge(thread.Watermark{ReadPosition: known.ReadPosition, ReadOrdinal: known.ReadOrdinal})
-	position := func(p topic.Position) topic.Position { return max(0, min(p, v.LastPosition)) }
-	ordinal := func(o int64) int64 { return max(0, min(o, v.LastOrdinal)) }
 	s.srv.ingest.Watermark(t, s.user, s.device, thread.Watermark{
-		DeliveredPosition: position(topic.Position(m.GetDeliveredPosition())), DeliveredOrdinal: ordinal(m.GetDeliveredOrdinal()),
-		ReadPosition: position(read.ReadPosition), ReadOrdinal: ordinal(read.ReadOrdinal),
+		DeliveredPosition: min(claim.DeliveredPosition, v.LastPosition), DeliveredOrdinal: min(claim.DeliveredOrdinal, v.LastOrdinal),
+		ReadPosition: max(known.ReadPosition, min(claim.ReadPosition, v.LastPosition)), ReadOrdinal: max(known.ReadOrdinal, min(claim.ReadOrdinal, v.LastOrdinal)),
 	})
 	return markTaken
+}
+
+// maxAhead bounds Session.ahead.
+const maxAhead = 1024
+
+// await keeps a claim until this edge has read as far. False: too many wait. Reader only.
+func (s *Session) await(ctx context.Context, t id.ThreadID, claim thread.Watermark) bool {
+	s.mu.Lock()
+	begin := len(s.ahead) == 0
+	if begin {
+		s.ahead = map[id.ThreadID]thread.Watermark{}
+	}
+	if _, waits := s.ahead[t]; !waits && len(s.ahead) >= maxAhead {
+		s.mu.Unlock()
+		return false
+	}
+	s.ahead[t] = claim
+	s.mu.Unlock()
+	if begin {
+		s.spawn(func() { s.follow(ctx) })
+	}
+	return true
+}
+
+// follow is the goroutine that writes claims as this edge gets to where they are. What the end of the connection leaves over, the device says again on the next.
+func (s *Session) follow(ctx context.Context) {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+		s.mu.Lock()
+		claims := maps.Clone(s.ahead)
+		s.mu.Unlock()
+		for t, claim := range claims {
+			outcome := s.move(t, claim)
+			if outcome == markAhead {
+				continue
+			}
+			s.srv.metrics.watermarks.WithLabelValues(outcome).Inc()
+			s.mu.Lock()
+			if s.ahead[t] == claim {
+				delete(s.ahead, t)
+			}
+			s.mu.Unlock()
+		}
+		s.mu.Lock()
+		over := len(s.ahead) == 0
+		if over {
+			s.ahead = nil
+		}
+		s.mu.Unlock()
+		if over {
+			return
+		}
+	}
 }
 
 // own appends an event to the session's own user and waits.

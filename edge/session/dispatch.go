@@ -30,12 +30,7 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 	case wirev1.ClientFrame_Hello_case, wirev1.ClientFrame_RequestPin_case, wirev1.ClientFrame_Register_case, wirev1.ClientFrame_Authenticate_case:
 		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "the connection is authenticated already")
 	case wirev1.ClientFrame_SendMessage_case:
-		if s.sends == nil {
-			s.sends = rate.NewLimiter(rate.Limit(s.srv.cfg.SendRate), s.srv.cfg.SendBurst)
-		}
-		if s.allow(req, s.sends) && s.begin(req) {
-			s.sendMessage(ctx, req, f.GetSendMessage())
-		}
+		s.sendMessage(ctx, req, f.GetSendMessage())
 		return nil
 	}
 	if f.WhichBody() == wirev1.ClientFrame_Watermarks_case {
@@ -201,26 +196,42 @@ func (s *Session) hello(req uint64, h *wirev1.Hello) error {
 	return nil
 }
 
-// allow judges a request by a rate.
-func (s *Session) allow(req uint64, lim *rate.Limiter) bool {
+// over judges a request by a rate; nil when it may go on.
+func over(lim *rate.Limiter) *wire.Error {
 	r := lim.Reserve()
 	wait := r.Delay()
 	if r.OK() && wait == 0 {
-		return true
+		return nil
 	}
 	r.Cancel()
-	s.refuse(req, &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many requests", RetryAfter: max(wait, time.Millisecond)})
-	return false
+	return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many requests", RetryAfter: max(wait, time.Millisecond)}
 }
 
-// begin counts a request in, and finish counts it out.
-func (s *Session) begin(req uint64) bool {
+// allow refuses a request that is over a rate.
+func (s *Session) allow(req uint64, lim *rate.Limiter) bool {
+	e := over(lim)
+	if e != nil {
+		s.refuse(req, e)
+	}
+	return e == nil
+}
+
+// enter counts a request in, and finish counts it out; an error: it was not, because too many are in already.
+func (s *Session) enter() *wire.Error {
 	if int(s.inflight.Add(1)) <= s.srv.cfg.MaxInflight {
-		return true
+		return nil
 	}
 	s.inflight.Add(-1)
-	s.refuse(req, wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "more than %d requests wait for an answer", s.srv.cfg.MaxInflight))
-	return false
+	return wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "more than %d requests wait for an answer", s.srv.cfg.MaxInflight)
+}
+
+// begin is enter for a request that is refused otherwise.
+func (s *Session) begin(req uint64) bool {
+	e := s.enter()
+	if e != nil {
+		s.refuse(req, e)
+	}
+	return e == nil
 }
 
 func (s *Session) finish() { s.inflight.Add(-1) }

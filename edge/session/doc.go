@@ -5,7 +5,7 @@
 // between two that are sent, unless Resync comes in between.
 //
 // Order: frames to the device leave in the order in which they were handed over. Messages of one connection to one thread are appended in the order in
-// which they came in. Other requests run side by side.
+// which they came in: behind one that is refused for now, later ones are refused too until it comes again. Other requests run side by side.
 //
 // Durability: none; a session that ends takes nothing along that a device does not send, or is not sent, again.
 //

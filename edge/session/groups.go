@@ -150,6 +150,8 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	switch v, ok := s.srv.hub.View(t); {
 	case !ok:
 		return none, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the thread cannot be looked at now")
+	case v.Parked && (v.Kind == thread.None || v.Roster.IsMember(s.user)):
+		return none, v.closed(s.user)
 	case v.Kind == thread.None:
 	case v.Roster.IsMember(s.user):
 		return s.was(t, v), nil // repeating is safe

@@ -8,6 +8,7 @@ import (
 	"heliograph/infra/run"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -89,7 +90,11 @@ func visible[T any](ctx context.Context, s *Session, t id.ThreadID, read func(co
 		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
 			return got, err
 		}
-		if v, ok := s.srv.hub.View(t); !ok || !v.Roster.WasMember(s.user) {
+		v, ok := s.srv.hub.View(t)
+		switch {
+		case ok && v.Parked && v.Kind == thread.None:
+			return got, v.closed(s.user)
+		case !ok || !v.Roster.WasMember(s.user):
 			return got, err
 		}
 		if back.Wait(wait) != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -24,12 +26,16 @@ const (
 	waitUser = time.Second
 )
 
+// sendPause is the least pause after a message that was over the rate: the next few are let through together.
+const sendPause = 50 * time.Millisecond
+
 // maxBegun bounds Session.begun.
 const maxBegun = 64
 
 // sending is a message on its way.
 type sending struct {
 	req     uint64
+	nth     uint64 // of the connection's messages
 	thread  id.ThreadID
 	message id.MessageID
 	peer    id.UserID // zero: not given
@@ -41,19 +47,53 @@ type lane struct{ queue []sending }
 
 // sendMessage takes SendMessage (section 7). It does not wait: what must wait goes to a lane. Reader only.
 func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMessage) {
+	if s.sends == nil {
+		s.sends = rate.NewLimiter(rate.Limit(s.srv.cfg.SendRate), s.srv.cfg.SendBurst)
+	}
 	x, err := s.parseSend(req, m)
-	if err != nil {
+	var refused *wire.Error
+	if err == nil {
+		s.mu.Lock()
+		refused = s.outOfTurn(x)
+		s.mu.Unlock()
+	}
+	if refused != nil { // before it is counted: what the rate allows is for those whose turn it is
+		s.refuse(req, refused)
+		return
+	}
+	if refused = over(s.sends); refused != nil {
+		refused.RetryAfter = max(refused.RetryAfter, sendPause)
+	} else if refused = s.enter(); refused == nil && err == nil {
+		if refused = s.srv.budgets.take(s.user); refused != nil {
+			s.finish()
+		}
+	}
+	switch {
+	case err != nil && refused != nil:
+		s.refuse(req, refused)
+		return
+	case err != nil:
 		s.finish()
 		s.fail(req, err)
 		return
-	}
-	s.mu.Lock()
-	if l := s.lanes[x.thread]; l != nil {
-		l.queue = append(l.queue, x) // bounded by the requests in flight
-		s.mu.Unlock()
+	case refused != nil:
+		s.refuseSend(x, refused)
 		return
 	}
+	s.mu.Lock()
+	if refused = s.outOfTurn(x); refused == nil { // the lane may have failed meanwhile
+		if l := s.lanes[x.thread]; l != nil {
+			l.queue = append(l.queue, x) // bounded by the requests in flight
+			s.mu.Unlock()
+			return
+		}
+	}
 	s.mu.Unlock()
+	if refused != nil {
+		s.finish()
+		s.refuse(req, refused)
+		return
+	}
 	if s.sendNow(x) {
 		return
 	}
@@ -70,7 +110,8 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 }
 
 func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) {
-	x := sending{req: req, m: m}
+	s.nth++
+	x := sending{req: req, nth: s.nth, m: m}
 	var err error
 	if x.thread, err = threadID(m.GetThreadId()); err != nil {
 		return x, err
@@ -95,10 +136,10 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 // sendNow appends a message to a thread that this edge knows, or that this session has begun. False: it does not, yet.
 func (s *Session) sendNow(x sending) bool {
 	v, ok := s.srv.hub.View(x.thread)
-	if ok && v.Kind != thread.None {
-		if !v.Roster.IsMember(s.user) {
+	if ok && (v.Kind != thread.None || v.Parked) {
+		if e := v.closed(s.user); e != nil {
 			s.finish()
-			s.refuse(x.req, notMember())
+			s.refuseSend(x, e)
 			return true
 		}
 		s.append(x, id.UserID{})
@@ -131,7 +172,7 @@ func (s *Session) append(x sending, peer id.UserID) {
 	s.srv.ingest.Append(topic.Threads, topic.Subject(x.thread), ev, func(r ingest.Receipt, err error) {
 		s.finish()
 		if err != nil {
-			s.fail(x.req, err)
+			s.refuseSend(x, err)
 			return
 		}
 		s.reply(x.req, ack(x.thread, x.message[:], r.Slot, r.Position, r.LogTime.UnixMilli()))
@@ -155,7 +196,13 @@ func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
 		}
 		x := l.queue[0]
 		l.queue = l.queue[1:]
+		refused := s.outOfTurn(x)
 		s.mu.Unlock()
+		if refused != nil {
+			s.finish()
+			s.refuse(x.req, refused)
+			continue
+		}
 		if s.sendNow(x) {
 			continue
 		}
@@ -166,13 +213,18 @@ func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
 		if err == nil {
 			err = notMember()
 		}
+		e, _ := refusal(err)
 		s.mu.Lock()
 		failed := append([]sending{x}, l.queue...)
 		l.queue = nil
+		tooMany := s.holdBehind(x, e) // before any other message can come into the lane
 		s.mu.Unlock()
 		for _, x := range failed {
 			s.finish()
 			s.fail(x.req, err)
+		}
+		if tooMany {
+			s.Close(wirev1.Code_CODE_SLOW_CONSUMER)
 		}
 	}
 }
@@ -320,21 +372,21 @@ func (s *Session) appendThread(ctx context.Context, t id.ThreadID, b eventv1.Eve
 func (s *Session) member(ctx context.Context, t id.ThreadID) (View, error) {
 	begun := time.Now()
 	var v View
-	found := false
+	refused := notMember()
 	err := poll(ctx, waitStarting, func() (bool, error) {
 		var ok bool
 		v, ok = s.srv.hub.View(t)
 		switch {
-		case ok && v.Kind != thread.None:
-			found = v.Roster.IsMember(s.user)
+		case ok && (v.Kind != thread.None || v.Parked):
+			refused = v.closed(s.user)
 			return true, nil
 		case !ok && s.synced.Load() && time.Since(begun) >= waitUnknown:
 			return true, nil
 		}
 		return false, nil
 	})
-	if err == nil && !found {
-		err = notMember()
+	if err == nil && refused != nil {
+		err = refused
 	}
 	return v, err
 }

@@ -17,6 +17,7 @@ import (
 	"heliograph/infra/run"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -34,6 +35,7 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics
 	load     load
+	budgets  *budgets
 	resync   []byte        // the encoded push of section 8
 	pages    chan struct{} // one for each page of history that is read or written
 	crew     *crew
@@ -50,6 +52,7 @@ func New(cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logg
 	srv := &Server{cfg: cfg.withDefaults(), hub: h, auth: a, queries: q, ingest: l, registry: r, log: log}
 	srv.pages = make(chan struct{}, srv.cfg.MaxPages)
 	srv.crew = newCrew()
+	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
 	srv.metrics = newMetrics(reg, &srv.load)
 	srv.resync = encode(wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()})
 	return srv, nil
@@ -86,6 +89,7 @@ type Session struct {
 	floor    int64
 	deadline *time.Timer   // of authentication
 	sends    *rate.Limiter // nil before the first
+	nth      uint64        // messages so far
 	requests *rate.Limiter // nil before the first
 	moves    *rate.Limiter // of watermarks; nil before the first
 	syncRate *rate.Limiter // nil before the first
@@ -100,8 +104,10 @@ type Session struct {
 	mu     sync.Mutex // guards the rest
 	over   bool       // closing: no goroutine is started any more
 	lanes  map[id.ThreadID]*lane
-	joins  *rate.Limiter             // of users put into groups; nil before the first
-	begun  map[id.ThreadID]id.UserID // threads that this session began and the hub has not seen yet: the peer
+	heads  map[id.ThreadID]head             // refused messages that must come again first
+	joins  *rate.Limiter                    // of users put into groups; nil before the first
+	begun  map[id.ThreadID]id.UserID        // threads that this session began and the hub has not seen yet: the peer
+	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
 	syncs  []*syncing
 	lagged *time.Timer // runs while Resync is unanswered
 }

@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/embedded/enginetest"
 	"heliograph/infra/kafka"
+	"heliograph/projector"
 	"heliograph/projector/history"
 	"heliograph/projector/sinktest"
 	"heliograph/projector/verify"
@@ -23,6 +25,7 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -122,6 +125,29 @@ func TestNativeProtocol(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustEqual(t, conn, reference(t, l), false)
+}
+
+// TestBrokenFoldStopsItsSubject: wherever the log is cut, history and reference put the same events into quarantine when the fold panics on some.
+func TestBrokenFoldStopsItsSubject(t *testing.T) {
+	thread.Trip(sinktest.Brittle)
+	t.Cleanup(func() { thread.Trip(nil) })
+	conn, l, pick, reg := newHistory(t), world(1, 250), seeded(7), prometheus.NewRegistry()
+	cfg := config()
+	cfg.CacheBytes = 1 << 20
+	err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, reg), sinktest.Options{
+		Cut: func() int { return 1 + pick(20) }, Reopen: func() bool { return pick(9) == 0 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, conn, reference(t, l), false)
+	var stored uint64
+	if err := conn.QueryRow(t.Context(), `SELECT count() FROM quarantine FINAL WHERE reason = ?`, projector.FoldPanicked).Scan(&stored); err != nil {
+		t.Fatal(err)
+	}
+	if counted := sinktest.Counter(reg, "helio_history_fold_panics_total"); stored == 0 || uint64(counted) != stored {
+		t.Errorf("%d events in quarantine because of the fold, %v counted", stored, counted)
+	}
 }
 
 // failing is a connection that fails at an insert: before it, or after it was done, as when the answer is lost.

@@ -13,6 +13,7 @@ type metrics struct {
 	inserts     *prometheus.HistogramVec
 	loaded      prometheus.Counter
 	repeated    prometheus.Counter
+	panics      prometheus.Counter
 	cacheBytes  prometheus.Gauge
 	held        prometheus.Gauge
 }
@@ -36,6 +37,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		})),
 		repeated: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "helio_history_repeated_ranges_total", Help: "Begun ranges found without their end and inserted again.",
+		})),
+		panics: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "helio_history_fold_panics_total", Help: "Events on which the fold panicked; each goes into quarantine.",
 		})),
 		cacheBytes: gauge("helio_history_cache_bytes", "Estimated size of the fold states kept."),
 		held:       gauge("helio_history_held_subjects", "Subjects whose events are parked, in the slots owned."),

@@ -119,19 +119,12 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 	before := st.threads.Weight()
 	defer func() { s.metrics.cacheBytes.Add(float64(st.threads.Weight() - before)) }()
 
-	sorted := st.intake.Sort(b)
-	w := &writes{states: map[id.ThreadID]*thread.State{}, outcomes: map[outcome]int{}}
-	if err := s.load(ctx, st, b, sorted.Events, w); err != nil {
-		return classify(fmt.Errorf("history: load states of slot %d: %w", b.Slot, err))
+	sorted, w, err := s.fold(ctx, st, b)
+	if err != nil {
+		return err
 	}
-	for i := range sorted.Events {
-		w.fold(&sorted.Events[i])
-	}
-	w.quarantined = sorted.Quarantined
 	if err := s.write(ctx, b, sorted.LogTimes, w); err != nil {
-		for t := range w.states {
-			st.threads.Drop(t)
-		}
+		st.forget(w)
 		return classify(fmt.Errorf("history: write slot %d: %w", b.Slot, err))
 	}
 
@@ -160,6 +153,31 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 		}
 	}
 	return nil
+}
+
+// fold folds a batch in memory.
+func (s *Sink) fold(ctx context.Context, st *slotState, b kafka.Batch) (projector.Sorted, *writes, error) {
+	for {
+		sorted := st.intake.Sort(b)
+		w := &writes{states: map[id.ThreadID]*thread.State{}, outcomes: map[outcome]int{}, quarantined: sorted.Quarantined}
+		if err := s.load(ctx, st, b, sorted.Events, w); err != nil {
+			return sorted, w, classify(fmt.Errorf("history: load states of slot %d: %w", b.Slot, err))
+		}
+		err := st.intake.Fold(sorted, w.fold)
+		if err == nil {
+			return sorted, w, nil
+		}
+		st.forget(w)
+		s.metrics.panics.Inc()
+		s.log.Error("the fold panicked, the event goes into quarantine", "slot", b.Slot, "err", err, "stack", projector.Stack(err))
+	}
+}
+
+// forget drops the states that a batch has changed without being stored.
+func (st *slotState) forget(w *writes) {
+	for t := range w.states {
+		st.threads.Drop(t)
+	}
 }
 
 // weigh estimates a state's size in bytes.

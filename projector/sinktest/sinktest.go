@@ -4,9 +4,13 @@ package sinktest
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"heliograph/infra/kafka"
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/topic"
 )
@@ -62,6 +66,27 @@ func (l *Log) Batch(s topic.Slot, from, to kafka.Positions, limit int) kafka.Bat
 		b.To[t] = p
 	}
 	return b
+}
+
+// Brittle is for thread.Trip: a fold that panics on some messages.
+func Brittle(e *eventv1.Event) {
+	if m := e.GetMessageSent().GetMessageId(); len(m) > 0 && crc32.ChecksumIEEE(m)%9 == 0 {
+		panic("a broken fold")
+	}
+}
+
+// Counter reads a counter without labels; -1 when there is none.
+func Counter(reg prometheus.Gatherer, name string) float64 {
+	families, err := reg.Gather()
+	if err != nil {
+		return -1
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return -1
 }
 
 // Options of Feed.

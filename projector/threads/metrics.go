@@ -15,6 +15,7 @@ type metrics struct {
 	held        prometheus.Gauge
 	trimmed     prometheus.Counter
 	trimFails   prometheus.Counter
+	panics      prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -37,6 +38,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		})),
 		trimFails: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "helio_threads_trim_failures_total", Help: "Trimming statements that failed.",
+		})),
+		panics: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "helio_threads_fold_panics_total", Help: "Events on which the fold panicked; each goes into quarantine.",
 		})),
 	}
 }

@@ -110,15 +110,10 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 	before := st.threads.Weight() + st.users.Weight()
 	defer func() { s.metrics.cacheBytes.Add(float64(st.threads.Weight() + st.users.Weight() - before)) }()
 
-	sorted := st.intake.Sort(b)
-	w := newWrites(b.Slot)
-	if err := s.load(ctx, st, b, sorted.Events, w); err != nil {
-		return classify(fmt.Errorf("threads: load states of slot %d: %w", b.Slot, err))
+	sorted, w, err := s.fold(ctx, st, b)
+	if err != nil {
+		return err
 	}
-	for i := range sorted.Events {
-		w.fold(&sorted.Events[i])
-	}
-	w.quarantined = sorted.Quarantined
 	if err := s.write(ctx, b, sorted.LogTimes, w); err != nil {
 		st.forget(w)
 		return classify(fmt.Errorf("threads: write slot %d: %w", b.Slot, err))
@@ -138,6 +133,25 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 	}
 	s.tell(sorted.Quarantined)
 	return nil
+}
+
+// fold folds a batch in memory.
+func (s *Sink) fold(ctx context.Context, st *slotState, b kafka.Batch) (projector.Sorted, *writes, error) {
+	for {
+		sorted := st.intake.Sort(b)
+		w := newWrites(b.Slot)
+		if err := s.load(ctx, st, b, sorted.Events, w); err != nil {
+			return sorted, w, classify(fmt.Errorf("threads: load states of slot %d: %w", b.Slot, err))
+		}
+		w.quarantined = sorted.Quarantined
+		err := st.intake.Fold(sorted, w.fold)
+		if err == nil {
+			return sorted, w, nil
+		}
+		st.forget(w)
+		s.metrics.panics.Inc()
+		s.log.Error("the fold panicked, the event goes into quarantine", "slot", b.Slot, "err", err, "stack", projector.Stack(err))
+	}
 }
 
 // tell counts, logs and reports what went into quarantine.

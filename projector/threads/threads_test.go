@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 
 	"heliograph/infra/embedded/enginetest"
@@ -23,6 +24,7 @@ import (
 	"heliograph/projector/verify"
 	"heliograph/schemas/eventtest"
 	pgschema "heliograph/schemas/postgres"
+	"heliograph/schemas/thread"
 )
 
 // newViews returns a pool over an empty schema of the views.
@@ -113,6 +115,39 @@ func TestViewsEqualTheFoldWhereverTheLogIsCut(t *testing.T) {
 		}
 		mustEqual(rt, pool, reference(t, l), 0)
 	})
+}
+
+// TestBrokenFoldStopsItsSubject: wherever the log is cut, views and reference put the same events into quarantine when the fold panics on some.
+func TestBrokenFoldStopsItsSubject(t *testing.T) {
+	pool := newViews(t)
+	for seed := range uint64(4) {
+		empty(t, pool)
+		l := sinktest.NewLog(world(seed, 300))
+		thread.Trip(sinktest.Brittle)
+		t.Cleanup(func() { thread.Trip(nil) })
+		cfg := config(3)
+		cfg.CacheBytes = []int{1, 1 << 20}[seed%2]
+		pick, reg, reported := seeded(seed+100), prometheus.NewRegistry(), 0
+		cfg.Report = func(_ string, q projector.Quarantined) {
+			if q.Reason == projector.FoldPanicked {
+				reported++
+			}
+		}
+		err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, reg), sinktest.Options{
+			Cut: func() int { return 1 + pick(60) }, Reopen: func() bool { return pick(9) == 0 },
+		})
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		mustEqual(t, pool, reference(t, l), 0)
+		var stored int
+		if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM quarantine WHERE reason = $1`, projector.FoldPanicked).Scan(&stored); err != nil {
+			t.Fatal(err)
+		}
+		if counted := sinktest.Counter(reg, "helio_threads_fold_panics_total"); stored == 0 || reported != stored || int(counted) != stored {
+			t.Errorf("seed %d: %d events in quarantine because of the fold, %d reported, %v counted", seed, stored, reported, counted)
+		}
+	}
 }
 
 // fault breaks connections, in the middle of whatever they are at.

@@ -109,8 +109,13 @@ func (r *Reference) Apply(_ context.Context, b kafka.Batch) error {
 		return kafka.Permanent(fmt.Errorf("verify: slot %d is not open", b.Slot))
 	}
 	sorted := s.intake.Sort(b)
-	for i := range sorted.Events {
-		s.fold(&sorted.Events[i])
+	for {
+		undo := s.mark(sorted.Events)
+		if s.intake.Fold(sorted, s.fold) == nil {
+			break
+		}
+		undo()
+		sorted = s.intake.Sort(b)
 	}
 	s.intake.Commit(sorted)
 	s.quarantined = append(s.quarantined, sorted.Quarantined...)
@@ -123,6 +128,43 @@ func (r *Reference) Apply(_ context.Context, b kafka.Batch) error {
 		s.next[t] = next
 	}
 	return nil
+}
+
+// mark returns what takes the slot back to where it stands now, after events were folded. Watermarks need not go back: they come to the same again.
+func (s *slot) mark(events []projector.Event) (undo func()) {
+	threads, users := map[id.ThreadID]*thread.State{}, map[id.UserID]*user.State{}
+	accepted, receipts := len(s.accepted), len(s.receipts)
+	for i := range events {
+		switch t, u := id.ThreadID(events[i].Subject), id.UserID(events[i].Subject); events[i].Topic {
+		case topic.Threads:
+			if _, kept := threads[t]; !kept {
+				threads[t] = nil
+				if state := s.threads[t]; state != nil {
+					threads[t] = state.Clone()
+				}
+			}
+		case topic.Users:
+			if _, kept := users[u]; !kept {
+				users[u] = nil
+				if state := s.users[u]; state != nil {
+					users[u] = state.Clone()
+				}
+			}
+		}
+	}
+	return func() {
+		s.accepted, s.receipts = s.accepted[:accepted], s.receipts[:receipts]
+		for t, state := range threads {
+			if s.threads[t] = state; state == nil {
+				delete(s.threads, t)
+			}
+		}
+		for u, state := range users {
+			if s.users[u] = state; state == nil {
+				delete(s.users, u)
+			}
+		}
+	}
 }
 
 func (s *slot) fold(e *projector.Event) {

@@ -74,6 +74,9 @@ func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verd
 		s.LastPosition = at
 		v.Ordinal = s.LastOrdinal
 	}
+	if fn := trip.Load(); fn != nil {
+		(*fn)(e)
+	}
 	return v
 }
 

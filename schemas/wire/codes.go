@@ -65,6 +65,7 @@ var table = []Info{
 	{Code: wirev1.Code_CODE_UNKNOWN_REQUEST, Name: "unknown_request"},
 	{Code: wirev1.Code_CODE_CONFLICT, Name: "conflict"},
 	{Code: wirev1.Code_CODE_TOO_MANY_REQUESTS, Name: "too_many_requests", Retriable: true, Reconnect: true},
+	{Code: wirev1.Code_CODE_THREAD_PARKED, Name: "thread_parked", Retriable: true, Reconnect: true},
 }
 
 // Lookup returns the row of a code. A code of a newer version counts as internal: retriable, not closing.

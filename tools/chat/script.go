@@ -130,6 +130,10 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 			if e.ID == x {
 				return x, client.Ack{}, e.Err
 			}
+		case client.Delayed: // not for the time of a command
+			if e.Thread == to.Thread {
+				return x, client.Ack{}, e.Err
+			}
 		default:
 		}
 	}

@@ -61,6 +61,8 @@ func Words(err error, now time.Time) string {
 		return "this profile was opened elsewhere"
 	case wirev1.Code_CODE_NOT_A_MEMBER:
 		return "you are not a member of this group"
+	case wirev1.Code_CODE_THREAD_PARKED:
+		return "this conversation is stopped until the server's operators have mended it; it can be read"
 	case wirev1.Code_CODE_NOT_ALLOWED:
 		return "only admins of the group may do that"
 	case wirev1.Code_CODE_UNKNOWN_USER:

@@ -42,6 +42,7 @@ type device struct {
 	got      map[id.ThreadID][]seen
 	sent     map[id.MessageID]client.Ack
 	failed   map[id.MessageID]error
+	delayed  map[id.MessageID]error
 	rejected map[id.MessageID]client.Rejected
 	marks    map[id.ThreadID]map[id.UserID]thread.Watermark
 	places   map[id.MessageID]client.Place
@@ -57,7 +58,7 @@ func (e *env) newDevice(t *testing.T, name string, edges ...int) *device {
 	t.Helper()
 	d := &device{
 		t: t, name: name, store: client.NewMemoryStore(), cfg: e.Client(edges...),
-		got: map[id.ThreadID][]seen{}, sent: map[id.MessageID]client.Ack{}, failed: map[id.MessageID]error{}, rejected: map[id.MessageID]client.Rejected{},
+		got: map[id.ThreadID][]seen{}, sent: map[id.MessageID]client.Ack{}, failed: map[id.MessageID]error{}, delayed: map[id.MessageID]error{}, rejected: map[id.MessageID]client.Rejected{},
 		marks: map[id.ThreadID]map[id.UserID]thread.Watermark{}, places: map[id.MessageID]client.Place{}, listed: map[id.ThreadID]bool{},
 	}
 	d.cfg.Store, d.cfg.Name = d.store, name
@@ -190,6 +191,8 @@ func (d *device) take(ev client.Event) {
 		d.sent[ev.ID] = ev.Ack
 	case client.Failed:
 		d.failed[ev.ID] = ev.Err
+	case client.Delayed:
+		d.delayed[ev.ID] = ev.Err
 	case client.Rejected:
 		d.rejected[ev.ID] = ev
 	case client.Synced:

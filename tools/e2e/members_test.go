@@ -184,9 +184,16 @@ func testPoison(t *testing.T, e *env) {
 	e.append(t, r)
 	fine := ann.say(client.To{Thread: healthy}, "goes on")
 	bob.has(fine)
-	// Nobody can say any more who is a member: the sender is told.
+	// The thread takes nothing more: the sender is told why, and keeps the message.
 	refused := ann.say(client.To{Thread: sick}, "too late")
-	until(t, "the sender is told", func() bool { acked, failed, _ := ann.outcome(refused); return acked || failed != nil })
+	until(t, "the sender is told", func() bool {
+		ann.mu.Lock()
+		defer ann.mu.Unlock()
+		return codeOf(ann.delayed[refused]) == wirev1.Code_CODE_THREAD_PARKED
+	})
+	if ann.u.Outbox() != 1 {
+		t.Errorf("%d messages in the outbox, want 1", ann.u.Outbox())
+	}
 	e.caughtUp(t)
 
 	tr := e.readLog(t)

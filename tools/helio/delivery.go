@@ -65,7 +65,7 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 		advertise = listener.Addr().String()
 	}
 	cfg := c.config(log, p.reg, "helio-delivery")
-	if _, err := openLog(ctx, log, &cfg); err != nil {
+	if _, err := p.openLog(ctx, &cfg); err != nil {
 		return err
 	}
 	svc, err := addDelivery(p, cfg, name, advertise, c.SessionTimeout)

@@ -138,7 +138,7 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 // build adds delivery, projectors and edge, joined by calls instead of links.
 func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edge.Edge, error) {
 	kcfg := c.kafkaFlags.config(p.log, p.reg, "helio-dev")
-	bases, err := openLog(ctx, p.log, &kcfg)
+	bases, err := p.openLog(ctx, &kcfg)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +159,8 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 		listen: c.Listen, directory: local, dialer: local,
 		sender: auth.NewFileSender(filepath.Join(c.Data, "sms.jsonl"), p.log),
 		// A laptop's users all come from one address.
-		auth: auth.Config{PinInterval: time.Second, PerPhone: devRate, PerAddress: devRate, PerRange: devRate, Lookups: devRate},
+		auth:        auth.Config{PinInterval: time.Second, PerPhone: devRate, PerAddress: devRate, PerRange: devRate, Lookups: devRate},
+		sendsPerDay: 10_000_000, // for measurements with few senders
 	})
 }
 

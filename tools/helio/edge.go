@@ -54,6 +54,7 @@ type edgeCmd struct {
 	PinsPerAddress int           `help:"Most PINs for one address in an hour." default:"20" env:"HELIO_PINS_PER_ADDRESS"`
 	PinsPerRange   int           `help:"Most PINs for one range of 10,000 numbers in an hour." default:"100" env:"HELIO_PINS_PER_RANGE"`
 	LookupsPerUser int           `help:"Most phone numbers that one user may look up in a day." default:"5000" env:"HELIO_LOOKUPS_PER_USER"`
+	SendsPerDay    int           `help:"Messages that one user may send at once, which come back evenly over a day." default:"100000" env:"HELIO_SENDS_PER_DAY"`
 	MaxConnections int           `help:"Most connections." default:"100000" env:"HELIO_MAX_CONNECTIONS"`
 	DeliveryGroup  string        `help:"Consumer group of the delivery instances." default:"helio-delivery" env:"HELIO_DELIVERY_GROUP"`
 	Check          bool          `help:"Build everything, then stop."`
@@ -92,7 +93,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	cfg := c.kafkaFlags.config(log, p.reg, "helio-edge")
-	bases, err := openLog(ctx, log, &cfg)
+	bases, err := p.openLog(ctx, &cfg)
 	if err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	p.onClose(cl.Close)
 	e, err := addEdge(ctx, p, edgeParts{
-		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections,
+		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections, sendsPerDay: c.SendsPerDay,
 		kafka: cfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
 		directory: link.NewGroupDirectory(cl, cfg, c.DeliveryGroup), dialer: link.QUICDialer{TLS: conf}, sender: sender,
 		auth: auth.Config{
@@ -177,6 +178,7 @@ type edgeParts struct {
 	name, listen   string
 	cert, certKey  string // empty: those of the secrets
 	maxConnections int
+	sendsPerDay    int
 	kafka          kafka.Config
 	bases          *kafka.Bases
 	postgres       postgresFlags
@@ -201,7 +203,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if parts.cert == "" {
 		parts.cert, parts.certKey = filepath.Join(parts.secrets.Secrets, secrets.EdgeCert), filepath.Join(parts.secrets.Secrets, secrets.EdgeKey)
 	}
-	if err := migratePostgres(ctx, p.log, parts.postgres.Postgres, "registration", "registration"); err != nil {
+	if err := p.migratePostgres(ctx, parts.postgres.Postgres, "registration", "registration"); err != nil {
 		return nil, err
 	}
 	pool, err := postgres.Open(ctx, parts.postgres.config(p.log, p.reg, "edge", 16))
@@ -234,7 +236,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	q := query.New(query.Config{UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups()}, pool, ch, a.Limiter(), p.log)
 	e, err := edge.New(edge.Config{
 		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey, Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
-		Session: session.Config{Edge: parts.name, Partitions: parts.kafka.Partitions},
+		Session: session.Config{Edge: parts.name, Partitions: parts.kafka.Partitions, SendsPerDay: parts.sendsPerDay},
 	}, edge.Hub(h), a, q, in, p.log, p.reg)
 	if err != nil {
 		return nil, err

@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +35,7 @@ const wait = time.Minute
 //
 //	hold udp|tcp VAR    listen on a free port, whose address is then $VAR
 //	await FILE TEXT     wait until the file holds the text
+//	readyz FILE TEXT    wait until the process that logs its admin address to the file says that it is not ready, with the text
 //	dev VAR FIELD       put a field of data/dev.json into $VAR
 //
 // The condition [engines] holds where Postgres and ClickHouse are installed; in CI they must be.
@@ -61,7 +65,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(name string) (bool, error) { return name == "engines" && installed, nil },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"hold": hold, "await": await, "dev": field,
+			"hold": hold, "await": await, "dev": field, "readyz": readyz,
 		},
 	})
 }
@@ -124,6 +128,29 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		<-time.After(20 * time.Millisecond)
 	}
 	ts.Fatalf("%s never held %q: %s", args[0], args[1], last)
+}
+
+var adminAddr = regexp.MustCompile(`admin=(http://\S+)`)
+
+func readyz(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: readyz FILE TEXT")
+	}
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	m := adminAddr.FindSubmatch(b)
+	if m == nil {
+		ts.Fatalf("%s names no admin address: %s", args[0], b)
+	}
+	client := http.Client{Timeout: 5 * time.Second}
+	answer, err := client.Get(string(m[1]) + "/readyz")
+	ts.Check(err)
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	if answer.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), args[1]) {
+		ts.Fatalf("status %d: %s", answer.StatusCode, body)
+	}
 }
 
 func field(ts *testscript.TestScript, neg bool, args []string) {

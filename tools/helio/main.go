@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -81,6 +80,10 @@ func Main() int {
 	}
 	log := c.logger()
 	slog.SetDefault(log) // for libraries that know no better; our packages are handed theirs
+	switch strings.Fields(ctx.Command())[0] {
+	case "dev", "edge", "delivery", "projector":
+		warnOfVariables(log, ctx.Model)
+	}
 	run, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx.BindTo(run, (*context.Context)(nil))
@@ -95,22 +98,6 @@ func Main() int {
 		return 1
 	}
 	return 0
-}
-
-// readConfig reads the file named by --config.
-func readConfig(r io.Reader) (kong.Resolver, error) {
-	values, err := kong.JSON(r)
-	if err != nil {
-		return nil, fmt.Errorf("--config: not a JSON object: %w", err)
-	}
-	return kong.ResolverFunc(func(ctx *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
-		for _, name := range flag.Envs {
-			if _, set := os.LookupEnv(name); set {
-				return nil, nil // the variable wins
-			}
-		}
-		return values.Resolve(ctx, parent, flag)
-	}), nil
 }
 
 // errReported ends the process with a failure that the command has told of already.

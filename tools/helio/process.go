@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,9 +33,10 @@ type process struct {
 	Admin string
 
 	closers []func()
+	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
 }
 
-// newProcess binds the operators' door, so that a taken port is told before anything else starts.
+// newProcess opens the operators' door: a taken port is told before anything else starts, and who asks hears what the start waits for.
 func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	keepHeapRoomy()
 	reg := prometheus.NewRegistry()
@@ -51,10 +54,36 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 		return nil, err
 	}
 	p := &process{log: log, reg: reg, admin: door, dog: run.NewWatchdog(5*time.Second, 3, log, reg), group: group, Admin: addr}
-	group.Add(run.Service{Name: "admin", Run: door.Run})
+	p.waitFor("the start")
+	door.Check("start", func(context.Context) error {
+		if what := p.waiting.Load(); what != nil {
+			return errors.New("waiting for " + *what)
+		}
+		return nil
+	})
+	serving, stop := context.WithCancel(context.Background())
+	served := make(chan struct{})
+	var failed error
+	go func() {
+		defer close(served)
+		failed = door.Run(serving)
+	}()
+	p.onClose(func() { stop(); <-served })
+	group.Go("admin", func(ctx context.Context) error {
+		select {
+		case <-served:
+			return failed
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	group.Go("watchdog", p.dog.Run)
+	log.Info("the operators' door is open", "admin", "http://"+addr)
 	return p, nil
 }
+
+// waitFor says in /readyz what the start waits for.
+func (p *process) waitFor(what string) { p.waiting.Store(&what) }
 
 // watch makes the watchdog sample a gauge of this process by its metric's name, summed over its labels.
 func (p *process) watch(what, metric string, threshold float64) {
@@ -98,17 +127,22 @@ func (p *process) close() {
 // run runs the services until ctx ends or one of them fails.
 func (p *process) run(ctx context.Context) error {
 	defer p.close()
+	p.waiting.Store(nil)
 	return p.group.Run(ctx)
 }
 
-// until repeats a start-up step while its failure may pass by itself, and says what it waits for.
-func until(ctx context.Context, log *slog.Logger, what string, transient func(error) bool, step func(context.Context) error) error {
+// until repeats a start-up step while its failure may pass by itself, and says what it waits for, in the log and in /readyz.
+func (p *process) until(ctx context.Context, what string, transient func(error) bool, step func(context.Context) error) error {
 	var b run.Backoff
+	p.waitFor(what)
+	late := time.AfterFunc(2*time.Second, func() { p.log.Warn("waiting for "+what, "err", "no answer yet") }) // an attempt may take long to fail
+	defer late.Stop()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
 		err := step(attempt)
 		cancel()
 		if err == nil {
+			p.waitFor("the start")
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -117,7 +151,8 @@ func until(ctx context.Context, log *slog.Logger, what string, transient func(er
 		if !transient(err) {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		log.Warn("waiting for "+what, "err", err)
+		p.waitFor(fmt.Sprintf("%s: %v", what, err))
+		p.log.Warn("waiting for "+what, "err", err)
 		if err := b.Wait(ctx); err != nil {
 			return err
 		}
@@ -125,26 +160,26 @@ func until(ctx context.Context, log *slog.Logger, what string, transient func(er
 }
 
 // openLog creates the topics, learns P and the bases. cfg.Partitions is set to P.
-func openLog(ctx context.Context, log *slog.Logger, cfg *kafka.Config) (*kafka.Bases, error) {
+func (p *process) openLog(ctx context.Context, cfg *kafka.Config) (*kafka.Bases, error) {
 	cl, err := kafka.Dial(*cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer cl.Close()
 	var bases *kafka.Bases
-	err = until(ctx, log, "the log at "+cfg.Brokers[0]+" (--kafka)", func(err error) bool {
+	err = p.until(ctx, "the log at "+strings.Join(cfg.Brokers, ",")+" (--kafka)", func(err error) bool {
 		var pe *kafka.PartitionsError
 		return !errors.As(err, &pe) && !kafka.Refused(err)
 	}, func(ctx context.Context) error {
 		if err := kafka.Knock(ctx, *cfg); err != nil {
 			return err
 		}
-		p, err := kafka.EnsureTopics(ctx, cl, *cfg)
+		n, err := kafka.EnsureTopics(ctx, cl, *cfg)
 		if err != nil {
 			return err
 		}
-		cfg.Partitions = p
-		bases, err = kafka.LoadBases(ctx, cl, *cfg, topicsOfLog, p)
+		cfg.Partitions = n
+		bases, err = kafka.LoadBases(ctx, cl, *cfg, topicsOfLog, n)
 		return err
 	})
 	var pe *kafka.PartitionsError
@@ -158,12 +193,12 @@ func openLog(ctx context.Context, log *slog.Logger, cfg *kafka.Config) (*kafka.B
 }
 
 // migratePostgres brings a schema up to date.
-func migratePostgres(ctx context.Context, log *slog.Logger, url, dir, schema string) error {
+func (p *process) migratePostgres(ctx context.Context, url, dir, schema string) error {
 	files, err := fs.Sub(pgschema.FS, dir)
 	if err != nil {
 		return fmt.Errorf("migrations %s: %w", dir, err)
 	}
-	err = until(ctx, log, "Postgres at "+postgres.Redact(url)+" (--postgres)", func(err error) bool {
+	err = p.until(ctx, "Postgres at "+postgres.Redact(url)+" (--postgres)", func(err error) bool {
 		return postgres.Transient(err) && !postgres.Refused(err)
 	}, func(ctx context.Context) error {
 		_, err := postgres.Migrate(ctx, url, files, schema)
@@ -176,12 +211,12 @@ func migratePostgres(ctx context.Context, log *slog.Logger, url, dir, schema str
 }
 
 // migrateClickHouse brings the history up to date.
-func migrateClickHouse(ctx context.Context, log *slog.Logger, cfg clickhouse.Config) error {
+func (p *process) migrateClickHouse(ctx context.Context, cfg clickhouse.Config) error {
 	files, err := fs.Sub(chschema.FS, "history")
 	if err != nil {
 		return fmt.Errorf("migrations of the history: %w", err)
 	}
-	err = until(ctx, log, "ClickHouse at "+cfg.Addr[0]+" (--clickhouse)", func(err error) bool {
+	err = p.until(ctx, "ClickHouse at "+strings.Join(cfg.Addr, ",")+" (--clickhouse)", func(err error) bool {
 		return clickhouse.Transient(err) && !clickhouse.Refused(err)
 	}, func(ctx context.Context) error {
 		_, err := clickhouse.Migrate(ctx, cfg, files)

@@ -48,7 +48,7 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	cfg := c.kafkaFlags.config(log, p.reg, "helio-projector-"+c.Store)
-	if _, err := openLog(ctx, log, &cfg); err != nil {
+	if _, err := p.openLog(ctx, &cfg); err != nil {
 		return err
 	}
 	if c.Store == "postgres" {
@@ -69,7 +69,7 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 // addThreads adds the projector of the thread views to a process.
 func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string, retention, session time.Duration) error {
-	if err := migratePostgres(ctx, p.log, flags.Postgres, "views", flags.PostgresSchema); err != nil {
+	if err := p.migratePostgres(ctx, flags.Postgres, "views", flags.PostgresSchema); err != nil {
 		return err
 	}
 	pcfg := flags.config(p.log, p.reg, "projector", int32(min(cfg.Partitions, 28)+4))
@@ -102,7 +102,7 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 // addHistory adds the projector of the history to a process.
 func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, name string, session time.Duration) error {
 	ccfg := flags.config(p.log, p.reg, "projector")
-	if err := migrateClickHouse(ctx, p.log, ccfg); err != nil {
+	if err := p.migrateClickHouse(ctx, ccfg); err != nil {
 		return err
 	}
 	conn, err := clickhouse.Open(ccfg)

@@ -25,6 +25,8 @@
 //    has stored the event. A device that sends in a thread moves its read watermark to its own message when that comes back.
 // 7. Sending. SendMessage is answered by Ack (the log has it) or Error. Unanswered sends stay in the client's outbox: after a reconnect it syncs
 //    first, drops what came back with its message_id, then sends the rest again under the same message_id, with exponential backoff and jitter.
+//    A retriable Error to one send is also the answer to later ones of the same thread on that connection until the refused one has come again, also when
+//    it came back as an Event meanwhile: so a sender's messages keep their order. A client answers it by waiting until everything that it sent to the thread is answered, and sending again in order.
 // 8. Resync. A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again.
 // 9. GoAway. The server will close the connection: reconnect after the given time, to another edge if there is one.
 // 10. History pages travel on unidirectional streams that the server opens, one per request: a varint length and a ServerFrame with HistoryPage and the
@@ -100,6 +102,9 @@ const (
 	Code_CODE_CONFLICT Code = 22
 	// Too many requests of this connection wait for an answer.
 	Code_CODE_TOO_MANY_REQUESTS Code = 23
+	// An event of the thread cannot be applied, so the thread stands still until its operators have mended it: what it has can be read, nothing can be added.
+	// Only its members are told so; retry_after_ms says when to ask again. Other threads are not concerned.
+	Code_CODE_THREAD_PARKED Code = 24
 )
 
 // Enum value maps for Code.
@@ -129,6 +134,7 @@ var (
 		21: "CODE_UNKNOWN_REQUEST",
 		22: "CODE_CONFLICT",
 		23: "CODE_TOO_MANY_REQUESTS",
+		24: "CODE_THREAD_PARKED",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":           0,
@@ -155,6 +161,7 @@ var (
 		"CODE_UNKNOWN_REQUEST":       21,
 		"CODE_CONFLICT":              22,
 		"CODE_TOO_MANY_REQUESTS":     23,
+		"CODE_THREAD_PARKED":         24,
 	}
 )
 
@@ -6867,7 +6874,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x05Views\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12#\n" +
 	"\rpostgres_next\x18\x02 \x01(\x03R\fpostgresNext\x12'\n" +
-	"\x0fclickhouse_next\x18\x03 \x01(\x03R\x0eclickhouseNext*\xa2\x04\n" +
+	"\x0fclickhouse_next\x18\x03 \x01(\x03R\x0eclickhouseNext*\xba\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCODE_INTERNAL\x10\x01\x12\x11\n" +
@@ -6893,7 +6900,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\fCODE_VERSION\x10\x14\x12\x18\n" +
 	"\x14CODE_UNKNOWN_REQUEST\x10\x15\x12\x11\n" +
 	"\rCODE_CONFLICT\x10\x16\x12\x1a\n" +
-	"\x16CODE_TOO_MANY_REQUESTS\x10\x17*X\n" +
+	"\x16CODE_TOO_MANY_REQUESTS\x10\x17\x12\x16\n" +
+	"\x12CODE_THREAD_PARKED\x10\x18*X\n" +
 	"\n" +
 	"ThreadKind\x12\x1b\n" +
 	"\x17THREAD_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
