@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"sync"
 	"testing"
 
 	"heliograph/schemas/id"
@@ -11,12 +12,15 @@ import (
 
 // TestRegisterAgainIsTheSameDevice: the edge may have used the PIN before the registration failed, and takes it again only from the device that it was used by.
 func TestRegisterAgainIsTheSameDevice(t *testing.T) {
-	var asked []*wirev1.Register
+	var mu sync.Mutex
+	var asked []*wirev1.Register // guarded by mu
 	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
 		if f.WhichBody() != wirev1.ClientFrame_Register_case {
 			return false
 		}
 		answer := wirev1.ServerFrame_builder{RequestId: f.GetRequestId()}
+		mu.Lock()
+		defer mu.Unlock()
 		if asked = append(asked, f.GetRegister()); len(asked) < 3 {
 			answer.Error = wirev1.Error_builder{Code: wirev1.Code_CODE_UNAVAILABLE}.Build()
 		} else {
@@ -34,6 +38,8 @@ func TestRegisterAgainIsTheSameDevice(t *testing.T) {
 	}
 	me, err := c.Register(within(t), Registration{Phone: "+491", Pin: "222222"})
 	must(t, err)
+	mu.Lock()
+	defer mu.Unlock()
 	device := func(k int) string { return string(asked[k].GetDeviceId()) + string(asked[k].GetPublicKey()) }
 	if device(0) != device(1) {
 		t.Error("the second attempt with a PIN is of another device")

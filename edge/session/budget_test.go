@@ -56,9 +56,13 @@ func TestBudgetsOfIdleUsersAreForgotten(t *testing.T) {
 	b := newBudgets(86_400)
 	b.now = func() time.Time { return now }
 	busy := id.UserID{255}
-	sendUntil(b, busy, 86_400)
+	if n, refused := sendUntil(b, busy, 86_400); refused != nil {
+		t.Fatalf("refused after %d messages of a budget that holds more: %v", n, refused)
+	}
 	for k := range 10 * leastSweep {
-		b.take(id.UserID{byte(k), byte(k >> 8), 1})
+		if refused := b.take(id.UserID{byte(k), byte(k >> 8), 1}); refused != nil {
+			t.Fatal(refused)
+		}
 		now = now.Add(10 * time.Millisecond)
 	}
 	if len(b.users) > 3*leastSweep {

@@ -30,7 +30,7 @@ func roomyHeap() uint64 {
 	if syscall.Sysinfo(&info) != nil {
 		return leastHeap
 	}
-	may := uint64(info.Totalram) * uint64(info.Unit)
+	may := info.Totalram * uint64(info.Unit)
 	if b, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil { // a container's; "max" when there is no bound
 		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil {
 			may = min(may, n)
