@@ -38,7 +38,7 @@ type benchCmd struct {
 	Pids  []int    `help:"Processes of the --edge on this machine, that which holds the connections first, for CPU and memory." placeholder:"PID"`
 	State string   `help:"File of the users that were registered at the --edge, with their keys; default: one in the user's cache directory." placeholder:"FILE" type:"path"`
 
-	Senders   int   `help:"Senders of the throughput part." default:"200"`
+	Senders   int   `help:"Senders of the throughput and the latency part." default:"200"`
 	Window    int   `help:"Messages of a sender without acknowledgement." default:"16"`
 	Body      int   `help:"Length of a message in bytes." default:"100"`
 	Rates     []int `help:"Messages a second of the latency part." default:"1000,5000"`
