@@ -29,6 +29,9 @@ type Config struct {
 
 	// Loaders is how many snapshots, and how many of each kind of query, run at one time. Default 3.
 	Loaders int
+	// Gather is the least time from one snapshot to the next, and from one query for devices or for cursors to the next: when thousands of devices come
+	// at once, those of a few milliseconds share a query. Default 4 ms.
+	Gather time.Duration
 	// Batch is the most subjects of one snapshot or one Subscribe. Default 256.
 	Batch int
 	// Catchups is how many internal catch-ups (threads that were joined) run at one time. Default 8.
@@ -64,6 +67,7 @@ func (c Config) withDefaults() Config {
 	set(&c.SubjectBuffer, 4096)
 	set(&c.SessionBuffer, 4096)
 	wait(&c.Linger, 20*time.Second)
+	wait(&c.Gather, 4*time.Millisecond)
 	wait(&c.Wait, 5*time.Second)
 	wait(&c.DeviceWait, time.Second)
 	wait(&c.Refresh, time.Second)
@@ -89,7 +93,7 @@ func (c Config) Validate() error {
 	for _, f := range []struct {
 		name string
 		v    time.Duration
-	}{{"linger", c.Linger}, {"wait", c.Wait}, {"device wait", c.DeviceWait}, {"refresh", c.Refresh}, {"shortest retry", c.RetryMin}, {"longest retry", c.RetryMax}} {
+	}{{"linger", c.Linger}, {"gather", c.Gather}, {"wait", c.Wait}, {"device wait", c.DeviceWait}, {"refresh", c.Refresh}, {"shortest retry", c.RetryMin}, {"longest retry", c.RetryMax}} {
 		if f.v < 0 {
 			errs = append(errs, fmt.Errorf("hub: %s is negative", f.name))
 		}

@@ -70,9 +70,9 @@ func newHub(cfg Config, st store, dir link.Directory, dialer link.Dialer, log *s
 	}
 	h.metrics = newMetrics(reg, h)
 	h.views = newViewClock(st, cfg.Partitions, cfg, h.failed)
-	h.cursors = newBatcher(4*cfg.Batch, cfg.Wait, counted(h, "cursors", st.cursors))
-	h.tails = newBatcher(16, cfg.Wait, counted(h, "tails", st.tails))
-	h.devices = newBatcher(cfg.Batch, cfg.Wait, counted(h, "devices", st.devices))
+	h.cursors = newBatcher(4*cfg.Batch, cfg.Gather, cfg.Wait, counted(h, "cursors", st.cursors))
+	h.tails = newBatcher(16, 0, cfg.Wait, counted(h, "tails", st.tails))
+	h.devices = newBatcher(cfg.Batch, cfg.Gather, cfg.Wait, counted(h, "devices", st.devices))
 	return h
 }
 

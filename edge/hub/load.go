@@ -51,7 +51,7 @@ func (sub *subject) reached(at []marks) bool {
 func (h *Hub) runLoads(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	room := make(chan struct{}, h.cfg.Loaders)
+	room, pace := make(chan struct{}, h.cfg.Loaders), pace{every: h.cfg.Gather}
 	failed := make(chan []*subject)
 	var behind []*subject // the views have not reached their live_from
 	var again []*subject  // a snapshot failed
@@ -83,6 +83,7 @@ func (h *Hub) runLoads(ctx context.Context) error {
 		done()
 		done = next
 		for part := range slices.Chunk(ready, h.cfg.Batch) {
+			pace.began = time.Now()
 			select {
 			case room <- struct{}{}:
 			case <-ctx.Done():
@@ -101,6 +102,9 @@ func (h *Hub) runLoads(ctx context.Context) error {
 		}
 		select {
 		case <-h.loads.wake:
+			if !pace.wait(ctx) {
+				return nil
+			}
 		case <-moved:
 		case subs := <-failed:
 			again = append(again, subs...)

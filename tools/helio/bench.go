@@ -61,7 +61,7 @@ Examples:
 
 // Run prints what was measured, also when a part failed.
 func (c *benchCmd) Run(ctx context.Context) (err error) {
-	keepHeapRoomy()
+	keepHeapRoomy(mostHeap)
 	cfg := load.Config{
 		Measure: time.Duration(c.Seconds * float64(time.Second)), Senders: c.Senders, Window: c.Window, Body: c.Body, Rates: c.Rates, Connected: c.Connected,
 		Group: c.Group, Idle: c.Idle, Progress: os.Stderr,

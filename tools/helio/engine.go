@@ -27,7 +27,7 @@ func (engineCmd) Help() string {
 // Run runs the engine until a signal comes.
 func (c *engineCmd) Run(ctx context.Context, log *slog.Logger) error {
 	c.Logger = log
-	keepHeapRoomy()
+	keepHeapRoomy(growingHeap)
 	err := embedded.RunEngine(ctx, c.EngineConfig, os.Stdin, os.Stdout)
 	if err != nil && c.Child {
 		return errReported // to the process that started this one, which tells it under the names of its own flags

@@ -18,7 +18,7 @@ const (
 	heapShare = 32
 )
 
-// growingHeap is how large the heap may grow while what lives grows, in bytes.
+// growingHeap is how large the heap of a process that serves may grow while what lives grows, in bytes.
 const growingHeap = 128 << 20
 
 // gcEvery is how much time should lie between two collections.
@@ -41,9 +41,9 @@ func roomyHeap() uint64 {
 
 // keepHeapRoomy makes collections rare while much is allocated. One that runs beside the servers' work takes half of the processors for its while, and who
 // allocates meanwhile helps to do it: that is what the slowest messages wait for. So a small heap may grow for gcEvery, up to roomyHeap. But while what lives
-// grows, as when thousands connect, it is collected early: else what stays would lie scattered among what goes, and each idle connection would hold the
-// pages of much more than itself. Above half of roomyHeap the runtime's own rule holds. It is for processes that serve, and is called once.
-func keepHeapRoomy() {
+// grows, as when thousands connect, it is collected early, above growing: else what stays would lie scattered among what goes, and each idle connection would
+// hold the pages of much more than itself. Above half of roomyHeap the runtime's own rule holds. It is called once.
+func keepHeapRoomy(growing uint64) {
 	most, percent := roomyHeap(), 100
 	begun, allocated, lived := time.Now(), uint64(0), uint64(0)
 	var look func(*[64]byte)
@@ -54,7 +54,7 @@ func keepHeapRoomy() {
 		room := uint64(float64(total-allocated) / max(0.001, now.Sub(begun).Seconds()) * gcEvery.Seconds())
 		heap := min(live+room, most)
 		if live > lived+lived/10 {
-			heap = min(heap, growingHeap)
+			heap = min(heap, growing)
 		}
 		want := 100
 		if live > 0 && live < most/2 {

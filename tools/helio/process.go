@@ -38,7 +38,7 @@ type process struct {
 
 // newProcess opens the operators' door: a taken port is told before anything else starts, and who asks hears what the start waits for.
 func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
-	keepHeapRoomy()
+	keepHeapRoomy(growingHeap)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	door, err := admin.New(admin.Config{Addr: adminAddr, Flag: "--admin", Logger: log, Registerer: reg, Gatherer: reg})
