@@ -3,114 +3,24 @@ package edge
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"errors"
-	"io"
-	"net/netip"
-	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
-	"heliograph/edge/auth"
-	"heliograph/edge/session"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// memConn is a connection whose device has said all that it will ever say.
-type memConn struct {
-	in     io.Reader
-	cancel context.CancelFunc
-
-	mu    sync.Mutex // guards the rest
-	out   bytes.Buffer
-	pages []*memPage
-	code  wirev1.Code
-	ended bool
-}
-
-func (c *memConn) Control() session.Stream          { return c }
-func (c *memConn) Exporter() ([]byte, error)        { return make([]byte, 32), nil }
-func (c *memConn) Remote() netip.Addr               { return netip.IPv4Unspecified() }
-func (c *memConn) Authenticated()                   {}
-func (c *memConn) SetWriteDeadline(time.Time) error { return nil }
-func (c *memConn) Read(p []byte) (int, error)       { return c.in.Read(p) }
-
-func (c *memConn) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ended {
-		return 0, io.ErrClosedPipe
-	}
-	return c.out.Write(p)
-}
-
-func (c *memConn) OpenPage(context.Context) (session.Page, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p := &memPage{}
-	c.pages = append(c.pages, p)
-	return p, nil
-}
-
-func (c *memConn) Close(code wirev1.Code, _ string) {
-	c.mu.Lock()
-	c.code, c.ended = code, true
-	c.mu.Unlock()
-	c.cancel()
-}
-
-type memPage struct{ bytes.Buffer }
-
-func (p *memPage) SetWriteDeadline(time.Time) error { return nil }
-func (p *memPage) Close() error                     { return nil }
-func (p *memPage) Cancel()                          {}
-
-// open lets every proof through: the fuzzer cannot sign.
-type open struct{ gate }
-
-var somebody = auth.Identity{User: id.UserID{1}, Device: id.DeviceID{6: 0x70, 8: 0x80}}
-
-func (open) Register(context.Context, *wirev1.Register, []byte, []byte, netip.Addr) (auth.Identity, error) {
-	return somebody, nil
-}
-
-func (open) Authenticate(context.Context, *wirev1.Authenticate, []byte, []byte, netip.Addr) (auth.Identity, error) {
-	return somebody, nil
-}
-
-// wholeReads answers every query: reads breaks on purpose.
-type wholeReads struct{ reads }
-
-func (wholeReads) GetThread(context.Context, id.UserID, id.ThreadID) (*wirev1.Thread, error) {
-	return &wirev1.Thread{}, nil
-}
-
-func frames(t testing.TB, bs ...wirev1.ClientFrame_builder) []byte {
-	var out []byte
-	for k, b := range bs {
-		b.RequestId = uint64(k) + 1
-		var err error
-		if out, err = frame.Append(out, b.Build()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return out
-}
-
-// FuzzSession lets a device say anything in each state. Whatever it is: no panic, nothing but whole frames comes back, nothing reaches the log before
-// authentication, and the session ends by a code of the table.
+// FuzzSession lets a device say anything in each state. Whatever it is: no panic, nothing but whole frames comes back, no request is answered more often than it was
+// asked, who is not let in is pushed nothing and writes nothing to the log, the session ends by a code that closes, and the session beside it does not notice.
 func FuzzSession(f *testing.F) {
-	th, m, u := id.DirectThread(somebody.User, id.UserID{2}), id.NewMessage(), id.UserID{2}
+	u, m := onlooker.User, id.NewMessage()
+	th := id.DirectThread(somebody.User, u)
 	g := id.NewGroup()
-	hello := wirev1.ClientFrame_builder{Hello: wirev1.Hello_builder{Client: "fuzz"}.Build()}
-	authenticate := wirev1.ClientFrame_builder{Authenticate: &wirev1.Authenticate{}}
-	for state := range byte(3) {
-		f.Add(state, frames(f, hello, wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: "+4915112345678"}.Build()}, authenticate))
+	for state := range byte(len(stages)) {
+		f.Add(state, frames(f, helloFrame, wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: "+4915112345678"}.Build()}, proofFrame, proofFrame))
 		f.Add(state, frames(f, wirev1.ClientFrame_builder{Register: wirev1.Register_builder{Phone: "+49", DeviceId: m[:]}.Build()}))
 		f.Add(state, frames(f,
 			wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}},
@@ -133,51 +43,80 @@ func FuzzSession(f *testing.F) {
 			wirev1.ClientFrame_builder{GetViews: wirev1.GetViews_builder{ThreadId: g[:]}.Build()},
 		))
 		f.Add(state, []byte{0xc0, 0, 0, 1, 0, 0, 0, 0})
+		f.Add(state, frame.AppendLength(nil, wire.MaxFrame+1))
+		f.Add(state, frames(f, syncFrame, syncFrame, syncFrame, helloFrame))
 		f.Add(state, []byte{0, 0, 4, 0xf2, 0x07, 1, 'x'})
 	}
 	f.Fuzz(func(t *testing.T, state byte, data []byte) {
-		var prologue []byte
-		authenticated := state%3 == 2
-		switch state % 3 {
-		case 1:
-			prologue = frames(t, hello)
-		case 2:
-			prologue = frames(t, hello, authenticate)
+		stage := stages[int(state)%len(stages)]
+		a := newArena(t)
+		d := a.connect(hostile)
+		stage.enter(a, d)
+		if !stage.early {
+			a.push()
 		}
-		w := newWorld()
-		w.users[u] = true
-		r := &registry{sessions: map[owner]*session.Session{}}
-		srv, err := session.New(session.Config{Partitions: partitions, RequestTimeout: time.Second}, readSide{w}, open{gate{w}}, wholeReads{reads{w}}, w, r, nil, nil)
-		if err != nil {
-			t.Fatal(err)
+		events := len(a.world.log())
+		d.raw(data)
+		if stage.name == "draining" {
+			d.conn.in.read()
+			for _, s := range a.sessions() {
+				s.Close(wirev1.Code_CODE_DRAINING)
+			}
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		c := &memConn{in: bytes.NewReader(append(prologue, data...)), cancel: cancel}
-		srv.Serve(ctx, c)
-		if c.code == wirev1.Code_CODE_INTERNAL || wire.Lookup(c.code).Name == "" || !c.ended {
-			t.Fatalf("ended with %v", c.code)
+		d.conn.in.end()
+		a.push()
+		a.undisturbed()
+		<-d.done
+		if code, ended := d.conn.outcome(); !ended || code != wirev1.Code_CODE_UNSPECIFIED && !wire.Lookup(code).Closes {
+			t.Fatalf("ended with %v", code)
 		}
-		if r.count() != 0 || len(w.sessions) != 0 {
+		a.world.mu.Lock()
+		known := len(a.world.sessions)
+		a.world.mu.Unlock()
+		if known != 1 || len(a.sessions()) != 0 {
 			t.Fatal("the session is still registered")
 		}
-		in := bufio.NewReader(&c.out)
-		for {
-			raw, err := frame.Read(in, nil, wire.MaxServerFrame)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatalf("the server wrote: %v", err)
-			}
-			var got wirev1.ServerFrame
-			if err := proto.Unmarshal(raw, &got); err != nil {
-				t.Fatalf("the server wrote: %v", err)
-			}
-			authenticated = authenticated || got.WhichBody() == wirev1.ServerFrame_Authenticated_case
+		for d.next() != nil {
 		}
-		if n := len(w.log()); n > 0 && !authenticated && !bytes.Contains(data, []byte{0x2a}) && !bytes.Contains(data, []byte{0x22}) {
-			t.Fatalf("%d events before authentication", n) // 0x22 and 0x2a are the tags of Register and Authenticate
+		account(t, d, a.let.Load())
+		if n := len(a.world.log()) - events - 2; n > 0 && !a.let.Load() { // beside what friend and witness said
+			t.Fatalf("%d events before authentication", n)
+		}
+		a.undisturbed()
+		if code, ended := a.witness.conn.outcome(); ended {
+			t.Fatalf("the witness ended with %v", code)
 		}
 	})
+}
+
+// account compares what a device has got with what it asked.
+func account(t *testing.T, d *mouth, let bool) {
+	t.Helper()
+	asked := map[uint64]int{}
+	for in := bufio.NewReader(&d.said); ; {
+		raw, err := frame.Read(in, nil, wire.MaxFrame)
+		var f wirev1.ClientFrame
+		if err != nil || proto.Unmarshal(raw, &f) != nil {
+			break
+		}
+		asked[f.GetRequestId()]++
+	}
+	for _, p := range d.conn.pages {
+		in := bufio.NewReader(bytes.NewReader(p.Bytes()))
+		var f wirev1.ServerFrame
+		if raw, err := frame.Read(in, nil, wire.MaxServerFrame); err != nil || proto.Unmarshal(raw, &f) != nil || in.Buffered() > 0 {
+			continue // given up when the session ended
+		}
+		d.got = append(d.got, &f)
+	}
+	for _, f := range d.got {
+		switch req := f.GetRequestId(); {
+		case req != 0 && asked[req] == 0:
+			t.Fatalf("an answer that nobody asked for: %v", f)
+		case req != 0:
+			asked[req]--
+		case !let:
+			t.Fatalf("pushed to nobody: %v", f)
+		}
+	}
 }

@@ -27,7 +27,7 @@ import (
 
 // peer is the other end of one connection of a fakeEdge.
 type peer struct {
-	t      *testing.T
+	t      testing.TB
 	n      int // 0 for the first connection
 	quic   *quic.Conn
 	stream *quic.Stream
@@ -46,7 +46,7 @@ func (p *peer) write(f *wirev1.ServerFrame) {
 }
 
 // fakeEdge is an edge that answers as the test says. What handle does not answer is answered as an edge would when all is well.
-func fakeEdge(t *testing.T, handle func(*peer, *wirev1.ClientFrame) bool) Config {
+func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config {
 	t.Helper()
 	pub, key, err := ed25519.GenerateKey(nil)
 	must(t, err)

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -28,6 +29,13 @@ var errGoAway = errors.New("the edge is going away")
 // errSilent ends a connection whose edge sends nothing any more.
 var errSilent = errors.New("the edge does not answer")
 
+// errClogged ends a connection whose edge sends and sends but does not read.
+var errClogged = errors.New("the edge does not read what it is answered")
+
+// maxBacklog is how many bytes may wait to be written; a full window of the longest messages is less than half of it. Beyond, the edge asks for more answers
+// than it reads.
+const maxBacklog = 32 << 20
+
 // errLost is what calls get whose connection ended before their answer; they may have had an effect.
 var errLost = errors.New("the connection ended before the answer")
 
@@ -35,11 +43,12 @@ var errLost = errors.New("the connection ended before the answer")
 type conn struct {
 	// Fixed after newConn.
 	quic   *quic.Conn
-	stream *quic.Stream
+	stream control
 	nonce  []byte
 	ctx    context.Context //nolint:containedctx // ends with the connection; owned by connect, which outlives every user of conn
 
 	silence time.Duration
+	backlog int // see maxBacklog
 
 	// Reader.
 	edge  string // as Welcome named it
@@ -61,6 +70,12 @@ type conn struct {
 	pending map[uint64]chan *wirev1.ServerFrame
 	sends   map[uint64]id.MessageID
 	closed  bool
+}
+
+// control is what the client uses of its control stream: a *quic.Stream.
+type control interface {
+	io.ReadWriter
+	CancelRead(quic.StreamErrorCode)
 }
 
 // connect opens a connection, lives on it and returns why it ended, and after how long to come back when the server said so.
@@ -140,7 +155,11 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 		_ = q.CloseWithError(0, "") // it is of no use without the stream
 		return nil, fmt.Errorf("open control stream: %w", closeReason(err))
 	}
-	return &conn{quic: q, stream: s, silence: c.cfg.Silence, pending: map[uint64]chan *wirev1.ServerFrame{}, sends: map[uint64]id.MessageID{}}, nil
+	return newConn(q, s, c.cfg.Silence, maxBacklog), nil
+}
+
+func newConn(q *quic.Conn, s control, silence time.Duration, backlog int) *conn {
+	return &conn{quic: q, stream: s, silence: silence, backlog: backlog, pending: map[uint64]chan *wirev1.ServerFrame{}, sends: map[uint64]id.MessageID{}}
 }
 
 // serve runs a connection: greeting, proof, synchronisation, then everything that comes.
@@ -170,6 +189,9 @@ func (c *Client) serve(ctx context.Context, cn *conn) error {
 		if err := c.handle(cn, &f); err != nil {
 			return err
 		}
+		if cn.clogged() {
+			return errClogged
+		}
 		if cap(buf) > 64<<10 {
 			buf = nil // do not keep what one large frame needed
 		}
@@ -197,6 +219,9 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 	}
 	switch f.WhichBody() {
 	case wirev1.ServerFrame_Welcome_case:
+		if n := len(f.GetWelcome().GetNonce()); cn.nonce != nil || n != wire.NonceSize {
+			return fmt.Errorf("a second Welcome, or one with a nonce of %d bytes", n)
+		}
 		cn.nonce = f.GetWelcome().GetNonce()
 		return c.welcomed(cn, f.GetWelcome().GetEdge())
 	case wirev1.ServerFrame_Event_case:
@@ -427,7 +452,15 @@ func (cn *conn) fail() {
 	}
 }
 
-// write queues a frame and starts the writer when it does not run. The queue is bounded by the window of sends and the limit of calls.
+// clogged tells whether too much waits to be written.
+func (cn *conn) clogged() bool {
+	cn.wmu.Lock()
+	defer cn.wmu.Unlock()
+	return len(cn.wbuf) > cn.backlog
+}
+
+// write queues a frame and starts the writer when it does not run. What the application makes it queue is bounded by the window of sends and the limit of
+// calls; what the edge makes it queue, by clogged.
 func (cn *conn) write(f *wirev1.ClientFrame) {
 	cn.wmu.Lock()
 	defer cn.wmu.Unlock()

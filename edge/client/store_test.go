@@ -24,7 +24,7 @@ func identity(t *testing.T) Identity {
 	return Identity{User: id.UserID(id.NewDevice()), Device: id.NewDevice(), Key: key}
 }
 
-func must(t *testing.T, errs ...error) {
+func must(t testing.TB, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
