@@ -148,7 +148,7 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, "dev", 0); err != nil {
 		return nil, err
 	}
-	svc, err := addDelivery(p, kcfg, "dev", "", 0)
+	svc, err := addDelivery(p, kcfg, "", "dev", "", 0)
 	if err != nil {
 		return nil, err
 	}
