@@ -9,8 +9,8 @@ import (
 	"heliograph/infra/kafka"
 )
 
-// DefaultGroup is the consumer group that shares the slots out.
-const DefaultGroup = "helio-delivery"
+// Group is the consumer group that shares the slots of a deployment out, unless Config.Group says otherwise: edges look for the instances there.
+func Group(c kafka.Config) string { return c.Group("delivery") }
 
 // Config says who this instance is and bounds what it holds. Zero means default.
 type Config struct {
@@ -18,7 +18,7 @@ type Config struct {
 
 	Name  string // unique among instances and stable over restarts; must be set
 	Addr  string // host:port at which edges reach this instance's listener; empty in one process
-	Group string // default DefaultGroup
+	Group string // default: that of Group(Kafka)
 
 	SessionTimeout    time.Duration // until the slots of an instance that died are given to others; default 10 s
 	HeartbeatInterval time.Duration // how soon a member learns of a rebalance; default 500 ms, at most a third of SessionTimeout
@@ -77,7 +77,7 @@ func orDefault[T comparable](v *T, d T) {
 }
 
 func (c Config) withDefaults() Config {
-	orDefault(&c.Group, DefaultGroup)
+	orDefault(&c.Group, Group(c.Kafka))
 	orDefault(&c.SessionTimeout, 10*time.Second)
 	orDefault(&c.HeartbeatInterval, min(c.SessionTimeout/3, 500*time.Millisecond))
 	orDefault(&c.RingWindow, 10*time.Second)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"heliograph/infra/kafka"
 	"heliograph/infra/link"
 	linkv1 "heliograph/schemas/link/v1"
 	"heliograph/schemas/topic"
@@ -366,7 +367,7 @@ func TestTakeover(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		takeover(t, w, link.NewGroupDirectory(w.cl, w.cfg, DefaultGroup), link.QUICDialer{TLS: conf}, func(name string) (*Service, func()) {
+		takeover(t, w, link.NewGroupDirectory(w.cl, w.cfg, Group(w.cfg)), link.QUICDialer{TLS: conf}, func(name string) (*Service, func()) {
 			l, err := link.Listen("127.0.0.1:0", conf, link.ListenConfig{})
 			if err != nil {
 				t.Fatal(err)
@@ -469,6 +470,37 @@ func TestSessionTimeout(t *testing.T) {
 	two := w.service(Config{Name: "two", SessionTimeout: 300 * time.Millisecond})
 	w.start(two)
 	w.owns(two, partitions)
+}
+
+// Two deployments on one cluster, with instances of the same name, share neither slots nor instances; each instance leaves its own group at its stop.
+func TestDeploymentsOfOneClusterAreApart(t *testing.T) {
+	w := newWorld(t)
+	other := &world{t: t, cfg: w.cfg, cl: w.cl}
+	other.cfg.TopicPrefix = "other."
+	if _, err := kafka.EnsureTopics(t.Context(), other.cl, other.cfg); err != nil {
+		t.Fatal(err)
+	}
+	instances := func(w *world) []link.Instance {
+		found, err := link.NewGroupDirectory(w.cl, w.cfg, Group(w.cfg)).Instances(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	one, two := w.service(Config{Addr: "127.0.0.1:1"}), other.service(Config{Addr: "127.0.0.1:2"})
+	stop := w.start(one)
+	other.start(two)
+	w.owns(one, partitions)
+	other.owns(two, partitions)
+	want := [][]link.Instance{{{Name: "one", Addr: "127.0.0.1:1"}}, {{Name: "one", Addr: "127.0.0.1:2"}}}
+	if diff := cmp.Diff(want, [][]link.Instance{instances(w), instances(other)}); diff != "" {
+		t.Errorf("instances (-want +got):\n%s", diff)
+	}
+	stop()
+	want[0] = nil
+	if diff := cmp.Diff(want, [][]link.Instance{instances(w), instances(other)}); diff != "" {
+		t.Errorf("instances after the stop of one (-want +got):\n%s", diff)
+	}
 }
 
 func TestConfigValidate(t *testing.T) {

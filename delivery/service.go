@@ -54,7 +54,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Service, err
 	var err error
 	s.consumer, err = kafka.NewConsumer(kafka.ConsumerConfig{
 		Kafka: cfg.Kafka, View: "delivery",
-		Group: cfg.Group, InstanceID: cfg.Name,
+		Group: cfg.Group, InstanceID: cfg.Kafka.Instance(cfg.Name),
 		SessionTimeout: cfg.SessionTimeout, HeartbeatInterval: cfg.HeartbeatInterval,
 		RebalanceTimeout: max(10*time.Second, cfg.SessionTimeout), DrainTimeout: 2 * time.Second,
 		Topics: topic.Folded, BackoffMax: time.Second, CommitEvery: time.Second,
@@ -92,9 +92,10 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) leaveGroup(ctx context.Context, adm *kadm.Client) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	left, err := adm.LeaveGroup(ctx, kadm.LeaveGroup(s.cfg.Group).InstanceIDs(s.cfg.Name).Reason("stopped"))
+	me := s.cfg.Kafka.Instance(s.cfg.Name)
+	left, err := adm.LeaveGroup(ctx, kadm.LeaveGroup(s.cfg.Group).InstanceIDs(me).Reason("stopped"))
 	if err == nil {
-		err = left[s.cfg.Name].Err
+		err = left[me].Err
 	}
 	if err != nil {
 		s.log.Warn("could not leave the group, the slots move when the session times out", "group", s.cfg.Group, "err", err)

@@ -42,8 +42,13 @@ func (l *Limiter) Take(ctx context.Context, bucket string, r Rate, n int) (ok bo
 	return false, max(time.Second, time.Duration(missing/perSecond*float64(time.Second))), nil
 }
 
+// sweepTimeout bounds a sweep: nobody waits for it, so a server that has gone without a word would hold its connection for as long as TCP goes on trying.
+const sweepTimeout = time.Minute
+
 // Sweep removes buckets that have been full for long.
 func (l *Limiter) Sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
 	if _, err := l.pool.Exec(ctx, `DELETE FROM registration.limits WHERE updated < now() - interval '2 days'`); err != nil {
 		return fmt.Errorf("sweep limit buckets: %w", err)
 	}

@@ -51,7 +51,7 @@ type Config struct {
 	SASL     SASL
 
 	Partitions  int    // P; 0 adopts what the topics have, or topic.DefaultPartitions when there are none
-	TopicPrefix string // default "helio."; another one keeps deployments and tests apart on one cluster
+	TopicPrefix string // default "helio."; another one keeps deployments and tests apart on one cluster: topics, and the groups named by Group
 
 	// Dial replaces the network dial of tests; nil means the net package's. With TLS it must return the TLS connection itself.
 	Dial func(ctx context.Context, network, host string) (net.Conn, error)
@@ -122,6 +122,23 @@ func (c Config) Topic(name string) (topic.Topic, bool) {
 	}
 	t := topic.Topic(DefaultTopicPrefix + rest)
 	return t, t.Number() != 0
+}
+
+// Group returns the name of the deployment's consumer group for a role: "helio-" and the role, and with a prefix of its own that too, so that deployments
+// that share a cluster share no group.
+func (c Config) Group(role string) string { return "helio-" + role + c.own() }
+
+// Instance returns a member's static id in a group of the deployment. It keeps members of one name apart even in a group that two deployments were told to
+// share.
+func (c Config) Instance(name string) string { return name + c.own() }
+
+// own is what the names of a deployment with another prefix than the default end with. Its letters are those of a topic's name, which is all that Java's
+// clients allow an instance id.
+func (c Config) own() string {
+	if c.prefix() == DefaultTopicPrefix {
+		return ""
+	}
+	return "-" + c.prefix()
 }
 
 // Opts returns the options that every client of this deployment has in common, with logs and metrics hooked in.

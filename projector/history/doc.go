@@ -10,8 +10,8 @@
 //
 // Durability: an insert that was answered is in a part on disk; async_insert is off.
 //
-// When slow or down: the slot's batch is tried again with backoff and its lag grows. When restarted: each slot goes on from its highest done position, after
-// the begun range behind it, if there is one.
+// When slow or down: the slot's batch is tried again with backoff and its lag grows; an engine that falls silent is given up after Config.Timeout. When
+// restarted: each slot goes on from its highest done position, after the begun range behind it, if there is one.
 //
 // Non-obvious:
 //   - ClickHouse has no compare-and-set, so two writers on one slot are not kept apart. They insert the same rows under the same sorting keys, which

@@ -33,6 +33,9 @@ type Config struct {
 	// InsertRows is the most rows of one insert; it must stay below the server's max_insert_block_size and may not change while a range is begun.
 	// Default 100,000.
 	InsertRows int
+	// Timeout bounds each insert and each query: an engine that has gone without a word would hold the slot for as long as TCP goes on trying. It then counts as
+	// a transient failure. Default 30 s.
+	Timeout time.Duration
 	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those parked behind it. It must not block. A
 	// crash may lose or repeat the call. Default: nobody is told.
 	Report func(view string, q projector.Quarantined)
@@ -41,7 +44,7 @@ type Config struct {
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
-	if c.CacheBytes < 0 || c.InsertRows < 0 || c.Inserts < 0 {
+	if c.CacheBytes < 0 || c.InsertRows < 0 || c.Inserts < 0 || c.Timeout < 0 {
 		errs = append(errs, errors.New("history: a number is negative"))
 	}
 	if err := c.withDefaults(nil, nil).Consumer.Validate(); err != nil {
@@ -73,6 +76,7 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 	orDefault(&c.Inserts, 4)
 	orDefault(&c.CacheBytes, 4<<20)
 	orDefault(&c.InsertRows, 100_000)
+	orDefault(&c.Timeout, 30*time.Second)
 	if c.Consumer.Kafka.Logger == nil {
 		c.Consumer.Kafka.Logger = log
 	}

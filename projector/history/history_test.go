@@ -325,6 +325,59 @@ func TestAnalystsViews(t *testing.T) {
 	}
 }
 
+// An engine that falls silent holds nobody for longer than Timeout, and counts as a transient failure.
+func TestSilentEngineIsGivenUp(t *testing.T) {
+	conn := newHistory(t)
+	l := world(3, 50)
+	cfg := config()
+	cfg.Timeout = time.Second
+	cfg.Inserts = 1
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // the test's own end
+	defer cancel()
+	for _, c := range []struct {
+		name string
+		mute mute
+	}{
+		{"query", mute{queries: true}},
+		{"insert", mute{inserts: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.mute.Conn = conn
+			err := sinktest.Feed(ctx, l, history.NewSink(cfg, &c.mute, nil, nil), sinktest.Options{})
+			if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) || kafka.IsPermanent(err) {
+				t.Errorf("got %v, want a transient failure before the test's end", err)
+			}
+		})
+	}
+	cfg.Timeout = 0 // the default; the one insert of cfg.Inserts is free again
+	if err := sinktest.Feed(ctx, l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, conn, reference(t, l), true)
+}
+
+// mute is a connection on which queries, or inserts into the messages, are never answered.
+type mute struct {
+	driver.Conn
+	queries, inserts bool
+}
+
+func (m *mute) Query(ctx context.Context, query string, args ...any) (driver.Rows, error) {
+	if m.queries {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return m.Conn.Query(ctx, query, args...)
+}
+
+func (m *mute) PrepareBatch(ctx context.Context, query string, opts ...driver.PrepareBatchOption) (driver.Batch, error) {
+	if m.inserts && strings.Contains(query, "INTO messages") {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return m.Conn.PrepareBatch(ctx, query, opts...)
+}
+
 func TestBrokenEngineIsTransient(t *testing.T) {
 	conn, err := clickhouse.Open(clickhouse.Config{Addr: []string{"127.0.0.1:1"}, DialTimeout: time.Second})
 	if err != nil {

@@ -17,6 +17,8 @@ import (
 
 // readPositions reads a slot's positions: the highest done, and the highest that was begun from there.
 func (s *Sink) readPositions(ctx context.Context, slot topic.Slot) (next, pending kafka.Positions, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	rows, err := s.conn.Query(ctx, fmt.Sprintf("SELECT topic, toString(state), from_position, next FROM positions WHERE slot = %d AND generation = %d",
 		slot, s.cfg.Generation))
 	if err != nil {
@@ -59,6 +61,8 @@ func (s *Sink) readPositions(ctx context.Context, slot topic.Slot) (next, pendin
 
 // readHeld reads which subjects are parked by what lies before the positions.
 func (s *Sink) readHeld(ctx context.Context, slot topic.Slot, next kafka.Positions) ([]projector.Held, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	rows, err := s.conn.Query(ctx, fmt.Sprintf("SELECT topic, subject, min(position) FROM quarantine WHERE slot = %d AND subject != toUUID('%s') GROUP BY topic, subject",
 		slot, uuid.Nil))
 	if err != nil {
@@ -143,6 +147,8 @@ func (s *Sink) loadThreads(ctx context.Context, ids []id.ThreadID, from topic.Po
 
 // loadMembers rebuilds the members and their spans from what each event made of them.
 func (s *Sink) loadMembers(ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	rows, err := s.conn.Query(ctx, fmt.Sprintf(`SELECT thread_id, user_id, position, kind, active, role, ordinal FROM memberships FINAL
 WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`, in, from))
 	if err != nil {
@@ -179,6 +185,8 @@ WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`
 
 // loadMessages finds the last ordinal, the thread's clock and the messages within the window before it.
 func (s *Sink) loadMessages(ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	rows, err := s.conn.Query(ctx, fmt.Sprintf(`SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
 FROM messages AS m INNER JOIN (
   SELECT thread_id, max(log_time) AS last FROM messages WHERE thread_id IN (%[1]s) AND position < %[2]d GROUP BY thread_id

@@ -247,6 +247,8 @@ func insertChunk[R any](ctx context.Context, s *Sink, t *table[R], token string,
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout) // from here on: it may have waited long for the others' inserts
+	defer cancel()
 	begin := time.Now()
 	settings := clickhouse.Settings{"async_insert": 0, "insert_deduplicate": 0}
 	if token != "" {

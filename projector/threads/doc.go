@@ -9,7 +9,8 @@
 // Durability: synchronous_commit is off for these transactions. A crash of Postgres may take the last of them, rows and position alike, and the log brings
 // them again.
 //
-// When slow or down: the slot's batch is tried again with backoff and its lag grows; nothing is skipped. When restarted: each slot goes on from its stored positions
+// When slow or down: the slot's batch is tried again with backoff and its lag grows; nothing is skipped. A server that falls silent is given up after
+// Config.Timeout, and asked again over a new connection. When restarted: each slot goes on from its stored positions
 // and loads the states that it needs as events ask for them.
 //
 // Non-obvious:

@@ -38,6 +38,8 @@ const (
 
 // readSlot reads what is stored about a slot: positions, the latest log time of its threads and the subjects that are parked.
 func (s *Sink) readSlot(ctx context.Context, slot topic.Slot) (next kafka.Positions, latest int64, held []projector.Held, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	next = kafka.Positions{}
 	var b pgx.Batch
 	b.Queue(sqlPositions, int32(slot)).Query(func(rows pgx.Rows) error {

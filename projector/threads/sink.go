@@ -107,6 +107,8 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 	if st == nil {
 		return kafka.Permanent(fmt.Errorf("threads: slot %d is not open", b.Slot))
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	before := st.threads.Weight() + st.users.Weight()
 	defer func() { s.metrics.cacheBytes.Add(float64(st.threads.Weight() + st.users.Weight() - before)) }()
 

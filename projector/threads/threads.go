@@ -37,6 +37,9 @@ type Config struct {
 	CacheBytes int
 	// CopyRows is the number of rows from which a batch goes through COPY. Default 2,000.
 	CopyRows int
+	// Timeout bounds one attempt at a batch, and every other question to the store: a server that has gone without a word would hold the slot for as long as
+	// TCP goes on trying. The attempt then counts as a transient failure. Default 30 s.
+	Timeout time.Duration
 	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those parked behind it. It must not block. A crash
 	// may lose the call. Default: nobody is told.
 	Report func(view string, q projector.Quarantined)
@@ -48,7 +51,7 @@ func (c Config) Validate() error {
 	if c.Retention != 0 && c.Retention < MinRetention {
 		errs = append(errs, fmt.Errorf("threads: a retention of %v is below %v", c.Retention, MinRetention))
 	}
-	if c.TrimEvery < 0 || c.TrimRows < 0 || c.CacheBytes < 0 || c.CopyRows < 0 {
+	if c.TrimEvery < 0 || c.TrimRows < 0 || c.CacheBytes < 0 || c.CopyRows < 0 || c.Timeout < 0 {
 		errs = append(errs, errors.New("threads: a number is negative"))
 	}
 	if err := c.withDefaults(nil, nil).Consumer.Validate(); err != nil {
@@ -93,6 +96,9 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 	}
 	if c.CopyRows == 0 {
 		c.CopyRows = 2000
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Second
 	}
 	return c
 }

@@ -247,6 +247,78 @@ func TestEveryConnectionMayBreakAtAnyStatement(t *testing.T) {
 	}
 }
 
+// hole is a dialer whose connections can be made to swallow all that is sent, as a network does that has lost a server.
+type hole struct{ open atomic.Bool }
+
+func (h *hole) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &swallowing{Conn: c, h: h}, nil
+}
+
+type swallowing struct {
+	net.Conn
+	h *hole
+}
+
+func (s *swallowing) Write(p []byte) (int, error) {
+	if s.h.open.Load() {
+		return len(p), nil
+	}
+	return s.Conn.Write(p)
+}
+
+// A server that falls silent in the middle holds a slot for Timeout at most; the attempt is transient, and the rows are right once it speaks again.
+func TestSilentServerIsGivenUp(t *testing.T) {
+	pool := newViews(t)
+	h := &hole{}
+	pc := pool.Config()
+	pc.ConnConfig.DialFunc = h.dial
+	pc.ConnConfig.ConnectTimeout = time.Second
+	silent, err := pgxpool.NewWithConfig(t.Context(), pc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	l := sinktest.NewLog(world(11, 200))
+	cfg := config(3)
+	cfg.Timeout = time.Second
+	sink := threads.NewSink(cfg, silent, nil, nil)
+	batches, failures := 0, 0
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // the test's own end
+	defer cancel()
+	err = sinktest.Feed(ctx, l, sink, sinktest.Options{
+		Cut: func() int {
+			batches++
+			h.open.Store(batches == 2)
+			return 20
+		},
+		Fault: func(err error) bool {
+			failures++
+			h.open.Store(false)
+			if kafka.IsPermanent(err) {
+				t.Errorf("a silent server counts as permanent: %v", err)
+			}
+			return ctx.Err() != nil || errors.Is(err, kafka.ErrFenced)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failures == 0 {
+		t.Error("no attempt failed")
+	}
+	mustEqual(t, pool, reference(t, l), 0)
+
+	h.open.Store(true)
+	if _, err := sink.Open(ctx, l.Slots()[0]); err == nil || ctx.Err() != nil {
+		t.Errorf("a slot was opened at a silent server: %v", err)
+	}
+	h.open.Store(false)
+}
+
 func TestZombieIsFenced(t *testing.T) {
 	pool := newViews(t)
 	l := sinktest.NewLog(world(3, 120))

@@ -46,7 +46,9 @@ func (s *Sink) Trim(ctx context.Context) error {
 			continue
 		}
 		for {
-			tag, err := s.pool.Exec(ctx, sqlTrim, int32(n), projector.Time(cutoff), s.cfg.TrimRows)
+			bounded, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+			tag, err := s.pool.Exec(bounded, sqlTrim, int32(n), projector.Time(cutoff), s.cfg.TrimRows)
+			cancel()
 			if err != nil {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)
 			}

@@ -233,3 +233,9 @@ func (m MessageID) Valid() bool { return version(m) == 7 }
 
 // Valid tells whether a device id is a UUIDv7, the one kind that is accepted.
 func (d DeviceID) Valid() bool { return version(d) == 7 }
+
+// Time returns when a message id was made, by the clock of the client that made it; it means something only for a Valid one.
+func (m MessageID) Time() time.Time {
+	ms := int64(binary.BigEndian.Uint16(m[0:2]))<<32 | int64(binary.BigEndian.Uint32(m[2:6]))
+	return time.UnixMilli(ms).UTC()
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 )
 
 func TestGoldenVectors(t *testing.T) {
@@ -63,6 +64,16 @@ func TestFreshIDs(t *testing.T) {
 	}
 	if a, b := NewMessage(), NewMessage(); a == b {
 		t.Error("the same id twice")
+	}
+}
+
+func TestMessageTime(t *testing.T) {
+	m, err := Parse[MessageID]("017f22e2-79b0-7cc3-98c4-dc0c0c07398f") // RFC 9562, appendix A.6
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := m.Time(), time.Date(2022, 2, 22, 19, 22, 22, 0, time.UTC); !got.Equal(want) {
+		t.Errorf("made at %v, want %v", got, want)
 	}
 }
 

@@ -386,3 +386,61 @@ func TestScript(t *testing.T) {
 		t.Errorf("%d events are not applied", len(f.events))
 	}
 }
+
+// A wrong PIN is asked for again; one that is given, or that cannot be another, is tried once; a profile that is registered has no SMS sent.
+func TestSignUp(t *testing.T) {
+	wrong := &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}
+	for name, c := range map[string]struct {
+		given   string
+		pins    []string
+		refuse  func(pin string) error
+		me      id.UserID
+		calls   []string
+		failure error
+	}{
+		"right at once": {pins: []string{"111111"}, calls: []string{"pin +49", "register +49 111111"}},
+		"typed wrongly": {
+			pins: []string{"1", "2", "333333"}, refuse: func(pin string) error { return only(len(pin) == 1, wrong) },
+			calls: []string{"pin +49", "register +49 1", "register +49 2", "register +49 333333"},
+		},
+		"there is no other": {
+			pins: []string{"1", "1"}, refuse: func(string) error { return wrong },
+			calls: []string{"pin +49", "register +49 1"}, failure: wrong,
+		},
+		"five were wrong": {
+			pins: []string{"1", "2", "3", "4", "5", "6"}, refuse: func(string) error { return wrong },
+			calls:   []string{"pin +49", "register +49 1", "register +49 2", "register +49 3", "register +49 4", "register +49 5"},
+			failure: wrong,
+		},
+		"another failure": {
+			pins: []string{"1", "2"}, refuse: func(string) error { return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE} },
+			calls: []string{"pin +49", "register +49 1"}, failure: &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
+		},
+		"given":      {given: "7", refuse: func(string) error { return wrong }, calls: []string{"register +49 7"}, failure: wrong},
+		"registered": {me: ann, failure: client.ErrRegistered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake()
+			f.me, f.refuse = c.me, c.refuse
+			pins := c.pins
+			_, err := SignUp(t.Context(), f, client.Registration{Phone: "+49", Pin: c.given}, func(context.Context, string, time.Time) (string, error) {
+				pin := pins[0]
+				pins = pins[1:]
+				return pin, nil
+			})
+			if !errors.Is(err, c.failure) {
+				t.Errorf("error %v, want %v", err, c.failure)
+			}
+			if diff := cmp.Diff(c.calls, f.calls); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func only(when bool, err error) error {
+	if when {
+		return err
+	}
+	return nil
+}

@@ -46,7 +46,8 @@ type fake struct {
 	history map[id.ThreadID][]client.Event // oldest first
 	users   map[string]id.UserID           // by phone
 	names   map[id.UserID]string
-	err     error // what registration answers
+	err     error                  // what registration answers
+	refuse  func(pin string) error // what it answers to a PIN; nil: err
 	events  []client.Event
 }
 
@@ -78,8 +79,12 @@ func (f *fake) RequestPin(_ context.Context, phone string) (time.Duration, time.
 
 func (f *fake) Register(_ context.Context, r client.Registration) (client.Identity, error) {
 	f.calls = append(f.calls, "register "+r.Phone+" "+r.Pin)
-	if f.err != nil {
-		return client.Identity{}, f.err
+	err := f.err
+	if f.refuse != nil {
+		err = f.refuse(r.Pin)
+	}
+	if err != nil {
+		return client.Identity{}, err
 	}
 	f.me = ann
 	return client.Identity{User: ann}, nil

@@ -12,6 +12,7 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -32,29 +33,47 @@ func (s SDK) Events(ctx context.Context) func(yield func(client.Event) bool) {
 
 var _ Device = SDK{}
 
-// SignUp registers a phone number without questions: with the PIN that is given, or one that is asked for and read by pin.
+// maxPins is how many PINs SignUp tries: as many as the server lets be wrong before it wants another one asked for.
+const maxPins = 5
+
+// SignUp registers a phone number: with the PIN that is given, or else with one that the server is asked to send and that pin then finds or asks a person for.
+// After a PIN that was wrong pin is called again, until it has no other one.
 func SignUp(ctx context.Context, c Client, r client.Registration, pin func(ctx context.Context, phone string, since time.Time) (string, error)) (client.Identity, error) {
-	if r.Pin == "" {
-		if pin == nil {
-			return client.Identity{}, errors.New("no PIN given (--pin), and no deployment on this machine to read it from; without --pin one is sent by 'helio chat'")
-		}
-		since := time.Now()
+	if _, ok := c.Identity(); ok {
+		return client.Identity{}, client.ErrRegistered // before an SMS goes out for nothing
+	}
+	given := r.Pin != ""
+	since := time.Now()
+	if !given {
 		if _, _, err := c.RequestPin(ctx, r.Phone); err != nil {
 			return client.Identity{}, fmt.Errorf("ask for a PIN: %w", err)
-		}
-		var err error
-		if r.Pin, err = pin(ctx, r.Phone, since); err != nil {
-			return client.Identity{}, err
 		}
 	}
 	if r.DeviceName == "" {
 		r.DeviceName = "terminal"
 	}
-	me, err := c.Register(ctx, r)
-	if err != nil {
-		return client.Identity{}, fmt.Errorf("register: %w", err)
+	var refused error
+	for range maxPins {
+		if !given {
+			next, err := pin(ctx, r.Phone, since)
+			if err != nil {
+				return client.Identity{}, err
+			}
+			if refused != nil && next == r.Pin {
+				break
+			}
+			r.Pin = next
+		}
+		me, err := c.Register(ctx, r)
+		if err == nil {
+			return me, nil
+		}
+		refused = fmt.Errorf("register: %w", err)
+		if given || !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}) {
+			break
+		}
 	}
-	return me, nil
+	return client.Identity{}, refused
 }
 
 // Find turns what a person writes into where a message goes: a phone number with +, a thread's id, a group's title or the name of a chat's other side.

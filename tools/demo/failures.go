@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"heliograph/delivery"
 	"heliograph/infra/kafka"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -207,13 +208,13 @@ func (p *play) owner(ctx context.Context, slot topic.Slot) (*cluster.Process, er
 	}
 	defer cl.Close()
 	for {
-		members, err := kafka.DescribeGroup(ctx, cl, cfg, "helio-delivery")
+		members, err := kafka.DescribeGroup(ctx, cl, cfg, delivery.Group(cfg))
 		if err != nil {
 			return nil, err
 		}
 		for _, m := range members {
 			for _, d := range p.c.All(cluster.Delivery) {
-				if d.Name == m.InstanceID && slices.Contains(m.Slots, slot) {
+				if cfg.Instance(d.Name) == m.InstanceID && slices.Contains(m.Slots, slot) {
 					return d, nil
 				}
 			}

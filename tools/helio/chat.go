@@ -176,7 +176,7 @@ func (c *chatOpenCmd) Run(ctx context.Context, p *chatCmd) error {
 type chatRegisterCmd struct {
 	outputFlags
 	Phone string `help:"Phone number in international form." required:"" placeholder:"NUMBER"`
-	Pin   string `help:"The PIN of the SMS; default: one is asked for and read, with 'helio dev' on this machine." placeholder:"DIGITS"`
+	Pin   string `help:"The PIN of an SMS that came already; default: one is sent, and asked for here, or read by itself with 'helio dev' on this machine." placeholder:"DIGITS"`
 	Name  string `help:"Display name." placeholder:"NAME"`
 }
 
@@ -184,13 +184,18 @@ type chatRegisterCmd struct {
 func (chatRegisterCmd) Help() string {
 	return `Examples:
   helio chat --as ann register --phone "+49 151 2345678" --name Ann
+  helio chat --as ann --edge chat.example.org:7443 --ca edge.pem register --phone "+49 151 2345678"      (asks for the PIN)
   helio chat --as ann --edge chat.example.org:7443 register --phone "+49 151 2345678" --pin 123456`
 }
 
 // Run registers.
 func (c *chatRegisterCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) error {
 	return p.with(ctx, log, func(ctx context.Context, d *device) error {
-		me, err := chat.SignUp(ctx, d.cl, client.Registration{Phone: c.Phone, Pin: c.Pin, Name: c.Name}, d.pin)
+		pin := d.pin
+		if pin == nil {
+			pin = askPin(os.Stdin, os.Stderr)
+		}
+		me, err := chat.SignUp(ctx, d.cl, client.Registration{Phone: c.Phone, Pin: c.Pin, Name: c.Name}, pin)
 		if err != nil {
 			return err
 		}

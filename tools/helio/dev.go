@@ -67,6 +67,7 @@ type devState struct {
 	CA         string         `json:"ca"`
 	SMS        string         `json:"sms"`
 	Engines    map[string]int `json:"engines"`
+	Canary     string         `json:"canary,omitempty"` // how the message that is sent round at the start fared; empty while it is under way
 }
 
 // readDevState finds the deployment that runs with this data directory.
@@ -148,7 +149,7 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, "dev", 0); err != nil {
 		return nil, err
 	}
-	svc, err := addDelivery(p, kcfg, "dev", "", 0)
+	svc, err := addDelivery(p, kcfg, "", "dev", "", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +228,14 @@ func superviseEngines(ctx context.Context, log *slog.Logger, engines *embedded.E
 	}
 }
 
-// welcome sends the canary round, writes dev.json and says where everything is.
+// The outcomes of the canary in dev.json, beside what went wrong; empty while it is under way.
+const (
+	canaryRound = "went round"
+	canaryOff   = "off"
+)
+
+// welcome says where everything is, in dev.json and to the person, and then sends the canary round. That the canary does not come round stops nothing: whoever
+// wants to know why needs what runs.
 func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge string, engines *embedded.Engines, secretsDir string, began time.Time) error {
 	state := devState{
 		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Kafka: c.Kafka[0], Postgres: c.Postgres, ClickHouse: c.Clickhouse[0],
@@ -240,25 +248,61 @@ func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge
 			}
 		}
 	}
-	var legs []canary.Leg
+	if c.NoCanary {
+		state.Canary = canaryOff
+	}
+	if err := c.remember(state); err != nil {
+		return err
+	}
+	fmt.Printf("\nHeliograph is up after %.1f s.\n\n", time.Since(began).Seconds())
+	fmt.Printf("  devices     %-28s helio chat --as ann\n", edge)
+	fmt.Printf("  operators   %-28s curl http://%s/readyz\n", "http://"+p.Admin, p.Admin)
+	fmt.Printf("  log         %-28s helio log tail --follow\n", state.Kafka)
+	fmt.Printf("  views       %-28s psql '%s'\n", "Postgres, schema "+c.PostgresSchema, state.Postgres)
+	fmt.Printf("  history     %-28s curl 'http://%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n", "ClickHouse, "+c.ClickhouseDatabase, state.ClickHouse, c.ClickhouseDatabase)
+	fmt.Printf("  SMS         %s\n", state.SMS)
 	if !c.NoCanary {
-		tlsConf, err := trust(state.CA)
-		if err != nil {
-			return err
+		legs, err := sendCanary(ctx, log, state, secretsDir)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
-		defer cancel()
-		legs, err = canary.Run(ctx, canary.Config{
-			Client: client.Config{Addrs: []string{edge}, TLS: tlsConf, Logger: log}, Dir: secretsDir,
-			Phones: [2]string{"+15550100001", "+15550100002"},
-			Pin: func(ctx context.Context, phone string, since time.Time) (string, error) {
-				return waitPin(ctx, state.SMS, phone, since)
-			},
-		})
-		if err != nil {
+		if state.Canary = canaryRound; err != nil {
+			state.Canary = err.Error()
+			fmt.Printf("\nThe canary message did not come round: %v\nEverything runs on. 'curl http://%s/readyz' tells what is not well.\n", err, p.Admin)
+			log.Error("the canary message did not come round", "err", err)
+		} else {
+			fmt.Printf("\nA canary message went round, %.1f s after the start:\n", time.Since(began).Seconds())
+		}
+		for _, l := range legs {
+			fmt.Printf("  %-26s %8.1f ms\n", l.Name, float64(l.Took.Microseconds())/1000)
+		}
+		if err := c.remember(state); err != nil {
 			return err
 		}
 	}
+	fmt.Println("\nCtrl-C stops everything; the data stays in", c.Data)
+	return nil
+}
+
+// sendCanary sends a message round and returns the legs of its way.
+func sendCanary(ctx context.Context, log *slog.Logger, state devState, dir string) ([]canary.Leg, error) {
+	tlsConf, err := trust(state.CA)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	return canary.Run(ctx, canary.Config{
+		Client: client.Config{Addrs: []string{state.Edge}, TLS: tlsConf, Logger: log}, Dir: dir,
+		Phones: [2]string{"+15550100001", "+15550100002"},
+		Pin: func(ctx context.Context, phone string, since time.Time) (string, error) {
+			return waitPin(ctx, state.SMS, phone, since)
+		},
+	})
+}
+
+// remember writes dev.json.
+func (c *devCmd) remember(state devState) error {
 	b, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode dev.json: %w", err)
@@ -270,20 +314,6 @@ func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge
 	if err := os.Rename(file+".new", file); err != nil {
 		return fmt.Errorf("write dev.json: %w", err)
 	}
-	fmt.Printf("\nHeliograph is up after %.1f s.\n\n", time.Since(began).Seconds())
-	fmt.Printf("  devices     %-28s helio chat --as ann\n", edge)
-	fmt.Printf("  operators   %-28s curl http://%s/readyz\n", "http://"+p.Admin, p.Admin)
-	fmt.Printf("  log         %-28s helio log tail --follow\n", state.Kafka)
-	fmt.Printf("  views       %-28s psql '%s'\n", "Postgres, schema "+c.PostgresSchema, state.Postgres)
-	fmt.Printf("  history     %-28s curl 'http://%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n", "ClickHouse, "+c.ClickhouseDatabase, state.ClickHouse, c.ClickhouseDatabase)
-	fmt.Printf("  SMS         %s\n", state.SMS)
-	if len(legs) > 0 {
-		fmt.Println("\nA canary message went round:")
-		for _, l := range legs {
-			fmt.Printf("  %-26s %8.1f ms\n", l.Name, float64(l.Took.Microseconds())/1000)
-		}
-	}
-	fmt.Println("\nCtrl-C stops everything; the data stays in", c.Data)
 	return nil
 }
 

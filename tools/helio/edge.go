@@ -16,6 +16,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"heliograph/delivery"
 	"heliograph/edge"
 	"heliograph/edge/auth"
 	"heliograph/edge/hub"
@@ -56,7 +57,7 @@ type edgeCmd struct {
 	LookupsPerUser int           `help:"Most phone numbers that one user may look up in a day." default:"5000" env:"HELIO_LOOKUPS_PER_USER"`
 	SendsPerDay    int           `help:"Messages that one user may send at once, which come back evenly over a day." default:"100000" env:"HELIO_SENDS_PER_DAY"`
 	MaxConnections int           `help:"Most connections." default:"100000" env:"HELIO_MAX_CONNECTIONS"`
-	DeliveryGroup  string        `help:"Consumer group of the delivery instances." default:"helio-delivery" env:"HELIO_DELIVERY_GROUP"`
+	DeliveryGroup  string        `help:"Consumer group of the delivery instances, the same as theirs; default: after --topic-prefix." placeholder:"GROUP" env:"HELIO_DELIVERY_GROUP"`
 	Check          bool          `help:"Build everything, then stop."`
 }
 
@@ -102,10 +103,14 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	p.onClose(cl.Close)
+	group := c.DeliveryGroup
+	if group == "" {
+		group = delivery.Group(cfg)
+	}
 	e, err := addEdge(ctx, p, edgeParts{
 		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections, sendsPerDay: c.SendsPerDay,
 		kafka: cfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
-		directory: link.NewGroupDirectory(cl, cfg, c.DeliveryGroup), dialer: link.QUICDialer{TLS: conf}, sender: sender,
+		directory: link.NewGroupDirectory(cl, cfg, group), dialer: link.QUICDialer{TLS: conf}, sender: sender,
 		auth: auth.Config{
 			PinInterval: c.PinInterval,
 			PerPhone:    auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour}, PerAddress: auth.Rate{Burst: c.PinsPerAddress, Per: time.Hour},

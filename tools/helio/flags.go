@@ -68,7 +68,7 @@ type kafkaFlags struct {
 	KafkaUser     string     `help:"SASL user." env:"HELIO_KAFKA_USER"`
 	KafkaPassword run.Secret `help:"SASL password; better given in the environment." env:"HELIO_KAFKA_PASSWORD"`
 	Partitions    int        `help:"Slots of a new log (0: 16, or what the log has). Chosen once for a deployment." default:"0" env:"HELIO_PARTITIONS"`
-	TopicPrefix   string     `help:"What the topics' names begin with." default:"helio." env:"HELIO_TOPIC_PREFIX"`
+	TopicPrefix   string     `help:"What the topics' names begin with; the consumer groups are named after it too, so deployments may share a cluster." default:"helio." env:"HELIO_TOPIC_PREFIX"`
 }
 
 func (f kafkaFlags) config(log *slog.Logger, reg prometheus.Registerer, client string) kafka.Config {

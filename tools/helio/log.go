@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/kafka"
+	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 )
 
@@ -114,10 +115,11 @@ type tailCmd struct {
 	localFlags
 	outputFlags
 	Topic   string `arg:"" optional:"" help:"threads, receipts, users, presence or quarantine." default:"threads" enum:"threads,receipts,users,presence,quarantine"`
-	N       int    `short:"n" help:"How many of the last events of all slots together to begin with." default:"20"`
+	N       int    `short:"n" help:"How many of the last events to begin with: of the subject, or of all slots together." default:"20"`
 	Follow  bool   `short:"f" help:"Go on with what comes."`
-	Subject string `help:"Only events about this thread or user." placeholder:"ID"`
-	From    string `help:"Begin at SLOT:POSITION instead, and show that slot alone." placeholder:"SLOT:POSITION"`
+	Subject string `help:"Only events about this thread or user; only its slot is read, backwards from the end." placeholder:"ID"`
+	Since   string `help:"Begin at a time instead, or so long ago, or at the log's start." placeholder:"TIME|1h|start" xor:"begin"`
+	From    string `help:"Begin at SLOT:POSITION instead, and show that slot alone." placeholder:"SLOT:POSITION" xor:"begin"`
 	Bodies  bool   `help:"Show what messages say."`
 }
 
@@ -127,7 +129,12 @@ func (tailCmd) Help() string {
   helio log tail
   helio log tail users -n 100
   helio log tail threads --follow --bodies
-  helio log tail threads --from 3:1200 -o json`
+  helio log tail threads --subject 5f0e9d2a-77b1-8c44-9a53-6d1f1f6b8e21 -n 50
+  helio log tail users --subject 9b1c7f3e-0d52-8e6f-b0a4-2c9e51a7d830 --since start
+  helio log tail --since 2026-03-14T12:00:00Z
+  helio log tail threads --from 3:1200 -o json
+
+With --since and --from the events of each slot come in order as they are read; between slots their order means nothing.`
 }
 
 // logLine is an event as helio log tail prints it as JSON, one a line.
@@ -143,114 +150,136 @@ type logLine struct {
 // Run prints events until it has all that were asked for, or until a signal.
 func (c *tailCmd) Run(ctx context.Context, log *slog.Logger) error {
 	c.fill(&c.kafkaFlags, nil, nil)
-	cfg := c.config(log, nil, "helio-log")
-	t := topic.Topic(kafka.DefaultTopicPrefix + c.Topic)
-	name := cfg.Name(t)
-	cl, err := kafka.Dial(cfg)
+	err := c.tail(ctx, c.config(log, nil, "helio-log"), os.Stdout)
+	if ctx.Err() != nil {
+		return nil // a signal is how it is ended
+	}
+	return err
+}
+
+func (c *tailCmd) tail(ctx context.Context, cfg kafka.Config, w io.Writer) error {
+	if c.N < 0 {
+		return fmt.Errorf("-n %d is negative", c.N)
+	}
+	o, err := lookAt(ctx, cfg, topic.Topic(kafka.DefaultTopicPrefix+c.Topic))
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
-	adm := kadm.NewClient(cl)
-	ask, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	begins, err := adm.ListStartOffsets(ask, name)
-	if err != nil {
-		return fmt.Errorf("ask %s for %s: %w", strings.Join(c.Kafka, ","), name, err)
-	}
-	ends, err := adm.ListEndOffsets(ask, name)
-	if err != nil {
-		return fmt.Errorf("ask %s for %s: %w", strings.Join(c.Kafka, ","), name, err)
-	}
-	if len(ends[name]) == 0 || ends.Error() != nil {
-		return fmt.Errorf("there is no topic %s at %s", name, strings.Join(c.Kafka, ","))
-	}
-	bases, err := kafka.LoadBases(ask, cl, cfg, []topic.Topic{t}, len(ends[name]))
-	if err != nil {
-		return fmt.Errorf("read bases: %w", err)
-	}
-	from := map[int32]kgo.Offset{}
-	want := map[int32]int64{} // slots that have not reached their end yet
-	if c.From != "" {
-		var slot int32
-		var pos int64
-		if _, err := fmt.Sscanf(c.From, "%d:%d", &slot, &pos); err != nil {
-			return fmt.Errorf("--from %q is not SLOT:POSITION", c.From)
+	defer o.close()
+	slots, wanted := o.all(), func(*kgo.Record) bool { return true }
+	if c.Subject != "" {
+		subject, err := id.Parse[id.ThreadID](c.Subject)
+		if err != nil {
+			return fmt.Errorf("--subject: %w", err)
 		}
-		end, ok := ends[name][slot]
-		if !ok {
-			return fmt.Errorf("%s has no slot %d", name, slot)
+		slots = []topic.Slot{topic.SlotOf(topic.Subject(subject), o.slots)}
+		wanted = func(r *kgo.Record) bool { return len(r.Key) >= id.Size && [id.Size]byte(r.Key) == subject }
+	}
+	var failed error
+	show := func(r *kgo.Record) bool {
+		if wanted(r) && failed == nil {
+			failed = c.show(w, c.line(o, r))
 		}
-		pos = max(pos-int64(bases.Of(t, topic.Slot(slot))), begins[name][slot].Offset)
-		from[slot] = kgo.NewOffset().At(pos)
-		if end.Offset > pos {
-			want[slot] = end.Offset
+		return failed == nil
+	}
+	switch {
+	case c.From != "" || c.Since != "":
+		sp, err := c.begin(ctx, o, &slots)
+		if err != nil {
+			return err
 		}
-	} else {
-		for p, end := range ends[name] {
-			at := max(begins[name][p].Offset, end.Offset-int64(c.N))
-			from[p] = kgo.NewOffset().At(at)
-			if end.Offset > at {
-				want[p] = end.Offset
-			}
+		if err := o.scan(ctx, sp, show); err != nil {
+			return err
+		}
+	case c.Subject != "":
+		found, err := o.backwards(ctx, slots[0], c.N, wanted)
+		if err != nil {
+			return err
+		}
+		for _, r := range found {
+			show(r)
+		}
+	default:
+		sp := span{}
+		for _, s := range slots {
+			sp[s] = [2]int64{max(o.begin(s), o.end(s)-int64(c.N)), o.end(s)}
+		}
+		var found []*kgo.Record
+		if err := o.scan(ctx, sp, func(r *kgo.Record) bool { found = append(found, r); return true }); err != nil {
+			return err
+		}
+		sort.SliceStable(found, func(i, j int) bool { return found[i].Timestamp.Before(found[j].Timestamp) })
+		for _, r := range found[max(0, len(found)-c.N):] {
+			show(r)
 		}
 	}
-	reader, err := kafka.Dial(cfg, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: from}), kgo.FetchMaxWait(250*time.Millisecond))
+	if failed != nil || !c.Follow {
+		return failed
+	}
+	from := map[topic.Slot]int64{}
+	for _, s := range slots {
+		from[s] = o.end(s)
+	}
+	reader, err := o.reader(from)
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
-	var lines []logLine
-	for len(want) > 0 {
+	for {
 		fs := reader.PollFetches(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return ctx.Err()
 		}
-		if err := fs.Err(); err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
-		}
-		fs.EachRecord(func(r *kgo.Record) {
-			if l := c.line(cfg, bases, r); c.Subject == "" || l.Subject == c.Subject {
-				lines = append(lines, l)
-			}
-			if end, ok := want[r.Partition]; ok && r.Offset+1 >= end {
-				delete(want, r.Partition)
-			}
-		})
-	}
-	sort.SliceStable(lines, func(i, j int) bool { return lines[i].Time.Before(lines[j].Time) })
-	if c.From == "" && len(lines) > c.N {
-		lines = lines[len(lines)-c.N:]
-	}
-	for _, l := range lines {
-		if err := c.show(os.Stdout, l); err != nil {
-			return err
+		fs.EachRecord(func(r *kgo.Record) { show(r) })
+		if err := errors.Join(failed, fs.Err()); err != nil {
+			return fmt.Errorf("follow %s: %w", o.name, err)
 		}
 	}
-	for c.Follow {
-		fs := reader.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		var errs []error
-		fs.EachRecord(func(r *kgo.Record) {
-			if l := c.line(cfg, bases, r); c.Subject == "" || l.Subject == c.Subject {
-				errs = append(errs, c.show(os.Stdout, l))
-			}
-		})
-		if err := errors.Join(append(errs, fs.Err())...); err != nil {
-			return fmt.Errorf("follow %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
-func (c *tailCmd) line(cfg kafka.Config, bases *kafka.Bases, r *kgo.Record) logLine {
-	l := logLine{Slot: r.Partition, Position: int64(bases.Position(r)), Time: r.Timestamp.UTC(), event: decodeEvent(r.Value, c.Bodies)}
-	t, _ := cfg.Topic(r.Topic)
-	l.Topic = string(t)
-	if len(r.Key) >= 16 {
-		l.Subject = uuid(r.Key[:16])
+// begin tells what --from and --since ask for. --from leaves one slot.
+func (c *tailCmd) begin(ctx context.Context, o *openTopic, slots *[]topic.Slot) (span, error) {
+	sp := span{}
+	if c.From != "" {
+		var slot topic.Slot
+		var pos int64
+		if _, err := fmt.Sscanf(c.From, "%d:%d", &slot, &pos); err != nil {
+			return nil, fmt.Errorf("--from %q is not SLOT:POSITION", c.From)
+		}
+		if slot < 0 || int(slot) >= o.slots {
+			return nil, fmt.Errorf("%s has no slot %d", o.name, slot)
+		}
+		if c.Subject != "" && (*slots)[0] != slot {
+			return nil, fmt.Errorf("the events about %s are in slot %d, not in slot %d of --from", c.Subject, (*slots)[0], slot)
+		}
+		*slots = []topic.Slot{slot}
+		sp[slot] = [2]int64{max(pos-int64(o.bases.Of(o.topic, slot)), o.begin(slot)), o.end(slot)}
+		return sp, nil
+	}
+	var at time.Time
+	if c.Since != "start" {
+		ago, err := time.ParseDuration(c.Since)
+		if at = time.Now().Add(-ago); err != nil {
+			if at, err = time.Parse(time.RFC3339, c.Since); err != nil {
+				return nil, fmt.Errorf("--since %q is neither a time like 2026-03-14T12:00:00Z, nor a duration like 90m, nor the word start", c.Since)
+			}
+		}
+		first, err := o.since(ctx, at, *slots)
+		for _, s := range *slots {
+			sp[s] = [2]int64{first[s], o.end(s)}
+		}
+		return sp, err
+	}
+	for _, s := range *slots {
+		sp[s] = [2]int64{o.begin(s), o.end(s)}
+	}
+	return sp, nil
+}
+
+func (c *tailCmd) line(o *openTopic, r *kgo.Record) logLine {
+	l := logLine{Topic: string(o.topic), Slot: r.Partition, Position: int64(o.bases.Position(r)), Time: r.Timestamp.UTC(), event: decodeEvent(r.Value, c.Bodies)}
+	if len(r.Key) >= id.Size {
+		l.Subject = uuid(r.Key[:id.Size])
 	}
 	return l
 }

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strings"
 	"time"
 
 	"heliograph/edge/auth"
@@ -58,6 +60,43 @@ func lastPin(file, number string, since time.Time) (string, error) {
 		return "", fmt.Errorf("file of SMS: %w", err)
 	}
 	return pin, nil
+}
+
+// askPin returns a function that asks a person for the PIN of the SMS, again when one was wrong.
+func askPin(in io.Reader, out io.Writer) func(ctx context.Context, phone string, since time.Time) (string, error) {
+	lines := bufio.NewReader(in)
+	asked := false
+	return func(ctx context.Context, phone string, _ time.Time) (string, error) {
+		if asked {
+			fmt.Fprintln(out, "That PIN is wrong, has expired or was used already.")
+		} else {
+			fmt.Fprintf(out, "An SMS with a PIN is on its way to %s.\n", phone)
+		}
+		asked = true
+		for {
+			fmt.Fprint(out, "PIN: ")
+			type answer struct {
+				line string
+				err  error
+			}
+			typed := make(chan answer, 1)
+			go func() { // a read cannot be interrupted: at a signal it is left to the end of the process
+				line, err := lines.ReadString('\n')
+				typed <- answer{line, err}
+			}()
+			select {
+			case <-ctx.Done():
+				return "", ctx.Err()
+			case a := <-typed:
+				switch pin := strings.TrimSpace(a.line); {
+				case pin != "":
+					return pin, nil
+				case a.err != nil:
+					return "", fmt.Errorf("no PIN was typed; give the one of the SMS with --pin DIGITS (%w)", a.err)
+				}
+			}
+		}
+	}
 }
 
 // trust makes a configuration that trusts the certificates of a PEM file and no others; an empty name means the system's.

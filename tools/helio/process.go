@@ -124,9 +124,15 @@ func (p *process) close() {
 	}
 }
 
-// run runs the services until ctx ends or one of them fails.
+// run runs the services until ctx ends or one of them fails. From the first moment of the stop /readyz says that the process drains: the readiness is the last
+// service, so it is the first to stop.
 func (p *process) run(ctx context.Context) error {
 	defer p.close()
+	p.group.Add(run.Service{
+		Name:  "readiness",
+		Run:   func(ctx context.Context) error { <-ctx.Done(); return nil },
+		Drain: func(context.Context) error { p.admin.SetDraining(); return nil },
+	})
 	p.waiting.Store(nil)
 	return p.group.Run(ctx)
 }

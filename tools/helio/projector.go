@@ -86,7 +86,7 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 	}
 	proj, err := threads.New(threads.Config{
 		Report:    report,
-		Consumer:  kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-threads", InstanceID: "threads-" + name, SessionTimeout: session},
+		Consumer:  kafka.ConsumerConfig{Kafka: cfg, Group: cfg.Group("projector-threads"), InstanceID: cfg.Instance("threads-" + name), SessionTimeout: session},
 		Retention: retention,
 	}, pool, p.log, p.reg)
 	if err != nil {
@@ -120,7 +120,7 @@ func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickho
 	}
 	proj, err := history.New(history.Config{
 		Report:   report,
-		Consumer: kafka.ConsumerConfig{Kafka: cfg, Group: "helio-projector-history", InstanceID: "history-" + name, SessionTimeout: session},
+		Consumer: kafka.ConsumerConfig{Kafka: cfg, Group: cfg.Group("projector-history"), InstanceID: cfg.Instance("history-" + name), SessionTimeout: session},
 	}, conn, p.log, p.reg)
 	if err != nil {
 		return err

@@ -1,23 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
 
-	"heliograph/infra/clickhouse"
-	"heliograph/infra/kafka"
-	"heliograph/infra/postgres"
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -28,12 +25,21 @@ type whereCmd struct {
 	clickhouseFlags
 	localFlags
 	outputFlags
-	Message string `arg:"" help:"The message's id."`
+	Message string        `arg:"" help:"The message's id."`
+	Thread  string        `help:"Thread that it was sent to: where no view has the message, only that slot is searched." placeholder:"ID"`
+	Window  time.Duration `help:"How long before and after the time in the message's id the log is searched, where no view has the message." default:"15m"`
 }
 
 // Help shows how it is used.
 func (whereCmd) Help() string {
-	return "Examples:\n  helio where 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f\n  helio where 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f -o json"
+	return `Examples:
+  helio where 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f
+  helio where 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f -o json
+  helio where 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f --window 24h
+
+The views are asked first, because they know the place in the log; that place is then read. A message that no view has, or that no view can tell of, is searched
+for in the log itself, among what was logged around the time that its id carries: the clock of the device that wrote it. A message that is in the log and not in
+a view is not there yet, or it was refused or parked by the fold, which is then told with its reason.`
 }
 
 // place is where a message is.
@@ -41,111 +47,83 @@ type place struct {
 	Message    string     `json:"message"`
 	Thread     string     `json:"thread,omitempty"`
 	Sender     string     `json:"sender,omitempty"`
-	Log        *logPlace  `json:"log,omitempty"`
+	Log        *logPlace  `json:"log"` // null: not found there
+	LogError   string     `json:"log_error,omitempty"`
+	Copies     []logPlace `json:"copies,omitempty"` // further records of it, of a device that sent it again
+	Searched   *searched  `json:"searched,omitempty"`
 	Postgres   viewPlace  `json:"postgres"`
 	ClickHouse viewPlace  `json:"clickhouse"`
+	Refused    string     `json:"refused,omitempty"` // what the fold has against it
 	Devices    []received `json:"devices"`
 }
 
 type logPlace struct {
 	Topic    string    `json:"topic"`
-	Slot     int32     `json:"slot"`
+	Slot     int32     `json:"slot"` // the partition
+	Offset   int64     `json:"offset"`
 	Position int64     `json:"position"`
 	Ordinal  int64     `json:"ordinal,omitempty"`
 	Time     time.Time `json:"time"`
 }
 
-type viewPlace struct {
-	Has   bool   `json:"has"`
-	Next  int64  `json:"next"` // the view has every event before it
-	Error string `json:"error,omitempty"`
+// searched is the part of the log that was read in search of a message.
+type searched struct {
+	From    time.Time `json:"from"`
+	Until   time.Time `json:"until"`
+	Slots   int       `json:"slots"`
+	Records int64     `json:"records"`
 }
 
-type received struct {
-	User      string `json:"user"`
-	Device    string `json:"device"`
-	Name      string `json:"name,omitempty"`
-	Delivered bool   `json:"delivered"`
-	Read      bool   `json:"read"`
-}
-
-// Run asks the views first, because they know the slot, and then the log itself.
+// Run prints what locate finds. A message that is nowhere is a failure, told after the table.
 func (c *whereCmd) Run(ctx context.Context, log *slog.Logger) error {
-	mid, err := id.Parse[id.MessageID](c.Message)
-	if err != nil {
-		return fmt.Errorf("%q is not a message id: %w", c.Message, err)
-	}
 	c.fill(&c.kafkaFlags, &c.postgresFlags, &c.clickhouseFlags)
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
-	defer cancel()
-	out := place{Message: mid.String(), Devices: []received{}}
-	pool, err := postgres.Open(ctx, c.postgresFlags.config(log, nil, "where", 2))
+	out, err := c.locate(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	tid, sender, position, ordinal, err := inPostgres(ctx, pool, mid)
+	out.Postgres.State, out.ClickHouse.State = out.Postgres.word(), out.ClickHouse.word()
+	if err := c.print(out, table.Row{"where", "state", "detail"}, out.rows()); err != nil {
+		return err
+	}
+	if out.LogError != "" {
+		return fmt.Errorf("the log could not be asked: %s", out.LogError)
+	}
+	if out.Log == nil {
+		return fmt.Errorf("no view has message %s, and it is not in the log: %s", out.Message, out.Searched)
+	}
+	return nil
+}
+
+// String says what was searched.
+func (s *searched) String() string {
+	if s == nil {
+		return "its id is not of the kind that is accepted, so it never was"
+	}
+	return fmt.Sprintf("searched %d records of %d slots, logged from %s until %s (--window)", s.Records, s.Slots, s.From.Local().Format(time.DateTime),
+		s.Until.Local().Format(time.DateTime))
+}
+
+func (p *place) rows() []table.Row {
+	at := func(l logPlace) string {
+		return fmt.Sprintf("%s slot %d offset %d position %d at %s", l.Topic, l.Slot, l.Offset, l.Position, l.Time.Local().Format("2006-01-02 15:04:05.000"))
+	}
+	var rows []table.Row
 	switch {
-	case err == nil:
-		out.Postgres.Has = true
-	case !errors.Is(err, pgx.ErrNoRows):
-		out.Postgres.Error = err.Error()
+	case p.LogError != "":
+		rows = append(rows, table.Row{"log", stateUnknown, p.LogError})
+	case p.Log == nil:
+		rows = append(rows, table.Row{"log", "no", p.Searched.String()})
+	default:
+		rows = append(rows, table.Row{"log", stateHas, at(*p.Log)})
 	}
-	history, err := clickhouse.Open(c.clickhouseFlags.config(log, nil, "where"))
-	if err != nil {
-		return err
+	for _, l := range p.Copies {
+		rows = append(rows, table.Row{"log", "again", at(l)})
 	}
-	defer func() { _ = history.Close() }() // read only
-	var chThread, chSender string
-	var chPosition, chOrdinal int64
-	err = history.QueryRow(ctx, `SELECT toString(thread_id), toString(sender_id), position, ordinal FROM messages WHERE message_id = toUUID(?) ORDER BY position LIMIT 1`, mid.String()).
-		Scan(&chThread, &chSender, &chPosition, &chOrdinal)
-	switch {
-	case err == nil:
-		out.ClickHouse.Has = true
-		if !out.Postgres.Has {
-			t, perr := id.Parse[id.ThreadID](chThread)
-			u, uerr := id.Parse[id.UserID](chSender)
-			if perr != nil || uerr != nil {
-				return fmt.Errorf("the history has a malformed id in thread %s", chThread)
-			}
-			tid, sender, position, ordinal = t, u, chPosition, chOrdinal
-		}
-	case !errors.Is(err, sql.ErrNoRows):
-		out.ClickHouse.Error = err.Error()
+	if p.Refused != "" {
+		rows = append(rows, table.Row{"fold", "refused", p.Refused})
 	}
-	if !out.Postgres.Has && !out.ClickHouse.Has {
-		if out.Postgres.Error != "" || out.ClickHouse.Error != "" {
-			return fmt.Errorf("neither view could tell (Postgres: %s; ClickHouse: %s); 'helio log tail threads' shows the log itself",
-				orWord(out.Postgres.Error, "does not have it"), orWord(out.ClickHouse.Error, "does not have it"))
-		}
-		return fmt.Errorf("no view has message %s: it was never accepted, or the views are behind ('helio log tail threads' shows the log itself)", mid)
-	}
-	out.Thread, out.Sender = tid.String(), sender.String()
-	out.Log, err = c.inLog(ctx, log, tid, position)
-	if err != nil {
-		return err
-	}
-	out.Log.Ordinal = ordinal
-	if out.Postgres.Error == "" {
-		if err := pool.QueryRow(ctx, `SELECT next FROM positions WHERE topic = 1 AND slot = $1`, out.Log.Slot).Scan(&out.Postgres.Next); err != nil {
-			out.Postgres.Error = err.Error()
-		}
-		if out.Devices, err = devices(ctx, pool, tid, position); err != nil {
-			return err
-		}
-	}
-	if out.ClickHouse.Error == "" {
-		if err := history.QueryRow(ctx, `SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'`, out.Log.Slot).Scan(&out.ClickHouse.Next); err != nil {
-			out.ClickHouse.Error = err.Error()
-		}
-	}
-	rows := []table.Row{
-		{"log", "yes", fmt.Sprintf("%s slot %d position %d at %s", out.Log.Topic, out.Log.Slot, out.Log.Position, out.Log.Time.Local().Format(time.DateTime))},
-		{"postgres", out.Postgres.word(), fmt.Sprintf("has everything before %d", out.Postgres.Next)},
-		{"clickhouse", out.ClickHouse.word(), fmt.Sprintf("has everything before %d", out.ClickHouse.Next)},
-	}
-	for _, d := range out.Devices {
+	rows = append(rows, table.Row{"postgres", p.Postgres.word(), p.Postgres.detail()}, table.Row{"clickhouse", p.ClickHouse.word(), p.ClickHouse.detail()})
+	for _, d := range p.Devices {
 		state := "not yet"
 		switch {
 		case d.Read:
@@ -155,95 +133,179 @@ func (c *whereCmd) Run(ctx context.Context, log *slog.Logger) error {
 		}
 		rows = append(rows, table.Row{"device", state, fmt.Sprintf("%s %s of %s", d.Device, d.Name, d.User)})
 	}
-	return c.print(out, table.Row{"where", "state", "detail"}, rows)
+	return rows
 }
 
-func (v viewPlace) word() string {
-	switch {
-	case v.Error != "":
-		return "unknown: " + v.Error
-	case v.Has:
-		return "yes"
-	}
-	return "not yet"
-}
-
-func orWord(s, word string) string {
-	if s == "" {
-		return word
-	}
-	return s
-}
-
-func inPostgres(ctx context.Context, pool *pgxpool.Pool, m id.MessageID) (t id.ThreadID, u id.UserID, position, ordinal int64, err error) {
-	var tid, uid [16]byte
-	err = pool.QueryRow(ctx, `SELECT thread_id, sender_id, position, ordinal FROM messages WHERE message_id = $1 AND kind = 10 ORDER BY position LIMIT 1`, [16]byte(m)).
-		Scan(&tid, &uid, &position, &ordinal)
-	return tid, uid, position, ordinal, err
-}
-
-// inLog reads the record itself, so that the answer rests on the log and on no view.
-func (c *whereCmd) inLog(ctx context.Context, log *slog.Logger, t id.ThreadID, position int64) (*logPlace, error) {
-	cfg := c.kafkaFlags.config(log, nil, "helio-where")
-	cl, err := kafka.Dial(cfg)
+// locate asks the views first, because they know the place in the log, and then the log itself.
+func (c *whereCmd) locate(ctx context.Context, log *slog.Logger) (*place, error) {
+	mid, err := id.Parse[id.MessageID](c.Message)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%q is not a message id: %w", c.Message, err)
 	}
-	defer cl.Close()
-	name := cfg.Name(topic.Threads)
-	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("ask the log: %w", err)
-	}
-	p := len(ends[name])
-	if p == 0 {
-		return nil, fmt.Errorf("there is no topic %s", name)
-	}
-	slot := topic.SlotOf(topic.Subject(t), p)
-	bases, err := kafka.LoadBases(ctx, cl, cfg, []topic.Topic{topic.Threads}, p)
-	if err != nil {
-		return nil, err
-	}
-	offset := position - int64(bases.Of(topic.Threads, slot))
-	reader, err := kafka.Dial(cfg, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {int32(slot): kgo.NewOffset().At(offset)}}))
-	if err != nil {
-		return nil, err
-	}
-	defer reader.Close()
-	for {
-		fs := reader.PollFetches(ctx)
-		if err := fs.Err(); err != nil {
-			return nil, fmt.Errorf("read the log: %w", err)
+	var only *id.ThreadID
+	if c.Thread != "" {
+		t, err := id.Parse[id.ThreadID](c.Thread)
+		if err != nil {
+			return nil, fmt.Errorf("--thread %q is not a thread's id: %w", c.Thread, err)
 		}
-		for _, r := range fs.Records() {
-			if r.Offset != offset {
-				return nil, fmt.Errorf("the views place the message at slot %d position %d, where the log has nothing", slot, position)
-			}
-			return &logPlace{Topic: name, Slot: int32(slot), Position: position, Time: r.Timestamp.UTC()}, nil
+		only = &t
+	}
+	if c.Window <= 0 {
+		return nil, fmt.Errorf("--window %v is not positive", c.Window)
+	}
+	v, err := openViews(ctx, log, c.postgresFlags, c.clickhouseFlags)
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	out := &place{Message: mid.String(), Devices: []received{}}
+	known := v.message(ctx, mid, out)
+	o, err := lookAt(ctx, c.kafkaFlags.config(log, nil, "helio-where"), topic.Threads)
+	if err != nil {
+		out.LogError = err.Error()
+		return out, nil
+	}
+	defer o.close()
+	var found []*hit
+	if known != nil {
+		found, err = o.at(ctx, *known, mid)
+	} else if mid.Valid() {
+		slots := o.all()
+		if only != nil {
+			slots = []topic.Slot{topic.SlotOf(topic.Subject(*only), o.slots)}
+		}
+		found, out.Searched, err = o.search(ctx, mid, slots, c.Window)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return out, nil
+	}
+	first := found[0]
+	out.Thread, out.Sender, out.Log = first.thread.String(), first.sender.String(), &first.logPlace
+	if known != nil {
+		out.Log.Ordinal = known.ordinal
+	}
+	for _, f := range found[1:] {
+		out.Copies = append(out.Copies, f.logPlace)
+	}
+	v.progress(ctx, first.logPlace, out)
+	if known == nil && out.Postgres.Parked == "" && out.ClickHouse.Parked == "" {
+		passed := out.Postgres.passed(first.Position) || out.ClickHouse.passed(first.Position)
+		if out.Refused, err = o.refusal(ctx, first, passed); err != nil {
+			return nil, err
 		}
 	}
-}
-
-// devices lists the devices of everybody who may see the message.
-func devices(ctx context.Context, pool *pgxpool.Pool, t id.ThreadID, position int64) ([]received, error) {
-	rows, err := pool.Query(ctx, `
-		SELECT d.user_id, d.device_id, d.name, coalesce(w.delivered_position >= $2, false), coalesce(w.read_position >= $2, false)
-		FROM members m JOIN devices d USING (user_id) LEFT JOIN device_watermarks w ON w.thread_id = m.thread_id AND w.device_id = d.device_id AND w.user_id = d.user_id
-		WHERE m.thread_id = $1 AND NOT d.revoked AND EXISTS (
-			SELECT 1 FROM generate_series(1, cardinality(m.spans), 2) i WHERE $2 >= m.spans[i] AND (m.spans[i + 1] = 0 OR $2 <= m.spans[i + 1]))
-		ORDER BY d.user_id, d.device_id`, [16]byte(t), position)
-	if err != nil {
-		return nil, fmt.Errorf("read devices: %w", err)
-	}
-	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (received, error) {
-		var u, d [16]byte
-		var r received
-		err := row.Scan(&u, &d, &r.Name, &r.Delivered, &r.Read)
-		r.User, r.Device = id.UserID(u).String(), id.DeviceID(d).String()
-		return r, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read devices: %w", err)
+	if out.Postgres.Error == "" && out.Refused == "" && out.Postgres.Parked == "" {
+		v.devices(ctx, first.thread, first.Position, out)
 	}
 	return out, nil
+}
+
+// known is where a view has a message.
+type known struct {
+	thread            id.ThreadID
+	position, ordinal int64
+}
+
+// hit is a record of the message.
+type hit struct {
+	logPlace
+	thread id.ThreadID
+	sender id.UserID
+}
+
+// match tells whether a record is the message. What cannot be it is not decoded.
+func (o *openTopic) match(r *kgo.Record, m id.MessageID) *hit {
+	if len(r.Key) < id.Size || !bytes.Contains(r.Value, m[:]) {
+		return nil
+	}
+	var ev eventv1.Event
+	if err := proto.Unmarshal(r.Value, &ev); err != nil || !ev.HasMessageSent() || !bytes.Equal(ev.GetMessageSent().GetMessageId(), m[:]) {
+		return nil
+	}
+	h := &hit{thread: id.ThreadID(r.Key[:id.Size]), logPlace: logPlace{
+		Topic: o.name, Slot: r.Partition, Offset: r.Offset, Position: int64(o.bases.Position(r)), Time: r.Timestamp.UTC(),
+	}}
+	h.sender, _ = id.From[id.UserID](ev.GetUserId()) // a malformed one is shown as zero
+	return h
+}
+
+// at reads the record where a view has the message, so that the answer rests on the log and on no view.
+func (o *openTopic) at(ctx context.Context, k known, m id.MessageID) (found []*hit, err error) {
+	slot := topic.SlotOf(topic.Subject(k.thread), o.slots)
+	offset := k.position - int64(o.bases.Of(o.topic, slot))
+	if offset >= o.begin(slot) && offset < o.end(slot) {
+		err = o.scan(ctx, span{slot: {offset, offset + 1}}, func(r *kgo.Record) bool {
+			if h := o.match(r, m); h != nil {
+				found = append(found, h)
+			}
+			return true
+		})
+	}
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("a view places the message at slot %d position %d, where the log has something else", slot, k.position)
+	}
+	return found, err
+}
+
+// nearby is how long before and after its own time a message is searched for first: most are logged within moments of being written.
+const nearby = 30 * time.Second
+
+// search looks for the records of a message, those of each slot in order, in what was logged around its time.
+func (o *openTopic) search(ctx context.Context, m id.MessageID, slots []topic.Slot, window time.Duration) (found []*hit, s *searched, err error) {
+	written := m.Time()
+	for _, w := range []time.Duration{min(nearby, window), window} {
+		sp, err := o.around(ctx, written.Add(-w), written.Add(w), slots)
+		if err != nil {
+			return nil, nil, err
+		}
+		s = &searched{From: written.Add(-w), Until: written.Add(w), Slots: len(slots), Records: sp.records()}
+		err = o.scan(ctx, sp, func(r *kgo.Record) bool {
+			if h := o.match(r, m); h != nil {
+				found = append(found, h)
+			}
+			return true
+		})
+		if err != nil || len(found) > 0 {
+			slices.SortStableFunc(found, func(a, b *hit) int { return a.Time.Compare(b.Time) })
+			return found, s, err
+		}
+	}
+	return nil, s, nil
+}
+
+// maxFold is how many records are folded again to tell why a message was refused.
+const maxFold = 2_000_000
+
+// refusal folds the message's thread up to it, as every view does, and returns what the fold has against it; empty when it accepts the message. With passed a
+// view has not taken it, so that it was refused is known even when it would be too much to fold.
+func (o *openTopic) refusal(ctx context.Context, h *hit, passed bool) (string, error) {
+	slot := topic.Slot(h.Slot)
+	sp := span{slot: {o.begin(slot), h.Offset + 1}}
+	if n := sp.records(); n > maxFold {
+		if !passed {
+			return "", nil
+		}
+		return fmt.Sprintf("a view has taken in what is behind it without it; why is not told, since %d records lie before it", n), nil
+	}
+	state, word := thread.New(h.thread), ""
+	err := o.scan(ctx, sp, func(r *kgo.Record) bool {
+		var ev eventv1.Event
+		if len(r.Key) < id.Size || id.ThreadID(r.Key[:id.Size]) != h.thread || proto.Unmarshal(r.Value, &ev) != nil {
+			return true
+		}
+		v := state.Apply(&ev, o.bases.Position(r), r.Timestamp.UnixMilli())
+		if r.Offset == h.Offset {
+			switch v.Outcome {
+			case thread.Rejected:
+				word = string(v.Reason)
+			case thread.Duplicate:
+				word = fmt.Sprintf("it was accepted before, at position %d", v.Original.Position)
+			}
+		}
+		return true
+	})
+	return word, err
 }

@@ -29,7 +29,7 @@ type Dev struct {
 	ended    chan struct{} // closed when cmd has ended
 }
 
-// StartDev starts exe dev with its data in dir, on ports that the system chooses, and waits until it is up. args are added to the command.
+// StartDev starts exe dev with its data in dir, on ports that the system chooses, and waits until its first message has gone round. args are added to the command.
 func StartDev(ctx context.Context, exe, dir string, args ...string) (*Dev, error) {
 	d := &Dev{exe: exe, dir: dir, args: args}
 	return d, d.start(ctx)
@@ -58,7 +58,10 @@ func (d *Dev) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, devStart)
 	defer cancel()
 	for {
-		if s, err := readDev(d.dir); err == nil && s.PID == cmd.Process.Pid {
+		if s, err := readDev(d.dir); err == nil && s.PID == cmd.Process.Pid && s.Canary != "" {
+			if s.Canary != "went round" && s.Canary != "off" {
+				return errors.Join(fmt.Errorf("the first message of helio dev did not come round: %s\n%s", s.Canary, d.tail()), d.Stop())
+			}
 			return nil
 		}
 		select {
@@ -121,6 +124,7 @@ type devFile struct {
 	CA      string         `json:"ca"`
 	SMS     string         `json:"sms"`
 	Engines map[string]int `json:"engines"`
+	Canary  string         `json:"canary"`
 }
 
 func readDev(dir string) (devFile, error) {
