@@ -197,7 +197,7 @@ func testRollingEdges(t *testing.T, e *env) {
 	cid.has(awake)
 	f.finish()
 	tr := e.agree(t, ann, bob, cid, dee)
-	f.accounted(tr)
+	e.accounted(t, tr, f, ann, bob, cid, dee)
 	e.viewsAgree(t, tr, group, ann.to(bob).Thread, cid.to(dee).Thread)
 }
 
@@ -238,6 +238,6 @@ func testMovedSlots(t *testing.T, e *env) {
 	reached()
 	f.finish()
 	tr := e.agree(t, ann, bob)
-	f.accounted(tr)
+	e.accounted(t, tr, f, ann, bob)
 	e.viewsAgree(t, tr, threads...)
 }

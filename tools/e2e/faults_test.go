@@ -96,7 +96,7 @@ func testOutages(t *testing.T, e *env) {
 			f.goOn(20)
 			f.finish()
 			tr := e.agree(t, p.devices...)
-			f.accounted(tr)
+			e.accounted(t, tr, f, p.devices...)
 			e.viewsAgree(t, tr, p.threads...)
 		})
 	}
@@ -138,7 +138,7 @@ func testOutages(t *testing.T, e *env) {
 		f.goOn(20)
 		f.finish()
 		tr := e.agree(t, p.devices...)
-		f.accounted(tr)
+		e.accounted(t, tr, f, p.devices...)
 		e.viewsAgree(t, tr, p.threads...)
 	})
 }
@@ -201,7 +201,7 @@ func testKills(t *testing.T, e *env) {
 		f.finish()
 		back := time.Since(began)
 		tr := e.agree(t, p.devices...)
-		f.accounted(tr)
+		e.accounted(t, tr, f, p.devices...)
 		agreed := time.Since(began)
 		e.viewsAgree(t, tr, p.threads...)
 		t.Logf("round %d: killed %s; %d messages so far; all sent after %.1f s, on all devices after %.1f s, in both views after %.1f s",

@@ -62,6 +62,7 @@ func testRemoved(t *testing.T, e *env) {
 			}
 			return ""
 		})
+		e.accounted(t, tr, f, ann, bob, cid)
 		for _, m := range writer.ids() {
 			_, failed, rejected := bob.outcome(m)
 			if failed != nil {
@@ -315,7 +316,7 @@ func testZombie(t *testing.T, e *env) {
 	}
 	f.finish()
 	tr := e.agree(t, ann, bob)
-	f.accounted(tr)
+	e.accounted(t, tr, f, ann, bob)
 	for th := range threads {
 		e.viewsAgree(t, tr, th)
 	}
