@@ -4,7 +4,7 @@
 //	P1  conversation, retries, kills
 //	P2  every test: each device's events are checked as they come and compared with a fold of the log at the end
 //	P3  rebuild
-//	P4  removed, strangers, revoked
+//	P4  removed, unheard, strangers, revoked
 //	P5  outages
 //	P6  slow, poison
 //	P7  rebuild

@@ -34,6 +34,7 @@ var suite = []testCase{
 	{"retries", true, testRetries},
 	{"blackhole", true, testBlackhole},
 	{"removed", true, testRemoved},
+	{"unheard", true, testUnheard},
 	{"strangers", true, testStrangers},
 	{"revoked", true, testRevoked},
 	{"absence", true, testAbsence},
