@@ -3,7 +3,7 @@
 //
 //	P1  conversation, retries, kills
 //	P2  every test: each device's events are checked as they come and compared with a fold of the log at the end
-//	P3  rebuild
+//	P3  rebuild, compacted
 //	P4  removed, unheard, strangers, revoked
 //	P5  outages
 //	P6  slow, poison

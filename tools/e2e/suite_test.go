@@ -26,7 +26,7 @@ type testCase struct {
 	run   func(*testing.T, *env)
 }
 
-// suite is in the order in which the tests run; the last compares everything that all of them wrote.
+// suite is in the order in which the tests run; the last two compare everything that all of them wrote.
 var suite = []testCase{
 	{"conversation", true, testConversation},
 	{"pins", true, testPins},
@@ -47,6 +47,7 @@ var suite = []testCase{
 	{"outages", true, testOutages},
 	{"kills", true, testKills},
 	{"rebuild", true, testRebuild},
+	{"compacted", true, testCompacted},
 }
 
 // TestKfake runs the suite with the embedded log.

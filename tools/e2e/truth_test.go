@@ -74,16 +74,16 @@ func (e *env) ends(ctx context.Context) (map[topic.Topic]map[int32]int64, error)
 	return out, nil
 }
 
-// readLog reads threads and users from the first record to the end and folds them.
-func (e *env) readLog(t *testing.T) *truth {
+// records reads topics from the first record to the end.
+func (e *env) records(t *testing.T, topics ...topic.Topic) map[topic.Topic]map[int32][]*kgo.Record {
 	t.Helper()
 	ctx := e.context(t)
 	ends, err := e.ends(ctx)
 	must(t, err)
-	want := map[string]map[int32]kgo.Offset{}
+	want, out := map[string]map[int32]kgo.Offset{}, map[topic.Topic]map[int32][]*kgo.Record{}
 	left := 0
-	for _, tp := range []topic.Topic{topic.Threads, topic.Users} {
-		want[string(tp)] = map[int32]kgo.Offset{}
+	for _, tp := range topics {
+		want[string(tp)], out[tp] = map[int32]kgo.Offset{}, map[int32][]*kgo.Record{}
 		for p, end := range ends[tp] {
 			if end > 0 {
 				want[string(tp)][p] = kgo.NewOffset().AtStart()
@@ -91,11 +91,8 @@ func (e *env) readLog(t *testing.T) *truth {
 			}
 		}
 	}
-	tr := &truth{threads: map[id.ThreadID]*chronicle{}, users: map[id.UserID]*user.State{}, records: map[topic.Topic]map[int32][]*kgo.Record{
-		topic.Threads: {}, topic.Users: {},
-	}}
 	if left == 0 {
-		return tr
+		return out
 	}
 	cl := e.plain(t, kgo.ConsumePartitions(want))
 	defer cl.Close()
@@ -110,12 +107,19 @@ func (e *env) readLog(t *testing.T) *truth {
 			if r.Offset >= end {
 				return
 			}
-			tr.records[tp][r.Partition] = append(tr.records[tp][r.Partition], r)
+			out[tp][r.Partition] = append(out[tp][r.Partition], r)
 			if r.Offset == end-1 {
 				left--
 			}
 		})
 	}
+	return out
+}
+
+// readLog reads threads and users from the first record to the end and folds them.
+func (e *env) readLog(t *testing.T) *truth {
+	t.Helper()
+	tr := &truth{threads: map[id.ThreadID]*chronicle{}, users: map[id.UserID]*user.State{}, records: e.records(t, topic.Threads, topic.Users)}
 	for _, recs := range tr.records[topic.Users] {
 		for _, r := range recs {
 			tr.foldUser(r)
