@@ -274,7 +274,10 @@ type own struct {
 	kind    embedded.Kind
 }
 
+var _ Pausable = own{}
+
 func (e own) Kill() error                       { return e.engines.Kill(e.kind) }
+func (e own) Pid() int                          { return e.engines.Pid(e.kind) }
 func (e own) Restart(ctx context.Context) error { return e.engines.Restart(ctx, e.kind) }
 
 // absent is an engine that nobody here controls.

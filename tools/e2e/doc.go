@@ -5,7 +5,7 @@
 //	P2  every test: each device's events are checked as they come and compared with a fold of the log at the end
 //	P3  rebuild, compacted
 //	P4  removed, unheard, strangers, revoked
-//	P5  outages
+//	P5  outages, hung
 //	P6  slow, poison
 //	P7  rebuild
 //

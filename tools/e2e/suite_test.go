@@ -45,6 +45,7 @@ var suite = []testCase{
 	{"delivery", true, testMovedSlots},
 	{"zombie", true, testZombie},
 	{"outages", true, testOutages},
+	{"hung", true, testHung},
 	{"kills", true, testKills},
 	{"rebuild", true, testRebuild},
 	{"compacted", true, testCompacted},
