@@ -265,6 +265,9 @@ func (c *Cluster) Engine(k embedded.Kind) Engine {
 		}
 		return e.Engine
 	}
+	if c.engines == nil {
+		return absent(k)
+	}
 	return own{c.engines, k}
 }
 

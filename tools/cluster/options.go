@@ -84,7 +84,7 @@ func (o Options) Validate() error {
 		}
 	}
 	for role := range o.Args {
-		if !slices.Contains(Roles, role) {
+		if role != Dev && !slices.Contains(Roles, role) {
 			errs = append(errs, fmt.Errorf("unknown role %q", role))
 		}
 	}

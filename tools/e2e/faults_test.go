@@ -24,9 +24,9 @@ type crowd struct {
 
 func (e *env) crowd(t *testing.T, size int) *crowd {
 	t.Helper()
-	c := &crowd{}
+	c, edges := &crowd{}, len(e.All(cluster.Edge))
 	for i := range size {
-		c.devices = append(c.devices, e.user(t, fmt.Sprintf("p%d", i), i%2, (i+1)%2))
+		c.devices = append(c.devices, e.user(t, fmt.Sprintf("p%d", i), i%edges, (i+1)%edges))
 	}
 	first := c.devices[0]
 	var others []id.UserID
