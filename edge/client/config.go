@@ -33,7 +33,8 @@ type Config struct {
 	Window int
 	// CallTimeout bounds a request when its context has no deadline; 30 s.
 	CallTimeout time.Duration
-	// Silence is how long an edge that was written to may send nothing at all, not even QUIC's acknowledgements, until another is tried; 5 s.
+	// Silence is how long an edge that was written to may send nothing at all, not even QUIC's acknowledgements, until another is tried; 5 s. While an answer
+	// is missing something is written at least as often.
 	Silence time.Duration
 	// Transport shares one UDP socket among many clients (load generators); nil: a socket of its own.
 	Transport *quic.Transport

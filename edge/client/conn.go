@@ -63,6 +63,8 @@ type conn struct {
 	watch *time.Timer
 	since time.Time
 	heard uint64
+	// asked: a Sync was written, so the edge takes any frame; syncing: its SyncComplete has not come.
+	asked, syncing bool
 
 	// Guarded by pmu.
 	pmu     sync.Mutex
@@ -320,10 +322,16 @@ func (cn *conn) exporter() ([]byte, error) {
 
 // sync asks for what was missed (wire protocol, section 5).
 func (c *Client) sync(cn *conn) {
+	cn.wmu.Lock()
+	cn.asked, cn.syncing = true, true
+	cn.wmu.Unlock()
 	cn.write(wirev1.ClientFrame_builder{RequestId: cn.request(nil), Sync: &wirev1.Sync{}}.Build())
 }
 
 func (c *Client) synced(cn *conn) {
+	cn.wmu.Lock()
+	cn.syncing = false
+	cn.wmu.Unlock()
 	c.mu.Lock()
 	first := c.conn == cn && !c.live
 	if first {
@@ -431,6 +439,13 @@ func (cn *conn) takeSend(rid uint64) (id.MessageID, bool) {
 	return m, ok
 }
 
+// waiting tells whether a message or a call is unanswered.
+func (cn *conn) waiting() bool {
+	cn.pmu.Lock()
+	defer cn.pmu.Unlock()
+	return len(cn.sends) > 0 || len(cn.pending) > 0
+}
+
 // send writes a SendMessage.
 func (cn *conn) send(m id.MessageID, msg *wirev1.SendMessage) {
 	cn.pmu.Lock()
@@ -464,6 +479,11 @@ func (cn *conn) clogged() bool {
 func (cn *conn) write(f *wirev1.ClientFrame) {
 	cn.wmu.Lock()
 	defer cn.wmu.Unlock()
+	cn.put(f)
+}
+
+// put is write. wmu is held.
+func (cn *conn) put(f *wirev1.ClientFrame) {
 	var err error
 	n := len(cn.wbuf)
 	if cn.wbuf, err = frame.Append(cn.wbuf, f); err != nil {
@@ -490,14 +510,21 @@ func (cn *conn) expect() {
 	}
 }
 
-// look runs on the timer of expect.
+// look runs on the timer of expect. While an answer is missing it writes a frame that says nothing, once in every while of silence's length: an edge may have
+// acknowledged the packet of a request and died, and a client whose window is full would write nothing more to notice it by. A connection at rest writes
+// nothing, and neither does one that registers, where each frame counts.
 func (cn *conn) look() {
 	cn.wmu.Lock()
 	defer cn.wmu.Unlock()
 	left := cn.silence - time.Since(cn.since)
 	switch {
-	case cn.quic.Context().Err() != nil || cn.quic.ConnectionStats().PacketsReceived > cn.heard:
+	case cn.quic.Context().Err() != nil:
 		cn.watch = nil
+	case cn.quic.ConnectionStats().PacketsReceived > cn.heard:
+		cn.watch = nil
+		if cn.asked && (cn.syncing || cn.waiting()) {
+			cn.put(wirev1.ClientFrame_builder{Watermarks: &wirev1.Watermarks{}}.Build())
+		}
 	case left > 0:
 		cn.watch.Reset(left)
 	default:

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,8 +100,18 @@ func (r *relay) swallow() {
 	}
 }
 
-// An edge that dies says nothing. A client that writes to it goes to another long before QUIC's idle timeout, and sends again what was not answered.
+// An edge that dies says nothing. A client that waits for its answer goes to another long before QUIC's idle timeout, and sends again what was not answered:
+// whether the edge dies before it has acknowledged the packet or after, when the client has nothing more to write.
 func TestSilentEdgeIsLeft(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		after bool // it dies after the acknowledgement of the packet that the message came in
+	}{{"before it acknowledges", false}, {"after it has acknowledged", true}} {
+		t.Run(tc.name, func(t *testing.T) { testSilentEdge(t, tc.after) })
+	}
+}
+
+func testSilentEdge(t *testing.T, after bool) {
 	var r *relay
 	var got sync.Map // id of the message to the number of the connection that it came by last
 	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
@@ -108,7 +120,9 @@ func TestSilentEdgeIsLeft(t *testing.T) {
 		}
 		got.Store(id.MessageID(f.GetSendMessage().GetMessageId()), p.n)
 		if p.n == 0 {
-			r.swallow() // with the acknowledgement of the packet that this came in
+			if !after {
+				r.swallow()
+			}
 			return true
 		}
 		return false
@@ -126,8 +140,21 @@ func TestSilentEdgeIsLeft(t *testing.T) {
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	wg.Go(func() { _ = c.Run(ctx) })
 	must(t, c.WaitSynced(ctx))
+	c.mu.Lock()
+	quic := c.conn.quic
+	c.mu.Unlock()
+	heard := quic.ConnectionStats().PacketsReceived
 	m, err := c.Send(To{Thread: id.NewGroup()}, "anybody there?")
 	must(t, err)
+	if after {
+		for quic.ConnectionStats().PacketsReceived == heard {
+			if ctx.Err() != nil {
+				t.Fatal("the edge does not acknowledge the packet")
+			}
+			runtime.Gosched()
+		}
+		r.swallow()
+	}
 	for e := range c.Events(ctx) {
 		if s, ok := e.(Sent); ok && s.ID == m {
 			if n, _ := got.Load(m); n != 1 {
@@ -137,4 +164,108 @@ func TestSilentEdgeIsLeft(t *testing.T) {
 		}
 	}
 	t.Fatal("the client stayed with an edge that says nothing")
+}
+
+// An edge that is there and takes its time is not left: it is asked whether it is there, and once all is answered no more.
+func TestSlowEdgeIsProbed(t *testing.T) {
+	var probes atomic.Int32
+	answer := make(chan *wirev1.ServerFrame, 1)
+	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
+		switch f.WhichBody() {
+		case wirev1.ClientFrame_Watermarks_case:
+			if n := len(f.GetWatermarks().GetItems()); n > 0 {
+				t.Errorf("a probe of %d watermarks", n)
+			}
+			if probes.Add(1) == 3 {
+				p.write(<-answer)
+			}
+			return true
+		case wirev1.ClientFrame_SendMessage_case:
+			m := f.GetSendMessage()
+			answer <- wirev1.ServerFrame_builder{RequestId: f.GetRequestId(), Ack: wirev1.Ack_builder{
+				MessageId: m.GetMessageId(), ThreadId: m.GetThreadId(), Position: int64(p.n),
+			}.Build()}.Build()
+			return true
+		}
+		return false
+	})
+	cfg.Silence, cfg.Store = 150*time.Millisecond, registered(t)
+	c, _ := start(t, cfg)
+	ctx := within(t)
+	must(t, c.WaitSynced(ctx))
+	if probes.Load() > 0 {
+		t.Error("a probe before anything was asked")
+	}
+	m, err := c.Send(To{Thread: id.NewGroup()}, "take your time")
+	must(t, err)
+	answered := false
+	for e := range c.Events(ctx) {
+		var s Sent
+		if s, answered = e.(Sent); answered {
+			if s.ID != m || s.Ack.Position != 0 {
+				t.Errorf("message %s is answered on connection %d, want %s on the first", s.ID, s.Ack.Position, m)
+			}
+			break
+		}
+	}
+	if !answered {
+		t.Fatalf("no answer after %d probes", probes.Load())
+	}
+	rests(t, c)
+	if n := probes.Load(); n > 4 { // one may have been on its way
+		t.Errorf("%d probes although the third was answered", n)
+	}
+}
+
+// rests waits until the connection has nothing more to look for.
+func rests(t *testing.T, c *Client) {
+	t.Helper()
+	c.mu.Lock()
+	cn := c.conn
+	c.mu.Unlock()
+	if cn == nil {
+		t.Fatal("there is no connection")
+	}
+	for ctx := within(t); ; runtime.Gosched() {
+		cn.wmu.Lock()
+		rest := cn.watch == nil
+		cn.wmu.Unlock()
+		switch {
+		case rest:
+			return
+		case ctx.Err() != nil:
+			t.Fatal("the connection goes on looking for the edge")
+		}
+	}
+}
+
+// Before it has proved who it is a device may send few frames: none is spent on a probe.
+func TestNoProbeWhileRegistering(t *testing.T) {
+	answer := make(chan func(), 1)
+	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
+		switch f.WhichBody() {
+		case wirev1.ClientFrame_RequestPin_case:
+			answer <- func() {
+				p.write(wirev1.ServerFrame_builder{RequestId: f.GetRequestId(), PinRequested: &wirev1.PinRequested{}}.Build())
+			}
+			return true
+		case wirev1.ClientFrame_Watermarks_case:
+			t.Error("a probe before authentication")
+		}
+		return false
+	})
+	cfg.Silence = 150 * time.Millisecond
+	c, _ := start(t, cfg)
+	ctx := within(t)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, _, err := c.RequestPin(ctx, "+491"); err != nil {
+			t.Error(err)
+		}
+	})
+	reply := <-answer
+	rests(t, c)
+	reply()
+	wg.Wait()
+	rests(t, c)
 }

@@ -265,6 +265,9 @@ func (c *Cluster) Engine(k embedded.Kind) Engine {
 		}
 		return e.Engine
 	}
+	if c.engines == nil {
+		return absent(k)
+	}
 	return own{c.engines, k}
 }
 
@@ -274,7 +277,10 @@ type own struct {
 	kind    embedded.Kind
 }
 
+var _ Pausable = own{}
+
 func (e own) Kill() error                       { return e.engines.Kill(e.kind) }
+func (e own) Pid() int                          { return e.engines.Pid(e.kind) }
 func (e own) Restart(ctx context.Context) error { return e.engines.Restart(ctx, e.kind) }
 
 // absent is an engine that nobody here controls.

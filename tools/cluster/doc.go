@@ -12,6 +12,7 @@
 // When slow or restarted: nothing is started again by itself. A role that ends without having been asked to is told of by Unasked.
 //
 // Non-obvious:
+//   - StartDev runs helio dev instead, everything in one process: what is one process with its engines is then killed and started again as a whole.
 //   - Options.Dir must be passable for other users: Postgres runs as one of its own when this process is root's.
 //   - The roles' ports are chosen once, from below the range that the kernel gives to outgoing connections: so nobody takes the port of a process that is down.
 //   - Registering from one address is limited, as it should be: Register comes from another loopback address each time.

@@ -33,6 +33,12 @@ type Engine interface {
 	Restart(ctx context.Context) error
 }
 
+// Pausable is what an Engine also is that the cluster started: its process can be sent signals.
+type Pausable interface {
+	// Pid is the process id; children of it may do the work.
+	Pid() int
+}
+
 // External is an engine that the cluster uses but did not start.
 type External struct {
 	// Addr is host and port, for Postgres the connection URL.
@@ -78,7 +84,7 @@ func (o Options) Validate() error {
 		}
 	}
 	for role := range o.Args {
-		if !slices.Contains(Roles, role) {
+		if role != Dev && !slices.Contains(Roles, role) {
 			errs = append(errs, fmt.Errorf("unknown role %q", role))
 		}
 	}

@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"heliograph/edge/client"
 	"heliograph/schemas/id"
@@ -69,10 +72,9 @@ func testAbsence(t *testing.T, e *env) {
 
 // testHistory: pages go back to the first message, over the border between the stores, wherever it lies, with no gap and nothing twice.
 func testHistory(t *testing.T, e *env) {
-	ctx := e.context(t)
 	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
 	late := e.user(t, "late", 0)
-	group, err := ann.u.CreateGroup(ctx, "long", bob.me.User)
+	group, err := ann.u.CreateGroup(e.context(t), "long", bob.me.User)
 	must(t, err)
 	to := client.To{Thread: group}
 	var last id.MessageID
@@ -80,7 +82,7 @@ func testHistory(t *testing.T, e *env) {
 		last = ann.say(to, text)
 		if i == 59 {
 			ann.acked(last)
-			must(t, ann.u.AddMembers(ctx, group, late.me.User))
+			must(t, ann.u.AddMembers(e.context(t), group, late.me.User))
 		}
 	}
 	bob.has(last)
@@ -89,43 +91,63 @@ func testHistory(t *testing.T, e *env) {
 	e.viewsAgree(t, tr, group)
 	all := tr.threads[group].accepted
 
-	// As the trimmer does when messages leave the tail; the rows are put back in the end, because the log is not as old as they would have to be.
-	const keep = `CREATE TABLE e2e_trimmed (LIKE views.messages)`
-	_, err = e.pg.Exec(ctx, keep)
-	must(t, err)
-	trim := func(before topic.Position) {
-		t.Helper()
-		_, err := e.pg.Exec(ctx, `WITH gone AS (DELETE FROM views.messages WHERE thread_id = $1 AND position < $2 RETURNING *) INSERT INTO e2e_trimmed SELECT * FROM gone`,
-			[16]byte(group), int64(before))
-		must(t, err)
-	}
-	for _, border := range []int{0, 1, 50, 61, len(all) - 1, len(all)} {
+	trim, restore := e.trimmer(t, group)
+	began, read := time.Now(), 0
+	for _, c := range []struct{ border, limit int }{{0, 500}, {1, 7}, {50, 60}, {50, 500}, {61, 7}, {len(all) - 1, 60}, {len(all), 7}, {len(all), 500}} {
 		at := topic.Position(1) << 60
-		if border < len(all) {
-			at = all[border].At
+		if c.border < len(all) {
+			at = all[c.border].At
 		}
 		trim(at)
 		for _, d := range []*device{ann, late} {
-			want := tr.expected(d, group)
-			for _, limit := range []int{7, 60, 500} {
-				if diff := cmp.Diff(want, pages(t, e, d, group, limit)); diff != "" {
-					t.Errorf("%s, pages of %d, the first %d of %d events are out of Postgres (-log +pages):\n%s", d.name, limit, border, len(all), clip(diff))
-				}
+			got, n := pages(t, e, d, group, c.limit)
+			read += n
+			if diff := cmp.Diff(tr.expected(d, group), got); diff != "" {
+				t.Errorf("%s, pages of %d, the first %d of %d events are out of Postgres (-log +pages):\n%s", d.name, c.limit, c.border, len(all), clip(diff))
 			}
 		}
 	}
-	_, err = e.pg.Exec(ctx, `INSERT INTO views.messages SELECT * FROM e2e_trimmed`)
-	must(t, err)
-	_, err = e.pg.Exec(ctx, `DROP TABLE e2e_trimmed`)
-	must(t, err)
+	t.Logf("%d pages, %v each", read, time.Since(began)/time.Duration(read))
+	restore()
 	e.viewsAgree(t, tr, group)
 }
 
-// pages reads a thread page by page to its first event and returns the events in the order of the log.
-func pages(t *testing.T, e *env, d *device, th id.ThreadID, limit int) []seen {
+// trimmer returns what takes the events of a thread before a position out of Postgres, as the trimmer does when messages leave the tail, and what puts them
+// back, because the log is not as old as they would have to be. That is done in any case when the test ends: later tests compare all rows.
+func (e *env) trimmer(t *testing.T, th id.ThreadID) (trim func(before topic.Position), restore func()) {
 	t.Helper()
-	var out []seen
+	_, err := e.pg.Exec(e.context(t), `CREATE TABLE e2e_trimmed (LIKE views.messages)`)
+	must(t, err)
+	back := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		return pgx.BeginFunc(ctx, e.pg, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `INSERT INTO views.messages SELECT * FROM e2e_trimmed`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `DROP TABLE e2e_trimmed`)
+			return err
+		})
+	}
+	undo := sync.OnceValue(back)
+	t.Cleanup(func() {
+		if err := undo(); err != nil {
+			t.Errorf("what was trimmed is not put back: %v", err)
+		}
+	})
+	return func(before topic.Position) {
+		t.Helper()
+		_, err := e.pg.Exec(e.context(t), `WITH gone AS (DELETE FROM views.messages WHERE thread_id = $1 AND position < $2 RETURNING *) INSERT INTO e2e_trimmed SELECT * FROM gone`,
+			[16]byte(th), int64(before))
+		must(t, err)
+	}, func() { t.Helper(); must(t, undo()) }
+}
+
+// pages reads a thread page by page to its first event and returns the events in the order of the log, and how many pages they took.
+func pages(t *testing.T, e *env, d *device, th id.ThreadID, limit int) (out []seen, n int) {
+	t.Helper()
 	for before := topic.Position(0); ; {
+		n++
 		events, next, err := d.u.History(e.context(t), th, before, limit)
 		must(t, err)
 		if len(events) > limit {
@@ -145,7 +167,7 @@ func pages(t *testing.T, e *env, d *device, th id.ThreadID, limit int) []seen {
 		}
 		if next == 0 {
 			slices.Reverse(out)
-			return out
+			return out, n
 		}
 		if before != 0 && next >= before {
 			t.Fatalf("the page before %d continues at %d", before, next)
@@ -175,7 +197,7 @@ func testRollingEdges(t *testing.T, e *env) {
 	cid.has(awake)
 	f.finish()
 	tr := e.agree(t, ann, bob, cid, dee)
-	f.accounted(tr)
+	e.accounted(t, tr, f, ann, bob, cid, dee)
 	e.viewsAgree(t, tr, group, ann.to(bob).Thread, cid.to(dee).Thread)
 }
 
@@ -216,6 +238,6 @@ func testMovedSlots(t *testing.T, e *env) {
 	reached()
 	f.finish()
 	tr := e.agree(t, ann, bob)
-	f.accounted(tr)
+	e.accounted(t, tr, f, ann, bob)
 	e.viewsAgree(t, tr, threads...)
 }

@@ -1,19 +1,20 @@
 // Package e2e holds the end-to-end tests: a whole Heliograph of real processes (package cluster), driven through the Go client alone, broken on purpose and
 // compared with the log afterwards. It shows the promises P1 to P7 of the design, each by tests that try to break it.
 //
-//	P1  conversation, retries, kills
+//	P1  conversation, retries, kills, TestDev
 //	P2  every test: each device's events are checked as they come and compared with a fold of the log at the end
-//	P3  rebuild
-//	P4  removed, strangers, revoked
-//	P5  outages
+//	P3  rebuild, compacted
+//	P4  removed, unheard, strangers, revoked
+//	P5  outages, hung
 //	P6  slow, poison
 //	P7  rebuild
 //
-// All tests share one cluster, one after the other, and each leaves it whole; every test has users of its own.
+// All tests of a suite share one cluster, one after the other, and each leaves it whole; every test has users of its own. TestKfake and TestKafka run the
+// same suite; TestDev is about helio dev.
 //
 // The environment:
 //
-//	HELIO_E2E_LOG     kfake or kafka: which log to test with. Default: kfake, and in CI both, Apache Kafka with the tests that are marked for it.
+//	HELIO_E2E_LOG     kfake or kafka: which log to test with. Default: kfake, and with CI=true both.
 //	HELIO_E2E_ROUNDS  rounds of the kill test; default 20 with kfake, 5 with Apache Kafka
 //	HELIO_E2E_OUTAGE  how long an engine stays down, as 30s; default 3s, in CI 30s (with Apache Kafka at most 10s)
 //	HELIO_E2E_SEED    seed of the random choices; printed by each test that makes some

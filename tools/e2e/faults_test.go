@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"heliograph/edge/client"
 	"heliograph/infra/embedded"
 	"heliograph/schemas/id"
-	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
 	"heliograph/tools/cluster"
 )
@@ -28,9 +24,9 @@ type crowd struct {
 
 func (e *env) crowd(t *testing.T, size int) *crowd {
 	t.Helper()
-	c := &crowd{}
+	c, edges := &crowd{}, len(e.All(cluster.Edge))
 	for i := range size {
-		c.devices = append(c.devices, e.user(t, fmt.Sprintf("p%d", i), i%2, (i+1)%2))
+		c.devices = append(c.devices, e.user(t, fmt.Sprintf("p%d", i), i%edges, (i+1)%edges))
 	}
 	first := c.devices[0]
 	var others []id.UserID
@@ -96,7 +92,7 @@ func testOutages(t *testing.T, e *env) {
 			f.goOn(20)
 			f.finish()
 			tr := e.agree(t, p.devices...)
-			f.accounted(tr)
+			e.accounted(t, tr, f, p.devices...)
 			e.viewsAgree(t, tr, p.threads...)
 		})
 	}
@@ -138,7 +134,7 @@ func testOutages(t *testing.T, e *env) {
 		f.goOn(20)
 		f.finish()
 		tr := e.agree(t, p.devices...)
-		f.accounted(tr)
+		e.accounted(t, tr, f, p.devices...)
 		e.viewsAgree(t, tr, p.threads...)
 	})
 }
@@ -201,7 +197,7 @@ func testKills(t *testing.T, e *env) {
 		f.finish()
 		back := time.Since(began)
 		tr := e.agree(t, p.devices...)
-		f.accounted(tr)
+		e.accounted(t, tr, f, p.devices...)
 		agreed := time.Since(began)
 		e.viewsAgree(t, tr, p.threads...)
 		t.Logf("round %d: killed %s; %d messages so far; all sent after %.1f s, on all devices after %.1f s, in both views after %.1f s",
@@ -243,92 +239,4 @@ func (e *env) revive(t *testing.T, v victim) {
 		must(t, e.Engine(k).Restart(ctx))
 	}
 	must(t, e.WaitReady(ctx))
-}
-
-// tables of the two views whose rows depend on nothing but the log.
-var (
-	viewTables    = []string{"messages", "threads", "members", "users", "devices", "user_threads", "contacts", "blocks", "watermarks", "device_watermarks", "quarantine", "positions"}
-	historyTables = []string{"messages", "thread_events", "message_changes", "memberships", "quarantine"}
-)
-
-// testRebuild: P3 and P7. Both views are dropped and rebuilt from the first record: the same rows, and nobody hears of it.
-func testRebuild(t *testing.T, e *env) {
-	ctx := e.context(t)
-	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
-	ann.has(bob.say(bob.to(ann), "quiet now"))
-	e.agree(t, ann, bob)
-	until(t, "bob sees that all is delivered", func() bool {
-		return bob.mark(bob.to(ann).Thread, ann.me.User).DeliveredPosition == bob.copyOf(bob.to(ann).Thread)[0].At
-	})
-	e.caughtUp(t)
-	for _, r := range projectors {
-		must(t, e.Role(r, 0).Stop(ctx))
-	}
-	views, history := map[string]map[string]int{}, map[string]string{}
-	for _, table := range viewTables {
-		views[table] = e.rowsOf(t, table, "")
-	}
-	for _, table := range historyTables {
-		history[table] = string(e.historyOf(t, table))
-	}
-	if len(views["messages"]) == 0 || len(history["messages"]) == 0 {
-		t.Fatal("there is nothing to rebuild")
-	}
-	sms, err := os.ReadFile(e.SMS())
-	must(t, err)
-	logged, err := e.ends(ctx)
-	must(t, err)
-	pushed := [2]int{ann.total(), bob.total()}
-
-	_, err = e.pg.Exec(ctx, `DROP SCHEMA views CASCADE`)
-	must(t, err)
-	must(t, e.ch.Exec(ctx, `DROP DATABASE heliograph`))
-	began := time.Now()
-	for _, r := range projectors {
-		must(t, e.Role(r, 0).Start(ctx))
-	}
-	e.caughtUp(t)
-	events := 0
-	for _, tp := range []topic.Topic{topic.Threads, topic.Receipts, topic.Users} {
-		for _, end := range logged[tp] {
-			events += int(end)
-		}
-	}
-	t.Logf("%d events taken in again in %.1f s", events, time.Since(began).Seconds())
-
-	for _, table := range viewTables {
-		if diff := cmp.Diff(views[table], e.rowsOf(t, table, "")); diff != "" {
-			t.Errorf("Postgres, table %s (-before +rebuilt):\n%s", table, clip(diff))
-		}
-	}
-	for _, table := range historyTables {
-		if diff := cmp.Diff(history[table], string(e.historyOf(t, table))); diff != "" {
-			t.Errorf("ClickHouse, table %s (-before +rebuilt):\n%s", table, clip(diff))
-		}
-	}
-	again, err := os.ReadFile(e.SMS())
-	must(t, err)
-	if string(again) != string(sms) {
-		t.Error("the rebuild sent SMS")
-	}
-	now, err := e.ends(ctx)
-	must(t, err)
-	if diff := cmp.Diff(logged, now); diff != "" {
-		t.Errorf("the rebuild appended to the log (-before +after):\n%s", diff)
-	}
-	if got := [2]int{ann.total(), bob.total()}; got != pushed {
-		t.Errorf("devices had %v events and have %v after the rebuild", pushed, got)
-	}
-	// And all goes on.
-	m := ann.say(ann.to(bob), "rebuilt")
-	bob.has(m)
-	tr := e.agree(t, ann, bob)
-	e.viewsAgree(t, tr, ann.to(bob).Thread)
-}
-
-// total is how many events of any kind came to the device, save those of its connection.
-func (d *device) total() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.events
 }

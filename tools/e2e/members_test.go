@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"syscall"
 	"testing"
 	"time"
@@ -12,7 +13,9 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
+	"heliograph/tools/cluster"
 )
 
 // testRemoved: a member is removed while he writes over another edge, which does not know yet. What lies before the removal in the log counts, what lies behind
@@ -24,7 +27,7 @@ func testRemoved(t *testing.T, e *env) {
 	must(t, err)
 	to := client.To{Thread: group}
 	bob.has(ann.say(to, "begin"))
-	var told, refused int
+	var rejections, refused int
 	for round := range 5 {
 		writer := &line{from: bob, to: to}
 		f := flow(t, time.Millisecond, writer)
@@ -41,34 +44,15 @@ func testRemoved(t *testing.T, e *env) {
 		tr := e.agree(t, ann, bob, cid)
 		c := tr.threads[group]
 		end := c.state.Member(bob.me.User).Spans[round].To
-		settled(t, "bob knows the outcome of all that he wrote", func() string {
-			for _, m := range writer.ids() {
-				acked, failed, rejected := bob.outcome(m)
-				vs := c.refused[m]
-				switch {
-				case failed != nil:
-					if codeOf(failed) != wirev1.Code_CODE_NOT_A_MEMBER {
-						return failed.Error()
-					}
-				case rejected:
-					if len(vs) == 0 || vs[0].Reason != thread.NotMember {
-						return "told that a message was rejected which the log accepts: " + m.String()
-					}
-				case !acked:
-					return "nothing became of " + m.String()
-				case len(vs) > 0:
-					return "not told that the log rejects " + m.String()
-				}
-			}
-			return ""
-		})
+		told(t, bob, writer.ids(), c)
+		e.accounted(t, tr, f, ann, bob, cid)
 		for _, m := range writer.ids() {
 			_, failed, rejected := bob.outcome(m)
 			if failed != nil {
 				refused++
 			}
 			if rejected {
-				told++
+				rejections++
 			}
 		}
 		for _, s := range c.accepted {
@@ -82,9 +66,144 @@ func testRemoved(t *testing.T, e *env) {
 		must(t, ann.u.AddMembers(ctx, group, bob.me.User))
 		bob.has(ann.say(to, "bob is back"))
 	}
-	t.Logf("%d messages were refused by the edge, %d were rejected by the fold", refused, told)
+	t.Logf("%d messages were refused by the edge, %d were rejected by the fold", refused, rejections)
 	tr := e.agree(t, ann, bob, cid)
 	e.viewsAgree(t, tr, group)
+}
+
+// told waits until the sender knows the outcome of all that he wrote.
+func told(t *testing.T, d *device, ms []id.MessageID, c *chronicle) {
+	t.Helper()
+	settled(t, d.name+" knows the outcome of all that he wrote", func() string {
+		for _, m := range ms {
+			acked, failed, rejected := d.outcome(m)
+			vs := c.refused[m]
+			switch {
+			case failed != nil:
+				if codeOf(failed) != wirev1.Code_CODE_NOT_A_MEMBER {
+					return failed.Error()
+				}
+			case rejected:
+				if len(vs) == 0 || vs[0].Reason != thread.NotMember {
+					return "told that a message was rejected which the log accepts: " + m.String()
+				}
+			case !acked:
+				return "nothing became of " + m.String()
+			case len(vs) > 0:
+				return "not told that the log rejects " + m.String()
+			}
+		}
+		return ""
+	})
+}
+
+// testUnheard: a member is removed and his edge cannot know: it hears nothing of the log, and Postgres is down; or it has just started and Postgres is behind.
+// What he writes is acknowledged, since the log has it, and then rejected by the fold: for everybody alike, and he is told.
+func testUnheard(t *testing.T, e *env) {
+	ann, bob, cid, dee := e.user(t, "ann", 0), e.user(t, "bob", 1), e.user(t, "cid", 0), e.user(t, "dee", 1)
+	t.Run("deaf", func(t *testing.T) {
+		group, err := ann.u.CreateGroup(e.context(t), "deaf", bob.me.User, cid.me.User, dee.me.User)
+		must(t, err)
+		to := client.To{Thread: group}
+		begin := ann.say(to, "begin")
+		for _, d := range []*device{bob, cid, dee} {
+			d.has(begin)
+		}
+		instances := e.All(cluster.Delivery)
+		sleep(t, instances...)
+		pg := e.Engine(embedded.Postgres)
+		must(t, pg.Kill())
+		removing, ctx := make(chan error, 1), e.context(t)
+		go func() { removing <- ann.u.RemoveMember(ctx, group, bob.me.User) }() // its answer may wait for the edge to hear of it
+		removed := func() bool {
+			for _, r := range e.readLog(t).records[topic.Threads][int32(slotOf(e, group))] {
+				var ev eventv1.Event
+				if id.ThreadID(r.Key) == group && proto.Unmarshal(r.Value, &ev) == nil && ev.WhichBody() == eventv1.Event_MemberRemoved_case {
+					return true
+				}
+			}
+			return false
+		}
+		until(t, "the log has the removal", removed)
+		var said []id.MessageID
+		for _, text := range numbered("not heard of it", 5) {
+			said = append(said, bob.say(to, text))
+		}
+		bob.acked(said...)
+		wake(t, instances...)
+		must(t, pg.Restart(e.context(t)))
+		must(t, <-removing)
+		must(t, e.WaitReady(e.context(t)))
+		for _, m := range said {
+			until(t, "bob is told that it is rejected", func() bool { _, _, rejected := bob.outcome(m); return rejected })
+		}
+		unheard(t, e, group, said, ann, bob, cid, dee)
+	})
+	t.Run("behind", func(t *testing.T) {
+		group, err := ann.u.CreateGroup(e.context(t), "behind", bob.me.User, cid.me.User, dee.me.User)
+		must(t, err)
+		to := client.To{Thread: group}
+		begin := ann.say(to, "begin")
+		for _, d := range []*device{bob, cid, dee} {
+			d.has(begin)
+		}
+		e.caughtUp(t)
+		projector := e.Role(cluster.Threads, 0)
+		sleep(t, projector)
+		must(t, ann.u.RemoveMember(e.context(t), group, bob.me.User))
+		bob.leave()
+		var said []id.MessageID
+		must(t, e.Edge(1).Restart(e.context(t)))
+		bob.come()
+		for _, text := range numbered("Postgres believes it", 5) {
+			said = append(said, bob.say(to, text))
+		}
+		// How long the edge hesitates is its own affair; once Postgres goes on, there is an answer.
+		ann.has(ann.say(to, "without bob"))
+		wake(t, projector)
+		for _, m := range said {
+			until(t, "there is an answer", func() bool { acked, failed, rejected := bob.outcome(m); return acked || failed != nil || rejected })
+		}
+		unheard(t, e, group, said, ann, bob, cid, dee)
+	})
+}
+
+// unheard checks that everybody agrees on what a member wrote after he was removed.
+func unheard(t *testing.T, e *env, group id.ThreadID, said []id.MessageID, ann, bob, cid, dee *device) {
+	t.Helper()
+	after := ann.say(client.To{Thread: group}, "all hear again")
+	cid.has(after)
+	dee.has(after)
+	tr := e.agree(t, ann, bob, cid, dee)
+	told(t, bob, said, tr.threads[group])
+	for _, s := range tr.threads[group].accepted {
+		if s.Kind == 10 && s.Sender == bob.me.User {
+			t.Errorf("bob's message at %d is accepted", s.At)
+		}
+	}
+	e.viewsAgree(t, tr, group)
+	e.accountFor(t, tr, bob, said, group, ann, bob, cid, dee)
+	e.accountFor(t, tr, ann, []id.MessageID{after}, group, ann, bob, cid, dee)
+}
+
+// sleep pauses processes, and wake lets them go on; the test's end does in any case.
+func sleep(t *testing.T, ps ...*cluster.Process) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, p := range ps {
+			_ = p.Signal(syscall.SIGCONT) // one that has ended needs none
+		}
+	})
+	for _, p := range ps {
+		must(t, p.Signal(syscall.SIGSTOP))
+	}
+}
+
+func wake(t *testing.T, ps ...*cluster.Process) {
+	t.Helper()
+	for _, p := range ps {
+		must(t, p.Signal(syscall.SIGCONT))
+	}
 }
 
 // testRevoked: a device is revoked over one edge while Postgres is down, and is connected to another edge: it is cut all the same, and stays out.
@@ -100,16 +219,24 @@ func testRevoked(t *testing.T, e *env) {
 	stolen.has(m)
 	bob.has(m)
 
+	// With Postgres there, on its own edge and on another.
+	lose := func(where string, edge int) *device {
+		d := e.linked(t, ann, "lost "+where, edge)
+		d.waitSynced()
+		return d
+	}
+	ann.cuts(lose("on the same edge", 0), prompt)
+	ann.cuts(lose("on another edge", 1), prompt)
+
+	// While the edges hear nothing of the log, Postgres tells them.
+	unheard := lose("where nothing is heard", 1)
+	sleep(t, e.All(cluster.Delivery)...)
+	ann.cuts(unheard, 2*prompt)
+	wake(t, e.All(cluster.Delivery)...)
+
 	pg := e.Engine(embedded.Postgres)
 	must(t, pg.Kill())
-	must(t, ann.u.RevokeDevice(ctx, stolen.me.Device))
-	revokedAt := time.Now()
-	select {
-	case <-stolen.u.Done():
-		t.Logf("cut after %v, Postgres being down", time.Since(revokedAt))
-	case <-ctx.Done():
-		t.Fatal("the revoked device is still connected")
-	}
+	ann.cuts(stolen, prompt)
 	if got := codeOf(stolen.u.Err()); got != wirev1.Code_CODE_DEVICE_REVOKED {
 		t.Errorf("it ended with %v, want that it is revoked", stolen.u.Err())
 	}
@@ -157,6 +284,25 @@ func testRevoked(t *testing.T, e *env) {
 		}
 	case <-ctx.Done():
 		t.Error("a revoked device that knocks on a fresh edge is not told")
+	}
+}
+
+// prompt is how long a revoked device may go on at most: generous for a machine that does much else, and no more than a few times what is promised.
+const prompt = 5 * time.Second
+
+// cuts revokes another device of the user and waits until it is cut.
+func (d *device) cuts(lost *device, limit time.Duration) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	began := time.Now()
+	must(d.t, d.u.RevokeDevice(ctx, lost.me.Device))
+	logged := time.Since(began)
+	select {
+	case <-lost.u.Done():
+		d.t.Logf("%s: revoked in the log after %v, cut after %v", lost.name, logged, time.Since(began))
+	case <-time.After(limit):
+		d.t.Fatalf("%s: still connected %v after it was revoked", lost.name, limit)
 	}
 }
 
@@ -315,7 +461,7 @@ func testZombie(t *testing.T, e *env) {
 	}
 	f.finish()
 	tr := e.agree(t, ann, bob)
-	f.accounted(tr)
+	e.accounted(t, tr, f, ann, bob)
 	for th := range threads {
 		e.viewsAgree(t, tr, th)
 	}

@@ -19,33 +19,35 @@ import (
 	"heliograph/tools/cluster"
 )
 
-// case is one test of the suite. kafka: it also runs with Apache Kafka, where time is short.
+// testCase is one test of the suite.
 type testCase struct {
-	name  string
-	kafka bool
-	run   func(*testing.T, *env)
+	name string
+	run  func(*testing.T, *env)
 }
 
-// suite is in the order in which the tests run; the last compares everything that all of them wrote.
+// suite is in the order in which the tests run; the last two compare everything that all of them wrote.
 var suite = []testCase{
-	{"conversation", true, testConversation},
-	{"pins", false, testPins},
-	{"devices", false, testDevices},
-	{"retries", true, testRetries},
-	{"blackhole", false, testBlackhole},
-	{"removed", true, testRemoved},
-	{"strangers", false, testStrangers},
-	{"revoked", false, testRevoked},
-	{"absence", false, testAbsence},
-	{"slow", false, testSlow},
-	{"history", false, testHistory},
-	{"poison", false, testPoison},
-	{"edges", true, testRollingEdges},
-	{"delivery", true, testMovedSlots},
-	{"zombie", true, testZombie},
-	{"outages", true, testOutages},
-	{"kills", true, testKills},
-	{"rebuild", true, testRebuild},
+	{"conversation", testConversation},
+	{"pins", testPins},
+	{"devices", testDevices},
+	{"retries", testRetries},
+	{"blackhole", testBlackhole},
+	{"removed", testRemoved},
+	{"unheard", testUnheard},
+	{"strangers", testStrangers},
+	{"revoked", testRevoked},
+	{"absence", testAbsence},
+	{"slow", testSlow},
+	{"history", testHistory},
+	{"poison", testPoison},
+	{"edges", testRollingEdges},
+	{"delivery", testMovedSlots},
+	{"zombie", testZombie},
+	{"outages", testOutages},
+	{"hung", testHung},
+	{"kills", testKills},
+	{"rebuild", testRebuild},
+	{"compacted", testCompacted},
 }
 
 // TestKfake runs the suite with the embedded log.
@@ -56,7 +58,7 @@ func TestKfake(t *testing.T) {
 	runSuite(t, start(t, nil))
 }
 
-// TestKafka runs the part of the suite that is marked for it with Apache Kafka.
+// TestKafka runs the suite with Apache Kafka; for as long as it takes that, only where it is asked for.
 func TestKafka(t *testing.T) {
 	switch log := os.Getenv("HELIO_E2E_LOG"); {
 	case log == "kfake", log == "" && !inCI():
@@ -86,9 +88,6 @@ func (a *apache) Restart(context.Context) error {
 
 func runSuite(t *testing.T, e *env) {
 	for _, c := range suite {
-		if e.real && !c.kafka {
-			continue
-		}
 		ok := t.Run(c.name, func(t *testing.T) {
 			began := time.Now()
 			e.phones++
@@ -121,24 +120,8 @@ func start(t *testing.T, broker *apache) *env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "helio-e2e-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755) // Postgres runs as another user
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if os.Getenv("HELIO_E2E_KEEP") != "" {
-			t.Logf("kept: %s", dir)
-			return
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
 	opts := cluster.Options{
-		Dir: dir, Helio: helio, EnginesDir: engines, Edges: 2, Deliveries: 2, Projectors: 1, Partitions: 4,
+		Dir: workDir(t), Helio: helio, EnginesDir: engines, Edges: 2, Deliveries: 2, Projectors: 1, Partitions: 4,
 		// The shortest session timeout that Apache Kafka allows by default.
 		Args: map[cluster.Role][]string{
 			cluster.Threads: {"--session-timeout", "6s"}, cluster.History: {"--session-timeout", "6s"}, cluster.Delivery: {"--session-timeout", "6s"},
@@ -155,6 +138,34 @@ func start(t *testing.T, broker *apache) *env {
 		enginetest.Absent(t, err)
 	}
 	t.Logf("the cluster stands after %.1f s", time.Since(began).Seconds())
+	return attach(t, c, broker != nil)
+}
+
+// workDir makes a directory for a cluster; it is removed when the test ends.
+func workDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "helio-e2e-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // Postgres runs as another user
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if os.Getenv("HELIO_E2E_KEEP") != "" {
+			t.Logf("kept: %s", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// attach makes the env of a cluster that runs, which ends with the test. real: its log is Apache Kafka.
+func attach(t *testing.T, c *cluster.Cluster, real bool) *env {
+	t.Helper()
 	t.Cleanup(func() {
 		if err := c.Stop(); err != nil {
 			t.Error(err)
@@ -163,8 +174,9 @@ func start(t *testing.T, broker *apache) *env {
 			t.Errorf("a process ended without having been asked to: %s", s)
 		}
 	})
-	e := &env{Cluster: c, real: broker != nil}
-	if e.pg, err = pgxpool.New(ctx, c.PostgresURL()); err != nil {
+	e := &env{Cluster: c, real: real}
+	var err error
+	if e.pg, err = pgxpool.New(e.context(t), c.PostgresURL()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.pg.Close)

@@ -105,13 +105,3 @@ func (f *traffic) finish() {
 		})
 	}
 }
-
-// accounted checks the outcome of everything that was sent.
-func (f *traffic) accounted(tr *truth) {
-	f.t.Helper()
-	for _, l := range f.lines {
-		if len(l.ids()) > 0 {
-			tr.accountFor(f.t, l.from, l.ids(), l.to.Thread)
-		}
-	}
-}

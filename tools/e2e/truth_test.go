@@ -33,7 +33,7 @@ type chronicle struct {
 	accepted []seen
 	raw      [][]byte // of the accepted, as they stand in the log
 	refused  map[id.MessageID][]thread.Verdict
-	refusals []topic.Position
+	copies   map[id.MessageID][]topic.Position // of every message, however they are judged
 }
 
 var folded = []topic.Topic{topic.Threads, topic.Receipts, topic.Users}
@@ -74,16 +74,16 @@ func (e *env) ends(ctx context.Context) (map[topic.Topic]map[int32]int64, error)
 	return out, nil
 }
 
-// readLog reads threads and users from the first record to the end and folds them.
-func (e *env) readLog(t *testing.T) *truth {
+// records reads topics from the first record to the end.
+func (e *env) records(t *testing.T, topics ...topic.Topic) map[topic.Topic]map[int32][]*kgo.Record {
 	t.Helper()
 	ctx := e.context(t)
 	ends, err := e.ends(ctx)
 	must(t, err)
-	want := map[string]map[int32]kgo.Offset{}
+	want, out := map[string]map[int32]kgo.Offset{}, map[topic.Topic]map[int32][]*kgo.Record{}
 	left := 0
-	for _, tp := range []topic.Topic{topic.Threads, topic.Users} {
-		want[string(tp)] = map[int32]kgo.Offset{}
+	for _, tp := range topics {
+		want[string(tp)], out[tp] = map[int32]kgo.Offset{}, map[int32][]*kgo.Record{}
 		for p, end := range ends[tp] {
 			if end > 0 {
 				want[string(tp)][p] = kgo.NewOffset().AtStart()
@@ -91,11 +91,8 @@ func (e *env) readLog(t *testing.T) *truth {
 			}
 		}
 	}
-	tr := &truth{threads: map[id.ThreadID]*chronicle{}, users: map[id.UserID]*user.State{}, records: map[topic.Topic]map[int32][]*kgo.Record{
-		topic.Threads: {}, topic.Users: {},
-	}}
 	if left == 0 {
-		return tr
+		return out
 	}
 	cl := e.plain(t, kgo.ConsumePartitions(want))
 	defer cl.Close()
@@ -110,12 +107,19 @@ func (e *env) readLog(t *testing.T) *truth {
 			if r.Offset >= end {
 				return
 			}
-			tr.records[tp][r.Partition] = append(tr.records[tp][r.Partition], r)
+			out[tp][r.Partition] = append(out[tp][r.Partition], r)
 			if r.Offset == end-1 {
 				left--
 			}
 		})
 	}
+	return out
+}
+
+// readLog reads threads and users from the first record to the end and folds them.
+func (e *env) readLog(t *testing.T) *truth {
+	t.Helper()
+	tr := &truth{threads: map[id.ThreadID]*chronicle{}, users: map[id.UserID]*user.State{}, records: e.records(t, topic.Threads, topic.Users)}
 	for _, recs := range tr.records[topic.Users] {
 		for _, r := range recs {
 			tr.foldUser(r)
@@ -149,7 +153,7 @@ func (tr *truth) foldThread(r *kgo.Record) {
 	}
 	c := tr.threads[t]
 	if c == nil {
-		c = &chronicle{state: thread.New(t), refused: map[id.MessageID][]thread.Verdict{}}
+		c = &chronicle{state: thread.New(t), refused: map[id.MessageID][]thread.Verdict{}, copies: map[id.MessageID][]topic.Position{}}
 		tr.threads[t] = c
 	}
 	at := topic.Position(r.Offset)
@@ -158,13 +162,13 @@ func (tr *truth) foldThread(r *kgo.Record) {
 	if s.Kind == 10 {
 		s.Message = id.MessageID(ev.GetMessageSent().GetMessageId())
 		s.Text, _ = thread.Text(ev.GetMessageSent().GetContent())
+		c.copies[s.Message] = append(c.copies[s.Message], at)
 	}
 	if v.Outcome == thread.Accepted {
 		c.accepted = append(c.accepted, s)
 		c.raw = append(c.raw, r.Value)
 		return
 	}
-	c.refusals = append(c.refusals, at)
 	c.refused[s.Message] = append(c.refused[s.Message], v)
 }
 
@@ -249,32 +253,4 @@ func (e *env) agree(t *testing.T, ds ...*device) *truth {
 		settled(t, d.name+" has what the log has", func() string { return tr.complaint(d) })
 	}
 	return tr
-}
-
-// accountFor checks that everything that a device sent has one outcome and that the log agrees with it.
-func (tr *truth) accountFor(t *testing.T, d *device, ms []id.MessageID, th id.ThreadID) {
-	t.Helper()
-	at := map[id.MessageID]topic.Position{}
-	for _, s := range tr.threads[th].accepted {
-		if s.Kind == 10 {
-			if _, twice := at[s.Message]; twice {
-				t.Errorf("message %s was accepted twice", s.Message)
-			}
-			at[s.Message] = s.At
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, m := range ms {
-		ack, ok := d.sent[m]
-		p, accepted := at[m]
-		switch {
-		case !ok && d.failed[m] == nil && d.rejected[m] == (d.rejected[id.MessageID{}]):
-			t.Errorf("%s: nothing became of message %s (in the log: %v)", d.name, m, accepted)
-		case ok && !accepted && len(tr.threads[th].refused[m]) == 0:
-			t.Errorf("%s: message %s was acknowledged at %d and is not in the log", d.name, m, ack.Position)
-		case ok && accepted && ack.Position != p && len(tr.threads[th].refused[m]) == 0:
-			t.Errorf("%s: message %s was acknowledged at %d and lies at %d", d.name, m, ack.Position, p)
-		}
-	}
 }

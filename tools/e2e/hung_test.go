@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"heliograph/edge/client"
+	"heliograph/infra/embedded"
+	"heliograph/tools/cluster"
+)
+
+// testHung: P5 and P4 with both stores there and hung: they take connections and answer nothing. People who are connected go on, a revoked device is cut, and
+// the views catch up.
+func testHung(t *testing.T, e *env) {
+	const most = 15 * time.Second
+	p := e.crowd(t, 4)
+	a, b := p.devices[0], p.devices[3]
+	lost := e.linked(t, a, "lost", 1)
+	lost.waitSynced()
+	f := p.flow(t, 25*time.Millisecond)
+	f.goOn(50)
+	began := time.Now()
+	thaw := e.freeze(t, embedded.Postgres, embedded.ClickHouse)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	if e.pg.Ping(ctx) == nil || e.ch.Ping(ctx) == nil {
+		t.Error("a store answers that is to hang")
+	}
+	cancel()
+	a.cuts(lost, prompt)
+	f.lasts(min(outage(t), most))
+	m := a.say(client.To{Thread: p.threads[0]}, "the views hang")
+	b.has(m)
+	a.acked(m)
+	for _, d := range p.devices {
+		if !d.u.Online() {
+			t.Errorf("%s lost its connection because the stores hang", d.name)
+		}
+	}
+	thaw()
+	t.Logf("both stores hung for %v; %d messages so far", time.Since(began), f.total())
+	f.goOn(20)
+	f.finish()
+	tr := e.agree(t, p.devices...)
+	e.accounted(t, tr, f, p.devices...)
+	e.viewsAgree(t, tr, p.threads...)
+}
+
+// freeze pauses engines with all their processes; the returned function, or the test's end, lets them go on.
+func (e *env) freeze(t *testing.T, kinds ...embedded.Kind) (thaw func()) {
+	t.Helper()
+	var pids []int
+	thaw = func() {
+		for _, pid := range slices.Backward(pids) { // one that has ended needs none
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+	t.Cleanup(thaw)
+	for _, k := range kinds {
+		engine, ok := e.Engine(k).(cluster.Pausable)
+		if !ok {
+			t.Fatalf("%s is not a process of ours", k)
+		}
+		// Parents first, and again until there is nobody new: one that sleeps begins no other.
+		for found := true; found; {
+			found = false
+			family, err := descendants(engine.Pid())
+			must(t, err)
+			for _, pid := range family {
+				if slices.Contains(pids, pid) {
+					continue
+				}
+				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
+					t.Fatal(err)
+				}
+				pids, found = append(pids, pid), true
+			}
+		}
+	}
+	return thaw
+}
+
+// descendants are a process and all that it has begun, directly or not, parents before children.
+func descendants(pid int) ([]int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	children := map[int][]int{}
+	for _, name := range stats {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		// pid (name) state parent …; the name may hold anything.
+		_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
+		fields := strings.Fields(rest)
+		if len(fields) < 2 {
+			return nil, fmt.Errorf("%s: %q", name, b)
+		}
+		own, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil {
+			return nil, err
+		}
+		parent, err := strconv.Atoi(fields[1])
+		if err != nil {
+			return nil, err
+		}
+		children[parent] = append(children[parent], own)
+	}
+	out := []int{pid}
+	for i := 0; i < len(out); i++ {
+		out = append(out, children[out[i]]...)
+	}
+	return out, nil
+}
