@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"heliograph/edge/client"
 	"heliograph/schemas/id"
@@ -120,4 +121,17 @@ func testConversation(t *testing.T, e *env) {
 	}
 	tr = e.agree(t, ann, bob, cid)
 	e.viewsAgree(t, tr, direct, group)
+
+	// The answer names what it answers, on the other device and in the history.
+	for _, d := range []*device{ann, bob} {
+		if s := d.copyOf(direct)[1]; s.Message != answer || s.Reply != hi {
+			t.Errorf("%s has %s, which answers %s, want %s, which answers %s", d.name, s.Message, s.Reply, answer, hi)
+		}
+	}
+	var question string
+	must(t, e.ch.QueryRow(ctx, `SELECT q.body FROM messages AS a FINAL JOIN messages AS q FINAL ON q.thread_id = a.thread_id AND q.message_id = a.reply_to
+		WHERE a.thread_id = ? AND a.message_id = ?`, uuid.UUID(direct), uuid.UUID(answer)).Scan(&question))
+	if question != "hi" {
+		t.Errorf("in the history the answer is to %q, want %q", question, "hi")
+	}
 }

@@ -23,6 +23,7 @@ type seen struct {
 	Kind    int // field number of the body; 10 is a message
 	Sender  id.UserID
 	Message id.MessageID // zero for other events
+	Reply   id.MessageID // the message that it answers; zero: none
 	Text    string
 	TimeMS  int64
 }
@@ -167,7 +168,7 @@ func (d *device) take(ev client.Event) {
 	d.events++
 	switch ev := ev.(type) {
 	case client.Message:
-		d.add(ev.Place, seen{Kind: 10, Sender: ev.Sender, Message: ev.ID, Text: ev.Text})
+		d.add(ev.Place, seen{Kind: 10, Sender: ev.Sender, Message: ev.ID, Reply: ev.ReplyTo, Text: ev.Text})
 		d.places[ev.ID] = ev.Place
 	case client.ThreadEvent:
 		u, err := id.From[id.UserID](ev.Event.GetUserId())

@@ -114,11 +114,11 @@ func copyRecord(t *testing.T, e *env, tr *truth, th id.ThreadID, at topic.Positi
 }
 
 // append produces a record as it is.
-func (e *env) append(t *testing.T, r *kgo.Record) {
+func (e *env) append(t *testing.T, rs ...*kgo.Record) {
 	t.Helper()
 	cl := e.plain(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	defer cl.Close()
-	must(t, cl.ProduceSync(e.context(t), r).FirstErr())
+	must(t, cl.ProduceSync(e.context(t), rs...).FirstErr())
 }
 
 // testBlackhole: the way back is cut while the way there is open. The log has the message, the device does not know; and what was pushed meanwhile does not

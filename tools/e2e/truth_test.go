@@ -161,6 +161,7 @@ func (tr *truth) foldThread(r *kgo.Record) {
 	s := seen{At: at, Ordinal: v.Ordinal, Kind: int(ev.WhichBody()), Sender: id.UserID(ev.GetUserId()), Text: titleOf(&ev), TimeMS: r.Timestamp.UnixMilli()}
 	if s.Kind == 10 {
 		s.Message = id.MessageID(ev.GetMessageSent().GetMessageId())
+		s.Reply, _ = id.From[id.MessageID](ev.GetMessageSent().GetReplyTo()) // zero: none
 		s.Text, _ = thread.Text(ev.GetMessageSent().GetContent())
 		c.copies[s.Message] = append(c.copies[s.Message], at)
 	}
