@@ -2,7 +2,7 @@
 // compared with the log afterwards. It shows the promises P1 to P7 of the design, each by tests that try to break it.
 //
 //	P1  conversation, retries, kills, TestDev
-//	P2  every test: each device's events are checked as they come and compared with a fold of the log at the end
+//	P2  silent, and every test: each device's events are checked as they come and compared with a fold of the log at the end
 //	P3  rebuild, compacted
 //	P4  removed, unheard, strangers, revoked
 //	P5  outages, hung

@@ -15,6 +15,7 @@ import (
 
 	"heliograph/edge/client"
 	"heliograph/infra/embedded"
+	"heliograph/schemas/id"
 	"heliograph/tools/cluster"
 )
 
@@ -48,6 +49,31 @@ func testHung(t *testing.T, e *env) {
 	thaw()
 	t.Logf("both stores hung for %v; %d messages so far", time.Since(began), f.total())
 	f.goOn(20)
+	f.finish()
+	tr := e.agree(t, p.devices...)
+	e.accounted(t, tr, f, p.devices...)
+	e.viewsAgree(t, tr, p.threads...)
+}
+
+// testSilent: P2 with an edge that hangs under traffic: it says nothing more, and its packets wait for it. Its devices go to the other edge and all goes on; when
+// it wakes it takes up what it was sent before, which must not count twice.
+func testSilent(t *testing.T, e *env) {
+	p := e.crowd(t, 4)
+	f := p.flow(t, 25*time.Millisecond)
+	f.goOn(50)
+	sleep(t, e.Edge(0))
+	began := time.Now()
+	said := make([]id.MessageID, len(p.devices))
+	for i, d := range p.devices {
+		said[i] = d.say(client.To{Thread: p.threads[0]}, "does anybody answer?")
+	}
+	for i, d := range p.devices {
+		d.acked(said[i])
+		d.has(said...)
+	}
+	t.Logf("all have heard from all after %.1f s; %d messages so far", time.Since(began).Seconds(), f.total())
+	wake(t, e.Edge(0))
+	f.goOn(50)
 	f.finish()
 	tr := e.agree(t, p.devices...)
 	e.accounted(t, tr, f, p.devices...)

@@ -445,16 +445,19 @@ func testZombie(t *testing.T, e *env) {
 		zombie := e.Role(r, 0)
 		heir, err := e.Extra(r)
 		must(t, err)
+		mark, began := f.total(), time.Now()
+		since := func() float64 { return time.Since(began).Seconds() }
 		must(t, zombie.Signal(syscall.SIGSTOP))
 		must(t, heir.Start(ctx))
-		mark := f.total()
 		f.goOn(100)
 		e.caughtUp(t) // only the heir can have done it
+		slept := since()
 		must(t, zombie.Signal(syscall.SIGCONT))
 		f.goOn(100)
-		t.Logf("%s slept while %d messages were sent", zombie, f.total()-mark)
 		must(t, heir.Stop(ctx))
+		stopped := since()
 		e.caughtUp(t)
+		t.Logf("%s slept for %.1f s while %d messages were sent; the heir ended after %.1f s, and it had caught up after %.1f s", zombie, slept, f.total()-mark, stopped, since())
 	}
 	if s := regressed(); s != "" {
 		t.Errorf("the zombie was not fenced: %s", s)

@@ -47,6 +47,7 @@ var suite = []testCase{
 	{"zombie", testZombie},
 	{"outages", testOutages},
 	{"hung", testHung},
+	{"silent", testSilent},
 	{"kills", testKills},
 	{"rebuild", testRebuild},
 	{"compacted", testCompacted},
