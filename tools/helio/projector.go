@@ -95,7 +95,7 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 	p.group.Go("projector threads", proj.Run)
 	p.admin.Check("postgres", func(ctx context.Context) error { return pool.Ping(ctx) })
 	p.admin.Check("projector threads", func(context.Context) error { return stalled(proj.Consumer()) })
-	p.dog.Watch("thread views lag seconds", 10, func() float64 { return worstLag(proj.Consumer().Lags()) })
+	p.watchLag("thread views", proj.Consumer(), 10)
 	return nil
 }
 
@@ -128,7 +128,7 @@ func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickho
 	p.group.Go("projector history", proj.Run)
 	p.admin.Check("clickhouse", func(ctx context.Context) error { return conn.Ping(ctx) })
 	p.admin.Check("projector history", func(context.Context) error { return stalled(proj.Consumer()) })
-	p.dog.Watch("history lag seconds", 30, func() float64 { return worstLag(proj.Consumer().Lags()) })
+	p.watchLag("history", proj.Consumer(), 30)
 	return nil
 }
 
