@@ -112,6 +112,9 @@ func (s *Service) Owned() []topic.Slot {
 // Lags returns how far the pushing of each owned slot is behind the log.
 func (s *Service) Lags() []kafka.Lag { return s.consumer.Lags() }
 
+// Unsure returns for how long Lags could not be trusted: the log did not tell its ends, or the group did not count this instance in.
+func (s *Service) Unsure() time.Duration { return s.consumer.Unsure() }
+
 // Ready returns nil once the log has answered and while no owned slot is stalled. An instance without slots (there are more instances than slots) is
 // ready too.
 func (s *Service) Ready() error {

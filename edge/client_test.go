@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -164,13 +163,14 @@ func TestMessageGoesThroughTheLog(t *testing.T) {
 	t.Cleanup(func() { cancel(); wg.Wait() })
 
 	w := newWorld()
-	cfg := Config{Listen: "127.0.0.1:0", DataDir: t.TempDir()}
+	cfg := Config{Listen: "127.0.0.1:0"}
+	authority := identify(t, &cfg)
 	cfg.Session.Partitions = partitions
 	e, err := New(cfg, readSide{w}, gate{w}, reads{w}, onLog{w, log}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := serve(t, e, w, filepath.Join(cfg.DataDir, CertName))
+	f := serve(t, e, w, authority)
 	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
 	first := a.ask(direct(a, b, "hello")).GetAck()
 	second := a.ask(direct(a, b, "again")).GetAck()

@@ -18,14 +18,9 @@ type Config struct {
 	// ListenFlag is how an operator sets it, for error messages; default "--listen".
 	ListenFlag string
 
-	// CertFile and KeyFile are PEM files; they are read again when they change. Without them a certificate for development is made and kept in DataDir.
+	// CertFile and KeyFile are PEM files; needed. They are read again when they change.
 	CertFile, KeyFile string
-	// DataDir keeps what is made here: certificate and secret. Needed when one of them is not given.
-	DataDir string
-	// Names are the host names and addresses in the certificate for development beside localhost.
-	Names []string
-	// Secret is 32 bytes in hex, shared by all edges, from which the keys of stateless resets, address tokens and TLS tickets are derived. Empty: one is
-	// made and kept in DataDir.
+	// Secret is 32 bytes in hex, shared by all edges, from which the keys of stateless resets, address tokens and TLS tickets are derived; needed.
 	Secret run.Secret
 
 	// IdleTimeout closes a connection that is silent; default 90 s. Clients keep theirs alive every 20 to 25 s.
@@ -81,13 +76,10 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("edge: listen address %q is not host:port", c.Listen))
 		}
 	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		errs = append(errs, errors.New("edge: certificate and key files go together"))
+	if c.CertFile == "" || c.KeyFile == "" {
+		errs = append(errs, errors.New("edge: a certificate and its key are needed"))
 	}
-	if c.DataDir == "" && (c.CertFile == "" || c.Secret == "") {
-		errs = append(errs, errors.New("edge: without a certificate and a secret a data directory is needed to make and keep them"))
-	}
-	if raw, err := hex.DecodeString(c.Secret.Reveal()); c.Secret != "" && (err != nil || len(raw) != 32) {
+	if raw, err := hex.DecodeString(c.Secret.Reveal()); err != nil || len(raw) != 32 {
 		errs = append(errs, errors.New("edge: the secret is not 32 bytes in hex"))
 	}
 	if c.IdleTimeout != 0 && (c.IdleTimeout < 10*time.Second || c.IdleTimeout > 10*time.Minute) {

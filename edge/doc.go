@@ -5,8 +5,8 @@
 //
 // Order: none between connections.
 //
-// Durability: the TLS certificate made for development, and the secret that keys of the listener are derived from, are kept in Config.DataDir. With a secret shared by
-// all edges, a client whose edge died learns it at once by a stateless reset instead of waiting out the idle timeout.
+// Durability: none of its own. With a secret shared by all edges (Config.Secret), a client whose edge died learns it at once by a stateless reset instead of waiting
+// out the idle timeout.
 //
 // When slow: the accept loop only hands connections on. Above Config.RetryRate handshakes a second a client's address is verified first (Retry); above
 // Config.HandshakeRate handshakes are refused.

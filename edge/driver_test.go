@@ -9,7 +9,7 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +18,8 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/infra/embedded/certtest"
+	"heliograph/infra/run"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
@@ -39,7 +41,8 @@ type fixture struct {
 
 func start(t testing.TB, mend func(*Config)) *fixture {
 	t.Helper()
-	cfg := Config{Listen: "127.0.0.1:0", DataDir: t.TempDir(), DrainWindow: 100 * time.Millisecond}
+	cfg := Config{Listen: "127.0.0.1:0", DrainWindow: 100 * time.Millisecond}
+	authority := identify(t, &cfg)
 	cfg.Session.Partitions = partitions
 	if mend != nil {
 		mend(&cfg)
@@ -49,7 +52,16 @@ func start(t testing.TB, mend func(*Config)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, e, w, filepath.Join(cfg.DataDir, CertName))
+	return serve(t, e, w, authority)
+}
+
+// identify gives an edge a certificate and a secret, and returns the file of the authority that signed it.
+func identify(t testing.TB, cfg *Config) (authority string) {
+	t.Helper()
+	a := certtest.New(t, "the edges' authority")
+	pair := a.Server(t, "127.0.0.1")
+	cfg.CertFile, cfg.KeyFile, cfg.Secret = pair.CertFile, pair.KeyFile, run.Secret(strings.Repeat("5a", 32))
+	return a.File
 }
 
 // serve runs an edge until the test ends.

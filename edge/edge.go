@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -79,7 +80,7 @@ func New(cfg Config, h session.Hub, a session.Auth, q session.Queries, l Log, lo
 	return e, err
 }
 
-// Listen binds the address and reads or makes certificate and secret. Run does it when it was not done before.
+// Listen binds the address and reads the certificate. Run does it when it was not done before.
 func (e *Edge) Listen() error {
 	if e.listener != nil {
 		return nil
@@ -88,9 +89,9 @@ func (e *Edge) Listen() error {
 	if err != nil {
 		return err
 	}
-	key, err := secret(e.cfg)
+	key, err := hex.DecodeString(e.cfg.Secret.Reveal())
 	if err != nil {
-		return err
+		return fmt.Errorf("edge: secret: %w", err)
 	}
 	addr, err := net.ResolveUDPAddr("udp", e.cfg.Listen)
 	if err != nil {

@@ -540,8 +540,9 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer taken.Close()
 	w := newWorld()
-	e, err := New(Config{Listen: taken.LocalAddr().String(), ListenFlag: "--edge-listen", DataDir: t.TempDir(), Session: session.Config{Partitions: partitions}},
-		readSide{w}, gate{w}, reads{w}, w, nil, nil)
+	cfg := Config{Listen: taken.LocalAddr().String(), ListenFlag: "--edge-listen", Session: session.Config{Partitions: partitions}}
+	identify(t, &cfg)
+	e, err := New(cfg, readSide{w}, gate{w}, reads{w}, w, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -550,41 +551,9 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-func TestCertificateAndSecretAreKept(t *testing.T) {
-	dir := t.TempDir()
-	cfg := Config{DataDir: dir, Names: []string{"edge.example"}}
-	one, err := newCertificates(cfg, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := secret(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := newCertificates(cfg, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	same, err := secret(cfg)
-	if err != nil || !slices.Equal(key, same) {
-		t.Errorf("secret changed: %v", err)
-	}
-	if !slices.Equal(one.cert.Certificate[0], two.cert.Certificate[0]) {
-		t.Error("certificate changed at a restart")
-	}
-	cfg.Names = []string{"other.example"}
-	three, err := newCertificates(cfg, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := three.cert.Leaf.VerifyHostname("other.example"); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestConfigValidateReportsEveryFault(t *testing.T) {
 	err := Config{Listen: "nowhere", CertFile: "x", Secret: "short", IdleTimeout: time.Second, MaxConnections: -1}.Validate()
-	for _, want := range []string{"partitions", "host:port", "go together", "32 bytes", "idle timeout", "negative"} {
+	for _, want := range []string{"partitions", "host:port", "certificate and its key", "32 bytes", "idle timeout", "negative"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %q", err, want)
 		}

@@ -180,10 +180,11 @@ func (q *Queries) older(ctx context.Context, t id.ThreadID, v visible, before in
 	return out, nil
 }
 
-// historyNext is how far the history has got in a slot of helio.threads.
+// historyNext is how far the history has got in a slot of helio.threads, in its latest generation: what an earlier one had may be gone.
 func (q *Queries) historyNext(ctx context.Context, slot topic.Slot) (topic.Position, error) {
 	var next int64
-	err := q.history.QueryRow(ctx, `SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'`, int32(slot)).Scan(&next)
+	err := q.history.QueryRow(ctx, `SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'
+		AND generation = (SELECT max(generation) FROM positions)`, int32(slot)).Scan(&next)
 	if err != nil {
 		return 0, fmt.Errorf("read history position: %w", err)
 	}

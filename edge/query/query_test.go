@@ -360,3 +360,26 @@ func TestViews(t *testing.T) {
 		t.Fatalf("with Postgres down: %v, %v", v, err)
 	}
 }
+
+// How far the history is says its latest generation: an earlier one had rows that a rebuild may have taken away.
+func TestHistoryOfALaterGeneration(t *testing.T) {
+	w := newWorld(t)
+	th := id.DirectThread(userN(1), userN(2))
+	ask := func() int64 {
+		v, err := w.Views(t.Context(), th)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.GetClickhouseNext()
+	}
+	w.historyHas(t, th, 100)
+	if got := ask(); got != 100 {
+		t.Errorf("next is %d, want 100", got)
+	}
+	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`INSERT INTO positions (topic, slot, from_position, next, state, generation) VALUES (1, %d, 0, 7, 'done', 2)`, slotOf(th))); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(); got != 7 {
+		t.Errorf("next is %d, want the 7 of the rebuild", got)
+	}
+}

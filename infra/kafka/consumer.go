@@ -130,7 +130,7 @@ type Consumer struct {
 
 	// Fixed once Run has set up, before any slot is owned.
 	cl     *kgo.Client // reads partitions directly; no group
-	member *kgo.Client // only a member of the group; nil without one
+	member *kgo.Client // only a member of the group; nil without one; set under mu
 	bases  *Bases
 	replay bool                       // read up to ends and return
 	ends   map[topic.Slot]Positions   // nil but in a replay
@@ -143,6 +143,8 @@ type Consumer struct {
 	closing  bool
 	slots    map[topic.Slot]*ownedSlot
 	logEnds  map[topic.Topic]map[topic.Slot]topic.Position
+	told     time.Time                                // when the log last told its ends; before it did, when this was made
+	joined   time.Time                                // when the group last counted this as a member; before it did, when this was made
 	behind   map[topic.Topic]map[topic.Slot]time.Time // when a lag was first seen, for slots that have taken nothing in yet
 	cmds     []func()
 	wakePoll context.CancelFunc
@@ -156,6 +158,7 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	now := time.Now()
 	return &Consumer{
 		cfg: cfg, sink: sink,
 		log:     cfg.Kafka.logger().With("view", cfg.View),
@@ -166,6 +169,7 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 		logEnds: make(map[topic.Topic]map[topic.Slot]topic.Position),
 		behind:  make(map[topic.Topic]map[topic.Slot]time.Time),
 		failed:  make(chan struct{}),
+		told:    now, joined: now,
 	}, nil
 }
 
@@ -223,11 +227,14 @@ func (c *Consumer) run(ctx context.Context) error {
 		joined, leave := context.WithCancel(context.WithoutCancel(ctx))
 		defer leave()
 		abandon = leave
-		c.member, err = c.join(joined)
+		member, err := c.join(joined)
 		if err != nil {
 			stop()
 			return errors.Join(err, g.Wait())
 		}
+		c.mu.Lock()
+		c.member = member
+		c.mu.Unlock()
 		g.Go(func() error { c.watchMember(inner); return nil })
 		g.Go(func() error { c.commitLoop(inner); return nil })
 	default:

@@ -13,7 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
 	"heliograph/schemas/topic"
@@ -491,5 +493,45 @@ func TestPositionOutsideTheLogStalls(t *testing.T) {
 	stop()
 	if got := s.read(1)[topic.Threads]; got != 1000 {
 		t.Errorf("stored position = %d, want it untouched", got)
+	}
+}
+
+// A consumer that the log does not answer, or that its group does not take, has no lag to show: that it is unsure shows instead, and passes.
+func TestUnsure(t *testing.T) {
+	for name, grouped := range map[string]bool{"the log does not answer": false, "the group does not take it": true} {
+		t.Run(name, func(t *testing.T) {
+			fake, cfg, cl := cluster(t)
+			produce(t, cl, cfg, 0, 1)
+			var away atomic.Bool
+			away.Store(true)
+			network := &pausable{}
+			cfg.Dial = network.dial
+			reg := prometheus.NewRegistry()
+			cfg.Registerer = reg
+			conf := consumerConfig(cfg)
+			if grouped {
+				conf.Group, conf.InstanceID = "unsure", "one"
+				fake.ControlKey(int16(kmsg.JoinGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
+					fake.KeepControl()
+					resp := req.ResponseKind().(*kmsg.JoinGroupResponse)
+					resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
+					return resp, nil, away.Load()
+				})
+			}
+			c, stop := start(t, conf, &sink{store: newStore()})
+			if !grouped {
+				eventually(t, "it is sure", func() bool { return c.Partitions() == testSlots && c.Unsure() < 100*time.Millisecond })
+				network.held.Store(true)
+			}
+			eventually(t, "it is unsure", func() bool {
+				return c.Unsure() > 300*time.Millisecond && value(t, reg, "helio_kafka_lag_unsure_seconds") > 0.1
+			})
+			away.Store(false)
+			network.held.Store(false)
+			eventually(t, "it is sure again", func() bool {
+				return c.Unsure() < 100*time.Millisecond && value(t, reg, "helio_kafka_lag_unsure_seconds") < 0.1
+			})
+			stop()
+		})
 	}
 }

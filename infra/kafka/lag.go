@@ -31,7 +31,7 @@ func (c *Consumer) askEnds(ctx context.Context) (map[topic.Topic]map[topic.Slot]
 		ends[t][s] = c.bases.Of(t, s) + topic.Position(o.Offset)
 	})
 	c.mu.Lock()
-	c.logEnds = ends
+	c.logEnds, c.told = ends, time.Now()
 	c.mu.Unlock()
 	return ends, nil
 }
@@ -45,6 +45,7 @@ func (c *Consumer) watchLag(ctx context.Context) {
 			c.log.Debug("the log's ends are unknown", "err", err)
 		}
 		cancel()
+		c.metrics.unsure.Set(c.Unsure().Seconds())
 		for _, l := range c.Lags() {
 			c.metrics.lag(l)
 		}
@@ -54,6 +55,23 @@ func (c *Consumer) watchLag(ctx context.Context) {
 		case <-t.C:
 		}
 	}
+}
+
+// Unsure returns for how long Lags could not be trusted: since the log last told where it ends, or since the group last counted this consumer as a member, if that
+// is longer ago. It is a few seconds at most while all is well, and grows also before Run and after it.
+func (c *Consumer) Unsure() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.cfg.Group == "" {
+		return now.Sub(c.told)
+	}
+	if c.member != nil {
+		if _, generation := c.member.GroupMetadata(); generation >= 0 {
+			c.joined = now
+		}
+	}
+	return max(now.Sub(c.told), now.Sub(c.joined))
 }
 
 // Lags returns how far each owned slot is behind in each topic, by the ends that the log had when it was last asked (every LagEvery), sorted by topic

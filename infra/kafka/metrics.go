@@ -25,6 +25,7 @@ type metrics struct {
 
 	lagRecords  *prometheus.GaugeVec
 	lagSeconds  *prometheus.GaugeVec
+	unsure      prometheus.Gauge
 	queue       prometheus.Gauge
 	queueBytes  prometheus.Gauge
 	owned       prometheus.Gauge
@@ -53,6 +54,8 @@ func newMetrics(reg prometheus.Registerer, view string) *metrics {
 		view:       view,
 		lagRecords: gauge("helio_kafka_lag_records", "Log end minus the view's next position.", "topic", "slot"),
 		lagSeconds: gauge("helio_kafka_lag_seconds", "Age of the oldest record that the view has not taken in.", "topic", "slot"),
+		unsure: gauge("helio_kafka_lag_unsure_seconds",
+			"For how long the lags could not be trusted: the log did not tell its ends, or the group did not count this process in.").WithLabelValues(view),
 		queue:      gauge("helio_kafka_queue_records", "Records fetched and not yet applied, all slots.").WithLabelValues(view),
 		queueBytes: gauge("helio_kafka_queue_bytes", "Bytes fetched and not yet applied, all slots.").WithLabelValues(view),
 		owned:      gauge("helio_kafka_slots_owned", "Slots that this process owns.").WithLabelValues(view),

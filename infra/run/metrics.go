@@ -27,7 +27,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "helio_run_hard_stops_total", Help: "Services that were late in the orderly stop.",
 		}, []string{"service"})),
 		alarms: Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "helio_run_watchdog_alarms_total", Help: "Times that a watched gauge passed its threshold and kept growing.",
+			Name: "helio_run_watchdog_alarms_total", Help: "Times that a watched gauge stayed past its threshold without falling, or had no value.",
 		}, []string{"gauge"})),
 		alarmed: Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "helio_run_watchdog_alarmed", Help: "1 from a gauge's alarm until it is below its threshold again.",

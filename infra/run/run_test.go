@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,7 +131,7 @@ func TestWatchdog(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	var logged strings.Builder
 	w := NewWatchdog(time.Hour, 3, slog.New(slog.NewTextHandler(&logged, nil)), reg)
-	v := 0.0
+	v, nan := 0.0, math.NaN()
 	w.Watch("outbox", 10, func() float64 { return v })
 	alarms := func() (n float64) {
 		fams, err := reg.Gather()
@@ -147,9 +149,11 @@ func TestWatchdog(t *testing.T) {
 		v    float64
 		want float64
 	}{
-		{5, 0}, {9, 0}, {20, 0}, {30, 0}, {25, 0}, {30, 0}, {30, 0}, {31, 0}, {32, 1}, // grown three times since it fell, standing still in between
+		{5, 0}, {9, 0}, {20, 0}, {30, 0}, {25, 0}, {30, 0}, {31, 0}, {32, 1}, // grown three times since it fell
 		{40, 1}, {9, 1}, // recovered
-		{11, 1}, {12, 1}, {13, 2},
+		{11, 1}, {12, 1}, {13, 2}, {9, 2},
+		{20, 2}, {20, 2}, {20, 3}, {9, 3}, // at its bound
+		{nan, 3}, {nan, 3}, {5, 3}, {nan, 3}, {nan, 3}, {nan, 4}, // without a value
 	} {
 		v = step.v
 		w.sample()
@@ -157,8 +161,37 @@ func TestWatchdog(t *testing.T) {
 			t.Errorf("alarms at %v = %v, want %v", step.v, got, step.want)
 		}
 	}
-	if got := strings.Count(logged.String(), "recovered"); got != 1 {
-		t.Errorf("recoveries logged = %d, want 1:\n%s", got, logged.String())
+	if got := strings.Count(logged.String(), "recovered"); got != 3 {
+		t.Errorf("recoveries logged = %d, want 3:\n%s", got, logged.String())
+	}
+}
+
+// A gauge whose sample does not return is alarmed of, once, and holds up no other.
+func TestWatchdogBehindALock(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	w := NewWatchdog(10*time.Millisecond, 3, nil, reg)
+	held := make(chan struct{})
+	defer close(held)
+	var asked atomic.Int32
+	w.Watch("stuck", 10, func() float64 { asked.Add(1); <-held; return 0 })
+	w.Watch("full", 10, func() float64 { return 11 })
+	for range 4 {
+		w.sample()
+	}
+	fams, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alarmed := map[string]float64{}
+	for _, f := range fams {
+		if f.GetName() == "helio_run_watchdog_alarms_total" {
+			for _, m := range f.GetMetric() {
+				alarmed[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	if diff := cmp.Diff(map[string]float64{"stuck": 1, "full": 1}, alarmed); diff != "" || asked.Load() != 1 {
+		t.Errorf("alarms (-want +got):\n%s\nasked %d times, want once", diff, asked.Load())
 	}
 }
 

@@ -23,7 +23,7 @@ type Config struct {
 	// Linger defaults to 500 ms, LingerBusy to 10 s, LingerRecords to 2,500: an insert costs the engine some 10 ms of CPU and a dozen files whatever its size, so
 	// a busy slot writes seldom and much at a time. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes to MaxBytes.
 	Consumer kafka.ConsumerConfig
-	// Generation of the view; a rebuild in place takes a higher one. Default 1.
+	// Generation of the view; a rebuild in place takes a higher one, and a projector of a lower one then refuses to go on (GenerationError). Default 1.
 	Generation uint32
 	// Inserts is how many inserts run at one time, over all slots; default 4. Where the engine shares a small machine with those who chat, 1 keeps its bursts
 	// to one core.

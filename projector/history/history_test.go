@@ -389,3 +389,24 @@ func TestBrokenEngineIsTransient(t *testing.T) {
 		t.Errorf("got %v, want a transient error", err)
 	}
 }
+
+// A projector of a higher generation rebuilds the history in place; one of a lower generation than the history's refuses, and says both.
+func TestGeneration(t *testing.T) {
+	conn := newHistory(t)
+	l := world(3, 50)
+	cfg := config()
+	if err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Generation = 2
+	if err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, conn, reference(t, l), true)
+	cfg.Generation = 1
+	_, err := history.NewSink(cfg, conn, nil, nil).Open(t.Context(), l.Slots()[0])
+	var other *history.GenerationError
+	if !errors.As(err, &other) || *other != (history.GenerationError{Have: 2, Want: 1}) {
+		t.Errorf("a projector of generation 1 opened a slot of generation 2: %v", err)
+	}
+}

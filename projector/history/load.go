@@ -19,6 +19,9 @@ import (
 func (s *Sink) readPositions(ctx context.Context, slot topic.Slot) (next, pending kafka.Positions, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	if err := CheckGeneration(ctx, s.conn, s.cfg.Generation); err != nil {
+		return nil, nil, err
+	}
 	rows, err := s.conn.Query(ctx, fmt.Sprintf("SELECT topic, toString(state), from_position, next FROM positions WHERE slot = %d AND generation = %d",
 		slot, s.cfg.Generation))
 	if err != nil {

@@ -89,17 +89,8 @@ func addDelivery(p *process, cfg kafka.Config, group, name, advertise string, se
 	}
 	p.group.Go("delivery", svc.Run)
 	p.admin.Check("delivery", func(context.Context) error { return svc.Ready() })
-	p.dog.Watch("delivery lag seconds", 5, func() float64 { return worstLag(svc.Lags()) })
+	p.watchLag("delivery", svc, 5)
 	return svc, nil
-}
-
-// worstLag is the age of the oldest record that has not been taken in, over all slots and topics.
-func worstLag(lags []kafka.Lag) float64 {
-	worst := 0.0
-	for _, l := range lags {
-		worst = max(worst, l.Seconds)
-	}
-	return worst
 }
 
 func orHost(name string) (string, error) {

@@ -44,6 +44,7 @@ type devCmd struct {
 	ClickhouseListen string        `help:"Address of the embedded ClickHouse." placeholder:"HOST:PORT" default:"${clickhouse}" env:"HELIO_CLICKHOUSE_LISTEN"`
 	SyncWrites       bool          `help:"The embedded log waits for the disk before it acknowledges: nothing is lost at a power cut, at many times the latency." env:"HELIO_SYNC_WRITES"`
 	Retention        time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
+	Generation       uint32        `name:"history-generation" help:"Generation of the history; a higher one than it has rebuilds it in place from the log's start." default:"1" env:"HELIO_HISTORY_GENERATION"`
 	NoCanary         bool          `help:"Do not send a message round at the start."`
 }
 
@@ -146,7 +147,7 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	if err := addThreads(ctx, p, kcfg, c.postgresFlags, "dev", c.Retention, 0); err != nil {
 		return nil, err
 	}
-	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, "dev", 0); err != nil {
+	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, c.Generation, "dev", 0); err != nil {
 		return nil, err
 	}
 	svc, err := addDelivery(p, kcfg, "", "dev", "", 0)

@@ -261,6 +261,18 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	p.watch("produce buffer records", "helio_ingest_buffered_records", 5_000)
 	p.watch("watermarks waiting for the log", "helio_ingest_watermarks_pending_count", 50_000)
 	p.watch("oldest undelivered seconds", "helio_hub_oldest_undelivered_seconds", 5)
+	// What a delivery that is dead does not send shows in no queue: only in its silence.
+	p.watch("oldest subject not live seconds", "helio_hub_oldest_pending_seconds", 15)
+	p.watch("slots without delivery", "helio_hub_slots_without_owner", 0)
+	p.watch("delivery silent seconds", "helio_hub_slot_cursor_lag_seconds", 5)
+	// Nor does a log that is down fill the produce buffer: it is known to be down, and events are refused at once.
+	up := time.Now()
+	p.dog.Watch("log down seconds", 5, func() float64 {
+		if in.Up() {
+			up = time.Now()
+		}
+		return time.Since(up).Seconds()
+	})
 	p.admin.Check("log", func(context.Context) error {
 		if !in.Up() {
 			return errors.New("the log does not take events")

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"heliograph/infra/admin"
 	"heliograph/infra/clickhouse"
@@ -31,6 +34,10 @@ type process struct {
 	group *run.Group
 	// Admin is the bound address of the operators' door.
 	Admin string
+
+	gather   sync.Mutex // guards sums and gathered
+	sums     map[string]float64
+	gathered time.Time
 
 	closers []func()
 	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
@@ -85,25 +92,66 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 // waitFor says in /readyz what the start waits for.
 func (p *process) waitFor(what string) { p.waiting.Store(&what) }
 
-// watch makes the watchdog sample a gauge of this process by its metric's name, summed over its labels.
+// watch makes the watchdog sample a gauge of this process by its metric's name, summed over its labels. A metric that is not there has no value, which counts.
 func (p *process) watch(what, metric string, threshold float64) {
 	p.dog.Watch(what, threshold, func() float64 {
-		families, err := p.reg.Gather()
-		if err != nil {
-			p.log.Warn("metrics were gathered in part", "err", err)
+		v, ok := p.gauges()[metric]
+		if !ok {
+			return math.NaN()
 		}
-		sum := 0.0
-		for _, f := range families {
-			if f.GetName() != metric {
-				continue
-			}
-			for _, m := range f.GetMetric() {
-				sum += m.GetGauge().GetValue()
-			}
-		}
-		return sum
+		return v
 	})
 }
+
+// gauges returns the sums of this process's gauges by name. Those that ask at about the same time share an answer.
+func (p *process) gauges() map[string]float64 {
+	p.gather.Lock()
+	defer p.gather.Unlock()
+	if time.Since(p.gathered) < time.Second {
+		return p.sums
+	}
+	families, err := p.reg.Gather()
+	if err != nil {
+		p.log.Warn("metrics were gathered in part", "err", err)
+	}
+	p.sums, p.gathered = map[string]float64{}, time.Now()
+	for _, f := range families {
+		if f.GetType() != dto.MetricType_GAUGE {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			p.sums[f.GetName()] += m.GetGauge().GetValue()
+		}
+	}
+	return p.sums
+}
+
+// lagging is a consumer whose lag is watched.
+type lagging interface {
+	Lags() []kafka.Lag
+	Unsure() time.Duration
+}
+
+// watchLag makes the watchdog sample how far a view is behind the log, at worst over slots and topics. A lag that nobody can tell is one.
+func (p *process) watchLag(what string, c lagging, seconds float64) {
+	p.dog.Watch(what+" lag seconds", seconds, func() float64 {
+		worst := c.Unsure().Seconds()
+		for _, l := range c.Lags() {
+			worst = max(worst, l.Seconds)
+		}
+		return worst
+	})
+	p.dog.Watch(what+" lag records", maxLagRecords, func() float64 {
+		worst := int64(0)
+		for _, l := range c.Lags() {
+			worst = max(worst, l.Records)
+		}
+		return float64(worst)
+	})
+}
+
+// maxLagRecords is how many records of one slot and topic a view may be behind for long.
+const maxLagRecords = 50_000
 
 // onClose registers what is to be released after the services have ended, last in first out.
 func (p *process) onClose(f func()) { p.closers = append(p.closers, f) }

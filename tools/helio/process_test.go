@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"heliograph/infra/admin"
+	"heliograph/infra/kafka"
 	"heliograph/infra/run"
 )
 
@@ -78,5 +83,55 @@ func TestReadyzWhileStopping(t *testing.T) {
 				t.Errorf("status %d, draining %v while it stops, want 503 and true", code, status.Draining)
 			}
 		})
+	}
+}
+
+// fakeLag is a consumer in the state that a case says.
+type fakeLag struct {
+	lags   []kafka.Lag
+	unsure time.Duration
+}
+
+func (f *fakeLag) Lags() []kafka.Lag     { return f.lags }
+func (f *fakeLag) Unsure() time.Duration { return f.unsure }
+
+// A consumer that is behind, stands still or cannot tell is alarmed of, and so is a gauge that is not there; one that keeps up is not.
+func TestWatchedGauges(t *testing.T) {
+	var logged bytes.Buffer
+	p, err := newProcess(slog.New(slog.NewTextHandler(&logged, nil)), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.dog = run.NewWatchdog(100*time.Millisecond, 3, p.log, p.reg)
+	p.group.Go("watchdog of the test", p.dog.Run)
+	p.watchLag("fine", &fakeLag{lags: []kafka.Lag{{Records: 100, Seconds: 1}, {Records: 5, Seconds: 2}}, unsure: time.Second}, 5)
+	p.watchLag("old", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: 1, Seconds: 60}}}, 5)
+	p.watchLag("long", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: maxLagRecords + 1, Seconds: 1}}}, 5)
+	p.watchLag("silent", &fakeLag{unsure: time.Minute}, 5)
+	run.Register(p.reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: "there"}))
+	p.watch("there", "there", 1)
+	p.watch("missing", "missing", 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.run(ctx) }()
+	defer func() { cancel(); <-done }() //nolint:errcheck // ended as asked
+	want := map[string]float64{"old lag seconds": 1, "long lag records": 1, "silent lag seconds": 1, "missing": 1}
+	got := map[string]float64{}
+	for deadline := time.Now().Add(wait); len(got) < len(want) && time.Now().Before(deadline); {
+		<-time.After(5 * time.Millisecond)
+		families, err := p.reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "helio_run_watchdog_alarmed" && m.GetGauge().GetValue() > 0 {
+					got[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("alarms (-want +got):\n%s", diff)
 	}
 }

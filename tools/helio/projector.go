@@ -26,6 +26,7 @@ type projectorCmd struct {
 	Name           string        `help:"Name of this projector, unique within its view and stable over restarts; default: the host's." env:"HELIO_NAME"`
 	Retention      time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
 	SessionTimeout time.Duration `help:"How long after its last sign of life its slots go to others." default:"45s" env:"HELIO_SESSION_TIMEOUT"`
+	Generation     uint32        `name:"history-generation" help:"Generation of the history, the same for all of its projectors; a higher one than it has rebuilds it in place from the log's start." default:"1" env:"HELIO_HISTORY_GENERATION"`
 	Check          bool          `help:"Build everything, then stop."`
 }
 
@@ -33,7 +34,8 @@ type projectorCmd struct {
 func (projectorCmd) Help() string {
 	return `Examples:
   helio projector --store postgres --postgres 'postgres://helio:secret@db/helio'
-  helio projector --store clickhouse --clickhouse ch1:9000 --clickhouse-protocol native`
+  helio projector --store clickhouse --clickhouse ch1:9000 --clickhouse-protocol native
+  helio projector --store clickhouse --history-generation 2      (rebuilds the history; projectors of generation 1 stop writing and say so)`
 }
 
 // Run runs the projector until a signal comes.
@@ -54,7 +56,7 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Store == "postgres" {
 		err = addThreads(ctx, p, cfg, c.postgresFlags, name, c.Retention, c.SessionTimeout)
 	} else {
-		err = addHistory(ctx, p, cfg, c.clickhouseFlags, name, c.SessionTimeout)
+		err = addHistory(ctx, p, cfg, c.clickhouseFlags, c.Generation, name, c.SessionTimeout)
 	}
 	if err != nil {
 		return err
@@ -95,12 +97,12 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 	p.group.Go("projector threads", proj.Run)
 	p.admin.Check("postgres", func(ctx context.Context) error { return pool.Ping(ctx) })
 	p.admin.Check("projector threads", func(context.Context) error { return stalled(proj.Consumer()) })
-	p.dog.Watch("thread views lag seconds", 10, func() float64 { return worstLag(proj.Consumer().Lags()) })
+	p.watchLag("thread views", proj.Consumer(), 10)
 	return nil
 }
 
 // addHistory adds the projector of the history to a process.
-func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, name string, session time.Duration) error {
+func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, generation uint32, name string, session time.Duration) error {
 	ccfg := flags.config(p.log, p.reg, "projector")
 	if err := p.migrateClickHouse(ctx, ccfg); err != nil {
 		return err
@@ -114,12 +116,16 @@ func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickho
 			p.log.Warn("closing ClickHouse failed", "err", err)
 		}
 	})
+	var other *history.GenerationError
+	if err := history.CheckGeneration(ctx, conn, generation); errors.As(err, &other) {
+		return fmt.Errorf("%w (--history-generation %d)", err, other.Have)
+	} // one that does not answer is asked again by each slot
 	report, err := reportQuarantine(p, cfg)
 	if err != nil {
 		return err
 	}
 	proj, err := history.New(history.Config{
-		Report:   report,
+		Report: report, Generation: generation,
 		Consumer: kafka.ConsumerConfig{Kafka: cfg, Group: cfg.Group("projector-history"), InstanceID: cfg.Instance("history-" + name), SessionTimeout: session},
 	}, conn, p.log, p.reg)
 	if err != nil {
@@ -128,7 +134,7 @@ func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickho
 	p.group.Go("projector history", proj.Run)
 	p.admin.Check("clickhouse", func(ctx context.Context) error { return conn.Ping(ctx) })
 	p.admin.Check("projector history", func(context.Context) error { return stalled(proj.Consumer()) })
-	p.dog.Watch("history lag seconds", 30, func() float64 { return worstLag(proj.Consumer().Lags()) })
+	p.watchLag("history", proj.Consumer(), 30)
 	return nil
 }
 

@@ -154,7 +154,8 @@ func (v *views) progress(ctx context.Context, at logPlace, out *place) {
 		out.Postgres.fail(err)
 	}
 	if out.ClickHouse.Error == "" {
-		err := v.history.QueryRow(ctx, `SELECT (SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'),
+		err := v.history.QueryRow(ctx, `SELECT (SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'
+				AND generation = (SELECT max(generation) FROM positions)),
 			(SELECT max(reason) FROM quarantine WHERE topic = 1 AND slot = ? AND position = ?)`, at.Slot, at.Slot, at.Position).Scan(&out.ClickHouse.Next, &out.ClickHouse.Parked)
 		out.ClickHouse.fail(err)
 	}
