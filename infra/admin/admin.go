@@ -1,7 +1,8 @@
 // Package admin is the operator's door of a process: liveness, readiness per dependency, metrics and profiles over HTTP.
 //
 // Promise: /livez answers 200 while the process can answer at all. /readyz runs every check, at the same time, each under CheckTimeout, and answers 200
-// only when all succeed; its JSON names each with its error and how long it took. /metrics and /debug/pprof are the usual ones.
+// only when all succeed; its JSON names each with its error and how long it took. /readyz?of=a&of=b is judged by those checks alone, for a balancer that
+// must not take a process out of service for a dependency which its users can do without for a while; a check that is not there fails. /metrics and /debug/pprof are the usual ones.
 //
 // Order, durability: none.
 //
@@ -207,6 +208,9 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
+	if of := r.URL.Query()["of"]; len(of) > 0 {
+		st = st.of(of)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if !st.Ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -214,6 +218,20 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(st) // the asker has gone: nobody to tell
+}
+
+// of is the status as far as some checks tell it.
+func (st Status) of(names []string) Status {
+	out := Status{Ready: !st.Draining, Draining: st.Draining, Checks: make(map[string]Dependency, len(names))}
+	for _, n := range names {
+		d, found := st.Checks[n]
+		if !found {
+			d = Dependency{Error: "there is no such check yet"}
+		}
+		out.Checks[n] = d
+		out.Ready = out.Ready && d.OK
+	}
+	return out
 }
 
 // Ready runs the checks, or joins the run that is under way, and returns their results.

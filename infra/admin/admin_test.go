@@ -72,6 +72,13 @@ func TestReadiness(t *testing.T) {
 		!strings.Contains(st.Checks["clickhouse"].Error, "no answer") {
 		t.Errorf("not ready = %d %s", code, body)
 	}
+	for path, want := range map[string]int{
+		"/readyz?of=log": http.StatusOK, "/readyz?of=log&of=postgres": http.StatusServiceUnavailable, "/readyz?of=log&of=edge": http.StatusServiceUnavailable,
+	} {
+		if code, body := get(path); code != want {
+			t.Errorf("%s = %d %s", path, code, body)
+		}
+	}
 	if code, _ := get("/livez"); code != http.StatusOK {
 		t.Errorf("live = %d", code)
 	}
@@ -85,7 +92,11 @@ func TestReadiness(t *testing.T) {
 
 func TestDraining(t *testing.T) {
 	s, get := door(t)
+	s.Check("log", func(context.Context) error { return nil })
 	s.SetDraining()
+	if code, body := get("/readyz?of=log"); code != http.StatusServiceUnavailable {
+		t.Errorf("draining = %d %s", code, body)
+	}
 	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, `"draining": true`) {
 		t.Errorf("draining = %d %s", code, body)
 	}

@@ -42,7 +42,7 @@ type Config struct {
 	MaxOpenConns int            // default 8
 	DialTimeout  time.Duration  // default 5 s
 	ReadTimeout  time.Duration  // default 60 s
-	Settings     map[string]any // for every query; async_insert is 0 unless it is named here
+	Settings     map[string]any // for every query; async_insert is 0 and priority 1 unless they are named here
 
 	Name       string                // metric label; default "helio"
 	Logger     *slog.Logger          // nil discards
@@ -95,7 +95,7 @@ func (c Config) Options() (*clickhouse.Options, error) {
 		Protocol:        clickhouse.HTTP,
 		Auth:            clickhouse.Auth{Database: c.database(), Username: c.User, Password: c.Password.Reveal()},
 		TLS:             tlsConf,
-		Settings:        clickhouse.Settings{"async_insert": 0},
+		Settings:        clickhouse.Settings{"async_insert": 0, "priority": 1}, // analysts' queries give way to ours where they have a priority
 		DialTimeout:     5 * time.Second,
 		ReadTimeout:     60 * time.Second,
 		MaxOpenConns:    8,

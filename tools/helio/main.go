@@ -36,6 +36,7 @@ type cli struct {
 	Where      whereCmd      `cmd:"" help:"Tell how far a message has got: log, views, devices."`
 	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency, fan-out and connections."`
 	Engine     engineCmd     `cmd:"" help:"Run one embedded engine: kafka, postgres or clickhouse."`
+	Secrets    secretsCmd    `cmd:"" help:"Make the secrets of a deployment, those that are missing."`
 	Completion completionCmd `cmd:"" help:"Print the code that makes the shell complete helio's commands."`
 
 	Config   kong.ConfigFlag  `help:"JSON file with values for flags, for example {\"kafka\": [\"host:9092\"]}." placeholder:"FILE"`
@@ -54,14 +55,7 @@ func main() {
 // Main runs the command line and returns the exit code: 0 done, 1 failed, 2 used wrongly.
 func Main() int {
 	var c cli
-	parser, err := kong.New(&c,
-		kong.Name("helio"),
-		kong.Description("A messaging backend whose only truth is a partitioned log."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
-		kong.Vars{"version": version(), "kafka": defaultKafka, "postgres": defaultPostgres, "clickhouse": defaultClickHouse},
-		kong.Configuration(readConfig),
-	)
+	parser, err := newParser(&c)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "helio:", err)
 		return 2
@@ -98,6 +92,18 @@ func Main() int {
 		return 1
 	}
 	return 0
+}
+
+// newParser makes the parser of the command line.
+func newParser(c *cli) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("helio"),
+		kong.Description("A messaging backend whose only truth is a partitioned log."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
+		kong.Vars{"version": version(), "kafka": defaultKafka, "postgres": defaultPostgres, "clickhouse": defaultClickHouse},
+		kong.Configuration(readConfig),
+	)
 }
 
 // errReported ends the process with a failure that the command has told of already.

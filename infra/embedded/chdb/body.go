@@ -59,7 +59,7 @@ func bodyException(err error) *exception {
 	case errors.As(err, &corrupt):
 		return exceptionf(codeCannotDecompress, "Cannot decompress the body: %v", err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return exceptionf(codeNoSpace, "Cannot keep the body: %v", err)
+		return exceptionf(codeNoSpace, "No room for a body or a result: %v", err)
 	default:
 		return exceptionf(codeNetwork, "Cannot read the body: %v", err)
 	}
@@ -131,13 +131,9 @@ func (q *query) readText(text []byte) ([]byte, *exception) {
 
 // spool keeps the data of an INSERT, head first, in a file without a name.
 func (q *query) spool(head []byte) (*os.File, *exception) {
-	f, err := os.CreateTemp(q.s.core.spoolDir, "body-*")
-	if err != nil {
-		return nil, bodyException(err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		_ = f.Close()
-		return nil, bodyException(err)
+	f, e := q.nameless()
+	if e != nil {
+		return nil, e
 	}
 	n, err := io.Copy(f, io.LimitReader(io.MultiReader(bytes.NewReader(head), q.body), q.s.cfg.MaxBody+1))
 	q.s.m.received.Add(float64(n))
@@ -149,6 +145,19 @@ func (q *query) spool(head []byte) (*os.File, *exception) {
 		return nil, bodyException(err)
 	}
 	q.bodyRead()
+	return f, nil
+}
+
+// nameless makes a file without a name.
+func (q *query) nameless() (*os.File, *exception) {
+	f, err := os.CreateTemp(q.s.core.spoolDir, "spool-*")
+	if err != nil {
+		return nil, bodyException(err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close()
+		return nil, bodyException(err)
+	}
 	return f, nil
 }
 

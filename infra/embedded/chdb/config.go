@@ -24,7 +24,10 @@ type Config struct {
 	Password string
 	// MaxConcurrent is how many statements run at once; default 8.
 	MaxConcurrent int
-	// MaxQueued is how many further statements may wait; default 256.
+	// MaxPreferred is how many INSERTs that bring their data, and statements with the setting priority=1, run at once
+	// beside those: no SELECT that takes long keeps them waiting; default 8.
+	MaxPreferred int
+	// MaxQueued is how many further statements of either kind may wait; default 256.
 	MaxQueued int
 	// MaxMemory is how many bytes the engine may use, all queries together; default 4 GiB, and never more than 90% of
 	// the machine's memory.
@@ -52,6 +55,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxConcurrent == 0 {
 		c.MaxConcurrent = 8
+	}
+	if c.MaxPreferred == 0 {
+		c.MaxPreferred = 8
 	}
 	if c.MaxQueued == 0 {
 		c.MaxQueued = 256
@@ -91,7 +97,7 @@ func (c Config) Validate() error {
 		name  string
 		value int64
 	}{
-		{"MaxConcurrent", int64(c.MaxConcurrent)}, {"MaxQueued", int64(c.MaxQueued)}, {"MaxMemory", c.MaxMemory},
+		{"MaxConcurrent", int64(c.MaxConcurrent)}, {"MaxPreferred", int64(c.MaxPreferred)}, {"MaxQueued", int64(c.MaxQueued)}, {"MaxMemory", c.MaxMemory},
 		{"MaxThreads", int64(c.MaxThreads)}, {"MaxBody", c.MaxBody},
 		{"SendTimeout", int64(c.SendTimeout)}, {"DrainTimeout", int64(c.DrainTimeout)},
 	} {

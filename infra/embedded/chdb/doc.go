@@ -6,13 +6,15 @@
 // that breaks off half way inserts nothing. Errors carry ClickHouse's own codes.
 //
 // Order: statements of different requests run side by side, each on a connection of its own, so no setting, database
-// or temporary table leaks from one request into another.
+// or temporary table leaks from one request into another. Requests with the same session_id share one, one at a time:
+// there, what SET, USE and CREATE TEMPORARY TABLE did stays until the session ends.
 //
 // Durability: the engine writes parts into the data directory without fsync, like a ClickHouse server at its defaults:
 // a killed process loses nothing that was answered, a power cut can lose the last seconds.
 //
 // Slow or restarted: Config.MaxConcurrent statements run, Config.MaxQueued wait, and the next one is refused with
-// ClickHouse's code 202 (TOO_MANY_SIMULTANEOUS_QUERIES). Results stream: a client that reads slowly slows its own
+// ClickHouse's code 202 (TOO_MANY_SIMULTANEOUS_QUERIES). INSERTs that bring their data, statements with the setting
+// priority=1 and KILL QUERY have places of their own, so that queries which take long hold none of them up. Results stream: a client that reads slowly slows its own
 // query, and one that does not read for Config.SendTimeout loses it. When the process is told to stop it takes no new
 // statement, gives the running ones Config.DrainTimeout and then kills them. The data directory admits one process.
 //
@@ -26,10 +28,13 @@
 //     answered with 0, and from then on both sides use plain Native blocks.
 //   - The engine gives every statement an id of its own. The client's query_id is carried in log_comment, and KILL QUERY
 //     is rewritten to look there; system.processes still shows the engine's ids.
-//   - A GET runs with readonly=2, as on a server.
+//   - A GET runs with readonly=2, as on a server. Within a session it takes only statements that read, since readonly
+//     could not be taken back.
 //   - A client that goes away ends its SELECT; an INSERT or a DDL statement goes on, as on a server.
 //   - There is one user. Table functions such as file() read whatever the process can read: without a password the
 //     address must be a loopback one, and requests that a web page of another site sends are refused.
-//   - There are no sessions, roles, external tables or TLS, and the system tables that a server logs into
-//     (query_log, part_log and so on) do not exist.
+//   - What is not done is refused with NOT_IMPLEMENTED, never passed over: external tables (multipart requests), roles,
+//     quotas, stack traces, headers of one's own, exceptions inside a format (parameters.go has the list). There is no
+//     TLS, and the system tables that a server logs into (query_log, part_log and so on) do not exist.
+//   - send_progress_in_http_headers gets one X-ClickHouse-Progress, when the result is whole: headers cannot trickle here.
 package chdb

@@ -15,6 +15,7 @@ const (
 	codeSyntaxError         = 62
 	codeUnknownType         = 78
 	codeUnknownCompression  = 89
+	codeReadonly            = 164
 	codeTooManyQueries      = 202
 	codeNetwork             = 210
 	codeSameQueryID         = 216
@@ -23,7 +24,11 @@ const (
 	codeNoSpace             = 243
 	codeCannotDecompress    = 271
 	codeOutfileNotAllowed   = 358
+	codeSessionNotFound     = 372
+	codeSessionLocked       = 373
+	codeSessionTimeout      = 374
 	codeCancelled           = 394
+	codeResultTooLarge      = 396
 	codeAuthenticationError = 516
 )
 
@@ -33,8 +38,10 @@ var codeNames = map[int]string{
 	codeTooManyQueries: "TOO_MANY_SIMULTANEOUS_QUERIES", codeNetwork: "NETWORK_ERROR",
 	codeSameQueryID: "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", codeTooLarge: "QUERY_IS_TOO_LARGE",
 	codeAborted: "ABORTED", codeNoSpace: "NOT_ENOUGH_SPACE", codeCannotDecompress: "CANNOT_DECOMPRESS",
-	codeOutfileNotAllowed: "INTO_OUTFILE_NOT_ALLOWED", codeCancelled: "QUERY_WAS_CANCELLED",
-	codeAuthenticationError: "AUTHENTICATION_FAILED",
+	codeOutfileNotAllowed: "INTO_OUTFILE_NOT_ALLOWED", codeReadonly: "READONLY", codeSessionNotFound: "SESSION_NOT_FOUND",
+	codeSessionLocked: "SESSION_IS_LOCKED", codeSessionTimeout: "INVALID_SESSION_TIMEOUT",
+	codeCancelled:      "QUERY_WAS_CANCELLED",
+	codeResultTooLarge: "TOO_MANY_ROWS_OR_BYTES", codeAuthenticationError: "AUTHENTICATION_FAILED",
 }
 
 // exception is an error of the engine, or of the front in the engine's form.
@@ -80,7 +87,7 @@ func (e *exception) status() int {
 		return http.StatusUnauthorized
 	case 192, 193, codeAuthenticationError, 497:
 		return http.StatusForbidden
-	case 6, 25, 26, 27, 32, 33, codeBadArguments, 38, 41, 53, 72, codeSyntaxError, codeUnknownType, 117, 131, 164, 167,
+	case 6, 25, 26, 27, 32, 33, codeBadArguments, 38, 41, 53, 72, codeSyntaxError, codeUnknownType, 117, 131, codeReadonly, 167,
 		427, 456, 457, 485, 486, 489, codeCannotDecompress, codeUnknownCompression, codeOutfileNotAllowed, codeSameQueryID:
 		return http.StatusBadRequest
 	case 16, 46, 47, 50, 56, 60, 63, 73, 81, 115, 336:

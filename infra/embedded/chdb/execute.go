@@ -21,6 +21,7 @@ const (
 func (q *query) runWhole(ctx context.Context, st statement) {
 	begin := time.Now()
 	r := newReply(q)
+	defer r.free()
 	r.format = first(st.format, q.job.format)
 	a, err := q.s.core.do(ctx, q.job)
 	q.ended(st, begin, err)
@@ -31,7 +32,8 @@ func (q *query) runWhole(ctx context.Context, st statement) {
 	defer a.free()
 	q.s.m.sent.Add(float64(len(a.bytes())))
 	if _, err := r.Write(a.bytes()); err != nil {
-		return // the client has gone; the statement is done
+		r.giveUp(err) // the statement is done
+		return
 	}
 	r.finish(a.stats())
 }
@@ -58,6 +60,7 @@ func (q *query) runInsert(ctx context.Context, st statement, text []byte, spool 
 func (q *query) runSelect(ctx context.Context, st statement, text []byte) {
 	begin := time.Now()
 	r := newReply(q)
+	defer r.free()
 	r.format = first(st.format, q.job.format)
 	out, in, err := os.Pipe()
 	if err != nil {
@@ -95,8 +98,8 @@ func (q *query) runSelect(ctx context.Context, st statement, text []byte) {
 	}
 	switch {
 	case sendErr != nil:
-		q.ended(st, begin, exceptionf(codeCancelled, "The client went away: %v", sendErr))
-		r.abort()
+		q.ended(st, begin, exceptionf(codeCancelled, "The result could not be given to the client: %v", sendErr))
+		r.giveUp(sendErr)
 	case o.err != nil:
 		q.ended(st, begin, o.err)
 		r.fail(asException(o.err))

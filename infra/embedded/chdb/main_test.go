@@ -29,7 +29,7 @@ const childEnv = "HELIO_TEST_CHDB"
 
 type childConfig struct {
 	DataDir, LibraryPath, Listen, User, Password string
-	MaxConcurrent, MaxQueued                     int
+	MaxConcurrent, MaxQueued, MaxPreferred       int
 	MaxBody                                      int64
 	DrainTimeout, SendTimeout                    time.Duration
 }
@@ -51,7 +51,8 @@ func child(text string) int {
 	defer stop()
 	err := Run(ctx, Config{
 		DataDir: c.DataDir, LibraryPath: c.LibraryPath, Listen: c.Listen, User: c.User, Password: c.Password,
-		MaxConcurrent: c.MaxConcurrent, MaxQueued: c.MaxQueued, MaxBody: c.MaxBody, DrainTimeout: c.DrainTimeout, SendTimeout: c.SendTimeout,
+		MaxConcurrent: c.MaxConcurrent, MaxQueued: c.MaxQueued, MaxPreferred: c.MaxPreferred, MaxBody: c.MaxBody,
+		DrainTimeout: c.DrainTimeout, SendTimeout: c.SendTimeout,
 		MaxMemory: 2 << 30, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}, func(addr string) { fmt.Println("ready", addr) })
 	if err != nil {

@@ -1,9 +1,11 @@
 package chdb
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +26,8 @@ type reply struct {
 	format string
 
 	held      []byte
+	spool     *os.File // what a client that waits for the end has coming, once it is more than held may be
+	spooled   int64
 	committed bool
 	tag       string
 	out       io.Writer     // after commit: where the format's bytes go
@@ -37,14 +41,48 @@ func (r *reply) Write(p []byte) (int, error) {
 	if r.committed {
 		return r.out.Write(p)
 	}
+	if r.spool != nil {
+		return r.keep(p)
+	}
 	r.held = append(r.held, p...)
-	if len(r.held) < holdBytes || r.q.enabled("wait_end_of_query") && len(r.held) < textBytes {
+	if len(r.held) < holdBytes {
 		return len(p), nil
+	}
+	if r.q.enabled("wait_end_of_query") || r.q.enabled("http_wait_end_of_query") {
+		var e *exception
+		if r.spool, e = r.q.nameless(); e != nil {
+			return 0, e
+		}
+		_, err := r.keep(r.held)
+		return len(p), err
 	}
 	if err := r.commit(nil); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// keep adds to the spool.
+func (r *reply) keep(p []byte) (int, error) {
+	if r.spooled += int64(len(p)); r.spooled > r.q.s.cfg.MaxBody {
+		return 0, exceptionf(codeResultTooLarge, "The result is longer than %d bytes: too long to wait for its end", r.q.s.cfg.MaxBody)
+	}
+	n, err := r.spool.Write(p)
+	if err != nil {
+		return n, bodyException(err)
+	}
+	return n, nil
+}
+
+// giveUp ends a reply that could not be written: with the exception, if the fault is ours and nothing has gone out, else
+// by breaking the connection.
+func (r *reply) giveUp(err error) {
+	var e *exception
+	if errors.As(err, &e) && !r.committed {
+		r.fail(e)
+		return
+	}
+	r.abort()
 }
 
 // flush sends what has been committed on its way.
@@ -62,7 +100,11 @@ func (r *reply) commit(final *stats) error {
 	h.Set("Content-Type", contentType(r.format))
 	h.Set("X-ClickHouse-Format", r.format)
 	if final != nil {
-		h.Set("X-ClickHouse-Summary", final.summary(time.Since(r.q.begin)))
+		sum := final.summary(time.Since(r.q.begin))
+		h.Set("X-ClickHouse-Summary", sum)
+		if r.q.enabled("send_progress_in_http_headers") {
+			h.Set("X-ClickHouse-Progress", sum)
+		}
 	}
 	r.out = patientWriter{r.q}
 	switch {
@@ -71,7 +113,7 @@ func (r *reply) commit(final *stats) error {
 			f := newFrameWriter(r.out, r.q.values.Get("network_compression_method"))
 			r.layers, r.out = append(r.layers, f), f
 		}
-	case final != nil && len(r.held) < smallResult:
+	case final != nil && r.spool == nil && len(r.held) < smallResult:
 	case r.q.values.Has("enable_http_compression") && !r.q.enabled("enable_http_compression"):
 	default:
 		if name := acceptedEncoding(r.q.r.Header); name != "" {
@@ -86,7 +128,7 @@ func (r *reply) commit(final *stats) error {
 	if final == nil {
 		r.tag = strings.ReplaceAll(uuid.NewString(), "-", "")[:16]
 		h.Set("X-ClickHouse-Exception-Tag", r.tag)
-	} else if len(r.layers) == 0 {
+	} else if len(r.layers) == 0 && r.spool == nil {
 		h.Set("Content-Length", strconv.Itoa(len(r.held)))
 	}
 	r.committed = true
@@ -96,11 +138,25 @@ func (r *reply) commit(final *stats) error {
 	r.q.w.WriteHeader(http.StatusOK)
 	held := r.held
 	r.held = nil
+	if r.spool != nil {
+		if _, err := r.spool.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		_, err := io.Copy(struct{ io.Writer }{r.out}, r.spool)
+		return err
+	}
 	if len(held) == 0 {
 		return nil
 	}
 	_, err := r.out.Write(held)
 	return err
+}
+
+// free gives up what the reply keeps.
+func (r *reply) free() {
+	if r.spool != nil {
+		_ = r.spool.Close()
+	}
 }
 
 // common sets the headers that every answer carries.

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 const (
@@ -27,16 +25,17 @@ const (
 // server is the HTTP front.
 type server struct {
 	// fixed after newServer
-	cfg   Config
-	core  *core
-	m     *metrics
-	log   *slog.Logger
-	http  *http.Server
-	name  string
-	stop  <-chan struct{} // closed when running statements must end
-	slots chan struct{}
-	kills chan struct{}
-	seats chan struct{} // running and waiting
+	cfg  Config
+	core *core
+	m    *metrics
+	log  *slog.Logger
+	http *http.Server
+	name string
+	stop <-chan struct{} // closed when running statements must end
+
+	reading, ordinary, preferred, kills *gate
+
+	sessions *sessions
 
 	mu      sync.Mutex
 	running map[string]bool // query ids; guarded by mu
@@ -46,10 +45,11 @@ type server struct {
 func newServer(ctx context.Context, cfg Config, c *core, m *metrics) *server {
 	s := &server{
 		cfg: cfg, core: c, m: m, log: cfg.Logger, name: displayName(), stop: ctx.Done(),
-		slots:   make(chan struct{}, cfg.MaxConcurrent),
-		kills:   make(chan struct{}, killSlots),
-		seats:   make(chan struct{}, cfg.MaxConcurrent+cfg.MaxQueued),
-		running: map[string]bool{},
+		reading:  newGate(0, cfg.MaxConcurrent+cfg.MaxPreferred+killSlots+2*cfg.MaxQueued),
+		ordinary: newGate(cfg.MaxConcurrent, cfg.MaxQueued), preferred: newGate(cfg.MaxPreferred, cfg.MaxQueued),
+		kills:    newGate(killSlots, cfg.MaxQueued),
+		sessions: &sessions{open: func() (*conn, error) { return c.lib.open(c.args) }, byID: map[string]*session{}},
+		running:  map[string]bool{},
 	}
 	s.http = newHTTPServer(s, cfg.Logger)
 	s.http.BaseContext = func(net.Listener) context.Context { return ctx }
@@ -115,6 +115,12 @@ func (s *server) foreign(r *http.Request) string {
 // authorise checks the one user's name and password, wherever the client put them.
 func (s *server) authorise(r *http.Request, values url.Values) *exception {
 	user, password := "default", ""
+	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); scheme != "" && !strings.EqualFold(scheme, "Basic") {
+		return exceptionf(codeAuthenticationError, "The embedded engine knows no authorization by %s: use Basic", scheme)
+	}
+	if strings.EqualFold(r.Header.Get("X-ClickHouse-SSL-Certificate-Auth"), "on") {
+		return exceptionf(codeAuthenticationError, "The embedded engine knows no users by certificate")
+	}
 	if u, p, found := r.BasicAuth(); found {
 		user, password = u, p
 	} else if u := r.Header.Get("X-ClickHouse-User"); u != "" || r.Header.Get("X-ClickHouse-Key") != "" {
@@ -134,6 +140,29 @@ func (s *server) authorise(r *http.Request, values url.Values) *exception {
 		"%s: Authentication failed: password is incorrect, or there is no user with such name", user)
 }
 
+// gate bounds how many statements run and how many wait. Those that wait must not be held up by the ones of another gate.
+type gate struct {
+	slots chan struct{} // running
+	seats chan struct{} // running and waiting; of the gate in which statements are read: being read
+}
+
+func newGate(running, waiting int) *gate {
+	return &gate{slots: make(chan struct{}, running), seats: make(chan struct{}, running+waiting)}
+}
+
+// sit takes a seat, if one is free.
+func (g *gate) sit() *exception {
+	select {
+	case g.seats <- struct{}{}:
+		return nil
+	default:
+		return exceptionf(codeTooManyQueries, "Too many simultaneous queries. Maximum: %d running and %d waiting",
+			cap(g.slots), cap(g.seats)-cap(g.slots))
+	}
+}
+
+func (g *gate) rise() { <-g.seats }
+
 // query is one request for a statement. It belongs to the request's goroutine.
 type query struct {
 	s      *server
@@ -143,9 +172,10 @@ type query struct {
 	values url.Values
 	begin  time.Time
 
-	id   string
-	job  job
-	body io.Reader
+	id      string
+	job     job
+	body    io.Reader
+	timeout time.Duration // of its session
 }
 
 func (q *query) serve() {
@@ -181,13 +211,11 @@ func (q *query) run() *exception {
 	if e := q.readParameters(); e != nil {
 		return e
 	}
-	select {
-	case q.s.seats <- struct{}{}:
-		defer func() { <-q.s.seats }()
-	default:
-		return exceptionf(codeTooManyQueries, "Too many simultaneous queries. Maximum: %d running and %d waiting",
-			q.s.cfg.MaxConcurrent, q.s.cfg.MaxQueued)
+	g := q.s.reading
+	if e := g.sit(); e != nil {
+		return e
 	}
+	defer func() { g.rise() }()
 	if !q.s.enter(q.id) {
 		return exceptionf(codeSameQueryID, "Query with id = %s is already running", q.id)
 	}
@@ -209,26 +237,68 @@ func (q *query) run() *exception {
 	if st.kind != stmtInsertData {
 		q.bodyRead()
 	}
+	right := q.gate(st)
+	if e := right.sit(); e != nil {
+		return e
+	}
+	g.rise()
+	g = right
+	if e := q.openSession(st, text); e != nil {
+		return e
+	}
+	if s := q.job.session; s != nil {
+		defer func() { s.give(q.timeout, q.enabled("close_session")) }()
+	}
 	ctx, cancel := q.untilStop()
 	defer cancel()
 	switch st.kind {
 	case stmtSelect:
 		ctx := q.r.Context()
-		return q.admit(q.s.slots, func() { q.runSelect(ctx, st, text) })
+		return q.admit(g.slots, func() { q.runSelect(ctx, st, text) })
 	case stmtInsertData:
 		spool, e := q.spool(text[dataStart(text, st.end):])
 		if e != nil {
 			return e
 		}
 		defer func() { _ = spool.Close() }()
-		return q.admit(q.s.slots, func() { q.runInsert(ctx, st, text, spool) })
+		return q.admit(g.slots, func() { q.runInsert(ctx, st, text, spool) })
 	case stmtKill:
 		q.job.sql = rewriteKill(text[:st.end])
-		return q.admit(q.s.kills, func() { q.runWhole(ctx, st) })
+		return q.admit(g.slots, func() { q.runWhole(ctx, st) })
 	default:
 		q.job.sql = string(text[:st.end])
-		return q.admit(q.s.slots, func() { q.runWhole(ctx, st) })
+		return q.admit(g.slots, func() { q.runWhole(ctx, st) })
 	}
+}
+
+// gate is where a statement belongs.
+func (q *query) gate(st statement) *gate {
+	switch {
+	case st.kind == stmtKill:
+		return q.s.kills
+	case st.kind == stmtInsertData, st.kind == stmtInsertValues, q.values.Get("priority") == "1":
+		return q.s.preferred
+	default:
+		return q.s.ordinary
+	}
+}
+
+// openSession takes the session that the request names.
+func (q *query) openSession(st statement, text []byte) *exception {
+	id := q.values.Get("session_id")
+	if id == "" {
+		return nil
+	}
+	if q.job.readonly && st.kind != stmtSelect && !looks(text) {
+		return exceptionf(codeReadonly, "Cannot execute this query in readonly mode. Within a session, GET is for queries that only read")
+	}
+	s, e := q.s.sessions.take(id, q.enabled("session_check"))
+	if e != nil {
+		return e
+	}
+	q.job.session = s
+	q.job.readonly = false // the session could not be changed after it
+	return nil
 }
 
 // untilStop is the context of a statement that goes on without its client: it ends when the server stops.
@@ -290,67 +360,4 @@ func (q *query) ended(st statement, begin time.Time, err error) {
 	}
 	q.s.m.statements.WithLabelValues(kindNames[st.kind], outcome).Inc()
 	q.s.m.seconds.WithLabelValues(kindNames[st.kind]).Observe(time.Since(begin).Seconds())
-}
-
-// notSettings are the URL parameters that are the interface's own; every other one is a setting.
-var notSettings = map[string]bool{
-	"query": true, "query_id": true, "database": true, "default_format": true, "user": true, "password": true,
-	"quota_key": true, "compress": true, "decompress": true, "client_protocol_version": true, "stacktrace": true,
-	"buffer_size": true, "wait_end_of_query": true, "close_session": true, "log_comment": true,
-}
-
-// readParameters reads what the URL and the headers say.
-func (q *query) readParameters() *exception {
-	for _, name := range []string{"session_id", "session_timeout", "session_check", "role"} {
-		if q.values.Has(name) {
-			return exceptionf(codeNotImplemented, "The embedded engine has no %s: each request is a session of its own", name)
-		}
-	}
-	q.id = q.values.Get("query_id")
-	if q.id == "" {
-		q.id = q.r.Header.Get("X-ClickHouse-Query-Id")
-	}
-	if q.id == "" {
-		q.id = uuid.NewString()
-	}
-	if len(q.id) > maxQueryID || strings.ContainsAny(q.id, " \t\r\n\x00") {
-		return exceptionf(codeBadArguments, "query_id must be at most %d characters without spaces", maxQueryID)
-	}
-	q.job = job{
-		queryID: q.id, comment: q.values.Get("log_comment"),
-		database: first(q.values.Get("database"), q.r.Header.Get("X-ClickHouse-Database")),
-		format:   first(q.values.Get("default_format"), q.r.Header.Get("X-ClickHouse-Format"), defaultText),
-		readonly: q.r.Method != http.MethodPost,
-	}
-	for name, vs := range q.values {
-		value := vs[len(vs)-1]
-		switch {
-		case strings.HasPrefix(name, "param_"):
-			q.job.params = append(q.job.params, param{strings.TrimPrefix(name, "param_"), value})
-		case notSettings[name]:
-		case !settingName.MatchString(name):
-			return exceptionf(codeBadArguments, "%q is no name of a setting", name)
-		default:
-			q.job.settings = append(q.job.settings, param{name, value})
-		}
-	}
-	return nil
-}
-
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}
-
-// enabled reports whether a boolean URL parameter is on.
-func (q *query) enabled(name string) bool {
-	switch strings.ToLower(q.values.Get(name)) {
-	case "", "0", "false":
-		return false
-	}
-	return true
 }

@@ -9,14 +9,15 @@ import (
 type statementKind uint8
 
 const (
-	stmtOther      statementKind = iota // run as it stands, result in memory
-	stmtSelect                          // result through a pipe
-	stmtInsertData                      // data follows the statement, in the format named
-	stmtInsert                          // INSERT ... VALUES or SELECT, run as it stands
-	stmtKill                            // KILL QUERY
+	stmtOther        statementKind = iota // run as it stands, result in memory
+	stmtSelect                            // result through a pipe
+	stmtInsertData                        // data follows the statement, in the format named
+	stmtInsert                            // INSERT ... SELECT, run as it stands
+	stmtInsertValues                      // INSERT ... VALUES with its values, run as it stands
+	stmtKill                              // KILL QUERY
 )
 
-var kindNames = [...]string{"other", "select", "insert_data", "insert", "kill"}
+var kindNames = [...]string{"other", "select", "insert_data", "insert", "insert_values", "kill"}
 
 // statement is what the front needs to know of a statement before it hands it to the engine.
 type statement struct {
@@ -144,7 +145,7 @@ func parseWhole(text []byte, first token) (st statement, more bool, err *excepti
 	}
 	switch {
 	case is(text, first, "INSERT"):
-		st.kind = stmtInsert
+		st.kind = insertKind(text, top)
 		if len(top) > 2 && onlyTarget(text, top) {
 			// No data clause at all: the data is in the body, as Values unless the request says otherwise.
 			st.kind = stmtInsertData
@@ -169,6 +170,31 @@ func parseWhole(text []byte, first token) (st statement, more bool, err *excepti
 		return st, false, exceptionf(codeSyntaxError, "Syntax error: %q is no statement", text[first.start:last])
 	}
 	return st, false, nil
+}
+
+// insertKind tells an INSERT that brings its values from one that asks for them.
+func insertKind(text []byte, top []token) statementKind {
+	for _, t := range top[min(3, len(top)):] { // after INSERT INTO and the table, which may be named like a keyword
+		switch {
+		case is(text, t, "VALUES"):
+			return stmtInsertValues
+		case is(text, t, "SELECT"), is(text, t, "WITH"):
+			return stmtInsert
+		}
+	}
+	return stmtInsert
+}
+
+// looks reports whether a statement that is no SELECT only reads.
+func looks(text []byte) bool {
+	l := &lexer{src: text}
+	t := l.next()
+	for _, word := range []string{"SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN"} {
+		if is(text, t, word) {
+			return true
+		}
+	}
+	return false
 }
 
 // onlyTarget reports whether an INSERT names neither data nor a source of data.

@@ -29,7 +29,7 @@ func TestParseStatement(t *testing.T) {
 		{"WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", stmtOther, "", "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x"},
 		{"SHOW TABLES FORMAT JSON", stmtOther, "JSON", "SHOW TABLES "},
 		{"KILL QUERY WHERE query_id = 'x'", stmtKill, "", "KILL QUERY WHERE query_id = 'x'"},
-		{"INSERT INTO t VALUES (1, ';')", stmtInsert, "", "INSERT INTO t VALUES (1, ';')"},
+		{"INSERT INTO t VALUES (1, ';')", stmtInsertValues, "", "INSERT INTO t VALUES (1, ';')"},
 		{"INSERT INTO t (format) SELECT 1", stmtInsert, "", "INSERT INTO t (format) SELECT 1"},
 		{"INSERT INTO t FORMAT Native", stmtInsertData, "Native", "INSERT INTO t "},
 		{"INSERT INTO values (a) FORMAT CSV 1;2;3", stmtInsertData, "CSV", "INSERT INTO values (a) "},
