@@ -215,8 +215,8 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 				t.Fatal(err)
 			}
 			reach(t, u.Host)
-			db, password := file.Services["postgres"].Environment, ""
-			password, _ = u.User.Password()
+			db := file.Services["postgres"].Environment
+			password, _ := u.User.Password()
 			if u.User.Username() != db["POSTGRES_USER"] || password != db["POSTGRES_PASSWORD"] || u.Path != "/"+db["POSTGRES_DB"] {
 				t.Errorf("Postgres knows nobody of %s", u.Redacted())
 			}

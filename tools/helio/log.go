@@ -150,11 +150,10 @@ type logLine struct {
 // Run prints events until it has all that were asked for, or until a signal.
 func (c *tailCmd) Run(ctx context.Context, log *slog.Logger) error {
 	c.fill(&c.kafkaFlags, nil, nil)
-	err := c.tail(ctx, c.config(log, nil, "helio-log"), os.Stdout)
-	if ctx.Err() != nil {
-		return nil // a signal is how it is ended
+	if err := c.tail(ctx, c.config(log, nil, "helio-log"), os.Stdout); ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil // a signal is how it is ended
 }
 
 func (c *tailCmd) tail(ctx context.Context, cfg kafka.Config, w io.Writer) error {

@@ -75,7 +75,7 @@ func exported(t *testing.T) map[string][]string {
 		case "threads":
 			err = addThreads(ctx, p, cfg, views, role, 720*time.Hour, 10*time.Second)
 		case "history":
-			err = addHistory(ctx, p, cfg, history, role, 10*time.Second)
+			err = addHistory(ctx, p, cfg, history, 1, role, 10*time.Second)
 		case "delivery":
 			_, err = addDelivery(p, cfg, "", role, "127.0.0.1:1", 10*time.Second)
 		default:

@@ -75,7 +75,10 @@ func TestReadyzWhileStopping(t *testing.T) {
 			}
 			end(cancel, failed)
 			select {
-			case <-done:
+			case err := <-done:
+				if (err != nil) != (name == "failure") {
+					t.Errorf("the process ended with %v", err)
+				}
 			case <-time.After(wait):
 				t.Fatal("the process did not stop")
 			}
