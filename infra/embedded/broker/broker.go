@@ -34,6 +34,8 @@ type Config struct {
 	Listen string
 	// SyncWrites makes every batch wait for fsync.
 	SyncWrites bool
+	// CompactEvery is how often compacted topics are compacted; default an hour.
+	CompactEvery time.Duration
 	// Logger takes the broker's own words; default: none.
 	Logger *slog.Logger
 }
@@ -42,6 +44,9 @@ type Config struct {
 func (c Config) Validate() error {
 	if c.DataDir == "" {
 		return errors.New("broker: DataDir is empty")
+	}
+	if c.CompactEvery < 0 {
+		return errors.New("broker: CompactEvery is negative")
 	}
 	return nil
 }
@@ -57,6 +62,9 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = discard
+	}
+	if cfg.CompactEvery == 0 {
+		cfg.CompactEvery = time.Hour
 	}
 	dir, err := engine.Open(ctx, engine.Kafka, cfg.DataDir, Format)
 	if err != nil {
@@ -86,11 +94,17 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 		}
 	}()
 	ready(ln.Addr().String())
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-log.broken:
-		return engine.DiskError(engine.Kafka, dir.Path(), err)
+	compact := time.NewTicker(cfg.CompactEvery)
+	defer compact.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-log.broken:
+			return engine.DiskError(engine.Kafka, dir.Path(), err)
+		case <-compact.C:
+			cluster.Compact() // the broker's own clock for it starts only when a topic is made or changed: a restart would end it
+		}
 	}
 }
 

@@ -95,30 +95,42 @@ func TestRestartKeepsRecords(t *testing.T) {
 	}
 }
 
-// Records of a topic that asks for nothing stay, however old, while others' are being cleaned.
+// Records of a topic that asks for nothing stay, however old, while others' are cleaned; also by a broker that was started again and makes no topic.
 func TestRecordsStayForEver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	addr, stop := running(t, Config{DataDir: t.TempDir()})
-	defer quietly(stop)
+	cfg := Config{DataDir: t.TempDir()}
+	addr, stop := running(t, cfg)
 	cl := dial(t, addr)
 	adm := kadm.NewClient(cl)
-	soon := "20"
-	if _, err := adm.AlterBrokerConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "log.cleaner.backoff.ms", Value: &soon}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := adm.CreateTopic(ctx, 1, 1, nil, "forever"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := adm.CreateTopic(ctx, 1, 1, map[string]*string{"retention.ms": &soon}, "brief"); err != nil {
-		t.Fatal(err)
-	}
+	soon, compacted := "20", "compact"
 	old := time.Now().Add(-365 * 24 * time.Hour)
-	for _, topic := range []string{"forever", "brief"} {
-		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte("old"), Timestamp: old}).FirstErr(); err != nil {
+	topics := map[string]map[string]*string{"forever": nil, "brief": {"retention.ms": &soon}, "compacted": {"cleanup.policy": &compacted}}
+	for name, config := range topics {
+		if _, err := adm.CreateTopic(ctx, 1, 1, config, name); err != nil {
 			t.Fatal(err)
 		}
+		for i := range 3 { // batches of their own: the last one is never cleaned
+			if err := cl.ProduceSync(ctx, &kgo.Record{Topic: name, Key: []byte("k"), Value: []byte{byte(i)}, Timestamp: old}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.CompactEvery = 200 * time.Millisecond
+	addr, stop = running(t, cfg)
+	defer quietly(stop)
+	first := func(topic string) byte { // of the records that are left
+		cl := dial(t, addr, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		fs := cl.PollRecords(ctx, 1)
+		if err := fs.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return fs.Records()[0].Value[0]
+	}
+	adm = kadm.NewClient(dial(t, addr))
 	start := func(topic string) int64 {
 		offsets, err := adm.ListStartOffsets(ctx, topic)
 		if err != nil {
@@ -132,8 +144,11 @@ func TestRecordsStayForEver(t *testing.T) {
 			t.Fatal("nothing was cleaned")
 		}
 	}
-	if got := start("forever"); got != 0 {
-		t.Errorf("the log begins at %d, want 0", got)
+	if got := first("compacted"); got != 1 { // of what is behind the last batch the latest stays
+		t.Errorf("the compacted topic begins with record %d, want 1", got)
+	}
+	if got := start("forever"); got != 0 || first("forever") != 0 {
+		t.Errorf("the log begins at %d, want 0, with its first record", got)
 	}
 }
 

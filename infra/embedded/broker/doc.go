@@ -17,5 +17,6 @@
 //   - The address that clients are told is the one listened on, so a wildcard address is refused.
 //   - The broker's own default keeps records for seven days and applies it to every topic as soon as one is
 //     compacted; Run turns it to "for ever".
+//   - Compacted topics are compacted every hour, in that one goroutine: requests wait meanwhile.
 //   - The timestamps of records are the producers', also with message.timestamp.type=LogAppendTime.
 package broker
