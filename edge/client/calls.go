@@ -42,7 +42,7 @@ func (c *Client) once(ctx context.Context, authenticated bool, build func(*conn)
 	rid := cn.request(ch)
 	f.SetRequestId(rid)
 	if f.WhichBody() == wirev1.ClientFrame_GetHistory_case {
-		go cn.acceptPage(ctx)
+		cn.paged.Do(func() { go cn.acceptPages() })
 	}
 	cn.write(f)
 	select {
@@ -60,23 +60,35 @@ func (c *Client) once(ctx context.Context, authenticated bool, build func(*conn)
 	}
 }
 
-// acceptPage reads one unidirectional stream (section 10) and hands its frame to whoever asked for it.
-func (cn *conn) acceptPage(ctx context.Context) {
-	s, err := cn.quic.AcceptUniStream(ctx)
-	if err != nil {
-		return // the request ends by its context or with the connection
+// acceptPages takes the unidirectional streams (section 10) of a connection until it ends. It runs from the first page that is asked for; the page of a call that was
+// given up may come at any time after.
+func (cn *conn) acceptPages() {
+	for {
+		s, err := cn.quic.AcceptUniStream(cn.ctx)
+		if err != nil {
+			return // the calls that wait end with the connection
+		}
+		go cn.page(s)
 	}
-	buf, err := frame.Read(bufio.NewReader(s), nil, wire.MaxServerFrame)
+}
+
+// page reads the frame of one stream and hands it to whoever asked for it. QUIC's limit on streams bounds how many there are.
+func (cn *conn) page(s *quic.ReceiveStream) {
+	r := bufio.NewReader(s)
+	buf, err := frame.Read(r, nil, wire.MaxServerFrame)
 	if err != nil {
 		s.CancelRead(quic.StreamErrorCode(wirev1.Code_CODE_PROTOCOL))
 		return
 	}
 	var f wirev1.ServerFrame
-	if err := proto.Unmarshal(buf, &f); err != nil {
-		return
+	if err := proto.Unmarshal(buf, &f); err == nil {
+		if ch := cn.take(f.GetRequestId()); ch != nil {
+			ch <- &f
+		}
 	}
-	if ch := cn.take(f.GetRequestId()); ch != nil {
-		ch <- &f
+	// Only a stream that was read to its end makes room for another.
+	if _, err := r.ReadByte(); err == nil {
+		s.CancelRead(quic.StreamErrorCode(wirev1.Code_CODE_PROTOCOL))
 	}
 }
 

@@ -48,6 +48,8 @@ type Client struct {
 	queue *queue
 	done  chan struct{} // closed when Run has returned
 
+	storing sync.Mutex // held while a watermark is stored, and taken before mu
+
 	// Guarded by mu.
 	mu       sync.Mutex
 	id       Identity
@@ -260,9 +262,19 @@ func (c *Client) move(t id.ThreadID, w thread.Watermark, urgent bool) {
 	c.applied[t] = merged
 	c.mark(t, urgent)
 	c.mu.Unlock()
-	if err := c.cfg.Store.SetWatermark(t, merged); err != nil {
+	if err := c.keep(t); err != nil {
 		c.cfg.Logger.Error("storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err)
 	}
+}
+
+// keep stores the watermark of a thread. One that moved meanwhile by another goroutine is stored with it, so none goes back.
+func (c *Client) keep(t id.ThreadID) error {
+	c.storing.Lock()
+	defer c.storing.Unlock()
+	c.mu.Lock()
+	w := c.applied[t]
+	c.mu.Unlock()
+	return c.cfg.Store.SetWatermark(t, w)
 }
 
 // firstAck is how soon watermarks go after a quiet while: within the 25 ms in which QUIC acknowledges the packet that brought the event (RFC 9000, section

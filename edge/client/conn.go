@@ -50,6 +50,8 @@ type conn struct {
 	silence time.Duration
 	backlog int // see maxBacklog
 
+	paged sync.Once // pages of the history are accepted
+
 	// Reader.
 	edge  string // as Welcome named it
 	proof uint64 // request id of Authenticate; 0: none was sent
