@@ -176,11 +176,6 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 		return none, err
 	}
 	s.srv.metrics.begun.Inc()
-	// So that what the creator does next finds the group. The log has it either way.
-	_ = poll(ctx, waitStarting, func() (bool, error) {
-		v, ok := s.srv.hub.View(t)
-		return ok && v.Kind != thread.None, nil
-	})
 	return out, nil
 }
 

@@ -358,13 +358,17 @@ func (s *Session) appendAll(ctx context.Context, t topic.Topic, users []id.UserI
 	return receipts, failed
 }
 
-// appendThread appends an event to a thread and waits.
+// appendThread appends an event to a thread, and waits until this edge has judged it, so that what its author does next finds it done. The log has it either way.
 func (s *Session) appendThread(ctx context.Context, t id.ThreadID, b eventv1.Event_builder) (wirev1.ServerFrame_builder, error) {
 	b.UserId, b.DeviceId = s.user[:], s.device[:]
 	got, err := s.appendAll(ctx, topic.Threads, []id.UserID{id.UserID(t)}, b.Build())
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, fmt.Errorf("append to %s: %w", t, err)
 	}
+	_ = poll(ctx, waitStarting, func() (bool, error) {
+		v, ok := s.srv.hub.View(t)
+		return ok && v.Next > got[0].Position, nil
+	})
 	return ack(t, nil, got[0].Slot, got[0].Position, got[0].LogTime.UnixMilli()), nil
 }
 
