@@ -49,94 +49,137 @@ func (e *env) crowd(t *testing.T, size int) *crowd {
 // flow has everybody write to the group and to the next one.
 func (c *crowd) flow(t *testing.T, every time.Duration) *traffic { return flow(t, every, c.lines...) }
 
-// testOutages: P5. An engine is down for a while under traffic.
+// testOutages: P5. Each engine alone, and both stores together, are down for a while under traffic.
 func testOutages(t *testing.T, e *env) {
 	long := outage(t)
 	short := min(long, 3*time.Second)
-	if e.real {
-		long = min(long, 10*time.Second) // the views' part of it does not depend on the log
-	}
-	for _, c := range []struct {
+	cases := []struct {
 		name  string
 		kinds []embedded.Kind
 		lasts time.Duration
 	}{
-		{"postgres", []embedded.Kind{embedded.Postgres}, short},
-		{"clickhouse", []embedded.Kind{embedded.ClickHouse}, short},
-		{"both views", []embedded.Kind{embedded.Postgres, embedded.ClickHouse}, long},
-	} {
-		if e.real && len(c.kinds) == 1 {
-			continue
-		}
-		t.Run(c.name, func(t *testing.T) {
-			ctx := e.context(t)
-			p := e.crowd(t, 4)
-			a, b := p.devices[0], p.devices[3]
-			f := p.flow(t, 25*time.Millisecond)
-			f.goOn(50)
-			for _, k := range c.kinds {
-				must(t, e.Engine(k).Kill())
-			}
-			f.lasts(c.lasts)
-			m := a.say(client.To{Thread: p.threads[0]}, "the views are down")
-			b.has(m)
-			a.acked(m)
-			for _, d := range p.devices {
-				if !d.u.Online() {
-					t.Errorf("%s lost its connection because a view is down", d.name)
-				}
-			}
-			for _, k := range c.kinds {
-				must(t, e.Engine(k).Restart(ctx))
-			}
-			f.goOn(20)
-			f.finish()
-			tr := e.agree(t, p.devices...)
-			e.accounted(t, tr, f, p.devices...)
-			e.viewsAgree(t, tr, p.threads...)
-		})
+		{"postgres", []embedded.Kind{embedded.Postgres}, long},
+		{"clickhouse", []embedded.Kind{embedded.ClickHouse}, long},
+		{"both views", []embedded.Kind{embedded.Postgres, embedded.ClickHouse}, short},
 	}
-	t.Run("kafka", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), patience+long)
-		defer cancel()
-		p := e.crowd(t, 4)
-		a := p.devices[0]
-		f := p.flow(t, 25*time.Millisecond)
-		f.goOn(50)
-		f.finish()
-		before := metric(t, e, 0, `helio_session_refusals_total{code="unavailable"}`) + metric(t, e, 1, `helio_session_refusals_total{code="unavailable"}`)
-		must(t, e.Engine(embedded.Kafka).Kill())
-		stuck := a.say(client.To{Thread: p.threads[0]}, "nobody takes this yet")
-		until(t, "the send is refused, to be tried again", func() bool {
-			return metric(t, e, 0, `helio_session_refusals_total{code="unavailable"}`)+metric(t, e, 1, `helio_session_refusals_total{code="unavailable"}`) > before
-		})
-		if acked, failed, _ := a.outcome(stuck); acked || failed != nil {
-			t.Errorf("the message was acknowledged (%v) or given up (%v) while the log was down", acked, failed)
+	if e.real { // the views' part of it does not depend on the log
+		cases = cases[2:]
+		cases[0].lasts = min(long, 10*time.Second)
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) { testStoresDown(t, e, c.lasts, c.kinds...) })
+	}
+	t.Run("kafka", func(t *testing.T) { testLogDown(t, e, long) })
+}
+
+// testStoresDown: without stores, what is written is acknowledged and reaches everybody, and no connection is lost; the views catch up.
+func testStoresDown(t *testing.T, e *env, lasts time.Duration, kinds ...embedded.Kind) {
+	p := e.crowd(t, 4)
+	a, b := p.devices[0], p.devices[3]
+	f := p.flow(t, 25*time.Millisecond)
+	f.goOn(50)
+	for _, k := range kinds {
+		must(t, e.Engine(k).Kill())
+	}
+	marks := f.marks()
+	f.lasts(lasts)
+	for i, l := range f.lines {
+		until(t, l.from.name+" writes while the stores are down", func() bool { return len(l.since(marks[i])) > 0 })
+		written := l.since(marks[i])
+		l.from.acked(written[len(written)-1]) // the stores are still down
+	}
+	m := a.say(client.To{Thread: p.threads[0]}, "the views are down")
+	b.has(m)
+	a.acked(m)
+	for _, d := range p.devices {
+		if !d.u.Online() {
+			t.Errorf("%s lost its connection because a view is down", d.name)
 		}
-		if a.u.Outbox() != 1 {
-			t.Errorf("%d messages in the outbox, want 1", a.u.Outbox())
+	}
+	for _, k := range kinds {
+		must(t, e.Engine(k).Restart(e.context(t)))
+	}
+	f.goOn(20)
+	f.finish()
+	tr := e.agree(t, p.devices...)
+	e.accounted(t, tr, f, p.devices...)
+	e.viewsAgree(t, tr, p.threads...)
+}
+
+// testLogDown: without the log, everybody goes on writing; every send is refused, to be tried again, and stays in its outbox. Nothing is acknowledged that the log
+// does not have, and what was acknowledged before is not lost.
+func testLogDown(t *testing.T, e *env, lasts time.Duration) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience+lasts)
+	defer cancel()
+	p := e.crowd(t, 4)
+	a := p.devices[0]
+	f := p.flow(t, 50*time.Millisecond)
+	f.goOn(50)
+	before := e.refusals(t)
+	must(t, e.Engine(embedded.Kafka).Kill())
+	marks := f.marks()
+	stuck := a.say(client.To{Thread: p.threads[0]}, "nobody takes this yet")
+	until(t, "each edge refuses sends, to be tried again", e.refusedMore(t, before))
+	again := e.refusals(t)
+	soon, cancelSoon := context.WithTimeout(ctx, 5*time.Second)
+	_, err := a.u.CreateGroup(soon, "not now")
+	cancelSoon()
+	if codeOf(err) != wirev1.Code_CODE_UNAVAILABLE && !errors.Is(err, context.DeadlineExceeded) { // the client tries again until then
+		t.Errorf("a group is asked for while the log is down: %v", err)
+	}
+	f.lasts(lasts)
+	until(t, "they are tried, and refused, again", e.refusedMore(t, again))
+	for i, l := range f.lines {
+		written := l.since(marks[i] + 1) // the first may have been on its way already
+		if len(written) == 0 {
+			t.Errorf("%s wrote nothing while the log was down", l.from.name)
 		}
-		soon, cancelSoon := context.WithTimeout(ctx, 5*time.Second)
-		_, err := a.u.CreateGroup(soon, "not now")
-		cancelSoon()
-		if codeOf(err) != wirev1.Code_CODE_UNAVAILABLE && !errors.Is(err, context.DeadlineExceeded) { // the client tries again until then
-			t.Errorf("a group is asked for while the log is down: %v", err)
+		if l.from == a {
+			written = append(written, stuck)
 		}
-		f = p.flow(t, 50*time.Millisecond)
-		f.lasts(long)
-		for _, d := range p.devices {
-			if !d.u.Online() {
-				t.Errorf("%s lost its connection because the log is down", d.name)
+		for _, m := range written {
+			if acked, failed, _ := l.from.outcome(m); acked || failed != nil {
+				t.Fatalf("message %s of %s was acknowledged (%v) or given up (%v) while the log was down", m, l.from.name, acked, failed)
 			}
 		}
-		must(t, e.Engine(embedded.Kafka).Restart(ctx))
-		a.acked(stuck)
-		f.goOn(20)
-		f.finish()
-		tr := e.agree(t, p.devices...)
-		e.accounted(t, tr, f, p.devices...)
-		e.viewsAgree(t, tr, p.threads...)
-	})
+		if n := l.from.u.Outbox(); n < len(written) {
+			t.Errorf("%s has %d messages in the outbox, and wrote %d while the log was down", l.from.name, n, len(written))
+		}
+	}
+	for _, d := range p.devices {
+		if !d.u.Online() {
+			t.Errorf("%s lost its connection because the log is down", d.name)
+		}
+	}
+	must(t, e.Engine(embedded.Kafka).Restart(ctx))
+	a.acked(stuck)
+	f.goOn(20)
+	f.finish()
+	tr := e.agree(t, p.devices...)
+	e.accounted(t, tr, f, p.devices...)
+	e.viewsAgree(t, tr, p.threads...)
+}
+
+// refusals counts, by edge, the sends that were refused because the log cannot be reached.
+func (e *env) refusals(t *testing.T) []float64 {
+	t.Helper()
+	var out []float64
+	for i := range e.All(cluster.Edge) {
+		out = append(out, metric(t, e, i, `helio_session_refusals_total{code="unavailable"}`))
+	}
+	return out
+}
+
+// refusedMore tells whether every edge has refused more sends than that.
+func (e *env) refusedMore(t *testing.T, than []float64) func() bool {
+	return func() bool {
+		for i, n := range e.refusals(t) {
+			if n <= than[i] {
+				return false
+			}
+		}
+		return true
+	}
 }
 
 // victim is what one round of the kill test kills.

@@ -36,6 +36,12 @@ type traffic struct {
 	once  sync.Once
 }
 
+// since are the messages after the first n.
+func (l *line) since(n int) []id.MessageID {
+	ms := l.ids()
+	return ms[min(n, len(ms)):]
+}
+
 // flow has each line send a message every so often.
 func flow(t *testing.T, every time.Duration, lines ...*line) *traffic {
 	f := &traffic{t: t, lines: lines, end: make(chan struct{})}
@@ -80,6 +86,15 @@ func (f *traffic) total() int {
 		n += len(l.ids())
 	}
 	return n
+}
+
+// marks tells how many messages each line has sent so far. One more that it is sending just now may not be counted.
+func (f *traffic) marks() []int {
+	out := make([]int, len(f.lines))
+	for i, l := range f.lines {
+		out[i] = len(l.ids())
+	}
+	return out
 }
 
 // goOn waits until n more messages were sent.
