@@ -182,7 +182,16 @@ func testDevices(t *testing.T, e *env) {
 		return ""
 	})
 
-	again := e.userAt(t, phone, "ann anew", 1)
+	again := e.newDevice(t, "ann anew", 1)
+	me, err := e.Register(ctx, e.registering(again), phone, again.name)
+	must(t, err)
+	acknowledged := time.Now()
+	if best := min(ann.gone(acknowledged, prompt), tablet.gone(acknowledged, prompt)); best > promised {
+		t.Errorf("the devices were cut %v after the number was registered again, or later; want %v", best, promised)
+	}
+	again.me = me
+	again.come()
+	again.waitSynced()
 	if again.me.User != ann.me.User {
 		t.Errorf("the number's user was %s and is %s", ann.me.User, again.me.User)
 	}

@@ -25,8 +25,7 @@ func testHung(t *testing.T, e *env) {
 	const most = 15 * time.Second
 	p := e.crowd(t, 4)
 	a, b := p.devices[0], p.devices[3]
-	lost := e.linked(t, a, "lost", 1)
-	lost.waitSynced()
+	lost := e.lose(t, a, "while the stores hang", 1)
 	f := p.flow(t, 25*time.Millisecond)
 	f.goOn(50)
 	began := time.Now()
@@ -36,7 +35,7 @@ func testHung(t *testing.T, e *env) {
 		t.Error("a store answers that is to hang")
 	}
 	cancel()
-	a.cuts(lost, prompt)
+	a.cuts(lost...)
 	f.lasts(min(outage(t), most))
 	m := a.say(client.To{Thread: p.threads[0]}, "the views hang")
 	b.has(m)
