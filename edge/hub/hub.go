@@ -34,7 +34,7 @@ type Hub struct {
 	loads    loadQueue
 	catchups catchupQueue
 	cursors  *batcher[deviceThread, topic.Position]
-	tails    *batcher[tailRange, []row]
+	tails    *batcher[tailRange, tail]
 	devices  *batcher[userDevice, *user.Device]
 	requests atomic.Uint64 // the last id of a Subscribe
 
@@ -69,9 +69,9 @@ func newHub(cfg Config, st store, dir link.Directory, dialer link.Dialer, log *s
 		h.slots = append(h.slots, newSlot(topic.Slot(n)))
 	}
 	h.metrics = newMetrics(reg, h)
-	h.views = newViewClock(st, cfg.Partitions, cfg, h.failed)
+	h.views = newViewClock(st, cfg.Partitions, cfg, h.failed, h.metrics.viewsBack.Inc)
 	h.cursors = newBatcher(4*cfg.Batch, cfg.Gather, cfg.Wait, counted(h, "cursors", st.cursors))
-	h.tails = newBatcher(16, 0, cfg.Wait, counted(h, "tails", st.tails))
+	h.tails = newBatcher(16, 0, cfg.Wait, counted(h, "tails", h.readTails))
 	h.devices = newBatcher(cfg.Batch, cfg.Gather, cfg.Wait, counted(h, "devices", st.devices))
 	return h
 }

@@ -245,6 +245,11 @@ func (m *model) step() {
 				return
 			}
 		}
+	case n < 94: // Postgres crashes
+		m.note("crash")
+		w.mu.Lock()
+		w.views.crash(func() int { return m.rnd.IntN(8) })
+		w.mu.Unlock()
 	default:
 		m.pause(200)
 	}
@@ -325,8 +330,8 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	}
 }
 
-// TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap, views that lag and fail, sessions that
-// come and go on two edges and overflow, messages that are sent again, members who are removed, devices that are linked and revoked. At the end every device
+// TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap, views that lag, fail and
+// go back, sessions that come and go on two edges and overflow, messages that are sent again, members who are removed, devices that are linked and revoked. At the end every device
 // has applied exactly what it may see, in order, and was never shown anything else. HELIO_HUB_SEEDS says how many schedules; HELIO_HUB_SEED runs one.
 func TestModel(t *testing.T) {
 	seeds := 150

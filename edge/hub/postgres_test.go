@@ -183,10 +183,13 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := mem.rows[group]
+	for i, th := range []id.ThreadID{group, empty, group, group} {
+		mustBe(t, "how far the views were", tails[i].next, mem.at[w.slot(topic.Subject(th))][threadsMark])
+	}
 	for i, want := range [][]row{all[:3], nil, rowsBetween(all, 2, 4), all[5:7]} {
-		mustBe(t, "tail", len(tails[i]), len(want))
+		mustBe(t, "tail", len(tails[i].rows), len(want))
 		for k := range want {
-			same(t, "row", []any{tails[i][k].position, tails[i][k].ordinal, tails[i][k].logTimeMS, tails[i][k].event},
+			same(t, "row", []any{tails[i].rows[k].position, tails[i].rows[k].ordinal, tails[i].rows[k].logTimeMS, tails[i].rows[k].event},
 				[]any{want[k].position, want[k].ordinal, want[k].logTimeMS, want[k].event})
 		}
 	}

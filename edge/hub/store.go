@@ -40,8 +40,8 @@ type store interface {
 	snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error)
 	// cursors returns the delivered watermark of each device in each thread, -1 where there is none.
 	cursors(ctx context.Context, keys []deviceThread) ([]topic.Position, error)
-	// tails returns for each range its accepted events in order.
-	tails(ctx context.Context, ranges []tailRange) ([][]row, error)
+	// tails returns for each range its accepted events in order, and how far the views were at that moment.
+	tails(ctx context.Context, ranges []tailRange) ([]tail, error)
 	// devices returns devices, nil where there is none.
 	devices(ctx context.Context, keys []userDevice) ([]*user.Device, error)
 }
@@ -63,6 +63,12 @@ type tailRange struct {
 	after, upTo topic.Position
 	floorMS     int64
 	limit       int
+}
+
+// tail is the answer to a tailRange, as of one moment of the views.
+type tail struct {
+	rows []row
+	next topic.Position // how far the thread's slot was: with next <= upTo, the range may lack its end
 }
 
 type row struct {

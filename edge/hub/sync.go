@@ -295,12 +295,12 @@ func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts 
 		for i, l := range part {
 			ranges[i] = h.rest(c, l, l.cursor)
 		}
-		pages, err := h.ask(ctx, ranges)
+		tails, err := h.ask(ctx, ranges)
 		if err != nil {
 			return err
 		}
 		for i, l := range part {
-			for page := pages[i]; ; {
+			for page := tails[i].rows; ; {
 				for _, r := range page {
 					if !l.member.Sees(r.position) {
 						continue
@@ -316,7 +316,7 @@ func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts 
 				if err != nil {
 					return err
 				}
-				page = next[0]
+				page = next[0].rows
 			}
 		}
 	}
@@ -327,14 +327,57 @@ func (h *Hub) rest(c *client, l lack, after topic.Position) tailRange {
 	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor.Load(), limit: h.cfg.Page}
 }
 
-func (h *Hub) ask(ctx context.Context, ranges []tailRange) ([][]row, error) {
+// ask reads ranges that the views had reached. When they went back since, it waits until they are there again: what is read before would be taken for all
+// that there is, and what is after it would never be sent.
+func (h *Hub) ask(ctx context.Context, ranges []tailRange) ([]tail, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()
-	pages, err := h.tails.get(ctx, ranges)
-	if err != nil {
-		return nil, unavailable(err)
+	for {
+		tails, err := h.tails.get(ctx, ranges)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		need := map[topic.Slot]topic.Position{}
+		for i, t := range tails {
+			if t.next <= ranges[i].upTo {
+				s := topic.SlotOf(topic.Subject(ranges[i].thread), len(h.slots))
+				need[s] = max(need[s], ranges[i].upTo)
+			}
+		}
+		if len(need) == 0 {
+			return tails, nil
+		}
+		if err := h.reach(ctx, need); err != nil {
+			return nil, unavailable(err)
+		}
 	}
-	return pages, nil
+}
+
+// reach waits until the views have the events of these positions.
+func (h *Hub) reach(ctx context.Context, need map[topic.Slot]topic.Position) error {
+	return h.views.wait(ctx, func(at []marks) bool {
+		for s, p := range need {
+			if at[s][threadsMark] <= p {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// readTails is a load of tails.
+func (h *Hub) readTails(ctx context.Context, ranges []tailRange) ([]tail, error) {
+	asked := h.views.answered()
+	tails, err := h.store.tails(ctx, ranges)
+	if err != nil || len(tails) != len(ranges) {
+		return tails, err
+	}
+	found := make([]seen, len(tails))
+	for i, t := range tails {
+		found[i] = seen{topic.SlotOf(topic.Subject(ranges[i].thread), len(h.slots)), threadsMark, t.next}
+	}
+	h.views.take(asked, found...)
+	return tails, nil
 }
 
 // capture waits until each thread is live, and takes down its state.
@@ -420,15 +463,7 @@ func (h *Hub) compare(ctx context.Context, c *client, lacks []lack) ([]lack, err
 			need[l.slot] = max(need[l.slot], l.target)
 		}
 	}
-	err = h.views.wait(ctx, func(at []marks) bool {
-		for s, p := range need {
-			if at[s][threadsMark] <= p {
-				return false
-			}
-		}
-		return true
-	})
-	if err != nil {
+	if err := h.reach(ctx, need); err != nil {
 		return nil, unavailable(err)
 	}
 	return kept, nil

@@ -169,6 +169,8 @@ type memStore struct {
 	down     bool
 	stopped  bool // folds nothing
 	queries  int
+	// beforeTails is called once, before the next answer to tails. It may call crash.
+	beforeTails func()
 }
 
 var errDown = errors.New("the store is down")
@@ -190,6 +192,20 @@ func (m *memStore) fold(n int) {
 				}
 				m.at[s][i]++
 				m.apply(i, list[at])
+			}
+		}
+	}
+}
+
+// crash takes the views back by up to back events of each topic and slot, as a crash of Postgres does. The caller holds world.mu.
+func (m *memStore) crash(back func() int) {
+	m.threads, m.users, m.rows = map[id.ThreadID]*threadState{}, map[id.UserID]*user.State{}, map[id.ThreadID][]row{}
+	m.devices_ = map[deviceThread]thread.Watermark{}
+	for s := range m.at {
+		for i := range m.at[s] {
+			m.at[s][i] = max(0, m.at[s][i]-topic.Position(back()))
+			for _, r := range m.world.log[s][i][:m.at[s][i]] {
+				m.apply(i, r)
 			}
 		}
 	}
@@ -300,15 +316,20 @@ func (m *memStore) cursors(ctx context.Context, keys []deviceThread) ([]topic.Po
 	return out, m.finish(ctx)
 }
 
-func (m *memStore) tails(ctx context.Context, ranges []tailRange) ([][]row, error) {
+func (m *memStore) tails(ctx context.Context, ranges []tailRange) ([]tail, error) {
 	if err := m.begin(ctx); err != nil {
 		return nil, err
 	}
-	out := make([][]row, len(ranges))
+	if fn := m.beforeTails; fn != nil {
+		m.beforeTails = nil
+		fn()
+	}
+	out := make([]tail, len(ranges))
 	for i, r := range ranges {
+		out[i].next = m.at[m.world.slot(topic.Subject(r.thread))][threadsMark]
 		for _, x := range m.rows[r.thread] {
-			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i]) < r.limit {
-				out[i] = append(out[i], x)
+			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i].rows) < r.limit {
+				out[i].rows = append(out[i].rows, x)
 			}
 		}
 	}
