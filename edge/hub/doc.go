@@ -37,6 +37,8 @@
 //     back. See sync.
 //   - A live session that missed something of one thread catches up with that thread alone (catchUpNow): the others' events are pushed meanwhile. If the store does
 //     not answer, that thread waits and nothing else does.
+//   - The tail in Postgres is trimmed by age. What a device lacks of it comes from the history; threads that need it come last in a Sync, since with a history that is
+//     down or behind the Sync ends there, and is tried again. What was trimmed is told by thread, so whoever lacks nothing of it does not depend on the history.
 //   - The views may go back: Postgres commits without waiting for its disk, and after a crash it has older rows and positions. So what is read for a catch-up
 //     counts only if the same transaction saw the slot beyond the range; else it is read again once the views are there.
 //   - A thread that the user has left stays of interest while he is connected: his other devices must see him leave.

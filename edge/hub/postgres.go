@@ -75,6 +75,8 @@ SELECT k.nth, m.position, m.ordinal, m.log_time, m.event
        ) m
  ORDER BY k.nth, m.position`
 
+	sqlTrimmed = `SELECT thread_id, position, log_time FROM trimmed WHERE thread_id = ANY($1)`
+
 	sqlOneDevice = `
 SELECT k.nth, d.public_key, d.name, d.is_primary, d.revoked, d.since_position, d.since
   FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS k (user_id, device_id, nth)
@@ -310,16 +312,26 @@ func (p *postgresStore) tails(ctx context.Context, ranges []tailRange) ([]tail, 
 		threads[i] = pgtype.UUID{Bytes: r.thread, Valid: true}
 		after[i], upTo[i], since[i], most[i] = int64(r.after), int64(r.upTo), time.UnixMilli(r.floorMS), int64(r.limit)
 		slots[i] = int32(topic.SlotOf(topic.Subject(r.thread), p.partitions))
+		out[i].trimmed = -1
 	}
 	var nth, position, ordinal, next int64
 	var slot int32
 	var when time.Time
 	var event []byte
+	var th uuid
 	err := p.moment(ctx, func(each eachFunc) {
 		each("positions", sqlThreadsPositions, []any{slots}, []any{&slot, &next}, func() error {
 			for i := range out {
 				if slots[i] == slot {
 					out[i].next = topic.Position(next)
+				}
+			}
+			return nil
+		})
+		each("what was trimmed", sqlTrimmed, []any{threads}, []any{&th, &position, &when}, func() error {
+			for i, r := range ranges {
+				if r.thread == th {
+					out[i].trimmed, out[i].trimmedMS = topic.Position(position), when.UnixMilli()
 				}
 			}
 			return nil

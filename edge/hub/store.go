@@ -9,6 +9,7 @@ import (
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // marks is a position per folded topic, by number less 1: everything before it has been taken in.
@@ -69,6 +70,17 @@ type tailRange struct {
 type tail struct {
 	rows []row
 	next topic.Position // how far the thread's slot was: with next <= upTo, the range may lack its end
+	// trimmed is the last position that was trimmed from the thread's tail, -1: none, and trimmedMS the latest log time: up to both, the range may lack
+	// anything.
+	trimmed   topic.Position
+	trimmedMS int64
+}
+
+// History has the accepted events of all threads from their beginning.
+type History interface {
+	// Events returns the events of a thread at positions after < p <= upTo with a log time of at least floorMS, in order, the first limit of them. It fails
+	// when the history has not got beyond upTo.
+	Events(ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int) ([]*wirev1.Event, error)
 }
 
 type row struct {
