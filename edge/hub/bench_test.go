@@ -46,7 +46,7 @@ func liveGroup(b *testing.B, n, messages int) (h *Hub, c *conn, s *slot, records
 	for range messages {
 		w.send(t, users[0], sinks[0].device, id.NewMessage(), id.UserID{})
 	}
-	h = newHub(testConfig(), &w.views, nil, nil, nil, nil)
+	h = newHub(testConfig(), &w.views, nil, nil, nil, nil, nil)
 	s = h.slotOf(topic.Subject(t))
 	c = &conn{wake: make(chan struct{}, 1), dirty: map[*slot]bool{}}
 	s.owner = c
@@ -165,7 +165,7 @@ func BenchmarkIdle(b *testing.B) {
 		}
 		cfg := testConfig()
 		cfg.Batch = 256
-		h := newHub(cfg, &w.views, c, c, nil, nil)
+		h := newHub(cfg, &w.views, &w.past, c, c, nil, nil)
 		var all []*sink
 		for k := range n {
 			s := &sink{user: id.User([]byte("key"), fmt.Sprint(k), 1), device: id.NewDevice()}

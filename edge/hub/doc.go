@@ -37,6 +37,10 @@
 //     back. See sync.
 //   - A live session that missed something of one thread catches up with that thread alone (catchUpNow): the others' events are pushed meanwhile. If the store does
 //     not answer, that thread waits and nothing else does.
+//   - The tail in Postgres is trimmed by age. What a device lacks of it comes from the history; threads that need it come last in a Sync, since with a history that is
+//     down or behind the Sync ends there, and is tried again. What was trimmed is told by thread, so whoever lacks nothing of it does not depend on the history.
+//   - The views may go back: Postgres commits without waiting for its disk, and after a crash it has older rows and positions. So what is read for a catch-up
+//     counts only if the same transaction saw the slot beyond the range; else it is read again once the views are there.
 //   - A thread that the user has left stays of interest while he is connected: his other devices must see him leave.
 //   - Positions begin at 0, so "nothing" is -1 here. A cursor row that names position 0 and ordinal 0 counts as nothing: position 0 may come again.
 //   - A user is held without contacts and blocks, and idle sessions have neither a goroutine nor a timer here.

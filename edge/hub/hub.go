@@ -25,6 +25,8 @@ type Hub struct {
 	// Fixed after New.
 	cfg      Config
 	store    store
+	history  History
+	older    chan struct{} // capacity Config.Loaders: held by a query to history
 	dir      link.Directory
 	dialer   link.Dialer
 	log      *slog.Logger
@@ -34,7 +36,7 @@ type Hub struct {
 	loads    loadQueue
 	catchups catchupQueue
 	cursors  *batcher[deviceThread, topic.Position]
-	tails    *batcher[tailRange, []row]
+	tails    *batcher[tailRange, tail]
 	devices  *batcher[userDevice, *user.Device]
 	requests atomic.Uint64 // the last id of a Subscribe
 
@@ -47,21 +49,21 @@ type Hub struct {
 	sampledAt time.Time
 }
 
-// New returns a Hub that does nothing until Run. The pool's search_path has the schema of the thread views.
-func New(cfg Config, pool *pgxpool.Pool, dir link.Directory, dialer link.Dialer, log *slog.Logger, reg prometheus.Registerer) (*Hub, error) {
+// New returns a Hub that does nothing until Run. The pool's search_path has the schema of the thread views; history has what was trimmed from them.
+func New(cfg Config, pool *pgxpool.Pool, history History, dir link.Directory, dialer link.Dialer, log *slog.Logger, reg prometheus.Registerer) (*Hub, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	return newHub(cfg, &postgresStore{pool: pool, partitions: cfg.Partitions}, dir, dialer, log, reg), nil
+	return newHub(cfg, &postgresStore{pool: pool, partitions: cfg.Partitions}, history, dir, dialer, log, reg), nil
 }
 
-func newHub(cfg Config, st store, dir link.Directory, dialer link.Dialer, log *slog.Logger, reg prometheus.Registerer) *Hub {
+func newHub(cfg Config, st store, history History, dir link.Directory, dialer link.Dialer, log *slog.Logger, reg prometheus.Registerer) *Hub {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	h := &Hub{
-		cfg: cfg, store: st, dir: dir, dialer: dialer, log: log,
+		cfg: cfg, store: st, history: history, older: make(chan struct{}, cfg.Loaders), dir: dir, dialer: dialer, log: log,
 		loads: loadQueue{wake: make(chan struct{}, 1)}, catchups: catchupQueue{wake: make(chan struct{}, 1)},
 		conns: map[*conn]bool{}, backoff: map[string]time.Duration{},
 	}
@@ -69,9 +71,9 @@ func newHub(cfg Config, st store, dir link.Directory, dialer link.Dialer, log *s
 		h.slots = append(h.slots, newSlot(topic.Slot(n)))
 	}
 	h.metrics = newMetrics(reg, h)
-	h.views = newViewClock(st, cfg.Partitions, cfg, h.failed)
+	h.views = newViewClock(st, cfg.Partitions, cfg, h.failed, h.metrics.viewsBack.Inc)
 	h.cursors = newBatcher(4*cfg.Batch, cfg.Gather, cfg.Wait, counted(h, "cursors", st.cursors))
-	h.tails = newBatcher(16, 0, cfg.Wait, counted(h, "tails", st.tails))
+	h.tails = newBatcher(16, 0, cfg.Wait, counted(h, "tails", h.readTails))
 	h.devices = newBatcher(cfg.Batch, cfg.Gather, cfg.Wait, counted(h, "devices", st.devices))
 	return h
 }
@@ -89,10 +91,10 @@ func counted[K, V any](h *Hub, op string, load func(context.Context, []K) ([]V, 
 	}
 }
 
-// failed notes that the store failed; what failed is tried again, or refused with CODE_UNAVAILABLE.
+// failed notes that the store or the history failed; what failed is tried again, or refused with CODE_UNAVAILABLE.
 func (h *Hub) failed(op string, err error) {
 	h.metrics.errors.WithLabelValues(op).Inc()
-	h.log.Warn("the thread views did not answer", "operation", op, "err", err)
+	h.log.Warn("a view did not answer", "operation", op, "err", err)
 }
 
 // Run keeps links, subscriptions and snapshots until ctx is cancelled.

@@ -134,7 +134,7 @@ func (h *Hub) load(ctx context.Context, subs []*subject) (late []*subject) {
 			users = append(users, sub.user.id)
 		}
 	}
-	began := time.Now()
+	began, asked := time.Now(), h.views.answered()
 	qctx, cancel := context.WithTimeout(ctx, 2*h.cfg.Wait)
 	snap, err := h.store.snapshot(qctx, threads, users)
 	cancel()
@@ -146,14 +146,14 @@ func (h *Hub) load(ctx context.Context, subs []*subject) (late []*subject) {
 	}
 	h.metrics.snapshotSeconds.Observe(time.Since(began).Seconds())
 	h.metrics.snapshotSubjects.Observe(float64(len(subs)))
-	h.views.advance(snap.at)
+	h.views.advance(asked, snap.at)
 	for _, sub := range subs {
 		var after actions
 		s := sub.slot
 		s.mu.Lock()
 		switch {
 		case sub.gone || sub.phase != loading:
-		case !sub.reached(snap.at): // subscribed anew meanwhile
+		case !sub.reached(snap.at): // subscribed anew meanwhile, or the views went back: it waits until the clock has reached it
 			h.loads.push(sub)
 		case sub.thread != nil:
 			h.threadLoaded(sub.thread, snap, &after)

@@ -16,6 +16,8 @@ type metrics struct {
 	revoked          prometheus.Counter
 	poisoned         prometheus.Counter
 	gaps             prometheus.Counter
+	older            prometheus.Counter
+	viewsBack        prometheus.Counter
 	verdicts         *prometheus.CounterVec
 	errors           *prometheus.CounterVec
 	snapshotSeconds  prometheus.Histogram
@@ -49,6 +51,8 @@ func newMetrics(reg prometheus.Registerer, h *Hub) metrics {
 		revoked:          counter("sessions_revoked_total", "Sessions that were cut because their device was revoked."),
 		poisoned:         counter("subjects_poisoned_total", "Subjects whose events stopped because one could not be applied."),
 		gaps:             counter("gaps_total", "Subjects that were loaded anew because their slot's stream had a gap."),
+		older:            counter("older_events_total", "Events of catch-ups that were trimmed from the thread views and read from the history."),
+		viewsBack:        counter("views_fell_back_total", "Answers that found the thread views at an earlier position than before, as after a crash of Postgres."),
 		verdicts:         vec("refused_events_total", "Events that a thread's fold did not accept, by reason.", "reason"),
 		errors:           vec("errors_total", "Failures of what the hub depends on, by operation; each is tried again.", "operation"),
 		snapshotSeconds:  histogram("snapshot_seconds", "Duration of a snapshot.", seconds),

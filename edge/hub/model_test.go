@@ -51,7 +51,7 @@ func newBench(t *testing.T, seed uint64, edges int, cfg Config) *bench {
 		}
 	})
 	for range edges {
-		h := newHub(cfg, &b.world.views, b.cluster, b.cluster, nil, nil)
+		h := newHub(cfg, &b.world.views, &b.world.past, b.cluster, b.cluster, nil, nil)
 		b.hubs = append(b.hubs, h)
 		wg.Go(func() {
 			if err := h.Run(ctx); err != nil {
@@ -245,6 +245,17 @@ func (m *model) step() {
 				return
 			}
 		}
+	case n < 94: // Postgres crashes
+		m.note("crash")
+		w.mu.Lock()
+		w.views.crash(func() int { return m.rnd.IntN(8) })
+		w.mu.Unlock()
+	case n < 96: // the tail is trimmed
+		m.note("trim the tail")
+		w.mu.Lock()
+		w.past.shaky = true
+		w.views.trim(w.clock-int64(m.rnd.IntN(300)), func() bool { return m.rnd.IntN(3) > 0 })
+		w.mu.Unlock()
 	default:
 		m.pause(200)
 	}
@@ -279,6 +290,9 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	}
 	// Everything works again, and all are there.
 	m.store(false)
+	m.world.mu.Lock()
+	m.world.past.shaky = false
+	m.world.mu.Unlock()
 	for s := range topic.Slot(testSlots) {
 		owned := false
 		m.cluster.mu.Lock()
@@ -325,8 +339,8 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	}
 }
 
-// TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap, views that lag and fail, sessions that
-// come and go on two edges and overflow, messages that are sent again, members who are removed, devices that are linked and revoked. At the end every device
+// TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap, views that lag, fail,
+// go back and are trimmed, sessions that come and go on two edges and overflow, messages that are sent again, members who are removed, devices that are linked and revoked. At the end every device
 // has applied exactly what it may see, in order, and was never shown anything else. HELIO_HUB_SEEDS says how many schedules; HELIO_HUB_SEED runs one.
 func TestModel(t *testing.T) {
 	seeds := 150

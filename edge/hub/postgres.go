@@ -33,6 +33,8 @@ const (
 const (
 	sqlPositions = `SELECT topic, slot, next FROM positions`
 
+	sqlThreadsPositions = `SELECT slot, next FROM positions WHERE topic = 1 AND slot = ANY($1)`
+
 	sqlThreads = `SELECT thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview FROM threads WHERE thread_id = ANY($1)`
 
 	sqlMembers = `SELECT thread_id, user_id, role, spans, base_ordinal, end_ordinal FROM members WHERE thread_id = ANY($1)`
@@ -73,6 +75,8 @@ SELECT k.nth, m.position, m.ordinal, m.log_time, m.event
        ) m
  ORDER BY k.nth, m.position`
 
+	sqlTrimmed = `SELECT thread_id, position, log_time FROM trimmed WHERE thread_id = ANY($1)`
+
 	sqlOneDevice = `
 SELECT k.nth, d.public_key, d.name, d.is_primary, d.revoked, d.since_position, d.since
   FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS k (user_id, device_id, nth)
@@ -111,37 +115,17 @@ func (p *postgresStore) positions(ctx context.Context) ([]marks, error) {
 	return at, nil
 }
 
-// snapshot is one transaction that sees one moment, in one round trip.
-func (p *postgresStore) snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error) {
-	out := &snapshot{
-		at: make([]marks, p.partitions), threads: make(map[id.ThreadID]*threadState, len(threads)), users: make(map[id.UserID]*user.State, len(users)),
-		poisoned: map[poison]bool{},
-	}
+// moment runs queries in one transaction that sees one moment, in one round trip.
+func (p *postgresStore) moment(ctx context.Context, queries func(each eachFunc)) error {
 	var b pgx.Batch
 	b.BeginTx(pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
-	each := func(what, sql string, args []any, scan []any, fn func() error) {
+	queries(func(what, sql string, args []any, scan []any, fn func() error) {
 		b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 			if _, err := pgx.ForEachRow(rows, scan, fn); err != nil {
 				return fmt.Errorf("read %s: %w", what, err)
 			}
 			return nil
 		})
-	}
-	var t int16
-	var slot int32
-	var next int64
-	each("positions", sqlPositions, nil, []any{&t, &slot, &next}, func() error { p.addPosition(out.at, t, slot, next); return nil })
-	if len(threads) > 0 {
-		p.threads(each, out, uuids(threads))
-	}
-	if len(users) > 0 {
-		p.users(each, out, uuids(users))
-	}
-	var subject uuid
-	all := append(uuids(threads), uuids(users)...)
-	each("quarantine", sqlQuarantine, []any{all}, []any{&t, &subject}, func() error {
-		out.poisoned[poison{int32(t), subject}] = true
-		return nil
 	})
 	b.Queue("COMMIT")
 	res := p.pool.SendBatch(ctx, &b)
@@ -149,6 +133,33 @@ func (p *postgresStore) snapshot(ctx context.Context, threads []id.ThreadID, use
 	if tx := res.Tx(); tx != nil {
 		_ = tx.Rollback(ctx) // after the COMMIT only gives the connection back, which the transaction and not the batch holds
 	}
+	return err
+}
+
+// snapshot is one transaction that sees one moment, in one round trip.
+func (p *postgresStore) snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error) {
+	out := &snapshot{
+		at: make([]marks, p.partitions), threads: make(map[id.ThreadID]*threadState, len(threads)), users: make(map[id.UserID]*user.State, len(users)),
+		poisoned: map[poison]bool{},
+	}
+	var t int16
+	var slot int32
+	var next int64
+	var subject uuid
+	err := p.moment(ctx, func(each eachFunc) {
+		each("positions", sqlPositions, nil, []any{&t, &slot, &next}, func() error { p.addPosition(out.at, t, slot, next); return nil })
+		if len(threads) > 0 {
+			p.threads(each, out, uuids(threads))
+		}
+		if len(users) > 0 {
+			p.users(each, out, uuids(users))
+		}
+		all := append(uuids(threads), uuids(users)...)
+		each("quarantine", sqlQuarantine, []any{all}, []any{&t, &subject}, func() error {
+			out.poisoned[poison{int32(t), subject}] = true
+			return nil
+		})
+	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot of %d threads and %d users: %w", len(threads), len(users), err)
 	}
@@ -292,25 +303,45 @@ func (p *postgresStore) cursors(ctx context.Context, keys []deviceThread) ([]top
 	return out, nil
 }
 
-func (p *postgresStore) tails(ctx context.Context, ranges []tailRange) ([][]row, error) {
-	out := make([][]row, len(ranges))
+// tails is one transaction that sees one moment, in one round trip.
+func (p *postgresStore) tails(ctx context.Context, ranges []tailRange) ([]tail, error) {
+	out := make([]tail, len(ranges))
 	threads, after, upTo := make([]pgtype.UUID, len(ranges)), make([]int64, len(ranges)), make([]int64, len(ranges))
-	since, most := make([]time.Time, len(ranges)), make([]int64, len(ranges))
+	since, most, slots := make([]time.Time, len(ranges)), make([]int64, len(ranges)), make([]int32, len(ranges))
 	for i, r := range ranges {
 		threads[i] = pgtype.UUID{Bytes: r.thread, Valid: true}
 		after[i], upTo[i], since[i], most[i] = int64(r.after), int64(r.upTo), time.UnixMilli(r.floorMS), int64(r.limit)
+		slots[i] = int32(topic.SlotOf(topic.Subject(r.thread), p.partitions))
+		out[i].trimmed = -1
 	}
-	rows, err := p.pool.Query(ctx, sqlTails, threads, after, upTo, since, most)
-	if err != nil {
-		return nil, fmt.Errorf("read the tails of %d threads: %w", len(ranges), err)
-	}
-	var nth, position, ordinal int64
+	var nth, position, ordinal, next int64
+	var slot int32
 	var when time.Time
 	var event []byte
-	_, err = pgx.ForEachRow(rows, []any{&nth, &position, &ordinal, &when, &event}, func() error {
-		out[nth-1] = append(out[nth-1], row{topic.Position(position), ordinal, when.UnixMilli(), event})
-		event = nil
-		return nil
+	var th uuid
+	err := p.moment(ctx, func(each eachFunc) {
+		each("positions", sqlThreadsPositions, []any{slots}, []any{&slot, &next}, func() error {
+			for i := range out {
+				if slots[i] == slot {
+					out[i].next = topic.Position(next)
+				}
+			}
+			return nil
+		})
+		each("what was trimmed", sqlTrimmed, []any{threads}, []any{&th, &position, &when}, func() error {
+			for i, r := range ranges {
+				if r.thread == th {
+					out[i].trimmed, out[i].trimmedMS = topic.Position(position), when.UnixMilli()
+				}
+			}
+			return nil
+		})
+		each("tails", sqlTails, []any{threads, after, upTo, since, most}, []any{&nth, &position, &ordinal, &when, &event}, func() error {
+			t := &out[nth-1]
+			t.rows = append(t.rows, row{topic.Position(position), ordinal, when.UnixMilli(), event})
+			event = nil
+			return nil
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the tails of %d threads: %w", len(ranges), err)

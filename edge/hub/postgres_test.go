@@ -175,18 +175,29 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 		return s.devices(ctx, []userDevice{{ann, oldD}, {ann, bobD}, {bob, bobD}})
 	}, pg, mem)
 	floor := mem.rows[group][5].logTimeMS
+	if _, err := pool.Exec(ctx, "INSERT INTO trimmed VALUES ($1, 7, $2)", pgid(direct), time.UnixMilli(floor)); err != nil {
+		t.Fatal(err)
+	}
 	tails, err := pg.tails(ctx, []tailRange{
 		{thread: group, after: -1, upTo: 100, limit: 3}, {thread: empty, after: -1, upTo: 5, limit: 3}, {thread: group, after: 2, upTo: 4, limit: 10},
 		{thread: group, after: -1, upTo: 100, floorMS: floor, limit: 2},
+		{thread: direct, after: 90, upTo: 100, limit: 2},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := mem.rows[group]
+	for i, th := range []id.ThreadID{group, empty, group, group} {
+		mustBe(t, "how far the views were", tails[i].next, mem.at[w.slot(topic.Subject(th))][threadsMark])
+	}
+	for i, want := range []topic.Position{-1, -1, -1, -1, 7} {
+		mustBe(t, "trimmed", tails[i].trimmed, want)
+	}
+	mustBe(t, "trimmed until", tails[4].trimmedMS, floor)
 	for i, want := range [][]row{all[:3], nil, rowsBetween(all, 2, 4), all[5:7]} {
-		mustBe(t, "tail", len(tails[i]), len(want))
+		mustBe(t, "tail", len(tails[i].rows), len(want))
 		for k := range want {
-			same(t, "row", []any{tails[i][k].position, tails[i][k].ordinal, tails[i][k].logTimeMS, tails[i][k].event},
+			same(t, "row", []any{tails[i].rows[k].position, tails[i].rows[k].ordinal, tails[i].rows[k].logTimeMS, tails[i].rows[k].event},
 				[]any{want[k].position, want[k].ordinal, want[k].logTimeMS, want[k].event})
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // marks is a position per folded topic, by number less 1: everything before it has been taken in.
@@ -40,8 +41,8 @@ type store interface {
 	snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error)
 	// cursors returns the delivered watermark of each device in each thread, -1 where there is none.
 	cursors(ctx context.Context, keys []deviceThread) ([]topic.Position, error)
-	// tails returns for each range its accepted events in order.
-	tails(ctx context.Context, ranges []tailRange) ([][]row, error)
+	// tails returns for each range its accepted events in order, and how far the views were at that moment.
+	tails(ctx context.Context, ranges []tailRange) ([]tail, error)
 	// devices returns devices, nil where there is none.
 	devices(ctx context.Context, keys []userDevice) ([]*user.Device, error)
 }
@@ -63,6 +64,23 @@ type tailRange struct {
 	after, upTo topic.Position
 	floorMS     int64
 	limit       int
+}
+
+// tail is the answer to a tailRange, as of one moment of the views.
+type tail struct {
+	rows []row
+	next topic.Position // how far the thread's slot was: with next <= upTo, the range may lack its end
+	// trimmed is the last position that was trimmed from the thread's tail, -1: none, and trimmedMS the latest log time: up to both, the range may lack
+	// anything.
+	trimmed   topic.Position
+	trimmedMS int64
+}
+
+// History has the accepted events of all threads from their beginning.
+type History interface {
+	// Events returns the events of a thread at positions after < p <= upTo with a log time of at least floorMS, in order, the first limit of them. It fails
+	// when the history has not got beyond upTo.
+	Events(ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int) ([]*wirev1.Event, error)
 }
 
 type row struct {

@@ -290,51 +290,173 @@ func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts 
 		}
 	}
 	const ahead = 16 // threads whose first pages are read together
+	var last []lack  // those that need the history: if it does not answer, the others have been served
 	for part := range slices.Chunk(lacks, ahead) {
 		ranges := make([]tailRange, len(part))
 		for i, l := range part {
 			ranges[i] = h.rest(c, l, l.cursor)
 		}
-		pages, err := h.ask(ctx, ranges)
+		tails, err := h.ask(ctx, ranges)
 		if err != nil {
 			return err
 		}
 		for i, l := range part {
-			for page := pages[i]; ; {
-				for _, r := range page {
-					if !l.member.Sees(r.position) {
-						continue
-					}
-					if err := send(eventFrame(l.thread, r)); err != nil {
-						return err
-					}
-				}
-				if len(page) < h.cfg.Page {
-					break
-				}
-				next, err := h.ask(ctx, []tailRange{h.rest(c, l, page[len(page)-1].position)})
-				if err != nil {
-					return err
-				}
-				page = next[0]
+			if l.trimmed(tails[i], l.cursor, c.floor.Load()) >= 0 {
+				last = append(last, l)
+				continue
+			}
+			if err := h.feedThread(ctx, c, l, tails[i], send); err != nil {
+				return err
 			}
 		}
 	}
+	for _, l := range last {
+		tails, err := h.ask(ctx, []tailRange{h.rest(c, l, l.cursor)})
+		if err != nil {
+			return err
+		}
+		if err := h.feedThread(ctx, c, l, tails[0], send); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// feedThread sends what the session lacks of one thread, of which the first tail was read.
+func (h *Hub) feedThread(ctx context.Context, c *client, l lack, t tail, send func([]byte) error) error {
+	pass := func(rows []row) error {
+		for _, r := range rows {
+			if !l.member.Sees(r.position) {
+				continue
+			}
+			if err := send(eventFrame(l.thread, r)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for after := l.cursor; ; {
+		rows, upTo := t.rows, l.trimmed(t, after, c.floor.Load())
+		if upTo >= 0 { // what is left of the tail up to there may lack anything
+			var err error
+			if rows, err = h.askHistory(ctx, l, after, upTo, c.floor.Load()); err != nil {
+				return err
+			}
+			h.metrics.older.Add(float64(len(rows)))
+		}
+		if err := pass(rows); err != nil {
+			return err
+		}
+		switch full := len(rows) >= h.cfg.Page; {
+		case full:
+			after = rows[len(rows)-1].position
+		case upTo >= 0:
+			after = upTo
+		default:
+			return nil
+		}
+		if after >= l.target {
+			return nil
+		}
+		next, err := h.ask(ctx, []tailRange{h.rest(c, l, after)})
+		if err != nil {
+			return err
+		}
+		t = next[0]
+	}
+}
+
+// trimmed returns up to where the tail may lack events after a position that the device may see; -1: it lacks none.
+func (l *lack) trimmed(t tail, after topic.Position, floorMS int64) topic.Position {
+	upTo := min(t.trimmed, l.target)
+	if upTo <= after || floorMS > t.trimmedMS {
+		return -1
+	}
+	for _, s := range l.member.Spans {
+		if s.From <= upTo && (s.To == 0 || s.To > after) {
+			return upTo
+		}
+	}
+	return -1
+}
+
+// askHistory reads what was trimmed. A history that is behind or does not answer is no reason to leave it out: the catch-up is tried again.
+func (h *Hub) askHistory(ctx context.Context, l lack, after, upTo topic.Position, floorMS int64) ([]row, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
+	defer cancel()
+	select {
+	case h.older <- struct{}{}:
+	case <-ctx.Done():
+		return nil, unavailable(context.Cause(ctx))
+	}
+	events, err := h.history.Events(ctx, l.thread, after, upTo, floorMS, h.cfg.Page)
+	<-h.older
+	if err != nil {
+		h.failed("history", err)
+		return nil, unavailable(err)
+	}
+	rows := make([]row, len(events))
+	for i, e := range events {
+		rows[i] = row{topic.Position(e.GetPosition()), e.GetOrdinal(), e.GetLogTimeMs(), e.GetEvent()}
+	}
+	return rows, nil
 }
 
 func (h *Hub) rest(c *client, l lack, after topic.Position) tailRange {
 	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor.Load(), limit: h.cfg.Page}
 }
 
-func (h *Hub) ask(ctx context.Context, ranges []tailRange) ([][]row, error) {
+// ask reads ranges that the views had reached. When they went back since, it waits until they are there again: what is read before would be taken for all
+// that there is, and what is after it would never be sent.
+func (h *Hub) ask(ctx context.Context, ranges []tailRange) ([]tail, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()
-	pages, err := h.tails.get(ctx, ranges)
-	if err != nil {
-		return nil, unavailable(err)
+	for {
+		tails, err := h.tails.get(ctx, ranges)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		need := map[topic.Slot]topic.Position{}
+		for i, t := range tails {
+			if t.next <= ranges[i].upTo {
+				s := topic.SlotOf(topic.Subject(ranges[i].thread), len(h.slots))
+				need[s] = max(need[s], ranges[i].upTo)
+			}
+		}
+		if len(need) == 0 {
+			return tails, nil
+		}
+		if err := h.reach(ctx, need); err != nil {
+			return nil, unavailable(err)
+		}
 	}
-	return pages, nil
+}
+
+// reach waits until the views have the events of these positions.
+func (h *Hub) reach(ctx context.Context, need map[topic.Slot]topic.Position) error {
+	return h.views.wait(ctx, func(at []marks) bool {
+		for s, p := range need {
+			if at[s][threadsMark] <= p {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// readTails is a load of tails.
+func (h *Hub) readTails(ctx context.Context, ranges []tailRange) ([]tail, error) {
+	asked := h.views.answered()
+	tails, err := h.store.tails(ctx, ranges)
+	if err != nil || len(tails) != len(ranges) {
+		return tails, err
+	}
+	found := make([]seen, len(tails))
+	for i, t := range tails {
+		found[i] = seen{topic.SlotOf(topic.Subject(ranges[i].thread), len(h.slots)), threadsMark, t.next}
+	}
+	h.views.take(asked, found...)
+	return tails, nil
 }
 
 // capture waits until each thread is live, and takes down its state.
@@ -415,20 +537,12 @@ func (h *Hub) compare(ctx context.Context, c *client, lacks []lack) ([]lack, err
 	kept := lacks[:0]
 	need := map[topic.Slot]topic.Position{}
 	for i, l := range lacks {
-		if l.cursor = cursors[i]; l.cursor < l.target {
+		if l.cursor = max(cursors[i], l.member.Spans[0].From-1); l.cursor < l.target {
 			kept = append(kept, l)
 			need[l.slot] = max(need[l.slot], l.target)
 		}
 	}
-	err = h.views.wait(ctx, func(at []marks) bool {
-		for s, p := range need {
-			if at[s][threadsMark] <= p {
-				return false
-			}
-		}
-		return true
-	})
-	if err != nil {
+	if err := h.reach(ctx, need); err != nil {
 		return nil, unavailable(err)
 	}
 	return kept, nil
@@ -471,5 +585,5 @@ func unavailable(err error) error {
 	if errors.As(err, &w) {
 		return err
 	}
-	return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE, Message: "delivery or the thread views do not answer", RetryAfter: time.Second}
+	return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE, Message: "delivery or the views do not answer", RetryAfter: time.Second}
 }

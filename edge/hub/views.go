@@ -9,42 +9,75 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// viewClock knows how far the views in Postgres have got. It asks only while somebody waits for them to get further.
+// viewClock knows how far the views in Postgres have got. It asks only while somebody waits for them to get further. It goes back when the views did: they
+// commit without waiting for their disk, so a Postgres that crashed comes back with older rows and older positions, which the projector then makes good.
 type viewClock struct {
 	// Fixed.
 	store    store
 	timeout  time.Duration
 	min, max time.Duration // between two questions
 	failed   func(op string, err error)
+	fellBack func()        // told when the views went back
 	kick     chan struct{} // capacity 1: somebody waits
 
-	mu      sync.Mutex // guards what follows; no other lock is taken under it
-	at      []marks    // replaced, never changed
-	asked   uint64     // how often it was asked and has answered
+	mu      sync.Mutex  // guards what follows; no other lock is taken under it
+	at      []marks     // replaced, never changed
+	raised  [][3]uint64 // by slot and mark: asked when at was last raised
+	asked   uint64      // how often it was asked and has answered
 	waiting int
 	moved   chan struct{} // closed and replaced when at has moved
 }
 
-func newViewClock(s store, partitions int, cfg Config, failed func(string, error)) *viewClock {
+func newViewClock(s store, partitions int, cfg Config, failed func(string, error), fellBack func()) *viewClock {
 	return &viewClock{
-		store: s, timeout: cfg.Wait, min: cfg.RetryMin, max: cfg.RetryMax, failed: failed,
-		kick: make(chan struct{}, 1), at: make([]marks, partitions), moved: make(chan struct{}),
+		store: s, timeout: cfg.Wait, min: cfg.RetryMin, max: cfg.RetryMax, failed: failed, fellBack: fellBack,
+		kick: make(chan struct{}, 1), at: make([]marks, partitions), raised: make([][3]uint64, partitions), moved: make(chan struct{}),
 	}
 }
 
-// advance takes in what a query has seen.
-func (v *viewClock) advance(at []marks) {
+// seen is how far a query found a slot.
+type seen struct {
+	slot topic.Slot
+	mark int
+	next topic.Position
+}
+
+// advance takes in how far a query found all slots. asked is what answered said before the query was begun.
+func (v *viewClock) advance(asked uint64, at []marks) {
+	all := make([]seen, 0, len(marks{})*len(at))
+	for n, m := range at {
+		for i, next := range m {
+			all = append(all, seen{topic.Slot(n), i, next})
+		}
+	}
+	v.take(asked, all...)
+}
+
+// take is advance for some slots. A query that was begun before a higher answer came may only be the older of the two; one that was begun after it and finds
+// less has found views that went back.
+func (v *viewClock) take(asked uint64, found ...seen) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.asked++
-	now, changed := slices.Clone(v.at), false
-	for i := range min(len(at), len(now)) {
-		if m := now[i].highest(at[i]); m != now[i] {
-			now[i], changed = m, true
+	now, further, back := slices.Clone(v.at), false, false
+	for _, s := range found {
+		if s.slot < 0 || int(s.slot) >= len(now) {
+			continue
+		}
+		switch was := now[s.slot][s.mark]; {
+		case s.next > was:
+			now[s.slot][s.mark], v.raised[s.slot][s.mark], further = s.next, v.asked, true
+		case s.next < was && asked >= v.raised[s.slot][s.mark]:
+			now[s.slot][s.mark], back = s.next, true
 		}
 	}
-	if changed {
+	if further || back {
 		v.at = now
+	}
+	if back {
+		v.fellBack()
+	}
+	if further {
 		close(v.moved)
 		v.moved = make(chan struct{})
 	}
@@ -122,10 +155,11 @@ func (v *viewClock) run(ctx context.Context) error {
 				break
 			}
 			qctx, cancel := context.WithTimeout(ctx, v.timeout)
+			asked := v.answered()
 			at, err := v.store.positions(qctx)
 			cancel()
 			if err == nil {
-				v.advance(at)
+				v.advance(asked, at)
 			} else if ctx.Err() == nil {
 				v.failed("positions", err)
 			}

@@ -18,6 +18,7 @@ import (
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 const testSlots = 4
@@ -30,6 +31,7 @@ type world struct {
 	clock   int64
 	grown   chan struct{}
 	views   memStore
+	past    memHistory
 	oracles map[id.ThreadID]*oracle
 }
 
@@ -43,8 +45,9 @@ func newWorld(seed uint64) *world {
 	w := &world{rnd: rand.New(rand.NewPCG(seed, 1)), clock: 1_700_000_000_000, grown: make(chan struct{}), oracles: map[id.ThreadID]*oracle{}}
 	w.views = memStore{
 		world: w, threads: map[id.ThreadID]*threadState{}, users: map[id.UserID]*user.State{}, rows: map[id.ThreadID][]row{},
-		devices_: map[deviceThread]thread.Watermark{}, at: make([]marks, testSlots),
+		devices_: map[deviceThread]thread.Watermark{}, at: make([]marks, testSlots), trimmed: map[id.ThreadID]row{},
 	}
+	w.past.world = w
 	return w
 }
 
@@ -165,10 +168,13 @@ type memStore struct {
 	threads  map[id.ThreadID]*threadState
 	users    map[id.UserID]*user.State
 	rows     map[id.ThreadID][]row
+	trimmed  map[id.ThreadID]row // the greatest position and log time
 	devices_ map[deviceThread]thread.Watermark
 	down     bool
 	stopped  bool // folds nothing
 	queries  int
+	// beforeTails is called once, before the next answer to tails. It may call crash.
+	beforeTails func()
 }
 
 var errDown = errors.New("the store is down")
@@ -190,6 +196,76 @@ func (m *memStore) fold(n int) {
 				}
 				m.at[s][i]++
 				m.apply(i, list[at])
+			}
+		}
+	}
+}
+
+// trim removes, of the rows with a log time before cutoffMS, those that goes says, as a statement does that takes a limited number of them. The caller holds
+// world.mu.
+func (m *memStore) trim(cutoffMS int64, goes func() bool) {
+	for t, rows := range m.rows {
+		m.rows[t] = slices.DeleteFunc(rows, func(r row) bool {
+			if r.logTimeMS >= cutoffMS || !goes() {
+				return false
+			}
+			x, ok := m.trimmed[t]
+			if !ok || x.position < r.position {
+				x.position = r.position
+			}
+			x.logTimeMS = max(x.logTimeMS, r.logTimeMS)
+			m.trimmed[t] = x
+			return true
+		})
+	}
+}
+
+// memHistory is the history in memory: all of the log, save what it is behind. Guarded by world.mu.
+type memHistory struct {
+	world  *world
+	down   bool
+	hangs  bool           // does not answer
+	behind topic.Position // events of each slot that it has not got
+	shaky  bool           // fails now and then
+	asked  int
+}
+
+func (m *memHistory) Events(ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int) ([]*wirev1.Event, error) {
+	m.world.mu.Lock()
+	defer m.world.mu.Unlock()
+	m.asked++
+	if m.hangs {
+		m.world.mu.Unlock()
+		<-ctx.Done()
+		m.world.mu.Lock()
+		return nil, context.Cause(ctx)
+	}
+	if m.down || m.shaky && m.world.rnd.IntN(4) == 0 {
+		return nil, errDown
+	}
+	if m.world.end(m.world.slot(topic.Subject(t)))[threadsMark]-m.behind <= upTo {
+		return nil, errors.New("the history is behind")
+	}
+	var out []*wirev1.Event
+	for _, r := range m.world.oracles[t].accepted {
+		if r.position > after && r.position <= upTo && r.logTimeMS >= floorMS && len(out) < limit {
+			out = append(out, wirev1.Event_builder{
+				ThreadId: t[:], Position: int64(r.position), Ordinal: r.ordinal, LogTimeMs: r.logTimeMS, Event: r.event,
+			}.Build())
+		}
+	}
+	return out, ctx.Err()
+}
+
+// crash takes the views back by up to back events of each topic and slot, as a crash of Postgres does. The caller holds world.mu.
+func (m *memStore) crash(back func() int) {
+	m.threads, m.users, m.rows = map[id.ThreadID]*threadState{}, map[id.UserID]*user.State{}, map[id.ThreadID][]row{}
+	m.devices_ = map[deviceThread]thread.Watermark{}
+	for s := range m.at {
+		for i := range m.at[s] {
+			m.at[s][i] = max(0, m.at[s][i]-topic.Position(back()))
+			for _, r := range m.world.log[s][i][:m.at[s][i]] {
+				m.apply(i, r)
 			}
 		}
 	}
@@ -300,15 +376,24 @@ func (m *memStore) cursors(ctx context.Context, keys []deviceThread) ([]topic.Po
 	return out, m.finish(ctx)
 }
 
-func (m *memStore) tails(ctx context.Context, ranges []tailRange) ([][]row, error) {
+func (m *memStore) tails(ctx context.Context, ranges []tailRange) ([]tail, error) {
 	if err := m.begin(ctx); err != nil {
 		return nil, err
 	}
-	out := make([][]row, len(ranges))
+	if fn := m.beforeTails; fn != nil {
+		m.beforeTails = nil
+		fn()
+	}
+	out := make([]tail, len(ranges))
 	for i, r := range ranges {
+		out[i].trimmed = -1
+		if x, ok := m.trimmed[r.thread]; ok {
+			out[i].trimmed, out[i].trimmedMS = x.position, x.logTimeMS
+		}
+		out[i].next = m.at[m.world.slot(topic.Subject(r.thread))][threadsMark]
 		for _, x := range m.rows[r.thread] {
-			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i]) < r.limit {
-				out[i] = append(out[i], x)
+			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i].rows) < r.limit {
+				out[i].rows = append(out[i].rows, x)
 			}
 		}
 	}

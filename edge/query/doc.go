@@ -4,6 +4,8 @@
 // device's floor. History is one seamless sequence: the tail comes from Postgres, what is older from ClickHouse, and the cursor between them is the position,
 // which is the same in both.
 //
+// An Archive serves the catch-ups of devices that were away for longer than the tail goes back.
+//
 // When a store is down: CODE_UNAVAILABLE, retriable. Nothing is cached here.
 //
 // Non-obvious:

@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/jackc/pgx/v5"
 
 	"heliograph/schemas/id"
@@ -137,7 +138,7 @@ func (q *Queries) older(ctx context.Context, t id.ThreadID, v visible, before in
 	if !trimmed {
 		return nil, nil // Postgres has the very beginning: there is nothing older to see
 	}
-	next, err := q.historyNext(ctx, slot)
+	next, err := historyNext(ctx, q.history, slot)
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +164,11 @@ func (q *Queries) older(ctx context.Context, t id.ThreadID, v visible, before in
 		return nil, fmt.Errorf("read history: %w", err)
 	}
 	defer func() { _ = rows.Close() }() // its error comes by rows.Err
+	return historyEvents(t, rows)
+}
+
+// historyEvents collects events of a thread from columns position, ordinal, log_time, event.
+func historyEvents(t id.ThreadID, rows driver.Rows) ([]*wirev1.Event, error) {
 	var out []*wirev1.Event
 	for rows.Next() {
 		b := wirev1.Event_builder{ThreadId: t[:]}
@@ -181,9 +187,9 @@ func (q *Queries) older(ctx context.Context, t id.ThreadID, v visible, before in
 }
 
 // historyNext is how far the history has got in a slot of helio.threads, in its latest generation: what an earlier one had may be gone.
-func (q *Queries) historyNext(ctx context.Context, slot topic.Slot) (topic.Position, error) {
+func historyNext(ctx context.Context, history driver.Conn, slot topic.Slot) (topic.Position, error) {
 	var next int64
-	err := q.history.QueryRow(ctx, `SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'
+	err := history.QueryRow(ctx, `SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'
 		AND generation = (SELECT max(generation) FROM positions)`, int32(slot)).Scan(&next)
 	if err != nil {
 		return 0, fmt.Errorf("read history position: %w", err)

@@ -354,7 +354,7 @@ func (q *Queries) Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, erro
 		out.PostgresNext = -1
 		q.log.Warn("postgres position unknown", "slot", slot, "err", err)
 	}
-	if next, err := q.historyNext(ctx, slot); err != nil {
+	if next, err := historyNext(ctx, q.history, slot); err != nil {
 		q.log.Warn("clickhouse position unknown", "slot", slot, "err", err)
 	} else {
 		out.ClickhouseNext = int64(next)

@@ -238,6 +238,46 @@ func TestHistoryBehind(t *testing.T) {
 	}
 }
 
+// TestArchive pages forwards through messages and other events, and refuses to go beyond what the history has.
+func TestArchive(t *testing.T) {
+	w := newWorld(t)
+	a := NewArchive(w.ch, partitions)
+	th := id.NewGroup()
+	for p := int64(0); p <= 12; p++ {
+		w.inHistory(t, th, p, p, p%5 != 0)
+	}
+	w.historyHas(t, th, 13)
+	read := func(after, upTo topic.Position, floorMS int64, limit int) (got []int64) {
+		t.Helper()
+		events, err := a.Events(t.Context(), th, after, upTo, floorMS, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if want := fmt.Sprintf("event %d", e.GetPosition()); string(e.GetEvent()) != want || e.GetOrdinal() != e.GetPosition() ||
+				e.GetLogTimeMs() != logTime(e.GetPosition()).UnixMilli() || id.ThreadID(e.GetThreadId()) != th {
+				t.Errorf("position %d: %v", e.GetPosition(), e)
+			}
+			got = append(got, e.GetPosition())
+		}
+		return got
+	}
+	for name, c := range map[string]struct{ got, want []int64 }{
+		"from the beginning": {read(-1, 12, 0, 4), []int64{0, 1, 2, 3}},
+		"a part":             {read(3, 7, 0, 100), []int64{4, 5, 6, 7}},
+		"a full page":        {read(8, 12, 0, 3), []int64{9, 10, 11}},
+		"from a moment on":   {read(-1, 9, logTime(7).UnixMilli(), 100), []int64{7, 8, 9}},
+		"nothing":            {read(5, 5, 0, 100), nil},
+	} {
+		if d := cmp.Diff(c.got, c.want); d != "" {
+			t.Errorf("%s: got, want: %s", name, d)
+		}
+	}
+	if got, err := a.Events(t.Context(), th, 3, 13, 0, 100); !errors.Is(err, errBehind) {
+		t.Errorf("beyond what the history has: %v, %v", got, err)
+	}
+}
+
 func TestHistoryRefusesBadInput(t *testing.T) {
 	w := newWorld(t)
 	th := id.NewGroup()

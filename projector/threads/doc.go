@@ -19,5 +19,6 @@
 //   - After a failed write the states that the batch touched are forgotten: they are ahead of the tables.
 //   - Per-user and per-thread rows of one batch come from different topics and mean nothing to each other.
 //   - The tail is trimmed by log time, not by the clock: a view that is rebuilt years later keeps the same rows. Retention is at least 48 hours, twice what the rule on
-//     repeated message ids looks back, so trimming takes nothing that loading a state needs.
+//     repeated message ids looks back, so trimming takes nothing that loading a state needs. The table trimmed tells how far each thread was: it is no function of
+//     the log, but of when a projector trimmed, and says nothing that is not so.
 package threads

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func newViews(t testing.TB) *pgxpool.Pool {
 func empty(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
 	if _, err := pool.Exec(context.Background(), `TRUNCATE positions, quarantine, users, devices, contacts, blocks, user_threads, threads, members, watermarks,
-		device_watermarks, messages`); err != nil {
+		device_watermarks, messages, trimmed`); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -419,7 +420,25 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 			defer sink.Close(s, false)
 		}
 		before := count()
+		if _, err := pool.Exec(t.Context(), "CREATE TABLE were AS SELECT thread_id, position, log_time FROM messages"); err != nil {
+			t.Fatal(err)
+		}
 		if err := sink.Trim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// What is noted of a thread is exactly what has gone.
+		var wrong, noted int
+		if err := pool.QueryRow(t.Context(), `
+			SELECT count(*) FILTER (WHERE (n.position, n.log_time) IS DISTINCT FROM (g.position, g.log_time)), count(n.position)
+			  FROM (SELECT w.thread_id, max(w.position) AS position, max(w.log_time) AS log_time FROM were w
+			         WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.thread_id = w.thread_id AND m.position = w.position) GROUP BY 1) g
+			  LEFT JOIN trimmed n USING (thread_id)`).Scan(&wrong, &noted); err != nil {
+			t.Fatal(err)
+		}
+		if wrong > 0 || noted == 0 {
+			t.Errorf("of %d threads that were trimmed, %d are noted wrongly", noted, wrong)
+		}
+		if _, err := pool.Exec(t.Context(), "DROP TABLE were"); err != nil {
 			t.Fatal(err)
 		}
 		if after := count(); after >= before {
@@ -438,6 +457,27 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 	}
 	trim(whole)
 	mustEqual(t, pool, reference(t, whole), cfg.Retention)
+	// The migration that made the table finds the same threads by what is left of them.
+	migration, err := fs.ReadFile(pgschema.FS, "views/00003_trimmed.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, insert, _ := strings.Cut(string(migration), "INSERT INTO")
+	for _, sql := range []string{"CREATE TABLE noted AS SELECT * FROM trimmed", "TRUNCATE trimmed", "INSERT INTO" + insert} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var missing, extra int
+	if err := pool.QueryRow(t.Context(), `
+		SELECT count(*) FILTER (WHERE n.position IS NOT NULL AND (t.position IS NULL OR t.position < n.position OR t.log_time < n.log_time)),
+		       count(*) FILTER (WHERE n.position IS NULL)
+		  FROM noted n FULL JOIN trimmed t USING (thread_id)`).Scan(&missing, &extra); err != nil {
+		t.Fatal(err)
+	}
+	if missing+extra > 0 {
+		t.Errorf("the migration misses %d threads that were trimmed, and finds %d that were not", missing, extra)
+	}
 	var oldest time.Time
 	for _, s := range whole.Slots() {
 		var latest time.Time

@@ -9,9 +9,19 @@ import (
 	"heliograph/schemas/topic"
 )
 
-const sqlTrim = `DELETE FROM messages m USING (
-  SELECT thread_id, position FROM messages WHERE slot = $1 AND log_time < $2 LIMIT $3
-) d WHERE m.thread_id = d.thread_id AND m.position = d.position`
+// In the order of their keys, so that two writers cannot deadlock.
+const sqlTrim = `
+WITH gone AS (
+  DELETE FROM messages m USING (
+    SELECT thread_id, position FROM messages WHERE slot = $1 AND log_time < $2 LIMIT $3
+  ) d WHERE m.thread_id = d.thread_id AND m.position = d.position
+  RETURNING m.thread_id, m.position, m.log_time
+), noted AS (
+  INSERT INTO trimmed AS t (thread_id, position, log_time)
+  SELECT thread_id, max(position), max(log_time) FROM gone GROUP BY thread_id ORDER BY thread_id
+  ON CONFLICT (thread_id) DO UPDATE SET position = greatest(t.position, excluded.position), log_time = greatest(t.log_time, excluded.log_time)
+)
+SELECT count(*) FROM gone`
 
 // TrimLoop trims the slots that are open, every TrimEvery, until ctx is cancelled. What fails is counted and tried again the next time.
 func (s *Sink) TrimLoop(ctx context.Context) {
@@ -31,7 +41,7 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 }
 
 // Trim removes, from every open slot, messages whose log time is more than Retention before the latest log time that the slot has taken in. It goes in statements
-// of TrimRows, so that no transaction is long. It may run beside Apply: it takes only rows that no batch writes any more.
+// of TrimRows, so that no transaction is long; each notes in the table trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply: it takes only rows that no batch writes any more.
 func (s *Sink) Trim(ctx context.Context) error {
 	s.mu.Lock()
 	latest := make(map[topic.Slot]int64, len(s.slots))
@@ -47,13 +57,14 @@ func (s *Sink) Trim(ctx context.Context) error {
 		}
 		for {
 			bounded, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-			tag, err := s.pool.Exec(bounded, sqlTrim, int32(n), projector.Time(cutoff), s.cfg.TrimRows)
+			var gone int64
+			err := s.pool.QueryRow(bounded, sqlTrim, int32(n), projector.Time(cutoff), s.cfg.TrimRows).Scan(&gone)
 			cancel()
 			if err != nil {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)
 			}
-			s.metrics.trimmed.Add(float64(tag.RowsAffected()))
-			if tag.RowsAffected() < int64(s.cfg.TrimRows) {
+			s.metrics.trimmed.Add(float64(gone))
+			if gone < int64(s.cfg.TrimRows) {
 				break
 			}
 		}

@@ -233,7 +233,8 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if err != nil {
 		return nil, err
 	}
-	h, err := hub.New(hub.Config{Partitions: parts.kafka.Partitions, Name: parts.name}, pool, parts.directory, parts.dialer, p.log, p.reg)
+	h, err := hub.New(hub.Config{Partitions: parts.kafka.Partitions, Name: parts.name}, pool,
+		query.NewArchive(ch, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,9 @@
 //    registering). Nothing that is overheard or stored can be replayed on another connection.
 // 5. Sync. After authentication the client sends Sync once. The server answers, in this order: a ThreadChanged for each thread that changed since
 //    the device's cursors, the events that the device has not acknowledged, oldest first in each thread, then SyncComplete. Events after it are live;
-//    the order within a thread is kept throughout.
+//    the order within a thread is kept throughout. However long the device was away, no event is left out: those that the server's views of the recent past have
+//    no more come from its history, in threads that come last. While that cannot be read SyncComplete does not come; the server goes on trying, and takes and
+//    answers what the device sends meanwhile.
 // 6. Cursors. A device keeps for each thread the highest position that it has applied, and applies an Event only if its position is greater. Since the
 //    server never leaves an event out within a connection, this makes delivery exactly once. It acknowledges with Watermarks, after it
 //    has stored the event. A device that sends in a thread moves its read watermark to its own message when that comes back.
