@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -295,6 +296,9 @@ func TestListThreads(t *testing.T) {
 		if token = got.GetPageToken(); len(token) == 0 {
 			break
 		}
+		if last := got.GetThreads()[len(got.GetThreads())-1]; binary.BigEndian.Uint64(token) != uint64(1000*last.GetLastTimeMs()) {
+			t.Errorf("the page token tells another time than its thread: %v", last)
+		}
 	}
 	if len(byID) != count {
 		t.Fatalf("got %d threads, want %d", len(byID), count)
@@ -306,8 +310,25 @@ func TestListThreads(t *testing.T) {
 	if former := byID[threads[1]]; former.GetMember() || former.GetUnread() != 7 || former.GetLastPosition() != 25 || former.GetLastOrdinal() != 12 || former.GetPreview() != "" {
 		t.Errorf("a former member's thread shows what came after him: %v", former)
 	}
+	alone, err := w.GetThread(t.Context(), u, threads[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, former := range map[string]*wirev1.ThreadSummary{"the list": byID[threads[1]], "the thread": alone.GetSummary()} {
+		if former.GetTitle() != "" || former.GetMemberCount() != 0 || former.GetLastTimeMs() != 0 {
+			t.Errorf("%s tells a former member the later title %q, the count %d or the time %d", from, former.GetTitle(), former.GetMemberCount(), former.GetLastTimeMs())
+		}
+	}
 	if fresh := byID[threads[2]]; fresh.GetUnread() != 15 || fresh.GetPreview() != "hello" {
 		t.Errorf("unread %d and preview %q, want the 15 since he joined and the last", fresh.GetUnread(), fresh.GetPreview())
+	}
+	// What was so when his time ended he may know.
+	w.exec(t, `UPDATE threads SET last_position = 25 WHERE thread_id = $1`, [16]byte(threads[1]))
+	if alone, err = w.GetThread(t.Context(), u, threads[1]); err != nil {
+		t.Fatal(err)
+	}
+	if s := alone.GetSummary(); s.GetTitle() != "thread 1" || s.GetLastTimeMs() == 0 || s.GetPreview() != "hello" || s.GetMemberCount() != 0 {
+		t.Errorf("a former member's thread in which nothing came after him: %v", s)
 	}
 	w.exec(t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`, [16]byte(threads[2]), [16]byte(u))
 	got, err := w.GetThread(t.Context(), u, threads[2])
