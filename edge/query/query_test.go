@@ -239,6 +239,55 @@ func TestHistoryBehind(t *testing.T) {
 	}
 }
 
+// TestHistoryBehindOfATrimmedThread: Postgres has nothing left of the thread, so only its last position tells that the history lacks something.
+func TestHistoryBehindOfATrimmedThread(t *testing.T) {
+	w := newWorld(t)
+	th, u, former := id.NewGroup(), userN(1), userN(2)
+	w.group(t, th, 8)
+	w.member(t, th, u, true, 0, 0, 0, 0)
+	w.member(t, th, former, false, 0, 4, 0, 3)
+	for p := int64(0); p <= 3; p++ {
+		w.inHistory(t, th, p, p+1, true)
+	}
+	w.historyHas(t, th, 4)
+	if got, err := pages(t.Context(), w, u, th, 0, 10); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
+		t.Errorf("got %v and %v, want unavailable", got, err)
+	}
+	// What he may see is all there.
+	got, err := pages(t.Context(), w, former, th, 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(got, down(3, 0)); d != "" {
+		t.Errorf("a former member's, want: %s", d)
+	}
+	for p := int64(4); p <= 8; p++ {
+		w.inHistory(t, th, p, p+1, true)
+	}
+	w.historyHas(t, th, 9)
+	if got, err = pages(t.Context(), w, u, th, 0, 10); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(got, down(8, 0)); d != "" {
+		t.Errorf("got, want: %s", d)
+	}
+}
+
+// TestHistoryOfANewDevice: of what the tail has, the history need not have anything, also where the device may see nothing of it.
+func TestHistoryOfANewDevice(t *testing.T) {
+	w := newWorld(t)
+	th, u := id.NewGroup(), userN(1)
+	w.group(t, th, 8)
+	w.member(t, th, u, true, 0, 0, 0, 0)
+	for p := int64(6); p <= 8; p++ {
+		w.inTail(t, th, p, p+1)
+	}
+	w.historyHas(t, th, 6)
+	if got, err := pages(t.Context(), w, u, th, logTime(9).UnixMilli(), 10); err != nil || len(got) != 0 {
+		t.Errorf("got %v and %v, want nothing", got, err)
+	}
+}
+
 func TestHistoryRefusesBadInput(t *testing.T) {
 	w := newWorld(t)
 	th := id.NewGroup()
