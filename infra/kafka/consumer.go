@@ -312,10 +312,11 @@ func (c *Consumer) ask(ctx context.Context) error {
 	}
 	p := c.cfg.Partitions
 	for _, name := range names {
-		n, ok := have[name]
+		h, ok := have[name]
 		if !ok {
 			return fmt.Errorf("kafka: topic %s is not there yet", name)
 		}
+		n := h.partitions
 		if p == 0 {
 			p = n
 		}
