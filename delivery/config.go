@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"heliograph/infra/kafka"
+	"heliograph/infra/run"
 )
 
 // Group is the consumer group that shares the slots of a deployment out, unless Config.Group says otherwise: edges look for the instances there.
@@ -69,24 +70,17 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func orDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
-}
-
 func (c Config) withDefaults() Config {
-	orDefault(&c.Group, Group(c.Kafka))
-	orDefault(&c.SessionTimeout, 10*time.Second)
-	orDefault(&c.HeartbeatInterval, min(c.SessionTimeout/3, 500*time.Millisecond))
-	orDefault(&c.RingWindow, 10*time.Second)
-	orDefault(&c.RingBytes, 4<<20)
-	orDefault(&c.MaxGapRecords, 100_000)
-	orDefault(&c.MaxGapAge, time.Hour)
-	orDefault(&c.GapReaders, 4)
-	orDefault(&c.Pace, 500*time.Microsecond)
-	orDefault(&c.MaxSubjects, 1_000_000)
-	orDefault(&c.ProgressEvery, 50*time.Millisecond)
+	run.Default(&c.Group, Group(c.Kafka))
+	run.Default(&c.SessionTimeout, 10*time.Second)
+	run.Default(&c.HeartbeatInterval, min(c.SessionTimeout/3, 500*time.Millisecond))
+	run.Default(&c.RingWindow, 10*time.Second)
+	run.Default(&c.RingBytes, 4<<20)
+	run.Default(&c.MaxGapRecords, 100_000)
+	run.Default(&c.MaxGapAge, time.Hour)
+	run.Default(&c.GapReaders, 4)
+	run.Default(&c.Pace, 500*time.Microsecond)
+	run.Default(&c.MaxSubjects, 1_000_000)
+	run.Default(&c.ProgressEvery, 50*time.Millisecond)
 	return c
 }

@@ -14,6 +14,7 @@ import (
 
 	"heliograph/infra/kafka"
 	"heliograph/infra/link"
+	"heliograph/infra/run"
 	linkv1 "heliograph/schemas/link/v1"
 	"heliograph/schemas/topic"
 )
@@ -54,8 +55,8 @@ func (w *world) service(cfg Config) *Service {
 	if cfg.Name == "" {
 		cfg.Name = "one"
 	}
-	orDefault(&cfg.HeartbeatInterval, 50*time.Millisecond)
-	orDefault(&cfg.ProgressEvery, 10*time.Millisecond)
+	run.Default(&cfg.HeartbeatInterval, 50*time.Millisecond)
+	run.Default(&cfg.ProgressEvery, 10*time.Millisecond)
 	s, err := New(cfg, nil, nil)
 	if err != nil {
 		w.t.Fatal(err)

@@ -105,6 +105,10 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic.Position) {
 	if t != topic.Threads {
 		w.seen = at + 1
+		if l := ev.GetDeviceLinked(); l != nil {
+			d := id.DeviceID(l.GetDeviceId())
+			w.keys[d], w.owners[d] = l.GetPublicKey(), id.UserID(s)
+		}
 		return
 	}
 	th := w.threads[id.ThreadID(s)]
@@ -267,6 +271,15 @@ func (w readSide) Cursor(topic.Slot) (threads, receipts, users topic.Position, o
 	return w.next[topic.Threads], 0, w.seen, true
 }
 
+func (w readSide) DeviceKey(_ context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.keys[d] == nil || w.owners[d] != u {
+		return user.Device{}, wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "no")
+	}
+	return user.Device{Key: [ed25519.PublicKeySize]byte(w.keys[d])}, nil
+}
+
 func (w readSide) EnsureThread(_ context.Context, t id.ThreadID) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -348,8 +361,16 @@ func (r reads) UserExists(_ context.Context, u id.UserID) (bool, error) {
 	return r.users[u], nil
 }
 
-func (r reads) ListDevices(context.Context, id.UserID) (*wirev1.Devices, error) {
-	return &wirev1.Devices{}, nil
+func (r reads) ListDevices(_ context.Context, u id.UserID) (*wirev1.Devices, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []*wirev1.Device
+	for d, owner := range r.owners {
+		if owner == u {
+			out = append(out, wirev1.Device_builder{DeviceId: d[:]}.Build())
+		}
+	}
+	return wirev1.Devices_builder{Devices: out}.Build(), nil
 }
 
 func (r reads) Views(context.Context, id.ThreadID) (*wirev1.Views, error) {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/infra/kafka"
+	"heliograph/infra/run"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -169,7 +170,7 @@ func (i *Ingest) AppendWait(ctx context.Context, t topic.Topic, s topic.Subject,
 }
 
 // Watermark hands in how far a device has got in a thread. It is merged with one of the same device and thread that still waits, and appended
-// within milliseconds, or when the log is back. When too many wait it is dropped and counted: the device's next one makes up for it.
+// within milliseconds, or when the log is back. When too many wait, or Run has ended, it is dropped and counted: the device's next one makes up for it.
 func (i *Ingest) Watermark(th id.ThreadID, u id.UserID, d id.DeviceID, w thread.Watermark) {
 	i.metrics.watermarks.Inc()
 	i.mu.Lock()
@@ -182,6 +183,10 @@ func (i *Ingest) Watermark(th id.ThreadID, u id.UserID, d id.DeviceID, w thread.
 
 // hold merges a watermark into those that wait and returns how many do. The caller holds mu.
 func (i *Ingest) hold(p pair, m thread.Watermark) int {
+	if i.closed.Load() { // under mu: Run counts what waits after it has set this
+		i.metrics.dropped.WithLabelValues(reasonClosed).Inc()
+		return 0
+	}
 	if have, ok := i.waiting[p]; ok {
 		i.metrics.coalesced.Inc()
 		m = m.Merge(have)
@@ -196,8 +201,8 @@ func (i *Ingest) hold(p pair, m thread.Watermark) int {
 // Up tells whether the log takes events, as far as is known.
 func (i *Ingest) Up() bool { return !i.down.Load() && !i.closed.Load() }
 
-// Run sends watermarks and probes a log that is down, until ctx ends; then it closes the producers, failing what is still in flight (see
-// Flush), and returns nil.
+// Run sends watermarks and probes a log that is down, until ctx ends; then it closes the producers, failing what is still in flight and dropping
+// the watermarks that still wait (see Flush), and returns nil.
 func (i *Ingest) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { i.send(ctx); return nil })
@@ -206,20 +211,35 @@ func (i *Ingest) Run(ctx context.Context) error {
 	i.closed.Store(true)
 	i.events.Close()
 	i.receipts.Close()
+	i.mu.Lock()
+	i.metrics.dropped.WithLabelValues(reasonClosed).Add(float64(len(i.waiting)))
+	clear(i.waiting)
+	i.mu.Unlock()
 	i.metrics.up.Set(0)
 	return err
 }
 
-// Flush waits until everything handed in so far, watermarks included, is acknowledged or failed.
+// Flush waits until every event handed in so far is acknowledged or failed, and every watermark acknowledged. With the log down it does not wait for
+// watermarks: when there are some it returns ErrUnavailable, and they go on waiting.
 func (i *Ingest) Flush(ctx context.Context) error {
-	if !i.down.Load() {
+	sent := !i.down.Load()
+	if sent {
 		i.sendWaiting()
 	}
 	if err := i.events.Flush(ctx); err != nil {
 		return fmt.Errorf("ingest: flush events: %w", err)
 	}
+	if !sent && !i.down.Load() { // back meanwhile
+		i.sendWaiting()
+	}
 	if err := i.receipts.Flush(ctx); err != nil {
 		return fmt.Errorf("ingest: flush receipts: %w", err)
+	}
+	i.mu.Lock()
+	n := len(i.waiting)
+	i.mu.Unlock()
+	if n > 0 && i.down.Load() { // else they came in since
+		return fmt.Errorf("ingest: %d watermarks wait: %w", n, ErrUnavailable)
 	}
 	return nil
 }
@@ -232,7 +252,7 @@ func (i *Ingest) send(ctx context.Context) {
 			return
 		case <-i.kick:
 		}
-		if !sleep(ctx, i.cfg.ReceiptWindow) {
+		if !run.Sleep(ctx, i.cfg.ReceiptWindow) {
 			return
 		}
 		if !i.down.Load() { // else the probe kicks again once the log is back
@@ -273,10 +293,6 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 			return
 		}
 		_ = i.failed(topic.Receipts, slot, err) // nobody waits for it
-		if i.closed.Load() {
-			i.metrics.dropped.WithLabelValues(reasonClosed).Inc()
-			return
-		}
 		i.mu.Lock()
 		i.hold(p, m) // it only grows: appending it twice does no harm
 		i.mu.Unlock()
@@ -343,7 +359,7 @@ func (i *Ingest) look(ctx context.Context) {
 				i.metrics.up.Set(0)
 				i.log.Warn("the log cannot be reached, refusing events until it can", "err", err)
 			}
-			if !sleep(ctx, i.cfg.ProbeInterval) {
+			if !run.Sleep(ctx, i.cfg.ProbeInterval) {
 				return
 			}
 		}
@@ -353,21 +369,9 @@ func (i *Ingest) look(ctx context.Context) {
 			kick(i.kick)
 		}
 		// A probe that met one dead broker among living ones has asked for the next: not at once.
-		if !sleep(ctx, i.cfg.ProbeInterval) {
+		if !run.Sleep(ctx, i.cfg.ProbeInterval) {
 			return
 		}
-	}
-}
-
-// sleep waits and tells whether ctx lasted.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
@@ -301,6 +302,44 @@ func TestStoppedRefuses(t *testing.T) {
 	f.stop()
 	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("late")); !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("append after Run: %v, want ErrUnavailable", err)
+	}
+}
+
+// TestWaitingWatermarks: those that the log does not take are told of by Flush, and counted when Run ends; so is one that comes after.
+func TestWaitingWatermarks(t *testing.T) {
+	f := start(t, nil)
+	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("before")); err != nil {
+		t.Fatal(err)
+	}
+	f.net.set(true)
+	until(t, "the cut noticed", func() bool { return !f.Up() })
+	if err := f.Flush(t.Context()); err != nil {
+		t.Errorf("flush of nothing: %v", err)
+	}
+	f.Watermark(group, alice, phone, thread.Watermark{DeliveredPosition: 1})
+	f.Watermark(group, alice, id.NewDevice(), thread.Watermark{DeliveredPosition: 1})
+	if err := f.Flush(t.Context()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("flush while watermarks wait for a log that is down: %v, want ErrUnavailable", err)
+	}
+	f.stop()
+	dropped := func() float64 {
+		var m dto.Metric
+		if err := f.metrics.dropped.WithLabelValues(reasonClosed).Write(&m); err != nil {
+			t.Fatal(err)
+		}
+		return m.GetCounter().GetValue()
+	}
+	if got := dropped(); got != 2 {
+		t.Errorf("%v watermarks are counted as dropped at the end, want 2", got)
+	}
+	f.Watermark(group, alice, phone, thread.Watermark{DeliveredPosition: 2})
+	if got := dropped(); got != 3 {
+		t.Errorf("%v watermarks are counted as dropped after the end, want 3", got)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.waiting) != 0 {
+		t.Errorf("%d watermarks wait for an Ingest that has ended", len(f.waiting))
 	}
 }
 

@@ -155,6 +155,7 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 		return nil, a.unavailable("store pin", err)
 	}
 	if err := a.sender.Send(ctx, phone, "Your Heliograph code is "+pin+". Never pass it on.", pin); err != nil {
+		a.unsent(ctx, hash, salt)
 		return nil, a.unavailable("send sms", err)
 	}
 	a.metrics.pins.Inc()
@@ -162,6 +163,19 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 		ExpiresInMs: uint32(a.cfg.PinLifetime.Milliseconds()), RetryAfterMs: uint32(a.cfg.PinInterval.Milliseconds()),
 	}.Build(), nil
 }
+
+// unsent lets the next PIN be asked for at once, since the SMS of this one failed. The PIN stays good and the limits counted: a gateway that did not answer may
+// have sent it all the same, and who asks again and again must not have an SMS each time.
+func (a *Auth) unsent(ctx context.Context, hash [id.Size]byte, salt []byte) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unsentTimeout) // the request's own may be what ended the sending
+	defer cancel()
+	if _, err := a.pool.Exec(ctx, `UPDATE registration.pins SET sent = 'epoch' WHERE phone_hash = $1 AND salt = $2`, hash, salt); err != nil {
+		a.logger.Warn("registration: a pin that was not sent delays the next", "err", err)
+	}
+}
+
+// unsentTimeout bounds unsent.
+const unsentTimeout = 2 * time.Second
 
 // Register judges the PIN and the proof, appends the registration and returns once the log has it. nonce and exporter are those of the connection.
 // It may be repeated with the same PIN, device and key as long as the PIN lives: what came after it may have failed. The fold ignores the second event.

@@ -37,6 +37,7 @@ type world struct {
 	pins    map[string]string
 	log     []*eventv1.Event
 	down    error // what the log answers
+	mute    error // what the SMS gateway answers
 	devices map[id.DeviceID]user.Device
 }
 
@@ -44,7 +45,7 @@ func (w *world) Send(_ context.Context, phone, _, pin string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pins[phone] = pin
-	return nil
+	return w.mute
 }
 
 func (w *world) AppendWait(_ context.Context, t topic.Topic, _ topic.Subject, ev *eventv1.Event) (ingest.Receipt, error) {
@@ -173,6 +174,33 @@ func TestRegister(t *testing.T) {
 	}
 	_, err = w.Register(t.Context(), r, nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED) // the new one took its place
+}
+
+// TestUnsentPin: whose SMS failed may ask again at once, but not without end: the gateway may have sent each.
+func TestUnsentPin(t *testing.T) {
+	w := newWorld(t, Config{PerPhone: Rate{Burst: 3, Per: time.Hour}})
+	w.mute = errors.New("the gateway did not answer")
+	for range 2 {
+		_, err := w.RequestPin(t.Context(), phone, here)
+		wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	}
+	late := w.pins[phone]
+	w.mute = nil
+	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		t.Fatalf("right after the SMS failed: %v", err)
+	}
+	_, err := w.RequestPin(t.Context(), phone, here)
+	wantCode(t, err, wirev1.Code_CODE_RATE_LIMITED)
+	if w.pins[phone] == late {
+		t.Error("the PIN is the one before")
+	}
+	w.mute = errors.New("the gateway did not answer")
+	other := "+4915112345679"
+	_, err = w.RequestPin(t.Context(), other, here)
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	if _, err := w.Register(t.Context(), registration(t, other, w.pins[other]), nonce, exporter, here); err != nil {
+		t.Errorf("with a PIN whose SMS came all the same: %v", err)
+	}
 }
 
 // TestRegisterAgain: a device whose registration was not finished may repeat it with the same PIN, whatever it failed of, until the PIN expires.

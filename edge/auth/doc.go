@@ -1,4 +1,4 @@
-// Package auth registers phone numbers and proves devices (DESIGN sections 4 and 7; the bytes that are signed: wire protocol, section 4).
+// Package auth registers phone numbers and proves devices (the bytes that are signed: wire protocol, section 4).
 //
 // Promise: a PIN is used at most once, lives for Config.PinLifetime, takes at most Config.PinTries tries, and is stored only as a keyed, salted hash.
 // Limits per phone number, address and number range are shared by every edge through Postgres and fail closed: when they cannot be read, no SMS

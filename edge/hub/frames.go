@@ -79,9 +79,9 @@ func (t *threadSub) summary(u id.UserID, floorMS int64) *wirev1.ThreadSummary {
 		b.Role = eventv1.Role(m.Role)
 	} else { // what came after his time is not for him
 		end := m.Spans[len(m.Spans)-1].To
-		b.LastPosition, b.LastOrdinal = int64(end), m.EndOrdinal
-		if s.LastPosition > end {
-			b.LastTimeMs, b.LastSender, b.Preview = 0, nil, ""
+		b.LastPosition, b.LastOrdinal, b.MemberCount = int64(end), m.EndOrdinal, 0
+		if s.LastPosition > end { // the state has only the latest title
+			b.Title, b.LastTimeMs, b.LastSender, b.Preview = "", 0, nil, ""
 		}
 	}
 	if s.LastOrdinal <= m.BaseOrdinal || s.LastTimeMS < floorMS { // nor the last message from before it, or from before the device's

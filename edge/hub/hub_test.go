@@ -444,3 +444,35 @@ func TestPreviewIsOfTheMembersTime(t *testing.T) {
 		}
 	})
 }
+
+// What a group becomes after his time is not a former member's to know: not its title, nor how many are in it, nor when they write.
+func TestSummaryOfAFormerMember(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		g := b.group(ann.user, bob.user)
+		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		shown := func() *wirev1.ThreadSummary {
+			s := b.hubs[0].slotOf(topic.Subject(g))
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.threads[g].summary(bob.user, 0)
+		}
+		before := shown()
+		b.world.removeMember(g, ann.user, bob.user)
+		b.settle()
+		at := shown()
+		mustBe(t, "title at the end", at.GetTitle(), before.GetTitle())
+		mustBe(t, "time at the end", at.GetLastTimeMs(), before.GetLastTimeMs())
+		mustBe(t, "count at the end", at.GetMemberCount(), uint32(0))
+		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		later := shown()
+		mustBe(t, "title later", later.GetTitle(), "")
+		mustBe(t, "time later", later.GetLastTimeMs(), int64(0))
+		mustBe(t, "count later", later.GetMemberCount(), uint32(0))
+		mustBe(t, "position later", later.GetLastPosition(), at.GetLastPosition())
+	})
+}

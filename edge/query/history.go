@@ -130,19 +130,23 @@ var errBehind = errors.New("the history has not reached the beginning of the tai
 // older reads what only ClickHouse has. The history may lag, but never behind the beginning of Postgres' tail: then it is an error, not a hole.
 func (q *Queries) older(ctx context.Context, t id.ThreadID, v visible, before int64, limit int) ([]*wirev1.Event, error) {
 	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
-	var trimmed bool
-	err := q.pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT 1 FROM messages m WHERE m.thread_id = $1 AND m.position <= $2)`, [16]byte(t), v.from[0]).Scan(&trimmed)
+	var begins *int64 // none: the tail has nothing of the thread any more
+	err := q.pool.QueryRow(ctx, `SELECT min(position) FROM messages WHERE thread_id = $1`, [16]byte(t)).Scan(&begins)
 	if err != nil {
 		return nil, fmt.Errorf("read beginning of tail: %w", err)
 	}
-	if !trimmed {
-		return nil, nil // Postgres has the very beginning: there is nothing older to see
+	need := min(before, v.to[len(v.to)-1]+1) // the history must have everything before it: what the page may hold and the tail does not
+	if begins != nil {
+		if *begins <= v.from[0] {
+			return nil, nil // Postgres has the very beginning: there is nothing older to see
+		}
+		need = min(need, *begins)
 	}
 	next, err := historyNext(ctx, q.history, slot)
 	if err != nil {
 		return nil, err
 	}
-	if before != math.MaxInt64 && int64(next) < before {
+	if int64(next) < need {
 		return nil, errBehind
 	}
 	spans := ""

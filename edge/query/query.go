@@ -65,8 +65,12 @@ func notMember() error {
 	return wire.Errorf(wirev1.Code_CODE_NOT_A_MEMBER, "no such thread, or not a member of it")
 }
 
+// seenTime is the time of the thread's last message as the asking user may know it. It orders his list and is in its page tokens, so for a former member it
+// stands still too.
+const seenTime = `CASE WHEN m.active OR t.last_position <= m.spans[cardinality(m.spans)] THEN t.last_time ELSE 'epoch' END`
+
 // SummarySQL selects what ScanSummary reads, from t (threads), m (members of the asking user) and w (his watermarks, may be null).
-const SummarySQL = `t.thread_id, t.kind, t.title, t.last_position, t.last_ordinal, t.last_time, t.last_sender, t.preview,
+const SummarySQL = `t.thread_id, t.kind, t.title, t.last_position, t.last_ordinal, ` + seenTime + `, t.last_sender, t.preview,
 	m.role, m.active, m.spans, m.base_ordinal, m.end_ordinal,
 	coalesce(w.delivered_position, 0), coalesce(w.delivered_ordinal, 0), coalesce(w.read_position, 0), coalesce(w.read_ordinal, 0),
 	(SELECT count(*) FROM members n WHERE n.thread_id = t.thread_id AND n.active),
@@ -76,13 +80,13 @@ const SummarySQL = `t.thread_id, t.kind, t.title, t.last_position, t.last_ordina
 type Summary struct {
 	Thread    id.ThreadID
 	Member    thread.Member
-	LastTime  time.Time
+	LastTime  time.Time // the list's sort key
 	Watermark thread.Watermark
 	Wire      *wirev1.ThreadSummary
 }
 
-// ScanSummary reads a row of SummarySQL for a user. What a former member sees ends where his membership did: neither the preview nor the counts go on.
-// What a new one sees begins with his: the preview is of a message of his time.
+// ScanSummary reads a row of SummarySQL for a user. What a former member sees ends where his membership did: once the thread has gone on, it has no title, time
+// or preview for him (the views keep only the latest), and how many are in it he is never told. What a new one sees begins with his: the preview is of a message of his time.
 func ScanSummary(row pgx.CollectableRow, u id.UserID) (Summary, error) {
 	var (
 		s                                   Summary
@@ -103,9 +107,10 @@ func ScanSummary(row pgx.CollectableRow, u id.UserID) (Summary, error) {
 	s.Member = thread.Member{Role: thread.Role(role), Spans: Spans(spans), BaseOrdinal: base, EndOrdinal: ended}
 	s.Watermark = thread.Watermark{DeliveredPosition: topic.Position(dPos), DeliveredOrdinal: dOrd, ReadPosition: topic.Position(rPos), ReadOrdinal: rOrd}
 	if !active && len(s.Member.Spans) > 0 {
+		count = 0
 		last := s.Member.Spans[len(s.Member.Spans)-1]
 		if lastPosition > int64(last.To) {
-			lastPosition, lastOrdinal, preview, sender = int64(last.To), ended, "", [16]byte{}
+			lastPosition, lastOrdinal, title, preview, sender = int64(last.To), ended, "", "", [16]byte{}
 		}
 	}
 	if lastOrdinal <= base { // the last message is from before his time
@@ -141,7 +146,7 @@ func Spans(raw []int64) []thread.Span {
 	return out
 }
 
-// ListThreads returns a page of the user's thread list, the one with the newest message first.
+// ListThreads returns a page of the user's thread list, the one with the newest message first and those that went on without him last.
 func (q *Queries) ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListThreads) (*wirev1.Threads, error) {
 	limit := int(r.GetLimit())
 	switch {
@@ -165,8 +170,8 @@ func (q *Queries) ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListTh
 	rows, err := q.pool.Query(ctx, `SELECT `+SummarySQL+`
 		FROM user_threads ut JOIN threads t USING (thread_id) JOIN members m ON m.thread_id = ut.thread_id AND m.user_id = ut.user_id
 		LEFT JOIN watermarks w ON w.thread_id = ut.thread_id AND w.user_id = ut.user_id
-		WHERE ut.user_id = $1 AND (t.last_time, t.thread_id) < ($2, $3)
-		ORDER BY t.last_time DESC, t.thread_id DESC LIMIT $4`, [16]byte(u), before, beforeThread, limit+1)
+		WHERE ut.user_id = $1 AND (`+seenTime+`, t.thread_id) < ($2, $3)
+		ORDER BY `+seenTime+` DESC, t.thread_id DESC LIMIT $4`, [16]byte(u), before, beforeThread, limit+1)
 	if err != nil {
 		return nil, q.unavailable("thread list", err)
 	}
@@ -203,7 +208,8 @@ func (q *Queries) summary(ctx context.Context, u id.UserID, t id.ThreadID) (Summ
 	return s, nil
 }
 
-// GetThread returns a thread with its members, for one who is or was a member; a former member gets no list of members.
+// GetThread returns a thread with its members, for one who is or was a member; a former member gets no list of members, and
+// the summary that ends with his time.
 func (q *Queries) GetThread(ctx context.Context, u id.UserID, t id.ThreadID) (*wirev1.Thread, error) {
 	s, err := q.summary(ctx, u, t)
 	if err != nil {

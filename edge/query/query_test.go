@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -278,6 +279,55 @@ func TestArchive(t *testing.T) {
 	}
 }
 
+// TestHistoryBehindOfATrimmedThread: Postgres has nothing left of the thread, so only its last position tells that the history lacks something.
+func TestHistoryBehindOfATrimmedThread(t *testing.T) {
+	w := newWorld(t)
+	th, u, former := id.NewGroup(), userN(1), userN(2)
+	w.group(t, th, 8)
+	w.member(t, th, u, true, 0, 0, 0, 0)
+	w.member(t, th, former, false, 0, 4, 0, 3)
+	for p := int64(0); p <= 3; p++ {
+		w.inHistory(t, th, p, p+1, true)
+	}
+	w.historyHas(t, th, 4)
+	if got, err := pages(t.Context(), w, u, th, 0, 10); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
+		t.Errorf("got %v and %v, want unavailable", got, err)
+	}
+	// What he may see is all there.
+	got, err := pages(t.Context(), w, former, th, 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(got, down(3, 0)); d != "" {
+		t.Errorf("a former member's, want: %s", d)
+	}
+	for p := int64(4); p <= 8; p++ {
+		w.inHistory(t, th, p, p+1, true)
+	}
+	w.historyHas(t, th, 9)
+	if got, err = pages(t.Context(), w, u, th, 0, 10); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(got, down(8, 0)); d != "" {
+		t.Errorf("got, want: %s", d)
+	}
+}
+
+// TestHistoryOfANewDevice: of what the tail has, the history need not have anything, also where the device may see nothing of it.
+func TestHistoryOfANewDevice(t *testing.T) {
+	w := newWorld(t)
+	th, u := id.NewGroup(), userN(1)
+	w.group(t, th, 8)
+	w.member(t, th, u, true, 0, 0, 0, 0)
+	for p := int64(6); p <= 8; p++ {
+		w.inTail(t, th, p, p+1)
+	}
+	w.historyHas(t, th, 6)
+	if got, err := pages(t.Context(), w, u, th, logTime(9).UnixMilli(), 10); err != nil || len(got) != 0 {
+		t.Errorf("got %v and %v, want nothing", got, err)
+	}
+}
+
 func TestHistoryRefusesBadInput(t *testing.T) {
 	w := newWorld(t)
 	th := id.NewGroup()
@@ -335,6 +385,9 @@ func TestListThreads(t *testing.T) {
 		if token = got.GetPageToken(); len(token) == 0 {
 			break
 		}
+		if last := got.GetThreads()[len(got.GetThreads())-1]; binary.BigEndian.Uint64(token) != uint64(1000*last.GetLastTimeMs()) {
+			t.Errorf("the page token tells another time than its thread: %v", last)
+		}
 	}
 	if len(byID) != count {
 		t.Fatalf("got %d threads, want %d", len(byID), count)
@@ -346,8 +399,25 @@ func TestListThreads(t *testing.T) {
 	if former := byID[threads[1]]; former.GetMember() || former.GetUnread() != 7 || former.GetLastPosition() != 25 || former.GetLastOrdinal() != 12 || former.GetPreview() != "" {
 		t.Errorf("a former member's thread shows what came after him: %v", former)
 	}
+	alone, err := w.GetThread(t.Context(), u, threads[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, former := range map[string]*wirev1.ThreadSummary{"the list": byID[threads[1]], "the thread": alone.GetSummary()} {
+		if former.GetTitle() != "" || former.GetMemberCount() != 0 || former.GetLastTimeMs() != 0 {
+			t.Errorf("%s tells a former member the later title %q, the count %d or the time %d", from, former.GetTitle(), former.GetMemberCount(), former.GetLastTimeMs())
+		}
+	}
 	if fresh := byID[threads[2]]; fresh.GetUnread() != 15 || fresh.GetPreview() != "hello" {
 		t.Errorf("unread %d and preview %q, want the 15 since he joined and the last", fresh.GetUnread(), fresh.GetPreview())
+	}
+	// What was so when his time ended he may know.
+	w.exec(t, `UPDATE threads SET last_position = 25 WHERE thread_id = $1`, [16]byte(threads[1]))
+	if alone, err = w.GetThread(t.Context(), u, threads[1]); err != nil {
+		t.Fatal(err)
+	}
+	if s := alone.GetSummary(); s.GetTitle() != "thread 1" || s.GetLastTimeMs() == 0 || s.GetPreview() != "hello" || s.GetMemberCount() != 0 {
+		t.Errorf("a former member's thread in which nothing came after him: %v", s)
 	}
 	w.exec(t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`, [16]byte(threads[2]), [16]byte(u))
 	got, err := w.GetThread(t.Context(), u, threads[2])

@@ -62,6 +62,8 @@ type Hub interface {
 	Watermark(t id.ThreadID, u id.UserID) thread.Watermark
 	Cursor(s topic.Slot) (threads, receipts, users topic.Position, ok bool)
 	EnsureThread(ctx context.Context, t id.ThreadID) error
+	// DeviceKey returns a device of a user, revoked or not.
+	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)
 }
 
 // View is a thread as this edge knows it.

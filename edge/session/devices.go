@@ -155,7 +155,7 @@ func (s *Session) setProfile(ctx context.Context, r *wirev1.SetProfile) (wirev1.
 	return s.own(ctx, eventv1.Event_builder{ProfileChanged: eventv1.ProfileChanged_builder{Name: r.GetName()}.Build()})
 }
 
-// linkDevice approves a further device. What the store knows is checked first; two approvals at one time are judged by the fold.
+// linkDevice approves a further device; doing so again with the same key is safe. What the store knows is checked first; two approvals at one time are judged by the fold.
 func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.ServerFrame_builder, error) {
 	var none wirev1.ServerFrame_builder
 	d, err := id.From[id.DeviceID](r.GetDeviceId())
@@ -171,13 +171,20 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 	if err != nil {
 		return none, err
 	}
+	for _, x := range have.GetDevices() {
+		if !bytes.Equal(x.GetDeviceId(), d[:]) {
+			continue
+		}
+		switch known, err := s.srv.hub.DeviceKey(ctx, s.user, d); {
+		case err != nil:
+			return none, err
+		case known.Revoked || !bytes.Equal(known.Key[:], r.GetPublicKey()):
+			return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the device is linked already, with another key")
+		}
+		return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, nil // repeating is safe
+	}
 	if len(have.GetDevices()) >= user.MaxDevices {
 		return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "a user has at most %d devices", user.MaxDevices)
-	}
-	for _, x := range have.GetDevices() {
-		if bytes.Equal(x.GetDeviceId(), d[:]) {
-			return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the device is linked already")
-		}
 	}
 	return s.own(ctx, eventv1.Event_builder{DeviceLinked: eventv1.DeviceLinked_builder{
 		DeviceId: d[:], PublicKey: r.GetPublicKey(), DeviceName: r.GetDeviceName(),

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -237,6 +238,17 @@ func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wir
 
 func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev1.ServerFrame_builder, error) {
 	t, _, err := s.group(ctx, r.GetThreadId(), false)
+	if errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) && t.IsGroup() {
+		// Whoever asks again, since the answer was lost, has left; and this edge need not know the thread any more, since a list without it does not bring it.
+		if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
+			return wirev1.ServerFrame_builder{}, err
+		}
+		if v, ok := s.srv.hub.View(t); ok && v.Kind == thread.Group && v.Roster.WasMember(s.user) && !v.Roster.IsMember(s.user) {
+			// The list may not know of it yet, when the event that tells it was what failed; else the fold ignores a second.
+			return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, s.unlist(ctx, t, s.user)
+		}
+		t, _, err = s.group(ctx, r.GetThreadId(), false)
+	}
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, err
 	}

@@ -61,7 +61,7 @@ type EngineConfig struct {
 	Listen string `json:"listen" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address to listen on; port 0 picks a free one."`
 	// Engines is where 'make engines' put the programs and libraries.
 	Engines string `json:"engines" default:".helio/engines" placeholder:"DIR" help:"Where 'make engines' put the engines."`
-	// SyncWrites makes acknowledgements wait for the disk.
+	// SyncWrites makes the engine wait for the disk: the log's acknowledgements, PostgreSQL's commits, ClickHouse's INSERTs.
 	SyncWrites bool `json:"sync_writes" help:"Wait for the disk before acknowledging."`
 	// Child says that the process was started by Start: it then ends when its standard input ends, and reports its
 	// failure on standard output.
@@ -154,7 +154,7 @@ func run(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, stdin
 		}, ready)
 	case ClickHouse:
 		err = chdb.Run(ctx, chdb.Config{
-			DataDir: cfg.Data, LibraryPath: library(cfg.Engines), Listen: cfg.Listen, Logger: cfg.Logger,
+			DataDir: cfg.Data, LibraryPath: library(cfg.Engines), Listen: cfg.Listen, SyncWrites: cfg.SyncWrites, Logger: cfg.Logger,
 		}, ready)
 	}
 	if err == nil && told != nil {

@@ -89,33 +89,26 @@ func (c ConsumerConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-func orDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
-}
-
 func (c ConsumerConfig) withDefaults() ConsumerConfig {
-	orDefault(&c.SessionTimeout, 45*time.Second)
-	orDefault(&c.HeartbeatInterval, min(c.SessionTimeout/10, 3*time.Second))
-	orDefault(&c.RebalanceTimeout, time.Minute)
+	run.Default(&c.SessionTimeout, 45*time.Second)
+	run.Default(&c.HeartbeatInterval, min(c.SessionTimeout/10, 3*time.Second))
+	run.Default(&c.RebalanceTimeout, time.Minute)
 	if len(c.Topics) == 0 {
 		c.Topics = topic.Folded
 	}
-	orDefault(&c.Partitions, c.Kafka.Partitions)
-	orDefault(&c.MaxRecords, 2000)
-	orDefault(&c.MaxBytes, 4<<20)
-	orDefault(&c.LingerBusy, c.Linger)
-	orDefault(&c.LingerRecords, c.MaxRecords)
-	orDefault(&c.QueueRecords, 4*c.MaxRecords)
-	orDefault(&c.QueueBytes, 8<<20)
-	orDefault(&c.BackoffMin, 50*time.Millisecond)
-	orDefault(&c.BackoffMax, 5*time.Second)
-	orDefault(&c.DrainTimeout, 10*time.Second)
-	orDefault(&c.LagEvery, 2*time.Second)
-	orDefault(&c.CommitEvery, 5*time.Second)
-	orDefault(&c.CheckEvery, 5*time.Second)
+	run.Default(&c.Partitions, c.Kafka.Partitions)
+	run.Default(&c.MaxRecords, 2000)
+	run.Default(&c.MaxBytes, 4<<20)
+	run.Default(&c.LingerBusy, c.Linger)
+	run.Default(&c.LingerRecords, c.MaxRecords)
+	run.Default(&c.QueueRecords, 4*c.MaxRecords)
+	run.Default(&c.QueueBytes, 8<<20)
+	run.Default(&c.BackoffMin, 50*time.Millisecond)
+	run.Default(&c.BackoffMax, 5*time.Second)
+	run.Default(&c.DrainTimeout, 10*time.Second)
+	run.Default(&c.LagEvery, 2*time.Second)
+	run.Default(&c.CommitEvery, 5*time.Second)
+	run.Default(&c.CheckEvery, 5*time.Second)
 	return c
 }
 
@@ -319,10 +312,11 @@ func (c *Consumer) ask(ctx context.Context) error {
 	}
 	p := c.cfg.Partitions
 	for _, name := range names {
-		n, ok := have[name]
+		h, ok := have[name]
 		if !ok {
 			return fmt.Errorf("kafka: topic %s is not there yet", name)
 		}
+		n := h.partitions
 		if p == 0 {
 			p = n
 		}

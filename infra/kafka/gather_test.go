@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"heliograph/infra/run"
 	"heliograph/schemas/topic"
 )
 
@@ -38,7 +39,7 @@ func TestGatherWaitsForCompany(t *testing.T) {
 				defer stop()
 				pusher.Go(func() {
 					for i := range test.records {
-						if i > 0 && test.every > 0 && !sleep(ctx, test.every) {
+						if i > 0 && test.every > 0 && !run.Sleep(ctx, test.every) {
 							return
 						}
 						f.push(topic.Threads, []*kgo.Record{{Offset: int64(i + 1), Value: []byte{1}}}, bases, 1<<20, 1<<30)

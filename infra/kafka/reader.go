@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"heliograph/infra/run"
 	"heliograph/schemas/topic"
 )
 
@@ -45,7 +46,7 @@ func (c *Consumer) read(ctx context.Context) {
 		took := time.Now()
 		c.route(fs)
 		if left := c.cfg.Pace*time.Duration(min(fs.NumRecords(), maxPaces)) - time.Since(took); left > 0 {
-			sleep(ctx, left) // also while slots come and go: it is short
+			run.Sleep(ctx, left) // also while slots come and go: it is short
 		}
 	}
 }

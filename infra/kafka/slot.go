@@ -79,20 +79,9 @@ func (c *Consumer) supervise(st stops, o *ownedSlot) {
 		if reason == reasonPermanent || reason == reasonPosition {
 			wait = c.cfg.BackoffMax
 		}
-		if !sleep(st.polite, wait) {
+		if !run.Sleep(st.polite, wait) {
 			return
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -304,7 +293,7 @@ func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) err
 		if tries == 1 {
 			c.log.Warn("slot stalls, the batch is tried again", "slot", o.slot, "records", len(b.Records), "err", err)
 		}
-		if !sleep(st.polite, back.Next()) {
+		if !run.Sleep(st.polite, back.Next()) {
 			return errStopped
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,10 +31,13 @@ func (e *PartitionsError) Error() string {
 		e.Topic, e.Have, e.Want)
 }
 
+// minInSync is the setting of how many replicas must have a record before it is acknowledged.
+const minInSync = "min.insync.replicas"
+
 // presenceRetention is how long a presence record outlives the minute in which it means something.
 const presenceRetention = "3600000"
 
-// settings returns what a topic's configuration must be (DESIGN section 3).
+// settings returns what a topic's configuration must be.
 func settings(t topic.Topic) map[string]string {
 	m := map[string]string{
 		"cleanup.policy":         "delete",
@@ -54,7 +58,8 @@ func settings(t topic.Topic) map[string]string {
 
 // EnsureTopics creates the topics that are missing, mends the settings of those that are there (a broker that created a topic by itself
 // would forget messages after a week) and returns P. It is called at every start. A topic with another partition count than cfg.Partitions, or
-// than the other topics, is a *PartitionsError.
+// than the other topics, is a *PartitionsError. A topic is made with as many replicas as there are brokers at that moment, at most three; what was made while some
+// were not there yet stays so, and is warned of at each start.
 func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) {
 	adm := kadm.NewClient(cl)
 	names := make([]string, len(topic.All))
@@ -68,11 +73,12 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) 
 	p := cfg.Partitions
 	var missing, present []topic.Topic
 	for i, t := range topic.All {
-		n, ok := have[names[i]]
+		h, ok := have[names[i]]
 		if !ok {
 			missing = append(missing, t)
 			continue
 		}
+		n := h.partitions
 		if p == 0 {
 			p = n
 		}
@@ -84,27 +90,39 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) 
 	if p == 0 {
 		p = topic.DefaultPartitions
 	}
-	replicas := min(3, max(1, brokers))
+	replicas := min(safeReplicas, max(1, brokers))
 	for _, t := range missing {
 		if err := createTopic(ctx, cl, cfg.Name(t), t, p, replicas); err != nil {
 			return 0, err
 		}
 		cfg.logger().Info("topic created", "topic", cfg.Name(t), "partitions", p, "replicas", replicas)
 	}
-	if err := mendTopics(ctx, adm, cfg, present); err != nil {
+	for _, t := range present {
+		if n := have[cfg.Name(t)].replicas; n < replicas {
+			cfg.logger().Warn("topic has fewer replicas than there are brokers for: what they lose is lost; give it more with kafka-reassign-partitions",
+				"topic", cfg.Name(t), "replicas", n, "want", replicas)
+		}
+	}
+	if err := mendTopics(ctx, adm, cfg, present, have); err != nil {
 		return 0, err
 	}
 	return p, nil
 }
+
+// safeReplicas is how many replicas a topic has where there are brokers enough, and safeInSync how many of so many must have a record before it is acknowledged.
+const (
+	safeReplicas = 3
+	safeInSync   = 2
+)
 
 func createTopic(ctx context.Context, cl *kgo.Client, name string, t topic.Topic, p, replicas int) error {
 	conf := make(map[string]*string)
 	for k, v := range settings(t) {
 		conf[k] = kadm.StringPtr(v)
 	}
-	conf["min.insync.replicas"] = kadm.StringPtr("1")
-	if replicas >= 3 {
-		conf["min.insync.replicas"] = kadm.StringPtr("2")
+	conf[minInSync] = kadm.StringPtr("1")
+	if replicas >= safeReplicas {
+		conf[minInSync] = kadm.StringPtr(strconv.Itoa(safeInSync))
 	}
 	resp, err := kadm.NewClient(cl).CreateTopics(ctx, int32(p), int16(replicas), conf, name)
 	if err != nil {
@@ -123,10 +141,10 @@ func createTopic(ctx context.Context, cl *kgo.Client, name string, t topic.Topic
 		switch {
 		case err != nil:
 			return fmt.Errorf("kafka: read topic %s: %w", name, err)
-		case have[name] == p:
+		case have[name].partitions == p:
 			return nil
-		case have[name] != 0:
-			return &PartitionsError{Topic: name, Have: have[name], Want: p}
+		case have[name].partitions != 0:
+			return &PartitionsError{Topic: name, Have: have[name].partitions, Want: p}
 		}
 		if err := wait.Wait(ctx); err != nil {
 			return fmt.Errorf("kafka: topic %s exists, but no broker tells of it: %w", name, err)
@@ -134,9 +152,15 @@ func createTopic(ctx context.Context, cl *kgo.Client, name string, t topic.Topic
 	}
 }
 
-// look returns the partition counts of the topics that are there, and how many brokers there are. It asks the cluster itself: kadm would answer from
+// shape is how a topic is laid out.
+type shape struct {
+	partitions int
+	replicas   int // of the partition that has the fewest
+}
+
+// look returns the shapes of the topics that are there, and how many brokers there are. It asks the cluster itself: kadm would answer from
 // the client's cache, which does not know a topic that another process has just created.
-func look(ctx context.Context, cl *kgo.Client, names ...string) (have map[string]int, brokers int, err error) {
+func look(ctx context.Context, cl *kgo.Client, names ...string) (have map[string]shape, brokers int, err error) {
 	req := kmsg.NewPtrMetadataRequest()
 	for _, n := range names {
 		t := kmsg.NewMetadataRequestTopic()
@@ -147,7 +171,7 @@ func look(ctx context.Context, cl *kgo.Client, names ...string) (have map[string
 	if err != nil {
 		return nil, 0, err
 	}
-	have = make(map[string]int)
+	have = make(map[string]shape)
 	for _, t := range resp.Topics {
 		err := kerr.ErrorForCode(t.ErrorCode)
 		if t.Topic == nil || errors.Is(err, kerr.UnknownTopicOrPartition) {
@@ -156,7 +180,13 @@ func look(ctx context.Context, cl *kgo.Client, names ...string) (have map[string
 		if err != nil {
 			return nil, 0, fmt.Errorf("topic %s: %w", *t.Topic, err)
 		}
-		have[*t.Topic] = len(t.Partitions)
+		s := shape{partitions: len(t.Partitions)}
+		for k, p := range t.Partitions {
+			if n := len(p.Replicas); k == 0 || n < s.replicas {
+				s.replicas = n
+			}
+		}
+		have[*t.Topic] = s
 	}
 	return have, len(resp.Brokers), nil
 }
@@ -184,7 +214,8 @@ func listOffsets(ctx context.Context, cl *kgo.Client, ends bool, names []string)
 	}
 }
 
-func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.Topic) error {
+// mendTopics sets what a topic's configuration must be, and warns of the one setting that is the operators' and makes an acknowledgement worth little.
+func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.Topic, shapes map[string]shape) error {
 	if len(ts) == 0 {
 		return nil
 	}
@@ -207,6 +238,9 @@ func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.To
 		is := make(map[string]string)
 		for _, c := range rc.Configs {
 			is[c.Key] = c.MaybeValue()
+		}
+		if n, err := strconv.Atoi(is[minInSync]); err == nil && n < safeInSync && shapes[names[i]].replicas >= safeReplicas {
+			cfg.logger().Warn("topic acknowledges what a single broker may have alone: set min.insync.replicas to 2", "topic", names[i], "min.insync.replicas", n)
 		}
 		var alter []kadm.AlterConfig
 		for k, v := range settings(t) {

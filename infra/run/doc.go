@@ -1,5 +1,5 @@
 // Package run starts the services of a process and stops them again, and holds the few things that every service shares: backoff with
-// jitter, recovery from panics, a watchdog over gauges, secrets that print redacted and TLS files.
+// jitter, defaults of settings, recovery from panics, a watchdog over gauges, secrets that print redacted and TLS files.
 //
 // Promise: Group.Run returns only when every service has returned, or when the hard stop's deadline has passed, and then it names those that
 // have not. A service's first error ends the group. A panic at a service's boundary becomes an error, is counted and ends that service alone.

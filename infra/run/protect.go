@@ -66,12 +66,28 @@ func (b *Backoff) Reset() { b.tries = 0 }
 
 // Wait sleeps for the next delay and returns ctx's error when that comes first.
 func (b *Backoff) Wait(ctx context.Context) error {
-	t := time.NewTimer(b.Next())
+	if !Sleep(ctx, b.Next()) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// Sleep waits for d; false when ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
+		return true
 	case <-ctx.Done():
-		return ctx.Err()
+		return false
+	}
+}
+
+// Default sets *v to d when it is zero, as a configuration's field that was not given is.
+func Default[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
 	}
 }

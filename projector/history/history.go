@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/kafka"
+	"heliograph/infra/run"
 	"heliograph/projector"
 	"heliograph/schemas/topic"
 )
@@ -53,30 +54,23 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func orDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
-}
-
 func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config {
-	orDefault(&c.Consumer.View, "history")
+	run.Default(&c.Consumer.View, "history")
 	if len(c.Consumer.Topics) == 0 {
 		c.Consumer.Topics = Topics
 	}
-	orDefault(&c.Consumer.Linger, 500*time.Millisecond)
-	orDefault(&c.Consumer.LingerBusy, 10*time.Second)
-	orDefault(&c.Consumer.LingerRecords, 2500)
-	orDefault(&c.Consumer.MaxRecords, 20_000)
-	orDefault(&c.Consumer.MaxBytes, 16<<20)
-	orDefault(&c.Consumer.QueueRecords, 2*c.Consumer.MaxRecords)
-	orDefault(&c.Consumer.QueueBytes, c.Consumer.MaxBytes)
-	orDefault(&c.Generation, 1)
-	orDefault(&c.Inserts, 4)
-	orDefault(&c.CacheBytes, 4<<20)
-	orDefault(&c.InsertRows, 100_000)
-	orDefault(&c.Timeout, 30*time.Second)
+	run.Default(&c.Consumer.Linger, 500*time.Millisecond)
+	run.Default(&c.Consumer.LingerBusy, 10*time.Second)
+	run.Default(&c.Consumer.LingerRecords, 2500)
+	run.Default(&c.Consumer.MaxRecords, 20_000)
+	run.Default(&c.Consumer.MaxBytes, 16<<20)
+	run.Default(&c.Consumer.QueueRecords, 2*c.Consumer.MaxRecords)
+	run.Default(&c.Consumer.QueueBytes, c.Consumer.MaxBytes)
+	run.Default(&c.Generation, 1)
+	run.Default(&c.Inserts, 4)
+	run.Default(&c.CacheBytes, 4<<20)
+	run.Default(&c.InsertRows, 100_000)
+	run.Default(&c.Timeout, 30*time.Second)
 	if c.Consumer.Kafka.Logger == nil {
 		c.Consumer.Kafka.Logger = log
 	}

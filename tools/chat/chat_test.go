@@ -48,6 +48,16 @@ func TestScreens(t *testing.T) {
 	}
 }
 
+// A former member is told no title that came after his time: the one he knows stays.
+func TestFormerMembersTitle(t *testing.T) {
+	c := &conversation{}
+	c.summary(wirev1.ThreadSummary_builder{Title: "walk", MemberCount: 3, Member: true, LastPosition: 4}.Build())
+	c.summary(wirev1.ThreadSummary_builder{LastPosition: 5}.Build())
+	if c.title != "walk" || c.count != 0 || c.member {
+		t.Errorf("got title %q, count %d and member %v, want the title alone", c.title, c.count, c.member)
+	}
+}
+
 func TestRegistration(t *testing.T) {
 	f := newFake()
 	f.me = id.UserID{}

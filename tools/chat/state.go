@@ -121,7 +121,10 @@ func (c *conversation) summary(s *wirev1.ThreadSummary) {
 		return
 	}
 	c.lastPos = pos
-	c.title, c.count, c.member, c.role = CleanLine(s.GetTitle()), int(s.GetMemberCount()), s.GetMember(), s.GetRole()
+	c.count, c.member, c.role = int(s.GetMemberCount()), s.GetMember(), s.GetRole()
+	if t := CleanLine(s.GetTitle()); t != "" { // a former member is told no later title: his stays
+		c.title = t
+	}
 	if s.GetLastOrdinal() >= c.lastOrd {
 		c.lastOrd = s.GetLastOrdinal()
 		c.preview = CleanLine(s.GetPreview())

@@ -42,7 +42,7 @@ type devCmd struct {
 	KafkaListen      string        `help:"Address of the embedded log." placeholder:"HOST:PORT" default:"${kafka}" env:"HELIO_KAFKA_LISTEN"`
 	PostgresListen   string        `help:"Address of the embedded Postgres." placeholder:"HOST:PORT" default:"127.0.0.1:7432" env:"HELIO_POSTGRES_LISTEN"`
 	ClickhouseListen string        `help:"Address of the embedded ClickHouse." placeholder:"HOST:PORT" default:"${clickhouse}" env:"HELIO_CLICKHOUSE_LISTEN"`
-	SyncWrites       bool          `help:"The embedded log waits for the disk before it acknowledges: nothing is lost at a power cut, at many times the latency." env:"HELIO_SYNC_WRITES"`
+	SyncWrites       bool          `help:"The embedded engines wait for the disk before they acknowledge: nothing is lost at a power cut, at many times the latency." env:"HELIO_SYNC_WRITES"`
 	Retention        time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
 	Generation       uint32        `name:"history-generation" help:"Generation of the history; a higher one than it has rebuilds it in place from the log's start." default:"1" env:"HELIO_HISTORY_GENERATION"`
 	NoCanary         bool          `help:"Do not send a message round at the start."`

@@ -36,6 +36,8 @@ type Config struct {
 	MaxThreads int
 	// MaxBody is the largest INSERT body in bytes, after decompression; default 8 GiB.
 	MaxBody int64
+	// SyncWrites makes an INSERT wait until its part is on the disk, and a merge until its own is.
+	SyncWrites bool
 	// SendTimeout is how long a client may leave its result or its body lying; default 30 s.
 	SendTimeout time.Duration
 	// DrainTimeout is how long running statements may go on after ctx was cancelled; default 5 s.

@@ -10,7 +10,8 @@
 // there, what SET, USE and CREATE TEMPORARY TABLE did stays until the session ends.
 //
 // Durability: the engine writes parts into the data directory without fsync, like a ClickHouse server at its defaults:
-// a killed process loses nothing that was answered, a power cut can lose the last seconds.
+// a killed process loses nothing that was answered, a power cut can lose the last seconds. With Config.SyncWrites an
+// INSERT waits for the disk.
 //
 // Slow or restarted: Config.MaxConcurrent statements run, Config.MaxQueued wait, and the next one is refused with
 // ClickHouse's code 202 (TOO_MANY_SIMULTANEOUS_QUERIES). INSERTs that bring their data, statements with the setting

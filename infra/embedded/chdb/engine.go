@@ -290,6 +290,15 @@ func writeConfig(cfg Config, dir string) (string, error) {
 		return "", err
 	}
 	memory := cfg.MaxMemory
+	sync := ""
+	if cfg.SyncWrites {
+		sync = `
+  <merge_tree>
+    <fsync_after_insert>1</fsync_after_insert>
+    <fsync_part_directory>1</fsync_part_directory>
+    <min_compressed_bytes_to_fsync_after_merge>1</min_compressed_bytes_to_fsync_after_merge>
+  </merge_tree>`
+	}
 	conf := filepath.Join(dir, "config.xml")
 	return conf, os.WriteFile(conf, []byte(fmt.Sprintf(`<clickhouse>
   <users_config>%s</users_config>
@@ -303,9 +312,9 @@ func writeConfig(cfg Config, dir string) (string, error) {
   <primary_index_cache_size>%d</primary_index_cache_size>
   <uncompressed_cache_size>0</uncompressed_cache_size>
   <mmap_cache_size>1000</mmap_cache_size>
-  <compiled_expression_cache_size>33554432</compiled_expression_cache_size>
+  <compiled_expression_cache_size>33554432</compiled_expression_cache_size>%s
 </clickhouse>
-`, path.String(), memory, memory/16, memory/32, memory/16)), 0o600)
+`, path.String(), memory, memory/16, memory/32, memory/16, sync)), 0o600)
 }
 
 // displayName is what the engine calls itself to clients.

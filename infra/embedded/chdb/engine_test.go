@@ -12,6 +12,27 @@ import (
 	"github.com/google/uuid"
 )
 
+// The engine's tables wait for the disk when they are told to, and only then.
+func TestSyncWrites(t *testing.T) {
+	for _, sync := range []bool{false, true} {
+		c := start(t, childConfig{SyncWrites: sync}).open(t, func(*clickhouse.Options) {})
+		if err := c.Exec(t.Context(), `CREATE TABLE synced (n UInt64) ENGINE = MergeTree ORDER BY n`); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Exec(t.Context(), `INSERT INTO synced VALUES (1)`); err != nil {
+			t.Fatal(err)
+		}
+		var set, rows uint64
+		if err := c.QueryRow(t.Context(), `SELECT (SELECT count() FROM system.merge_tree_settings WHERE value = '1' AND name IN
+			('fsync_after_insert', 'fsync_part_directory', 'min_compressed_bytes_to_fsync_after_merge')), (SELECT count() FROM synced)`).Scan(&set, &rows); err != nil {
+			t.Fatal(err)
+		}
+		if want := map[bool]uint64{true: 3}[sync]; set != want || rows != 1 {
+			t.Errorf("sync %v: %d of the settings are set and there are %d rows, want %d and 1", sync, set, rows, want)
+		}
+	}
+}
+
 func TestClickHouseGoRoundTrip(t *testing.T) {
 	p := start(t, childConfig{})
 	compressions := map[string]*clickhouse.Compression{

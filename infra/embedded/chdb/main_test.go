@@ -32,6 +32,7 @@ type childConfig struct {
 	MaxConcurrent, MaxQueued, MaxPreferred       int
 	MaxBody                                      int64
 	DrainTimeout, SendTimeout                    time.Duration
+	SyncWrites                                   bool
 }
 
 func TestMain(m *testing.M) {
@@ -52,7 +53,7 @@ func child(text string) int {
 	err := Run(ctx, Config{
 		DataDir: c.DataDir, LibraryPath: c.LibraryPath, Listen: c.Listen, User: c.User, Password: c.Password,
 		MaxConcurrent: c.MaxConcurrent, MaxQueued: c.MaxQueued, MaxPreferred: c.MaxPreferred, MaxBody: c.MaxBody,
-		DrainTimeout: c.DrainTimeout, SendTimeout: c.SendTimeout,
+		DrainTimeout: c.DrainTimeout, SendTimeout: c.SendTimeout, SyncWrites: c.SyncWrites,
 		MaxMemory: 2 << 30, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}, func(addr string) { fmt.Println("ready", addr) })
 	if err != nil {

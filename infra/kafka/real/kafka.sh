@@ -14,9 +14,10 @@
 # DATA is first used, clients speak TLS and authenticate themselves with SASL. It holds
 #   server.pem   the broker's key (PKCS #8) and certificate
 #   ca.pem       who signs the clients' certificates, without which none is let in
-#   user         one line, "NAME PASSWORD", for PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 The jars lie in JARS, else in
-# $HELIO_KAFKA_JARS, else in .helio/kafka of this checkout. $KAFKA_JVM_OPTS replaces the
-# heap and collector settings.
+#   user         one line, "NAME PASSWORD", for PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512
+#
+# The jars lie in JARS, else in $HELIO_KAFKA_JARS, else in .helio/kafka of this checkout.
+# $KAFKA_JVM_OPTS replaces the heap and collector settings.
 set -eu
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -3725,7 +3725,8 @@ type Ack_builder struct {
 	Slot int32
 	// The position in the slot.
 	Position int64
-	// Log time in Unix milliseconds.
+	// Log time in Unix milliseconds as the edge knows it: with a log that sets the time itself, Event.log_time_ms may differ by the clocks' skew and is the one
+	// that counts. 0 for a change of a group that had been made before.
 	LogTimeMs int64
 }
 
@@ -4611,7 +4612,7 @@ func (b0 RemoveMember_builder) Build() *RemoveMember {
 	return m0
 }
 
-// LeaveThread leaves a group.
+// LeaveThread leaves a group. Who has left already is answered Done: repeating it is safe.
 type LeaveThread struct {
 	state               protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ThreadId []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
@@ -5228,7 +5229,7 @@ type ThreadSummary_builder struct {
 	ThreadId []byte
 	// Direct or group.
 	Kind ThreadKind
-	// The title of a group.
+	// The title of a group; empty for a former member once the group has gone on without him.
 	Title string
 	// The other member (16 bytes) of a direct thread.
 	DirectPeer []byte
@@ -5236,7 +5237,7 @@ type ThreadSummary_builder struct {
 	LastPosition int64
 	// The ordinal of the last message, which is the number of messages.
 	LastOrdinal int64
-	// Log time of the last message in Unix milliseconds; 0: no message yet.
+	// Log time of the last message in Unix milliseconds; 0: no message yet, or a former member's thread that has gone on without him.
 	LastTimeMs int64
 	// Who sent the last message (16 bytes).
 	LastSender []byte
@@ -5246,7 +5247,7 @@ type ThreadSummary_builder struct {
 	Own *MemberWatermark
 	// last_ordinal less the user's read ordinal, as far as the user was a member.
 	Unread int64
-	// How many members.
+	// How many members; 0 for a former member.
 	MemberCount uint32
 	// Whether the user is a member now.
 	Member bool
@@ -6093,6 +6094,7 @@ func (b0 SetProfile_builder) Build() *SetProfile {
 }
 
 // LinkDevice approves a further device of the own user. Its id and key come to the approving device by a way of the client's (a code to scan).
+// Repeating it with the same key is safe.
 type LinkDevice struct {
 	state                 protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_DeviceId   []byte                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId"`
