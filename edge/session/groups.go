@@ -227,11 +227,11 @@ func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wir
 	if !v.Roster.WasMember(u) {
 		return wirev1.ServerFrame_builder{}, invalid("member_id is not a member")
 	}
-	out := s.was(t, v)
-	if v.Roster.IsMember(u) {
-		if out, err = s.appendThread(ctx, t, eventv1.Event_builder{MemberRemoved: eventv1.MemberRemoved_builder{MemberId: u[:]}.Build()}); err != nil {
-			return out, err
-		}
+	// Also one who is none any more by what this edge knows: another may just have taken him back, and an acknowledged removal must be one. The fold ignores it
+	// otherwise.
+	out, err := s.appendThread(ctx, t, eventv1.Event_builder{MemberRemoved: eventv1.MemberRemoved_builder{MemberId: u[:]}.Build()})
+	if err != nil {
+		return out, err
 	}
 	return out, s.unlist(ctx, t, u)
 }

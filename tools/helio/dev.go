@@ -17,6 +17,7 @@ import (
 	"heliograph/edge/client"
 	"heliograph/infra/embedded"
 	"heliograph/infra/link"
+	"heliograph/infra/run"
 	"heliograph/tools/canary"
 	"heliograph/tools/secrets"
 )
@@ -206,9 +207,20 @@ func (c *devCmd) startEngines(ctx context.Context, log *slog.Logger) (*embedded.
 	return engines, nil
 }
 
-// superviseEngines starts an engine again that ended by itself; the roles meanwhile wait for it as they would for a server. One that keeps ending ends dev.
-func superviseEngines(ctx context.Context, log *slog.Logger, engines *embedded.Engines) error {
-	var ends []time.Time
+// engineSet is what superviseEngines uses of *embedded.Engines.
+type engineSet interface {
+	Wait(ctx context.Context) error
+	Restart(ctx context.Context, k embedded.Kind) error
+}
+
+// restPause is the longest pause before an engine that keeps ending, or does not start, is started again.
+const restPause = 10 * time.Second
+
+// superviseEngines starts an engine again that ended by itself; the roles meanwhile wait for it as they would for a server. It never gives up: a disk that was
+// full has room again some time.
+func superviseEngines(ctx context.Context, log *slog.Logger, engines engineSet) error {
+	var ended time.Time
+	pause := time.Duration(0)
 	for {
 		err := engines.Wait(ctx)
 		if err == nil {
@@ -218,14 +230,20 @@ func superviseEngines(ctx context.Context, log *slog.Logger, engines *embedded.E
 		if !errors.As(err, &ee) {
 			return err
 		}
-		ends = append(ends, time.Now())
-		if n := len(ends); n > 5 && time.Since(ends[n-6]) < time.Minute {
-			return fmt.Errorf("an engine ended six times within a minute: %w", err)
+		if time.Since(ended) > time.Minute {
+			pause = 0
 		}
-		log.Error("an engine ended; starting it again", "engine", ee.Engine, "err", err)
-		if err := engines.Restart(ctx, ee.Engine); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("start the engine again: %w", err)
+		for {
+			log.Error("an engine ended; starting it again", "engine", ee.Engine, "after", pause, "err", err)
+			if !run.Sleep(ctx, pause) {
+				return nil
+			}
+			pause = min(restPause, max(time.Second, 2*pause))
+			if err = engines.Restart(ctx, ee.Engine); err == nil || ctx.Err() != nil {
+				break
+			}
 		}
+		ended = time.Now()
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"heliograph/infra/kafka"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	"heliograph/tools/chat"
 )
 
 // logCmd looks into the log; it writes nothing and joins no group.
@@ -294,7 +295,7 @@ func (c *tailCmd) show(w io.Writer, l logLine) error {
 	}
 	var parts []string
 	for k, v := range l.Fields {
-		parts = append(parts, fmt.Sprintf("%s=%v", k, v))
+		parts = append(parts, chat.CleanLine(fmt.Sprintf("%s=%v", k, v))) // people wrote it: a terminal must not act upon it
 	}
 	sort.Strings(parts)
 	if l.Error != "" {

@@ -112,11 +112,23 @@ func TestFormats(t *testing.T) {
 		if got := r.header.Get("X-ClickHouse-Exception-Code"); got != "164" {
 			t.Errorf("got %d %s", r.status, r.body)
 		}
+		for value, want := range map[string]string{"0": "164", "00": "164", "": "164", "false": "164", "1": "", "2": ""} {
+			r := p.do(t, http.MethodGet, url.Values{"query": {"SELECT 1"}, "readonly": {value}}, nil, nil)
+			if got := r.header.Get("X-ClickHouse-Exception-Code"); got != want {
+				t.Errorf("readonly=%s: got %d %s", value, r.status, r.body)
+			}
+		}
 	})
 	t.Run("other sites", func(t *testing.T) {
 		r := p.do(t, http.MethodPost, nil, http.Header{"Origin": {"https://example.org"}}, []byte("SELECT 1"))
 		if r.status != http.StatusForbidden {
 			t.Errorf("got %d %s", r.status, r.body)
+		}
+		for from, want := range map[string]int{"cross-site": http.StatusForbidden, "same-site": http.StatusForbidden, "none": http.StatusOK, "same-origin": http.StatusOK} {
+			r = p.do(t, http.MethodGet, url.Values{"query": {"SELECT 1"}}, http.Header{"Sec-Fetch-Site": {from}}, nil)
+			if r.status != want {
+				t.Errorf("%s: got %d %s", from, r.status, r.body)
+			}
 		}
 		r = p.do(t, http.MethodPost, nil, http.Header{"Origin": {"http://localhost:3000"}}, []byte("SELECT 1"))
 		if r.status != http.StatusOK {

@@ -64,6 +64,8 @@ func (q *query) readParameters() *exception {
 		case notSettings[name]:
 		case !settingName.MatchString(name):
 			return exceptionf(codeBadArguments, "%q is no name of a setting", name)
+		case name == "readonly" && q.job.readonly && value != "1" && value != "2":
+			return exceptionf(codeReadonly, "Cannot modify 'readonly' setting in readonly mode: a GET only reads")
 		default:
 			q.job.settings = append(q.job.settings, param{name, value})
 		}

@@ -95,6 +95,8 @@ func ok(w http.ResponseWriter) {
 	_, _ = io.WriteString(w, "Ok.\n")
 }
 
+const pagesOfOthers = "Requests from pages of other sites are not taken"
+
 // foreign says why a request that a web page of another site may have caused is refused. With a password no such page
 // can get in.
 func (s *server) foreign(r *http.Request) string {
@@ -106,8 +108,12 @@ func (s *server) foreign(r *http.Request) string {
 	}
 	if o := r.Header.Get("Origin"); o != "" {
 		if u, err := url.Parse(o); err != nil || !loopbackHost(u.Host) {
-			return "Requests from pages of other sites are not taken"
+			return pagesOfOthers
 		}
+	}
+	// What a page only embeds, as an image, comes as a GET without an origin.
+	if from := r.Header.Get("Sec-Fetch-Site"); from != "" && from != "none" && from != "same-origin" {
+		return pagesOfOthers
 	}
 	return ""
 }
