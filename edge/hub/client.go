@@ -41,6 +41,7 @@ type client struct {
 	stuck   bool          // the store does not answer: events of targets are dropped, the catch-up will begin anew
 	joins   []id.ThreadID // of targets, those that the catch-up has not begun with
 	queued  bool          // in the queue of catch-ups
+	owed    bool          // receipts were dropped; stays until a Sync has made up for them
 }
 
 // push is a frame for a session.
@@ -140,8 +141,18 @@ func (h *Hub) catchUp(c *client, t id.ThreadID) {
 func (h *Hub) receipts(c *client, t id.ThreadID, m []*memberMark) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state == open || c.state == syncing {
-		c.sess.PushReceipts(t, m)
+	switch c.state {
+	case off:
+		c.owed = true
+	case open:
+		if !c.sess.PushReceipts(t, m) {
+			c.owed = true
+			h.lag(c, "receipts_full")
+		}
+	case syncing:
+		if !c.sess.PushReceipts(t, m) {
+			c.owed, c.pending, c.over = true, nil, true
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ var (
 )
 
 // load is what waits in all outboxes of an edge.
-type load struct{ frames, bytes atomic.Int64 }
+type load struct{ frames, bytes, receipts atomic.Int64 }
 
 type queued struct {
 	data []byte
@@ -39,6 +39,7 @@ type outbox struct {
 	bytes    int
 	pushes   int // how many of queue may be dropped
 	receipts map[id.ThreadID]map[id.UserID]thread.Watermark
+	pairs    int           // of a thread and a user in receipts
 	writing  bool          // the writer runs
 	lagging  bool          // a push was refused; nothing is pushed until the next Sync
 	closed   bool          // nothing is taken any more
@@ -153,12 +154,17 @@ func (o *outbox) freed() {
 	}
 }
 
-// putReceipts merges watermarks into those that wait.
-func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark) verdict {
+// putReceipts merges watermarks into those that wait, while those are fewer than most.
+func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark, most int, l *load) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed {
+	switch {
+	case o.closed:
 		return ended
+	case o.lagging:
+		return lagging
+	case o.pairs >= most:
+		return full
 	}
 	if o.receipts == nil {
 		o.receipts = map[id.ThreadID]map[id.UserID]thread.Watermark{}
@@ -168,6 +174,7 @@ func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark) ver
 		of = make(map[id.UserID]thread.Watermark, len(items))
 		o.receipts[t] = of
 	}
+	before := len(of)
 	for _, m := range items {
 		u, err := id.From[id.UserID](m.GetUserId())
 		if err != nil {
@@ -178,7 +185,37 @@ func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark) ver
 			ReadPosition: topic.Position(m.GetReadPosition()), ReadOrdinal: m.GetReadOrdinal(),
 		})
 	}
+	o.pairs += len(of) - before
+	l.receipts.Add(int64(len(of) - before))
 	return o.wakeSoon()
+}
+
+// waitReceipts blocks until fewer than most watermarks wait, or an error says that they will not.
+func (o *outbox) waitReceipts(ctx context.Context, most int) error {
+	for {
+		o.mu.Lock()
+		switch {
+		case o.closed:
+			o.mu.Unlock()
+			return errClosed
+		case o.lagging:
+			o.mu.Unlock()
+			return errLagging
+		case o.pairs < most:
+			o.mu.Unlock()
+			return nil
+		}
+		if o.room == nil {
+			o.room = make(chan struct{})
+		}
+		room := o.room
+		o.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // take moves frames to buf until it holds a chunk. With nothing left it says so, and the writer is over: the next put starts a new one.
@@ -205,7 +242,8 @@ func (o *outbox) take(buf []byte, l *load) []byte {
 		o.queue = nil
 		if len(buf) < writeChunk && o.receipts != nil {
 			buf = appendReceipts(buf, o.receipts)
-			o.receipts = nil
+			o.noReceipts(l)
+			o.freed()
 		}
 	} else {
 		clear(o.queue[:n])
@@ -279,21 +317,28 @@ func (o *outbox) resume() {
 }
 
 // close drops everything and takes nothing any more.
-func (o *outbox) close(l *load) (dropped int) {
+func (o *outbox) close(l *load) (frames, receipts int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
-		return 0
+		return 0, 0
 	}
-	dropped = len(o.queue)
+	frames, receipts = len(o.queue), o.pairs
+	o.noReceipts(l)
 	l.frames.Add(-int64(len(o.queue)))
 	l.bytes.Add(-int64(o.bytes))
-	o.closed, o.queue, o.receipts, o.bytes, o.pushes = true, nil, nil, 0, 0
+	o.closed, o.queue, o.bytes, o.pushes = true, nil, 0, 0
 	if o.soon != nil {
 		o.soon.Stop()
 	}
 	o.freed()
-	return dropped
+	return frames, receipts
+}
+
+// noReceipts empties receipts; the caller holds mu.
+func (o *outbox) noReceipts(l *load) {
+	l.receipts.Add(-int64(o.pairs))
+	o.receipts, o.pairs = nil, 0
 }
 
 func (o *outbox) isLagging() bool {

@@ -261,11 +261,21 @@ func (s *Session) PushWait(ctx context.Context, data []byte) error {
 	}
 }
 
-// PushReceipts implements hub.Session: the highest watermark of each member of each thread waits, so it is bounded by the threads' members.
-func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) {
-	if s.out.putReceipts(t, m) == start {
+// PushReceipts implements hub.Session: the highest watermark of each member of each thread waits.
+func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool {
+	switch s.out.putReceipts(t, m, s.srv.cfg.OutboxReceipts, &s.srv.load) {
+	case start:
 		s.startWriter()
+	case full, lagging:
+		s.srv.metrics.unsent.WithLabelValues(dropLagged).Add(float64(len(m)))
+		return false
 	}
+	return true
+}
+
+// WaitReceipts implements hub.Session. It leaves half of the room to what is live.
+func (s *Session) WaitReceipts(ctx context.Context) error {
+	return s.out.waitReceipts(ctx, max(1, s.srv.cfg.OutboxReceipts/2))
 }
 
 // Lagged implements hub.Session: pushes were dropped, so those that wait are dropped too and the device is told to sync again (section 8).
@@ -302,7 +312,9 @@ func (s *Session) close(code wirev1.Code, reason string) {
 		y.cancel()
 	}
 	s.mu.Unlock()
-	s.srv.metrics.dropped.WithLabelValues(dropClosed).Add(float64(s.out.close(&s.srv.load)))
+	frames, receipts := s.out.close(&s.srv.load)
+	s.srv.metrics.dropped.WithLabelValues(dropClosed).Add(float64(frames))
+	s.srv.metrics.unsent.WithLabelValues(dropClosed).Add(float64(receipts))
 	go func() {
 		defer s.wg.Done()
 		s.conn.Close(code, reason)
