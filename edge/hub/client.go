@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -37,6 +38,7 @@ type client struct {
 	// applied until then. While open, only their events are held back.
 	targets map[id.ThreadID]topic.Position
 	pending []push
+	held    time.Time     // when the first of pending came
 	over    bool          // pending had no room
 	stuck   bool          // the store does not answer: events of targets are dropped, the catch-up will begin anew
 	joins   []id.ThreadID // of targets, those that the catch-up has not begun with
@@ -95,6 +97,9 @@ func (c *client) hold(p push, most int) {
 	case len(c.pending) >= most:
 		c.pending, c.over = nil, true
 	default:
+		if len(c.pending) == 0 {
+			c.held = time.Now()
+		}
 		c.pending = append(c.pending, p)
 	}
 }

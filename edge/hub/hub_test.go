@@ -417,6 +417,37 @@ func TestInterestEnds(t *testing.T) {
 	})
 }
 
+// What is held for a session that cannot catch up has an age.
+func TestHeldForASessionShows(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		defer b.online(bob, 0).leave()
+		g := b.group(ann.user)
+		b.settle()
+		b.world.mu.Lock()
+		b.world.views.stopped = true
+		b.world.mu.Unlock()
+		b.world.addMember(g, ann.user, bob.user) // before the list says so: he misses it
+		b.settle()
+		b.world.join(g, -1, bob.user)
+		b.settle()
+		mustBe(t, "before", b.hubs[0].sample().undelivered, time.Duration(0))
+		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		if got := b.hubs[0].sample().undelivered; got < time.Second/2 || got > time.Second {
+			t.Errorf("the event that is held has waited for %v", got)
+		}
+		b.world.mu.Lock()
+		b.world.views.stopped = false
+		b.world.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		b.settle()
+		mustBe(t, "after", b.hubs[0].sample().undelivered, time.Duration(0))
+	})
+}
+
 func TestReady(t *testing.T) {
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		b.settle()

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/run"
@@ -45,7 +47,7 @@ func kindName(n int) string {
 	return "unknown"
 }
 
-func newMetrics(reg prometheus.Registerer, l *load) *metrics {
+func newMetrics(reg prometheus.Registerer, l *load, oldest func() time.Duration) *metrics {
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 	}
@@ -79,6 +81,9 @@ func newMetrics(reg prometheus.Registerer, l *load) *metrics {
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_session_outbox_receipts", Help: "Members' watermarks waiting in all outboxes.",
 	}, func() float64 { return float64(l.receipts.Load()) }))
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_session_oldest_undelivered_seconds", Help: "How long the oldest of what waits in any outbox has waited.",
+	}, func() float64 { return oldest().Seconds() }))
 	return m
 }
 

@@ -27,9 +27,13 @@ var (
 // load is what waits in all outboxes of an edge.
 type load struct{ frames, bytes, receipts atomic.Int64 }
 
+// born is when this process began, so that a frame's time is one word.
+var born = time.Now()
+
 type queued struct {
 	data []byte
 	push bool // may be dropped
+	at   time.Duration
 }
 
 // outbox is what waits for the device. All fields are guarded by mu.
@@ -40,6 +44,7 @@ type outbox struct {
 	pushes   int // how many of queue may be dropped
 	receipts map[id.ThreadID]map[id.UserID]thread.Watermark
 	pairs    int           // of a thread and a user in receipts
+	since    time.Duration // when the first of receipts came
 	writing  bool          // the writer runs
 	lagging  bool          // a push was refused; nothing is pushed until the next Sync
 	closed   bool          // nothing is taken any more
@@ -76,7 +81,7 @@ func (o *outbox) put(data []byte, push, patient bool, maxFrames, maxBytes int, l
 	case len(o.queue) >= 4*maxFrames || o.bytes >= 4*maxBytes:
 		return full
 	}
-	o.queue = append(o.queue, queued{data, push})
+	o.queue = append(o.queue, queued{data, push, time.Since(born)})
 	o.bytes += len(data)
 	if push {
 		o.pushes++
@@ -167,7 +172,7 @@ func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark, mos
 		return full
 	}
 	if o.receipts == nil {
-		o.receipts = map[id.ThreadID]map[id.UserID]thread.Watermark{}
+		o.receipts, o.since = map[id.ThreadID]map[id.UserID]thread.Watermark{}, time.Since(born)
 	}
 	of := o.receipts[t]
 	if of == nil {
@@ -302,7 +307,7 @@ func (o *outbox) lag(resync []byte, l *load) (dropped int, first bool, v verdict
 	if !first {
 		return dropped, false, taken
 	}
-	o.queue = append(o.queue, queued{data: resync})
+	o.queue = append(o.queue, queued{data: resync, at: time.Since(born)})
 	o.bytes += len(resync)
 	l.frames.Add(1)
 	l.bytes.Add(int64(len(resync)))
@@ -339,6 +344,20 @@ func (o *outbox) close(l *load) (frames, receipts int) {
 func (o *outbox) noReceipts(l *load) {
 	l.receipts.Add(-int64(o.pairs))
 	o.receipts, o.pairs = nil, 0
+}
+
+// oldest is how long the oldest of what waits has waited.
+func (o *outbox) oldest() (age time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Since(born)
+	if len(o.queue) > 0 {
+		age = now - o.queue[0].at
+	}
+	if o.receipts != nil {
+		age = max(age, now-o.since)
+	}
+	return age
 }
 
 func (o *outbox) isLagging() bool {

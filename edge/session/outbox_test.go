@@ -3,6 +3,8 @@ package session
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"heliograph/schemas/id"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -60,4 +62,36 @@ func TestReceiptsAreBounded(t *testing.T) {
 	if err := o.waitReceipts(t.Context(), most); !errors.Is(err, errClosed) {
 		t.Errorf("waiting after the end: %v", err)
 	}
+}
+
+// The age of an outbox is that of the oldest frame or receipt in it.
+func TestOldestInAnOutbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o outbox
+		var l load
+		age := func(want time.Duration) {
+			t.Helper()
+			if got := o.oldest(); got != want {
+				t.Errorf("the oldest has waited %v, not %v", got, want)
+			}
+		}
+		age(0)
+		o.putReceipts(id.NewGroup(), markOf(1), 10, &l)
+		time.Sleep(time.Second)
+		o.put(make([]byte, writeChunk), true, false, 10, 1<<20, &l)
+		time.Sleep(time.Second)
+		o.put([]byte{1}, true, false, 10, 1<<20, &l)
+		time.Sleep(time.Second)
+		age(3 * time.Second)
+		o.take(nil, &l) // the first frame; receipts come last
+		age(3 * time.Second)
+		o.take(nil, &l)
+		age(0)
+		o.put([]byte{1}, true, false, 10, 1<<20, &l)
+		time.Sleep(time.Second)
+		age(time.Second)
+		o.lag([]byte{2}, &l)
+		time.Sleep(time.Second)
+		age(time.Second)
+	})
 }
