@@ -23,13 +23,14 @@ type sink struct {
 	pushed atomic.Int64
 }
 
-func (s *sink) User() id.UserID                                     { return s.user }
-func (s *sink) Device() id.DeviceID                                 { return s.device }
-func (s *sink) Push([]byte) bool                                    { s.pushed.Add(1); return true }
-func (s *sink) PushWait(context.Context, []byte) error              { s.pushed.Add(1); return nil }
-func (s *sink) PushReceipts(id.ThreadID, []*wirev1.MemberWatermark) {}
-func (s *sink) Lagged()                                             {}
-func (s *sink) Close(wirev1.Code)                                   {}
+func (s *sink) User() id.UserID                                          { return s.user }
+func (s *sink) Device() id.DeviceID                                      { return s.device }
+func (s *sink) Push([]byte) bool                                         { s.pushed.Add(1); return true }
+func (s *sink) PushWait(context.Context, []byte) error                   { s.pushed.Add(1); return nil }
+func (s *sink) PushReceipts(id.ThreadID, []*wirev1.MemberWatermark) bool { return true }
+func (s *sink) WaitReceipts(context.Context) error                       { return nil }
+func (s *sink) Lagged()                                                  {}
+func (s *sink) Close(wirev1.Code)                                        {}
 
 // liveGroup makes a hub with one live group of n members, all of them connected, and the log's records of so many messages.
 func liveGroup(b *testing.B, n, messages int) (h *Hub, c *conn, s *slot, records []*linkv1.Record, sinks []*sink) {

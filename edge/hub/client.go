@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -37,10 +38,12 @@ type client struct {
 	// applied until then. While open, only their events are held back.
 	targets map[id.ThreadID]topic.Position
 	pending []push
+	held    time.Time     // when the first of pending came
 	over    bool          // pending had no room
 	stuck   bool          // the store does not answer: events of targets are dropped, the catch-up will begin anew
 	joins   []id.ThreadID // of targets, those that the catch-up has not begun with
 	queued  bool          // in the queue of catch-ups
+	owed    bool          // receipts were dropped; stays until a Sync has made up for them
 }
 
 // push is a frame for a session.
@@ -94,6 +97,9 @@ func (c *client) hold(p push, most int) {
 	case len(c.pending) >= most:
 		c.pending, c.over = nil, true
 	default:
+		if len(c.pending) == 0 {
+			c.held = time.Now()
+		}
 		c.pending = append(c.pending, p)
 	}
 }
@@ -140,8 +146,18 @@ func (h *Hub) catchUp(c *client, t id.ThreadID) {
 func (h *Hub) receipts(c *client, t id.ThreadID, m []*memberMark) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state == open || c.state == syncing {
-		c.sess.PushReceipts(t, m)
+	switch c.state {
+	case off:
+		c.owed = true
+	case open:
+		if !c.sess.PushReceipts(t, m) {
+			c.owed = true
+			h.lag(c, "receipts_full")
+		}
+	case syncing:
+		if !c.sess.PushReceipts(t, m) {
+			c.owed, c.pending, c.over = true, nil, true
+		}
 	}
 }
 

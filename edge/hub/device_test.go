@@ -60,6 +60,7 @@ type testSession struct {
 	queue   [][]byte
 	lagging bool
 	ended   bool
+	refuses int           // of the next receipts
 	more    chan struct{} // closed when the queue has changed
 }
 
@@ -111,7 +112,15 @@ func (s *testSession) PushWait(ctx context.Context, f []byte) error {
 	}
 }
 
-func (s *testSession) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) {
+func (s *testSession) WaitReceipts(context.Context) error { return nil }
+
+func (s *testSession) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuses > 0 {
+		s.refuses--
+		return false
+	}
 	d := s.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -125,6 +134,7 @@ func (s *testSession) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) {
 			ReadPosition: topic.Position(w.GetReadPosition()), ReadOrdinal: w.GetReadOrdinal(),
 		})
 	}
+	return true
 }
 
 var resyncFrame = encode(wirev1.ServerFrame_builder{Resync: &wirev1.Resync{}}.Build())

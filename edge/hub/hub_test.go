@@ -280,6 +280,39 @@ func TestReceiptsGoToThoseConcerned(t *testing.T) {
 	})
 }
 
+// Receipts that a session does not take make it sync anew, live and while it syncs, and the Sync makes up for them: also for those of the user's other device in a
+// thread in which he has sent nothing.
+func TestReceiptsThatDoNotFit(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		second := newDevice(bob.user, id.NewDevice(), bob.floor)
+		b.world.linkDevice(bob.user, bob.id, second.id)
+		b.settle()
+		defer b.online(bob, 0).leave()
+		as, ss := b.online(ann, 0), b.online(second, 0)
+		defer as.leave()
+		defer ss.leave()
+		g := b.group(ann.user, bob.user)
+		at := b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		for _, s := range []*testSession{as, ss} {
+			s.mu.Lock()
+			s.refuses = 2 // the live one, and that of the first Sync after it
+			s.mu.Unlock()
+		}
+		bob.acknowledge(b.world, g, true)
+		for range 5 {
+			b.settle()
+		}
+		want := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1, ReadPosition: at, ReadOrdinal: 1}
+		mustBe(t, "the sender", ann.receipts[g][bob.user], want)
+		mustBe(t, "the reader's other device", second.receipts[g][bob.user], want)
+		mustBe(t, "resyncs of the sender", ann.resyncs, 2)
+		mustBe(t, "resyncs of the other device", second.resyncs, 2)
+		mustBe(t, "lacks", ann.lacks(b.world)+second.lacks(b.world), "")
+	})
+}
+
 func TestPoisonStopsOneSubject(t *testing.T) { poisonStopsOneSubject(t, false) }
 
 func TestBrokenFoldStopsItsSubject(t *testing.T) { poisonStopsOneSubject(t, true) }
@@ -381,6 +414,37 @@ func TestInterestEnds(t *testing.T) {
 		}
 		v, ok := b.hubs[0].View(g)
 		mustBe(t, "view again", ok && v.IsMember(ann.user), true)
+	})
+}
+
+// What is held for a session that cannot catch up has an age.
+func TestHeldForASessionShows(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		defer b.online(bob, 0).leave()
+		g := b.group(ann.user)
+		b.settle()
+		b.world.mu.Lock()
+		b.world.views.stopped = true
+		b.world.mu.Unlock()
+		b.world.addMember(g, ann.user, bob.user) // before the list says so: he misses it
+		b.settle()
+		b.world.join(g, -1, bob.user)
+		b.settle()
+		mustBe(t, "before", b.hubs[0].sample().undelivered, time.Duration(0))
+		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		if got := b.hubs[0].sample().undelivered; got < time.Second/2 || got > time.Second {
+			t.Errorf("the event that is held has waited for %v", got)
+		}
+		b.world.mu.Lock()
+		b.world.views.stopped = false
+		b.world.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		b.settle()
+		mustBe(t, "after", b.hubs[0].sample().undelivered, time.Duration(0))
 	})
 }
 

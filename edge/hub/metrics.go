@@ -65,7 +65,7 @@ func newMetrics(reg prometheus.Registerer, h *Hub) metrics {
 	sampled("subjects_pending", "Subjects that are not live yet.", func(s slotSample) float64 { return float64(s.waiting) })
 	sampled("events_held", "Events held for subjects that are not live yet.", func(s slotSample) float64 { return float64(s.held) })
 	sampled("oldest_pending_seconds", "Age of the oldest subject that is not live yet.", func(s slotSample) float64 { return s.oldest.Seconds() })
-	sampled("oldest_undelivered_seconds", "Age by log time of the oldest event held for a subject.", func(s slotSample) float64 { return s.undelivered.Seconds() })
+	sampled("oldest_undelivered_seconds", "Age of the oldest event that is held: by log time for a subject, since it came for a session that catches up.", func(s slotSample) float64 { return s.undelivered.Seconds() })
 	sampled("slots_without_owner", "Slots that no delivery instance has claimed.", func(s slotSample) float64 { return float64(s.orphans) })
 	sampled("slot_cursor_lag_seconds", "Longest time since a slot's cursor was confirmed.", func(s slotSample) float64 { return s.silence.Seconds() })
 	return m
@@ -102,6 +102,15 @@ func (h *Hub) sample() slotSample {
 			out.oldest = max(out.oldest, now.Sub(sub.asking))
 			if len(sub.held) > 0 {
 				out.undelivered = max(out.undelivered, now.Sub(time.UnixMilli(sub.held[0].rec.GetLogTimeMs())))
+			}
+		}
+		for _, u := range s.users {
+			for _, c := range u.sessions() {
+				c.mu.Lock()
+				if len(c.pending) > 0 {
+					out.undelivered = max(out.undelivered, now.Sub(c.held))
+				}
+				c.mu.Unlock()
 			}
 		}
 		s.mu.RUnlock()

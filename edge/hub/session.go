@@ -20,8 +20,10 @@ type Session interface {
 	// PushWait is Push that waits for room. It is called by Sync and by nothing else, without locks.
 	PushWait(ctx context.Context, frame []byte) error
 	// PushReceipts tells that members' watermarks in a thread are at least these. The session keeps the highest of each member. The slice is
-	// shared.
-	PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark)
+	// shared. False: too many wait, and these were not taken.
+	PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool
+	// WaitReceipts waits until there is room for the receipts of a thread, and for some more. It is called by Sync and by nothing else, without locks.
+	WaitReceipts(ctx context.Context) error
 	// Lagged tells that pushes were dropped: the session drops those that still wait in its outbox and sends Resync. The hub pushes no event
 	// until the next Sync.
 	Lagged()

@@ -277,9 +277,14 @@ type lack struct {
 
 // feed sends what the session lacks of the threads, up to targets that it writes down.
 func (h *Hub) feed(ctx context.Context, c *client, list []id.ThreadID, receipts bool, send func([]byte) error) error {
-	lacks, err := h.capture(ctx, c, list, receipts)
+	lacks, err := h.capture(ctx, c, list)
 	if err != nil {
 		return err
+	}
+	if receipts {
+		if err := h.feedReceipts(ctx, c, list); err != nil {
+			return err
+		}
 	}
 	if lacks, err = h.compare(ctx, c, lacks); err != nil {
 		return err
@@ -402,6 +407,44 @@ func (h *Hub) askHistory(ctx context.Context, l lack, after, upTo topic.Position
 	return rows, nil
 }
 
+// feedReceipts tells how far the members of threads have got in which the user has sent something, as fast as the session takes it; and how far his other devices
+// have, if receipts were dropped.
+func (h *Hub) feedReceipts(ctx context.Context, c *client, list []id.ThreadID) error {
+	c.mu.Lock()
+	owed := c.owed
+	c.owed = false
+	c.mu.Unlock()
+	err := func() error {
+		for _, t := range list {
+			if err := c.sess.WaitReceipts(ctx); err != nil {
+				return err
+			}
+			s := h.slotOf(topic.Subject(t))
+			s.mu.Lock()
+			if ts := s.threads[t]; ts != nil && ts.phase == live {
+				own, known := ts.state.watermarks[c.user.id]
+				_, sent := ts.state.sent[c.user.id]
+				switch {
+				case sent && ts.state.IsMember(c.user.id):
+					if m := ts.marksOfAll(); len(m) > 0 {
+						h.receipts(c, t, m)
+					}
+				case owed && known && ts.state.Members[c.user.id] != nil:
+					h.receipts(c, t, []*memberMark{markOf(c.user.id, own)})
+				}
+			}
+			s.mu.Unlock()
+		}
+		return nil
+	}()
+	if err != nil {
+		c.mu.Lock()
+		c.owed = c.owed || owed
+		c.mu.Unlock()
+	}
+	return err
+}
+
 func (h *Hub) rest(c *client, l lack, after topic.Position) tailRange {
 	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor.Load(), limit: h.cfg.Page}
 }
@@ -460,7 +503,7 @@ func (h *Hub) readTails(ctx context.Context, ranges []tailRange) ([]tail, error)
 }
 
 // capture waits until each thread is live, and takes down its state.
-func (h *Hub) capture(ctx context.Context, c *client, list []id.ThreadID, receipts bool) ([]lack, error) {
+func (h *Hub) capture(ctx context.Context, c *client, list []id.ThreadID) ([]lack, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()
 	lacks := make([]lack, 0, len(list))
@@ -477,13 +520,6 @@ func (h *Hub) capture(ctx context.Context, c *client, list []id.ThreadID, receip
 			if ts.phase == live {
 				if l, ok := ts.lack(c); ok {
 					lacks = append(lacks, l)
-				}
-				if receipts {
-					if _, sent := ts.state.sent[c.user.id]; sent && ts.state.IsMember(c.user.id) {
-						if m := ts.marksOfAll(); len(m) > 0 {
-							h.receipts(c, t, m)
-						}
-					}
 				}
 				s.mu.Unlock()
 				after.run()

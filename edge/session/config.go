@@ -36,6 +36,9 @@ type Config struct {
 	MaxPages int
 	// OutboxFrames and OutboxBytes bound what waits for the device; defaults 4,096 and 1 MiB. Answers may go beyond them, up to four times as much.
 	OutboxFrames, OutboxBytes int
+	// OutboxReceipts bounds the members' watermarks that wait for the device, each of one member of one thread; default 8,192. Those of one thread fit while fewer
+	// wait; beyond it the device lags.
+	OutboxReceipts int
 	// SendRate and SendBurst bound the messages of a connection; defaults 1,000 a second and 2,000.
 	SendRate, SendBurst int
 	// SendsPerDay is how many messages a user has at once, over all his connections to this edge; they come back evenly over a day. Default 100,000. It
@@ -77,6 +80,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxPages, 64)
 	set(&c.OutboxFrames, 4096)
 	set(&c.OutboxBytes, 1<<20)
+	set(&c.OutboxReceipts, 8192)
 	set(&c.SendRate, 1000)
 	set(&c.SendBurst, 2000)
 	set(&c.SendsPerDay, 100_000)
@@ -107,7 +111,7 @@ func (c Config) Validate() error {
 		{"hello timeout", int64(c.HelloTimeout)}, {"pin timeout", int64(c.PinTimeout)}, {"request timeout", int64(c.RequestTimeout)},
 		{"write timeout", int64(c.WriteTimeout)}, {"resync timeout", int64(c.ResyncTimeout)},
 		{"longest early frame", int64(c.MaxEarlyFrame)}, {"number of early frames", int64(c.MaxEarlyFrames)}, {"requests in flight", int64(c.MaxInflight)}, {"pages at one time", int64(c.MaxPages)},
-		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)}, {"send rate", int64(c.SendRate)}, {"send burst", int64(c.SendBurst)},
+		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)}, {"outbox receipts", int64(c.OutboxReceipts)}, {"send rate", int64(c.SendRate)}, {"send burst", int64(c.SendBurst)},
 		{"sends per day", int64(c.SendsPerDay)},
 		{"request rate", int64(c.RequestRate)}, {"request burst", int64(c.RequestBurst)},
 		{"join rate", int64(c.JoinRate)}, {"join burst", int64(c.JoinBurst)}, {"sync rate", int64(c.SyncRate)}, {"sync burst", int64(c.SyncBurst)},

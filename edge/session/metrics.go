@@ -1,6 +1,8 @@
 package session
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/run"
@@ -8,9 +10,9 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// The reasons of helio_session_dropped_total.
+// The reasons of helio_session_dropped_frames_total and helio_session_dropped_receipts_total.
 const (
-	dropLagged = "lagged" // waiting pushes when the outbox was full
+	dropLagged = "lagged" // waiting pushes when the outbox was full; receipts that it had no room for
 	dropClosed = "closed" // what waited when the session ended
 )
 
@@ -20,6 +22,7 @@ type metrics struct {
 	refusals   *prometheus.CounterVec
 	closes     *prometheus.CounterVec
 	dropped    *prometheus.CounterVec
+	unsent     *prometheus.CounterVec
 	resyncs    prometheus.Counter
 	begun      prometheus.Counter
 	panics     prometheus.Counter
@@ -44,7 +47,7 @@ func kindName(n int) string {
 	return "unknown"
 }
 
-func newMetrics(reg prometheus.Registerer, l *load) *metrics {
+func newMetrics(reg prometheus.Registerer, l *load, oldest func() time.Duration) *metrics {
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 	}
@@ -56,6 +59,7 @@ func newMetrics(reg prometheus.Registerer, l *load) *metrics {
 		refusals:   counters("helio_session_refusals_total", "Requests refused, by code.", "code"),
 		closes:     counters("helio_session_closes_total", "Sessions ended, by code; ok when the device went.", "code"),
 		dropped:    counters("helio_session_dropped_frames_total", "Frames dropped from outboxes, by reason.", "reason"),
+		unsent:     counters("helio_session_dropped_receipts_total", "Members' watermarks dropped from outboxes, by reason.", "reason"),
 		resyncs:    counters("helio_session_resyncs_total", "Times that a device was told to sync again.").WithLabelValues(),
 		begun:      counters("helio_session_threads_begun_total", "Threads begun.").WithLabelValues(),
 		panics:     counters("helio_session_panics_total", "Panics recovered at a session's boundary.").WithLabelValues(),
@@ -74,6 +78,12 @@ func newMetrics(reg prometheus.Registerer, l *load) *metrics {
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_session_outbox_bytes", Help: "Bytes waiting in all outboxes.",
 	}, func() float64 { return float64(l.bytes.Load()) }))
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_session_outbox_receipts", Help: "Members' watermarks waiting in all outboxes.",
+	}, func() float64 { return float64(l.receipts.Load()) }))
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_session_oldest_undelivered_seconds", Help: "How long the oldest of what waits in any outbox has waited.",
+	}, func() float64 { return oldest().Seconds() }))
 	return m
 }
 

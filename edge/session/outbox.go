@@ -25,11 +25,15 @@ var (
 )
 
 // load is what waits in all outboxes of an edge.
-type load struct{ frames, bytes atomic.Int64 }
+type load struct{ frames, bytes, receipts atomic.Int64 }
+
+// born is when this process began, so that a frame's time is one word.
+var born = time.Now()
 
 type queued struct {
 	data []byte
 	push bool // may be dropped
+	at   time.Duration
 }
 
 // outbox is what waits for the device. All fields are guarded by mu.
@@ -39,6 +43,8 @@ type outbox struct {
 	bytes    int
 	pushes   int // how many of queue may be dropped
 	receipts map[id.ThreadID]map[id.UserID]thread.Watermark
+	pairs    int           // of a thread and a user in receipts
+	since    time.Duration // when the first of receipts came
 	writing  bool          // the writer runs
 	lagging  bool          // a push was refused; nothing is pushed until the next Sync
 	closed   bool          // nothing is taken any more
@@ -75,7 +81,7 @@ func (o *outbox) put(data []byte, push, patient bool, maxFrames, maxBytes int, l
 	case len(o.queue) >= 4*maxFrames || o.bytes >= 4*maxBytes:
 		return full
 	}
-	o.queue = append(o.queue, queued{data, push})
+	o.queue = append(o.queue, queued{data, push, time.Since(born)})
 	o.bytes += len(data)
 	if push {
 		o.pushes++
@@ -153,21 +159,27 @@ func (o *outbox) freed() {
 	}
 }
 
-// putReceipts merges watermarks into those that wait.
-func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark) verdict {
+// putReceipts merges watermarks into those that wait, while those are fewer than most.
+func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark, most int, l *load) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed {
+	switch {
+	case o.closed:
 		return ended
+	case o.lagging:
+		return lagging
+	case o.pairs >= most:
+		return full
 	}
 	if o.receipts == nil {
-		o.receipts = map[id.ThreadID]map[id.UserID]thread.Watermark{}
+		o.receipts, o.since = map[id.ThreadID]map[id.UserID]thread.Watermark{}, time.Since(born)
 	}
 	of := o.receipts[t]
 	if of == nil {
 		of = make(map[id.UserID]thread.Watermark, len(items))
 		o.receipts[t] = of
 	}
+	before := len(of)
 	for _, m := range items {
 		u, err := id.From[id.UserID](m.GetUserId())
 		if err != nil {
@@ -178,7 +190,37 @@ func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark) ver
 			ReadPosition: topic.Position(m.GetReadPosition()), ReadOrdinal: m.GetReadOrdinal(),
 		})
 	}
+	o.pairs += len(of) - before
+	l.receipts.Add(int64(len(of) - before))
 	return o.wakeSoon()
+}
+
+// waitReceipts blocks until fewer than most watermarks wait, or an error says that they will not.
+func (o *outbox) waitReceipts(ctx context.Context, most int) error {
+	for {
+		o.mu.Lock()
+		switch {
+		case o.closed:
+			o.mu.Unlock()
+			return errClosed
+		case o.lagging:
+			o.mu.Unlock()
+			return errLagging
+		case o.pairs < most:
+			o.mu.Unlock()
+			return nil
+		}
+		if o.room == nil {
+			o.room = make(chan struct{})
+		}
+		room := o.room
+		o.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // take moves frames to buf until it holds a chunk. With nothing left it says so, and the writer is over: the next put starts a new one.
@@ -205,7 +247,8 @@ func (o *outbox) take(buf []byte, l *load) []byte {
 		o.queue = nil
 		if len(buf) < writeChunk && o.receipts != nil {
 			buf = appendReceipts(buf, o.receipts)
-			o.receipts = nil
+			o.noReceipts(l)
+			o.freed()
 		}
 	} else {
 		clear(o.queue[:n])
@@ -264,7 +307,7 @@ func (o *outbox) lag(resync []byte, l *load) (dropped int, first bool, v verdict
 	if !first {
 		return dropped, false, taken
 	}
-	o.queue = append(o.queue, queued{data: resync})
+	o.queue = append(o.queue, queued{data: resync, at: time.Since(born)})
 	o.bytes += len(resync)
 	l.frames.Add(1)
 	l.bytes.Add(int64(len(resync)))
@@ -279,21 +322,42 @@ func (o *outbox) resume() {
 }
 
 // close drops everything and takes nothing any more.
-func (o *outbox) close(l *load) (dropped int) {
+func (o *outbox) close(l *load) (frames, receipts int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
-		return 0
+		return 0, 0
 	}
-	dropped = len(o.queue)
+	frames, receipts = len(o.queue), o.pairs
+	o.noReceipts(l)
 	l.frames.Add(-int64(len(o.queue)))
 	l.bytes.Add(-int64(o.bytes))
-	o.closed, o.queue, o.receipts, o.bytes, o.pushes = true, nil, nil, 0, 0
+	o.closed, o.queue, o.bytes, o.pushes = true, nil, 0, 0
 	if o.soon != nil {
 		o.soon.Stop()
 	}
 	o.freed()
-	return dropped
+	return frames, receipts
+}
+
+// noReceipts empties receipts; the caller holds mu.
+func (o *outbox) noReceipts(l *load) {
+	l.receipts.Add(-int64(o.pairs))
+	o.receipts, o.pairs = nil, 0
+}
+
+// oldest is how long the oldest of what waits has waited.
+func (o *outbox) oldest() (age time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Since(born)
+	if len(o.queue) > 0 {
+		age = now - o.queue[0].at
+	}
+	if o.receipts != nil {
+		age = max(age, now-o.since)
+	}
+	return age
 }
 
 func (o *outbox) isLagging() bool {

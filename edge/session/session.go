@@ -39,6 +39,9 @@ type Server struct {
 	resync   []byte        // the encoded push of section 8
 	pages    chan struct{} // one for each page of history that is read or written
 	crew     *crew
+
+	mu   sync.Mutex // guards what follows; taken outside sessions' locks
+	open map[*Session]struct{}
 }
 
 // New returns a Server.
@@ -53,7 +56,8 @@ func New(cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logg
 	srv.pages = make(chan struct{}, srv.cfg.MaxPages)
 	srv.crew = newCrew()
 	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
-	srv.metrics = newMetrics(reg, &srv.load)
+	srv.open = map[*Session]struct{}{}
+	srv.metrics = newMetrics(reg, &srv.load, srv.oldest)
 	srv.resync = encode(wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()})
 	return srv, nil
 }
@@ -73,6 +77,16 @@ func (s state) String() string {
 
 // Waiting is the number of frames in all outboxes.
 func (srv *Server) Waiting() int64 { return srv.load.frames.Load() }
+
+// oldest is how long the oldest of what waits in any outbox has waited.
+func (srv *Server) oldest() (age time.Duration) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.open {
+		age = max(age, s.out.oldest())
+	}
+	return age
+}
 
 // Session is one device's connection. It implements hub.Session.
 type Session struct {
@@ -126,6 +140,9 @@ func (srv *Server) Serve(ctx context.Context, conn Conn) {
 		}
 	}
 	s.code.Store(open)
+	srv.mu.Lock()
+	srv.open[s] = struct{}{}
+	srv.mu.Unlock()
 	s.wg.Add(1) // for the goroutine of close, which end sees to in any case
 	srv.metrics.sessions.WithLabelValues(stateHello.String()).Inc()
 	s.deadline = time.AfterFunc(srv.cfg.HelloTimeout, func() { s.Close(wirev1.Code_CODE_TIMEOUT) })
@@ -150,6 +167,9 @@ func (s *Session) end(err error) {
 		s.srv.hub.Detach(s)
 	}
 	s.wg.Wait()
+	s.srv.mu.Lock()
+	delete(s.srv.open, s)
+	s.srv.mu.Unlock()
 	s.srv.metrics.sessions.WithLabelValues(s.state.String()).Dec()
 	code := wire.Lookup(wirev1.Code(s.code.Load()))
 	s.srv.metrics.closes.WithLabelValues(code.Name).Inc()
@@ -261,11 +281,21 @@ func (s *Session) PushWait(ctx context.Context, data []byte) error {
 	}
 }
 
-// PushReceipts implements hub.Session: the highest watermark of each member of each thread waits, so it is bounded by the threads' members.
-func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) {
-	if s.out.putReceipts(t, m) == start {
+// PushReceipts implements hub.Session: the highest watermark of each member of each thread waits.
+func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool {
+	switch s.out.putReceipts(t, m, s.srv.cfg.OutboxReceipts, &s.srv.load) {
+	case start:
 		s.startWriter()
+	case full, lagging:
+		s.srv.metrics.unsent.WithLabelValues(dropLagged).Add(float64(len(m)))
+		return false
 	}
+	return true
+}
+
+// WaitReceipts implements hub.Session. It leaves half of the room to what is live.
+func (s *Session) WaitReceipts(ctx context.Context) error {
+	return s.out.waitReceipts(ctx, max(1, s.srv.cfg.OutboxReceipts/2))
 }
 
 // Lagged implements hub.Session: pushes were dropped, so those that wait are dropped too and the device is told to sync again (section 8).
@@ -302,7 +332,9 @@ func (s *Session) close(code wirev1.Code, reason string) {
 		y.cancel()
 	}
 	s.mu.Unlock()
-	s.srv.metrics.dropped.WithLabelValues(dropClosed).Add(float64(s.out.close(&s.srv.load)))
+	frames, receipts := s.out.close(&s.srv.load)
+	s.srv.metrics.dropped.WithLabelValues(dropClosed).Add(float64(frames))
+	s.srv.metrics.unsent.WithLabelValues(dropClosed).Add(float64(receipts))
 	go func() {
 		defer s.wg.Done()
 		s.conn.Close(code, reason)

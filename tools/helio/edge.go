@@ -259,9 +259,11 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	p.group.Go("auth", a.Run)
 	p.group.Add(run.Service{Name: "edge", Run: e.Run, Drain: e.Drain})
 	p.watch("outbox frames", "helio_session_outbox_frames", 50_000)
+	p.watch("outbox receipts", "helio_session_outbox_receipts", 200_000)
 	p.watch("produce buffer records", "helio_ingest_buffered_records", 5_000)
 	p.watch("watermarks waiting for the log", "helio_ingest_watermarks_pending_count", 50_000)
 	p.watch("oldest undelivered seconds", "helio_hub_oldest_undelivered_seconds", 5)
+	p.watch("oldest in an outbox seconds", "helio_session_oldest_undelivered_seconds", 40) // a device that reads nothing is cut before
 	// What a delivery that is dead does not send shows in no queue: only in its silence.
 	p.watch("oldest subject not live seconds", "helio_hub_oldest_pending_seconds", 15)
 	p.watch("slots without delivery", "helio_hub_slots_without_owner", 0)
