@@ -28,6 +28,14 @@ type logCmd struct {
 	Tail   tailCmd   `cmd:"" help:"Show events, decoded."`
 }
 
+// Help shows how it is used.
+func (logCmd) Help() string {
+	return `Examples:
+  helio log topics
+  helio log tail --follow
+  helio log tail --help       (what can be picked out)`
+}
+
 type topicsCmd struct {
 	kafkaFlags
 	localFlags

@@ -45,8 +45,29 @@ type cli struct {
 	Version  kong.VersionFlag `help:"Print the version."`
 }
 
+// Help shows how it is used.
+func (cli) Help() string {
+	return `Examples:
+  helio dev                             (everything in one place)
+  helio chat --as ann                   (in another terminal)
+  helio demo
+  helio log tail --follow
+  helio where MESSAGE-ID
+  helio edge --help                     (each role and tool has examples of its own)`
+}
+
 // completionCmd is kong-completion's, under our help text.
-type completionCmd = kongcompletion.Completion
+type completionCmd struct{ kongcompletion.Completion }
+
+// Help shows how it is used.
+func (completionCmd) Help() string {
+	return `Without --code it tells what to add to the shell's init file. Without a shell it takes the one that you have logged in with.
+
+Examples:
+  helio completion
+  source <(helio completion -c bash)
+  helio completion -c fish | source`
+}
 
 func main() {
 	os.Exit(Main())
