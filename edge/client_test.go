@@ -3,7 +3,9 @@ package edge
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -14,7 +16,10 @@ import (
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // join starts a real client and registers it.
@@ -65,6 +70,80 @@ func collect(t *testing.T, c *client.Client, n int) []string {
 		}
 	}
 	return out
+}
+
+// event takes events until one is as wanted.
+func event[T client.Event](t *testing.T, c *client.Client, wanted func(T) bool) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for e := range c.Events(ctx) {
+		if got, ok := e.(T); ok && wanted(got) {
+			return got
+		}
+	}
+	var none T
+	t.Fatalf("no %T as wanted came", none)
+	return none
+}
+
+func identity(c *client.Client) id.UserID {
+	me, _ := c.Identity()
+	return me.User
+}
+
+// said sends a text and returns why it was refused; nil when it was acknowledged.
+func said(t *testing.T, c *client.Client, th id.ThreadID, text string) error {
+	t.Helper()
+	m, err := c.Send(client.To{Thread: th}, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var why error
+	event(t, c, func(e client.Event) bool {
+		switch e := e.(type) {
+		case client.Sent:
+			return e.ID == m
+		case client.Failed:
+			if e.ID == m {
+				why = e.Err
+			}
+			return e.ID == m
+		}
+		return false
+	})
+	return why
+}
+
+func TestMembersOfAGroup(t *testing.T) {
+	f := start(t, nil)
+	a, b, c := f.join(t, "+491"), f.join(t, "+492"), f.join(t, "+493")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	want := func(err error, code wirev1.Code) {
+		t.Helper()
+		var we *wire.Error
+		if code == 0 && err != nil || code != 0 && (!errors.As(err, &we) || we.Code != code) {
+			t.Fatalf("got %v, want %v", err, code)
+		}
+	}
+	g, err := a.CreateGroup(ctx, "walk", identity(b))
+	want(err, 0)
+	want(said(t, c, g, "hi"), wirev1.Code_CODE_NOT_A_MEMBER)
+	want(said(t, b, g, "hi"), 0)
+	want(b.AddMembers(ctx, g, identity(c)), wirev1.Code_CODE_NOT_ALLOWED)
+	want(a.AddMembers(ctx, g, id.UserID{9}), wirev1.Code_CODE_UNKNOWN_USER)
+	want(a.AddMembers(ctx, g, identity(c)), 0)
+	want(said(t, c, g, "here I am"), 0)
+	want(a.Rename(ctx, g, "run"), 0)
+	want(a.Rename(ctx, g, strings.Repeat("x", thread.MaxTitle+1)), wirev1.Code_CODE_TOO_LARGE)
+	want(a.SetRole(ctx, g, identity(a), thread.RoleMember), wirev1.Code_CODE_NOT_ALLOWED)
+	want(a.SetRole(ctx, g, identity(b), thread.RoleAdmin), 0)
+	want(a.RemoveMember(ctx, g, identity(c)), 0)
+	want(said(t, c, g, "still here?"), wirev1.Code_CODE_NOT_A_MEMBER)
+	want(b.Leave(ctx, g), 0)
+	want(said(t, b, g, "and I?"), wirev1.Code_CODE_NOT_A_MEMBER)
+	want(b.Leave(ctx, g), 0) // repeating is safe
 }
 
 func TestClientsConverse(t *testing.T) {
