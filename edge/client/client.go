@@ -309,7 +309,10 @@ func (c *Client) flushWithin(wait time.Duration) {
 func (c *Client) flushWatermarks() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.flush = nil
+	if c.flush != nil {
+		c.flush.Stop()
+		c.flush = nil
+	}
 	if !c.live || len(c.dirty) == 0 {
 		return
 	}
@@ -329,6 +332,31 @@ func (c *Client) flushWatermarks() {
 	c.conn.write(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: items}.Build()}.Build())
 	if len(c.dirty) > 0 {
 		c.flushWithin(firstAck)
+	}
+}
+
+// Flush sends the watermarks that wait to be sent, and returns when an edge has read them: a short-lived process calls it last, since the end of a connection
+// takes what is on its way. Without a connection it waits for one until ctx ends, if there is anything to send. What the Store has and no edge has read is sent
+// when the thread moves again.
+func (c *Client) Flush(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		idle := !c.live && len(c.dirty) == 0
+		c.mu.Unlock()
+		if idle {
+			return nil
+		}
+		c.flushWatermarks()
+		// An edge reads the frames of a connection in their order.
+		if _, err := c.Users(ctx); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		sent := len(c.dirty) == 0
+		c.mu.Unlock()
+		if sent {
+			return nil
+		}
 	}
 }
 

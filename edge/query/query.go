@@ -289,6 +289,9 @@ func (q *Queries) GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, er
 	if len(ids) > maxUsers {
 		return nil, wire.Errorf(wirev1.Code_CODE_INVALID, "%d users, at most %d", len(ids), maxUsers)
 	}
+	if len(ids) == 0 {
+		return &wirev1.Users{}, nil
+	}
 	want := make([][16]byte, 0, len(ids))
 	for _, b := range ids {
 		u, err := id.From[id.UserID](b)

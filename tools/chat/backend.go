@@ -22,6 +22,8 @@ type Client interface {
 	Send(to client.To, text string) (id.MessageID, error)
 	// MarkRead moves the read watermark of a thread.
 	MarkRead(p client.Place)
+	// Flush returns when an edge has the watermarks.
+	Flush(ctx context.Context) error
 	// RequestPin asks for an SMS.
 	RequestPin(ctx context.Context, phone string) (expires, retry time.Duration, err error)
 	// Register registers a phone number.

@@ -61,6 +61,7 @@ func newFake() *fake {
 func (f *fake) Identity() (client.Identity, bool) { return client.Identity{User: f.me}, !f.me.IsZero() }
 func (f *fake) Outbox() int                       { return len(f.sent) }
 func (f *fake) MarkRead(p client.Place)           { f.read = append(f.read, p) }
+func (f *fake) Flush(context.Context) error       { return nil }
 
 func (f *fake) Direct(peer id.UserID) (client.To, error) {
 	return client.To{Thread: id.DirectThread(f.me, peer), Peer: peer}, nil

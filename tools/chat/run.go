@@ -11,8 +11,8 @@ import (
 	"heliograph/edge/client"
 )
 
-// flushTime is how long the last read watermarks get to leave after the screen is closed: more than the client gathers them.
-const flushTime = 150 * time.Millisecond
+// FlushTime is how long the last watermarks get to leave when everything else is over.
+const FlushTime = 2 * time.Second
 
 // Run shows the chat in the terminal until the user quits or ctx ends. It runs cl, whose Run must not be called elsewhere.
 func Run(ctx context.Context, cfg Config, cl *client.Client) error {
@@ -29,7 +29,9 @@ func Run(ctx context.Context, cfg Config, cl *client.Client) error {
 	_, err := p.Run()
 	ended := ctx.Err() != nil // a signal, not a fault of the screen's
 	if !ended {
-		time.Sleep(flushTime)
+		last, stop := context.WithTimeout(ctx, FlushTime)
+		_ = cl.Flush(last) // they go out next time
+		stop()
 	}
 	cancel()
 	wg.Wait()

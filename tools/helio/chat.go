@@ -105,9 +105,6 @@ func (c *chatCmd) open(log *slog.Logger) (*device, error) {
 	return &d, nil
 }
 
-// flushTime is how long the last watermarks get to leave: more than the client gathers them.
-const flushTime = 150 * time.Millisecond
-
 // with runs do beside the client, and says in words what went wrong.
 func (c *chatCmd) with(ctx context.Context, log *slog.Logger, do func(ctx context.Context, d *device) error) error {
 	d, err := c.open(log)
@@ -127,7 +124,9 @@ func (c *chatCmd) with(ctx context.Context, log *slog.Logger, do func(ctx contex
 		done <- err
 	}()
 	err = do(ctx, d)
-	time.Sleep(flushTime)
+	last, end := context.WithTimeout(ctx, chat.FlushTime)
+	_ = d.cl.Flush(last) // they go out next time
+	end()
 	cause := context.Cause(ctx)
 	stop(nil)
 	if ended := <-done; ended != nil {
