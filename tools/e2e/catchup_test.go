@@ -108,6 +108,22 @@ func testHistory(t *testing.T, e *env) {
 		}
 	}
 	t.Logf("%d pages, %v each", read, time.Since(began)/time.Duration(read))
+
+	// Away until all of it has left Postgres: what was missed comes from the history.
+	bob.leave()
+	for _, text := range numbered("away", 250) {
+		last = ann.say(to, text)
+	}
+	ann.acked(last)
+	until(t, "Postgres to have it", func() (there bool) {
+		must(t, e.pg.QueryRow(e.context(t), `SELECT EXISTS (SELECT 1 FROM views.messages WHERE thread_id = $1 AND message_id = $2)`,
+			[16]byte(group), [16]byte(last)).Scan(&there))
+		return there
+	})
+	trim(1 << 60)
+	bob.on(e, 0).come()
+	bob.has(last)
+	tr = e.agree(t, ann, bob, late)
 	restore()
 	e.viewsAgree(t, tr, group)
 }
@@ -125,6 +141,9 @@ func (e *env) trimmer(t *testing.T, th id.ThreadID) (trim func(before topic.Posi
 			if _, err := tx.Exec(ctx, `INSERT INTO views.messages SELECT * FROM e2e_trimmed`); err != nil {
 				return err
 			}
+			if _, err := tx.Exec(ctx, `DELETE FROM views.trimmed WHERE thread_id = $1`, [16]byte(th)); err != nil {
+				return err
+			}
 			_, err := tx.Exec(ctx, `DROP TABLE e2e_trimmed`)
 			return err
 		})
@@ -137,7 +156,11 @@ func (e *env) trimmer(t *testing.T, th id.ThreadID) (trim func(before topic.Posi
 	})
 	return func(before topic.Position) {
 		t.Helper()
-		_, err := e.pg.Exec(e.context(t), `WITH gone AS (DELETE FROM views.messages WHERE thread_id = $1 AND position < $2 RETURNING *) INSERT INTO e2e_trimmed SELECT * FROM gone`,
+		_, err := e.pg.Exec(e.context(t), `
+			WITH gone AS (DELETE FROM views.messages WHERE thread_id = $1 AND position < $2 RETURNING *),
+			kept AS (INSERT INTO e2e_trimmed SELECT * FROM gone)
+			INSERT INTO views.trimmed AS t SELECT thread_id, max(position), max(log_time) FROM gone GROUP BY 1
+			ON CONFLICT (thread_id) DO UPDATE SET position = greatest(t.position, excluded.position), log_time = greatest(t.log_time, excluded.log_time)`,
 			[16]byte(th), int64(before))
 		must(t, err)
 	}, func() { t.Helper(); must(t, undo()) }
