@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"heliograph/ingest"
 	"heliograph/schemas/frame"
@@ -30,7 +31,7 @@ func refusal(err error) (out *wire.Error, known bool) {
 		return wire.Errorf(wirev1.Code_CODE_INVALID, "%s %s", bad.Field, bad.Why), true
 	case errors.Is(err, ingest.ErrUnavailable):
 		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the log does not take events now"), true
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded): // the latter: it does not read its page
 		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "timed out"), true
 	case errors.Is(err, context.Canceled), errors.Is(err, errClosed), errors.Is(err, errLagging):
 		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "interrupted"), true

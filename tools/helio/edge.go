@@ -138,7 +138,7 @@ func (f secretsFlags) linkTLS() link.TLS {
 // linkSecrets says what mends missing certificates.
 func linkSecrets(dir string, err error) error {
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("certificates of the links: %w; 'helio dev' makes them for a laptop, else put ca.pem, link.pem and link.key into %s or name another --secrets", err, dir)
+		return fmt.Errorf("certificates of the links: %w; 'helio secrets' makes them, once for all edges and delivery instances: put ca.pem, link.pem and link.key into %s or name another --secrets", err, dir)
 	}
 	return fmt.Errorf("certificates of the links (--secrets): %w", err)
 }

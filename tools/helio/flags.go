@@ -124,7 +124,7 @@ type secretsFlags struct {
 func (f secretsFlags) read(name string, least int) ([]byte, error) {
 	b, err := os.ReadFile(filepath.Join(f.Secrets, name))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%s is missing in %s; 'helio dev' makes one for a laptop, else put it there or name another --secrets", name, f.Secrets)
+		return nil, fmt.Errorf("%s is missing in %s; 'helio secrets' makes it, once for all edges: put it there or name another --secrets", name, f.Secrets)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read secret: %w", err)

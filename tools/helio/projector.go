@@ -25,7 +25,7 @@ type projectorCmd struct {
 	Store          string        `help:"Which view: postgres or clickhouse." enum:"postgres,clickhouse" required:"" env:"HELIO_STORE"`
 	Name           string        `help:"Name of this projector, unique within its view and stable over restarts; default: the host's." env:"HELIO_NAME"`
 	Retention      time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
-	SessionTimeout time.Duration `help:"How long after its last sign of life its slots go to others." default:"45s" env:"HELIO_SESSION_TIMEOUT"`
+	SessionTimeout time.Duration `help:"How long after its last sign of life its slots go to others." default:"15s" env:"HELIO_SESSION_TIMEOUT"`
 	Generation     uint32        `name:"history-generation" help:"Generation of the history, the same for all of its projectors; a higher one than it has rebuilds it in place from the log's start." default:"1" env:"HELIO_HISTORY_GENERATION"`
 	Check          bool          `help:"Build everything, then stop."`
 }

@@ -256,6 +256,9 @@ const nearby = 30 * time.Second
 // search looks for the records of a message, those of each slot in order, in what was logged around its time.
 func (o *openTopic) search(ctx context.Context, m id.MessageID, slots []topic.Slot, window time.Duration) (found []*hit, s *searched, err error) {
 	written := m.Time()
+	if last := time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC); written.After(last) {
+		written = last // what is searched must be a time that JSON can tell
+	}
 	for _, w := range []time.Duration{min(nearby, window), window} {
 		sp, err := o.around(ctx, written.Add(-w), written.Add(w), slots)
 		if err != nil {

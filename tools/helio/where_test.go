@@ -224,6 +224,9 @@ func TestWhere(t *testing.T) {
 		"in the slot of its thread": {of: "elsewhere", change: func(c *whereCmd) { c.Thread = id.DirectThread(ann, eve).String() }, want: summary{
 			Found: true, Offset: offsets["elsewhere"], Postgres: "not yet", ClickHouse: "not yet",
 		}},
+		"from no time that is": {of: "accepted", change: func(c *whereCmd) { c.Message = "ffffffff-ffff-7fff-bfff-ffffffffffff" }, want: summary{
+			Postgres: "not yet", ClickHouse: "not yet",
+		}},
 		"without views": {of: "accepted", change: noViews, want: summary{Found: true, Postgres: "unknown", ClickHouse: "unknown"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -239,6 +242,9 @@ func TestWhere(t *testing.T) {
 			}
 			if diff := cmp.Diff(c.want, summarize(got)); diff != "" {
 				t.Errorf("place (-want +got):\n%s\n%+v", diff, got)
+			}
+			if _, err := json.Marshal(got); err != nil {
+				t.Error(err)
 			}
 			if got.Log != nil && (got.Log.Slot != int32(slotOf(mustParse(t, got.Thread))) || got.Log.Time.IsZero()) {
 				t.Errorf("it is at %+v", got.Log)
