@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/singleflight"
 
 	"heliograph/edge/auth"
 	eventv1 "heliograph/schemas/event/v1"
@@ -47,6 +49,7 @@ type Queries struct {
 	history driver.Conn
 	limiter *auth.Limiter
 	log     *slog.Logger
+	views   singleflight.Group // by slot
 }
 
 // New returns Queries over a pool whose search_path reaches the views, and a connection whose default database is the history.
@@ -349,12 +352,26 @@ func (q *Queries) ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices
 	return wirev1.Devices_builder{Devices: devices}.Build(), nil
 }
 
-// Views returns how far each view has got in the slot of a thread. A view that cannot be asked counts as -1.
+// Views returns how far each view has got in the slot of a thread. A view that cannot be asked counts as -1. Those who ask for one slot at the same time share
+// one answer, so no number of them keeps others from the stores.
 func (q *Queries) Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, error) {
 	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
+	asked := q.views.DoChan(strconv.Itoa(int(slot)), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		return q.viewsOf(ctx, slot), nil
+	})
+	select {
+	case got := <-asked:
+		v, _ := got.Val.(*wirev1.Views)
+		return v, nil
+	case <-ctx.Done():
+		return nil, q.unavailable("views", context.Cause(ctx))
+	}
+}
+
+func (q *Queries) viewsOf(ctx context.Context, slot topic.Slot) *wirev1.Views {
 	out := wirev1.Views_builder{Slot: int32(slot), PostgresNext: -1, ClickhouseNext: -1}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	err := q.pool.QueryRow(ctx, `SELECT next FROM positions WHERE topic = $1 AND slot = $2`, topic.Threads.Number(), int32(slot)).Scan(&out.PostgresNext)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -368,5 +385,5 @@ func (q *Queries) Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, erro
 	} else {
 		out.ClickhouseNext = int64(next)
 	}
-	return out.Build(), nil
+	return out.Build()
 }

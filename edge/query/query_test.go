@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -468,6 +471,56 @@ func TestViews(t *testing.T) {
 	w.pg.Close()
 	if v, err = w.Views(t.Context(), th); err != nil || v.GetPostgresNext() != -1 || v.GetClickhouseNext() != 40 {
 		t.Fatalf("with Postgres down: %v, %v", v, err)
+	}
+}
+
+// held is a history whose queries wait until they may go on.
+type held struct {
+	driver.Conn
+	asked   atomic.Int64
+	release chan struct{}
+}
+
+func (h *held) QueryRow(ctx context.Context, query string, args ...any) driver.Row {
+	h.asked.Add(1)
+	<-h.release
+	return h.Conn.QueryRow(ctx, query, args...)
+}
+
+// Many who ask for one slot at the same time take one place at the stores, not one each; who goes away meanwhile takes the answer from nobody.
+func TestViewsAreShared(t *testing.T) {
+	w := newWorld(t)
+	h := &held{Conn: w.ch, release: make(chan struct{})}
+	q := New(Config{Partitions: partitions}, w.pg, h, nil, slog.New(slog.DiscardHandler))
+	th := id.NewGroup()
+	w.historyHas(t, th, 40)
+	gone, leave := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() { _, err := q.Views(gone, th); first <- err }()
+	for h.asked.Load() == 0 {
+		runtime.Gosched()
+	}
+	var wg sync.WaitGroup
+	var begun atomic.Int64
+	for range 100 {
+		wg.Go(func() {
+			begun.Add(1)
+			if v, err := q.Views(t.Context(), th); err != nil || v.GetClickhouseNext() != 40 {
+				t.Errorf("got %v, %v", v, err)
+			}
+		})
+	}
+	for begun.Load() < 100 {
+		runtime.Gosched()
+	}
+	leave()
+	if err := <-first; !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
+		t.Errorf("who went away got %v", err)
+	}
+	close(h.release)
+	wg.Wait()
+	if n := h.asked.Load(); n > 50 {
+		t.Errorf("101 asked the history %d times", n)
 	}
 }
 
