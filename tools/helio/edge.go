@@ -211,11 +211,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if err := p.migratePostgres(ctx, parts.postgres.Postgres, "registration", "registration"); err != nil {
 		return nil, err
 	}
-	pcfg := parts.postgres.config(p.log, p.reg, "edge", 16)
-	// Every read of an edge finds its rows by key: one plan serves each statement for good. Planning anew, as Postgres does while a plan for the
-	// given keys looks cheaper, costs more than the reads; and a plan made over an empty table must not scan it when it is large.
-	pcfg.Params["plan_cache_mode"], pcfg.Params["enable_seqscan"] = "force_generic_plan", "off"
-	pool, err := postgres.Open(ctx, pcfg)
+	pool, err := postgres.Open(ctx, parts.postgres.config(p.log, p.reg, "edge", 16))
 	if err != nil {
 		return nil, err
 	}
