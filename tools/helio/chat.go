@@ -16,6 +16,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"heliograph/edge/client"
+	"heliograph/infra/run"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/tools/chat"
@@ -187,6 +188,17 @@ func (chatRegisterCmd) Help() string {
   helio chat --as ann --edge chat.example.org:7443 register --phone "+49 151 2345678" --pin 123456`
 }
 
+// awaitFound waits until others can find the number, which they do once the thread views have it: what a script does next may need that. It gives up after a while.
+func (d *device) awaitFound(ctx context.Context, phone string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		if found, err := d.cl.Lookup(ctx, phone); err == nil && len(found) > 0 || !run.Sleep(ctx, 50*time.Millisecond) {
+			return
+		}
+	}
+}
+
 // Run registers.
 func (c *chatRegisterCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) error {
 	return p.with(ctx, log, func(ctx context.Context, d *device) error {
@@ -198,6 +210,7 @@ func (c *chatRegisterCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger)
 		if err != nil {
 			return err
 		}
+		d.awaitFound(ctx, c.Phone)
 		return c.print(struct {
 			User   id.UserID   `json:"user"`
 			Device id.DeviceID `json:"device"`
