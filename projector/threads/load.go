@@ -23,11 +23,11 @@ const (
 
 	sqlThreads = `SELECT thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview FROM threads WHERE thread_id = ANY($1::uuid[])`
 	sqlMembers = `SELECT thread_id, user_id, role, spans, base_ordinal, end_ordinal FROM members WHERE thread_id = ANY($1::uuid[])`
-	// The window counts back from the thread's own clock, which is the log time of its last message.
-	sqlRecent = `SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
-  FROM messages m JOIN threads t ON t.thread_id = m.thread_id
- WHERE m.thread_id = ANY($1::uuid[]) AND m.kind = 10 AND m.log_time >= t.last_time - interval '24 hours'
- ORDER BY m.thread_id, m.position`
+	// In position order: of an id that was used again after the window, the later one counts.
+	sqlSent = `SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
+  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS k (thread_id, sender_id, message_id)
+  JOIN messages m ON m.kind = 10 AND m.message_id = k.message_id AND m.thread_id = k.thread_id AND m.sender_id = k.sender_id
+ ORDER BY m.position`
 
 	sqlUsers    = `SELECT user_id, phone_hash, generation, name, registered FROM users WHERE user_id = ANY($1::uuid[])`
 	sqlDevices  = `SELECT user_id, device_id, public_key, name, is_primary, revoked, since_position, since FROM devices WHERE user_id = ANY($1::uuid[])`
@@ -91,22 +91,33 @@ func each(rows pgx.Rows, fn func() error) error {
 	return rows.Err()
 }
 
-// load brings the states that the events touch into w: from the caches, and the rest from the tables in one round trip.
+// load brings the states that the events touch into w: from the caches, and the rest from the tables in one round trip. Of a thread's recent messages it
+// brings those that the events may repeat.
 func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []projector.Event, w *writes) error {
 	var threads, users []pgtype.UUID
+	var unsure sent
+	missing := map[id.ThreadID]bool{}
 	for i := range events {
 		switch e := &events[i]; e.Topic {
 		case topic.Threads:
 			t := id.ThreadID(e.Subject)
-			if w.threadStates[t] != nil {
-				continue
+			state := w.threadStates[t]
+			if state == nil {
+				var ok bool
+				if state, ok = st.threads.Get(t); !ok {
+					state = thread.New(t)
+					threads = append(threads, uuid(t))
+					missing[t] = true
+				}
+				w.threadStates[t] = state
 			}
-			state, ok := st.threads.Get(t)
-			if !ok {
-				state = thread.New(t)
-				threads = append(threads, uuid(t))
+			if missing[t] {
+				if key, ok := thread.Sends(e.Body); ok {
+					unsure.add(t, key)
+				}
+			} else if key, ok := state.Unsure(e.Body); ok {
+				unsure.add(t, key)
 			}
-			w.threadStates[t] = state
 		case topic.Users:
 			u := id.UserID(e.Subject)
 			if w.userStates[u] != nil {
@@ -124,6 +135,9 @@ func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []
 	if len(threads) > 0 {
 		queueThreads(&q, threads, w.threadStates)
 	}
+	if len(unsure.threads) > 0 {
+		unsure.queue(&q, w.threadStates)
+	}
 	if len(users) > 0 {
 		queueUsers(&q, users, w.userStates)
 	}
@@ -136,13 +150,14 @@ func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []
 	for _, k := range threads {
 		state := w.threadStates[k.Bytes]
 		state.Next = b.From[topic.Threads]
-		state.Restore()
+		state.RestoreWithoutRecent()
 	}
 	for _, k := range users {
 		w.userStates[k.Bytes].Next = b.From[topic.Users]
 	}
 	s.metrics.loaded.WithLabelValues("thread").Add(float64(len(threads)))
 	s.metrics.loaded.WithLabelValues("user").Add(float64(len(users)))
+	s.metrics.lookedUp.Add(float64(len(unsure.threads)))
 	return nil
 }
 
@@ -183,7 +198,18 @@ func queueThreads(q *pgx.Batch, ids []pgtype.UUID, states map[id.ThreadID]*threa
 			return nil
 		})
 	})
-	q.Queue(sqlRecent, ids).Query(func(rows pgx.Rows) error {
+}
+
+// sent are messages that may have been accepted before: they are looked up by their ids, because a busy thread has more of them within the window than are
+// worth loading for the next one.
+type sent struct{ threads, senders, messages []pgtype.UUID }
+
+func (l *sent) add(t id.ThreadID, k thread.Key) {
+	l.threads, l.senders, l.messages = append(l.threads, uuid(t)), append(l.senders, uuid(k.Sender)), append(l.messages, uuid(k.Message))
+}
+
+func (l *sent) queue(q *pgx.Batch, states map[id.ThreadID]*thread.State) {
+	q.Queue(sqlSent, l.threads, l.senders, l.messages).Query(func(rows pgx.Rows) error {
 		return each(rows, func() error {
 			var t, sender, message [16]byte
 			var pos, ordinal int64
@@ -191,7 +217,6 @@ func queueThreads(q *pgx.Batch, ids []pgtype.UUID, states map[id.ThreadID]*threa
 			if err := rows.Scan(&t, &sender, &message, &pos, &ordinal, &at); err != nil {
 				return err
 			}
-			// In position order: of an id that was used again after the window, the later one counts.
 			states[t].Recent[thread.Key{Sender: sender, Message: message}] = thread.Seen{
 				Position: topic.Position(pos), TimeMS: at.UnixMilli(), Ordinal: ordinal,
 			}

@@ -11,6 +11,7 @@ type metrics struct {
 	quarantined *prometheus.CounterVec
 	rows        *prometheus.CounterVec
 	loaded      *prometheus.CounterVec
+	lookedUp    prometheus.Counter
 	cacheBytes  prometheus.Gauge
 	held        prometheus.Gauge
 	trimmed     prometheus.Counter
@@ -27,6 +28,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		quarantined: counter("helio_threads_quarantined_events_total", "Events put into quarantine: first of a subject, or parked behind it.", "topic", "kind"),
 		rows:        counter("helio_threads_written_rows_total", "Rows written, by path: unnest or copy.", "path"),
 		loaded:      counter("helio_threads_loaded_states_total", "Fold states loaded from the tables, by subject.", "subject"),
+		lookedUp: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "helio_threads_looked_up_messages_total", Help: "Messages whose ids were looked up in the tables, to see whether they were sent before.",
+		})),
 		cacheBytes: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "helio_threads_cache_bytes", Help: "Estimated size of the fold states kept.",
 		})),

@@ -118,6 +118,28 @@ func TestViewsEqualTheFoldWhereverTheLogIsCut(t *testing.T) {
 	})
 }
 
+// A message that comes again is found, whether its thread is in the cache, was loaded, or was loaded before others came.
+func TestRetriesAreFoundInTheTables(t *testing.T) {
+	pool := newViews(t)
+	steps, reopen := sinktest.Retries(3, 5)
+	l := sinktest.NewLog(steps)
+	for _, cache := range []int{1, 1 << 20} {
+		empty(t, pool)
+		cfg := config(3)
+		cfg.CacheBytes = cache
+		n := 0
+		err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), sinktest.Options{
+			Cut:    func() int { n++; return 1 },
+			Reopen: func() bool { again := reopen[n]; delete(reopen, n); return again },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, pool, reference(t, l), 0)
+		_, reopen = sinktest.Retries(3, 5)
+	}
+}
+
 // TestBrokenFoldStopsItsSubject: wherever the log is cut, views and reference put the same events into quarantine when the fold panics on some.
 func TestBrokenFoldStopsItsSubject(t *testing.T) {
 	pool := newViews(t)

@@ -10,7 +10,7 @@
 //
 // Non-obvious:
 //   - A retry is found by (sender, message id) within Window of log time. State.Recent holds what is needed for that and nothing older; whoever loads
-//     a state from a store must load it too (see Key).
+//     a state from a store must load it too, or look up each key before it is needed (State.Unsure).
 //   - Former members stay in Members with their spans: they may read what was written while they were in.
 //   - A direct thread begins with its first message, by the direct_peer that it carries; DirectThread(sender, peer) must be the thread's id.
 //   - Edits, deletions and reactions name (author, message id), which needs no look at the message itself.

@@ -126,11 +126,13 @@ type State struct {
 	LastSender id.UserID
 	// Preview is the beginning of the last accepted message's text; empty when it is sealed.
 	Preview string
-	// Recent holds the messages accepted within Window, for the rule on retries.
+	// Recent holds the messages accepted within Window, for the rule on retries; of a state that was loaded without them, those applied since and those
+	// looked up since (see Unsure).
 	Recent map[Key]Seen
 
 	active int // members now
 	pruned int64
+	lacks  int64 // unless 0: Recent may lack messages that were accepted by this time of the thread's clock
 }
 
 // New returns the state of a thread that no event has begun.
@@ -146,6 +148,40 @@ func (s *State) Restore() {
 			s.active++
 		}
 	}
+}
+
+// RestoreWithoutRecent does what Restore does for a state whose recent messages were not loaded: Unsure tells which to look up.
+func (s *State) RestoreWithoutRecent() {
+	s.Restore()
+	if s.LastOrdinal > 0 {
+		s.lacks = max(1, s.LastTimeMS)
+	}
+}
+
+// Unsure returns the key of the message that e sends when Recent cannot tell whether it was accepted before. The key must then be looked up among all that
+// the store holds of the thread, and what is found be put into Recent, before e is applied.
+func (s *State) Unsure(e *eventv1.Event) (Key, bool) {
+	if s.lacks == 0 || s.LastTimeMS-s.lacks > Window.Milliseconds() {
+		return Key{}, false
+	}
+	key, ok := Sends(e)
+	if _, known := s.Recent[key]; known {
+		return Key{}, false
+	}
+	return key, ok
+}
+
+// Sends returns the key of the message that e sends, if it sends a well-formed one.
+func Sends(e *eventv1.Event) (Key, bool) {
+	if e.WhichBody() != eventv1.Event_MessageSent_case {
+		return Key{}, false
+	}
+	sender, err := id.From[id.UserID](e.GetUserId())
+	if err != nil {
+		return Key{}, false
+	}
+	message, err := id.From[id.MessageID](e.GetMessageSent().GetMessageId())
+	return Key{Sender: sender, Message: message}, err == nil
 }
 
 // ActiveMembers is the number of members now.
