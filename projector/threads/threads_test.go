@@ -140,6 +140,33 @@ func TestRetriesAreFoundInTheTables(t *testing.T) {
 	}
 }
 
+// What a batch reads does not grow with what its thread has seen within the window.
+func TestBusyThreadIsNotReadAgain(t *testing.T) {
+	pool := newViews(t)
+	steps, _ := sinktest.Retries(3, 1000)
+	cfg := config(3)
+	cfg.CacheBytes = 1
+	if err := sinktest.Feed(t.Context(), sinktest.NewLog(steps), threads.NewSink(cfg, pool, nil, nil), sinktest.Options{Cut: func() int { return 10 }}); err != nil {
+		t.Fatal(err)
+	}
+	pool.Close() // its connections tell what they did when they end
+	after, err := pgxpool.NewWithConfig(t.Context(), pool.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	var wrote, read int64
+	for wrote < 3000 {
+		const q = "SELECT sum(n_tup_ins), sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables WHERE relname LIKE 'messages%'"
+		if err := after.QueryRow(t.Context(), q).Scan(&wrote, &read); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if read > wrote {
+		t.Errorf("%d messages were read to store %d, in batches of 10", read, wrote)
+	}
+}
+
 // TestBrokenFoldStopsItsSubject: wherever the log is cut, views and reference put the same events into quarantine when the fold panics on some.
 func TestBrokenFoldStopsItsSubject(t *testing.T) {
 	pool := newViews(t)

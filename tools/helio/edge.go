@@ -211,7 +211,11 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if err := p.migratePostgres(ctx, parts.postgres.Postgres, "registration", "registration"); err != nil {
 		return nil, err
 	}
-	pool, err := postgres.Open(ctx, parts.postgres.config(p.log, p.reg, "edge", 16))
+	pcfg := parts.postgres.config(p.log, p.reg, "edge", 16)
+	// Every read of an edge finds its rows by key: one plan serves each statement for good. Planning anew, as Postgres does while a plan for the
+	// given keys looks cheaper, costs more than the reads.
+	pcfg.Params["plan_cache_mode"] = "force_generic_plan"
+	pool, err := postgres.Open(ctx, pcfg)
 	if err != nil {
 		return nil, err
 	}
