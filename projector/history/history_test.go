@@ -112,6 +112,24 @@ func TestHistoryEqualsTheFoldWhereverTheLogIsCut(t *testing.T) {
 	}
 }
 
+// A message that comes again is found, whether its thread is in the cache, was loaded with all its recent messages, or with some.
+func TestRetriesAreFoundInTheTables(t *testing.T) {
+	for _, cache := range []int{1, 1 << 20} {
+		for _, filler := range []int{5, 300} {
+			t.Run(fmt.Sprintf("cache %d, %d others", cache, filler), func(t *testing.T) {
+				conn := newHistory(t)
+				cfg := config()
+				cfg.CacheBytes = cache
+				l, feed := sinktest.Retries(2, filler)
+				if err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), feed); err != nil {
+					t.Fatal(err)
+				}
+				mustEqual(t, conn, reference(t, l), false)
+			})
+		}
+	}
+}
+
 // What holds over HTTP holds over the native protocol: the same statements, types and settings, in compressed blocks.
 func TestNativeProtocol(t *testing.T) {
 	addr, database := enginetest.NativeClickHouse(t, nil, "helio", "heliotrope")

@@ -3,6 +3,9 @@ package history
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,8 +94,13 @@ func (s *Sink) readHeld(ctx context.Context, slot topic.Slot, next kafka.Positio
 	return held, rows.Err()
 }
 
-// loadAtOnce bounds the threads that one query names, so that its text stays below the server's max_query_size.
-const loadAtOnce = 2000
+const (
+	// loadAtOnce bounds the threads and the messages that one query names, so that its text stays below the server's max_query_size.
+	loadAtOnce = 2000
+	// loadRecent bounds the messages that are loaded with a thread for the rule on retries. Those of a thread that has seen more within the window are looked up by
+	// their ids.
+	loadRecent = 256
+)
 
 // load brings the thread states that the events touch into w: from the cache, and the rest from the tables as of the batch's first position.
 func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []projector.Event, w *writes) error {
@@ -117,28 +125,51 @@ func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []
 	if from == 0 {
 		return nil // nothing can have been stored before
 	}
-	for len(missing) > 0 {
-		some := missing[:min(len(missing), loadAtOnce)]
-		missing = missing[len(some):]
+	for some := range slices.Chunk(missing, loadAtOnce) {
 		if err := s.loadThreads(ctx, some, from, w.states); err != nil {
 			return err
 		}
 		s.metrics.loaded.Add(float64(len(some)))
 	}
+	var unsure []sent
+	for i := range events {
+		if e := &events[i]; e.Topic == topic.Threads {
+			if key, ok := w.states[id.ThreadID(e.Subject)].Unsure(e.Body); ok {
+				unsure = append(unsure, sent{id.ThreadID(e.Subject), key.Message})
+			}
+		}
+	}
+	for some := range slices.Chunk(unsure, loadAtOnce) {
+		if err := s.lookUp(ctx, some, from, w.states); err != nil {
+			return err
+		}
+		s.metrics.lookedUp.Add(float64(len(some)))
+	}
 	return nil
 }
 
-func (s *Sink) loadThreads(ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State) error {
-	var list strings.Builder
+// sent is a message that may have been accepted before.
+type sent struct {
+	thread  id.ThreadID
+	message id.MessageID
+}
+
+// list writes ids as ClickHouse takes them after IN.
+func list[T fmt.Stringer](ids []T) string {
+	var out strings.Builder
 	for i, t := range ids {
 		if i > 0 {
-			list.WriteByte(',')
+			out.WriteByte(',')
 		}
-		list.WriteByte('\'')
-		list.WriteString(t.String())
-		list.WriteByte('\'')
+		out.WriteByte('\'')
+		out.WriteString(t.String())
+		out.WriteByte('\'')
 	}
-	in := list.String()
+	return out.String()
+}
+
+func (s *Sink) loadThreads(ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State) error {
+	in := list(ids)
 	if err := s.loadMembers(ctx, in, from, states); err != nil {
 		return err
 	}
@@ -186,16 +217,48 @@ WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`
 	return rows.Err()
 }
 
-// loadMessages finds the last ordinal, the thread's clock and the messages within the window before it.
+// loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it.
 func (s *Sink) loadMessages(ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-	defer cancel()
-	rows, err := s.conn.Query(ctx, fmt.Sprintf(`SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
+	counts := map[id.ThreadID]int{}
+	err := s.eachMessage(ctx, fmt.Sprintf(`SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
 FROM messages AS m INNER JOIN (
   SELECT thread_id, max(log_time) AS last FROM messages WHERE thread_id IN (%[1]s) AND position < %[2]d GROUP BY thread_id
 ) AS l ON l.thread_id = m.thread_id
 WHERE m.thread_id IN (%[1]s) AND m.position < %[2]d AND (m.log_time >= l.last - INTERVAL 24 HOUR)
-ORDER BY m.thread_id, m.position`, in, from))
+ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`, in, from, loadRecent), states, func(state *thread.State, seen thread.Seen) {
+		state.LastOrdinal = max(state.LastOrdinal, seen.Ordinal)
+		state.LastTimeMS = max(state.LastTimeMS, seen.TimeMS)
+		counts[state.ID]++
+	})
+	if err != nil {
+		return err
+	}
+	for t, n := range counts {
+		if n == loadRecent {
+			states[t].RestoreWithoutRecent()
+		}
+	}
+	return nil
+}
+
+// lookUp finds messages that may have been accepted before.
+func (s *Sink) lookUp(ctx context.Context, some []sent, from topic.Position, states map[id.ThreadID]*thread.State) error {
+	threads, messages := map[id.ThreadID]bool{}, map[id.MessageID]bool{}
+	since := int64(math.MaxInt64)
+	for _, m := range some {
+		threads[m.thread], messages[m.message] = true, true
+		since = min(since, states[m.thread].LastTimeMS-thread.Window.Milliseconds())
+	}
+	return s.eachMessage(ctx, fmt.Sprintf(`SELECT thread_id, sender_id, message_id, position, ordinal, log_time FROM messages
+WHERE thread_id IN (%s) AND message_id IN (%s) AND position < %d AND log_time >= fromUnixTimestamp64Milli(%d)`,
+		list(slices.Collect(maps.Keys(threads))), list(slices.Collect(maps.Keys(messages))), from, since), states, func(*thread.State, thread.Seen) {})
+}
+
+// eachMessage reads messages into the states' Recent, and tells of each. Of an id that was used again after the window, the later one counts.
+func (s *Sink) eachMessage(ctx context.Context, query string, states map[id.ThreadID]*thread.State, each func(*thread.State, thread.Seen)) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	rows, err := s.conn.Query(ctx, query)
 	if err != nil {
 		return err
 	}
@@ -208,12 +271,12 @@ ORDER BY m.thread_id, m.position`, in, from))
 			return err
 		}
 		state := states[id.ThreadID(t)]
-		// In position order: of an id that was used again after the window, the later one counts.
-		state.Recent[thread.Key{Sender: id.UserID(sender), Message: id.MessageID(message)}] = thread.Seen{
-			Position: topic.Position(pos), TimeMS: at.UnixMilli(), Ordinal: ordinal,
+		key := thread.Key{Sender: id.UserID(sender), Message: id.MessageID(message)}
+		seen := thread.Seen{Position: topic.Position(pos), TimeMS: at.UnixMilli(), Ordinal: ordinal}
+		if known, ok := state.Recent[key]; !ok || known.Position < seen.Position {
+			state.Recent[key] = seen
 		}
-		state.LastOrdinal = max(state.LastOrdinal, ordinal)
-		state.LastTimeMS = max(state.LastTimeMS, at.UnixMilli())
+		each(state, seen)
 	}
 	return rows.Err()
 }

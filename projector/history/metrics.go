@@ -12,6 +12,7 @@ type metrics struct {
 	rows        *prometheus.CounterVec
 	inserts     *prometheus.HistogramVec
 	loaded      prometheus.Counter
+	lookedUp    prometheus.Counter
 	repeated    prometheus.Counter
 	panics      prometheus.Counter
 	cacheBytes  prometheus.Gauge
@@ -34,6 +35,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"table"})),
 		loaded: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "helio_history_loaded_states_total", Help: "Thread states loaded from the tables.",
+		})),
+		lookedUp: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "helio_history_looked_up_messages_total", Help: "Messages whose ids were looked up in the tables, to see whether they were sent before.",
 		})),
 		repeated: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "helio_history_repeated_ranges_total", Help: "Begun ranges found without their end and inserted again.",

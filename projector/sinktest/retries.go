@@ -12,14 +12,15 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// Retries is a log of one direct thread in which messages come again in each way that a sink which forgets, or loads, must tell apart, and the batches after
-// which its slot is to be opened anew. A batch is one record. filler messages come before each.
-func Retries(partitions, filler int) (steps []eventtest.Step, reopen map[int]bool) {
+// Retries is a log of one direct thread in which messages come again in each way that a sink which forgets, or loads, must tell apart, and how Feed is to bring
+// it: in batches of one message, and of as many others as filler says before the slot is opened anew.
+func Retries(partitions, filler int) (*Log, Options) {
+	var steps []eventtest.Step
+	var cuts []int // 0: the slot is opened anew
 	a, b := id.User([]byte("test key"), "+4915112345671", 1), id.User([]byte("test key"), "+4915112345672", 1)
 	t := id.DirectThread(a, b)
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
-	reopen = map[int]bool{}
-	send := func(from, to id.UserID, m id.MessageID) {
+	write := func(from, to id.UserID, m id.MessageID) {
 		e := eventv1.Event_builder{UserId: from[:], MessageSent: eventv1.MessageSent_builder{
 			MessageId: m[:], Content: eventtest.Text("a message"), DirectPeer: to[:],
 		}.Build()}.Build()
@@ -30,32 +31,35 @@ func Retries(partitions, filler int) (steps []eventtest.Step, reopen map[int]boo
 		now++
 		steps = append(steps, eventtest.Step{Topic: topic.Threads, Slot: topic.SlotOf(topic.Subject(t), partitions), Position: topic.Position(len(steps)), TimeMS: now, Subject: topic.Subject(t), Key: t[:], Value: v, Event: e})
 	}
-	opened := func() { reopen[len(steps)] = true }
-	fill := func() {
+	send := func(from, to id.UserID, m id.MessageID) {
+		write(from, to, m)
+		cuts = append(cuts, 1)
+	}
+	openAgain := func() {
 		for range filler {
-			send(b, a, id.NewMessage())
+			write(b, a, id.NewMessage())
 		}
+		cuts = append(cuts, filler, 0)
 	}
 	first, second, third := id.NewMessage(), id.NewMessage(), id.NewMessage()
 	send(a, b, first)
 	send(a, b, second)
-	fill()
-	opened()
+	openAgain()
 	send(a, b, third)
 	send(a, b, first) // its thread is known again, the message is not
 	send(a, b, third)
 	send(b, a, first) // another's message of the same id
-	fill()
-	opened()
+	openAgain()
 	send(a, b, second) // nothing is known
 	send(b, a, first)
-	now += thread.Window.Milliseconds() - 1000
+	now += thread.Window.Milliseconds() - 3000
 	send(a, b, third) // within the window, by a little
-	now += 2000
+	openAgain()
+	send(a, b, second) // and by the tables' own clock too
+	now += 4000
 	send(a, b, first) // after it: a message of its own
 	send(a, b, first)
-	fill()
-	opened()
+	openAgain()
 	send(a, b, first) // the later one of two counts
 	now -= 2 * time.Hour.Milliseconds()
 	send(a, b, first) // also for a stamp that went back
@@ -65,5 +69,21 @@ func Retries(partitions, filler int) (steps []eventtest.Step, reopen map[int]boo
 	send(a, b, id.NewMessage())
 	send(a, b, second)
 	send(a, b, second)
-	return steps, reopen
+	return NewLog(steps), Options{
+		Reopen: func() bool {
+			again := len(cuts) > 0 && cuts[0] == 0
+			if again {
+				cuts = cuts[1:]
+			}
+			return again
+		},
+		Cut: func() int {
+			if len(cuts) == 0 {
+				return 1 // there is nothing any more
+			}
+			n := cuts[0]
+			cuts = cuts[1:]
+			return n
+		},
+	}
 }

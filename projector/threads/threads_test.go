@@ -121,32 +121,25 @@ func TestViewsEqualTheFoldWhereverTheLogIsCut(t *testing.T) {
 // A message that comes again is found, whether its thread is in the cache, was loaded, or was loaded before others came.
 func TestRetriesAreFoundInTheTables(t *testing.T) {
 	pool := newViews(t)
-	steps, reopen := sinktest.Retries(3, 5)
-	l := sinktest.NewLog(steps)
 	for _, cache := range []int{1, 1 << 20} {
 		empty(t, pool)
 		cfg := config(3)
 		cfg.CacheBytes = cache
-		n := 0
-		err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), sinktest.Options{
-			Cut:    func() int { n++; return 1 },
-			Reopen: func() bool { again := reopen[n]; delete(reopen, n); return again },
-		})
-		if err != nil {
+		l, feed := sinktest.Retries(3, 5)
+		if err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), feed); err != nil {
 			t.Fatal(err)
 		}
 		mustEqual(t, pool, reference(t, l), 0)
-		_, reopen = sinktest.Retries(3, 5)
 	}
 }
 
 // What a batch reads does not grow with what its thread has seen within the window.
 func TestBusyThreadIsNotReadAgain(t *testing.T) {
 	pool := newViews(t)
-	steps, _ := sinktest.Retries(3, 1000)
+	l, _ := sinktest.Retries(3, 1000)
 	cfg := config(3)
 	cfg.CacheBytes = 1
-	if err := sinktest.Feed(t.Context(), sinktest.NewLog(steps), threads.NewSink(cfg, pool, nil, nil), sinktest.Options{Cut: func() int { return 10 }}); err != nil {
+	if err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), sinktest.Options{Cut: func() int { return 10 }}); err != nil {
 		t.Fatal(err)
 	}
 	pool.Close() // its connections tell what they did when they end
