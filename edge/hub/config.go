@@ -36,8 +36,9 @@ type Config struct {
 	Batch int
 	// Catchups is how many internal catch-ups (threads that were joined) run at one time. Default 8.
 	Catchups int
-	// Page is how many events Sync reads at one time for one thread. Default 100.
-	Page int
+	// Page is how many events Sync reads at one time for one thread, and PageBytes after how many bytes of them it stops. Defaults 100 and 64 KiB, which is the
+	// largest message: a page has less than twice as much.
+	Page, PageBytes int
 	// SubjectBuffer is how many events a subject that waits for its snapshot may hold; beyond it they are dropped and it is subscribed anew.
 	// Default 4,096.
 	SubjectBuffer int
@@ -64,6 +65,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Batch, 256)
 	set(&c.Catchups, 8)
 	set(&c.Page, 100)
+	set(&c.PageBytes, 64<<10)
 	set(&c.SubjectBuffer, 4096)
 	set(&c.SessionBuffer, 4096)
 	wait(&c.Linger, 20*time.Second)
@@ -85,7 +87,7 @@ func (c Config) Validate() error {
 	for _, f := range []struct {
 		name string
 		v    int
-	}{{"loaders", c.Loaders}, {"batch", c.Batch}, {"catchups", c.Catchups}, {"page", c.Page}, {"subject buffer", c.SubjectBuffer}, {"session buffer", c.SessionBuffer}} {
+	}{{"loaders", c.Loaders}, {"batch", c.Batch}, {"catchups", c.Catchups}, {"page", c.Page}, {"page bytes", c.PageBytes}, {"subject buffer", c.SubjectBuffer}, {"session buffer", c.SessionBuffer}} {
 		if f.v < 0 {
 			errs = append(errs, fmt.Errorf("hub: %s is negative", f.name))
 		}

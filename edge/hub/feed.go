@@ -96,8 +96,8 @@ func (h *Hub) feedThread(ctx context.Context, c *client, l lack, t tail, send fu
 		if err := pass(rows); err != nil {
 			return err
 		}
-		switch full := len(rows) >= h.cfg.Page; {
-		case full:
+		switch {
+		case h.full(rows):
 			after = rows[len(rows)-1].position
 		case upTo >= 0:
 			after = upTo
@@ -113,6 +113,15 @@ func (h *Hub) feedThread(ctx context.Context, c *client, l lack, t tail, send fu
 		}
 		t = next[0]
 	}
+}
+
+// full tells whether there may be more than a page of events has.
+func (h *Hub) full(page []row) bool {
+	bytes := 0
+	for _, r := range page {
+		bytes += len(r.event)
+	}
+	return len(page) >= h.cfg.Page || bytes >= h.cfg.PageBytes
 }
 
 // trimmed returns up to where the tail may lack events after a position that the device may see; -1: it lacks none.
@@ -190,7 +199,7 @@ func (h *Hub) feedReceipts(ctx context.Context, c *client, list []id.ThreadID) e
 }
 
 func (h *Hub) rest(c *client, l lack, after topic.Position) tailRange {
-	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor.Load(), limit: h.cfg.Page}
+	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor.Load(), limit: h.cfg.Page, bytes: h.cfg.PageBytes}
 }
 
 // ask reads ranges that the views had reached. When they went back since, it waits until they are there again: what is read before would be taken for all

@@ -27,7 +27,7 @@ type bench struct {
 }
 
 func testConfig() Config {
-	return Config{Partitions: testSlots, Linger: 2 * time.Second, Wait: 3 * time.Second, Page: 3, Batch: 4}.withDefaults()
+	return Config{Partitions: testSlots, Linger: 2 * time.Second, Wait: 3 * time.Second, Page: 3, PageBytes: 150, Batch: 4}.withDefaults()
 }
 
 func newBench(t *testing.T, seed uint64, edges int, cfg Config) *bench {

@@ -67,12 +67,15 @@ SELECT k.nth, w.delivered_position, w.delivered_ordinal
 
 	sqlTails = `
 SELECT k.nth, m.position, m.ordinal, m.log_time, m.event
-  FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[]) WITH ORDINALITY AS k (thread_id, after, up_to, since, most, nth)
+  FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::bigint[])
+       WITH ORDINALITY AS k (thread_id, after, up_to, since, most, bytes, nth)
  CROSS JOIN LATERAL (
-       SELECT position, ordinal, log_time, event FROM messages
+       SELECT position, ordinal, log_time, event, sum(octet_length(event)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - octet_length(event) AS before
+         FROM messages
         WHERE thread_id = k.thread_id AND position > k.after AND position <= k.up_to AND log_time >= k.since
         ORDER BY position LIMIT k.most
        ) m
+ WHERE m.before < k.bytes
  ORDER BY k.nth, m.position`
 
 	sqlTrimmed = `SELECT thread_id, position, log_time FROM trimmed WHERE thread_id = ANY($1)`
@@ -307,10 +310,11 @@ func (p *postgresStore) cursors(ctx context.Context, keys []deviceThread) ([]top
 func (p *postgresStore) tails(ctx context.Context, ranges []tailRange) ([]tail, error) {
 	out := make([]tail, len(ranges))
 	threads, after, upTo := make([]pgtype.UUID, len(ranges)), make([]int64, len(ranges)), make([]int64, len(ranges))
-	since, most, slots := make([]time.Time, len(ranges)), make([]int64, len(ranges)), make([]int32, len(ranges))
+	since, most, bytes, slots := make([]time.Time, len(ranges)), make([]int64, len(ranges)), make([]int64, len(ranges)), make([]int32, len(ranges))
 	for i, r := range ranges {
 		threads[i] = pgtype.UUID{Bytes: r.thread, Valid: true}
 		after[i], upTo[i], since[i], most[i] = int64(r.after), int64(r.upTo), time.UnixMilli(r.floorMS), int64(r.limit)
+		bytes[i] = int64(r.bytes)
 		slots[i] = int32(topic.SlotOf(topic.Subject(r.thread), p.partitions))
 		out[i].trimmed = -1
 	}
@@ -336,7 +340,7 @@ func (p *postgresStore) tails(ctx context.Context, ranges []tailRange) ([]tail, 
 			}
 			return nil
 		})
-		each("tails", sqlTails, []any{threads, after, upTo, since, most}, []any{&nth, &position, &ordinal, &when, &event}, func() error {
+		each("tails", sqlTails, []any{threads, after, upTo, since, most, bytes}, []any{&nth, &position, &ordinal, &when, &event}, func() error {
 			t := &out[nth-1]
 			t.rows = append(t.rows, row{topic.Position(position), ordinal, when.UnixMilli(), event})
 			event = nil

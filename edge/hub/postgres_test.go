@@ -178,10 +178,13 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	if _, err := pool.Exec(ctx, "INSERT INTO trimmed VALUES ($1, 7, $2)", pgid(direct), time.UnixMilli(floor)); err != nil {
 		t.Fatal(err)
 	}
+	const lots = 1 << 20
 	tails, err := pg.tails(ctx, []tailRange{
-		{thread: group, after: -1, upTo: 100, limit: 3}, {thread: empty, after: -1, upTo: 5, limit: 3}, {thread: group, after: 2, upTo: 4, limit: 10},
-		{thread: group, after: -1, upTo: 100, floorMS: floor, limit: 2},
-		{thread: direct, after: 90, upTo: 100, limit: 2},
+		{thread: group, after: -1, upTo: 100, limit: 3, bytes: lots}, {thread: empty, after: -1, upTo: 5, limit: 3, bytes: lots}, {thread: group, after: 2, upTo: 4, limit: 10, bytes: lots},
+		{thread: group, after: -1, upTo: 100, floorMS: floor, limit: 2, bytes: lots},
+		{thread: direct, after: 90, upTo: 100, limit: 2, bytes: lots},
+		{thread: group, after: -1, upTo: 100, limit: 10, bytes: 1},
+		{thread: group, after: -1, upTo: 100, limit: 10, bytes: len(mem.rows[group][0].event) + 1},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -190,11 +193,11 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	for i, th := range []id.ThreadID{group, empty, group, group} {
 		mustBe(t, "how far the views were", tails[i].next, mem.at[w.slot(topic.Subject(th))][threadsMark])
 	}
-	for i, want := range []topic.Position{-1, -1, -1, -1, 7} {
+	for i, want := range []topic.Position{-1, -1, -1, -1, 7, -1, -1} {
 		mustBe(t, "trimmed", tails[i].trimmed, want)
 	}
 	mustBe(t, "trimmed until", tails[4].trimmedMS, floor)
-	for i, want := range [][]row{all[:3], nil, rowsBetween(all, 2, 4), all[5:7]} {
+	for i, want := range [][]row{all[:3], nil, rowsBetween(all, 2, 4), all[5:7], nil, all[:1], all[:2]} {
 		mustBe(t, "tail", len(tails[i].rows), len(want))
 		for k := range want {
 			same(t, "row", []any{tails[i].rows[k].position, tails[i].rows[k].ordinal, tails[i].rows[k].logTimeMS, tails[i].rows[k].event},

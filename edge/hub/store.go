@@ -58,12 +58,14 @@ type userDevice struct {
 	device id.DeviceID
 }
 
-// tailRange asks for the events at positions after < p <= upTo with a log time of at least floorMS, the first limit of them.
+// tailRange asks for the events at positions after < p <= upTo with a log time of at least floorMS: the first limit of them, and none after the one with which
+// they have so many bytes.
 type tailRange struct {
 	thread      id.ThreadID
 	after, upTo topic.Position
 	floorMS     int64
 	limit       int
+	bytes       int
 }
 
 // tail is the answer to a tailRange, as of one moment of the views.

@@ -391,9 +391,11 @@ func (m *memStore) tails(ctx context.Context, ranges []tailRange) ([]tail, error
 			out[i].trimmed, out[i].trimmedMS = x.position, x.logTimeMS
 		}
 		out[i].next = m.at[m.world.slot(topic.Subject(r.thread))][threadsMark]
+		bytes := 0
 		for _, x := range m.rows[r.thread] {
-			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i].rows) < r.limit {
+			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i].rows) < r.limit && bytes < r.bytes {
 				out[i].rows = append(out[i].rows, x)
+				bytes += len(x.event)
 			}
 		}
 	}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/jackc/pgx/v5"
 
+	"heliograph/infra/run"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/wire"
@@ -39,10 +41,7 @@ func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wi
 	}
 	// A membership that lasts is known to last up to the thread's last event of this moment: what comes in between here and the reading of the tail, or is ahead
 	// in the history, may come after its end.
-	var raw []int64
-	var last int64
-	err = q.pool.QueryRow(ctx, `SELECT m.spans, t.last_position FROM members m JOIN threads t USING (thread_id) WHERE m.thread_id = $1 AND m.user_id = $2`,
-		[16]byte(t), [16]byte(u)).Scan(&raw, &last)
+	raw, last, err := q.membership(ctx, u, t, before)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, notMember()
 	}
@@ -67,7 +66,7 @@ func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wi
 		oldest = events[len(events)-1].GetPosition()
 	}
 	done := oldest <= first
-	if !done && len(events) < limit {
+	if !done && len(events) < limit && fitting(events) == len(events) {
 		older, err := q.older(ctx, t, v, oldest, limit-len(events))
 		if err != nil {
 			return nil, q.unavailable("history", err)
@@ -75,15 +74,9 @@ func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wi
 		events = append(events, older...)
 		done = len(events) < limit
 	}
-	out := wirev1.HistoryPage_builder{}
-	size := 0
-	for _, e := range events {
-		size += len(e.GetEvent()) + 64
-		if size > maxPage && len(out.Events) > 0 {
-			done = false
-			break
-		}
-		out.Events = append(out.Events, e)
+	out := wirev1.HistoryPage_builder{Events: events}
+	if n := fitting(events); n < len(events) {
+		out.Events, done = events[:n], false
 	}
 	if n := len(out.Events); !done && n > 0 {
 		if last := out.Events[n-1].GetPosition(); last > first {
@@ -91,6 +84,37 @@ func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wi
 		}
 	}
 	return out.Build(), nil
+}
+
+// fitting is how many of the events a page has room for: one at least.
+func fitting(events []*wirev1.Event) int {
+	size := 0
+	for i, e := range events {
+		if size += len(e.GetEvent()) + perEvent; size > maxPage && i > 0 {
+			return i
+		}
+	}
+	return len(events)
+}
+
+// membership reads a member's spans and the thread's last position, once the views have everything before the position that is asked for. A device may have
+// come by that position faster, from delivery: a page that begins below it would have a hole.
+func (q *Queries) membership(ctx context.Context, u id.UserID, t id.ThreadID, before int64) (spans []int64, last int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
+	for {
+		var next int64
+		err = q.pool.QueryRow(ctx, `SELECT m.spans, t.last_position, coalesce((SELECT next FROM positions WHERE topic = 1 AND slot = $3), 0)
+			FROM members m JOIN threads t USING (thread_id) WHERE m.thread_id = $1 AND m.user_id = $2`,
+			[16]byte(t), [16]byte(u), int32(slot)).Scan(&spans, &last, &next)
+		if err != nil || before == math.MaxInt64 || next >= before {
+			return spans, last, err
+		}
+		if !run.Sleep(ctx, 50*time.Millisecond) {
+			return nil, 0, fmt.Errorf("the thread views have slot %d up to position %d, and not up to %d", slot, next, before)
+		}
+	}
 }
 
 // visible is what a device may see of a thread.
@@ -102,10 +126,14 @@ type visible struct {
 // tail reads what Postgres keeps.
 func (q *Queries) tail(ctx context.Context, t id.ThreadID, v visible, before int64, limit int) ([]*wirev1.Event, error) {
 	rows, err := q.pool.Query(ctx, `
-		SELECT position, ordinal, log_time, event FROM messages
-		WHERE thread_id = $1 AND position < $2 AND log_time >= $5
-			AND EXISTS (SELECT 1 FROM unnest($3::bigint[], $4::bigint[]) s(f, t) WHERE position BETWEEN s.f AND s.t)
-		ORDER BY position DESC LIMIT $6`, [16]byte(t), before, v.from, v.to, v.floor, limit)
+		SELECT position, ordinal, log_time, event FROM (
+			SELECT position, ordinal, log_time, event,
+				sum(octet_length(event) + $7) OVER (ORDER BY position DESC ROWS UNBOUNDED PRECEDING) - octet_length(event) - $7 AS before
+			FROM messages
+			WHERE thread_id = $1 AND position < $2 AND log_time >= $5
+				AND EXISTS (SELECT 1 FROM unnest($3::bigint[], $4::bigint[]) s(f, t) WHERE position BETWEEN s.f AND s.t)
+			ORDER BY position DESC LIMIT $6
+		) m WHERE before <= $8 ORDER BY position DESC`, [16]byte(t), before, v.from, v.to, v.floor, limit, perEvent, maxPage)
 	if err != nil {
 		return nil, fmt.Errorf("read tail: %w", err)
 	}
@@ -160,10 +188,13 @@ func (q *Queries) older(ctx context.Context, t id.ThreadID, v visible, before in
 	}
 	where := "thread_id = toUUID(?) AND position < ? AND log_time >= fromUnixTimestamp64Milli(toInt64(?)) AND (" + spans + ")"
 	rows, err := q.history.Query(ctx, `SELECT position, ordinal, log_time, event FROM (
-			SELECT position, ordinal, log_time, event FROM messages FINAL WHERE `+where+` ORDER BY position DESC LIMIT ?
-			UNION ALL
-			SELECT position, ordinal, log_time, event FROM thread_events FINAL WHERE `+where+` ORDER BY position DESC LIMIT ?
-		) ORDER BY position DESC LIMIT ?`, append(append(append(append([]any{}, args...), limit), args...), limit, limit)...)
+			SELECT *, sum(length(event) + ?) OVER (ORDER BY position DESC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - length(event) - ? AS before FROM (
+				SELECT position, ordinal, log_time, event FROM messages FINAL WHERE `+where+` ORDER BY position DESC LIMIT ?
+				UNION ALL
+				SELECT position, ordinal, log_time, event FROM thread_events FINAL WHERE `+where+` ORDER BY position DESC LIMIT ?
+			) ORDER BY position DESC LIMIT ?
+		) WHERE before <= ? ORDER BY position DESC`,
+		slices.Concat([]any{perEvent, perEvent}, args, []any{limit}, args, []any{limit, limit, maxPage})...)
 	if err != nil {
 		return nil, fmt.Errorf("read history: %w", err)
 	}

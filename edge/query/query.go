@@ -30,6 +30,10 @@ const (
 	maxUsers   = 200
 	// maxPage bounds the bytes of events in a page of history, so that it fits a frame.
 	maxPage = wire.MaxServerFrame - 64<<10
+	// perEvent is what an event takes in a page beside its bytes.
+	perEvent = 64
+	// catchUp is how long a request waits for views that have not got as far as what it asks about.
+	catchUp = 2 * time.Second
 )
 
 // Config of New.

@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"google.golang.org/protobuf/proto"
+
 	"heliograph/edge/auth"
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/embedded/enginetest"
@@ -129,6 +131,13 @@ func (w *world) member(t *testing.T, th id.ThreadID, u id.UserID, active bool, b
 func (w *world) group(t *testing.T, th id.ThreadID, last int64) {
 	w.exec(t, `INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, 2, 'g', $2, 1, $3, $4, '')`,
 		[16]byte(th), last, logTime(last), [16]byte{})
+	w.viewsHave(t, th, last+1)
+}
+
+// viewsHave moves the thread's slot in the thread views.
+func (w *world) viewsHave(t *testing.T, th id.ThreadID, next int64) {
+	w.exec(t, `INSERT INTO positions (topic, slot, next) VALUES (1, $1, $2) ON CONFLICT (topic, slot) DO UPDATE SET next = greatest(positions.next, excluded.next)`,
+		slotOf(th), next)
 }
 
 func userN(n byte) id.UserID { return id.UserID{n, 6: 0x80, 8: 0x80} }
@@ -239,6 +248,92 @@ func TestHistoryBehind(t *testing.T) {
 	_, err := pages(t.Context(), w, u, th, 0, 10)
 	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
 		t.Errorf("got %v, want unavailable", err)
+	}
+}
+
+// A device has come by a position from delivery that the views do not have yet: the page waits for them, since it would have a hole.
+func TestHistoryWaitsForTheViews(t *testing.T) {
+	w := newWorld(t)
+	th, u := id.NewGroup(), userN(1)
+	w.group(t, th, 8)
+	w.member(t, th, u, true, 0, 0, 0, 0)
+	for p := int64(0); p <= 8; p++ {
+		w.inTail(t, th, p, p+1)
+	}
+	ask := func(ctx context.Context) ([]int64, error) {
+		p, err := w.History(ctx, u, 0, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 12, Limit: 100}.Build())
+		var got []int64
+		for _, e := range p.GetEvents() {
+			got = append(got, e.GetPosition())
+		}
+		return got, err
+	}
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if got, err := ask(short); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
+		t.Fatalf("got %v, %v, want unavailable", got, err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		got, err := ask(t.Context())
+		if d := cmp.Diff(down(11, 0), got); d != "" && err == nil {
+			err = errors.New(d)
+		}
+		done <- err
+	}()
+	for p := int64(9); p <= 11; p++ {
+		w.inTail(t, th, p, p+1)
+	}
+	w.exec(t, `UPDATE threads SET last_position = 11`)
+	w.viewsHave(t, th, 12)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Pages end where a frame does, and nothing beyond that is read, in either store.
+func TestHistoryOfLargeMessages(t *testing.T) {
+	w := newWorld(t)
+	th, u := id.NewGroup(), userN(1)
+	w.group(t, th, 199)
+	w.member(t, th, u, true, 0, 0, 0, 0)
+	const size = 64 << 10
+	w.exec(t, `INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event)
+		SELECT $1, $2, n, n + 1, 10, $1, $1, $3, convert_to(repeat('x', $4::integer), 'UTF8') FROM generate_series(100, 199) n`, [16]byte(th), slotOf(th), epoch, size)
+	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`INSERT INTO messages (thread_id, position, ordinal, slot, log_time, event)
+		SELECT '%s', number, number + 1, %d, '%s', repeat('x', %d) FROM numbers(100)`, th, slotOf(th), epoch.Format("2006-01-02 15:04:05.000"), size)); err != nil {
+		t.Fatal(err)
+	}
+	w.historyHas(t, th, 200)
+	most := maxPage/size + 1
+	v := visible{from: []int64{0}, to: []int64{199}, floor: time.UnixMilli(0)}
+	if got, err := w.tail(t.Context(), th, v, 200, maxHistory); err != nil || len(got) > most {
+		t.Errorf("%d events were read from the tail for a page of %d at most: %v", len(got), most, err)
+	}
+	if got, err := w.older(t.Context(), th, v, 100, maxHistory); err != nil || len(got) > most {
+		t.Errorf("%d events were read from the history for a page of %d at most: %v", len(got), most, err)
+	}
+	next := int64(199)
+	for before, n := int64(0), 0; ; n++ {
+		p, err := w.History(t.Context(), u, 0, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: maxHistory}.Build())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := proto.Size(p); b > wire.MaxServerFrame-1024 {
+			t.Fatalf("a page of %d bytes", b)
+		}
+		for _, e := range p.GetEvents() {
+			if e.GetPosition() != next {
+				t.Fatalf("position %d, want %d", e.GetPosition(), next)
+			}
+			next--
+		}
+		if before = p.GetNextBefore(); before == 0 {
+			break
+		}
+	}
+	if next != -1 {
+		t.Errorf("the pages end at %d", next+1)
 	}
 }
 
