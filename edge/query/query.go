@@ -171,7 +171,9 @@ func (q *Queries) ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListTh
 		if len(tok) != 24 {
 			return nil, wire.Errorf(wirev1.Code_CODE_INVALID, "page_token is not one of this server's")
 		}
-		before = time.UnixMicro(int64(binary.BigEndian.Uint64(tok)))
+		if before = time.UnixMicro(int64(binary.BigEndian.Uint64(tok))).UTC(); before.Year() < 1970 || before.Year() > 9999 {
+			return nil, wire.Errorf(wirev1.Code_CODE_INVALID, "page_token is not one of this server's")
+		}
 		copy(beforeThread[:], tok[8:])
 	}
 	rows, err := q.pool.Query(ctx, `SELECT `+SummarySQL+`

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -522,8 +523,10 @@ func TestListThreads(t *testing.T) {
 	if err != nil || got.GetSummary().GetPreview() != "" || id.UserID(got.GetSummary().GetLastSender()) != (id.UserID{}) {
 		t.Errorf("a new member is shown the last message from before his time: %v, %v", got, err)
 	}
-	if _, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: []byte("x")}.Build()); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
-		t.Errorf("a bad token got %v", err)
+	for _, token := range [][]byte{[]byte("x"), bytes.Repeat([]byte{0x80}, 24), bytes.Repeat([]byte{0x7f}, 24)} {
+		if _, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: token}.Build()); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
+			t.Errorf("token %x: %v", token, err)
+		}
 	}
 }
 

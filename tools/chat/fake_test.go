@@ -27,11 +27,11 @@ import (
 var update = flag.Bool("update", false, "write the golden screens")
 
 var (
-	ann, bob, carl = user(1), user(2), user(3)
+	ann, bob, carl = userN(1), userN(2), userN(3)
 	noon           = time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
 )
 
-func user(n byte) id.UserID { return id.UserID{15: n} }
+func userN(n byte) id.UserID { return id.UserID{15: n} }
 
 func msgID(n int) id.MessageID { return id.MessageID{6: 0x70, 14: byte(n >> 8), 15: byte(n)} }
 

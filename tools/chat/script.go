@@ -12,6 +12,7 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -41,6 +42,9 @@ const maxPins = 5
 func SignUp(ctx context.Context, c Client, r client.Registration, pin func(ctx context.Context, phone string, since time.Time) (string, error)) (client.Identity, error) {
 	if _, ok := c.Identity(); ok {
 		return client.Identity{}, client.ErrRegistered // before an SMS goes out for nothing
+	}
+	if !user.ValidName(r.Name) {
+		return client.Identity{}, fmt.Errorf("a name has at most %d bytes and no control characters", user.MaxName)
 	}
 	given := r.Pin != ""
 	since := time.Now()

@@ -61,6 +61,9 @@ Examples:
 
 // Run prints what was measured, also when a part failed.
 func (c *benchCmd) Run(ctx context.Context) (err error) {
+	if c.Seconds <= 0 {
+		return fmt.Errorf("--seconds %v: a loop needs some time to be measured", c.Seconds)
+	}
 	keepHeapRoomy(mostHeap)
 	cfg := load.Config{
 		Measure: time.Duration(c.Seconds * float64(time.Second)), Senders: c.Senders, Window: c.Window, Body: c.Body, Rates: c.Rates, Connected: c.Connected,

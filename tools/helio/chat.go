@@ -274,8 +274,10 @@ func (c *chatSendCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) err
 			return err
 		}
 		slot := int32(ack.Slot)
-		if v, err := d.cl.Views(ctx, to.Thread); err == nil {
-			slot = v.GetSlot() // when the event came before its acknowledgement, the client does not know the slot
+		if slot < 0 { // the event came before its acknowledgement
+			if v, err := d.cl.Views(ctx, to.Thread); err == nil {
+				slot = v.GetSlot()
+			}
 		}
 		return c.print(struct {
 			Message  id.MessageID `json:"message"`

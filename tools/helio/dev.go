@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -125,15 +126,16 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 		p.close()
 		return err
 	}
+	file := &devFile{path: filepath.Join(c.Data, "dev.json"), engines: engines}
 	if engines != nil {
-		p.group.Go("engines", func(ctx context.Context) error { return superviseEngines(ctx, log, engines) })
+		p.group.Go("engines", func(ctx context.Context) error { return superviseEngines(ctx, log, engines, file.again) })
 	}
 	p.group.Go("welcome", func(ctx context.Context) error {
-		if err := c.welcome(ctx, log, p, e.Addr().String(), engines, secretsDir, began); err != nil && ctx.Err() == nil {
+		if err := c.welcome(ctx, log, p, e.Addr().String(), file, secretsDir, began); err != nil && ctx.Err() == nil {
 			return err
 		}
 		<-ctx.Done()
-		return c.forget()
+		return file.forget()
 	})
 	return p.run(ctx)
 }
@@ -217,8 +219,8 @@ type engineSet interface {
 const restPause = 10 * time.Second
 
 // superviseEngines starts an engine again that ended by itself; the roles meanwhile wait for it as they would for a server. It never gives up: a disk that was
-// full has room again some time.
-func superviseEngines(ctx context.Context, log *slog.Logger, engines engineSet) error {
+// full has room again some time. restarted is called after each start.
+func superviseEngines(ctx context.Context, log *slog.Logger, engines engineSet, restarted func() error) error {
 	var ended time.Time
 	pause := time.Duration(0)
 	for {
@@ -243,6 +245,9 @@ func superviseEngines(ctx context.Context, log *slog.Logger, engines engineSet) 
 				break
 			}
 		}
+		if err := restarted(); err != nil {
+			log.Warn("dev.json still names the engine that ended", "err", err)
+		}
 		ended = time.Now()
 	}
 }
@@ -255,22 +260,15 @@ const (
 
 // welcome says where everything is, in dev.json and to the person, and then sends the canary round. That the canary does not come round stops nothing: whoever
 // wants to know why needs what runs.
-func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge string, engines *embedded.Engines, secretsDir string, began time.Time) error {
+func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge string, file *devFile, secretsDir string, began time.Time) error {
 	state := devState{
 		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Kafka: c.Kafka[0], Postgres: c.Postgres, ClickHouse: c.Clickhouse[0],
-		CA: filepath.Join(secretsDir, secrets.EdgeCert), SMS: filepath.Join(c.Data, "sms.jsonl"), Engines: map[string]int{},
-	}
-	if engines != nil {
-		for _, k := range []embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse} {
-			if pid := engines.Pid(k); pid != 0 {
-				state.Engines[string(k)] = pid
-			}
-		}
+		CA: filepath.Join(secretsDir, secrets.EdgeCert), SMS: filepath.Join(c.Data, "sms.jsonl"),
 	}
 	if c.NoCanary {
 		state.Canary = canaryOff
 	}
-	if err := c.remember(state); err != nil {
+	if err := file.write(state); err != nil {
 		return err
 	}
 	fmt.Printf("\nHeliograph is up after %.1f s.\n\n", time.Since(began).Seconds())
@@ -295,7 +293,7 @@ func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge
 		for _, l := range legs {
 			fmt.Printf("  %-26s %8.1f ms\n", l.Name, float64(l.Took.Microseconds())/1000)
 		}
-		if err := c.remember(state); err != nil {
+		if err := file.write(state); err != nil {
 			return err
 		}
 	}
@@ -320,25 +318,55 @@ func sendCanary(ctx context.Context, log *slog.Logger, state devState, dir strin
 	})
 }
 
-// remember writes dev.json.
-func (c *devCmd) remember(state devState) error {
+// devFile is dev.json while the deployment runs.
+type devFile struct {
+	path    string
+	engines *embedded.Engines // nil: all are servers
+
+	mu    sync.Mutex
+	state *devState // as it was written last; nil: not yet
+}
+
+// write writes it anew, with the engines' process ids of now.
+func (f *devFile) write(state devState) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state.Engines = map[string]int{}
+	if f.engines != nil {
+		for _, k := range []embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse} {
+			if pid := f.engines.Pid(k); pid != 0 {
+				state.Engines[string(k)] = pid
+			}
+		}
+	}
+	f.state = &state
 	b, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode dev.json: %w", err)
 	}
-	file := filepath.Join(c.Data, "dev.json")
-	if err := os.WriteFile(file+".new", append(b, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(f.path+".new", append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write dev.json: %w", err)
 	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := os.Rename(f.path+".new", f.path); err != nil {
 		return fmt.Errorf("write dev.json: %w", err)
 	}
 	return nil
 }
 
+// again writes what was written last, if anything was.
+func (f *devFile) again() error {
+	f.mu.Lock()
+	state := f.state
+	f.mu.Unlock()
+	if state == nil {
+		return nil
+	}
+	return f.write(*state)
+}
+
 // forget removes dev.json at a clean stop.
-func (c *devCmd) forget() error {
-	if err := os.Remove(filepath.Join(c.Data, "dev.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+func (f *devFile) forget() error {
+	if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove dev.json: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -249,14 +250,16 @@ func (c *tailCmd) tail(ctx context.Context, cfg kafka.Config, w io.Writer) error
 func (c *tailCmd) begin(ctx context.Context, o *openTopic, slots *[]topic.Slot) (span, error) {
 	sp := span{}
 	if c.From != "" {
-		var slot topic.Slot
-		var pos int64
-		if _, err := fmt.Sscanf(c.From, "%d:%d", &slot, &pos); err != nil {
+		first, rest, _ := strings.Cut(c.From, ":")
+		n, err := strconv.Atoi(first)
+		pos, err2 := strconv.ParseInt(rest, 10, 64)
+		if err != nil || err2 != nil {
 			return nil, fmt.Errorf("--from %q is not SLOT:POSITION", c.From)
 		}
-		if slot < 0 || int(slot) >= o.slots {
-			return nil, fmt.Errorf("%s has no slot %d", o.name, slot)
+		if n < 0 || n >= o.slots {
+			return nil, fmt.Errorf("%s has no slot %d", o.name, n)
 		}
+		slot := topic.Slot(n)
 		if c.Subject != "" && (*slots)[0] != slot {
 			return nil, fmt.Errorf("the events about %s are in slot %d, not in slot %d of --from", c.Subject, (*slots)[0], slot)
 		}

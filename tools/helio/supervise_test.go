@@ -45,7 +45,7 @@ func TestEnginesAreStartedUntilTheyStand(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		f := &failing{began: time.Now(), ends: 2, refusals: 5}
-		if err := superviseEngines(ctx, slog.New(slog.DiscardHandler), f); err != nil {
+		if err := superviseEngines(ctx, slog.New(slog.DiscardHandler), f, nothing); err != nil {
 			t.Error(err)
 		}
 		s := time.Second
@@ -54,8 +54,10 @@ func TestEnginesAreStartedUntilTheyStand(t *testing.T) {
 		}
 		stopped, stop := context.WithCancel(t.Context())
 		stop()
-		if err := superviseEngines(stopped, slog.New(slog.DiscardHandler), &failing{began: time.Now(), ends: 1, refusals: 1}); err != nil {
+		if err := superviseEngines(stopped, slog.New(slog.DiscardHandler), &failing{began: time.Now(), ends: 1, refusals: 1}, nothing); err != nil {
 			t.Error(err)
 		}
 	})
 }
+
+func nothing() error { return nil }

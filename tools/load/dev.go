@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"heliograph/infra/embedded/engine"
 )
 
 const (
@@ -26,7 +28,7 @@ type Dev struct {
 	args     []string
 	cmd      *exec.Cmd
 	log      *os.File
-	ended    chan struct{} // closed when cmd has ended
+	ended    <-chan struct{} // closed when cmd has ended
 }
 
 // StartDev starts exe dev with its data in dir, on ports that the system chooses, and waits until its first message has gone round. args are added to the command.
@@ -45,16 +47,14 @@ func (d *Dev) start(ctx context.Context) error {
 		"--clickhouse-listen", any}, d.args...)
 	d.cmd = exec.Command(d.exe, args...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is for the bench, which then stops it
-	if err := d.cmd.Start(); err != nil {
+	// An interrupt at the terminal is for the bench, which then stops it; a bench that is killed takes it along.
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	exit, err := engine.Spawn(d.cmd)
+	if err != nil {
 		return errors.Join(fmt.Errorf("start helio dev: %w", err), log.Close())
 	}
-	d.log, d.ended = log, make(chan struct{})
+	d.log, d.ended = log, exit.Done() // how it ended stands in the log
 	cmd, ended := d.cmd, d.ended
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // how it ended stands in the log
-	}()
 	ctx, cancel := context.WithTimeout(ctx, devStart)
 	defer cancel()
 	for {
