@@ -22,6 +22,7 @@ const (
 	defaultKafka      = "127.0.0.1:7492"
 	defaultPostgres   = "postgres://helio@127.0.0.1:7432/helio?sslmode=disable"
 	defaultClickHouse = "127.0.0.1:7423"
+	defaultData       = ".helio" // as the flags say it
 )
 
 // localFlags make a command that only reads find the helio dev of this machine.
@@ -30,11 +31,14 @@ type localFlags struct {
 }
 
 // fill puts the addresses of the helio dev that runs, if one does, in the place of those that nobody has chosen. Its Postgres has a password of its own
-// making, so a default cannot name it.
-func (f localFlags) fill(k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) {
+// making, so a default cannot name it. A directory that was chosen, with no log beside it, must be one's.
+func (f localFlags) fill(k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) error {
 	state, err := readDevState(f.Data)
 	if err != nil {
-		return // the defaults then tell where nothing was found
+		if usual, e := filepath.Abs(defaultData); e == nil && f.Data != usual && slices.Equal(k.Kafka, []string{defaultKafka}) {
+			return err
+		}
+		return nil // the defaults then tell where nothing was found
 	}
 	if slices.Equal(k.Kafka, []string{defaultKafka}) {
 		k.Kafka = []string{state.Kafka}
@@ -45,6 +49,7 @@ func (f localFlags) fill(k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) {
 	if c != nil && slices.Equal(c.Clickhouse, []string{defaultClickHouse}) {
 		c.Clickhouse = []string{state.ClickHouse}
 	}
+	return nil
 }
 
 // tlsFlags say how a client checks a server.

@@ -60,7 +60,9 @@ type topicRow struct {
 
 // Run lists the topics.
 func (c *topicsCmd) Run(ctx context.Context, log *slog.Logger) error {
-	c.fill(&c.kafkaFlags, nil, nil)
+	if err := c.fill(&c.kafkaFlags, nil, nil); err != nil {
+		return err
+	}
 	cfg := c.config(log, nil, "helio-log")
 	cl, err := kafka.Dial(cfg)
 	if err != nil {
@@ -159,7 +161,9 @@ type logLine struct {
 
 // Run prints events until it has all that were asked for, or until a signal.
 func (c *tailCmd) Run(ctx context.Context, log *slog.Logger) error {
-	c.fill(&c.kafkaFlags, nil, nil)
+	if err := c.fill(&c.kafkaFlags, nil, nil); err != nil {
+		return err
+	}
 	if err := c.tail(ctx, c.config(log, nil, "helio-log"), os.Stdout); ctx.Err() == nil {
 		return err
 	}

@@ -76,7 +76,9 @@ type searched struct {
 
 // Run prints what locate finds. A message that is nowhere is a failure, told after the table.
 func (c *whereCmd) Run(ctx context.Context, log *slog.Logger) error {
-	c.fill(&c.kafkaFlags, &c.postgresFlags, &c.clickhouseFlags)
+	if err := c.fill(&c.kafkaFlags, &c.postgresFlags, &c.clickhouseFlags); err != nil {
+		return err
+	}
 	out, err := c.locate(ctx, log)
 	if err != nil {
 		return err
