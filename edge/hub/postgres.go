@@ -30,6 +30,8 @@ const (
 	keptSent  = 64
 )
 
+// OFFSET 0 keeps a search by several keys a search for one after the other. A join would be planned by how many rows there were when the connection first asked,
+// and might read all of them from then on.
 const (
 	sqlPositions = `SELECT topic, slot, next FROM positions`
 
@@ -63,7 +65,10 @@ SELECT t.thread_id, m.position, m.ordinal, m.sender_id, m.message_id, m.log_time
 	sqlCursors = `
 SELECT k.nth, w.delivered_position, w.delivered_ordinal
   FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS k (thread_id, device_id, user_id, nth)
-  JOIN device_watermarks w ON w.thread_id = k.thread_id AND w.device_id = k.device_id AND w.user_id = k.user_id`
+ CROSS JOIN LATERAL (
+       SELECT delivered_position, delivered_ordinal FROM device_watermarks
+        WHERE thread_id = k.thread_id AND device_id = k.device_id AND user_id = k.user_id OFFSET 0
+       ) w`
 
 	sqlTails = `
 SELECT k.nth, m.position, m.ordinal, m.log_time, m.event
@@ -83,7 +88,10 @@ SELECT k.nth, m.position, m.ordinal, m.log_time, m.event
 	sqlOneDevice = `
 SELECT k.nth, d.public_key, d.name, d.is_primary, d.revoked, d.since_position, d.since
   FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS k (user_id, device_id, nth)
-  JOIN devices d ON d.user_id = k.user_id AND d.device_id = k.device_id`
+ CROSS JOIN LATERAL (
+       SELECT public_key, name, is_primary, revoked, since_position, since FROM devices
+        WHERE user_id = k.user_id AND device_id = k.device_id OFFSET 0
+       ) d`
 )
 
 type uuid = [id.Size]byte

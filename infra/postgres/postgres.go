@@ -125,6 +125,9 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 	}
 	pc.ConnConfig.RuntimeParams["application_name"] = c.Name
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	// A plan that was made over a table of one page is kept until the server next counts the rows, by which time there may be a million: a search by a key is
+	// to use the key's index from the beginning. What has none is scanned all the same, at a price for which servers before 18 would compile it each time.
+	pc.ConnConfig.RuntimeParams["enable_seqscan"], pc.ConnConfig.RuntimeParams["jit"] = "off", "off"
 	for k, v := range c.Params {
 		pc.ConnConfig.RuntimeParams[k] = v
 	}

@@ -31,6 +31,9 @@ type Config struct {
 	Inserts int
 	// CacheBytes bounds the fold states kept per slot, by estimate. Default 4 MiB.
 	CacheBytes int
+	// Recent is how many messages are loaded with a thread for the rule on retries. Those of a thread that has seen more within the window are looked up by their
+	// ids. Default 256.
+	Recent int
 	// InsertRows is the most rows of one insert; it must stay below the server's max_insert_block_size and may not change while a range is begun.
 	// Default 100,000.
 	InsertRows int
@@ -45,7 +48,7 @@ type Config struct {
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
-	if c.CacheBytes < 0 || c.InsertRows < 0 || c.Inserts < 0 || c.Timeout < 0 {
+	if c.CacheBytes < 0 || c.Recent < 0 || c.InsertRows < 0 || c.Inserts < 0 || c.Timeout < 0 {
 		errs = append(errs, errors.New("history: a number is negative"))
 	}
 	if err := c.withDefaults(nil, nil).Consumer.Validate(); err != nil {
@@ -69,6 +72,7 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 	run.Default(&c.Generation, 1)
 	run.Default(&c.Inserts, 4)
 	run.Default(&c.CacheBytes, 4<<20)
+	run.Default(&c.Recent, 256)
 	run.Default(&c.InsertRows, 100_000)
 	run.Default(&c.Timeout, 30*time.Second)
 	if c.Consumer.Kafka.Logger == nil {

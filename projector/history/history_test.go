@@ -94,12 +94,13 @@ func mustEqual(t *testing.T, conn driver.Conn, ref *verify.Reference, final bool
 }
 
 func TestHistoryEqualsTheFoldWhereverTheLogIsCut(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			conn := newHistory(t)
 			l := world(seed, 250)
 			cfg := config()
-			cfg.CacheBytes = []int{1, 10_000, 1 << 20}[seed]
+			cfg.CacheBytes = []int{1, 10_000, 1 << 20}[seed%3]
+			cfg.Recent = []int{1, 3, 0, 2}[seed%4]
 			pick := seeded(seed + 100)
 			err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{
 				Cut: func() int { return 1 + pick(80) }, Reopen: func() bool { return pick(4) == 0 },

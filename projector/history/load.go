@@ -94,13 +94,8 @@ func (s *Sink) readHeld(ctx context.Context, slot topic.Slot, next kafka.Positio
 	return held, rows.Err()
 }
 
-const (
-	// loadAtOnce bounds the threads and the messages that one query names, so that its text stays below the server's max_query_size.
-	loadAtOnce = 2000
-	// loadRecent bounds the messages that are loaded with a thread for the rule on retries. Those of a thread that has seen more within the window are looked up by
-	// their ids.
-	loadRecent = 256
-)
+// loadAtOnce bounds the threads and the messages that one query names, so that its text stays below the server's max_query_size.
+const loadAtOnce = 2000
 
 // load brings the thread states that the events touch into w: from the cache, and the rest from the tables as of the batch's first position.
 func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []projector.Event, w *writes) error {
@@ -217,24 +212,26 @@ WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`
 	return rows.Err()
 }
 
-// loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it.
+// loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it. The stamps of a log may go back, so neither the clock
+// nor the ordinal need be those of the last messages; the one with the highest stamp is always within the window.
 func (s *Sink) loadMessages(ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State) error {
 	counts := map[id.ThreadID]int{}
-	err := s.eachMessage(ctx, fmt.Sprintf(`SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
+	var last time.Time
+	var ordinals int64
+	err := s.eachMessage(ctx, fmt.Sprintf(`SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time, l.last, l.ordinals
 FROM messages AS m INNER JOIN (
-  SELECT thread_id, max(log_time) AS last FROM messages WHERE thread_id IN (%[1]s) AND position < %[2]d GROUP BY thread_id
+  SELECT thread_id, max(log_time) AS last, max(ordinal) AS ordinals FROM messages WHERE thread_id IN (%[1]s) AND position < %[2]d GROUP BY thread_id
 ) AS l ON l.thread_id = m.thread_id
 WHERE m.thread_id IN (%[1]s) AND m.position < %[2]d AND (m.log_time >= l.last - INTERVAL 24 HOUR)
-ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`, in, from, loadRecent), states, func(state *thread.State, seen thread.Seen) {
-		state.LastOrdinal = max(state.LastOrdinal, seen.Ordinal)
-		state.LastTimeMS = max(state.LastTimeMS, seen.TimeMS)
+ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`, in, from, s.cfg.Recent), states, func(state *thread.State) {
+		state.LastOrdinal, state.LastTimeMS = ordinals, max(0, last.UnixMilli())
 		counts[state.ID]++
-	})
+	}, &last, &ordinals)
 	if err != nil {
 		return err
 	}
 	for t, n := range counts {
-		if n == loadRecent {
+		if n == s.cfg.Recent {
 			states[t].RestoreWithoutRecent()
 		}
 	}
@@ -251,11 +248,12 @@ func (s *Sink) lookUp(ctx context.Context, some []sent, from topic.Position, sta
 	}
 	return s.eachMessage(ctx, fmt.Sprintf(`SELECT thread_id, sender_id, message_id, position, ordinal, log_time FROM messages
 WHERE thread_id IN (%s) AND message_id IN (%s) AND position < %d AND log_time >= fromUnixTimestamp64Milli(%d)`,
-		list(slices.Collect(maps.Keys(threads))), list(slices.Collect(maps.Keys(messages))), from, since), states, func(*thread.State, thread.Seen) {})
+		list(slices.Collect(maps.Keys(threads))), list(slices.Collect(maps.Keys(messages))), from, since), states, func(*thread.State) {})
 }
 
-// eachMessage reads messages into the states' Recent, and tells of each. Of an id that was used again after the window, the later one counts.
-func (s *Sink) eachMessage(ctx context.Context, query string, states map[id.ThreadID]*thread.State, each func(*thread.State, thread.Seen)) error {
+// eachMessage reads messages into the states' Recent, and tells of each once its row's further columns are in more. Of an id that was used again after the window,
+// the later one counts.
+func (s *Sink) eachMessage(ctx context.Context, query string, states map[id.ThreadID]*thread.State, each func(*thread.State), more ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	rows, err := s.conn.Query(ctx, query)
@@ -267,16 +265,15 @@ func (s *Sink) eachMessage(ctx context.Context, query string, states map[id.Thre
 		var t, sender, message uuid.UUID
 		var pos, ordinal int64
 		var at time.Time
-		if err := rows.Scan(&t, &sender, &message, &pos, &ordinal, &at); err != nil {
+		if err := rows.Scan(append([]any{&t, &sender, &message, &pos, &ordinal, &at}, more...)...); err != nil {
 			return err
 		}
 		state := states[id.ThreadID(t)]
 		key := thread.Key{Sender: id.UserID(sender), Message: id.MessageID(message)}
-		seen := thread.Seen{Position: topic.Position(pos), TimeMS: at.UnixMilli(), Ordinal: ordinal}
-		if known, ok := state.Recent[key]; !ok || known.Position < seen.Position {
-			state.Recent[key] = seen
+		if known, ok := state.Recent[key]; !ok || known.Position < topic.Position(pos) {
+			state.Recent[key] = thread.Seen{Position: topic.Position(pos), TimeMS: at.UnixMilli(), Ordinal: ordinal}
 		}
-		each(state, seen)
+		each(state)
 	}
 	return rows.Err()
 }

@@ -69,6 +69,34 @@ func Retries(partitions, filler int) (*Log, Options) {
 	send(a, b, id.NewMessage())
 	send(a, b, second)
 	send(a, b, second)
+
+	// The thread's clock is ahead of its last messages.
+	hours := func(n int64) { now += n * time.Hour.Milliseconds() }
+	fourth, fifth := id.NewMessage(), id.NewMessage()
+	send(a, b, fourth)
+	hours(30)
+	send(a, b, id.NewMessage())
+	hours(-22)
+	openAgain()
+	send(a, b, fourth) // out of the window by that clock
+	hours(100)
+	send(a, b, id.NewMessage())
+	hours(20)
+	send(a, b, fifth)
+	hours(-19)
+	openAgain()
+	hours(25)
+	send(b, a, id.NewMessage())
+	send(a, b, fifth) // within it, six hours old
+	// The last messages are out of the window themselves.
+	hours(100)
+	send(a, b, id.NewMessage())
+	hours(30)
+	send(a, b, id.NewMessage())
+	hours(-29)
+	openAgain()
+	send(a, b, id.NewMessage())
+	send(a, b, fourth)
 	return NewLog(steps), Options{
 		Reopen: func() bool {
 			again := len(cuts) > 0 && cuts[0] == 0

@@ -23,13 +23,13 @@ const (
 
 	sqlThreads = `SELECT thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview FROM threads WHERE thread_id = ANY($1::uuid[])`
 	sqlMembers = `SELECT thread_id, user_id, role, spans, base_ordinal, end_ordinal FROM members WHERE thread_id = ANY($1::uuid[])`
-	// In position order: of an id that was used again after the window, the later one counts. OFFSET 0 keeps the search an index's, one by one: a join would be
-	// planned by how many messages there were when the connection first asked.
+	// In position order: of an id that was used again after the window, the later one counts. OFFSET 0 keeps it a search for one after the other: a join would be
+	// planned by how many messages there were when the connection first asked. What a next owner may have stored already is not of this state.
 	sqlSent = `SELECT k.thread_id, k.sender_id, k.message_id, m.position, m.ordinal, m.log_time
   FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS k (thread_id, sender_id, message_id)
  CROSS JOIN LATERAL (
        SELECT position, ordinal, log_time FROM messages
-        WHERE kind = 10 AND message_id = k.message_id AND thread_id = k.thread_id AND sender_id = k.sender_id OFFSET 0
+        WHERE kind = 10 AND message_id = k.message_id AND thread_id = k.thread_id AND sender_id = k.sender_id AND position < $4 OFFSET 0
        ) m
  ORDER BY m.position`
 
@@ -100,7 +100,6 @@ func each(rows pgx.Rows, fn func() error) error {
 func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []projector.Event, w *writes) error {
 	var threads, users []pgtype.UUID
 	var unsure sent
-	missing := map[id.ThreadID]bool{}
 	for i := range events {
 		switch e := &events[i]; e.Topic {
 		case topic.Threads:
@@ -109,17 +108,12 @@ func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []
 			if state == nil {
 				var ok bool
 				if state, ok = st.threads.Get(t); !ok {
-					state = thread.New(t)
+					state = thread.Unloaded(t)
 					threads = append(threads, uuid(t))
-					missing[t] = true
 				}
 				w.threadStates[t] = state
 			}
-			if missing[t] {
-				if key, ok := thread.Sends(e.Body); ok {
-					unsure.add(t, key)
-				}
-			} else if key, ok := state.Unsure(e.Body); ok {
+			if key, ok := state.Unsure(e.Body); ok {
 				unsure.add(t, key)
 			}
 		case topic.Users:
@@ -140,7 +134,7 @@ func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []
 		queueThreads(&q, threads, w.threadStates)
 	}
 	if len(unsure.threads) > 0 {
-		unsure.queue(&q, w.threadStates)
+		unsure.queue(&q, b.From[topic.Threads], w.threadStates)
 	}
 	if len(users) > 0 {
 		queueUsers(&q, users, w.userStates)
@@ -212,8 +206,8 @@ func (l *sent) add(t id.ThreadID, k thread.Key) {
 	l.threads, l.senders, l.messages = append(l.threads, uuid(t)), append(l.senders, uuid(k.Sender)), append(l.messages, uuid(k.Message))
 }
 
-func (l *sent) queue(q *pgx.Batch, states map[id.ThreadID]*thread.State) {
-	q.Queue(sqlSent, l.threads, l.senders, l.messages).Query(func(rows pgx.Rows) error {
+func (l *sent) queue(q *pgx.Batch, before topic.Position, states map[id.ThreadID]*thread.State) {
+	q.Queue(sqlSent, l.threads, l.senders, l.messages, int64(before)).Query(func(rows pgx.Rows) error {
 		return each(rows, func() error {
 			var t, sender, message [16]byte
 			var pos, ordinal int64

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"heliograph/projector"
 	"heliograph/schemas/topic"
 )
@@ -58,7 +60,8 @@ func (s *Sink) Trim(ctx context.Context) error {
 		for {
 			bounded, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 			var gone int64
-			err := s.pool.QueryRow(bounded, sqlTrim, int32(n), projector.Time(cutoff), s.cfg.TrimRows).Scan(&gone)
+			// Planned each time: a plan for the table as it once was could read all of it for each row.
+			err := s.pool.QueryRow(bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.cfg.TrimRows).Scan(&gone)
 			cancel()
 			if err != nil {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)

@@ -2,6 +2,7 @@ package thread
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -132,12 +133,19 @@ type State struct {
 
 	active int // members now
 	pruned int64
-	lacks  int64 // unless 0: Recent may lack messages that were accepted by this time of the thread's clock
+	lacks  int64 // unless 0: Recent may lack messages that were accepted by this time of the thread's clock, which is LastTimeMS as it was loaded
 }
 
 // New returns the state of a thread that no event has begun.
 func New(t id.ThreadID) *State {
 	return &State{ID: t, Members: map[id.UserID]*Member{}, Recent: map[Key]Seen{}}
+}
+
+// Unloaded returns a state that a store is about to fill without its recent messages. Until RestoreWithoutRecent it is Unsure of every message.
+func Unloaded(t id.ThreadID) *State {
+	s := New(t)
+	s.lacks = math.MaxInt64
+	return s
 }
 
 // Restore must be called once after the exported fields were filled from a store: it counts what the fold keeps for itself.
@@ -150,29 +158,21 @@ func (s *State) Restore() {
 	}
 }
 
-// RestoreWithoutRecent does what Restore does for a state whose recent messages were not loaded: Unsure tells which to look up.
+// RestoreWithoutRecent does what Restore does for a state whose recent messages were not all loaded: Unsure tells which to look up.
 func (s *State) RestoreWithoutRecent() {
 	s.Restore()
-	if s.LastOrdinal > 0 {
+	if s.lacks = 0; s.LastOrdinal > 0 {
 		s.lacks = max(1, s.LastTimeMS)
 	}
 }
 
-// Unsure returns the key of the message that e sends when Recent cannot tell whether it was accepted before. The key must then be looked up among all that
-// the store holds of the thread, and what is found be put into Recent, before e is applied.
+// Unsure returns the key of the message that e sends when Recent cannot tell whether it was accepted before. The key must then be looked up among what the store
+// holds of the thread from before e's batch, and what is found be put into Recent, before e is applied; messages older than Window before LastTimeMS may be
+// left out. Of several with one key the one at the highest position counts: an earlier one was out of the window when that was accepted, and stays so.
 func (s *State) Unsure(e *eventv1.Event) (Key, bool) {
 	if s.lacks == 0 || s.LastTimeMS-s.lacks > Window.Milliseconds() {
 		return Key{}, false
 	}
-	key, ok := Sends(e)
-	if _, known := s.Recent[key]; known {
-		return Key{}, false
-	}
-	return key, ok
-}
-
-// Sends returns the key of the message that e sends, if it sends a well-formed one.
-func Sends(e *eventv1.Event) (Key, bool) {
 	if e.WhichBody() != eventv1.Event_MessageSent_case {
 		return Key{}, false
 	}
@@ -181,7 +181,9 @@ func Sends(e *eventv1.Event) (Key, bool) {
 		return Key{}, false
 	}
 	message, err := id.From[id.MessageID](e.GetMessageSent().GetMessageId())
-	return Key{Sender: sender, Message: message}, err == nil
+	key := Key{Sender: sender, Message: message}
+	_, known := s.Recent[key]
+	return key, err == nil && !known
 }
 
 // ActiveMembers is the number of members now.

@@ -212,7 +212,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	pcfg := parts.postgres.config(p.log, p.reg, "edge", 16)
-	// Every read of an edge finds its rows by key: one plan serves each statement for good. Planning anew, as Postgres does while a plan for the
+	// Every read of an edge finds its rows by keys, one by one: one plan serves each statement for good. Planning anew, as Postgres does while a plan for the
 	// given keys looks cheaper, costs more than the reads.
 	pcfg.Params["plan_cache_mode"] = "force_generic_plan"
 	pool, err := postgres.Open(ctx, pcfg)

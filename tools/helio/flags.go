@@ -93,12 +93,7 @@ type postgresFlags struct {
 func (f postgresFlags) config(log *slog.Logger, reg prometheus.Registerer, name string, conns int32) postgres.Config {
 	return postgres.Config{
 		URL: f.Postgres, Name: name, MaxConns: conns, Logger: log, Registerer: reg,
-		Params: map[string]string{
-			"search_path": f.PostgresSchema + "," + pgschema.RegistrationSchema,
-			// A plan that was made over a table of one page is kept until the server next counts the rows, by which time they may be a million: all that roles
-			// read has an index, and it is to be used.
-			"enable_seqscan": "off",
-		},
+		Params: map[string]string{"search_path": f.PostgresSchema + "," + pgschema.RegistrationSchema},
 	}
 }
 
