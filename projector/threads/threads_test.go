@@ -3,6 +3,7 @@ package threads_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"net"
@@ -26,6 +27,7 @@ import (
 	"heliograph/schemas/eventtest"
 	pgschema "heliograph/schemas/postgres"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 )
 
 // newViews returns a pool over an empty schema of the views.
@@ -530,6 +532,54 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 		if latest.Sub(oldest) > cfg.Retention {
 			t.Errorf("slot %d keeps a message of %v, its latest is %v", s, oldest, latest)
 		}
+	}
+}
+
+// A plan of trimming that was made over an empty table is not used for a full one.
+func TestTrimReadsWhatItRemoves(t *testing.T) {
+	admin := newViews(t)
+	pc := admin.Config()
+	pc.MaxConns = 1
+	pool, err := pgxpool.NewWithConfig(t.Context(), pc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	exec := func(q string) {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const slots, rows = 8, 4000
+	exec("ANALYZE messages")
+	exec("INSERT INTO positions SELECT 1, s, 1, '2026-03-01' FROM generate_series(0, 7) s")
+	sink := threads.NewSink(config(slots), pool, nil, nil)
+	trim := func() {
+		t.Helper()
+		for n := range topic.Slot(slots) {
+			if _, err := sink.Open(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sink.Trim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trim() // a statement for each slot: enough to settle on one plan
+	exec(fmt.Sprintf(`INSERT INTO messages SELECT md5('t'||(i%%200))::uuid, i, i/200+1, 10, md5('u')::uuid, md5('m'||i)::uuid, '2026-01-01'::timestamptz, i%%8, ''
+		FROM generate_series(1, %d) i`, rows))
+	trim()
+	pool.Close() // its connection tells what it read when it ends
+	var gone, read int64
+	for gone < rows {
+		if err := admin.QueryRow(t.Context(), `SELECT sum(n_tup_del), sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables WHERE relname LIKE 'messages%'`).
+			Scan(&gone, &read); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if read > 2*slots*rows {
+		t.Errorf("%d rows were read to remove %d", read, gone)
 	}
 }
 
