@@ -20,6 +20,7 @@
 //     outlive deleted rows.
 //   - An insert keeps to one month of log time, the partition, so that it is one block and all of it or nothing of it is there.
 //   - States are loaded as of a position (rows before it), so the rows of a half-inserted range are not seen by its own repetition.
+//   - A thread is loaded with its last Config.Recent messages of the window for retries; beyond those, messages are looked up by their ids.
 //   - A busy slot gathers on purpose (Config.Consumer.LingerBusy): its lag in seconds then swings up to about that, and it is no fault.
 //   - In helio.receipts records vanish by compaction. A begun range that is inserted again long after may have fewer of them: those that are newer say the same and
 //     more.

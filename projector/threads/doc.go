@@ -16,6 +16,7 @@
 // Non-obvious:
 //   - A batch is folded in memory first, so no row is written twice by a statement; rows are sorted by primary key, so two slots cannot deadlock.
 //   - A small batch is one round trip: its statements form one pipeline, which Postgres runs as one transaction. A batch of CopyRows rows and more goes through COPY.
+//   - A thread is loaded without its recent messages: those that a batch may repeat are looked up by their ids, since a busy thread has thousands within the window.
 //   - After a failed write the states that the batch touched are forgotten: they are ahead of the tables.
 //   - Per-user and per-thread rows of one batch come from different topics and mean nothing to each other.
 //   - The tail is trimmed by log time, not by the clock: a view that is rebuilt years later keeps the same rows. Retention is at least 48 hours, twice what the rule on
