@@ -103,7 +103,7 @@ func (q *Queries) membership(ctx context.Context, u id.UserID, t id.ThreadID, be
 	ctx, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
 	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
-	for {
+	for pause := (run.Backoff{Min: 50 * time.Millisecond, Max: catchUp / 4}); ; {
 		var next int64
 		err = q.pool.QueryRow(ctx, `SELECT m.spans, t.last_position, coalesce((SELECT next FROM positions WHERE topic = 1 AND slot = $3), 0)
 			FROM members m JOIN threads t USING (thread_id) WHERE m.thread_id = $1 AND m.user_id = $2`,
@@ -111,8 +111,8 @@ func (q *Queries) membership(ctx context.Context, u id.UserID, t id.ThreadID, be
 		if err != nil || before == math.MaxInt64 || next >= before {
 			return spans, last, err
 		}
-		if !run.Sleep(ctx, 50*time.Millisecond) {
-			return nil, 0, fmt.Errorf("the thread views have slot %d up to position %d, and not up to %d", slot, next, before)
+		if err := pause.Wait(ctx); err != nil {
+			return nil, 0, fmt.Errorf("the thread views have slot %d up to position %d, and not up to %d: %w", slot, next, before, err)
 		}
 	}
 }
