@@ -456,6 +456,8 @@ func TestHistoryComesOnItsOwnStream(t *testing.T) {
 		}
 		delete(want, got.GetRequestId())
 	}
+	req := d.send(wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 1 << 62}.Build()})
+	d.refused(d.answer(req), wirev1.Code_CODE_INVALID)
 }
 
 func TestPanicEndsOneSession(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/jackc/pgx/v5"
 
-	"heliograph/infra/run"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/wire"
@@ -42,11 +41,8 @@ func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wi
 	// A membership that lasts is known to last up to the thread's last event of this moment: what comes in between here and the reading of the tail, or is ahead
 	// in the history, may come after its end.
 	raw, last, err := q.membership(ctx, u, t, before)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, notMember()
-	}
 	if err != nil {
-		return nil, q.unavailable("history", err)
+		return nil, err
 	}
 	v := visible{floor: time.UnixMilli(floorMS).UTC()}
 	for _, s := range Spans(raw) {
@@ -97,24 +93,26 @@ func fitting(events []*wirev1.Event) int {
 	return len(events)
 }
 
-// membership reads a member's spans and the thread's last position, once the views have everything before the position that is asked for. A device may have
-// come by that position faster, from delivery: a page that begins below it would have a hole.
+// membership reads a member's spans and the thread's last position. When the views lack something before the position that is asked for, it says to try again
+// soon: a device may have come by that position faster, from delivery, and a page that begins below it would have a hole.
 func (q *Queries) membership(ctx context.Context, u id.UserID, t id.ThreadID, before int64) (spans []int64, last int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, catchUp)
-	defer cancel()
 	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
-	for pause := (run.Backoff{Min: 50 * time.Millisecond, Max: catchUp / 4}); ; {
-		var next int64
-		err = q.pool.QueryRow(ctx, `SELECT m.spans, t.last_position, coalesce((SELECT next FROM positions WHERE topic = 1 AND slot = $3), 0)
-			FROM members m JOIN threads t USING (thread_id) WHERE m.thread_id = $1 AND m.user_id = $2`,
-			[16]byte(t), [16]byte(u), int32(slot)).Scan(&spans, &last, &next)
-		if err != nil || before == math.MaxInt64 || next >= before {
-			return spans, last, err
-		}
-		if err := pause.Wait(ctx); err != nil {
-			return nil, 0, fmt.Errorf("the thread views have slot %d up to position %d, and not up to %d: %w", slot, next, before, err)
+	var next int64
+	err = q.pool.QueryRow(ctx, `SELECT m.spans, t.last_position, coalesce((SELECT next FROM positions WHERE topic = 1 AND slot = $3), 0)
+		FROM members m JOIN threads t USING (thread_id) WHERE m.thread_id = $1 AND m.user_id = $2`,
+		[16]byte(t), [16]byte(u), int32(slot)).Scan(&spans, &last, &next)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, 0, notMember()
+	case err != nil:
+		return nil, 0, q.unavailable("history", err)
+	case before < math.MaxInt64 && next < before:
+		return nil, 0, &wire.Error{
+			Code: wirev1.Code_CODE_UNAVAILABLE, RetryAfter: behindRetry,
+			Message: fmt.Sprintf("history: the thread views are at position %d, which is before %d", next, before),
 		}
 	}
+	return spans, last, nil
 }
 
 // visible is what a device may see of a thread.

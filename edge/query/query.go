@@ -32,8 +32,8 @@ const (
 	maxPage = wire.MaxServerFrame - 64<<10
 	// perEvent is what an event takes in a page beside its bytes.
 	perEvent = 64
-	// catchUp is how long a request waits for views that have not got as far as what it asks about.
-	catchUp = 2 * time.Second
+	// behindRetry is after how long to ask views again that have not got as far as what a request asks about.
+	behindRetry = 200 * time.Millisecond
 )
 
 // Config of New.

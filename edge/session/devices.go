@@ -149,7 +149,7 @@ func (s *Session) own(ctx context.Context, b eventv1.Event_builder) (wirev1.Serv
 }
 
 func (s *Session) setProfile(ctx context.Context, r *wirev1.SetProfile) (wirev1.ServerFrame_builder, error) {
-	if r.GetName() == "" || !user.ValidName(r.GetName()) {
+	if r.GetName() == "" || !user.ValidName(r.GetName()) || user.Deceptive(r.GetName()) {
 		return wirev1.ServerFrame_builder{}, invalid("name is not 1 to %d bytes of plain text", user.MaxName)
 	}
 	return s.own(ctx, eventv1.Event_builder{ProfileChanged: eventv1.ProfileChanged_builder{Name: r.GetName()}.Build()})
@@ -164,7 +164,7 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 		return none, invalid("device_id is not a UUIDv7")
 	case len(r.GetPublicKey()) != ed25519.PublicKeySize:
 		return none, invalid("public_key has %d bytes, needs %d", len(r.GetPublicKey()), ed25519.PublicKeySize)
-	case !user.ValidName(r.GetDeviceName()):
+	case !user.ValidName(r.GetDeviceName()) || user.Deceptive(r.GetDeviceName()):
 		return none, invalid("device_name is longer than %d bytes or not plain text", user.MaxName)
 	}
 	have, err := s.srv.queries.ListDevices(ctx, s.user)

@@ -12,6 +12,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -41,8 +42,8 @@ func checkTitle(t string) error {
 	if len(t) > thread.MaxTitle {
 		return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the title has %d bytes, at most %d", len(t), thread.MaxTitle)
 	}
-	if !thread.ValidTitle(t) {
-		return invalid("title is blank")
+	if !thread.ValidTitle(t) || user.Deceptive(t) {
+		return invalid("title is blank or not plain text")
 	}
 	return nil
 }

@@ -77,6 +77,9 @@ func (s *Session) hide(t *wirev1.ThreadSummary) {
 	}
 }
 
+// farBeyond is how many positions beyond those that this edge has read cannot be any other edge's either.
+const farBeyond = 1 << 20
+
 // viewWait is how long a read waits for a view that does not know yet what this edge does.
 const viewWait = 2 * time.Second
 
@@ -146,6 +149,9 @@ func (s *Session) page(ctx context.Context, req uint64, r *wirev1.GetHistory) er
 	t, err := threadID(r.GetThreadId())
 	if err != nil {
 		return err
+	}
+	if at := s.cursor(t); at != notNew && r.GetBeforePosition() > int64(at)+farBeyond {
+		return invalid("before_position %d is far beyond the log's end", r.GetBeforePosition())
 	}
 	got, err := visible(ctx, s, t, func(ctx context.Context) (*wirev1.HistoryPage, error) {
 		return s.srv.queries.History(ctx, s.user, s.floor, r)

@@ -13,6 +13,7 @@ import (
 	"crypto/ed25519"
 	"maps"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	eventv1 "heliograph/schemas/event/v1"
@@ -247,6 +248,12 @@ func ValidName(n string) bool {
 		}
 	}
 	return true
+}
+
+// Deceptive tells whether a text holds characters that reorder what stands around it (UAX 9: embeddings, overrides and isolates), with which one name can look
+// like another. Edges refuse it; the fold knows nothing of it, since what it has taken once it must take for ever.
+func Deceptive(text string) bool {
+	return strings.ContainsFunc(text, func(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 })
 }
 
 func hash(b []byte) ([id.Size]byte, bool) {

@@ -43,8 +43,8 @@ func SignUp(ctx context.Context, c Client, r client.Registration, pin func(ctx c
 	if _, ok := c.Identity(); ok {
 		return client.Identity{}, client.ErrRegistered // before an SMS goes out for nothing
 	}
-	if !user.ValidName(r.Name) {
-		return client.Identity{}, fmt.Errorf("a name has at most %d bytes and no control characters", user.MaxName)
+	if !user.ValidName(r.Name) || user.Deceptive(r.Name) {
+		return client.Identity{}, fmt.Errorf("a name has at most %d bytes of plain text", user.MaxName)
 	}
 	given := r.Pin != ""
 	since := time.Now()

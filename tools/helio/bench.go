@@ -61,8 +61,11 @@ Examples:
 
 // Run prints what was measured, also when a part failed.
 func (c *benchCmd) Run(ctx context.Context) (err error) {
-	if c.Seconds <= 0 {
-		return fmt.Errorf("--seconds %v: a loop needs some time to be measured", c.Seconds)
+	if !(c.Seconds >= 0.1) || c.Seconds > 3600 { // which NaN is not either
+		return fmt.Errorf("--seconds %v is not between 0.1 and 3600", c.Seconds)
+	}
+	if min(c.Senders, c.Window, c.Body, c.Group, c.Idle) < 1 {
+		return errors.New("--senders, --window, --body, --group and --idle are at least 1")
 	}
 	keepHeapRoomy(mostHeap)
 	cfg := load.Config{
@@ -78,10 +81,16 @@ func (c *benchCmd) Run(ctx context.Context) (err error) {
 			}
 		}
 	}
+	if err := cfg.ValidateLoad(); err != nil {
+		return err
+	}
 	switch {
 	case c.Edge != "":
 		err = c.running(&cfg)
 	case c.Data != "":
+		if _, err := readDevState(c.Data); err != nil {
+			return err
+		}
 		if cfg.Target, err = load.DevTarget(c.Data); err != nil {
 			return fmt.Errorf("--data: %w", err)
 		}

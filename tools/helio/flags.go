@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -31,14 +33,21 @@ type localFlags struct {
 }
 
 // fill puts the addresses of the helio dev that runs, if one does, in the place of those that nobody has chosen. Its Postgres has a password of its own
-// making, so a default cannot name it. A directory that was chosen, with no log beside it, must be one's.
+// making, so a default cannot name it. Where no log was named, none runs at the usual address and none in the directory, that is said.
 func (f localFlags) fill(k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) error {
 	state, err := readDevState(f.Data)
 	if err != nil {
-		if usual, e := filepath.Abs(defaultData); e == nil && f.Data != usual && slices.Equal(k.Kafka, []string{defaultKafka}) {
+		if !slices.Equal(k.Kafka, []string{defaultKafka}) {
+			return nil
+		}
+		if usual, e := filepath.Abs(defaultData); e != nil || f.Data != usual {
 			return err
 		}
-		return nil // the defaults then tell where nothing was found
+		c, e := net.DialTimeout("tcp", defaultKafka, time.Second)
+		if e != nil {
+			return err
+		}
+		return c.Close()
 	}
 	if slices.Equal(k.Kafka, []string{defaultKafka}) {
 		k.Kafka = []string{state.Kafka}

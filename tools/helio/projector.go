@@ -71,6 +71,9 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 // addThreads adds the projector of the thread views to a process.
 func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string, retention, session time.Duration) error {
+	if retention < threads.MinRetention {
+		return fmt.Errorf("--retention %v is below %v", retention, threads.MinRetention)
+	}
 	if err := p.migratePostgres(ctx, flags.Postgres, "views", flags.PostgresSchema); err != nil {
 		return err
 	}

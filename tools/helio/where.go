@@ -76,9 +76,6 @@ type searched struct {
 
 // Run prints what locate finds. A message that is nowhere is a failure, told after the table.
 func (c *whereCmd) Run(ctx context.Context, log *slog.Logger) error {
-	if err := c.fill(&c.kafkaFlags, &c.postgresFlags, &c.clickhouseFlags); err != nil {
-		return err
-	}
 	out, err := c.locate(ctx, log)
 	if err != nil {
 		return err
@@ -151,6 +148,9 @@ func (c *whereCmd) locate(ctx context.Context, log *slog.Logger) (*place, error)
 			return nil, fmt.Errorf("--thread %q is not a thread's id: %w", c.Thread, err)
 		}
 		only = &t
+	}
+	if err := c.fill(&c.kafkaFlags, &c.postgresFlags, &c.clickhouseFlags); err != nil {
+		return nil, err
 	}
 	if c.Window <= 0 {
 		return nil, fmt.Errorf("--window %v is not positive", c.Window)

@@ -120,6 +120,12 @@ func (c Config) Validate() error {
 	if c.Target.Pins == nil {
 		errs = append(errs, errors.New("no source of PINs"))
 	}
+	return errors.Join(append(errs, c.ValidateLoad())...)
+}
+
+// ValidateLoad is Validate without a look at the target, for who has none yet.
+func (c Config) ValidateLoad() error {
+	var errs []error
 	for _, p := range c.Parts {
 		if !slices.Contains(Parts(), p) {
 			errs = append(errs, fmt.Errorf("part %q is none of %v", p, Parts()))

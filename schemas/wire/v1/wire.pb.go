@@ -5671,7 +5671,8 @@ type GetHistory_builder struct {
 
 	// The thread (16 bytes).
 	ThreadId []byte
-	// Only events before this position; 0: from the end.
+	// Only events before this position, which is of an event that the device knows or from a page; 0: from the end. The thread views may not have everything
+	// before it yet: CODE_UNAVAILABLE then, with retry_after_ms, since a page would have a hole.
 	BeforePosition int64
 	// At most so many, 1 to 500; 0: 100.
 	Limit uint32
