@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,7 +35,7 @@ type localFlags struct {
 
 // fill puts the addresses of the helio dev that runs, if one does, in the place of those that nobody has chosen. Its Postgres has a password of its own
 // making, so a default cannot name it. Where no log was named, none runs at the usual address and none in the directory, that is said.
-func (f localFlags) fill(k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) error {
+func (f localFlags) fill(ctx context.Context, k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) error {
 	state, err := readDevState(f.Data)
 	if err != nil {
 		if !slices.Equal(k.Kafka, []string{defaultKafka}) {
@@ -43,7 +44,7 @@ func (f localFlags) fill(k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) er
 		if usual, e := filepath.Abs(defaultData); e != nil || f.Data != usual {
 			return err
 		}
-		c, e := net.DialTimeout("tcp", defaultKafka, time.Second)
+		c, e := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", defaultKafka)
 		if e != nil {
 			return err
 		}

@@ -60,7 +60,7 @@ type topicRow struct {
 
 // Run lists the topics.
 func (c *topicsCmd) Run(ctx context.Context, log *slog.Logger) error {
-	if err := c.fill(&c.kafkaFlags, nil, nil); err != nil {
+	if err := c.fill(ctx, &c.kafkaFlags, nil, nil); err != nil {
 		return err
 	}
 	cfg := c.config(log, nil, "helio-log")
@@ -161,7 +161,7 @@ type logLine struct {
 
 // Run prints events until it has all that were asked for, or until a signal.
 func (c *tailCmd) Run(ctx context.Context, log *slog.Logger) error {
-	if err := c.fill(&c.kafkaFlags, nil, nil); err != nil {
+	if err := c.fill(ctx, &c.kafkaFlags, nil, nil); err != nil {
 		return err
 	}
 	if err := c.tail(ctx, c.config(log, nil, "helio-log"), os.Stdout); ctx.Err() == nil {

@@ -149,7 +149,7 @@ func (c *whereCmd) locate(ctx context.Context, log *slog.Logger) (*place, error)
 		}
 		only = &t
 	}
-	if err := c.fill(&c.kafkaFlags, &c.postgresFlags, &c.clickhouseFlags); err != nil {
+	if err := c.fill(ctx, &c.kafkaFlags, &c.postgresFlags, &c.clickhouseFlags); err != nil {
 		return nil, err
 	}
 	if c.Window <= 0 {
