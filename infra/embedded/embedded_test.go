@@ -225,6 +225,24 @@ func TestKillPostmaster(t *testing.T) {
 	again.Close(ctx)
 }
 
+// An engine that is stopped and goes on, as all processes are when a laptop sleeps, does not take it for its parent's end. libchdb would see to that by making
+// standard input non-blocking; so it must not have the one that tells of the parent.
+func TestClickHouseSleeps(t *testing.T) {
+	e := enginetest.Own(t, embedded.ClickHouse)
+	pid := e.Pid(embedded.ClickHouse)
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/0", pid)); err != nil || got != os.DevNull {
+		t.Errorf("the library has %q as standard input: %v", got, err)
+	}
+	for _, s := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+		if err := syscall.Kill(pid, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := query(e.ClickHouseAddr, "SELECT 1"); err != nil || got != "1" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestKillClickHouse(t *testing.T) {
 	e := enginetest.Own(t, embedded.ClickHouse)
 	ctx := testContext(t)

@@ -129,6 +129,14 @@ func run(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, stdin
 			Mend: "give a loopback address with --listen 127.0.0.1:PORT",
 		}
 	}
+	if cfg.Kind == ClickHouse && stdin == io.Reader(os.Stdin) {
+		own, err := setAside()
+		if err != nil {
+			return fmt.Errorf("set standard input aside: %w", err)
+		}
+		defer own.Close() //nolint:errcheck // it was only read
+		stdin = own
+	}
 	if cfg.Child {
 		go func() {
 			// Whatever ends the reading, the parent is gone.
@@ -170,6 +178,22 @@ func loopback(addr string) bool {
 	}
 	ip := net.ParseIP(host)
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// setAside moves standard input to another descriptor and leaves /dev/null in its place, before libchdb is loaded. The library makes descriptor 0 non-blocking
+// under way; a read that waits there ends with EAGAIN when the process is stopped and goes on, or the machine sleeps, which passed for the parent's end.
+func setAside() (*os.File, error) {
+	fd, err := syscall.Dup(syscall.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	syscall.CloseOnExec(fd)
+	own := os.NewFile(uintptr(fd), "stdin")
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, errors.Join(err, own.Close())
+	}
+	return own, errors.Join(syscall.Dup3(int(null.Fd()), syscall.Stdin, 0), null.Close())
 }
 
 func tell(w io.Writer, r report) error {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,14 +23,17 @@ const stopTimeout = 20 * time.Second
 
 // Cluster is a running Heliograph. Its methods may be called from any goroutine.
 type Cluster struct {
-	opts    Options
-	engines *embedded.Engines // nil when all are external
-	tls     *tls.Config
-	addrs   map[embedded.Kind]string
-	roles   map[Role][]*Process
+	opts      Options
+	engines   *embedded.Engines // nil when all are external
+	engineLog *os.File
+	watch     sync.WaitGroup
+	tls       *tls.Config
+	addrs     map[embedded.Kind]string
+	roles     map[Role][]*Process
 
-	extras sync.Mutex // guards extra
+	extras sync.Mutex // guards extra and ended
 	extra  []*Process
+	ended  []string // engines that nobody asked to end
 
 	phones sync.Mutex // held while a registration takes its place among the loopback addresses
 	from   int
@@ -93,13 +97,30 @@ func (c *Cluster) startEngines(ctx context.Context) error {
 	if len(kinds) == 0 {
 		return nil
 	}
+	log, err := os.OpenFile(c.path("log/engines.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	c.engineLog = log
 	engines, err := embedded.Start(ctx, embedded.Options{
-		Dir: c.path("data"), EnginesDir: c.opts.EnginesDir, Executable: c.opts.Helio, Kinds: kinds, Logger: c.opts.Logger,
+		Dir: c.path("data"), EnginesDir: c.opts.EnginesDir, Executable: c.opts.Helio, Kinds: kinds,
+		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	c.engines = engines
+	c.watch.Go(func() {
+		for {
+			err := engines.Wait(context.Background()) // until they are stopped
+			if err == nil {
+				return
+			}
+			c.extras.Lock()
+			c.ended = append(c.ended, err.Error())
+			c.extras.Unlock()
+		}
+	})
 	for _, k := range kinds {
 		c.addrs[k] = map[embedded.Kind]string{
 			embedded.Kafka: engines.KafkaAddr, embedded.Postgres: engines.PostgresURL, embedded.ClickHouse: engines.ClickHouseAddr,
@@ -203,7 +224,8 @@ func (c *Cluster) Stop() error {
 		return p.Stop(ctx)
 	}, nil)
 	if c.engines != nil {
-		err = errors.Join(err, c.engines.Stop())
+		err = errors.Join(err, c.engines.Stop(), c.engineLog.Close())
+		c.watch.Wait()
 	}
 	return err
 }
@@ -254,7 +276,9 @@ func (c *Cluster) Unasked() []string {
 	for _, p := range c.Processes() {
 		out = append(out, p.Unasked()...)
 	}
-	return out
+	c.extras.Lock()
+	defer c.extras.Unlock()
+	return append(out, c.ended...)
 }
 
 // Engine returns an engine for drills.

@@ -16,6 +16,9 @@ import (
 	"heliograph/schemas/topic"
 )
 
+// oneAnswer is how long a store may take to tell its positions before that is what the test complains of, and not the positions.
+const oneAnswer = 20 * time.Second
+
 // caughtUp waits until both views have taken in everything that the log holds now.
 func (e *env) caughtUp(t *testing.T) {
 	t.Helper()
@@ -23,6 +26,8 @@ func (e *env) caughtUp(t *testing.T) {
 	ends, err := e.ends(ctx)
 	must(t, err)
 	settled(t, "Postgres has caught up", func() string {
+		ctx, cancel := context.WithTimeout(t.Context(), oneAnswer)
+		defer cancel()
 		rows, err := e.pg.Query(ctx, `SELECT topic, slot, next FROM views.positions`)
 		if err != nil {
 			return err.Error()
@@ -42,6 +47,8 @@ func (e *env) caughtUp(t *testing.T) {
 		return behind(ends, have, topic.Threads, topic.Receipts, topic.Users)
 	})
 	settled(t, "ClickHouse has caught up", func() string {
+		ctx, cancel := context.WithTimeout(t.Context(), oneAnswer)
+		defer cancel()
 		rows, err := e.ch.Query(ctx, `SELECT topic, slot, max(next) FROM positions WHERE state = 'done' GROUP BY topic, slot`)
 		if err != nil {
 			return err.Error()
