@@ -58,6 +58,25 @@ func TestParkedThreadTellsItsMembers(t *testing.T) {
 	}
 }
 
+// TestReorderingText: names and titles that reorder the text around them (UAX 9) are refused wherever an edge takes one; those of right-to-left scripts are not.
+func TestReorderingText(t *testing.T) {
+	f := start(t, nil)
+	a := f.dial(t).register("+491").sync()
+	g, d := id.NewGroup(), id.NewDevice()
+	for _, text := range []string{"\u202eabc", "a\u2067b", "a\u202cb"} {
+		for _, msg := range []wirev1.ClientFrame_builder{
+			{SetProfile: wirev1.SetProfile_builder{Name: text}.Build()},
+			{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: text}.Build()},
+			{LinkDevice: wirev1.LinkDevice_builder{DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: text}.Build()},
+		} {
+			a.refused(a.ask(msg), wirev1.Code_CODE_INVALID)
+		}
+	}
+	if got := a.ask(wirev1.ClientFrame_builder{SetProfile: wirev1.SetProfile_builder{Name: "שלום \u200fعلي"}.Build()}); got.HasError() {
+		t.Errorf("a name of right-to-left scripts: %v", got.GetError())
+	}
+}
+
 // TestReceiptIsNeverLower: an edge that lags behind what a device has seen elsewhere writes nothing of it, rather than less, until it has caught up.
 func TestReceiptIsNeverLower(t *testing.T) {
 	f := start(t, nil)

@@ -318,6 +318,8 @@ func TestRegisterRefusals(t *testing.T) {
 		"not a phone":       {func(r *wirev1.Register) { r.SetPhone("12") }, wirev1.Code_CODE_INVALID_PHONE},
 		"short device id":   {func(r *wirev1.Register) { r.SetDeviceId([]byte{1}) }, wirev1.Code_CODE_INVALID},
 		"short key":         {func(r *wirev1.Register) { r.SetPublicKey([]byte{1}) }, wirev1.Code_CODE_INVALID},
+		"reordering name":   {func(r *wirev1.Register) { r.SetName("\u202eabc") }, wirev1.Code_CODE_INVALID},
+		"reordering device": {func(r *wirev1.Register) { r.SetDeviceName("a\u2066b") }, wirev1.Code_CODE_INVALID},
 		"long name":         {func(r *wirev1.Register) { r.SetName(string(make([]byte, 65))) }, wirev1.Code_CODE_INVALID},
 		"another's key":     {func(r *wirev1.Register) { r.SetPublicKey(pub) }, wirev1.Code_CODE_AUTHENTICATION_FAILED},
 		"no signature":      {func(r *wirev1.Register) { r.SetSignature(nil) }, wirev1.Code_CODE_AUTHENTICATION_FAILED},

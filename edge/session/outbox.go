@@ -127,17 +127,23 @@ func (o *outbox) ripe() verdict {
 
 // wait blocks until there may be room for a push, or an error says that there will be none.
 func (o *outbox) wait(ctx context.Context, maxFrames, maxBytes int) error {
+	_, err := o.await(ctx, func() bool { return len(o.queue) < maxFrames && o.bytes < maxBytes })
+	return err
+}
+
+// await returns at once when what is to be put fits, which it asks under mu, and else when something was taken, after which it may.
+func (o *outbox) await(ctx context.Context, fits func() bool) (fit bool, err error) {
 	o.mu.Lock()
 	switch {
 	case o.closed:
 		o.mu.Unlock()
-		return errClosed
+		return false, errClosed
 	case o.lagging:
 		o.mu.Unlock()
-		return errLagging
-	case len(o.queue) < maxFrames && o.bytes < maxBytes:
+		return false, errLagging
+	case fits():
 		o.mu.Unlock()
-		return nil
+		return true, nil
 	}
 	if o.room == nil {
 		o.room = make(chan struct{})
@@ -146,9 +152,9 @@ func (o *outbox) wait(ctx context.Context, maxFrames, maxBytes int) error {
 	o.mu.Unlock()
 	select {
 	case <-room:
-		return nil
+		return false, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 
@@ -198,27 +204,8 @@ func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark, mos
 // waitReceipts blocks until fewer than most watermarks wait, or an error says that they will not.
 func (o *outbox) waitReceipts(ctx context.Context, most int) error {
 	for {
-		o.mu.Lock()
-		switch {
-		case o.closed:
-			o.mu.Unlock()
-			return errClosed
-		case o.lagging:
-			o.mu.Unlock()
-			return errLagging
-		case o.pairs < most:
-			o.mu.Unlock()
-			return nil
-		}
-		if o.room == nil {
-			o.room = make(chan struct{})
-		}
-		room := o.room
-		o.mu.Unlock()
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return ctx.Err()
+		if fit, err := o.await(ctx, func() bool { return o.pairs < most }); fit || err != nil {
+			return err
 		}
 	}
 }

@@ -101,15 +101,14 @@ func (c *Cluster) startEngines(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
-	c.engineLog = log
 	engines, err := embedded.Start(ctx, embedded.Options{
 		Dir: c.path("data"), EnginesDir: c.opts.EnginesDir, Executable: c.opts.Helio, Kinds: kinds,
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
-		return fmt.Errorf("cluster: %w", err)
+		return errors.Join(fmt.Errorf("cluster: %w", err), log.Close())
 	}
-	c.engines = engines
+	c.engines, c.engineLog = engines, log
 	c.watch.Go(func() {
 		for {
 			err := engines.Wait(context.Background()) // until they are stopped

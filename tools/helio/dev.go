@@ -95,6 +95,9 @@ func readDevState(data string) (devState, error) {
 // Run starts everything and runs until a signal comes.
 func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	began := time.Now()
+	if err := checkRetention(c.Retention); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(c.Data, 0o755); err != nil { // open to the user that Postgres runs as; the secrets inside are not
 		return fmt.Errorf("--data: %w", err)
 	}

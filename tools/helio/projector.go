@@ -40,6 +40,9 @@ func (projectorCmd) Help() string {
 
 // Run runs the projector until a signal comes.
 func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
+	if err := checkRetention(c.Retention); err != nil {
+		return err
+	}
 	name, err := orHost(c.Name)
 	if err != nil {
 		return err
@@ -69,11 +72,16 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 	return p.run(ctx)
 }
 
+// checkRetention refuses a tail that is too short before anything is begun.
+func checkRetention(d time.Duration) error {
+	if d < threads.MinRetention {
+		return fmt.Errorf("--retention %v is below %v", d, threads.MinRetention)
+	}
+	return nil
+}
+
 // addThreads adds the projector of the thread views to a process.
 func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string, retention, session time.Duration) error {
-	if retention < threads.MinRetention {
-		return fmt.Errorf("--retention %v is below %v", retention, threads.MinRetention)
-	}
 	if err := p.migratePostgres(ctx, flags.Postgres, "views", flags.PostgresSchema); err != nil {
 		return err
 	}
