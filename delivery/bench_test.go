@@ -13,7 +13,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// BenchmarkPush compares, on the same log: a bare kgo consumer, and events through an instance and a Pipe to an edge with 200 subjects.
+// BenchmarkPush compares, on the same log: a bare kgo consumer, and events through an instance and a Pipe to an edge
+// with 200 subjects.
 func BenchmarkPush(b *testing.B) {
 	w := newWorld(b)
 	subjects := make([]topic.Subject, 200)
@@ -24,11 +25,15 @@ func BenchmarkPush(b *testing.B) {
 	value := make([]byte, 200)
 	for i := range n {
 		s := subjects[i%len(subjects)]
-		w.cl.Produce(context.Background(), w.cfg.NewRecord(topic.Threads, topic.SlotOf(s, partitions), s[:], value), func(_ *kgo.Record, err error) {
-			if err != nil {
-				b.Error(err)
-			}
-		})
+		w.cl.Produce(
+			context.Background(),
+			w.cfg.NewRecord(topic.Threads, topic.SlotOf(s, partitions), s[:], value),
+			func(_ *kgo.Record, err error) {
+				if err != nil {
+					b.Error(err)
+				}
+			},
+		)
 		if i%10_000 == 0 {
 			if err := w.cl.Flush(context.Background()); err != nil {
 				b.Fatal(err)
@@ -40,7 +45,9 @@ func BenchmarkPush(b *testing.B) {
 	}
 	b.Run("kgo", func(b *testing.B) {
 		for b.Loop() {
-			cl, err := kafka.Dial(w.cfg, kgo.ConsumeTopics(w.cfg.Name(topic.Threads)), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+			cl, err := kafka.Dial(
+				w.cfg, kgo.ConsumeTopics(w.cfg.Name(topic.Threads)), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+			)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -61,7 +68,8 @@ func BenchmarkPush(b *testing.B) {
 	})
 }
 
-// push starts an instance whose group has committed nothing: it begins at the tail less its window, which here is the whole log.
+// push starts an instance whose group has committed nothing: it begins at the tail less its window, which here is the
+// whole log.
 func push(b *testing.B, w *world, group string, subjects []topic.Subject, n int) {
 	b.StopTimer()
 	s := w.service(Config{Group: group, MaxGapRecords: n})

@@ -10,7 +10,8 @@ import (
 	"heliograph/infra/run"
 )
 
-// Group is the consumer group that shares the slots of a deployment out, unless Config.Group says otherwise: edges look for the instances there.
+// Group is the consumer group that shares the slots of a deployment out, unless Config.Group says otherwise: edges look
+// for the instances there.
 func Group(c kafka.Config) string { return c.Group("delivery") }
 
 // Config says who this instance is and bounds what it holds. Zero means default.
@@ -21,14 +22,17 @@ type Config struct {
 	Addr  string // host:port at which edges reach this instance's listener; empty in one process
 	Group string // default: that of Group(Kafka)
 
-	SessionTimeout    time.Duration // until the slots of an instance that died are given to others; default 10 s
-	HeartbeatInterval time.Duration // how soon a member learns of a rebalance; default 500 ms, at most a third of SessionTimeout
-	KeepSlots         bool          // an orderly stop does not leave the group: a restart within SessionTimeout moves no slot, but its events wait
+	SessionTimeout time.Duration // until the slots of an instance that died are given to others; default 10 s
+	// how soon a member learns of a rebalance; default 500 ms, at most a third of SessionTimeout
+	HeartbeatInterval time.Duration
+	// an orderly stop does not leave the group: a restart within SessionTimeout moves no slot, but its events wait
+	KeepSlots bool
 
 	RingWindow time.Duration // what a slot's ring keeps; default 10 s
 	RingBytes  int           // likewise, per slot; default 4 MiB
 
-	MaxGapRecords int           // how far behind the ring a cursor may be and still be served from the log; default 100,000 positions per topic
+	// how far behind the ring a cursor may be and still be served from the log; default 100,000 positions per topic
+	MaxGapRecords int
 	MaxGapAge     time.Duration // likewise; default 1 h
 	GapReaders    int           // how many such reads run at the same time; default 4
 
@@ -56,7 +60,8 @@ func (c Config) Validate() error {
 	for name, n := range map[string]int64{
 		"session timeout": int64(c.SessionTimeout), "heartbeat interval": int64(c.HeartbeatInterval),
 		"ring window": int64(c.RingWindow), "ring bytes": int64(c.RingBytes),
-		"max gap records": int64(c.MaxGapRecords), "max gap age": int64(c.MaxGapAge), "gap readers": int64(c.GapReaders),
+		"max gap records": int64(c.MaxGapRecords), "max gap age": int64(c.MaxGapAge),
+		"gap readers":  int64(c.GapReaders),
 		"max subjects": int64(c.MaxSubjects), "progress interval": int64(c.ProgressEvery),
 		"pace": int64(c.Pace),
 	} {

@@ -56,8 +56,9 @@ func (c *conn) failSend(err error) {
 	c.fail(err)
 }
 
-// ServeLink serves one link until it ends or ctx is cancelled, and closes it. It may be called before Run and during it, from any goroutine; links
-// outlive Run, without slots, until their own context ends. The error says why the link ended; it has been logged and counted. nil on cancellation.
+// ServeLink serves one link until it ends or ctx is cancelled, and closes it. It may be called before Run and during
+// it, from any goroutine; links outlive Run, without slots, until their own context ends. The error says why the link
+// ended; it has been logged and counted. nil on cancellation.
 func (s *Service) ServeLink(ctx context.Context, end link.DeliveryEnd) error {
 	outer := ctx
 	ctx, fail := context.WithCancelCause(ctx)

@@ -125,7 +125,12 @@ func TestUnsubscribe(t *testing.T) {
 	edge := w.open(s)
 	a, b := inSlot(0, 0), inSlot(0, 1)
 	ask(t, edge, subscribeFrame(1, 0, nil, a, b))
-	err := edge.Send(t.Context(), linkv1.ToDelivery_builder{Unsubscribe: linkv1.Unsubscribe_builder{Slot: 0, Subjects: [][]byte{a[:]}}.Build()}.Build())
+	err := edge.Send(
+		t.Context(),
+		linkv1.ToDelivery_builder{
+			Unsubscribe: linkv1.Unsubscribe_builder{Slot: 0, Subjects: [][]byte{a[:]}}.Build(),
+		}.Build(),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +255,8 @@ func produceAll(w *world, subjects []topic.Subject, stop <-chan struct{}) map[st
 	}
 }
 
-// Subscriptions begin all the time while events flow, from the ring, through it and from the log before it: no link may miss an event or see one early.
+// Subscriptions begin all the time while events flow, from the ring, through it and from the log before it: no link may
+// miss an event or see one early.
 func TestSubscribeUnderLoad(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -297,10 +303,12 @@ func TestSubscribeUnderLoad(t *testing.T) {
 			}
 			close(stop)
 			want := <-produced
-			// The marks of the loop above are events of subject 0 too: they are checked by order and by the others alone.
+			// The marks of the loop above are events of subject 0 too: they are checked by order and by the others
+			// alone.
 			for i, f := range followers {
 				for st, positions := range want {
-					if st.subject == subjects[0] || len(f.subjects[topic.SlotOf(st.subject, partitions)]) == 0 || !f.follows(st.subject) {
+					if st.subject == subjects[0] || len(f.subjects[topic.SlotOf(st.subject, partitions)]) == 0 ||
+						!f.follows(st.subject) {
 						continue
 					}
 					until(t, fmt.Sprintf("follower %d has all of %v", i, st), func() bool {
@@ -346,7 +354,8 @@ func (s *Service) ringNext(subject topic.Subject) cursor {
 	return sl.ring.next()
 }
 
-// Two instances share the slots; they come and go while events flow; an edge that follows the protocol has each event exactly once, in order.
+// Two instances share the slots; they come and go while events flow; an edge that follows the protocol has each event
+// exactly once, in order.
 func TestTakeover(t *testing.T) {
 	t.Run("in process", func(t *testing.T) {
 		w := newWorld(t)
@@ -367,29 +376,37 @@ func TestTakeover(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		takeover(t, w, link.NewGroupDirectory(w.cl, w.cfg, Group(w.cfg)), link.QUICDialer{TLS: conf}, func(name string) (*Service, func()) {
-			l, err := link.Listen("127.0.0.1:0", conf, link.ListenConfig{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := w.service(Config{Name: name, Addr: l.Addr().String()})
-			stopRun := w.start(s)
-			ctx, cancel := context.WithCancel(context.Background())
-			done := make(chan error, 1)
-			go func() { done <- l.Serve(ctx, s.ServeLink) }()
-			stopLinks := sync.OnceFunc(func() {
-				cancel()
-				if err := <-done; err != nil {
-					t.Errorf("Serve: %v", err)
+		takeover(
+			t,
+			w,
+			link.NewGroupDirectory(w.cl, w.cfg, Group(w.cfg)),
+			link.QUICDialer{TLS: conf},
+			func(name string) (*Service, func()) {
+				l, err := link.Listen("127.0.0.1:0", conf, link.ListenConfig{})
+				if err != nil {
+					t.Fatal(err)
 				}
-			})
-			t.Cleanup(stopLinks)
-			return s, func() { stopRun(); stopLinks() }
-		})
+				s := w.service(Config{Name: name, Addr: l.Addr().String()})
+				stopRun := w.start(s)
+				ctx, cancel := context.WithCancel(context.Background())
+				done := make(chan error, 1)
+				go func() { done <- l.Serve(ctx, s.ServeLink) }()
+				stopLinks := sync.OnceFunc(func() {
+					cancel()
+					if err := <-done; err != nil {
+						t.Errorf("Serve: %v", err)
+					}
+				})
+				t.Cleanup(stopLinks)
+				return s, func() { stopRun(); stopLinks() }
+			},
+		)
 	})
 }
 
-func takeover(t *testing.T, w *world, dir link.Directory, dialer link.Dialer, begin func(name string) (*Service, func())) {
+func takeover(
+	t *testing.T, w *world, dir link.Directory, dialer link.Dialer, begin func(name string) (*Service, func()),
+) {
 	subjects := make([]topic.Subject, 60)
 	for i := range subjects {
 		subjects[i] = subject(i)
@@ -472,7 +489,8 @@ func TestSessionTimeout(t *testing.T) {
 	w.owns(two, partitions)
 }
 
-// Two deployments on one cluster, with instances of the same name, share neither slots nor instances; each instance leaves its own group at its stop.
+// Two deployments on one cluster, with instances of the same name, share neither slots nor instances; each instance
+// leaves its own group at its stop.
 func TestDeploymentsOfOneClusterAreApart(t *testing.T) {
 	w := newWorld(t)
 	other := &world{t: t, cfg: w.cfg, cl: w.cl}

@@ -161,7 +161,8 @@ func subscribeFrame(id uint64, slot topic.Slot, from *cursor, subjects ...topic.
 	return linkv1.ToDelivery_builder{Subscribe: b.Build()}.Build()
 }
 
-// follower is an edge that follows the protocol: it keeps a cursor per slot from Progress, subscribes again with every owner from there, and drops by position.
+// follower is an edge that follows the protocol: it keeps a cursor per slot from Progress, subscribes again with every
+// owner from there, and drops by position.
 type follower struct {
 	t        *testing.T
 	dir      link.Directory

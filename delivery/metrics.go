@@ -52,13 +52,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help}))
 	}
 	vec := func(name, help, label string) *prometheus.CounterVec {
-		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
+		return run.Register(
+			reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}),
+		)
 	}
 	in := vec("helio_delivery_events_read_total", "Events read from the log.", "topic")
-	out := vec("helio_delivery_events_sent_total", "Events put into links' queues; one that goes to two links counts twice.", "topic")
+	out := vec(
+		"helio_delivery_events_sent_total", "Events put into links' queues; one that goes to two links counts twice.",
+		"topic",
+	)
 	m := &metrics{
 		latency: run.Register(reg, prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "helio_delivery_push_seconds", Help: "Log time of a batch's newest event until the batch was put into the links' queues.",
+			Name:    "helio_delivery_push_seconds",
+			Help:    "Log time of a batch's newest event until the batch was put into the links' queues.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 14),
 		})),
 		links:     gauge("helio_delivery_links", "Links that stand."),
@@ -69,9 +75,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		ringBytes: gauge("helio_delivery_ring_bytes", "Bytes held in the rings of all slots."),
 		ringAge:   gauge("helio_delivery_ring_seconds", "How long ago the oldest event in a ring was read."),
 		owned:     gauge("helio_delivery_slots_owned", "Slots that are open here."),
-		oldest:    gauge("helio_delivery_oldest_undelivered_seconds", "Age of the oldest event of an owned slot that was not pushed yet."),
-		gapReads:  counter("helio_delivery_gap_records_total", "Records read again from the log for cursors older than the ring."),
-		gapFails:  counter("helio_delivery_gap_failures_total", "Such reads that failed."),
+		oldest: gauge(
+			"helio_delivery_oldest_undelivered_seconds",
+			"Age of the oldest event of an owned slot that was not pushed yet.",
+		),
+		gapReads: counter(
+			"helio_delivery_gap_records_total", "Records read again from the log for cursors older than the ring.",
+		),
+		gapFails: counter("helio_delivery_gap_failures_total", "Such reads that failed."),
 	}
 	for i, t := range topic.Folded {
 		m.in[i] = in.WithLabelValues(string(t))

@@ -18,7 +18,8 @@ import (
 // pastTimeout ends a read of the log that gets nothing for so long.
 const pastTimeout = 10 * time.Second
 
-// marksFresh is how long an answer about the log's bounds serves further questions: a new owner asks for all its slots at once.
+// marksFresh is how long an answer about the log's bounds serves further questions: a new owner asks for all its slots
+// at once.
 const marksFresh = time.Second
 
 // past answers what lies in the log before the ring: where a slot's ring should begin, and the records of a gap.
@@ -98,8 +99,8 @@ func (p *past) ask(ctx context.Context, partitions int, after time.Time) (*marks
 	return m, nil
 }
 
-// begin returns where the ring of a slot that was just taken over begins: at what the group has committed or at the tail less the ring's window,
-// whichever is earlier, but no further back than a gap may be.
+// begin returns where the ring of a slot that was just taken over begins: at what the group has committed or at the
+// tail less the ring's window, whichever is earlier, but no further back than a gap may be.
 func (p *past) begin(ctx context.Context, s topic.Slot, partitions int, after time.Time) (cursor, error) {
 	m, err := p.ask(ctx, partitions, after)
 	if err != nil {
@@ -123,8 +124,8 @@ func offset(l kadm.ListedOffsets, name string, s topic.Slot) int64 {
 	return max(0, o.Offset)
 }
 
-// reachable tells for each topic whether the gap between from and the ring's start may be read from the log. When the log cannot be asked it may not:
-// the edge takes a snapshot.
+// reachable tells for each topic whether the gap between from and the ring's start may be read from the log. When the
+// log cannot be asked it may not: the edge takes a snapshot.
 func (p *past) reachable(ctx context.Context, s topic.Slot, from, start cursor) (ok [topics]bool) {
 	p.mu.Lock()
 	m := p.marks
@@ -148,7 +149,10 @@ func (p *past) reachable(ctx context.Context, s topic.Slot, from, start cursor) 
 }
 
 // read gives emit the records of the subjects in [from, to) of one topic, in order.
-func (p *past) read(ctx context.Context, s topic.Slot, t int, from, to topic.Position, want map[topic.Subject]struct{}, emit func([]*linkv1.Record) error) error {
+func (p *past) read(
+	ctx context.Context, s topic.Slot, t int, from, to topic.Position, want map[topic.Subject]struct{},
+	emit func([]*linkv1.Record) error,
+) error {
 	select {
 	case p.readers <- struct{}{}:
 		defer func() { <-p.readers }()
@@ -162,10 +166,16 @@ func (p *past) read(ctx context.Context, s topic.Slot, t int, from, to topic.Pos
 	base := m.bases.Of(topic.Folded[t], s)
 	quiet := p.cfg.Kafka
 	quiet.Registerer = nil
-	cl, err := kafka.Dial(quiet,
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {int32(s): kgo.NewOffset().At(int64(from - base)).WithEpoch(-1)}}),
+	cl, err := kafka.Dial(
+		quiet,
+		kgo.ConsumePartitions(
+			map[string]map[int32]kgo.Offset{name: {int32(s): kgo.NewOffset().At(int64(from - base)).WithEpoch(-1)}},
+		),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.FetchMaxWait(250*time.Millisecond), kgo.FetchMaxBytes(4<<20), kgo.MaxDecompressBatchBytes(16<<20))
+		kgo.FetchMaxWait(250*time.Millisecond),
+		kgo.FetchMaxBytes(4<<20),
+		kgo.MaxDecompressBatchBytes(16<<20),
+	)
 	if err != nil {
 		return p.failed(ctx, s, t, err)
 	}

@@ -118,7 +118,8 @@ func (r *ring) evict(now time.Time) {
 		var oldest *ringLog
 		for t := range r.logs {
 			l := &r.logs[t]
-			if l.head < len(l.entries) && (oldest == nil || l.entries[l.head].arrived.Before(oldest.entries[oldest.head].arrived)) {
+			if l.head < len(l.entries) &&
+				(oldest == nil || l.entries[l.head].arrived.Before(oldest.entries[oldest.head].arrived)) {
 				oldest = l
 			}
 		}
@@ -167,8 +168,11 @@ const (
 	collectScan    = 8192
 )
 
-// collect returns the records of the subjects from cur on and before to, in order, as far as its bounds allow, and where it got to.
-func (r *ring) collect(cur, to cursor, want map[topic.Subject]struct{}) (recs [topics][]*linkv1.Record, reached cursor) {
+// collect returns the records of the subjects from cur on and before to, in order, as far as its bounds allow, and
+// where it got to.
+func (r *ring) collect(
+	cur, to cursor, want map[topic.Subject]struct{},
+) (recs [topics][]*linkv1.Record, reached cursor) {
 	if !r.mayHave(want) {
 		for t := range cur {
 			cur[t] = max(cur[t], to[t])

@@ -21,7 +21,8 @@ func count(t *testing.T, s *Service, served string) float64 {
 	return m.GetCounter().GetValue()
 }
 
-// Whatever was added and evicted: collect, in as many pieces as it likes, returns the records from the cursor on that are at or after start.
+// Whatever was added and evicted: collect, in as many pieces as it likes, returns the records from the cursor on that
+// are at or after start.
 func TestRingCollect(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1000, 0)

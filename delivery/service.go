@@ -88,7 +88,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// leaveGroup gives the slots to the other members at once: a static member that only closes keeps them until its session times out.
+// leaveGroup gives the slots to the other members at once: a static member that only closes keeps them until its
+// session times out.
 func (s *Service) leaveGroup(ctx context.Context, adm *kadm.Client) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -98,7 +99,9 @@ func (s *Service) leaveGroup(ctx context.Context, adm *kadm.Client) {
 		err = left[me].Err
 	}
 	if err != nil {
-		s.log.Warn("could not leave the group, the slots move when the session times out", "group", s.cfg.Group, "err", err)
+		s.log.Warn(
+			"could not leave the group, the slots move when the session times out", "group", s.cfg.Group, "err", err,
+		)
 	}
 }
 
@@ -112,11 +115,12 @@ func (s *Service) Owned() []topic.Slot {
 // Lags returns how far the pushing of each owned slot is behind the log.
 func (s *Service) Lags() []kafka.Lag { return s.consumer.Lags() }
 
-// Unsure returns for how long Lags could not be trusted: the log did not tell its ends, or the group did not count this instance in.
+// Unsure returns for how long Lags could not be trusted: the log did not tell its ends, or the group did not count this
+// instance in.
 func (s *Service) Unsure() time.Duration { return s.consumer.Unsure() }
 
-// Ready returns nil once the log has answered and while no owned slot is stalled. An instance without slots (there are more instances than slots) is
-// ready too.
+// Ready returns nil once the log has answered and while no owned slot is stalled. An instance without slots (there are
+// more instances than slots) is ready too.
 func (s *Service) Ready() error {
 	if s.consumer.Partitions() == 0 {
 		return errors.New("delivery: the log has not answered yet")

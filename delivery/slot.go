@@ -46,7 +46,13 @@ type linkSlot struct {
 }
 
 func newSlot(id topic.Slot, r ring, m *metrics) *slot {
-	return &slot{id: id, metrics: m, ring: r, interest: make(map[topic.Subject][]*linkSlot), links: make(map[*conn]*linkSlot)}
+	return &slot{
+		id:       id,
+		metrics:  m,
+		ring:     r,
+		interest: make(map[topic.Subject][]*linkSlot),
+		links:    make(map[*conn]*linkSlot),
+	}
 }
 
 // join gives a link its part of the slot.
@@ -126,7 +132,8 @@ func (s *slot) drop(ls *linkSlot, subject topic.Subject) {
 	s.metrics.subjects.Dec()
 }
 
-// apply takes a batch in and puts its events into the queues of the links that want them. The slot's consumer goroutine only.
+// apply takes a batch in and puts its events into the queues of the links that want them. The slot's consumer goroutine
+// only.
 func (s *slot) apply(b kafka.Batch) {
 	now := time.Now()
 	var newest time.Time
@@ -199,7 +206,8 @@ func frames(s topic.Slot, subscription uint64, recs [topics][]*linkv1.Record) []
 				n++
 			}
 			out = append(out, linkv1.ToEdge_builder{Events: linkv1.Events_builder{
-				Topic: topic.Folded[t].Number(), Slot: int32(s), Records: slices.Clone(all[:n]), Subscription: subscription,
+				Topic: topic.Folded[t].Number(), Slot: int32(s), Records: slices.Clone(all[:n]),
+				Subscription: subscription,
 			}.Build()}.Build())
 			all = all[n:]
 		}

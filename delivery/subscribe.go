@@ -10,11 +10,11 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// subscribe answers one Subscribe: what the ring (or, for an older cursor, the log) has of the subjects since the cursor, then live events. The
-// goroutine of the link's slot only.
+// subscribe answers one Subscribe: what the ring (or, for an older cursor, the log) has of the subjects since the
+// cursor, then live events. The goroutine of the link's slot only.
 //
-// The link is held in this slot from the first look at the ring until all is sent: apply skips it, so that no event and no progress overtakes the
-// catch-up. What it missed meanwhile is taken from the ring by release.
+// The link is held in this slot from the first look at the ring until all is sent: apply skips it, so that no event and
+// no progress overtakes the catch-up. What it missed meanwhile is taken from the ring by release.
 func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 	s := ls.slot
 	want := make(map[topic.Subject]struct{}, len(r.subjects))
@@ -110,10 +110,12 @@ func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 	return ls.release(ctx)
 }
 
-// releaseReads is how often release may read the log for what has left the ring meanwhile: each time less, unless the link cannot keep up.
+// releaseReads is how often release may read the log for what has left the ring meanwhile: each time less, unless the
+// link cannot keep up.
 const releaseReads = 8
 
-// release sends what the link missed while it was held, and makes it live again. The caller holds mu; it is given back meanwhile.
+// release sends what the link missed while it was held, and makes it live again. The caller holds mu; it is given back
+// meanwhile.
 func (ls *linkSlot) release(ctx context.Context) error {
 	s := ls.slot
 	for reads := 0; ; {
@@ -154,7 +156,9 @@ func (ls *linkSlot) release(ctx context.Context) error {
 }
 
 // sendPast sends what the log has of the subjects in [from, to) of a topic; no lock is held.
-func (ls *linkSlot) sendPast(ctx context.Context, id uint64, t int, from, to topic.Position, want map[topic.Subject]struct{}) error {
+func (ls *linkSlot) sendPast(
+	ctx context.Context, id uint64, t int, from, to topic.Position, want map[topic.Subject]struct{},
+) error {
 	s := ls.slot
 	return ls.conn.svc.past.read(ctx, s.id, t, from, to, want, func(recs []*linkv1.Record) error {
 		var one [topics][]*linkv1.Record

@@ -9,7 +9,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Who registers a number again under the id of a device that is in already is not that device: it would keep its history, and the old key.
+// Who registers a number again under the id of a device that is in already is not that device: it would keep its
+// history, and the old key.
 func TestDeviceIDIsUsedOnce(t *testing.T) {
 	f := start(t, nil)
 	a := f.dial(t).register("+491").sync()
@@ -20,7 +21,9 @@ func TestDeviceIDIsUsedOnce(t *testing.T) {
 	}
 	thief.key, thief.id = key, a.id
 	thief.refused(thief.ask(thief.registration("+491", public)), wirev1.Code_CODE_AUTHENTICATION_FAILED)
-	thief.refused(thief.ask(wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}), wirev1.Code_CODE_NOT_AUTHENTICATED)
+	thief.refused(
+		thief.ask(wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}), wirev1.Code_CODE_NOT_AUTHENTICATED,
+	)
 }
 
 // A device that sends more watermarks than it may is read more slowly; it loses none.
@@ -31,7 +34,11 @@ func TestWatermarksAreSlowedDown(t *testing.T) {
 	th := id.DirectThread(a.user, b.user)
 	mark := wirev1.Watermark_builder{ThreadId: th[:]}.Build()
 	for range 4 {
-		b.send(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{mark, mark, mark}}.Build()})
+		b.send(
+			wirev1.ClientFrame_builder{
+				Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{mark, mark, mark}}.Build(),
+			},
+		)
 	}
 	b.ask(wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}})
 	f.world.mu.Lock()
@@ -55,7 +62,11 @@ func TestJoinsAreLimited(t *testing.T) {
 	f.world.mu.Unlock()
 	create := func() *wirev1.ServerFrame {
 		g := id.NewGroup()
-		return a.ask(wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "all", MemberIds: raw}.Build()})
+		return a.ask(
+			wirev1.ClientFrame_builder{
+				CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "all", MemberIds: raw}.Build(),
+			},
+		)
 	}
 	if got := create(); !got.HasAck() {
 		t.Fatalf("got %v, want an ack", got)

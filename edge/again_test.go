@@ -12,12 +12,33 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// TestLeaveAgain: leaving is repeated when its answer was lost, on this edge or on another, which does not know the group any more.
+// TestLeaveAgain: leaving is repeated when its answer was lost, on this edge or on another, which does not know the
+// group any more.
 func TestLeaveAgain(t *testing.T) {
 	f := start(t, nil)
-	a, b, stranger := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
+	a, b, stranger := f.dial(
+		t,
+	).register(
+		"+491",
+	).sync(), f.dial(
+		t,
+	).register(
+		"+492",
+	).sync(), f.dial(
+		t,
+	).register(
+		"+493",
+	).sync()
 	g := id.NewGroup()
-	made := a.ask(wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "walk", MemberIds: [][]byte{b.user[:]}}.Build()})
+	made := a.ask(
+		wirev1.ClientFrame_builder{
+			CreateGroup: wirev1.CreateGroup_builder{
+				ThreadId:  g[:],
+				Title:     "walk",
+				MemberIds: [][]byte{b.user[:]},
+			}.Build(),
+		},
+	)
 	if made.WhichBody() != wirev1.ServerFrame_Ack_case {
 		t.Fatalf("got %v, want an ack", made)
 	}
@@ -65,7 +86,12 @@ func TestLinkDeviceAgain(t *testing.T) {
 	f := start(t, nil)
 	a := f.dial(t).register("+491").sync()
 	link := func(d id.DeviceID, key byte) wirev1.ClientFrame_builder {
-		return wirev1.ClientFrame_builder{LinkDevice: wirev1.LinkDevice_builder{DeviceId: d[:], PublicKey: bytes.Repeat([]byte{key}, ed25519.PublicKeySize)}.Build()}
+		return wirev1.ClientFrame_builder{
+			LinkDevice: wirev1.LinkDevice_builder{
+				DeviceId:  d[:],
+				PublicKey: bytes.Repeat([]byte{key}, ed25519.PublicKeySize),
+			}.Build(),
+		}
 	}
 	done := func(got *wirev1.ServerFrame) {
 		t.Helper()

@@ -14,7 +14,8 @@ import (
 // certCheck is how often it is looked whether the certificate's file has changed.
 const certCheck = 30 * time.Second
 
-// certificates serves the certificate of two files and reads them again when they have changed. Safe for concurrent use.
+// certificates serves the certificate of two files and reads them again when they have changed. Safe for concurrent
+// use.
 type certificates struct {
 	certFile, keyFile string
 	log               *slog.Logger

@@ -188,7 +188,8 @@ func TestClientsConverse(t *testing.T) {
 	until(t, "watermarks", func() bool { f.world.mu.Lock(); defer f.world.mu.Unlock(); return len(f.world.marks) > 0 })
 }
 
-// onLog lets the world append to a real broker first, through ingest, so that a message takes the path that it takes in production.
+// onLog lets the world append to a real broker first, through ingest, so that a message takes the path that it takes in
+// production.
 type onLog struct {
 	*world
 	log *ingest.Ingest

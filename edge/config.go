@@ -20,7 +20,8 @@ type Config struct {
 
 	// CertFile and KeyFile are PEM files; needed. They are read again when they change.
 	CertFile, KeyFile string
-	// Secret is 32 bytes in hex, shared by all edges, from which the keys of stateless resets, address tokens and TLS tickets are derived; needed.
+	// Secret is 32 bytes in hex, shared by all edges, from which the keys of stateless resets, address tokens and TLS
+	// tickets are derived; needed.
 	Secret run.Secret
 
 	// IdleTimeout closes a connection that is silent; default 90 s. Clients keep theirs alive every 20 to 25 s.

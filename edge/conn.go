@@ -83,6 +83,7 @@ func (h hubView) View(t id.ThreadID) (session.View, bool) {
 		return session.View{}, false
 	}
 	return session.View{
-		Kind: v.Kind, ActiveMembers: v.ActiveMembers, LastPosition: v.LastPosition, LastOrdinal: v.LastOrdinal, Next: v.Next, Parked: v.Parked, Roster: v,
+		Kind: v.Kind, ActiveMembers: v.ActiveMembers, LastPosition: v.LastPosition, LastOrdinal: v.LastOrdinal,
+		Next: v.Next, Parked: v.Parked, Roster: v,
 	}, true
 }

@@ -79,7 +79,16 @@ func serve(t testing.TB, e *Edge, w *world, cert string) *fixture {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
-	f := &fixture{Edge: e, world: w, tls: &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", NextProtos: []string{wire.Protocol}, MinVersion: tls.VersionTLS13}}
+	f := &fixture{
+		Edge:  e,
+		world: w,
+		tls: &tls.Config{
+			RootCAs:    roots,
+			ServerName: "127.0.0.1",
+			NextProtos: []string{wire.Protocol},
+			MinVersion: tls.VersionTLS13,
+		},
+	}
 	f.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -213,7 +222,8 @@ func (d *device) closed(want wirev1.Code) {
 		d.t.Fatal("the connection is still open")
 	}
 	var app *quic.ApplicationError
-	if err := context.Cause(d.conn.Context()); !errors.As(err, &app) || !app.Remote || wirev1.Code(app.ErrorCode) != want {
+	if err := context.Cause(d.conn.Context()); !errors.As(err, &app) || !app.Remote ||
+		wirev1.Code(app.ErrorCode) != want {
 		d.t.Fatalf("closed with %v, want %v", err, want)
 	}
 }
@@ -256,13 +266,15 @@ func (d *device) register(phone string) *device {
 
 func (d *device) registration(phone string, public []byte) wirev1.ClientFrame_builder {
 	return wirev1.ClientFrame_builder{Register: wirev1.Register_builder{
-		Phone: phone, Pin: "000000", DeviceId: d.id[:], PublicKey: public, Signature: ed25519.Sign(d.key, wire.Proof(d.nonce, d.exporter(), id.UserID{}, d.id)),
+		Phone: phone, Pin: "000000", DeviceId: d.id[:], PublicKey: public,
+		Signature: ed25519.Sign(d.key, wire.Proof(d.nonce, d.exporter(), id.UserID{}, d.id)),
 	}.Build()}
 }
 
 func (d *device) proof() *wirev1.Authenticate {
 	return wirev1.Authenticate_builder{
-		UserId: d.user[:], DeviceId: d.id[:], Signature: ed25519.Sign(d.key, wire.Proof(d.nonce, d.exporter(), d.user, d.id)),
+		UserId: d.user[:], DeviceId: d.id[:],
+		Signature: ed25519.Sign(d.key, wire.Proof(d.nonce, d.exporter(), d.user, d.id)),
 	}.Build()
 }
 

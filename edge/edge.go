@@ -25,7 +25,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Bounds of what a client can make the edge hold, in bytes. A frame may be longer than a window: it is read as it comes.
+// Bounds of what a client can make the edge hold, in bytes. A frame may be longer than a window: it is read as it
+// comes.
 const (
 	streamWindow    = 64 << 10
 	maxStreamWindow = 256 << 10
@@ -64,7 +65,9 @@ type Edge struct {
 }
 
 // New returns an Edge; it does nothing before Listen and Run.
-func New(cfg Config, h session.Hub, a session.Auth, q session.Queries, l Log, log *slog.Logger, reg prometheus.Registerer) (*Edge, error) {
+func New(
+	cfg Config, h session.Hub, a session.Auth, q session.Queries, l Log, log *slog.Logger, reg prometheus.Registerer,
+) (*Edge, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -100,11 +103,18 @@ func (e *Edge) Listen() error {
 	e.socket, err = net.ListenUDP("udp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("edge: UDP address %s is in use: stop what uses it, or choose another with %s", e.cfg.Listen, e.cfg.ListenFlag)
+		return fmt.Errorf(
+			"edge: UDP address %s is in use: stop what uses it, or choose another with %s", e.cfg.Listen,
+			e.cfg.ListenFlag,
+		)
 	case err != nil:
 		return fmt.Errorf("edge: listen on %s (%s): %w", e.cfg.Listen, e.cfg.ListenFlag, err)
 	}
-	reset, token := quic.StatelessResetKey(derive(key, "stateless reset")), quic.TokenGeneratorKey(derive(key, "address token"))
+	reset, token := quic.StatelessResetKey(
+		derive(key, "stateless reset"),
+	), quic.TokenGeneratorKey(
+		derive(key, "address token"),
+	)
 	verify := rate.NewLimiter(rate.Limit(e.cfg.RetryRate), e.cfg.RetryRate)
 	handshakes := rate.NewLimiter(rate.Limit(e.cfg.HandshakeRate), e.cfg.HandshakeRate)
 	e.transport = &quic.Transport{
@@ -176,7 +186,8 @@ func (e *Edge) Run(ctx context.Context) error {
 			case err != nil:
 				return fmt.Errorf("edge: accept: %w", err)
 			}
-			// Nothing else here: the queue of finished handshakes is short (see the package comment of quic-go's Listener).
+			// Nothing else here: the queue of finished handshakes is short (see the package comment of quic-go's
+			// Listener).
 			e.wg.Add(1)
 			go e.handle(conn)
 		}
@@ -199,8 +210,9 @@ func (e *Edge) Run(ctx context.Context) error {
 	return err
 }
 
-// handle owns one connection. Its frame, and those below it, stay on the stack of every idle connection, so they are kept small: what is needed at the
-// beginning alone is in functions that have returned. With less than 1.2 KiB in use the stack shrinks to 4 KiB.
+// handle owns one connection. Its frame, and those below it, stay on the stack of every idle connection, so they are
+// kept small: what is needed at the beginning alone is in functions that have returned. With less than 1.2 KiB in use
+// the stack shrinks to 4 KiB.
 func (e *Edge) handle(conn *quic.Conn) {
 	if c := e.admit(conn); c != nil {
 		e.sessions.Serve(conn.Context(), c)
@@ -249,8 +261,9 @@ func accept(conn *quic.Conn) (*quic.Stream, error) {
 	return conn.AcceptStream(ctx)
 }
 
-// Drain tells every device to connect elsewhere, spread over DrainWindow or what ctx leaves of it, flushes the log's producers and closes what is
-// still there. New connections are refused from its beginning. Run goes on until its own context ends.
+// Drain tells every device to connect elsewhere, spread over DrainWindow or what ctx leaves of it, flushes the log's
+// producers and closes what is still there. New connections are refused from its beginning. Run goes on until its own
+// context ends.
 func (e *Edge) Drain(ctx context.Context) error {
 	e.draining.Store(true)
 	e.metrics.draining.Set(1)

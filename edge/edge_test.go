@@ -43,7 +43,8 @@ func TestMessageTravels(t *testing.T) {
 		t.Fatalf("got %v, want the place in the log", sent.Ack)
 	}
 	got := event(t, b, func(e client.Message) bool { return e.ID == o.ID })
-	if got.Thread != o.Thread || got.Position != sent.Ack.Position || got.Ordinal != 1 || got.Text != "hello" || got.Sender != me {
+	if got.Thread != o.Thread || got.Position != sent.Ack.Position || got.Ordinal != 1 || got.Text != "hello" ||
+		got.Sender != me {
 		t.Errorf("the other device got %+v", got)
 	}
 	// The thread was announced to both before its first event, which carries the peer.
@@ -157,7 +158,13 @@ func TestGroup(t *testing.T) {
 	f := start(t, nil)
 	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
 	g := id.NewGroup()
-	create := wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "walk", MemberIds: [][]byte{b.user[:], b.user[:], a.user[:]}}.Build()}
+	create := wirev1.ClientFrame_builder{
+		CreateGroup: wirev1.CreateGroup_builder{
+			ThreadId:  g[:],
+			Title:     "walk",
+			MemberIds: [][]byte{b.user[:], b.user[:], a.user[:]},
+		}.Build(),
+	}
 	acked := func(got *wirev1.ServerFrame) {
 		t.Helper()
 		if got.WhichBody() != wirev1.ServerFrame_Ack_case || string(got.GetAck().GetThreadId()) != string(g[:]) {
@@ -181,20 +188,32 @@ func TestGroup(t *testing.T) {
 		t.Error("a group with the id of another was announced")
 	}
 	m := id.NewMessage()
-	say := wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{ThreadId: g[:], MessageId: m[:], Content: text("hi")}.Build()}
+	say := wirev1.ClientFrame_builder{
+		SendMessage: wirev1.SendMessage_builder{ThreadId: g[:], MessageId: m[:], Content: text("hi")}.Build(),
+	}
 	c.refused(c.ask(say), wirev1.Code_CODE_NOT_A_MEMBER)
-	add := wirev1.ClientFrame_builder{AddMembers: wirev1.AddMembers_builder{ThreadId: g[:], MemberIds: [][]byte{c.user[:]}}.Build()}
+	add := wirev1.ClientFrame_builder{
+		AddMembers: wirev1.AddMembers_builder{ThreadId: g[:], MemberIds: [][]byte{c.user[:]}}.Build(),
+	}
 	acked(a.ask(add))
 	acked(a.ask(add))
 	acked(c.ask(say))
-	remove := wirev1.ClientFrame_builder{RemoveMember: wirev1.RemoveMember_builder{ThreadId: g[:], MemberId: c.user[:]}.Build()}
+	remove := wirev1.ClientFrame_builder{
+		RemoveMember: wirev1.RemoveMember_builder{ThreadId: g[:], MemberId: c.user[:]}.Build(),
+	}
 	acked(a.ask(remove))
 	acked(a.ask(remove))
-	// c left a watermark behind although no longer in; what it claims is clamped to what there is, which the edge knows of what it has read.
+	// c left a watermark behind although no longer in; what it claims is clamped to what there is, which the edge knows
+	// of what it has read.
 	f.world.mu.Lock()
 	f.world.next[topic.Threads] = 1<<60 + 1
 	f.world.mu.Unlock()
-	w := wirev1.Watermark_builder{ThreadId: g[:], DeliveredPosition: 1 << 60, DeliveredOrdinal: 1 << 60, ReadPosition: -5}.Build()
+	w := wirev1.Watermark_builder{
+		ThreadId:          g[:],
+		DeliveredPosition: 1 << 60,
+		DeliveredOrdinal:  1 << 60,
+		ReadPosition:      -5,
+	}.Build()
 	c.send(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{w}}.Build()})
 	until(t, "watermark", func() bool { f.world.mu.Lock(); defer f.world.mu.Unlock(); return len(f.world.marks) == 1 })
 	v, _ := readSide{f.world}.View(g)
@@ -210,7 +229,14 @@ func TestOrderOfStates(t *testing.T) {
 		d.refused(d.ask(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}}), wirev1.Code_CODE_NOT_AUTHENTICATED)
 		d.hello()
 		m, th := id.NewMessage(), id.NewGroup()
-		d.refused(d.ask(wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{ThreadId: th[:], MessageId: m[:]}.Build()}), wirev1.Code_CODE_NOT_AUTHENTICATED)
+		d.refused(
+			d.ask(
+				wirev1.ClientFrame_builder{
+					SendMessage: wirev1.SendMessage_builder{ThreadId: th[:], MessageId: m[:]}.Build(),
+				},
+			),
+			wirev1.Code_CODE_NOT_AUTHENTICATED,
+		)
 		if len(f.world.log()) != 0 {
 			t.Error("something was appended")
 		}
@@ -335,7 +361,9 @@ func TestSlowReaderIsToldToSyncThenClosed(t *testing.T) {
 		}
 	}
 	f.world.mu.Unlock()
-	big, err := frame.Append(nil, wirev1.ServerFrame_builder{Event: wirev1.Event_builder{Event: make([]byte, 32<<10)}.Build()}.Build())
+	big, err := frame.Append(
+		nil, wirev1.ServerFrame_builder{Event: wirev1.Event_builder{Event: make([]byte, 32<<10)}.Build()}.Build(),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,11 +406,18 @@ func TestReceiptsAreCoalesced(t *testing.T) {
 	f.world.mu.Unlock()
 	th, u := id.NewGroup(), id.UserID{7}
 	for k := range int64(1000) {
-		s.PushReceipts(th, []*wirev1.MemberWatermark{wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: k, DeliveredOrdinal: k}.Build()})
+		s.PushReceipts(
+			th,
+			[]*wirev1.MemberWatermark{
+				wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: k, DeliveredOrdinal: k}.Build(),
+			},
+		)
 	}
 	last := int64(-1)
 	for last < 999 {
-		r := d.push("Receipts", func(f *wirev1.ServerFrame) bool { return f.WhichBody() == wirev1.ServerFrame_Receipts_case }).GetReceipts()
+		r := d.push(
+			"Receipts", func(f *wirev1.ServerFrame) bool { return f.WhichBody() == wirev1.ServerFrame_Receipts_case },
+		).GetReceipts()
 		if got := r.GetItems()[0].GetDeliveredPosition(); got <= last {
 			t.Fatalf("watermark %d after %d", got, last)
 		} else {
@@ -439,7 +474,11 @@ func TestHistoryComesOnItsOwnStream(t *testing.T) {
 	th := id.NewGroup()
 	want := map[uint64]int64{}
 	for k := range int64(20) {
-		req := d.send(wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: k + 1}.Build()})
+		req := d.send(
+			wirev1.ClientFrame_builder{
+				GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: k + 1}.Build(),
+			},
+		)
 		want[req] = k + 1
 	}
 	for len(want) > 0 {
@@ -456,7 +495,11 @@ func TestHistoryComesOnItsOwnStream(t *testing.T) {
 		}
 		delete(want, got.GetRequestId())
 	}
-	req := d.send(wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 1 << 62}.Build()})
+	req := d.send(
+		wirev1.ClientFrame_builder{
+			GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 1 << 62}.Build(),
+		},
+	)
 	d.refused(d.answer(req), wirev1.Code_CODE_INVALID)
 }
 
@@ -485,7 +528,9 @@ func TestLimits(t *testing.T) {
 		f.world.sync = func(ctx context.Context, _ hub.Session) error { <-ctx.Done(); return ctx.Err() }
 		d := f.dial(t).register("+491")
 		d.send(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
-		d.refused(d.ask(wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}), wirev1.Code_CODE_TOO_MANY_REQUESTS)
+		d.refused(
+			d.ask(wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}), wirev1.Code_CODE_TOO_MANY_REQUESTS,
+		)
 	})
 	t.Run("authentication deadline", func(t *testing.T) {
 		f := start(t, func(c *Config) { c.Session.HelloTimeout = 50 * time.Millisecond })
@@ -545,7 +590,11 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer taken.Close()
 	w := newWorld()
-	cfg := Config{Listen: taken.LocalAddr().String(), ListenFlag: "--edge-listen", Session: session.Config{Partitions: partitions}}
+	cfg := Config{
+		Listen:     taken.LocalAddr().String(),
+		ListenFlag: "--edge-listen",
+		Session:    session.Config{Partitions: partitions},
+	}
 	identify(t, &cfg)
 	e, err := New(cfg, readSide{w}, gate{w}, reads{w}, w, nil, nil)
 	if err != nil {
@@ -557,7 +606,13 @@ func TestPortInUse(t *testing.T) {
 }
 
 func TestConfigValidateReportsEveryFault(t *testing.T) {
-	err := Config{Listen: "nowhere", CertFile: "x", Secret: "short", IdleTimeout: time.Second, MaxConnections: -1}.Validate()
+	err := Config{
+		Listen:         "nowhere",
+		CertFile:       "x",
+		Secret:         "short",
+		IdleTimeout:    time.Second,
+		MaxConnections: -1,
+	}.Validate()
 	for _, want := range []string{"partitions", "host:port", "certificate and its key", "32 bytes", "idle timeout", "negative"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %q", err, want)

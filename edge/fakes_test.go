@@ -25,11 +25,13 @@ import (
 
 const partitions = 4
 
-// world stands for the log, the hub, the stores and the registration: one lock, and events are folded and pushed by fold, as the stream would.
+// world stands for the log, the hub, the stores and the registration: one lock, and events are folded and pushed by
+// fold, as the stream would.
 type world struct {
-	mu       sync.Mutex                                // guards the rest
-	down     bool                                      // the log
-	refuse   func(*eventv1.Event) (refused, kept bool) // the log's answer to an event: an error, after which it may have it all the same
+	mu   sync.Mutex // guards the rest
+	down bool       // the log
+	// the log's answer to an event: an error, after which it may have it all the same
+	refuse   func(*eventv1.Event) (refused, kept bool)
 	sync     func(context.Context, hub.Session) error
 	keys     map[id.DeviceID]ed25519.PublicKey
 	owners   map[id.DeviceID]id.UserID
@@ -63,7 +65,8 @@ type mark struct {
 func newWorld() *world {
 	return &world{
 		keys: map[id.DeviceID]ed25519.PublicKey{}, owners: map[id.DeviceID]id.UserID{}, users: map[id.UserID]bool{},
-		threads: map[id.ThreadID]*thread.State{}, next: map[topic.Topic]topic.Position{}, sessions: map[hub.Session]bool{},
+		threads: map[id.ThreadID]*thread.State{}, next: map[topic.Topic]topic.Position{},
+		sessions: map[hub.Session]bool{},
 	}
 }
 
@@ -98,7 +101,15 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 		done(ingest.Receipt{}, ingest.ErrUnavailable)
 		return
 	}
-	go done(ingest.Receipt{Topic: t, Slot: topic.SlotOf(s, partitions), Position: at, LogTime: time.UnixMilli(1_000_000 + int64(at))}, nil)
+	go done(
+		ingest.Receipt{
+			Topic:    t,
+			Slot:     topic.SlotOf(s, partitions),
+			Position: at,
+			LogTime:  time.UnixMilli(1_000_000 + int64(at)),
+		},
+		nil,
+	)
 }
 
 // fold is what the hub does with an event; the caller holds mu.
@@ -243,7 +254,8 @@ func (w readSide) View(t id.ThreadID) (session.View, bool) {
 		next = th.Next
 	}
 	return session.View{
-		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal, Parked: w.parked[t], Next: next,
+		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal,
+		Parked: w.parked[t], Next: next,
 		Roster: roster{w.world, th},
 	}, true
 }
@@ -297,9 +309,12 @@ func (g gate) RequestPin(context.Context, string, netip.Addr) (*wirev1.PinReques
 	return wirev1.PinRequested_builder{ExpiresInMs: 1000}.Build(), nil
 }
 
-func (g gate) Register(_ context.Context, r *wirev1.Register, nonce, exporter []byte, _ netip.Addr) (auth.Identity, error) {
+func (g gate) Register(
+	_ context.Context, r *wirev1.Register, nonce, exporter []byte, _ netip.Addr,
+) (auth.Identity, error) {
 	d, err := id.From[id.DeviceID](r.GetDeviceId())
-	if err != nil || len(r.GetPublicKey()) != ed25519.PublicKeySize || !ed25519.Verify(r.GetPublicKey(), wire.Proof(nonce, exporter, id.UserID{}, d), r.GetSignature()) {
+	if err != nil || len(r.GetPublicKey()) != ed25519.PublicKeySize ||
+		!ed25519.Verify(r.GetPublicKey(), wire.Proof(nonce, exporter, id.UserID{}, d), r.GetSignature()) {
 		return auth.Identity{}, wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "no")
 	}
 	g.mu.Lock()
@@ -312,13 +327,16 @@ func (g gate) Register(_ context.Context, r *wirev1.Register, nonce, exporter []
 	return auth.Identity{User: u, Device: d, Key: [ed25519.PublicKeySize]byte(r.GetPublicKey())}, nil
 }
 
-func (g gate) Authenticate(_ context.Context, a *wirev1.Authenticate, nonce, exporter []byte, _ netip.Addr) (auth.Identity, error) {
+func (g gate) Authenticate(
+	_ context.Context, a *wirev1.Authenticate, nonce, exporter []byte, _ netip.Addr,
+) (auth.Identity, error) {
 	u, err := id.From[id.UserID](a.GetUserId())
 	d, err2 := id.From[id.DeviceID](a.GetDeviceId())
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	key := g.keys[d]
-	if err != nil || err2 != nil || key == nil || g.owners[d] != u || !ed25519.Verify(key, wire.Proof(nonce, exporter, u, d), a.GetSignature()) {
+	if err != nil || err2 != nil || key == nil || g.owners[d] != u ||
+		!ed25519.Verify(key, wire.Proof(nonce, exporter, u, d), a.GetSignature()) {
 		return auth.Identity{}, wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "no")
 	}
 	return auth.Identity{User: u, Device: d, Key: [ed25519.PublicKeySize]byte(g.keys[d])}, nil

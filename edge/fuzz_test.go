@@ -13,32 +13,77 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// FuzzSession lets a device say anything in each state. Whatever it is: no panic, nothing but whole frames comes back, no request is answered more often than it was
-// asked, who is not let in is pushed nothing and writes nothing to the log, the session ends by a code that closes, and the session beside it does not notice.
+// FuzzSession lets a device say anything in each state. Whatever it is: no panic, nothing but whole frames comes back,
+// no request is answered more often than it was asked, who is not let in is pushed nothing and writes nothing to the
+// log, the session ends by a code that closes, and the session beside it does not notice.
 func FuzzSession(f *testing.F) {
 	u, m := onlooker.User, id.NewMessage()
 	th := id.DirectThread(somebody.User, u)
 	g := id.NewGroup()
 	for state := range byte(len(stages)) {
-		f.Add(state, frames(f, helloFrame, wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: "+4915112345678"}.Build()}, proofFrame, proofFrame))
-		f.Add(state, frames(f, wirev1.ClientFrame_builder{Register: wirev1.Register_builder{Phone: "+49", DeviceId: m[:]}.Build()}))
-		f.Add(state, frames(f,
+		f.Add(
+			state,
+			frames(
+				f, helloFrame,
+				wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: "+4915112345678"}.Build()},
+				proofFrame, proofFrame,
+			),
+		)
+		f.Add(
+			state,
+			frames(
+				f, wirev1.ClientFrame_builder{Register: wirev1.Register_builder{Phone: "+49", DeviceId: m[:]}.Build()},
+			),
+		)
+		f.Add(state, frames(
+			f,
 			wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}},
-			wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{ThreadId: th[:], MessageId: m[:], DirectPeer: u[:], Content: text("x")}.Build()},
-			wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "t", MemberIds: [][]byte{u[:]}}.Build()},
-			wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{wirev1.Watermark_builder{ThreadId: g[:], DeliveredPosition: 1}.Build()}}.Build()},
-			wirev1.ClientFrame_builder{AddMembers: wirev1.AddMembers_builder{ThreadId: g[:], MemberIds: [][]byte{u[:]}}.Build()},
-			wirev1.ClientFrame_builder{RemoveMember: wirev1.RemoveMember_builder{ThreadId: g[:], MemberId: u[:]}.Build()},
-			wirev1.ClientFrame_builder{SetRole: wirev1.SetRole_builder{ThreadId: g[:], MemberId: u[:], Role: 2}.Build()},
+			wirev1.ClientFrame_builder{
+				SendMessage: wirev1.SendMessage_builder{
+					ThreadId:   th[:],
+					MessageId:  m[:],
+					DirectPeer: u[:],
+					Content:    text("x"),
+				}.Build(),
+			},
+			wirev1.ClientFrame_builder{
+				CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "t", MemberIds: [][]byte{u[:]}}.Build(),
+			},
+			wirev1.ClientFrame_builder{
+				Watermarks: wirev1.Watermarks_builder{
+					Items: []*wirev1.Watermark{wirev1.Watermark_builder{ThreadId: g[:], DeliveredPosition: 1}.Build()},
+				}.Build(),
+			},
+			wirev1.ClientFrame_builder{
+				AddMembers: wirev1.AddMembers_builder{ThreadId: g[:], MemberIds: [][]byte{u[:]}}.Build(),
+			},
+			wirev1.ClientFrame_builder{
+				RemoveMember: wirev1.RemoveMember_builder{ThreadId: g[:], MemberId: u[:]}.Build(),
+			},
+			wirev1.ClientFrame_builder{
+				SetRole: wirev1.SetRole_builder{ThreadId: g[:], MemberId: u[:], Role: 2}.Build(),
+			},
 			wirev1.ClientFrame_builder{RenameThread: wirev1.RenameThread_builder{ThreadId: g[:], Title: "t"}.Build()},
 			wirev1.ClientFrame_builder{LeaveThread: wirev1.LeaveThread_builder{ThreadId: g[:]}.Build()},
 		))
-		f.Add(state, frames(f,
+		f.Add(state, frames(
+			f,
 			wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{ThreadId: g[:]}.Build()},
-			wirev1.ClientFrame_builder{ListThreads: &wirev1.ListThreads{}}, wirev1.ClientFrame_builder{GetThread: wirev1.GetThread_builder{ThreadId: g[:]}.Build()},
-			wirev1.ClientFrame_builder{LookupUsers: &wirev1.LookupUsers{}}, wirev1.ClientFrame_builder{GetUsers: &wirev1.GetUsers{}},
-			wirev1.ClientFrame_builder{SetProfile: wirev1.SetProfile_builder{Name: "n"}.Build()}, wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}},
-			wirev1.ClientFrame_builder{LinkDevice: wirev1.LinkDevice_builder{DeviceId: m[:], PublicKey: make([]byte, 32)}.Build()},
+			wirev1.ClientFrame_builder{
+				ListThreads: &wirev1.ListThreads{},
+			},
+			wirev1.ClientFrame_builder{GetThread: wirev1.GetThread_builder{ThreadId: g[:]}.Build()},
+			wirev1.ClientFrame_builder{
+				LookupUsers: &wirev1.LookupUsers{},
+			},
+			wirev1.ClientFrame_builder{GetUsers: &wirev1.GetUsers{}},
+			wirev1.ClientFrame_builder{
+				SetProfile: wirev1.SetProfile_builder{Name: "n"}.Build(),
+			},
+			wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}},
+			wirev1.ClientFrame_builder{
+				LinkDevice: wirev1.LinkDevice_builder{DeviceId: m[:], PublicKey: make([]byte, 32)}.Build(),
+			},
 			wirev1.ClientFrame_builder{RevokeDevice: wirev1.RevokeDevice_builder{DeviceId: m[:]}.Build()},
 			wirev1.ClientFrame_builder{GetViews: wirev1.GetViews_builder{ThreadId: g[:]}.Build()},
 		))
@@ -67,7 +112,8 @@ func FuzzSession(f *testing.F) {
 		a.push()
 		a.undisturbed()
 		<-d.done
-		if code, ended := d.conn.outcome(); !ended || code != wirev1.Code_CODE_UNSPECIFIED && !wire.Lookup(code).Closes {
+		if code, ended := d.conn.outcome(); !ended ||
+			code != wirev1.Code_CODE_UNSPECIFIED && !wire.Lookup(code).Closes {
 			t.Fatalf("ended with %v", code)
 		}
 		a.world.mu.Lock()
@@ -104,7 +150,8 @@ func account(t *testing.T, d *mouth, let bool) {
 	for _, p := range d.conn.pages {
 		in := bufio.NewReader(bytes.NewReader(p.Bytes()))
 		var f wirev1.ServerFrame
-		if raw, err := frame.Read(in, nil, wire.MaxServerFrame); err != nil || proto.Unmarshal(raw, &f) != nil || in.Buffered() > 0 {
+		if raw, err := frame.Read(in, nil, wire.MaxServerFrame); err != nil || proto.Unmarshal(raw, &f) != nil ||
+			in.Buffered() > 0 {
 			continue // given up when the session ended
 		}
 		d.got = append(d.got, &f)

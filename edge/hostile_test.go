@@ -10,7 +10,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// TestHostileFramesInEachStage: what no honest device sends is refused by a code, or closes the connection with one, whatever the connection has done before.
+// TestHostileFramesInEachStage: what no honest device sends is refused by a code, or closes the connection with one,
+// whatever the connection has done before.
 func TestHostileFramesInEachStage(t *testing.T) {
 	const (
 		ok        = wirev1.Code_CODE_UNSPECIFIED
@@ -22,7 +23,10 @@ func TestHostileFramesInEachStage(t *testing.T) {
 	message := wirev1.ClientFrame_builder{RequestId: 99, SendMessage: wirev1.SendMessage_builder{
 		ThreadId: th[:], MessageId: m[:], DirectPeer: friend[:], Content: text("x"),
 	}.Build()}
-	forged := wirev1.ClientFrame_builder{RequestId: 99, Authenticate: wirev1.Authenticate_builder{Signature: []byte(noProof)}.Build()}
+	forged := wirev1.ClientFrame_builder{
+		RequestId:    99,
+		Authenticate: wirev1.Authenticate_builder{Signature: []byte(noProof)}.Build(),
+	}
 	one := func(b wirev1.ClientFrame_builder) []byte {
 		out, err := frame.Append(nil, b.Build())
 		if err != nil {
@@ -93,8 +97,13 @@ func TestHostileFramesInEachStage(t *testing.T) {
 func alive(d *mouth, early bool) {
 	d.t.Helper()
 	if !early {
-		d.want("devices", wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}, (*wirev1.ServerFrame).HasDevices)
+		d.want(
+			"devices", wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}, (*wirev1.ServerFrame).HasDevices,
+		)
 		return
 	}
-	d.want("a refusal", syncFrame, func(f *wirev1.ServerFrame) bool { return f.GetError().GetCode() == wirev1.Code_CODE_NOT_AUTHENTICATED })
+	d.want(
+		"a refusal", syncFrame,
+		func(f *wirev1.ServerFrame) bool { return f.GetError().GetCode() == wirev1.Code_CODE_NOT_AUTHENTICATED },
+	)
 }

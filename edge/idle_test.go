@@ -26,7 +26,8 @@ const idleConnections = 2000
 
 const crowdEnv = "HELIO_TEST_CROWD"
 
-// TestCrowd is the other process of BenchmarkIdleConnection: devices that register and then keep still until their standard input ends.
+// TestCrowd is the other process of BenchmarkIdleConnection: devices that register and then keep still until their
+// standard input ends.
 func TestCrowd(t *testing.T) {
 	addr := os.Getenv(crowdEnv)
 	if addr == "" {
@@ -47,7 +48,10 @@ func TestCrowd(t *testing.T) {
 	conf := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{wire.Protocol}} //nolint:gosec // see above
 	for k := range idleConnections {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		conn, err := tr.Dial(ctx, udp, conf, &quic.Config{MaxIncomingUniStreams: 8, KeepAlivePeriod: 20 * time.Second, MaxIdleTimeout: time.Minute})
+		conn, err := tr.Dial(
+			ctx, udp, conf,
+			&quic.Config{MaxIncomingUniStreams: 8, KeepAlivePeriod: 20 * time.Second, MaxIdleTimeout: time.Minute},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,8 +84,8 @@ func rss(b *testing.B) float64 {
 	return pages * float64(os.Getpagesize()) / 1024
 }
 
-// BenchmarkIdleConnection measures the resident memory of an idle authenticated connection, quic-go's share included and the hub's not. The devices are
-// another process.
+// BenchmarkIdleConnection measures the resident memory of an idle authenticated connection, quic-go's share included
+// and the hub's not. The devices are another process.
 func BenchmarkIdleConnection(b *testing.B) {
 	f := start(b, nil)
 	f.dial(b).register("+1").sync() // what is made once is made

@@ -21,14 +21,20 @@ func TestParkedThreadTellsItsMembers(t *testing.T) {
 	f := start(t, nil)
 	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
 	g, unborn := id.NewGroup(), id.NewGroup()
-	a.ask(wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g", MemberIds: [][]byte{b.user[:]}}.Build()})
+	a.ask(
+		wirev1.ClientFrame_builder{
+			CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g", MemberIds: [][]byte{b.user[:]}}.Build(),
+		},
+	)
 	f.world.mu.Lock()
 	f.world.threads[unborn] = thread.New(unborn)
 	f.world.parked = map[id.ThreadID]bool{g: true, unborn: true}
 	f.world.mu.Unlock()
 	send := func(t id.ThreadID) wirev1.ClientFrame_builder {
 		m := id.NewMessage()
-		return wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{ThreadId: t[:], MessageId: m[:], Content: text("x")}.Build()}
+		return wirev1.ClientFrame_builder{
+			SendMessage: wirev1.SendMessage_builder{ThreadId: t[:], MessageId: m[:], Content: text("x")}.Build(),
+		}
 	}
 	leave := wirev1.ClientFrame_builder{LeaveThread: wirev1.LeaveThread_builder{ThreadId: g[:]}.Build()}
 	for _, x := range []struct {
@@ -48,7 +54,8 @@ func TestParkedThreadTellsItsMembers(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			got := x.from.ask(x.msg)
 			x.from.refused(got, x.want)
-			if parked := x.want == wirev1.Code_CODE_THREAD_PARKED; wire.Lookup(x.want).Retriable != parked || (got.GetError().GetRetryAfterMs() > 0) != parked {
+			if parked := x.want == wirev1.Code_CODE_THREAD_PARKED; wire.Lookup(x.want).Retriable != parked ||
+				(got.GetError().GetRetryAfterMs() > 0) != parked {
 				t.Errorf("retriable %v, after %d ms", wire.Lookup(x.want).Retriable, got.GetError().GetRetryAfterMs())
 			}
 		})
@@ -58,7 +65,8 @@ func TestParkedThreadTellsItsMembers(t *testing.T) {
 	}
 }
 
-// TestReorderingText: names and titles that reorder the text around them (UAX 9) are refused wherever an edge takes one; those of right-to-left scripts are not.
+// TestReorderingText: names and titles that reorder the text around them (UAX 9) are refused wherever an edge takes
+// one; those of right-to-left scripts are not.
 func TestReorderingText(t *testing.T) {
 	f := start(t, nil)
 	a := f.dial(t).register("+491").sync()
@@ -77,15 +85,21 @@ func TestReorderingText(t *testing.T) {
 	}
 }
 
-// TestReceiptIsNeverLower: an edge that lags behind what a device has seen elsewhere writes nothing of it, rather than less, until it has caught up.
+// TestReceiptIsNeverLower: an edge that lags behind what a device has seen elsewhere writes nothing of it, rather than
+// less, until it has caught up.
 func TestReceiptIsNeverLower(t *testing.T) {
 	f := start(t, nil)
 	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
 	th := id.DirectThread(a.user, b.user)
 	claim := func(position, ordinal int64) {
-		b.send(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{wirev1.Watermark_builder{
-			ThreadId: th[:], DeliveredPosition: position, DeliveredOrdinal: ordinal, ReadPosition: position, ReadOrdinal: ordinal,
-		}.Build()}}.Build()})
+		b.send(
+			wirev1.ClientFrame_builder{
+				Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{wirev1.Watermark_builder{
+					ThreadId: th[:], DeliveredPosition: position, DeliveredOrdinal: ordinal, ReadPosition: position,
+					ReadOrdinal: ordinal,
+				}.Build()}}.Build(),
+			},
+		)
 	}
 	marks := func(want ...thread.Watermark) {
 		t.Helper()
@@ -105,7 +119,12 @@ func TestReceiptIsNeverLower(t *testing.T) {
 		}
 	}
 	at := func(position topic.Position, ordinal int64) thread.Watermark {
-		return thread.Watermark{DeliveredPosition: position, DeliveredOrdinal: ordinal, ReadPosition: position, ReadOrdinal: ordinal}
+		return thread.Watermark{
+			DeliveredPosition: position,
+			DeliveredOrdinal:  ordinal,
+			ReadPosition:      position,
+			ReadOrdinal:       ordinal,
+		}
 	}
 	a.ask(direct(a, b, "0"))
 	a.ask(direct(a, b, "1"))
@@ -131,7 +150,10 @@ func TestReceiptIsNeverLower(t *testing.T) {
 	f.world.next[topic.Threads] = 200 // of other threads
 	f.world.known = thread.Watermark{ReadPosition: 7, ReadOrdinal: 7}
 	f.world.mu.Unlock()
-	marks(at(1, 2), at(5, 6), thread.Watermark{DeliveredPosition: 5, DeliveredOrdinal: 6, ReadPosition: 7, ReadOrdinal: 7})
+	marks(
+		at(1, 2), at(5, 6),
+		thread.Watermark{DeliveredPosition: 5, DeliveredOrdinal: 6, ReadPosition: 7, ReadOrdinal: 7},
+	)
 }
 
 // texts are the messages of a thread in the order in which its fold accepted them.
@@ -141,7 +163,8 @@ func (w *world) texts(t *testing.T, th id.ThreadID) (out []string) {
 	defer w.mu.Unlock()
 	state := thread.New(th)
 	for at, r := range w.appended {
-		if r.topic == topic.Threads && r.subject == topic.Subject(th) && state.Apply(r.ev, topic.Position(at), int64(at)).Outcome == thread.Accepted {
+		if r.topic == topic.Threads && r.subject == topic.Subject(th) &&
+			state.Apply(r.ev, topic.Position(at), int64(at)).Outcome == thread.Accepted {
 			s, ok := thread.Text(r.ev.GetMessageSent().GetContent())
 			if !ok {
 				t.Fatal("a message without text")
@@ -152,7 +175,8 @@ func (w *world) texts(t *testing.T, th id.ThreadID) (out []string) {
 	return out
 }
 
-// TestRefusedMessageHoldsThoseBehindIt: messages that are on their way behind one that is refused for now are refused too until it comes again.
+// TestRefusedMessageHoldsThoseBehindIt: messages that are on their way behind one that is refused for now are refused
+// too until it comes again.
 func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 	f := start(t, nil)
 	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
@@ -238,7 +262,8 @@ func TestRateLimitKeepsTheOrder(t *testing.T) {
 	inOrder(t, f, c, b, 30)
 }
 
-// TestClientKeepsItsOrderOverRefusals: a client whose messages are refused at random, some after the log had them, has them in the thread in its order.
+// TestClientKeepsItsOrderOverRefusals: a client whose messages are refused at random, some after the log had them, has
+// them in the thread in its order.
 func TestClientKeepsItsOrderOverRefusals(t *testing.T) {
 	f := start(t, nil)
 	c, b := f.joinWith(t, "+491", client.Config{MinBackoff: time.Millisecond}), f.dial(t).register("+492").sync()

@@ -225,7 +225,8 @@ var (
 	syncFrame  = wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}}
 )
 
-// open lets every proof through but one that says that it is none: the fuzzer cannot sign. Who it is, the address tells.
+// open lets every proof through but one that says that it is none: the fuzzer cannot sign. Who it is, the address
+// tells.
 type open struct {
 	gate
 	let *atomic.Bool // somebody was let in
@@ -243,7 +244,9 @@ func (o open) Register(_ context.Context, _ *wirev1.Register, _, _ []byte, from 
 	return o.in(from)
 }
 
-func (o open) Authenticate(_ context.Context, a *wirev1.Authenticate, _, _ []byte, from netip.Addr) (auth.Identity, error) {
+func (o open) Authenticate(
+	_ context.Context, a *wirev1.Authenticate, _, _ []byte, from netip.Addr,
+) (auth.Identity, error) {
 	if string(a.GetSignature()) == noProof {
 		return auth.Identity{}, wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "no")
 	}
@@ -257,7 +260,8 @@ func (wholeReads) GetThread(context.Context, id.UserID, id.ThreadID) (*wirev1.Th
 	return &wirev1.Thread{}, nil
 }
 
-// complaints is a log that must stay without errors: a session logs one when it panics or fails for a reason that nobody foresaw.
+// complaints is a log that must stay without errors: a session logs one when it panics or fails for a reason that
+// nobody foresaw.
 type complaints struct{ t testing.TB }
 
 func (c complaints) Enabled(context.Context, slog.Level) bool { return true }
@@ -287,8 +291,10 @@ func newArena(t testing.TB) *arena {
 	a := &arena{t: t, world: newWorld(), reg: &registry{sessions: map[owner]*session.Session{}}}
 	a.world.users[onlooker.User], a.world.users[friend] = true, true
 	var err error
-	a.server, err = session.New(session.Config{Partitions: partitions, RequestTimeout: patience}, readSide{a.world}, open{gate{a.world}, &a.let},
-		wholeReads{reads{a.world}}, a.world, a.reg, slog.New(complaints{t}), nil)
+	a.server, err = session.New(
+		session.Config{Partitions: partitions, RequestTimeout: patience}, readSide{a.world},
+		open{gate{a.world}, &a.let}, wholeReads{reads{a.world}}, a.world, a.reg, slog.New(complaints{t}), nil,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,15 +357,22 @@ func (a *arena) undisturbed() {
 			a.t.Fatalf("message %d: got %v", a.said, f)
 		}
 	}
-	a.witness.want("devices", wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}, (*wirev1.ServerFrame).HasDevices)
+	a.witness.want(
+		"devices", wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}}, (*wirev1.ServerFrame).HasDevices,
+	)
 }
 
 // push has the friend write to somebody.
 func (a *arena) push() {
 	th, m := id.DirectThread(somebody.User, friend), id.NewMessage()
-	a.world.Append(topic.Threads, topic.Subject(th), eventv1.Event_builder{UserId: friend[:], MessageSent: eventv1.MessageSent_builder{
-		MessageId: m[:], Content: text("psst"), DirectPeer: somebody.User[:],
-	}.Build()}.Build(), func(ingest.Receipt, error) {})
+	a.world.Append(
+		topic.Threads,
+		topic.Subject(th),
+		eventv1.Event_builder{UserId: friend[:], MessageSent: eventv1.MessageSent_builder{
+			MessageId: m[:], Content: text("psst"), DirectPeer: somebody.User[:],
+		}.Build()}.Build(),
+		func(ingest.Receipt, error) {},
+	)
 }
 
 // stages are the states in which a session can be, and how a device gets there.
@@ -386,11 +399,17 @@ func greeted(_ *arena, m *mouth) {
 func refusedOnce(a *arena, m *mouth) {
 	m.t.Helper()
 	greeted(a, m)
-	m.want("a PIN", wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: "+4915112345678"}.Build()}, (*wirev1.ServerFrame).HasPinRequested)
-	m.want("a refusal", wirev1.ClientFrame_builder{Authenticate: wirev1.Authenticate_builder{Signature: []byte(noProof)}.Build()},
+	m.want(
+		"a PIN", wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: "+4915112345678"}.Build()},
+		(*wirev1.ServerFrame).HasPinRequested,
+	)
+	m.want(
+		"a refusal",
+		wirev1.ClientFrame_builder{Authenticate: wirev1.Authenticate_builder{Signature: []byte(noProof)}.Build()},
 		func(f *wirev1.ServerFrame) bool {
 			return f.GetError().GetCode() == wirev1.Code_CODE_AUTHENTICATION_FAILED
-		})
+		},
+	)
 }
 
 func proven(a *arena, m *mouth) {

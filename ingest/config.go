@@ -29,7 +29,8 @@ type Config struct {
 	MaxWatermarks int
 	// DeliveryTimeout is after how long an event that is not acknowledged is given up; default 2 s.
 	DeliveryTimeout time.Duration
-	// ProbeInterval is how often a log that is down is tried; default 200 ms. One that is up is tried at a fifth of that rate.
+	// ProbeInterval is how often a log that is down is tried; default 200 ms. One that is up is tried at a fifth of
+	// that rate.
 	ProbeInterval time.Duration
 }
 

@@ -1,26 +1,29 @@
-// Package ingest appends events to the log. It is a library in the edge's process and the only code that produces to the
-// topics that are folded.
+// Package ingest appends events to the log. It is a library in the edge's process and the only code that produces to
+// the topics that are folded.
 //
-// Promise: an event is acknowledged only when the log has it with acks=all; its Receipt is the place where anyone can find it again. Every
-// Append ends in exactly one call of its callback.
+// Promise: an event is acknowledged only when the log has it with acks=all; its Receipt is the place where anyone can
+// find it again. Every Append ends in exactly one call of its callback.
 //
-// Order: events of one subject and topic lie in the log in the order in which Append was called for them, as far as they are acknowledged.
-// Watermarks have no order; they are coalesced per (device, thread), because they only grow.
+// Order: events of one subject and topic lie in the log in the order in which Append was called for them, as far as
+// they are acknowledged. Watermarks have no order; they are coalesced per (device, thread), because they only grow.
 //
-// Durability: what is acknowledged is on every in-sync replica. What failed with ErrUnavailable may be in the log all the same (a timeout is
-// unknown, not failed): whoever sends again does it under the same message id, and the fold drops the second.
+// Durability: what is acknowledged is on every in-sync replica. What failed with ErrUnavailable may be in the log all
+// the same (a timeout is unknown, not failed): whoever sends again does it under the same message id, and the fold
+// drops the second.
 //
-// When slow: the buffer is bounded in records and bytes; a full one refuses at once (ErrUnavailable), it never blocks. With the log down, what is in
-// flight fails after Config.DeliveryTimeout, and everything new fails at once until a probe reaches a broker again. Watermarks wait for it, the
-// newest of each (device, thread) only; those that still wait when Run ends are dropped and counted, and the devices' next ones make up for them.
+// When slow: the buffer is bounded in records and bytes; a full one refuses at once (ErrUnavailable), it never blocks.
+// With the log down, what is in flight fails after Config.DeliveryTimeout, and everything new fails at once until a
+// probe reaches a broker again. Watermarks wait for it, the newest of each (device, thread) only; those that still wait
+// when Run ends are dropped and counted, and the devices' next ones make up for them.
 //
 // When restarted: nothing is kept. Devices send what was not acknowledged again.
 //
 // Non-obvious:
-//   - Callbacks run one after the other on the producer's goroutine (or, for an event that is refused at once, on the caller's, before Append
-//     returns). One that blocks stops every ack of the process.
+//   - Callbacks run one after the other on the producer's goroutine (or, for an event that is refused at once, on the
+//     caller's, before Append returns). One that blocks stops every ack of the process.
 //   - Two producers: a message must not wait for a batch of watermarks to fill.
-//   - Log time of a Receipt is the record's stamp as this process knows it. With LogAppendTime the broker sets its own a moment later, which the
-//     produce answer's client does not pass on: Apache Kafka's may differ by the clock skew. The log's is the one that counts.
+//   - Log time of a Receipt is the record's stamp as this process knows it. With LogAppendTime the broker sets its own
+//     a moment later, which the produce answer's client does not pass on: Apache Kafka's may differ by the clock skew.
+//     The log's is the one that counts.
 //   - The clients are made by New, which connects to nothing; Run closes them.
 package ingest

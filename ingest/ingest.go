@@ -23,8 +23,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// ErrUnavailable says that the log did not acknowledge an event: it is down, or the buffer is full. Retriable, under the same message id, because
-// an event that timed out may be in the log all the same.
+// ErrUnavailable says that the log did not acknowledge an event: it is down, or the buffer is full. Retriable, under
+// the same message id, because an event that timed out may be in the log all the same.
 var ErrUnavailable = errors.New("the log does not take events now")
 
 var errFull = fmt.Errorf("%w: %w", ErrUnavailable, kgo.ErrMaxBuffered)
@@ -56,7 +56,8 @@ type Ingest struct {
 	waiting map[pair]thread.Watermark
 }
 
-// slackRecords is how many more events the producer takes than Append hands over: as many may pass its look at the buffer at one time.
+// slackRecords is how many more events the producer takes than Append hands over: as many may pass its look at the
+// buffer at one time.
 const slackRecords = 256
 
 // pair is what watermarks are coalesced by.
@@ -66,8 +67,8 @@ type pair struct {
 	thread id.ThreadID
 }
 
-// New returns an Ingest over the log that cfg names; bases gives the positions of its records. Nothing is connected before the first Append.
-// Run must be called: it sends the watermarks and notices that the log is back.
+// New returns an Ingest over the log that cfg names; bases gives the positions of its records. Nothing is connected
+// before the first Append. Run must be called: it sends the watermarks and notices that the log is back.
 func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Registerer) (*Ingest, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -85,7 +86,8 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	}
 	var err error
 	i.events, err = kafka.Dial(cfg.Kafka, append(kafka.ProducerOpts(kafka.ProducerConfig{
-		Linger: cfg.Linger, MaxRecords: cfg.MaxRecords + slackRecords, MaxBytes: cfg.MaxBytes + slackRecords*MaxEvent, DeliveryTimeout: cfg.DeliveryTimeout,
+		Linger: cfg.Linger, MaxRecords: cfg.MaxRecords + slackRecords, MaxBytes: cfg.MaxBytes + slackRecords*MaxEvent,
+		DeliveryTimeout: cfg.DeliveryTimeout,
 	}), kgo.WithHooks(&watch{i}))...)
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
@@ -96,7 +98,8 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	}
 	second.ClientID += "-receipts"
 	i.receipts, err = kafka.Dial(second, kafka.ProducerOpts(kafka.ProducerConfig{
-		Linger: cfg.ReceiptLinger, MaxRecords: cfg.MaxWatermarks, MaxBytes: cfg.MaxBytes, DeliveryTimeout: cfg.DeliveryTimeout,
+		Linger: cfg.ReceiptLinger, MaxRecords: cfg.MaxWatermarks, MaxBytes: cfg.MaxBytes,
+		DeliveryTimeout: cfg.DeliveryTimeout,
 	})...)
 	if err != nil {
 		i.events.Close()
@@ -107,9 +110,9 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	return i, nil
 }
 
-// Append hands an event over to the log. done is called exactly once, on the producer's goroutine or, when the event is refused at once, on the
-// caller's before Append returns: it must not block. Its error is ErrUnavailable (retriable) or *Invalid (permanent), wrapped or bare. The event is
-// not kept.
+// Append hands an event over to the log. done is called exactly once, on the producer's goroutine or, when the event is
+// refused at once, on the caller's before Append returns: it must not block. Its error is ErrUnavailable (retriable) or
+// *Invalid (permanent), wrapped or bare. The event is not kept.
 func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done func(Receipt, error)) {
 	if err := check(t, s, ev); err != nil {
 		i.metrics.failures.WithLabelValues(string(t), reasonInvalid).Inc()
@@ -135,22 +138,27 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 		done(Receipt{}, err)
 		return
 	}
-	if i.events.BufferedProduceRecords() >= int64(i.cfg.MaxRecords) || i.events.BufferedProduceBytes()+int64(len(value)) > int64(i.cfg.MaxBytes) {
+	if i.events.BufferedProduceRecords() >= int64(i.cfg.MaxRecords) ||
+		i.events.BufferedProduceBytes()+int64(len(value)) > int64(i.cfg.MaxBytes) {
 		i.metrics.failures.WithLabelValues(string(t), reasonFull).Inc()
 		done(Receipt{}, errFull) // at once: the producer would say so later, and take what comes meanwhile
 		return
 	}
 	slot := topic.SlotOf(s, i.cfg.Partitions)
 	begun := time.Now()
-	i.events.TryProduce(context.Background(), i.cfg.Kafka.NewRecord(t, slot, s[:], value), func(rec *kgo.Record, err error) {
-		if err != nil {
-			done(Receipt{}, i.failed(t, slot, err))
-			return
-		}
-		i.metrics.appended.WithLabelValues(string(t)).Inc()
-		i.metrics.ack.WithLabelValues(string(t)).Observe(time.Since(begun).Seconds())
-		done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
-	})
+	i.events.TryProduce(
+		context.Background(),
+		i.cfg.Kafka.NewRecord(t, slot, s[:], value),
+		func(rec *kgo.Record, err error) {
+			if err != nil {
+				done(Receipt{}, i.failed(t, slot, err))
+				return
+			}
+			i.metrics.appended.WithLabelValues(string(t)).Inc()
+			i.metrics.ack.WithLabelValues(string(t)).Observe(time.Since(begun).Seconds())
+			done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
+		},
+	)
 }
 
 // AppendWait appends an event and waits for the log. When ctx ends first the outcome is unknown.
@@ -169,8 +177,9 @@ func (i *Ingest) AppendWait(ctx context.Context, t topic.Topic, s topic.Subject,
 	}
 }
 
-// Watermark hands in how far a device has got in a thread. It is merged with one of the same device and thread that still waits, and appended
-// within milliseconds, or when the log is back. When too many wait, or Run has ended, it is dropped and counted: the device's next one makes up for it.
+// Watermark hands in how far a device has got in a thread. It is merged with one of the same device and thread that
+// still waits, and appended within milliseconds, or when the log is back. When too many wait, or Run has ended, it is
+// dropped and counted: the device's next one makes up for it.
 func (i *Ingest) Watermark(th id.ThreadID, u id.UserID, d id.DeviceID, w thread.Watermark) {
 	i.metrics.watermarks.Inc()
 	i.mu.Lock()
@@ -201,8 +210,8 @@ func (i *Ingest) hold(p pair, m thread.Watermark) int {
 // Up tells whether the log takes events, as far as is known.
 func (i *Ingest) Up() bool { return !i.down.Load() && !i.closed.Load() }
 
-// Run sends watermarks and probes a log that is down, until ctx ends; then it closes the producers, failing what is still in flight and dropping
-// the watermarks that still wait (see Flush), and returns nil.
+// Run sends watermarks and probes a log that is down, until ctx ends; then it closes the producers, failing what is
+// still in flight and dropping the watermarks that still wait (see Flush), and returns nil.
 func (i *Ingest) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { i.send(ctx); return nil })
@@ -219,8 +228,8 @@ func (i *Ingest) Run(ctx context.Context) error {
 	return err
 }
 
-// Flush waits until every event handed in so far is acknowledged or failed, and every watermark acknowledged. With the log down it does not wait for
-// watermarks: when there are some it returns ErrUnavailable, and they go on waiting.
+// Flush waits until every event handed in so far is acknowledged or failed, and every watermark acknowledged. With the
+// log down it does not wait for watermarks: when there are some it returns ErrUnavailable, and they go on waiting.
 func (i *Ingest) Flush(ctx context.Context) error {
 	sent := !i.down.Load()
 	if sent {
@@ -286,18 +295,22 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	}
 	key := append(append(make([]byte, 0, 2*id.Size), p.thread[:]...), p.device[:]...)
 	begun := time.Now()
-	i.receipts.TryProduce(context.Background(), i.cfg.Kafka.NewRecord(topic.Receipts, slot, key, value), func(_ *kgo.Record, err error) {
-		if err == nil {
-			i.metrics.appended.WithLabelValues(string(topic.Receipts)).Inc()
-			i.metrics.ack.WithLabelValues(string(topic.Receipts)).Observe(time.Since(begun).Seconds())
-			return
-		}
-		_ = i.failed(topic.Receipts, slot, err) // nobody waits for it
-		i.mu.Lock()
-		i.hold(p, m) // it only grows: appending it twice does no harm
-		i.mu.Unlock()
-		kick(i.kick)
-	})
+	i.receipts.TryProduce(
+		context.Background(),
+		i.cfg.Kafka.NewRecord(topic.Receipts, slot, key, value),
+		func(_ *kgo.Record, err error) {
+			if err == nil {
+				i.metrics.appended.WithLabelValues(string(topic.Receipts)).Inc()
+				i.metrics.ack.WithLabelValues(string(topic.Receipts)).Observe(time.Since(begun).Seconds())
+				return
+			}
+			_ = i.failed(topic.Receipts, slot, err) // nobody waits for it
+			i.mu.Lock()
+			i.hold(p, m) // it only grows: appending it twice does no harm
+			i.mu.Unlock()
+			kick(i.kick)
+		},
+	)
 }
 
 // refuse fails an event without handing it over.
@@ -333,8 +346,8 @@ func (i *Ingest) suspect(err error) {
 	kick(i.probe)
 }
 
-// look is the goroutine that probes the log: now and then (a client that is idle does not notice a lost connection), when something went wrong, and
-// until it is back.
+// look is the goroutine that probes the log: now and then (a client that is idle does not notice a lost connection),
+// when something went wrong, and until it is back.
 func (i *Ingest) look(ctx context.Context) {
 	idle := time.NewTicker(5 * i.cfg.ProbeInterval)
 	defer idle.Stop()
@@ -375,8 +388,8 @@ func (i *Ingest) look(ctx context.Context) {
 	}
 }
 
-// watch asks for a probe as soon as a connection to a broker is lost or refused, so that a log that went away is known before the first event times
-// out.
+// watch asks for a probe as soon as a connection to a broker is lost or refused, so that a log that went away is known
+// before the first event times out.
 type watch struct{ i *Ingest }
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.

@@ -142,7 +142,10 @@ func message(text string) *eventv1.Event {
 // records reads what a topic holds, in the order of each slot.
 func (f *fixture) records(t *testing.T, tp topic.Topic, want int) []*kgo.Record {
 	t.Helper()
-	cl, err := kafka.Dial(kafka.Config{Brokers: f.cfg.Brokers}, kgo.ConsumeTopics(f.cfg.Name(tp)), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := kafka.Dial(
+		kafka.Config{Brokers: f.cfg.Brokers}, kgo.ConsumeTopics(f.cfg.Name(tp)),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +173,8 @@ func TestAppendKeepsOrderAndTellsThePlace(t *testing.T) {
 		f.Append(topic.Threads, topic.Subject(group), ev, func(r Receipt, err error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil || r.Topic != topic.Threads || r.Slot != topic.SlotOf(topic.Subject(group), partitions) || r.LogTime.IsZero() {
+			if err != nil || r.Topic != topic.Threads || r.Slot != topic.SlotOf(topic.Subject(group), partitions) ||
+				r.LogTime.IsZero() {
 				t.Errorf("receipt %+v, error %v", r, err)
 			}
 			got = append(got, r.Position)
@@ -201,7 +205,9 @@ func TestWatermarksAreCoalesced(t *testing.T) {
 	f := start(t, func(c *Config) { c.ReceiptWindow = 50 * time.Millisecond })
 	other := id.NewDevice()
 	for k := range 100 {
-		f.Watermark(group, alice, phone, thread.Watermark{DeliveredPosition: topic.Position(k), DeliveredOrdinal: int64(k)})
+		f.Watermark(
+			group, alice, phone, thread.Watermark{DeliveredPosition: topic.Position(k), DeliveredOrdinal: int64(k)},
+		)
 	}
 	f.Watermark(group, alice, phone, thread.Watermark{ReadPosition: 7, ReadOrdinal: 6})
 	f.Watermark(group, alice, other, thread.Watermark{DeliveredPosition: 3})
@@ -223,7 +229,12 @@ func TestWatermarksAreCoalesced(t *testing.T) {
 		got[string(ev.GetUserId())+string(rec.Key)] = thread.WatermarkOf(ev.GetWatermarksMoved())
 	}
 	want := map[string]thread.Watermark{
-		string(alice[:]) + string(group[:]) + string(phone[:]): {DeliveredPosition: 99, DeliveredOrdinal: 99, ReadPosition: 7, ReadOrdinal: 6},
+		string(alice[:]) + string(group[:]) + string(phone[:]): {
+			DeliveredPosition: 99,
+			DeliveredOrdinal:  99,
+			ReadPosition:      7,
+			ReadOrdinal:       6,
+		},
 		string(alice[:]) + string(group[:]) + string(other[:]): {DeliveredPosition: 3},
 		string(thief[:]) + string(group[:]) + string(phone[:]): {DeliveredPosition: 1000},
 	}
@@ -300,12 +311,15 @@ func TestFullBufferRefuses(t *testing.T) {
 func TestStoppedRefuses(t *testing.T) {
 	f := start(t, nil)
 	f.stop()
-	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("late")); !errors.Is(err, ErrUnavailable) {
+	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("late")); !errors.Is(
+		err, ErrUnavailable,
+	) {
 		t.Fatalf("append after Run: %v, want ErrUnavailable", err)
 	}
 }
 
-// TestWaitingWatermarks: those that the log does not take are told of by Flush, and counted when Run ends; so is one that comes after.
+// TestWaitingWatermarks: those that the log does not take are told of by Flush, and counted when Run ends; so is one
+// that comes after.
 func TestWaitingWatermarks(t *testing.T) {
 	f := start(t, nil)
 	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("before")); err != nil {

@@ -42,10 +42,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "helio_ingest_watermarks_total", Help: "Watermarks that were handed in.",
 		})),
 		coalesced: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "helio_ingest_watermarks_coalesced_total", Help: "Watermarks that were merged into one that was waiting.",
+			Name: "helio_ingest_watermarks_coalesced_total",
+			Help: "Watermarks that were merged into one that was waiting.",
 		})),
 		dropped: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "helio_ingest_watermarks_dropped_total", Help: "Watermarks that were dropped, by reason; the device's next one makes up for it.",
+			Name: "helio_ingest_watermarks_dropped_total",
+			Help: "Watermarks that were dropped, by reason; the device's next one makes up for it.",
 		}, []string{"reason"})),
 		up: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "helio_ingest_log_up", Help: "1 while the log takes events.",

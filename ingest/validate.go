@@ -32,11 +32,12 @@ func tooLong(field string, n, limit int) error {
 	return &Invalid{Field: field, Why: fmt.Sprintf("has %d bytes, at most %d", n, limit), TooLong: true}
 }
 
-// MaxEvent is the longest encoded event in bytes; a group of thread.MaxMembers is the longest that there is beside a long text.
+// MaxEvent is the longest encoded event in bytes; a group of thread.MaxMembers is the longest that there is beside a
+// long text.
 const MaxEvent = 256 << 10
 
-// check judges an event by the limits of the folds, so that nothing gets into the log that every fold would refuse as malformed. Who may do it is the
-// caller's and the folds' to judge.
+// check judges an event by the limits of the folds, so that nothing gets into the log that every fold would refuse as
+// malformed. Who may do it is the caller's and the folds' to judge.
 func check(t topic.Topic, s topic.Subject, ev *eventv1.Event) error {
 	if s == (topic.Subject{}) {
 		return invalid("subject", "is zero")
@@ -65,7 +66,10 @@ func checkThread(s topic.Subject, ev *eventv1.Event) error {
 	switch ev.WhichBody() {
 	case eventv1.Event_MessageSent_case:
 		m := ev.GetMessageSent()
-		return first(messageID(m.GetMessageId()), sealed(m.GetContent()), optional("reply_to", m.GetReplyTo()), optional("direct_peer", m.GetDirectPeer()))
+		return first(
+			messageID(m.GetMessageId()), sealed(m.GetContent()), optional("reply_to", m.GetReplyTo()),
+			optional("direct_peer", m.GetDirectPeer()),
+		)
 	case eventv1.Event_MessageEdited_case:
 		m := ev.GetMessageEdited()
 		return first(messageID(m.GetMessageId()), sealed(m.GetContent()))
@@ -122,7 +126,9 @@ func checkUser(ev *eventv1.Event) error {
 	case eventv1.Event_ProfileChanged_case:
 		return first(notEmpty("name", ev.GetProfileChanged().GetName()), name("name", ev.GetProfileChanged().GetName()))
 	case eventv1.Event_ContactSaved_case:
-		return first(ids("phone_hash", ev.GetContactSaved().GetPhoneHash()), name("name", ev.GetContactSaved().GetName()))
+		return first(
+			ids("phone_hash", ev.GetContactSaved().GetPhoneHash()), name("name", ev.GetContactSaved().GetName()),
+		)
 	case eventv1.Event_ContactRemoved_case:
 		return ids("phone_hash", ev.GetContactRemoved().GetPhoneHash())
 	case eventv1.Event_UserBlocked_case:

@@ -33,7 +33,8 @@ func (c *Cache[K, V]) Get(k K) (V, bool) {
 	return el.Value.(*cached[K, V]).value, true
 }
 
-// Put takes a value in, or weighs it anew, and drops those used longest ago while the weight is over the limit; the value itself may be among them.
+// Put takes a value in, or weighs it anew, and drops those used longest ago while the weight is over the limit; the
+// value itself may be among them.
 func (c *Cache[K, V]) Put(k K, v V) {
 	c.Drop(k)
 	it := &cached[K, V]{key: k, value: v, weight: max(1, c.weight(v))}

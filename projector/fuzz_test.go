@@ -19,9 +19,10 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// FuzzIntake sorts records that nobody checked before. Whatever they hold: no panic; sorting again gives the same; every record but tombstones and the first of a
-// log is an event, which can be folded, as long as it can be read and none of its subject could not be, else in quarantine with a reason; and cut anywhere, the
-// parts give what the whole gave.
+// FuzzIntake sorts records that nobody checked before. Whatever they hold: no panic; sorting again gives the same;
+// every record but tombstones and the first of a log is an event, which can be folded, as long as it can be read and
+// none of its subject could not be, else in quarantine with a reason; and cut anywhere, the parts give what the whole
+// gave.
 func FuzzIntake(f *testing.F) {
 	for seed := range uint64(4) {
 		w := eventtest.NewWorld(4, rand.New(rand.NewPCG(seed, 7)).IntN)
@@ -31,7 +32,13 @@ func FuzzIntake(f *testing.F) {
 	f.Fuzz(func(t *testing.T, partitions byte, cut uint16, script []byte) {
 		var all []kafka.Record
 		for n, s := range eventtest.ParseScript(script) {
-			r := kafka.Record{Topic: s.Topic, Position: s.Position, LogTime: time.UnixMilli(s.TimeMS), Key: s.Key, Value: s.Value}
+			r := kafka.Record{
+				Topic:    s.Topic,
+				Position: s.Position,
+				LogTime:  time.UnixMilli(s.TimeMS),
+				Key:      s.Key,
+				Value:    s.Value,
+			}
 			if n%16 == 15 && len(s.Value) == 0 {
 				r.Value = nil
 			}
@@ -50,7 +57,10 @@ func FuzzIntake(f *testing.F) {
 				events = events[1:]
 			case want == "event" || len(aside) == 0 || aside[0].Topic != r.Topic || aside[0].Position != r.Position ||
 				aside[0].Reason == "" || (aside[0].Reason == Parked) != (want == "parked"):
-				t.Fatalf("%s/%d, want %s; next are %+v and %+v", r.Topic, r.Position, want, events[:min(1, len(events))], aside[:min(1, len(aside))])
+				t.Fatalf(
+					"%s/%d, want %s; next are %+v and %+v", r.Topic, r.Position, want, events[:min(1, len(events))],
+					aside[:min(1, len(aside))],
+				)
 			default:
 				_ = aside[0].Event("view")
 				aside = aside[1:]
@@ -64,7 +74,8 @@ func FuzzIntake(f *testing.F) {
 			if e.Body == nil || e.Position < 0 || e.Raw == nil {
 				t.Fatalf("an event that cannot be folded: %+v", e)
 			}
-			if _, w, ok := Watermark(e); ok && (w.ReadPosition < 0 || w.DeliveredPosition < 0 || w.ReadOrdinal < 0 || w.DeliveredOrdinal < 0) {
+			if _, w, ok := Watermark(e); ok &&
+				(w.ReadPosition < 0 || w.DeliveredPosition < 0 || w.ReadOrdinal < 0 || w.DeliveredOrdinal < 0) {
 				t.Fatalf("a watermark below nothing: %+v", w)
 			}
 		}
@@ -120,7 +131,9 @@ func fate(r kafka.Record, partitions int, held map[Held]bool) string {
 func compare(t *testing.T, what string, want, got Sorted) {
 	t.Helper()
 	sameEvent := func(a, b Event) bool {
-		return a.Topic == b.Topic && a.Position == b.Position && a.TimeMS == b.TimeMS && a.Subject == b.Subject && a.Device == b.Device && bytes.Equal(a.Raw, b.Raw)
+		return a.Topic == b.Topic && a.Position == b.Position && a.TimeMS == b.TimeMS && a.Subject == b.Subject &&
+			a.Device == b.Device &&
+			bytes.Equal(a.Raw, b.Raw)
 	}
 	if slices.EqualFunc(want.Events, got.Events, sameEvent) && slices.Equal(want.Quarantined, got.Quarantined) &&
 		slices.Equal(want.fresh, got.fresh) && maps.Equal(want.LogTimes, got.LogTimes) {

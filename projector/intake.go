@@ -58,8 +58,8 @@ type Held struct {
 	Subject topic.Subject
 }
 
-// Intake sorts the records of one slot into events and quarantine. It belongs to the goroutine of its slot. Its set of held subjects grows only with
-// events that cannot be read, which ingest never writes.
+// Intake sorts the records of one slot into events and quarantine. It belongs to the goroutine of its slot. Its set of
+// held subjects grows only with events that cannot be read, which ingest never writes.
 type Intake struct {
 	partitions int
 	held       map[Held]bool
@@ -72,8 +72,8 @@ type place struct {
 	at    topic.Position
 }
 
-// NewIntake returns an intake that holds back the subjects that the view has parked already. With partitions (P) set, an event whose subject belongs to
-// another slot cannot be applied either; 0 does not look.
+// NewIntake returns an intake that holds back the subjects that the view has parked already. With partitions (P) set,
+// an event whose subject belongs to another slot cannot be applied either; 0 does not look.
 func NewIntake(partitions int, held []Held) *Intake {
 	in := &Intake{partitions: partitions, held: make(map[Held]bool, len(held)), broken: map[place]bool{}}
 	for _, h := range held {
@@ -91,9 +91,10 @@ type Sorted struct {
 	fresh []Held
 }
 
-// Fold gives the events of a sorted batch to a view's fold, in order. When the fold panics, Fold ends with a *run.PanicError and that event is condemned: the
-// view takes back what the batch has done to its states, which are half way, sorts the batch again, whereupon the event is in quarantine and its subject parked
-// behind it, and folds again. So a broken fold stops one subject and never a slot.
+// Fold gives the events of a sorted batch to a view's fold, in order. When the fold panics, Fold ends with a
+// *run.PanicError and that event is condemned: the view takes back what the batch has done to its states, which are
+// half way, sorts the batch again, whereupon the event is in quarantine and its subject parked behind it, and folds
+// again. So a broken fold stops one subject and never a slot.
 func (in *Intake) Fold(s Sorted, fold func(*Event)) error {
 	i := 0
 	err := run.Protect(func() error {
@@ -158,7 +159,17 @@ func (in *Intake) Sort(b kafka.Batch) Sorted {
 			fresh[h] = true
 			out.fresh = append(out.fresh, h)
 		}
-		out.Quarantined = append(out.Quarantined, Quarantined{Topic: r.Topic, Slot: r.Slot, Position: r.Position, Subject: e.Subject, Reason: reason, TimeMS: ms})
+		out.Quarantined = append(
+			out.Quarantined,
+			Quarantined{
+				Topic:    r.Topic,
+				Slot:     r.Slot,
+				Position: r.Position,
+				Subject:  e.Subject,
+				Reason:   reason,
+				TimeMS:   ms,
+			},
+		)
 	}
 	return out
 }

@@ -55,7 +55,13 @@ func TestIntakeParksBehindWhatCannotBeRead(t *testing.T) {
 		for _, e := range got.Events {
 			events = append(events, place{e.Topic, e.Position})
 		}
-		want := []place{{topic.Threads, 1}, {topic.Threads, 4}, {topic.Threads, 6}, {topic.Receipts, 0}, {topic.Users, 0}}
+		want := []place{
+			{topic.Threads, 1},
+			{topic.Threads, 4},
+			{topic.Threads, 6},
+			{topic.Receipts, 0},
+			{topic.Users, 0},
+		}
 		if d := cmp.Diff(want, events); d != "" {
 			t.Errorf("events (-want +got):\n%s", d)
 		}
@@ -63,7 +69,12 @@ func TestIntakeParksBehindWhatCannotBeRead(t *testing.T) {
 		for _, q := range got.Quarantined {
 			reasons = append(reasons, q.Reason)
 		}
-		wantReasons := []string{"the event cannot be decoded", Parked, "the key has 15 bytes instead of 16", "the key has 16 bytes instead of 32"}
+		wantReasons := []string{
+			"the event cannot be decoded",
+			Parked,
+			"the key has 15 bytes instead of 16",
+			"the key has 16 bytes instead of 32",
+		}
 		if d := cmp.Diff(wantReasons, reasons); d != "" {
 			t.Errorf("reasons (-want +got):\n%s", d)
 		}
@@ -72,11 +83,18 @@ func TestIntakeParksBehindWhatCannotBeRead(t *testing.T) {
 		}
 	}
 	in.Commit(in.Sort(batch))
-	next := in.Sort(kafka.Batch{Records: []kafka.Record{record(topic.Threads, 7, a, good), record(topic.Threads, 8, a, bad)}})
-	if len(next.Events) != 0 || len(next.Quarantined) != 2 || next.Quarantined[0].Reason != Parked || next.Quarantined[1].Reason != Parked {
+	next := in.Sort(
+		kafka.Batch{Records: []kafka.Record{record(topic.Threads, 7, a, good), record(topic.Threads, 8, a, bad)}},
+	)
+	if len(next.Events) != 0 || len(next.Quarantined) != 2 || next.Quarantined[0].Reason != Parked ||
+		next.Quarantined[1].Reason != Parked {
 		t.Errorf("after the commit: %+v", next)
 	}
-	resumed := NewIntake(0, []Held{{topic.Threads, topic.Subject(a)}}).Sort(kafka.Batch{Records: []kafka.Record{record(topic.Threads, 9, a, good)}})
+	resumed := NewIntake(
+		0, []Held{{topic.Threads, topic.Subject(a)}},
+	).Sort(
+		kafka.Batch{Records: []kafka.Record{record(topic.Threads, 9, a, good)}},
+	)
 	if len(resumed.Events) != 0 {
 		t.Error("a resumed intake forgot what was held")
 	}

@@ -42,13 +42,14 @@ type Appender interface {
 	AppendWait(ctx context.Context, t topic.Topic, s topic.Subject, ev *eventv1.Event) (ingest.Receipt, error)
 }
 
-// Devices finds a device of a user: the hub, from live state or from Postgres. An unknown user or device is a *wire.Error with
-// CODE_AUTHENTICATION_FAILED.
+// Devices finds a device of a user: the hub, from live state or from Postgres. An unknown user or device is a
+// *wire.Error with CODE_AUTHENTICATION_FAILED.
 type Devices interface {
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)
 }
 
-// Auth registers phone numbers and proves devices. Its methods may be called concurrently; their errors are *wire.Error.
+// Auth registers phone numbers and proves devices. Its methods may be called concurrently; their errors are
+// *wire.Error.
 type Auth struct {
 	cfg     Config
 	pool    *pgxpool.Pool
@@ -61,7 +62,10 @@ type Auth struct {
 }
 
 // New returns an Auth over a pool whose search_path reaches the views; it does nothing yet.
-func New(cfg Config, pool *pgxpool.Pool, sender Sender, appender Appender, devices Devices, logger *slog.Logger, reg prometheus.Registerer) (*Auth, error) {
+func New(
+	cfg Config, pool *pgxpool.Pool, sender Sender, appender Appender, devices Devices, logger *slog.Logger,
+	reg prometheus.Registerer,
+) (*Auth, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
@@ -93,19 +97,23 @@ func (a *Auth) Run(ctx context.Context) error {
 	}
 }
 
-// ParsePhone normalises a phone number in international form to E.164. A number that cannot exist is CODE_INVALID_PHONE.
+// ParsePhone normalises a phone number in international form to E.164. A number that cannot exist is
+// CODE_INVALID_PHONE.
 func ParsePhone(s string) (string, error) {
 	if len(s) > 40 {
 		return "", wire.Errorf(wirev1.Code_CODE_INVALID_PHONE, "a phone number of %d characters", len(s))
 	}
 	n, err := phonenumbers.Parse(s, "")
 	if err != nil || !phonenumbers.IsPossibleNumber(n) {
-		return "", wire.Errorf(wirev1.Code_CODE_INVALID_PHONE, "not a phone number in international form (+ country code, number)")
+		return "", wire.Errorf(
+			wirev1.Code_CODE_INVALID_PHONE, "not a phone number in international form (+ country code, number)",
+		)
 	}
 	return phonenumbers.Format(n, phonenumbers.E164), nil
 }
 
-// RequestPin makes a PIN and sends it by SMS, within the limits. The answer does not tell whether the number is registered.
+// RequestPin makes a PIN and sends it by SMS, within the limits. The answer does not tell whether the number is
+// registered.
 func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*wirev1.PinRequested, error) {
 	phone, err := ParsePhone(phone)
 	if err != nil {
@@ -144,8 +152,13 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 			WHERE p.not_before <= now() AND (p.sent <= now() - $5::interval OR p.used_by IS NOT NULL)
 		RETURNING 0::float8`, hash, a.hashPin(pin, salt), salt, a.cfg.PinLifetime, a.cfg.PinInterval).Scan(&wait)
 	if errors.Is(err, pgx.ErrNoRows) {
-		err = a.pool.QueryRow(ctx, `SELECT extract(epoch FROM greatest(not_before, sent + $2::interval) - now())::float8 FROM registration.pins WHERE phone_hash = $1`,
-			hash, a.cfg.PinInterval).Scan(&wait)
+		err = a.pool.QueryRow(
+			ctx,
+			`SELECT extract(epoch FROM greatest(not_before, sent + $2::interval) - now())::float8 FROM registration.pins WHERE phone_hash = $1`,
+			hash, a.cfg.PinInterval,
+		).Scan(
+			&wait,
+		)
 		if err == nil {
 			a.metrics.refused.WithLabelValues("too_soon").Inc()
 			return nil, limited(time.Duration(wait * float64(time.Second)))
@@ -164,10 +177,12 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 	}.Build(), nil
 }
 
-// unsent lets the next PIN be asked for at once, since the SMS of this one failed. The PIN stays good and the limits counted: a gateway that did not answer may
-// have sent it all the same, and who asks again and again must not have an SMS each time.
+// unsent lets the next PIN be asked for at once, since the SMS of this one failed. The PIN stays good and the limits
+// counted: a gateway that did not answer may have sent it all the same, and who asks again and again must not have an
+// SMS each time.
 func (a *Auth) unsent(ctx context.Context, hash [id.Size]byte, salt []byte) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unsentTimeout) // the request's own may be what ended the sending
+	// the request's own may be what ended the sending
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unsentTimeout)
 	defer cancel()
 	if _, err := a.pool.Exec(ctx, `UPDATE registration.pins SET sent = 'epoch' WHERE phone_hash = $1 AND salt = $2`, hash, salt); err != nil {
 		a.logger.Warn("registration: a pin that was not sent delays the next", "err", err)
@@ -177,10 +192,13 @@ func (a *Auth) unsent(ctx context.Context, hash [id.Size]byte, salt []byte) {
 // unsentTimeout bounds unsent.
 const unsentTimeout = 2 * time.Second
 
-// Register judges the PIN and the proof, appends the registration and returns once the log has it. nonce and exporter are those of the connection.
-// It may be repeated with the same PIN, device and key as long as the PIN lives: what came after it may have failed. The fold ignores the second event.
-// Whether the registration counts is the fold's to say: a device id is used once, so the device is in only if its key turns out to be the one returned.
-func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr) (Identity, error) {
+// Register judges the PIN and the proof, appends the registration and returns once the log has it. nonce and exporter
+// are those of the connection. It may be repeated with the same PIN, device and key as long as the PIN lives: what came
+// after it may have failed. The fold ignores the second event. Whether the registration counts is the fold's to say: a
+// device id is used once, so the device is in only if its key turns out to be the one returned.
+func (a *Auth) Register(
+	ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr,
+) (Identity, error) {
 	phone, err := ParsePhone(r.GetPhone())
 	if err != nil {
 		return Identity{}, err
@@ -190,16 +208,25 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 	case err != nil || !device.Valid():
 		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "device_id is not a UUIDv7")
 	case len(r.GetPublicKey()) != ed25519.PublicKeySize:
-		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "public_key has %d bytes, needs %d", len(r.GetPublicKey()), ed25519.PublicKeySize)
+		return Identity{}, wire.Errorf(
+			wirev1.Code_CODE_INVALID, "public_key has %d bytes, needs %d", len(r.GetPublicKey()), ed25519.PublicKeySize,
+		)
 	case !user.ValidName(r.GetDeviceName()) || user.Deceptive(r.GetDeviceName()):
-		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "device_name is longer than %d bytes or not plain text", user.MaxName)
+		return Identity{}, wire.Errorf(
+			wirev1.Code_CODE_INVALID, "device_name is longer than %d bytes or not plain text", user.MaxName,
+		)
 	case !user.ValidName(r.GetName()) || user.Deceptive(r.GetName()):
-		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "name is longer than %d bytes or not plain text", user.MaxName)
+		return Identity{}, wire.Errorf(
+			wirev1.Code_CODE_INVALID, "name is longer than %d bytes or not plain text", user.MaxName,
+		)
 	case !ed25519.Verify(r.GetPublicKey(), wire.Proof(nonce, exporter, id.UserID{}, device), r.GetSignature()):
 		a.metrics.refused.WithLabelValues("proof").Inc()
 		return Identity{}, failed()
 	}
-	ok, retry, err := a.limiter.Take(ctx, "try:"+addressBucket(addr), Rate{Burst: a.cfg.PerAddress.Burst * a.cfg.PinTries, Per: a.cfg.PerAddress.Per}, 1)
+	ok, retry, err := a.limiter.Take(
+		ctx, "try:"+addressBucket(addr),
+		Rate{Burst: a.cfg.PerAddress.Burst * a.cfg.PinTries, Per: a.cfg.PerAddress.Per}, 1,
+	)
 	if err != nil {
 		return Identity{}, a.unavailable("try limit", err)
 	}
@@ -213,7 +240,11 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 	}
 	generation := uint32(1)
 	var known int32
-	err = a.pool.QueryRow(ctx, `SELECT generation FROM users WHERE phone_hash = $1 ORDER BY generation DESC LIMIT 1`, hash).Scan(&known)
+	err = a.pool.QueryRow(
+		ctx, `SELECT generation FROM users WHERE phone_hash = $1 ORDER BY generation DESC LIMIT 1`, hash,
+	).Scan(
+		&known,
+	)
 	switch {
 	case err == nil:
 		generation = uint32(known)
@@ -224,7 +255,8 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 	_, err = a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
 		UserId: u[:], DeviceId: device[:],
 		UserRegistered: eventv1.UserRegistered_builder{
-			PhoneHash: hash[:], Generation: generation, DeviceId: device[:], PublicKey: r.GetPublicKey(), DeviceName: r.GetDeviceName(),
+			PhoneHash: hash[:], Generation: generation, DeviceId: device[:], PublicKey: r.GetPublicKey(),
+			DeviceName: r.GetDeviceName(),
 		}.Build(),
 	}.Build())
 	if err != nil {
@@ -232,7 +264,8 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 	}
 	if r.GetName() != "" {
 		if _, err := a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
-			UserId: u[:], DeviceId: device[:], ProfileChanged: eventv1.ProfileChanged_builder{Name: r.GetName()}.Build(),
+			UserId: u[:], DeviceId: device[:],
+			ProfileChanged: eventv1.ProfileChanged_builder{Name: r.GetName()}.Build(),
 		}.Build()); err != nil {
 			return Identity{}, a.unavailable("append profile", err)
 		}
@@ -241,7 +274,8 @@ func (a *Auth) Register(ctx context.Context, r *wirev1.Register, nonce, exporter
 	return Identity{User: u, Device: device, Key: [ed25519.PublicKeySize]byte(r.GetPublicKey())}, nil
 }
 
-// usePin judges a PIN and uses it up for all but the device that by names. A try by another with a PIN that was used changes nothing.
+// usePin judges a PIN and uses it up for all but the device that by names. A try by another with a PIN that was used
+// changes nothing.
 func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string, by [sha256.Size]byte) error {
 	var want, salt []byte
 	err := a.pool.QueryRow(ctx, `
@@ -276,7 +310,8 @@ func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string, 
 	return nil
 }
 
-// hashPin hashes a PIN under the deployment's key, so that the table alone is worth nothing, and with argon2id, so that it is dear even with the key.
+// hashPin hashes a PIN under the deployment's key, so that the table alone is worth nothing, and with argon2id, so that
+// it is dear even with the key.
 func (a *Auth) hashPin(pin string, salt []byte) []byte {
 	mac := hmac.New(sha256.New, a.cfg.UserKey)
 	mac.Write([]byte("helio/pin/1\x00"))
@@ -285,7 +320,9 @@ func (a *Auth) hashPin(pin string, salt []byte) []byte {
 }
 
 // Authenticate proves a device (wire protocol, section 4). nonce and exporter are those of the connection.
-func (a *Auth) Authenticate(ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, _ netip.Addr) (Identity, error) {
+func (a *Auth) Authenticate(
+	ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, _ netip.Addr,
+) (Identity, error) {
 	u, err := id.From[id.UserID](r.GetUserId())
 	if err != nil {
 		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "user_id: %v", err)
@@ -305,7 +342,9 @@ func (a *Auth) Authenticate(ctx context.Context, r *wirev1.Authenticate, nonce, 
 	}
 	if device.Revoked {
 		a.metrics.refused.WithLabelValues("revoked").Inc()
-		return Identity{}, wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "this device was revoked or replaced by another registration")
+		return Identity{}, wire.Errorf(
+			wirev1.Code_CODE_DEVICE_REVOKED, "this device was revoked or replaced by another registration",
+		)
 	}
 	return Identity{User: u, Device: d, Key: device.Key}, nil
 }
@@ -315,7 +354,11 @@ func failed() error {
 }
 
 func limited(after time.Duration) error {
-	return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many attempts", RetryAfter: max(after, time.Second)}
+	return &wire.Error{
+		Code:       wirev1.Code_CODE_RATE_LIMITED,
+		Message:    "too many attempts",
+		RetryAfter: max(after, time.Second),
+	}
 }
 
 // unavailable logs what failed and answers without its details.

@@ -48,14 +48,20 @@ func (w *world) Send(_ context.Context, phone, _, pin string) error {
 	return w.mute
 }
 
-func (w *world) AppendWait(_ context.Context, t topic.Topic, _ topic.Subject, ev *eventv1.Event) (ingest.Receipt, error) {
+func (w *world) AppendWait(
+	_ context.Context, t topic.Topic, _ topic.Subject, ev *eventv1.Event,
+) (ingest.Receipt, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.down != nil {
 		return ingest.Receipt{}, w.down
 	}
 	w.log = append(w.log, ev)
-	return ingest.Receipt{Topic: t, Position: topic.Position(len(w.log)), LogTime: time.UnixMilli(1_700_000_000_000)}, nil
+	return ingest.Receipt{
+		Topic:    t,
+		Position: topic.Position(len(w.log)),
+		LogTime:  time.UnixMilli(1_700_000_000_000),
+	}, nil
 }
 
 func (w *world) DeviceKey(_ context.Context, _ id.UserID, d id.DeviceID) (user.Device, error) {
@@ -82,7 +88,9 @@ func newWorld(t *testing.T, cfg Config) *world {
 			t.Fatal(err)
 		}
 	}
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views,registration"}})
+	pool, err := postgres.Open(
+		t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views,registration"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +211,8 @@ func TestUnsentPin(t *testing.T) {
 	}
 }
 
-// TestRegisterAgain: a device whose registration was not finished may repeat it with the same PIN, whatever it failed of, until the PIN expires.
+// TestRegisterAgain: a device whose registration was not finished may repeat it with the same PIN, whatever it failed
+// of, until the PIN expires.
 func TestRegisterAgain(t *testing.T) {
 	w := newWorld(t, Config{})
 	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
@@ -336,7 +345,9 @@ func TestRegisterRefusals(t *testing.T) {
 	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.Register(t.Context(), registration(t, phone, w.pins[phone]), nonce, []byte("another connection's exporter 32"), here)
+	_, err = w.Register(
+		t.Context(), registration(t, phone, w.pins[phone]), nonce, []byte("another connection's exporter 32"), here,
+	)
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 }
 
@@ -404,7 +415,11 @@ func TestAuthenticate(t *testing.T) {
 	}
 	u, d := id.User(testKey, phone, 1), id.NewDevice()
 	request := func(exporter []byte) *wirev1.Authenticate {
-		return wirev1.Authenticate_builder{UserId: u[:], DeviceId: d[:], Signature: ed25519.Sign(priv, wire.Proof(nonce, exporter, u, d))}.Build()
+		return wirev1.Authenticate_builder{
+			UserId:    u[:],
+			DeviceId:  d[:],
+			Signature: ed25519.Sign(priv, wire.Proof(nonce, exporter, u, d)),
+		}.Build()
 	}
 	_, err = w.Authenticate(t.Context(), request(exporter), nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED) // unknown

@@ -14,13 +14,15 @@ type Rate struct {
 
 // Config of New. Zero fields take the defaults that are named with them.
 type Config struct {
-	// UserKey is the secret of the deployment (32 bytes at least) from which user ids and the hashes of phone numbers are derived. It never changes.
+	// UserKey is the secret of the deployment (32 bytes at least) from which user ids and the hashes of phone numbers
+	// are derived. It never changes.
 	UserKey []byte
 	// PinLifetime is how long a PIN can be used; 5 minutes.
 	PinLifetime time.Duration
 	// PinTries is how many wrong tries a PIN survives; 5.
 	PinTries int
-	// PinDelay is how long a number must wait after its first PIN died of wrong tries; it doubles with each further one, up to a day; 1 minute.
+	// PinDelay is how long a number must wait after its first PIN died of wrong tries; it doubles with each further
+	// one, up to a day; 1 minute.
 	PinDelay time.Duration
 	// PinInterval is the least time between two PINs for one number; 30 seconds.
 	PinInterval time.Duration
@@ -28,7 +30,8 @@ type Config struct {
 	PerPhone Rate
 	// PerAddress bounds the PINs asked for, and the tries made, from one address (IPv4 /32, IPv6 /64); 20 an hour.
 	PerAddress Rate
-	// PerRange bounds the PINs asked for one range of numbers (all but the last four digits), against SMS pumping; 100 an hour.
+	// PerRange bounds the PINs asked for one range of numbers (all but the last four digits), against SMS pumping; 100
+	// an hour.
 	PerRange Rate
 	// Lookups bounds the phone numbers that one user may look up; 5,000 a day.
 	Lookups Rate

@@ -1,12 +1,15 @@
 // Package auth registers phone numbers and proves devices (the bytes that are signed: wire protocol, section 4).
 //
-// Promise: a PIN is used at most once, lives for Config.PinLifetime, takes at most Config.PinTries tries, and is stored only as a keyed, salted hash.
-// Limits per phone number, address and number range are shared by every edge through Postgres and fail closed: when they cannot be read, no SMS
-// is sent and no PIN is judged. A registration is answered only once the log has it.
+// Promise: a PIN is used at most once, lives for Config.PinLifetime, takes at most Config.PinTries tries, and is stored
+// only as a keyed, salted hash. Limits per phone number, address and number range are shared by every edge through
+// Postgres and fail closed: when they cannot be read, no SMS is sent and no PIN is judged. A registration is answered
+// only once the log has it.
 //
-// Order: two registrations of one number are ordered by the log; the later one revokes the earlier one's devices, on every edge.
+// Order: two registrations of one number are ordered by the log; the later one revokes the earlier one's devices, on
+// every edge.
 //
-// When Postgres is down: nobody registers (CODE_UNAVAILABLE), and devices that this edge does not have live cannot authenticate.
+// When Postgres is down: nobody registers (CODE_UNAVAILABLE), and devices that this edge does not have live cannot
+// authenticate.
 //
 // Non-obvious:
 //   - The phone number itself is in no event, no view and no log line: only its keyed hash is.

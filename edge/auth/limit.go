@@ -17,13 +17,14 @@ type Limiter struct {
 // NewLimiter returns a limiter over the registration schema's table of buckets.
 func NewLimiter(pool *pgxpool.Pool) *Limiter { return &Limiter{pool: pool} }
 
-// Take takes n tokens of a bucket. When there are not enough it takes none and says after how long there will be. An error means that
-// nothing is known, which callers treat as a refusal.
+// Take takes n tokens of a bucket. When there are not enough it takes none and says after how long there will be. An
+// error means that nothing is known, which callers treat as a refusal.
 func (l *Limiter) Take(ctx context.Context, bucket string, r Rate, n int) (ok bool, retry time.Duration, err error) {
 	perSecond := float64(r.Burst) / r.Per.Seconds()
 	var left float64
 	var taken bool
-	// The row is locked by the upsert, so concurrent takers queue up; the refill is computed on the database's one clock.
+	// The row is locked by the upsert, so concurrent takers queue up; the refill is computed on the database's one
+	// clock.
 	err = l.pool.QueryRow(ctx, `
 		INSERT INTO registration.limits AS l (bucket, tokens, updated) VALUES ($1, $2::float8 - CASE WHEN $4::float8 <= $2 THEN $4 ELSE 0 END, now())
 		ON CONFLICT (bucket) DO UPDATE SET
@@ -42,7 +43,8 @@ func (l *Limiter) Take(ctx context.Context, bucket string, r Rate, n int) (ok bo
 	return false, max(time.Second, time.Duration(missing/perSecond*float64(time.Second))), nil
 }
 
-// sweepTimeout bounds a sweep: nobody waits for it, so a server that has gone without a word would hold its connection for as long as TCP goes on trying.
+// sweepTimeout bounds a sweep: nobody waits for it, so a server that has gone without a word would hold its connection
+// for as long as TCP goes on trying.
 const sweepTimeout = time.Minute
 
 // Sweep removes buckets that have been full for long.

@@ -18,8 +18,8 @@ type Sender interface {
 	Send(ctx context.Context, phone, text, pin string) error
 }
 
-// FileSender appends each SMS as a line of JSON to a file that only its owner can read, and says so on the log: for a laptop and for tests, never for
-// people. The PIN itself goes to the file alone, since no log of ours ever holds one.
+// FileSender appends each SMS as a line of JSON to a file that only its owner can read, and says so on the log: for a
+// laptop and for tests, never for people. The PIN itself goes to the file alone, since no log of ours ever holds one.
 type FileSender struct {
 	path string
 	log  *slog.Logger
@@ -62,7 +62,8 @@ func (f *FileSender) Send(_ context.Context, phone, text, pin string) error {
 	return nil
 }
 
-// GatewaySender posts each SMS to an HTTP gateway as JSON: {"to": "+49…", "text": "…"}. Any status from 200 to 299 counts as taken.
+// GatewaySender posts each SMS to an HTTP gateway as JSON: {"to": "+49…", "text": "…"}. Any status from 200 to 299
+// counts as taken.
 type GatewaySender struct {
 	// URL of the gateway.
 	URL string

@@ -21,9 +21,13 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// once sends a request on the current connection and waits for its answer. authenticated says which state the connection must have.
-func (c *Client) once(ctx context.Context, authenticated bool, build func(*conn) (*wirev1.ClientFrame, error)) (*wirev1.ServerFrame, error) {
-	// Counted before the wait: inside the loop over Events nobody takes what the synchronisation brings, and only its end makes the device live.
+// once sends a request on the current connection and waits for its answer. authenticated says which state the
+// connection must have.
+func (c *Client) once(
+	ctx context.Context, authenticated bool, build func(*conn) (*wirev1.ClientFrame, error),
+) (*wirev1.ServerFrame, error) {
+	// Counted before the wait: inside the loop over Events nobody takes what the synchronisation brings, and only its
+	// end makes the device live.
 	c.queue.call(1)
 	defer c.queue.call(-1)
 	var cn *conn
@@ -60,8 +64,8 @@ func (c *Client) once(ctx context.Context, authenticated bool, build func(*conn)
 	}
 }
 
-// acceptPages takes the unidirectional streams (section 10) of a connection until it ends. It runs from the first page that is asked for; the page of a call that was
-// given up may come at any time after.
+// acceptPages takes the unidirectional streams (section 10) of a connection until it ends. It runs from the first page
+// that is asked for; the page of a call that was given up may come at any time after.
 func (cn *conn) acceptPages() {
 	for {
 		s, err := cn.quic.AcceptUniStream(cn.ctx)
@@ -72,7 +76,8 @@ func (cn *conn) acceptPages() {
 	}
 }
 
-// page reads the frame of one stream and hands it to whoever asked for it. QUIC's limit on streams bounds how many there are.
+// page reads the frame of one stream and hands it to whoever asked for it. QUIC's limit on streams bounds how many
+// there are.
 func (cn *conn) page(s *quic.ReceiveStream) {
 	r := bufio.NewReader(s)
 	buf, err := frame.Read(r, nil, wire.MaxServerFrame)
@@ -136,7 +141,11 @@ func (c *Client) RequestPin(ctx context.Context, phone string) (expires, retry t
 		return 0, 0, err
 	}
 	p := a.GetPinRequested()
-	return time.Duration(p.GetExpiresInMs()) * time.Millisecond, time.Duration(p.GetRetryAfterMs()) * time.Millisecond, nil
+	return time.Duration(
+			p.GetExpiresInMs(),
+		) * time.Millisecond, time.Duration(
+			p.GetRetryAfterMs(),
+		) * time.Millisecond, nil
 }
 
 // Registration is what a device tells about itself and its user.
@@ -149,8 +158,9 @@ type Registration struct {
 	DeviceName string
 }
 
-// Register registers the phone number and makes this the user's primary device. The store then holds the identity, and the client synchronises. When it fails, it
-// may be called again with the same PIN, also when the edge has taken the PIN already: it is then the same device that asks.
+// Register registers the phone number and makes this the user's primary device. The store then holds the identity, and
+// the client synchronises. When it fails, it may be called again with the same PIN, also when the edge has taken the
+// PIN already: it is then the same device that asks.
 func (c *Client) Register(ctx context.Context, r Registration) (Identity, error) {
 	if _, ok := c.Identity(); ok {
 		return Identity{}, ErrRegistered
@@ -188,7 +198,8 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 	if current == cn {
 		c.sync(cn)
 	} else if current != nil {
-		// The connection that answered has ended, and this one was opened before there was an identity to prove: the next one proves it.
+		// The connection that answered has ended, and this one was opened before there was an identity to prove: the
+		// next one proves it.
 		_ = current.quic.CloseWithError(0, "")
 	}
 	return me, nil
@@ -220,8 +231,8 @@ func (c *Client) adopt(me Identity) (*conn, error) {
 	return c.conn, nil
 }
 
-// NewDevice makes an identity for a further device of a user. The public key and the id go to a device that is already in, which approves them with LinkDevice; then a Client
-// over a Store with this identity can connect.
+// NewDevice makes an identity for a further device of a user. The public key and the id go to a device that is already
+// in, which approves them with LinkDevice; then a Client over a Store with this identity can connect.
 func NewDevice(u id.UserID) (Identity, ed25519.PublicKey, error) {
 	pub, priv, err := newKey()
 	if err != nil {
@@ -232,13 +243,20 @@ func NewDevice(u id.UserID) (Identity, ed25519.PublicKey, error) {
 
 // LinkDevice approves a further device of the own user.
 func (c *Client) LinkDevice(ctx context.Context, d id.DeviceID, key ed25519.PublicKey, name string) error {
-	_, err := c.call(ctx, wirev1.ClientFrame_builder{LinkDevice: wirev1.LinkDevice_builder{DeviceId: d[:], PublicKey: key, DeviceName: name}.Build()}.Build())
+	_, err := c.call(
+		ctx,
+		wirev1.ClientFrame_builder{
+			LinkDevice: wirev1.LinkDevice_builder{DeviceId: d[:], PublicKey: key, DeviceName: name}.Build(),
+		}.Build(),
+	)
 	return err
 }
 
 // RevokeDevice revokes a device of the own user; it is cut off at once.
 func (c *Client) RevokeDevice(ctx context.Context, d id.DeviceID) error {
-	_, err := c.call(ctx, wirev1.ClientFrame_builder{RevokeDevice: wirev1.RevokeDevice_builder{DeviceId: d[:]}.Build()}.Build())
+	_, err := c.call(
+		ctx, wirev1.ClientFrame_builder{RevokeDevice: wirev1.RevokeDevice_builder{DeviceId: d[:]}.Build()}.Build(),
+	)
 	return err
 }
 
@@ -257,7 +275,12 @@ func (c *Client) SetName(ctx context.Context, name string) error {
 // CreateGroup creates a group and returns its id; a repetition after a lost answer does not make a second one.
 func (c *Client) CreateGroup(ctx context.Context, title string, members ...id.UserID) (id.ThreadID, error) {
 	t := id.NewGroup()
-	_, err := c.call(ctx, wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: t[:], Title: title, MemberIds: raw(members)}.Build()}.Build())
+	_, err := c.call(
+		ctx,
+		wirev1.ClientFrame_builder{
+			CreateGroup: wirev1.CreateGroup_builder{ThreadId: t[:], Title: title, MemberIds: raw(members)}.Build(),
+		}.Build(),
+	)
 	return t, err
 }
 
@@ -271,37 +294,65 @@ func raw(users []id.UserID) [][]byte {
 
 // AddMembers adds members to a group.
 func (c *Client) AddMembers(ctx context.Context, t id.ThreadID, members ...id.UserID) error {
-	_, err := c.call(ctx, wirev1.ClientFrame_builder{AddMembers: wirev1.AddMembers_builder{ThreadId: t[:], MemberIds: raw(members)}.Build()}.Build())
+	_, err := c.call(
+		ctx,
+		wirev1.ClientFrame_builder{
+			AddMembers: wirev1.AddMembers_builder{ThreadId: t[:], MemberIds: raw(members)}.Build(),
+		}.Build(),
+	)
 	return err
 }
 
 // RemoveMember removes a member from a group.
 func (c *Client) RemoveMember(ctx context.Context, t id.ThreadID, u id.UserID) error {
-	_, err := c.call(ctx, wirev1.ClientFrame_builder{RemoveMember: wirev1.RemoveMember_builder{ThreadId: t[:], MemberId: u[:]}.Build()}.Build())
+	_, err := c.call(
+		ctx,
+		wirev1.ClientFrame_builder{
+			RemoveMember: wirev1.RemoveMember_builder{ThreadId: t[:], MemberId: u[:]}.Build(),
+		}.Build(),
+	)
 	return err
 }
 
 // Leave leaves a group.
 func (c *Client) Leave(ctx context.Context, t id.ThreadID) error {
-	_, err := c.call(ctx, wirev1.ClientFrame_builder{LeaveThread: wirev1.LeaveThread_builder{ThreadId: t[:]}.Build()}.Build())
+	_, err := c.call(
+		ctx, wirev1.ClientFrame_builder{LeaveThread: wirev1.LeaveThread_builder{ThreadId: t[:]}.Build()}.Build(),
+	)
 	return err
 }
 
 // Rename changes a group's title.
 func (c *Client) Rename(ctx context.Context, t id.ThreadID, title string) error {
-	_, err := c.call(ctx, wirev1.ClientFrame_builder{RenameThread: wirev1.RenameThread_builder{ThreadId: t[:], Title: title}.Build()}.Build())
+	_, err := c.call(
+		ctx,
+		wirev1.ClientFrame_builder{
+			RenameThread: wirev1.RenameThread_builder{ThreadId: t[:], Title: title}.Build(),
+		}.Build(),
+	)
 	return err
 }
 
 // SetRole changes a member's role.
 func (c *Client) SetRole(ctx context.Context, t id.ThreadID, u id.UserID, r thread.Role) error {
-	_, err := c.call(ctx, wirev1.ClientFrame_builder{SetRole: wirev1.SetRole_builder{ThreadId: t[:], MemberId: u[:], Role: eventv1.Role(r)}.Build()}.Build())
+	_, err := c.call(
+		ctx,
+		wirev1.ClientFrame_builder{
+			SetRole: wirev1.SetRole_builder{ThreadId: t[:], MemberId: u[:], Role: eventv1.Role(r)}.Build(),
+		}.Build(),
+	)
 	return err
 }
 
-// Threads returns a page of the thread list, the one with the newest message first, and the token of the next page (nil: none).
+// Threads returns a page of the thread list, the one with the newest message first, and the token of the next page
+// (nil: none).
 func (c *Client) Threads(ctx context.Context, limit int, token []byte) ([]*wirev1.ThreadSummary, []byte, error) {
-	a, err := c.call(ctx, wirev1.ClientFrame_builder{ListThreads: wirev1.ListThreads_builder{Limit: uint32(max(0, limit)), PageToken: token}.Build()}.Build())
+	a, err := c.call(
+		ctx,
+		wirev1.ClientFrame_builder{
+			ListThreads: wirev1.ListThreads_builder{Limit: uint32(max(0, limit)), PageToken: token}.Build(),
+		}.Build(),
+	)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -314,12 +365,17 @@ func (c *Client) Threads(ctx context.Context, limit int, token []byte) ([]*wirev
 
 // Thread returns a thread with its members.
 func (c *Client) Thread(ctx context.Context, t id.ThreadID) (*wirev1.Thread, error) {
-	a, err := c.call(ctx, wirev1.ClientFrame_builder{GetThread: wirev1.GetThread_builder{ThreadId: t[:]}.Build()}.Build())
+	a, err := c.call(
+		ctx, wirev1.ClientFrame_builder{GetThread: wirev1.GetThread_builder{ThreadId: t[:]}.Build()}.Build(),
+	)
 	return a.GetThread(), err
 }
 
-// History returns a page of the events before a position (0: from the end), newest first, and where the next page begins (0: this was the last).
-func (c *Client) History(ctx context.Context, t id.ThreadID, before topic.Position, limit int) ([]Event, topic.Position, error) {
+// History returns a page of the events before a position (0: from the end), newest first, and where the next page
+// begins (0: this was the last).
+func (c *Client) History(
+	ctx context.Context, t id.ThreadID, before topic.Position, limit int,
+) ([]Event, topic.Position, error) {
 	a, err := c.call(ctx, wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{
 		ThreadId: t[:], BeforePosition: int64(before), Limit: uint32(max(0, limit)),
 	}.Build()}.Build())
@@ -340,13 +396,17 @@ func (c *Client) History(ctx context.Context, t id.ThreadID, before topic.Positi
 
 // Lookup returns which of the phone numbers are users; User.Phone is the number as it was asked for.
 func (c *Client) Lookup(ctx context.Context, phones ...string) ([]*wirev1.User, error) {
-	a, err := c.call(ctx, wirev1.ClientFrame_builder{LookupUsers: wirev1.LookupUsers_builder{Phones: phones}.Build()}.Build())
+	a, err := c.call(
+		ctx, wirev1.ClientFrame_builder{LookupUsers: wirev1.LookupUsers_builder{Phones: phones}.Build()}.Build(),
+	)
 	return a.GetUsers().GetUsers(), err
 }
 
 // Users returns profiles by id; those that do not exist are left out.
 func (c *Client) Users(ctx context.Context, ids ...id.UserID) ([]*wirev1.User, error) {
-	a, err := c.call(ctx, wirev1.ClientFrame_builder{GetUsers: wirev1.GetUsers_builder{UserIds: raw(ids)}.Build()}.Build())
+	a, err := c.call(
+		ctx, wirev1.ClientFrame_builder{GetUsers: wirev1.GetUsers_builder{UserIds: raw(ids)}.Build()}.Build(),
+	)
 	return a.GetUsers().GetUsers(), err
 }
 

@@ -66,7 +66,8 @@ type Client struct {
 	due      time.Time            // when flush fires
 	flushed  time.Time            // when watermarks were sent last
 	paused   bool                 // a refused send waits for its backoff
-	// stopped is the threads of refused sends: nothing is sent to one before its time, nor while a send to it is unanswered.
+	// stopped is the threads of refused sends: nothing is sent to one before its time, nor while a send to it is
+	// unanswered.
 	stopped map[id.ThreadID]time.Time
 	// tried is the last registration, and candidate the device that it was for.
 	tried     Registration
@@ -102,8 +103,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Run keeps the device connected until ctx ends (nil) or the server says that it must not come back: a *wire.Error, CODE_DEVICE_REVOKED for one. It may be
-// called once.
+// Run keeps the device connected until ctx ends (nil) or the server says that it must not come back: a *wire.Error,
+// CODE_DEVICE_REVOKED for one. It may be called once.
 func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	if c.running {
@@ -212,8 +213,8 @@ func (c *Client) Watermark(t id.ThreadID) thread.Watermark {
 	return c.applied[t]
 }
 
-// Events yields what comes in until ctx ends or Run returns. An event is applied when the loop asks for the next one; after a break the
-// event is yielded again by the next Events. One goroutine at a time.
+// Events yields what comes in until ctx ends or Run returns. An event is applied when the loop asks for the next one;
+// after a break the event is yielded again by the next Events. One goroutine at a time.
 func (c *Client) Events(ctx context.Context) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		for {
@@ -263,11 +264,14 @@ func (c *Client) move(t id.ThreadID, w thread.Watermark, urgent bool) {
 	c.mark(t, urgent)
 	c.mu.Unlock()
 	if err := c.keep(t); err != nil {
-		c.cfg.Logger.Error("storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err)
+		c.cfg.Logger.Error(
+			"storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err,
+		)
 	}
 }
 
-// keep stores the watermark of a thread. One that moved meanwhile by another goroutine is stored with it, so none goes back.
+// keep stores the watermark of a thread. One that moved meanwhile by another goroutine is stored with it, so none goes
+// back.
 func (c *Client) keep(t id.ThreadID) error {
 	c.storing.Lock()
 	defer c.storing.Unlock()
@@ -277,14 +281,15 @@ func (c *Client) keep(t id.ThreadID) error {
 	return c.cfg.Store.SetWatermark(t, w)
 }
 
-// firstAck is how soon watermarks go after a quiet while: within the 25 ms in which QUIC acknowledges the packet that brought the event (RFC 9000, section
-// 18.2, max_ack_delay), so that both travel in one packet.
+// firstAck is how soon watermarks go after a quiet while: within the 25 ms in which QUIC acknowledges the packet that
+// brought the event (RFC 9000, section 18.2, max_ack_delay), so that both travel in one packet.
 const firstAck = 20 * time.Millisecond
 
 // patience is how many times longer a watermark may wait that is not urgent.
 const patience = 10
 
-// mark has the watermark of a thread sent within a while: an urgent one soon when none was sent of late, else with the next that are sent. mu is held.
+// mark has the watermark of a thread sent within a while: an urgent one soon when none was sent of late, else with the
+// next that are sent. mu is held.
 func (c *Client) mark(t id.ThreadID, urgent bool) {
 	c.dirty[t] = true
 	wait := patience * c.cfg.AckInterval
@@ -335,9 +340,9 @@ func (c *Client) flushWatermarks() {
 	}
 }
 
-// Flush sends the watermarks that wait to be sent, and returns when an edge has read them: a short-lived process calls it last, since the end of a connection
-// takes what is on its way. Without a connection it waits for one until ctx ends, if there is anything to send. What the Store has and no edge has read is sent
-// when the thread moves again.
+// Flush sends the watermarks that wait to be sent, and returns when an edge has read them: a short-lived process calls
+// it last, since the end of a connection takes what is on its way. Without a connection it waits for one until ctx
+// ends, if there is anything to send. What the Store has and no edge has read is sent when the thread moves again.
 func (c *Client) Flush(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -378,22 +383,27 @@ func (c *Client) Direct(peer id.UserID) (To, error) {
 	return To{Thread: id.DirectThread(me.User, peer), Peer: peer}, nil
 }
 
-// Send puts a text into the outbox and returns its id; Sent or Failed tells by Events what became of it. A text that no server takes is refused at once.
+// Send puts a text into the outbox and returns its id; Sent or Failed tells by Events what became of it. A text that no
+// server takes is refused at once.
 func (c *Client) Send(to To, text string) (id.MessageID, error) {
 	if len(text) > thread.MaxText {
-		return id.MessageID{}, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "text of %d bytes, at most %d", len(text), thread.MaxText)
+		return id.MessageID{}, wire.Errorf(
+			wirev1.Code_CODE_TOO_LARGE, "text of %d bytes, at most %d", len(text), thread.MaxText,
+		)
 	}
 	data, err := proto.Marshal(eventv1.Content_builder{Text: text}.Build())
 	if err != nil {
 		return id.MessageID{}, wire.Errorf(wirev1.Code_CODE_INVALID, "text is not UTF-8")
 	}
 	o := Outgoing{
-		Thread: to.Thread, ID: id.NewMessage(), Data: data, ReplyTo: to.ReplyTo, DirectPeer: to.Peer, ClientTimeMS: time.Now().UnixMilli(),
+		Thread: to.Thread, ID: id.NewMessage(), Data: data, ReplyTo: to.ReplyTo, DirectPeer: to.Peer,
+		ClientTimeMS: time.Now().UnixMilli(),
 	}
 	return o.ID, c.SendRaw(o)
 }
 
-// SendRaw puts a message into the outbox as it is: for sealed content, and for sending again under an id that was used before.
+// SendRaw puts a message into the outbox as it is: for sealed content, and for sending again under an id that was used
+// before.
 func (c *Client) SendRaw(o Outgoing) error {
 	if c.Outbox() >= c.cfg.OutboxLimit {
 		return ErrOutboxFull
@@ -451,7 +461,9 @@ func (c *Client) goOn() {
 	for _, o := range c.inflight {
 		unanswered[o.Thread] = true
 	}
-	maps.DeleteFunc(c.stopped, func(t id.ThreadID, until time.Time) bool { return !unanswered[t] && !time.Now().Before(until) })
+	maps.DeleteFunc(
+		c.stopped, func(t id.ThreadID, until time.Time) bool { return !unanswered[t] && !time.Now().Before(until) },
+	)
 }
 
 // settle takes a message out of the outbox; false when it was not in it.
@@ -470,14 +482,17 @@ func (c *Client) settle(m id.MessageID) (*outgoing, bool) {
 	c.mu.Unlock()
 	if ok {
 		if err := c.cfg.Store.Drop(m); err != nil {
-			c.cfg.Logger.Error("dropping a sent message from the store failed; it will be sent again after a restart", "err", err)
+			c.cfg.Logger.Error(
+				"dropping a sent message from the store failed; it will be sent again after a restart", "err", err,
+			)
 		}
 	}
 	return o, ok
 }
 
-// refused puts a message that was refused for now back and stops its thread for a while: what is on its way to it behind the message is refused too, and all
-// of it is sent again in order once it is answered. Other threads wait as well, unless the refusal is about this thread alone.
+// refused puts a message that was refused for now back and stops its thread for a while: what is on its way to it
+// behind the message is refused too, and all of it is sent again in order once it is answered. Other threads wait as
+// well, unless the refusal is about this thread alone.
 func (c *Client) refused(m id.MessageID, why *wire.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -45,13 +45,16 @@ func (p *peer) write(f *wirev1.ServerFrame) {
 	_, _ = p.stream.Write(b) // the client may be gone
 }
 
-// fakeEdge is an edge that answers as the test says. What handle does not answer is answered as an edge would when all is well.
+// fakeEdge is an edge that answers as the test says. What handle does not answer is answered as an edge would when all
+// is well.
 func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config {
 	t.Helper()
 	pub, key, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"edge"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(
+			1,
+		), DNSNames: []string{"edge"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, pub, key)
 	must(t, err)
@@ -60,7 +63,9 @@ func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config
 	roots := x509.NewCertPool()
 	roots.AddCert(cert)
 	l, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{wire.Protocol}, MinVersion: tls.VersionTLS13,
+		Certificates: []tls.Certificate{
+			{Certificate: [][]byte{der}, PrivateKey: key},
+		}, NextProtos: []string{wire.Protocol}, MinVersion: tls.VersionTLS13,
 	}, nil)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -75,8 +80,13 @@ func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config
 		}
 	})
 	t.Cleanup(func() { cancel(); must(t, l.Close()); wg.Wait() })
-	return Config{Addrs: []string{l.Addr().String()}, TLS: &tls.Config{RootCAs: roots, ServerName: "edge", MinVersion: tls.VersionTLS13},
-		MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond, AckInterval: time.Millisecond}
+	return Config{
+		Addrs:       []string{l.Addr().String()},
+		TLS:         &tls.Config{RootCAs: roots, ServerName: "edge", MinVersion: tls.VersionTLS13},
+		MinBackoff:  time.Millisecond,
+		MaxBackoff:  5 * time.Millisecond,
+		AckInterval: time.Millisecond,
+	}
 }
 
 func serve(ctx context.Context, p *peer, handle func(*peer, *wirev1.ClientFrame) bool) {
@@ -146,23 +156,35 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-func event(t *testing.T, th id.ThreadID, at topic.Position, me Identity, m id.MessageID, text string) *wirev1.ServerFrame {
+func event(
+	t *testing.T, th id.ThreadID, at topic.Position, me Identity, m id.MessageID, text string,
+) *wirev1.ServerFrame {
 	t.Helper()
 	data, err := proto.Marshal(eventv1.Content_builder{Text: text}.Build())
 	must(t, err)
 	raw, err := proto.Marshal(eventv1.Event_builder{
 		UserId: me.User[:], DeviceId: me.Device[:],
-		MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventv1.Sealed_builder{Data: data}.Build()}.Build(),
+		MessageSent: eventv1.MessageSent_builder{
+			MessageId: m[:],
+			Content:   eventv1.Sealed_builder{Data: data}.Build(),
+		}.Build(),
 	}.Build())
 	must(t, err)
-	return wirev1.ServerFrame_builder{Event: wirev1.Event_builder{ThreadId: th[:], Position: int64(at), Ordinal: int64(at), Event: raw}.Build()}.Build()
+	return wirev1.ServerFrame_builder{
+		Event: wirev1.Event_builder{ThreadId: th[:], Position: int64(at), Ordinal: int64(at), Event: raw}.Build(),
+	}.Build()
 }
 
 // A device that the server calls revoked stops, although only the answer to its proof says so.
 func TestRevokedDeviceStops(t *testing.T) {
 	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
 		if f.WhichBody() == wirev1.ClientFrame_Authenticate_case {
-			p.write(wirev1.ServerFrame_builder{RequestId: f.GetRequestId(), Error: wirev1.Error_builder{Code: wirev1.Code_CODE_DEVICE_REVOKED}.Build()}.Build())
+			p.write(
+				wirev1.ServerFrame_builder{
+					RequestId: f.GetRequestId(),
+					Error:     wirev1.Error_builder{Code: wirev1.Code_CODE_DEVICE_REVOKED}.Build(),
+				}.Build(),
+			)
 			return true
 		}
 		return false
@@ -179,7 +201,8 @@ func TestRevokedDeviceStops(t *testing.T) {
 	}
 }
 
-// Unanswered messages are sent again after a reconnect, in order and under the same ids, but one that came back in the synchronisation is not.
+// Unanswered messages are sent again after a reconnect, in order and under the same ids, but one that came back in the
+// synchronisation is not.
 func TestSendsAgainAfterLoss(t *testing.T) {
 	th, ids := id.NewGroup(), []id.MessageID{id.NewMessage(), id.NewMessage(), id.NewMessage()}
 	store := registered(t)
@@ -231,7 +254,8 @@ func TestSendsAgainAfterLoss(t *testing.T) {
 	}
 }
 
-// The server repeats an event because its watermark went down with a connection: it is yielded once, and the watermark is sent again.
+// The server repeats an event because its watermark went down with a connection: it is yielded once, and the watermark
+// is sent again.
 func TestRepeatsWatermarkThatWasLost(t *testing.T) {
 	th, store := id.NewGroup(), registered(t)
 	other := identity(t)

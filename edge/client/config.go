@@ -20,10 +20,12 @@ type Config struct {
 	Store Store
 	// Name tells the server what software this is; "helio-go".
 	Name string
-	// MinBackoff and MaxBackoff bound the waits between attempts, which double and are drawn at random below their bound; 100 ms and 15 s.
+	// MinBackoff and MaxBackoff bound the waits between attempts, which double and are drawn at random below their
+	// bound; 100 ms and 15 s.
 	MinBackoff, MaxBackoff time.Duration
-	// AckInterval is the least time between two sends of watermarks, which gather meanwhile; 1 s. The first after a quiet while goes within 20 ms, so check
-	// marks of a conversation are immediate, while a burst costs one event in the log and not one for each message.
+	// AckInterval is the least time between two sends of watermarks, which gather meanwhile; 1 s. The first after a
+	// quiet while goes within 20 ms, so check marks of a conversation are immediate, while a burst costs one event in
+	// the log and not one for each message.
 	AckInterval time.Duration
 	// Buffer is how many events may wait for the application before the client stops reading; 1,024.
 	Buffer int
@@ -33,8 +35,8 @@ type Config struct {
 	Window int
 	// CallTimeout bounds a request when its context has no deadline; 30 s.
 	CallTimeout time.Duration
-	// Silence is how long an edge that was written to may send nothing at all, not even QUIC's acknowledgements, until another is tried; 5 s. While an answer
-	// is missing something is written at least as often.
+	// Silence is how long an edge that was written to may send nothing at all, not even QUIC's acknowledgements, until
+	// another is tried; 5 s. While an answer is missing something is written at least as often.
 	Silence time.Duration
 	// Transport shares one UDP socket among many clients (load generators); nil: a socket of its own.
 	Transport *quic.Transport

@@ -32,20 +32,22 @@ var errSilent = errors.New("the edge does not answer")
 // errClogged ends a connection whose edge sends and sends but does not read.
 var errClogged = errors.New("the edge does not read what it is answered")
 
-// maxBacklog is how many bytes may wait to be written; a full window of the longest messages is less than half of it. Beyond, the edge asks for more answers
-// than it reads.
+// maxBacklog is how many bytes may wait to be written; a full window of the longest messages is less than half of it.
+// Beyond, the edge asks for more answers than it reads.
 const maxBacklog = 32 << 20
 
 // errLost is what calls get whose connection ended before their answer; they may have had an effect.
 var errLost = errors.New("the connection ended before the answer")
 
-// conn is one connection. The reader is the goroutine of connect; the writer runs only while there is something to write.
+// conn is one connection. The reader is the goroutine of connect; the writer runs only while there is something to
+// write.
 type conn struct {
 	// Fixed after newConn.
 	quic   *quic.Conn
 	stream control
 	nonce  []byte
-	ctx    context.Context //nolint:containedctx // ends with the connection; owned by connect, which outlives every user of conn
+	// nolint:containedctx // ends with the connection; owned by connect, which outlives every user of conn
+	ctx context.Context
 
 	silence time.Duration
 	backlog int // see maxBacklog
@@ -61,7 +63,8 @@ type conn struct {
 	wbuf    []byte
 	spare   []byte
 	writing bool
-	// What was written at since is unanswered until more than heard packets have come; watch is the timer that looks, nil when it does not run.
+	// What was written at since is unanswered until more than heard packets have come; watch is the timer that looks,
+	// nil when it does not run.
 	watch *time.Timer
 	since time.Time
 	heard uint64
@@ -82,7 +85,8 @@ type control interface {
 	CancelRead(quic.StreamErrorCode)
 }
 
-// connect opens a connection, lives on it and returns why it ended, and after how long to come back when the server said so.
+// connect opens a connection, lives on it and returns why it ended, and after how long to come back when the server
+// said so.
 func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -108,7 +112,8 @@ func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error
 	return 0, closeReason(err)
 }
 
-// closeReason turns a close code into a *wire.Error: the server's, or the one with which this side closed because its proof was refused.
+// closeReason turns a close code into a *wire.Error: the server's, or the one with which this side closed because its
+// proof was refused.
 func closeReason(err error) error {
 	var app *quic.ApplicationError
 	if errors.As(err, &app) && (app.Remote || app.ErrorCode != 0) {
@@ -163,7 +168,14 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 }
 
 func newConn(q *quic.Conn, s control, silence time.Duration, backlog int) *conn {
-	return &conn{quic: q, stream: s, silence: silence, backlog: backlog, pending: map[uint64]chan *wirev1.ServerFrame{}, sends: map[uint64]id.MessageID{}}
+	return &conn{
+		quic:    q,
+		stream:  s,
+		silence: silence,
+		backlog: backlog,
+		pending: map[uint64]chan *wirev1.ServerFrame{},
+		sends:   map[uint64]id.MessageID{},
+	}
 }
 
 // serve runs a connection: greeting, proof, synchronisation, then everything that comes.
@@ -171,7 +183,12 @@ func (c *Client) serve(ctx context.Context, cn *conn) error {
 	r := bufio.NewReaderSize(cn.stream, 16<<10)
 	stop := context.AfterFunc(ctx, func() { cn.stream.CancelRead(0) })
 	defer stop()
-	cn.write(wirev1.ClientFrame_builder{RequestId: cn.request(nil), Hello: wirev1.Hello_builder{Client: c.cfg.Name}.Build()}.Build())
+	cn.write(
+		wirev1.ClientFrame_builder{
+			RequestId: cn.request(nil),
+			Hello:     wirev1.Hello_builder{Client: c.cfg.Name}.Build(),
+		}.Build(),
+	)
 	var buf []byte
 	for {
 		if !c.queue.room(ctx) {
@@ -253,7 +270,9 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		if own.ReadPosition < c.applied[t].ReadPosition {
 			c.mark(t, true) // it was lost with an earlier connection
 		}
-		c.applied[t] = c.applied[t].Merge(thread.Watermark{ReadPosition: own.ReadPosition, ReadOrdinal: own.ReadOrdinal})
+		c.applied[t] = c.applied[t].Merge(
+			thread.Watermark{ReadPosition: own.ReadPosition, ReadOrdinal: own.ReadOrdinal},
+		)
 		c.mu.Unlock()
 		c.queue.put(ThreadChanged{Summary: s})
 	case wirev1.ServerFrame_SyncComplete_case:
@@ -288,7 +307,11 @@ func watermarkOf(m *wirev1.MemberWatermark) thread.Watermark {
 }
 
 func errorOf(e *wirev1.Error) error {
-	return &wire.Error{Code: e.GetCode(), Message: e.GetMessage(), RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond}
+	return &wire.Error{
+		Code:       e.GetCode(),
+		Message:    e.GetMessage(),
+		RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond,
+	}
 }
 
 // welcomed has the nonce: authenticate, or wait for a registration.
@@ -307,7 +330,8 @@ func (c *Client) welcomed(cn *conn, edge string) error {
 	me := c.id
 	cn.edge, cn.proof = edge, cn.request(nil)
 	cn.write(wirev1.ClientFrame_builder{RequestId: cn.proof, Authenticate: wirev1.Authenticate_builder{
-		UserId: me.User[:], DeviceId: me.Device[:], Signature: ed25519.Sign(me.Key, wire.Proof(cn.nonce, exporter, me.User, me.Device)),
+		UserId: me.User[:], DeviceId: me.Device[:],
+		Signature: ed25519.Sign(me.Key, wire.Proof(cn.nonce, exporter, me.User, me.Device)),
 	}.Build()}.Build())
 	c.sync(cn) // in the same packet: the edge takes it up once the proof is accepted, and refuses both otherwise
 	return nil
@@ -358,7 +382,8 @@ func (c *Client) event(raw *wirev1.Event) error {
 	c.mu.Lock()
 	if last, ok := c.queued[p.Thread]; ok && p.Position <= last {
 		if p.Position <= c.applied[p.Thread].DeliveredPosition {
-			c.mark(p.Thread, true) // the server repeats what was applied: the watermark was lost with an earlier connection
+			// the server repeats what was applied: the watermark was lost with an earlier connection
+			c.mark(p.Thread, true)
 		}
 		c.mu.Unlock()
 		return nil
@@ -375,8 +400,9 @@ func (c *Client) event(raw *wirev1.Event) error {
 	return nil
 }
 
-// flying tells whether a message has or will have an answer on this connection, which says more than the message itself. One that was refused is sent again
-// even if it has come back: the edge waits for it before it takes those behind it.
+// flying tells whether a message has or will have an answer on this connection, which says more than the message
+// itself. One that was refused is sent again even if it has come back: the edge waits for it before it takes those
+// behind it.
 func (c *Client) flying(t id.ThreadID, m id.MessageID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -407,7 +433,12 @@ func (c *Client) answered(m id.MessageID, f *wirev1.ServerFrame) {
 }
 
 func ackOf(a *wirev1.Ack, t id.ThreadID) Ack {
-	return Ack{Thread: t, Slot: topic.Slot(a.GetSlot()), Position: topic.Position(a.GetPosition()), Time: time.UnixMilli(a.GetLogTimeMs())}
+	return Ack{
+		Thread:   t,
+		Slot:     topic.Slot(a.GetSlot()),
+		Position: topic.Position(a.GetPosition()),
+		Time:     time.UnixMilli(a.GetLogTimeMs()),
+	}
 }
 
 // request reserves a request id; its answer goes to ch when that is not nil, and is handled by the reader otherwise.
@@ -476,8 +507,8 @@ func (cn *conn) clogged() bool {
 	return len(cn.wbuf) > cn.backlog
 }
 
-// write queues a frame and starts the writer when it does not run. What the application makes it queue is bounded by the window of sends and the limit of
-// calls; what the edge makes it queue, by clogged.
+// write queues a frame and starts the writer when it does not run. What the application makes it queue is bounded by
+// the window of sends and the limit of calls; what the edge makes it queue, by clogged.
 func (cn *conn) write(f *wirev1.ClientFrame) {
 	cn.wmu.Lock()
 	defer cn.wmu.Unlock()
@@ -499,8 +530,9 @@ func (cn *conn) put(f *wirev1.ClientFrame) {
 	}
 }
 
-// expect has the connection given up when the edge sends nothing at all for a while after it was written to: a live one acknowledges every packet at
-// once, whatever it makes of it, while QUIC's own timeout is made for connections at rest and much longer. wmu is held.
+// expect has the connection given up when the edge sends nothing at all for a while after it was written to: a live one
+// acknowledges every packet at once, whatever it makes of it, while QUIC's own timeout is made for connections at rest
+// and much longer. wmu is held.
 func (cn *conn) expect() {
 	heard := cn.quic.ConnectionStats().PacketsReceived
 	if cn.watch != nil && heard <= cn.heard {
@@ -512,9 +544,10 @@ func (cn *conn) expect() {
 	}
 }
 
-// look runs on the timer of expect. While an answer is missing it writes a frame that says nothing, once in every while of silence's length: an edge may have
-// acknowledged the packet of a request and died, and a client whose window is full would write nothing more to notice it by. A connection at rest writes
-// nothing, and neither does one that registers, where each frame counts.
+// look runs on the timer of expect. While an answer is missing it writes a frame that says nothing, once in every while
+// of silence's length: an edge may have acknowledged the packet of a request and died, and a client whose window is
+// full would write nothing more to notice it by. A connection at rest writes nothing, and neither does one that
+// registers, where each frame counts.
 func (cn *conn) look() {
 	cn.wmu.Lock()
 	defer cn.wmu.Unlock()
@@ -531,7 +564,8 @@ func (cn *conn) look() {
 		cn.watch.Reset(left)
 	default:
 		cn.watch = nil
-		go func() { _ = cn.quic.CloseWithError(0, errSilent.Error()) }() // it waits for the connection's end; the reader returns with it
+		// it waits for the connection's end; the reader returns with it
+		go func() { _ = cn.quic.CloseWithError(0, errSilent.Error()) }()
 	}
 }
 

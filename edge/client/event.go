@@ -12,7 +12,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, Sent, Rejected, Failed, Delayed, Connected, Synced, Disconnected.
+// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, Sent, Rejected, Failed, Delayed,
+// Connected, Synced, Disconnected.
 type Event interface{ isEvent() }
 
 // Place is where an event of a thread lies in the log.
@@ -85,8 +86,8 @@ type Failed struct {
 	Err    error
 }
 
-// Delayed tells that a message of the outbox waits because its thread is parked (CODE_THREAD_PARKED), with all behind it in that thread. It is sent again by
-// itself, and told each time.
+// Delayed tells that a message of the outbox waits because its thread is parked (CODE_THREAD_PARKED), with all behind
+// it in that thread. It is sent again by itself, and told each time.
 type Delayed struct {
 	Thread id.ThreadID
 	ID     id.MessageID
@@ -120,7 +121,12 @@ func decodeEvent(e *wirev1.Event) (Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	place := Place{Thread: t, Position: topic.Position(e.GetPosition()), Ordinal: e.GetOrdinal(), Time: time.UnixMilli(e.GetLogTimeMs())}
+	place := Place{
+		Thread:   t,
+		Position: topic.Position(e.GetPosition()),
+		Ordinal:  e.GetOrdinal(),
+		Time:     time.UnixMilli(e.GetLogTimeMs()),
+	}
 	var ev eventv1.Event
 	if err := proto.Unmarshal(e.GetEvent(), &ev); err != nil {
 		return nil, err

@@ -23,7 +23,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// script is a control stream on which the edge has said all that it will ever say. It takes nothing before reads is closed.
+// script is a control stream on which the edge has said all that it will ever say. It takes nothing before reads is
+// closed.
 type script struct {
 	io.Reader
 	reads chan struct{}
@@ -40,9 +41,10 @@ func (s *script) Write(p []byte) (int, error) {
 	return s.out.Write(p)
 }
 
-// FuzzServerFrames lets an edge say anything, to a device that is registered and has messages in its outbox. Whatever it is: no panic, the connection ends by an error,
-// the events of a thread come in order and each once, none of the outbox is both settled and kept, nothing but whole frames goes out, and an edge that does not
-// read what it asks for does not make the device hoard it.
+// FuzzServerFrames lets an edge say anything, to a device that is registered and has messages in its outbox. Whatever
+// it is: no panic, the connection ends by an error, the events of a thread come in order and each once, none of the
+// outbox is both settled and kept, nothing but whole frames goes out, and an edge that does not read what it asks for
+// does not make the device hoard it.
 func FuzzServerFrames(f *testing.F) {
 	me := Identity{User: id.UserID{1}, Device: id.DeviceID{6: 0x70, 8: 0x80}, Key: make([]byte, 64)}
 	th, u := id.DirectThread(me.User, id.UserID{2}), id.UserID{2}
@@ -63,7 +65,9 @@ func FuzzServerFrames(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		return wirev1.ServerFrame_builder{Event: wirev1.Event_builder{ThreadId: th[:], Position: at, Ordinal: at, LogTimeMs: 1, Event: raw}.Build()}
+		return wirev1.ServerFrame_builder{
+			Event: wirev1.Event_builder{ThreadId: th[:], Position: at, Ordinal: at, LogTimeMs: 1, Event: raw}.Build(),
+		}
 	}
 	message := func(from id.UserID, m id.MessageID) eventv1.Event_builder {
 		content, err := proto.Marshal(eventv1.Content_builder{Text: "hello"}.Build())
@@ -75,29 +79,82 @@ func FuzzServerFrames(f *testing.F) {
 		}.Build()}
 	}
 	// The device's requests are numbered: 1 is Hello, 2 the proof, 3 Sync, 4 and 5 its messages.
-	welcome := wirev1.ServerFrame_builder{RequestId: 1, Welcome: wirev1.Welcome_builder{Nonce: make([]byte, wire.NonceSize), Edge: "e"}.Build()}
-	proven := wirev1.ServerFrame_builder{RequestId: 2, Authenticated: wirev1.Authenticated_builder{UserId: me.User[:]}.Build()}
+	welcome := wirev1.ServerFrame_builder{
+		RequestId: 1,
+		Welcome:   wirev1.Welcome_builder{Nonce: make([]byte, wire.NonceSize), Edge: "e"}.Build(),
+	}
+	proven := wirev1.ServerFrame_builder{
+		RequestId:     2,
+		Authenticated: wirev1.Authenticated_builder{UserId: me.User[:]}.Build(),
+	}
 	synced := wirev1.ServerFrame_builder{SyncComplete: &wirev1.SyncComplete{}}
 	failure := func(rid uint64, c wirev1.Code) wirev1.ServerFrame_builder {
 		return wirev1.ServerFrame_builder{RequestId: rid, Error: wirev1.Error_builder{Code: c, RetryAfterMs: 1}.Build()}
 	}
-	ack := wirev1.ServerFrame_builder{RequestId: 4, Ack: wirev1.Ack_builder{MessageId: mine[0][:], ThreadId: th[:], Position: 4}.Build()}
+	ack := wirev1.ServerFrame_builder{
+		RequestId: 4,
+		Ack:       wirev1.Ack_builder{MessageId: mine[0][:], ThreadId: th[:], Position: 4}.Build(),
+	}
 	mark := wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: 3, ReadPosition: 2}.Build()
-	changed := wirev1.ServerFrame_builder{ThreadChanged: wirev1.ThreadChanged_builder{Thread: wirev1.ThreadSummary_builder{ThreadId: th[:], Own: mark}.Build()}.Build()}
+	changed := wirev1.ServerFrame_builder{
+		ThreadChanged: wirev1.ThreadChanged_builder{
+			Thread: wirev1.ThreadSummary_builder{ThreadId: th[:], Own: mark}.Build(),
+		}.Build(),
+	}
 	add := func(script []byte) {
 		f.Add(true, script)
 		f.Add(false, script)
 	}
-	add(frames(welcome, proven, changed, said(message(u, mine[1]), 3), synced, ack, said(message(me.User, mine[0]), 4), said(message(me.User, mine[1]), 5)))
-	add(frames(welcome, proven, synced, failure(4, wirev1.Code_CODE_UNAVAILABLE), failure(5, wirev1.Code_CODE_TOO_LARGE)))
-	add(frames(welcome, proven, synced, failure(4, wirev1.Code_CODE_THREAD_PARKED), failure(5, wirev1.Code_CODE_THREAD_PARKED)))
+	add(
+		frames(
+			welcome, proven, changed, said(message(u, mine[1]), 3), synced, ack, said(message(me.User, mine[0]), 4),
+			said(message(me.User, mine[1]), 5),
+		),
+	)
+	add(
+		frames(
+			welcome, proven, synced, failure(4, wirev1.Code_CODE_UNAVAILABLE), failure(5, wirev1.Code_CODE_TOO_LARGE),
+		),
+	)
+	add(
+		frames(
+			welcome, proven, synced, failure(4, wirev1.Code_CODE_THREAD_PARKED),
+			failure(5, wirev1.Code_CODE_THREAD_PARKED),
+		),
+	)
 	add(frames(welcome, failure(2, wirev1.Code_CODE_DEVICE_REVOKED)))
-	add(frames(welcome, proven, synced, wirev1.ServerFrame_builder{Resync: &wirev1.Resync{}}, synced,
-		wirev1.ServerFrame_builder{Receipts: wirev1.Receipts_builder{ThreadId: th[:], Items: []*wirev1.MemberWatermark{mark}}.Build()},
-		wirev1.ServerFrame_builder{Rejected: wirev1.Rejected_builder{ThreadId: th[:], MessageId: mine[0][:], Position: 9}.Build()},
-		wirev1.ServerFrame_builder{GoAway: wirev1.GoAway_builder{ReconnectAfterMs: 5}.Build()}))
-	add(frames(welcome, proven, said(eventv1.Event_builder{UserId: u[:], ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "t"}.Build()}, 3),
-		said(eventv1.Event_builder{UserId: u[:], MemberLeft: &eventv1.MemberLeft{}}, 3), synced, welcome, proven, synced, failure(0, wirev1.Code_CODE_INTERNAL)))
+	add(frames(
+		welcome,
+		proven,
+		synced,
+		wirev1.ServerFrame_builder{Resync: &wirev1.Resync{}},
+		synced,
+		wirev1.ServerFrame_builder{
+			Receipts: wirev1.Receipts_builder{ThreadId: th[:], Items: []*wirev1.MemberWatermark{mark}}.Build(),
+		},
+		wirev1.ServerFrame_builder{
+			Rejected: wirev1.Rejected_builder{ThreadId: th[:], MessageId: mine[0][:], Position: 9}.Build(),
+		},
+		wirev1.ServerFrame_builder{GoAway: wirev1.GoAway_builder{ReconnectAfterMs: 5}.Build()},
+	))
+	add(
+		frames(
+			welcome,
+			proven,
+			said(
+				eventv1.Event_builder{UserId: u[:], ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "t"}.Build()},
+				3,
+			),
+			said(
+				eventv1.Event_builder{UserId: u[:], MemberLeft: &eventv1.MemberLeft{}}, 3,
+			),
+			synced,
+			welcome,
+			proven,
+			synced,
+			failure(0, wirev1.Code_CODE_INTERNAL),
+		),
+	)
 	add(frames(slices.Repeat([]wirev1.ServerFrame_builder{welcome}, 100)...))
 	add(frames(slices.Repeat([]wirev1.ServerFrame_builder{{Resync: &wirev1.Resync{}}}, 1000)...))
 	add([]byte{0xc0, 0, 0, 1, 0, 0, 0, 0})
@@ -113,7 +170,16 @@ func FuzzServerFrames(f *testing.F) {
 		must(t, store.SetIdentity(me))
 		must(t, store.Put(Outgoing{Thread: th, ID: mine[0], DirectPeer: u}))
 		must(t, store.Put(Outgoing{Thread: group, ID: mine[1]}))
-		c, err := New(Config{Addrs: []string{"edge:1"}, Store: store, Buffer: 1 << 20, AckInterval: time.Hour, MinBackoff: time.Hour, MaxBackoff: time.Hour})
+		c, err := New(
+			Config{
+				Addrs:       []string{"edge:1"},
+				Store:       store,
+				Buffer:      1 << 20,
+				AckInterval: time.Hour,
+				MinBackoff:  time.Hour,
+				MaxBackoff:  time.Hour,
+			},
+		)
 		must(t, err)
 		s := &script{Reader: bytes.NewReader(data), reads: make(chan struct{})}
 		if reads {

@@ -22,7 +22,8 @@ func (s *slowStore) SetWatermark(t id.ThreadID, w thread.Watermark) error {
 	return s.MemoryStore.SetWatermark(t, w)
 }
 
-// Watermarks that move on two goroutines never go back in the store: else a device would get an event again after a restart.
+// Watermarks that move on two goroutines never go back in the store: else a device would get an event again after a
+// restart.
 func TestStoredWatermarksNeverGoBack(t *testing.T) {
 	s := &slowStore{MemoryStore: registered(t), begun: make(chan struct{}), release: make(chan struct{})}
 	c, err := New(Config{Addrs: []string{"127.0.0.1:1"}, Store: s})

@@ -8,8 +8,8 @@ import (
 	"heliograph/schemas/id"
 )
 
-// TestWatermarksGoAtOnceAndThenSeldom: the first after a quiet while goes in time for QUIC's acknowledgement, those behind it wait for the interval, and those
-// that nobody looks at wait for one that somebody does.
+// TestWatermarksGoAtOnceAndThenSeldom: the first after a quiet while goes in time for QUIC's acknowledgement, those
+// behind it wait for the interval, and those that nobody looks at wait for one that somebody does.
 func TestWatermarksGoAtOnceAndThenSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := New(Config{Addrs: []string{"127.0.0.1:1"}, AckInterval: time.Second})

@@ -37,7 +37,12 @@ func (r refusing) next(want string) request {
 }
 
 func (s request) refuse(c wirev1.Code) {
-	s.p.write(wirev1.ServerFrame_builder{RequestId: s.req, Error: wirev1.Error_builder{Code: c, RetryAfterMs: 1}.Build()}.Build())
+	s.p.write(
+		wirev1.ServerFrame_builder{
+			RequestId: s.req,
+			Error:     wirev1.Error_builder{Code: c, RetryAfterMs: 1}.Build(),
+		}.Build(),
+	)
 }
 
 func (s request) ack() {
@@ -62,7 +67,8 @@ func refusingEdge(t *testing.T) (refusing, *Client, func(th id.ThreadID, text st
 	}
 }
 
-// TestRefusedSendsKeepTheirOrder: what is behind a refused message is sent again after it, and not before all that was on its way is answered.
+// TestRefusedSendsKeepTheirOrder: what is behind a refused message is sent again after it, and not before all that was
+// on its way is answered.
 func TestRefusedSendsKeepTheirOrder(t *testing.T) {
 	r, c, send := refusingEdge(t)
 	th, other := id.NewGroup(), id.NewGroup()
@@ -74,7 +80,8 @@ func TestRefusedSendsKeepTheirOrder(t *testing.T) {
 	eventually(t, func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.stopped) == 1 })
 	send(other, "another thread")
 	send(th, "4")
-	r.next("another thread").ack() // the pause is over, and nothing of the first thread was sent, which would have come before
+	// the pause is over, and nothing of the first thread was sent, which would have come before
+	r.next("another thread").ack()
 	first.refuse(wirev1.Code_CODE_UNAVAILABLE)
 	third.ack() // an edge that does not hold it back
 	fourth.refuse(wirev1.Code_CODE_UNAVAILABLE)
@@ -84,7 +91,8 @@ func TestRefusedSendsKeepTheirOrder(t *testing.T) {
 	eventually(t, func() bool { return c.Outbox() == 0 })
 }
 
-// TestRefusedSendThatComesBackIsSentAgain: the log has it after all, but the edge takes nothing of its thread before it has come again.
+// TestRefusedSendThatComesBackIsSentAgain: the log has it after all, but the edge takes nothing of its thread before it
+// has come again.
 func TestRefusedSendThatComesBackIsSentAgain(t *testing.T) {
 	r, c, send := refusingEdge(t)
 	me, _ := c.Identity()

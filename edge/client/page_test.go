@@ -12,8 +12,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// A page that comes after its call was given up disturbs no later one, and pages beyond the number of streams that may be open at once come as well, also
-// when a stream's end follows in a packet of its own.
+// A page that comes after its call was given up disturbs no later one, and pages beyond the number of streams that may
+// be open at once come as well, also when a stream's end follows in a packet of its own.
 func TestPagesAfterOneThatWasGivenUp(t *testing.T) {
 	var mu sync.Mutex
 	var late func() // sends the page that was asked for first
@@ -23,7 +23,8 @@ func TestPagesAfterOneThatWasGivenUp(t *testing.T) {
 			return // the client may be gone
 		}
 		b, err := frame.Append(nil, wirev1.ServerFrame_builder{
-			RequestId: f.GetRequestId(), HistoryPage: wirev1.HistoryPage_builder{NextBefore: f.GetGetHistory().GetBeforePosition()}.Build(),
+			RequestId:   f.GetRequestId(),
+			HistoryPage: wirev1.HistoryPage_builder{NextBefore: f.GetGetHistory().GetBeforePosition()}.Build(),
 		}.Build())
 		if err != nil {
 			p.t.Error(err)

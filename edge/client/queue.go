@@ -8,8 +8,9 @@ import (
 // slack is how many times its size a queue may grow while a request waits for its answer.
 const slack = 64
 
-// queue holds the events between the reader and the application. It is bounded: room waits while it is full. Only while requests wait for an answer,
-// which comes behind the events on the same stream, may it grow beyond, up to slack times its size: so a request made inside the loop gets through.
+// queue holds the events between the reader and the application. It is bounded: room waits while it is full. Only while
+// requests wait for an answer, which comes behind the events on the same stream, may it grow beyond, up to slack times
+// its size: so a request made inside the loop gets through.
 type queue struct {
 	size int
 

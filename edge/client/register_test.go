@@ -10,7 +10,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// TestRegisterAgainIsTheSameDevice: the edge may have used the PIN before the registration failed, and takes it again only from the device that it was used by.
+// TestRegisterAgainIsTheSameDevice: the edge may have used the PIN before the registration failed, and takes it again
+// only from the device that it was used by.
 func TestRegisterAgainIsTheSameDevice(t *testing.T) {
 	var mu sync.Mutex
 	var asked []*wirev1.Register // guarded by mu
@@ -32,7 +33,9 @@ func TestRegisterAgainIsTheSameDevice(t *testing.T) {
 	})
 	c, _ := start(t, cfg)
 	for _, pin := range []string{"111111", "111111"} {
-		if _, err := c.Register(within(t), Registration{Phone: "+491", Pin: pin}); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
+		if _, err := c.Register(within(t), Registration{Phone: "+491", Pin: pin}); !errors.Is(
+			err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
+		) {
 			t.Fatalf("got %v", err)
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// relay passes datagrams between clients and an edge, until it is told to swallow those of the clients that it knows: to them the edge is dead without
-// having said so.
+// relay passes datagrams between clients and an edge, until it is told to swallow those of the clients that it knows:
+// to them the edge is dead without having said so.
 type relay struct {
 	conn *net.UDPConn
 	edge *net.UDPAddr
@@ -100,8 +100,9 @@ func (r *relay) swallow() {
 	}
 }
 
-// An edge that dies says nothing. A client that waits for its answer goes to another long before QUIC's idle timeout, and sends again what was not answered:
-// whether the edge dies before it has acknowledged the packet or after, when the client has nothing more to write.
+// An edge that dies says nothing. A client that waits for its answer goes to another long before QUIC's idle timeout,
+// and sends again what was not answered: whether the edge dies before it has acknowledged the packet or after, when the
+// client has nothing more to write.
 func TestSilentEdgeIsLeft(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -166,7 +167,8 @@ func testSilentEdge(t *testing.T, after bool) {
 	t.Fatal("the client stayed with an edge that says nothing")
 }
 
-// An edge that is there and takes its time is not left: it is asked whether it is there, and once all is answered no more.
+// An edge that is there and takes its time is not left: it is asked whether it is there, and once all is answered no
+// more.
 func TestSlowEdgeIsProbed(t *testing.T) {
 	var probes atomic.Int32
 	answer := make(chan *wirev1.ServerFrame, 1)

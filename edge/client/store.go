@@ -46,8 +46,8 @@ type Saved struct {
 	Outbox []Outgoing
 }
 
-// Store keeps what a device must not lose. One Client uses it at a time; calls may be concurrent. What a call has returned nil for survives the
-// process being killed (FileStore) or lives as long as the process (MemoryStore).
+// Store keeps what a device must not lose. One Client uses it at a time; calls may be concurrent. What a call has
+// returned nil for survives the process being killed (FileStore) or lives as long as the process (MemoryStore).
 type Store interface {
 	// Load returns everything; it is called once, first.
 	Load() (Saved, error)
@@ -135,8 +135,9 @@ func (s *Saved) drop(x id.MessageID) {
 // Close does nothing: the store can be used by a further Client.
 func (m *MemoryStore) Close() error { return nil }
 
-// FileStore is a Store in one file: a journal of JSON lines that is rewritten when most of it is history. Identity and outbox are synced to disk before
-// a call returns; watermarks are written but not synced, since after a power loss the server repeats what it does not know to be delivered.
+// FileStore is a Store in one file: a journal of JSON lines that is rewritten when most of it is history. Identity and
+// outbox are synced to disk before a call returns; watermarks are written but not synced, since after a power loss the
+// server repeats what it does not know to be delivered.
 type FileStore struct {
 	path string
 
@@ -171,7 +172,8 @@ func OpenFileStore(path string) (*FileStore, error) {
 	if err := lock(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("device file %s: %w", path, err), f.Close())
 	}
-	// The owner may have moved a rewritten file into place between the opening and the lock; the lock on the old one means nothing.
+	// The owner may have moved a rewritten file into place between the opening and the lock; the lock on the old one
+	// means nothing.
 	mine, err := f.Stat()
 	now, err2 := os.Stat(path)
 	if err := errors.Join(err, err2); err != nil {
@@ -187,7 +189,8 @@ func OpenFileStore(path string) (*FileStore, error) {
 	return s, nil
 }
 
-// replay reads the journal. A line that was cut by a crash can only be the last one: it is cut off. Any other bad line is an error.
+// replay reads the journal. A line that was cut by a crash can only be the last one: it is cut off. Any other bad line
+// is an error.
 func (s *FileStore) replay() error {
 	r := bufio.NewReader(s.file)
 	var good int64

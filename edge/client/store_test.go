@@ -60,11 +60,22 @@ func TestStores(t *testing.T) {
 			me := identity(t)
 			th := id.NewGroup()
 			w := thread.Watermark{DeliveredPosition: 7, DeliveredOrdinal: 3, ReadPosition: 5, ReadOrdinal: 2}
-			a := Outgoing{Thread: th, ID: id.NewMessage(), Data: []byte("a"), Nonce: []byte{1}, KeyID: 9, ReplyTo: id.NewMessage(), DirectPeer: me.User, ClientTimeMS: 12}
+			a := Outgoing{
+				Thread:       th,
+				ID:           id.NewMessage(),
+				Data:         []byte("a"),
+				Nonce:        []byte{1},
+				KeyID:        9,
+				ReplyTo:      id.NewMessage(),
+				DirectPeer:   me.User,
+				ClientTimeMS: 12,
+			}
 			b := Outgoing{Thread: th, ID: id.NewMessage(), Data: []byte("b")}
 			c := Outgoing{Thread: th, ID: id.NewMessage(), Data: []byte("c")}
-			must(t, s.SetIdentity(me), s.SetWatermark(th, thread.Watermark{DeliveredPosition: 1}), s.SetWatermark(th, w),
-				s.Put(a), s.Put(b), s.Put(c), s.Drop(b.ID), s.Drop(id.NewMessage()))
+			must(
+				t, s.SetIdentity(me), s.SetWatermark(th, thread.Watermark{DeliveredPosition: 1}), s.SetWatermark(th, w),
+				s.Put(a), s.Put(b), s.Put(c), s.Drop(b.ID), s.Drop(id.NewMessage()),
+			)
 			want := Saved{Identity: me, Watermarks: map[id.ThreadID]thread.Watermark{th: w}, Outbox: []Outgoing{a, c}}
 			if d := cmp.Diff(want, load(t, s)); d != "" {
 				t.Fatal(d)
@@ -135,7 +146,11 @@ func TestFileStoreCompacts(t *testing.T) {
 		t.Fatalf("the rewritten file is not locked: %v", err)
 	}
 	s = reopen(t, s)
-	want := Saved{Identity: me, Watermarks: map[id.ThreadID]thread.Watermark{th: {DeliveredPosition: n}}, Outbox: []Outgoing{keep}}
+	want := Saved{
+		Identity:   me,
+		Watermarks: map[id.ThreadID]thread.Watermark{th: {DeliveredPosition: n}},
+		Outbox:     []Outgoing{keep},
+	}
 	if d := cmp.Diff(want, load(t, s)); d != "" {
 		t.Fatal(d)
 	}

@@ -59,7 +59,8 @@ func (h *Hub) event(s *slot, t topic.Topic, r *linkv1.Record, after *actions) {
 		h.apply(sub, t, r, after)
 	case loading:
 		if len(sub.held) >= h.cfg.SubjectBuffer {
-			// The events are in the log: it is subscribed anew from where the views are, as soon as they have said where.
+			// The events are in the log: it is subscribed anew from where the views are, as soon as they have said
+			// where.
 			h.metrics.drops.WithLabelValues("subject_buffer_full").Inc()
 			sub.phase, sub.held, sub.tooMany, sub.parkedAt = wanted, nil, true, h.views.answered()
 			s.parked = append(s.parked, sub)
@@ -99,7 +100,10 @@ func (h *Hub) apply(sub *subject, t topic.Topic, r *linkv1.Record, after *action
 func (h *Hub) poison(sub *subject, t topic.Topic, r *linkv1.Record, err error) {
 	sub.poisoned |= 1 << t.Number()
 	h.metrics.poisoned.Inc()
-	h.log.Error("an event cannot be applied, its subject is parked", "topic", t, "slot", sub.slot.n, "position", r.GetPosition(), "err", err)
+	h.log.Error(
+		"an event cannot be applied, its subject is parked", "topic", t, "slot", sub.slot.n, "position",
+		r.GetPosition(), "err", err,
+	)
 }
 
 func (h *Hub) threadEvent(t *threadSub, e *eventv1.Event, r *linkv1.Record, after *actions) {
@@ -188,8 +192,8 @@ func (h *Hub) receiptEvent(t *threadSub, e *eventv1.Event) {
 	h.watermark(t, u, d, thread.WatermarkOf(e.GetWatermarksMoved()))
 }
 
-// watermark merges a watermark of a user's device and tells those whom it concerns: the user's other devices, and members with a message that it covers
-// and the one before did not. The caller holds the slot's lock.
+// watermark merges a watermark of a user's device and tells those whom it concerns: the user's other devices, and
+// members with a message that it covers and the one before did not. The caller holds the slot's lock.
 func (h *Hub) watermark(t *threadSub, u id.UserID, d id.DeviceID, w thread.Watermark) {
 	before := t.state.watermarks[u]
 	now := before.Merge(w)
@@ -226,7 +230,10 @@ func (h *Hub) userEvent(u *userSub, e *eventv1.Event, r *linkv1.Record, after *a
 		return
 	}
 	switch e.WhichBody() {
-	case eventv1.Event_UserRegistered_case, eventv1.Event_DeviceLinked_case, eventv1.Event_DeviceRevoked_case, eventv1.Event_ThreadJoined_case,
+	case eventv1.Event_UserRegistered_case,
+		eventv1.Event_DeviceLinked_case,
+		eventv1.Event_DeviceRevoked_case,
+		eventv1.Event_ThreadJoined_case,
 		eventv1.Event_ThreadLeft_case:
 	default: // of no concern here
 		u.state.Next = at + 1
@@ -253,7 +260,8 @@ func (h *Hub) userEvent(u *userSub, e *eventv1.Event, r *linkv1.Record, after *a
 	u.tell()
 }
 
-// join gives a user of this edge an interest in a thread. bornAt is a position before which the thread has no event, or -1.
+// join gives a user of this edge an interest in a thread. bornAt is a position before which the thread has no event, or
+// -1.
 func (h *Hub) join(u *userSub, t id.ThreadID, bornAt topic.Position) {
 	var after actions
 	s := h.slotOf(topic.Subject(t))
@@ -295,8 +303,8 @@ func (h *Hub) addLocal(t *threadSub, u *userSub, bornAt topic.Position, after *a
 	}
 }
 
-// missed makes a user's sessions catch up with a thread when it has events after a position that he sees and that were not pushed to them. The caller
-// holds the slot's lock.
+// missed makes a user's sessions catch up with a thread when it has events after a position that he sees and that were
+// not pushed to them. The caller holds the slot's lock.
 func (h *Hub) missed(t *threadSub, u *userSub, after topic.Position) {
 	m := t.state.Members[u.id]
 	if m == nil {

@@ -12,9 +12,10 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Attach registers a session and returns its device once its user's state is live here: nothing older than the device's SinceMS is pushed. A revoked device is refused with a *wire.Error. The device was
-// proved before: when its registration, or a store or a link, does not come in time, that is CODE_UNAVAILABLE. After an error the session is not registered. An older session of the same device is closed with
-// CODE_SUPERSEDED.
+// Attach registers a session and returns its device once its user's state is live here: nothing older than the device's
+// SinceMS is pushed. A revoked device is refused with a *wire.Error. The device was proved before: when its
+// registration, or a store or a link, does not come in time, that is CODE_UNAVAILABLE. After an error the session is
+// not registered. An older session of the same device is closed with CODE_SUPERSEDED.
 func (h *Hub) Attach(ctx context.Context, sess Session) (user.Device, error) {
 	c := &client{sess: sess, device: sess.Device(), turn: make(chan struct{}, 1)}
 	var older []*client
@@ -82,7 +83,8 @@ func (h *Hub) admit(ctx context.Context, u *userSub, d id.DeviceID) (user.Device
 	}
 }
 
-// Detach forgets a session. It may be called again, and for a session whose Attach failed. Session.Close must not call it on the same goroutine.
+// Detach forgets a session. It may be called again, and for a session whose Attach failed. Session.Close must not call
+// it on the same goroutine.
 func (h *Hub) Detach(sess Session) {
 	s := h.slotOf(topic.Subject(sess.User()))
 	s.mu.Lock()
@@ -117,8 +119,8 @@ func (h *Hub) client(sess Session) *client {
 	return nil
 }
 
-// DeviceKey returns a device of a user, revoked or not: from live state, else from Postgres. A device that nobody knows is CODE_AUTHENTICATION_FAILED, after a
-// little wait, because its registration may be milliseconds old.
+// DeviceKey returns a device of a user, revoked or not: from live state, else from Postgres. A device that nobody knows
+// is CODE_AUTHENTICATION_FAILED, after a little wait, because its registration may be milliseconds old.
 func (h *Hub) DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()
@@ -153,8 +155,8 @@ func (h *Hub) liveDevice(u id.UserID, d id.DeviceID) (user.Device, bool) {
 	return *us.state.Devices[d], true
 }
 
-// EnsureThread makes a thread live here on behalf of a user who is about to join it, and waits until it is. It stays so for Linger unless a user of this edge has
-// joined it.
+// EnsureThread makes a thread live here on behalf of a user who is about to join it, and waits until it is. It stays so
+// for Linger unless a user of this edge has joined it.
 func (h *Hub) EnsureThread(ctx context.Context, t id.ThreadID) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// pace keeps one thing from being begun more often than each so long. The first after a pause waits for nothing. One goroutine uses it at a time.
+// pace keeps one thing from being begun more often than each so long. The first after a pause waits for nothing. One
+// goroutine uses it at a time.
 type pace struct {
 	every time.Duration
 	began time.Time
@@ -26,8 +27,8 @@ func (p *pace) wait(ctx context.Context) bool {
 	return true
 }
 
-// batcher answers calls for keys with as few loads as it can: calls that arrive while the loaders are busy, or sooner after the last load than its pace allows,
-// share the next load.
+// batcher answers calls for keys with as few loads as it can: calls that arrive while the loaders are busy, or sooner
+// after the last load than its pace allows, share the next load.
 type batcher[K, V any] struct {
 	// Fixed.
 	max     int // keys of one load, unless a single call has more
@@ -44,8 +45,16 @@ type call[K, V any] struct {
 	done chan struct{}
 }
 
-func newBatcher[K, V any](max int, every, timeout time.Duration, load func(context.Context, []K) ([]V, error)) *batcher[K, V] {
-	b := &batcher[K, V]{max: max, timeout: timeout, load: load, calls: make(chan *call[K, V], 1024), turn: make(chan *pace, 1)}
+func newBatcher[K, V any](
+	max int, every, timeout time.Duration, load func(context.Context, []K) ([]V, error),
+) *batcher[K, V] {
+	b := &batcher[K, V]{
+		max:     max,
+		timeout: timeout,
+		load:    load,
+		calls:   make(chan *call[K, V], 1024),
+		turn:    make(chan *pace, 1),
+	}
 	b.turn <- &pace{every: every}
 	return b
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The first call waits for nothing; those that come within the pace share the next load; after a pause nothing waits again.
+// The first call waits for nothing; those that come within the pace share the next load; after a pause nothing waits
+// again.
 func TestCallsGather(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -61,7 +62,9 @@ func TestCallsGather(t *testing.T) {
 func TestGatheringEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		b := newBatcher(100, time.Hour, time.Second, func(_ context.Context, keys []int) ([]int, error) { return keys, nil })
+		b := newBatcher(
+			100, time.Hour, time.Second, func(_ context.Context, keys []int) ([]int, error) { return keys, nil },
+		)
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() { _ = b.run(ctx) })

@@ -32,7 +32,8 @@ func (s *sink) WaitReceipts(context.Context) error                       { retur
 func (s *sink) Lagged()                                                  {}
 func (s *sink) Close(wirev1.Code)                                        {}
 
-// liveGroup makes a hub with one live group of n members, all of them connected, and the log's records of so many messages.
+// liveGroup makes a hub with one live group of n members, all of them connected, and the log's records of so many
+// messages.
 func liveGroup(b *testing.B, n, messages int) (h *Hub, c *conn, s *slot, records []*linkv1.Record, sinks []*sink) {
 	w := newWorld(1)
 	t := id.NewGroup()
@@ -66,7 +67,8 @@ func liveGroup(b *testing.B, n, messages int) (h *Hub, c *conn, s *slot, records
 	return h, c, s, records[1:], sinks
 }
 
-// BenchmarkFanOut takes messages of a group in from the link and hands them to its members; one operation is one message.
+// BenchmarkFanOut takes messages of a group in from the link and hands them to its members; one operation is one
+// message.
 func BenchmarkFanOut(b *testing.B) {
 	for _, n := range []int{2, 100, 1000} {
 		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {

@@ -31,11 +31,12 @@ type client struct {
 
 	floor atomic.Int64 // the device's SinceMS, set before Attach returns: until then nothing is pushed
 
-	mu    sync.Mutex // guards what follows; taken inside slots' and users' locks, so that Session's methods are called under those
+	// guards what follows; taken inside slots' and users' locks, so that Session's methods are called under those
+	mu    sync.Mutex
 	state clientState
 	epoch uint64 // how often the state was reset
-	// The threads of the Sync or catch-up under way, with the position up to which it sends them; uncaptured: it will be one that covers all that was
-	// applied until then. While open, only their events are held back.
+	// The threads of the Sync or catch-up under way, with the position up to which it sends them; uncaptured: it will
+	// be one that covers all that was applied until then. While open, only their events are held back.
 	targets map[id.ThreadID]topic.Position
 	pending []push
 	held    time.Time     // when the first of pending came
@@ -104,8 +105,8 @@ func (c *client) hold(p push, most int) {
 	}
 }
 
-// lag drops what is held back and makes the session sync anew. The caller holds c.mu; while syncing only the goroutine of the Sync calls it, since that pushes
-// without c.mu, and nothing may be pushed between Lagged and the next Sync.
+// lag drops what is held back and makes the session sync anew. The caller holds c.mu; while syncing only the goroutine
+// of the Sync calls it, since that pushes without c.mu, and nothing may be pushed between Lagged and the next Sync.
 func (h *Hub) lag(c *client, reason string) {
 	if c.state == closed {
 		return

@@ -15,12 +15,14 @@ type Config struct {
 	// Name is how this edge calls itself to delivery instances. Default "edge".
 	Name string
 
-	// Linger is how long a subject stays subscribed after the last interest in it. Default 20 s; at least 15 s in production, so that a message rejected
-	// late is still seen.
+	// Linger is how long a subject stays subscribed after the last interest in it. Default 20 s; at least 15 s in
+	// production, so that a message rejected late is still seen.
 	Linger time.Duration
-	// Wait bounds how long Attach, Sync, EnsureThread and DeviceKey wait for Postgres and for links before they say CODE_UNAVAILABLE. Default 5 s.
+	// Wait bounds how long Attach, Sync, EnsureThread and DeviceKey wait for Postgres and for links before they say
+	// CODE_UNAVAILABLE. Default 5 s.
 	Wait time.Duration
-	// DeviceWait bounds how long DeviceKey waits for a device that nobody knows: its registration may be milliseconds old. Default 1 s.
+	// DeviceWait bounds how long DeviceKey waits for a device that nobody knows: its registration may be milliseconds
+	// old. Default 1 s.
 	DeviceWait time.Duration
 	// Refresh is how often the directory is asked who runs delivery. Default 1 s.
 	Refresh time.Duration
@@ -29,20 +31,21 @@ type Config struct {
 
 	// Loaders is how many snapshots, and how many of each kind of query, run at one time. Default 3.
 	Loaders int
-	// Gather is the least time from one snapshot to the next, and from one query for devices or for cursors to the next: when thousands of devices come
-	// at once, those of a few milliseconds share a query. Default 4 ms.
+	// Gather is the least time from one snapshot to the next, and from one query for devices or for cursors to the
+	// next: when thousands of devices come at once, those of a few milliseconds share a query. Default 4 ms.
 	Gather time.Duration
 	// Batch is the most subjects of one snapshot or one Subscribe. Default 256.
 	Batch int
 	// Catchups is how many internal catch-ups (threads that were joined) run at one time. Default 8.
 	Catchups int
-	// Page is how many events Sync reads at one time for one thread, and PageBytes after how many bytes of them it stops. Defaults 100 and 64 KiB, which is the
-	// largest message: a page has less than twice as much.
+	// Page is how many events Sync reads at one time for one thread, and PageBytes after how many bytes of them it
+	// stops. Defaults 100 and 64 KiB, which is the largest message: a page has less than twice as much.
 	Page, PageBytes int
-	// SubjectBuffer is how many events a subject that waits for its snapshot may hold; beyond it they are dropped and it is subscribed anew.
-	// Default 4,096.
+	// SubjectBuffer is how many events a subject that waits for its snapshot may hold; beyond it they are dropped and
+	// it is subscribed anew. Default 4,096.
 	SubjectBuffer int
-	// SessionBuffer is how many events a session that is synchronising may hold; beyond it the session lags. Default 4,096.
+	// SessionBuffer is how many events a session that is synchronising may hold; beyond it the session lags. Default
+	// 4,096.
 	SessionBuffer int
 }
 

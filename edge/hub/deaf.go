@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A slot is deaf without an owner, or when that has not said for deafAfter how far it is: a live one does every second. What is revoked meanwhile only the
-// views tell, which are asked every askEvery.
+// A slot is deaf without an owner, or when that has not said for deafAfter how far it is: a live one does every second.
+// What is revoked meanwhile only the views tell, which are asked every askEvery.
 const (
 	deafAfter = 3 * time.Second
 	askEvery  = 500 * time.Millisecond

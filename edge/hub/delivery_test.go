@@ -171,7 +171,9 @@ func (c *cluster) subscribe(in *instance, l *edgeLink, r *linkv1.Subscribe) {
 	c.progress(l, s, o)
 }
 
-func (c *cluster) records(l *edgeLink, s topic.Slot, i int, from, to topic.Position, only map[topic.Subject]bool, sub uint64) {
+func (c *cluster) records(
+	l *edgeLink, s topic.Slot, i int, from, to topic.Position, only map[topic.Subject]bool, sub uint64,
+) {
 	c.world.mu.Lock()
 	var out []*linkv1.Record
 	for at := from; at < to; at++ {

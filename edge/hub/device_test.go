@@ -40,8 +40,9 @@ type device struct {
 
 func newDevice(u id.UserID, d id.DeviceID, floor int64) *device {
 	return &device{
-		user: u, id: d, floor: floor, applied: map[id.ThreadID]row{}, got: map[id.ThreadID][]topic.Position{}, changed: map[id.ThreadID]int{},
-		saw: map[id.ThreadID]map[topic.Position]bool{}, receipts: map[id.ThreadID]map[id.UserID]thread.Watermark{},
+		user: u, id: d, floor: floor, applied: map[id.ThreadID]row{}, got: map[id.ThreadID][]topic.Position{},
+		changed: map[id.ThreadID]int{},
+		saw:     map[id.ThreadID]map[topic.Position]bool{}, receipts: map[id.ThreadID]map[id.UserID]thread.Watermark{},
 	}
 }
 
@@ -166,7 +167,14 @@ func (s *testSession) Close(code wirev1.Code) {
 
 // connect attaches a session, syncs it and reads for it until it ends.
 func (d *device) connect(h *Hub, capacity int, slow time.Duration, rnd *rand.Rand) (*testSession, error) {
-	s := &testSession{device: d, hub: h, capacity: capacity, slow: slow, done: make(chan struct{}), more: make(chan struct{})}
+	s := &testSession{
+		device:   d,
+		hub:      h,
+		capacity: capacity,
+		slow:     slow,
+		done:     make(chan struct{}),
+		more:     make(chan struct{}),
+	}
 	if _, err := h.Attach(context.Background(), s); err != nil {
 		return nil, err
 	}
@@ -303,7 +311,8 @@ func (d *device) acknowledge(w *world, t id.ThreadID, read bool) {
 	w.watermark(t, d.user, d.id, m)
 }
 
-// lacks compares the device with the log: what it should have and has not, and what it has and should not. Empty: all is well.
+// lacks compares the device with the log: what it should have and has not, and what it has and should not. Empty: all
+// is well.
 func (d *device) lacks(w *world) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 // all is a crash that takes back so many events of everything.
 func all(n int) func() int { return func() int { return n } }
 
-// A Postgres that crashed comes back with older rows just when a device that was away syncs. What it does not have at that moment comes once it has it again, and
-// before what is newer.
+// A Postgres that crashed comes back with older rows just when a device that was away syncs. What it does not have at
+// that moment comes once it has it again, and before what is newer.
 func TestViewsGoBackDuringSync(t *testing.T) {
 	for name, stays := range map[string]time.Duration{"for a moment": 500 * time.Millisecond, "for longer than a sync waits": 10 * time.Second} {
 		t.Run(name, func(t *testing.T) {

@@ -138,7 +138,8 @@ func (l *lack) trimmed(t tail, after topic.Position, floorMS int64) topic.Positi
 	return -1
 }
 
-// askHistory reads what was trimmed. A history that is behind or does not answer is no reason to leave it out: the catch-up is tried again.
+// askHistory reads what was trimmed. A history that is behind or does not answer is no reason to leave it out: the
+// catch-up is tried again.
 func (h *Hub) askHistory(ctx context.Context, l lack, after, upTo topic.Position, floorMS int64) ([]row, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()
@@ -160,8 +161,8 @@ func (h *Hub) askHistory(ctx context.Context, l lack, after, upTo topic.Position
 	return rows, nil
 }
 
-// feedReceipts tells how far the members of threads have got in which the user has sent something, as fast as the session takes it; and how far his other devices
-// have, if receipts were dropped.
+// feedReceipts tells how far the members of threads have got in which the user has sent something, as fast as the
+// session takes it; and how far his other devices have, if receipts were dropped.
 func (h *Hub) feedReceipts(ctx context.Context, c *client, list []id.ThreadID) error {
 	c.mu.Lock()
 	owed := c.owed
@@ -199,11 +200,18 @@ func (h *Hub) feedReceipts(ctx context.Context, c *client, list []id.ThreadID) e
 }
 
 func (h *Hub) rest(c *client, l lack, after topic.Position) tailRange {
-	return tailRange{thread: l.thread, after: after, upTo: l.target, floorMS: c.floor.Load(), limit: h.cfg.Page, bytes: h.cfg.PageBytes}
+	return tailRange{
+		thread:  l.thread,
+		after:   after,
+		upTo:    l.target,
+		floorMS: c.floor.Load(),
+		limit:   h.cfg.Page,
+		bytes:   h.cfg.PageBytes,
+	}
 }
 
-// ask reads ranges that the views had reached. When they went back since, it waits until they are there again: what is read before would be taken for all
-// that there is, and what is after it would never be sent.
+// ask reads ranges that the views had reached. When they went back since, it waits until they are there again: what is
+// read before would be taken for all that there is, and what is after it would never be sent.
 func (h *Hub) ask(ctx context.Context, ranges []tailRange) ([]tail, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()

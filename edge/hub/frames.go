@@ -58,14 +58,16 @@ func (t *threadSub) marksOfAll() []*memberMark {
 	return t.all
 }
 
-// summary is the thread as a list shows it to a user who is or was a member, on a device that is shown nothing before floorMS. The caller holds the
-// slot's lock.
+// summary is the thread as a list shows it to a user who is or was a member, on a device that is shown nothing before
+// floorMS. The caller holds the slot's lock.
 func (t *threadSub) summary(u id.UserID, floorMS int64) *wirev1.ThreadSummary {
 	s, m := t.state, t.state.Members[u]
 	own := s.watermarks[u]
 	b := wirev1.ThreadSummary_builder{
-		ThreadId: t.id[:], Kind: wirev1.ThreadKind(s.Kind), Title: s.Title, LastPosition: int64(s.LastPosition), LastOrdinal: s.LastOrdinal,
-		LastTimeMs: s.LastTimeMS, Preview: s.Preview, Own: markOf(u, own), MemberCount: uint32(s.ActiveMembers()), Member: m.Active(),
+		ThreadId: t.id[:], Kind: wirev1.ThreadKind(s.Kind), Title: s.Title, LastPosition: int64(s.LastPosition),
+		LastOrdinal: s.LastOrdinal,
+		LastTimeMs:  s.LastTimeMS, Preview: s.Preview, Own: markOf(u, own), MemberCount: uint32(s.ActiveMembers()),
+		Member: m.Active(),
 		Unread: m.Unread(s.LastOrdinal, own.ReadOrdinal),
 	}
 	if s.Kind == thread.Direct {
@@ -84,7 +86,8 @@ func (t *threadSub) summary(u id.UserID, floorMS int64) *wirev1.ThreadSummary {
 			b.Title, b.LastTimeMs, b.LastSender, b.Preview = "", 0, nil, ""
 		}
 	}
-	if s.LastOrdinal <= m.BaseOrdinal || s.LastTimeMS < floorMS { // nor the last message from before it, or from before the device's
+	// nor the last message from before it, or from before the device's
+	if s.LastOrdinal <= m.BaseOrdinal || s.LastTimeMS < floorMS {
 		b.LastSender, b.Preview = nil, ""
 	}
 	return b.Build()

@@ -49,8 +49,12 @@ type Hub struct {
 	sampledAt time.Time
 }
 
-// New returns a Hub that does nothing until Run. The pool's search_path has the schema of the thread views; history has what was trimmed from them.
-func New(cfg Config, pool *pgxpool.Pool, history History, dir link.Directory, dialer link.Dialer, log *slog.Logger, reg prometheus.Registerer) (*Hub, error) {
+// New returns a Hub that does nothing until Run. The pool's search_path has the schema of the thread views; history has
+// what was trimmed from them.
+func New(
+	cfg Config, pool *pgxpool.Pool, history History, dir link.Directory, dialer link.Dialer, log *slog.Logger,
+	reg prometheus.Registerer,
+) (*Hub, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -58,12 +62,16 @@ func New(cfg Config, pool *pgxpool.Pool, history History, dir link.Directory, di
 	return newHub(cfg, &postgresStore{pool: pool, partitions: cfg.Partitions}, history, dir, dialer, log, reg), nil
 }
 
-func newHub(cfg Config, st store, history History, dir link.Directory, dialer link.Dialer, log *slog.Logger, reg prometheus.Registerer) *Hub {
+func newHub(
+	cfg Config, st store, history History, dir link.Directory, dialer link.Dialer, log *slog.Logger,
+	reg prometheus.Registerer,
+) *Hub {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	h := &Hub{
-		cfg: cfg, store: st, history: history, older: make(chan struct{}, cfg.Loaders), dir: dir, dialer: dialer, log: log,
+		cfg: cfg, store: st, history: history, older: make(chan struct{}, cfg.Loaders), dir: dir, dialer: dialer,
+		log:   log,
 		loads: loadQueue{wake: make(chan struct{}, 1)}, catchups: catchupQueue{wake: make(chan struct{}, 1)},
 		conns: map[*conn]bool{}, backoff: map[string]time.Duration{},
 	}
@@ -78,7 +86,9 @@ func newHub(cfg Config, st store, history History, dir link.Directory, dialer li
 	return h
 }
 
-func counted[K, V any](h *Hub, op string, load func(context.Context, []K) ([]V, error)) func(context.Context, []K) ([]V, error) {
+func counted[K, V any](
+	h *Hub, op string, load func(context.Context, []K) ([]V, error),
+) func(context.Context, []K) ([]V, error) {
 	return func(ctx context.Context, keys []K) ([]V, error) {
 		vals, err := load(ctx, keys)
 		if err == nil && len(vals) != len(keys) {
@@ -114,7 +124,8 @@ func (h *Hub) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Ready tells whether every slot has a delivery instance; the error names those that have none. Fit for a readiness check.
+// Ready tells whether every slot has a delivery instance; the error names those that have none. Fit for a readiness
+// check.
 func (h *Hub) Ready(context.Context) error {
 	var none []topic.Slot
 	for _, s := range h.slots {
@@ -132,7 +143,8 @@ func (h *Hub) Ready(context.Context) error {
 
 func (h *Hub) slotOf(s topic.Subject) *slot { return h.slots[topic.SlotOf(s, len(h.slots))] }
 
-// keepHouse ends subscriptions that nobody has been interested in for Linger, and asks again for subjects that were parked.
+// keepHouse ends subscriptions that nobody has been interested in for Linger, and asks again for subjects that were
+// parked.
 func (h *Hub) keepHouse(ctx context.Context) error {
 	every := min(h.cfg.Linger/4, 100*time.Millisecond)
 	done := func() {}
@@ -197,8 +209,8 @@ func (h *Hub) forget(u *userSub) {
 	}
 }
 
-// ThreadView is a thread as this edge knows it. The fields are copied; the methods read the state as it is when they are called. The zero value
-// is a thread without members.
+// ThreadView is a thread as this edge knows it. The fields are copied; the methods read the state as it is when they
+// are called. The zero value is a thread without members.
 type ThreadView struct {
 	ID            id.ThreadID
 	Kind          thread.Kind // None: no event has begun the thread
@@ -229,7 +241,8 @@ func (h *Hub) View(t id.ThreadID) (ThreadView, bool) {
 	}
 	return ThreadView{
 		ID: t, Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
-		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, Next: next, Parked: ts.isPoisoned(topic.Threads), sub: ts,
+		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, Next: next,
+		Parked: ts.isPoisoned(topic.Threads), sub: ts,
 	}, true
 }
 
@@ -311,8 +324,8 @@ func (h *Hub) Watermark(t id.ThreadID, u id.UserID) thread.Watermark {
 	return thread.Watermark{}
 }
 
-// Cursor tells how far this edge has read each topic of a slot: every event before it was seen here, as far as its subject is of interest. ok is false until a
-// delivery instance has said so.
+// Cursor tells how far this edge has read each topic of a slot: every event before it was seen here, as far as its
+// subject is of interest. ok is false until a delivery instance has said so.
 func (h *Hub) Cursor(n topic.Slot) (threads, receipts, users topic.Position, ok bool) {
 	if n < 0 || int(n) >= len(h.slots) {
 		return 0, 0, 0, false

@@ -95,16 +95,22 @@ func TestLiveWithTheStoreDown(t *testing.T) {
 			mustBe(t, "told of the direct thread", d.changed[direct] > 0, true)
 		}
 		v, ok := b.hubs[1].View(direct)
-		mustBe(t, "view", ok && v.Kind == thread.Direct && v.IsMember(ann.user) && v.IsMember(bob.user) && v.ActiveMembers == 2, true)
+		mustBe(
+			t, "view",
+			ok && v.Kind == thread.Direct && v.IsMember(ann.user) && v.IsMember(bob.user) && v.ActiveMembers == 2, true,
+		)
 		// Who was not there cannot be served, and is told so.
 		_, err := b.person(3).connect(b.hubs[0], 10, 0, nil)
 		mustBe(t, "attach", codeOfError(err), wirev1.Code_CODE_UNAVAILABLE)
-		mustBe(t, "ensure", codeOfError(b.hubs[0].EnsureThread(context.Background(), id.NewGroup())), wirev1.Code_CODE_UNAVAILABLE)
+		mustBe(
+			t, "ensure", codeOfError(b.hubs[0].EnsureThread(context.Background(), id.NewGroup())),
+			wirev1.Code_CODE_UNAVAILABLE,
+		)
 	})
 }
 
-// TestCatchUpHoldsOneThread adds somebody to a group that is live on his edge already while the views stand still: what he missed must wait, and the rest must
-// not.
+// TestCatchUpHoldsOneThread adds somebody to a group that is live on his edge already while the views stand still: what
+// he missed must wait, and the rest must not.
 func TestCatchUpHoldsOneThread(t *testing.T) {
 	for _, down := range []bool{false, true} {
 		inBench(t, 1, func(t *testing.T, b *bench) {
@@ -240,7 +246,10 @@ func TestRemovedMember(t *testing.T) {
 		mustBe(t, "rejected", len(bob.rejected) == 1 && bob.rejected[0] == at, true)
 		mustBe(t, "others' rejections", len(ann.rejected), 0)
 		v, ok := b.hubs[1].View(g)
-		mustBe(t, "view", ok && !v.IsMember(bob.user) && v.WasMember(bob.user) && v.Role(ann.user) == thread.RoleAdmin, true)
+		mustBe(
+			t, "view", ok && !v.IsMember(bob.user) && v.WasMember(bob.user) && v.Role(ann.user) == thread.RoleAdmin,
+			true,
+		)
 		for _, d := range []*device{ann, bob} {
 			mustBe(t, "lacks", d.lacks(b.world), "")
 		}
@@ -280,8 +289,8 @@ func TestReceiptsGoToThoseConcerned(t *testing.T) {
 	})
 }
 
-// Receipts that a session does not take make it sync anew, live and while it syncs, and the Sync makes up for them: also for those of the user's other device in a
-// thread in which he has sent nothing.
+// Receipts that a session does not take make it sync anew, live and while it syncs, and the Sync makes up for them:
+// also for those of the user's other device in a thread in which he has sent nothing.
 func TestReceiptsThatDoNotFit(t *testing.T) {
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		ann, bob := b.person(1), b.person(2)
@@ -326,7 +335,14 @@ func poisonStopsOneSubject(t *testing.T, broken bool) {
 		bad, good := b.group(ann.user), b.group(ann.user)
 		b.settle()
 		if broken {
-			b.world.add(topic.Threads, bad[:], eventv1.Event_builder{UserId: ann.user[:], ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "x"}.Build()}.Build())
+			b.world.add(
+				topic.Threads,
+				bad[:],
+				eventv1.Event_builder{
+					UserId:        ann.user[:],
+					ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "x"}.Build(),
+				}.Build(),
+			)
 			thread.Trip(func(e *eventv1.Event) { // after the test's own fold has had it, and before time goes on
 				if e.HasThreadRenamed() {
 					panic("a broken fold")
@@ -350,7 +366,8 @@ func poisonStopsOneSubject(t *testing.T, broken bool) {
 	})
 }
 
-// TestViewTellsHowFarItIsRead: a view reaches as far as its slot was read, whatever thread the last event was of, and no further while it is loaded anew.
+// TestViewTellsHowFarItIsRead: a view reaches as far as its slot was read, whatever thread the last event was of, and
+// no further while it is loaded anew.
 func TestViewTellsHowFarItIsRead(t *testing.T) {
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		ann := b.person(1)
@@ -358,7 +375,8 @@ func TestViewTellsHowFarItIsRead(t *testing.T) {
 		defer b.online(ann, 0).leave()
 		var groups []id.ThreadID
 		for len(groups) < 2 {
-			if g := b.group(ann.user); len(groups) == 0 || b.world.slot(topic.Subject(g)) == b.world.slot(topic.Subject(groups[0])) {
+			if g := b.group(ann.user); len(groups) == 0 ||
+				b.world.slot(topic.Subject(g)) == b.world.slot(topic.Subject(groups[0])) {
 				groups = append(groups, g)
 			}
 		}
@@ -509,7 +527,8 @@ func TestPreviewIsOfTheMembersTime(t *testing.T) {
 	})
 }
 
-// What a group becomes after his time is not a former member's to know: not its title, nor how many are in it, nor when they write.
+// What a group becomes after his time is not a former member's to know: not its title, nor how many are in it, nor when
+// they write.
 func TestSummaryOfAFormerMember(t *testing.T) {
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		ann, bob := b.person(1), b.person(2)

@@ -48,7 +48,8 @@ func (c *conn) takeDirty() map[*slot]bool {
 	return d
 }
 
-// runLinks keeps a link to every instance that the directory lists. One that is no longer listed keeps its link for as long as it holds.
+// runLinks keeps a link to every instance that the directory lists. One that is no longer listed keeps its link for as
+// long as it holds.
 func (h *Hub) runLinks(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -12,7 +12,8 @@ import (
 	"heliograph/schemas/user"
 )
 
-// loadQueue is the subjects that wait for a snapshot. It is bounded by the number of subjects: each is in it once per Subscribe at most.
+// loadQueue is the subjects that wait for a snapshot. It is bounded by the number of subjects: each is in it once per
+// Subscribe at most.
 type loadQueue struct {
 	wake chan struct{} // capacity 1
 	mu   sync.Mutex
@@ -37,7 +38,8 @@ func (q *loadQueue) take() []*subject {
 	return l
 }
 
-// reached tells whether a snapshot at these positions joins on to what the stream brings. The caller holds the slot's lock.
+// reached tells whether a snapshot at these positions joins on to what the stream brings. The caller holds the slot's
+// lock.
 func (sub *subject) reached(at []marks) bool {
 	for _, i := range sub.marks() {
 		if at[sub.slot.n][i] < sub.liveFrom[i] {
@@ -153,7 +155,8 @@ func (h *Hub) load(ctx context.Context, subs []*subject) (late []*subject) {
 		s.mu.Lock()
 		switch {
 		case sub.gone || sub.phase != loading:
-		case !sub.reached(snap.at): // subscribed anew meanwhile, or the views went back: it waits until the clock has reached it
+		case !sub.reached(snap.at):
+			// subscribed anew meanwhile, or the views went back: it waits until the clock has reached it
 			h.loads.push(sub)
 		case sub.thread != nil:
 			h.threadLoaded(sub.thread, snap, &after)
@@ -166,7 +169,8 @@ func (h *Hub) load(ctx context.Context, subs []*subject) (late []*subject) {
 	return nil
 }
 
-// born makes a thread live that is known to have no event before bornAt and so needs no snapshot. The caller holds the slot's lock.
+// born makes a thread live that is known to have no event before bornAt and so needs no snapshot. The caller holds the
+// slot's lock.
 func (h *Hub) born(t *threadSub, after *actions) {
 	t.state = newThreadState(t.id)
 	t.state.Next = t.bornAt
@@ -247,13 +251,16 @@ func (sub *subject) poisonedBy(snap *snapshot) {
 	}
 }
 
-// turnLive makes a subject live whose state stands at the given positions, and applies what came meanwhile. The caller holds the slot's lock.
+// turnLive makes a subject live whose state stands at the given positions, and applies what came meanwhile. The caller
+// holds the slot's lock.
 func (h *Hub) turnLive(sub *subject, at marks, after *actions) {
 	sub.slot.turnedLive(sub, at)
 	list := sub.held
 	sub.held = nil
 	slices.SortStableFunc(list, func(a, b held) int {
-		return cmp.Or(cmp.Compare(a.topic.Number(), b.topic.Number()), cmp.Compare(a.rec.GetPosition(), b.rec.GetPosition()))
+		return cmp.Or(
+			cmp.Compare(a.topic.Number(), b.topic.Number()), cmp.Compare(a.rec.GetPosition(), b.rec.GetPosition()),
+		)
 	})
 	for _, e := range list {
 		h.apply(sub, e.topic, e.rec, after)

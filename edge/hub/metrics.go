@@ -31,43 +31,93 @@ func newMetrics(reg prometheus.Registerer, h *Hub) metrics {
 		return run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "helio_hub_" + name, Help: help}))
 	}
 	vec := func(name, help, label string) *prometheus.CounterVec {
-		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "helio_hub_" + name, Help: help}, []string{label}))
+		return run.Register(
+			reg,
+			prometheus.NewCounterVec(prometheus.CounterOpts{Name: "helio_hub_" + name, Help: help}, []string{label}),
+		)
 	}
 	gauge := func(name, help string) prometheus.Gauge {
 		return run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: "helio_hub_" + name, Help: help}))
 	}
 	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
-		return run.Register(reg, prometheus.NewHistogram(prometheus.HistogramOpts{Name: "helio_hub_" + name, Help: help, Buckets: buckets}))
+		return run.Register(
+			reg,
+			prometheus.NewHistogram(prometheus.HistogramOpts{Name: "helio_hub_" + name, Help: help, Buckets: buckets}),
+		)
 	}
 	sampled := func(name, help string, fn func(slotSample) float64) {
-		run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "helio_hub_" + name, Help: help}, func() float64 { return fn(h.sample()) }))
+		run.Register(
+			reg,
+			prometheus.NewGaugeFunc(
+				prometheus.GaugeOpts{Name: "helio_hub_" + name, Help: help}, func() float64 { return fn(h.sample()) },
+			),
+		)
 	}
 	seconds := prometheus.ExponentialBuckets(0.0005, 2.5, 12)
 	m := metrics{
-		sessions:         gauge("sessions", "Sessions that are attached."),
-		syncing:          gauge("sessions_catching_up", "Catch-ups under way."),
-		pushes:           counter("pushes_total", "Events handed to sessions."),
-		drops:            vec("drops_total", "What was dropped, by reason; the device or the subject makes up for it by a catch-up.", "reason"),
-		revoked:          counter("sessions_revoked_total", "Sessions that were cut because their device was revoked."),
-		poisoned:         counter("subjects_poisoned_total", "Subjects whose events stopped because one could not be applied."),
-		gaps:             counter("gaps_total", "Subjects that were loaded anew because their slot's stream had a gap."),
-		older:            counter("older_events_total", "Events of catch-ups that were trimmed from the thread views and read from the history."),
-		viewsBack:        counter("views_fell_back_total", "Answers that found the thread views at an earlier position than before, as after a crash of Postgres."),
-		verdicts:         vec("refused_events_total", "Events that a thread's fold did not accept, by reason.", "reason"),
-		errors:           vec("errors_total", "Failures of what the hub depends on, by operation; each is tried again.", "operation"),
-		snapshotSeconds:  histogram("snapshot_seconds", "Duration of a snapshot.", seconds),
-		snapshotSubjects: histogram("snapshot_subjects", "Subjects of a snapshot.", prometheus.ExponentialBuckets(1, 4, 6)),
-		syncSeconds:      histogram("sync_seconds", "Duration of a session's Sync.", seconds),
-		eventAge:         histogram("event_age_seconds", "Age by log time of an event when it was taken in.", seconds),
+		sessions: gauge("sessions", "Sessions that are attached."),
+		syncing:  gauge("sessions_catching_up", "Catch-ups under way."),
+		pushes:   counter("pushes_total", "Events handed to sessions."),
+		drops: vec(
+			"drops_total", "What was dropped, by reason; the device or the subject makes up for it by a catch-up.",
+			"reason",
+		),
+		revoked: counter("sessions_revoked_total", "Sessions that were cut because their device was revoked."),
+		poisoned: counter(
+			"subjects_poisoned_total", "Subjects whose events stopped because one could not be applied.",
+		),
+		gaps: counter(
+			"gaps_total", "Subjects that were loaded anew because their slot's stream had a gap.",
+		),
+		older: counter(
+			"older_events_total",
+			"Events of catch-ups that were trimmed from the thread views and read from the history.",
+		),
+		viewsBack: counter(
+			"views_fell_back_total",
+			"Answers that found the thread views at an earlier position than before, as after a crash of Postgres.",
+		),
+		verdicts: vec(
+			"refused_events_total", "Events that a thread's fold did not accept, by reason.", "reason",
+		),
+		errors: vec(
+			"errors_total", "Failures of what the hub depends on, by operation; each is tried again.", "operation",
+		),
+		snapshotSeconds: histogram("snapshot_seconds", "Duration of a snapshot.", seconds),
+		snapshotSubjects: histogram(
+			"snapshot_subjects", "Subjects of a snapshot.", prometheus.ExponentialBuckets(1, 4, 6),
+		),
+		syncSeconds: histogram("sync_seconds", "Duration of a session's Sync.", seconds),
+		eventAge:    histogram("event_age_seconds", "Age by log time of an event when it was taken in.", seconds),
 	}
-	sampled("threads", "Threads that this edge is subscribed to.", func(s slotSample) float64 { return float64(s.threads) })
+	sampled(
+		"threads", "Threads that this edge is subscribed to.", func(s slotSample) float64 { return float64(s.threads) },
+	)
 	sampled("users", "Users that this edge is subscribed to.", func(s slotSample) float64 { return float64(s.users) })
-	sampled("subjects_pending", "Subjects that are not live yet.", func(s slotSample) float64 { return float64(s.waiting) })
-	sampled("events_held", "Events held for subjects that are not live yet.", func(s slotSample) float64 { return float64(s.held) })
-	sampled("oldest_pending_seconds", "Age of the oldest subject that is not live yet.", func(s slotSample) float64 { return s.oldest.Seconds() })
-	sampled("oldest_undelivered_seconds", "Age of the oldest event that is held: by log time for a subject, since it came for a session that catches up.", func(s slotSample) float64 { return s.undelivered.Seconds() })
-	sampled("slots_without_owner", "Slots that no delivery instance has claimed.", func(s slotSample) float64 { return float64(s.orphans) })
-	sampled("slot_cursor_lag_seconds", "Longest time since a slot's cursor was confirmed.", func(s slotSample) float64 { return s.silence.Seconds() })
+	sampled(
+		"subjects_pending", "Subjects that are not live yet.", func(s slotSample) float64 { return float64(s.waiting) },
+	)
+	sampled(
+		"events_held", "Events held for subjects that are not live yet.",
+		func(s slotSample) float64 { return float64(s.held) },
+	)
+	sampled(
+		"oldest_pending_seconds", "Age of the oldest subject that is not live yet.",
+		func(s slotSample) float64 { return s.oldest.Seconds() },
+	)
+	sampled(
+		"oldest_undelivered_seconds",
+		"Age of the oldest event that is held: by log time for a subject, since it came for a session that catches up.",
+		func(s slotSample) float64 { return s.undelivered.Seconds() },
+	)
+	sampled(
+		"slots_without_owner", "Slots that no delivery instance has claimed.",
+		func(s slotSample) float64 { return float64(s.orphans) },
+	)
+	sampled(
+		"slot_cursor_lag_seconds", "Longest time since a slot's cursor was confirmed.",
+		func(s slotSample) float64 { return s.silence.Seconds() },
+	)
 	return m
 }
 

@@ -27,7 +27,14 @@ type bench struct {
 }
 
 func testConfig() Config {
-	return Config{Partitions: testSlots, Linger: 2 * time.Second, Wait: 3 * time.Second, Page: 3, PageBytes: 150, Batch: 4}.withDefaults()
+	return Config{
+		Partitions: testSlots,
+		Linger:     2 * time.Second,
+		Wait:       3 * time.Second,
+		Page:       3,
+		PageBytes:  150,
+		Batch:      4,
+	}.withDefaults()
 }
 
 func newBench(t *testing.T, seed uint64, edges int, cfg Config) *bench {
@@ -195,7 +202,9 @@ func (m *model) step() {
 	case n < 70:
 		m.leave(m.devices[m.rnd.IntN(len(m.devices))])
 	case n < 80 && len(m.threads) > 0:
-		m.devices[m.rnd.IntN(len(m.devices))].d.acknowledge(w, m.threads[m.rnd.IntN(len(m.threads))], m.rnd.IntN(2) == 0)
+		m.devices[m.rnd.IntN(len(m.devices))].d.acknowledge(
+			w, m.threads[m.rnd.IntN(len(m.threads))], m.rnd.IntN(2) == 0,
+		)
 	case n < 83:
 		m.note("break")
 		m.cluster.breakLinks([]string{"a", "b"}[m.rnd.IntN(2)])
@@ -339,9 +348,11 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	}
 }
 
-// TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap, views that lag, fail,
-// go back and are trimmed, sessions that come and go on two edges and overflow, messages that are sent again, members who are removed, devices that are linked and revoked. At the end every device
-// has applied exactly what it may see, in order, and was never shown anything else. HELIO_HUB_SEEDS says how many schedules; HELIO_HUB_SEED runs one.
+// TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap,
+// views that lag, fail, go back and are trimmed, sessions that come and go on two edges and overflow, messages that are
+// sent again, members who are removed, devices that are linked and revoked. At the end every device has applied exactly
+// what it may see, in order, and was never shown anything else. HELIO_HUB_SEEDS says how many schedules; HELIO_HUB_SEED
+// runs one.
 func TestModel(t *testing.T) {
 	seeds := 150
 	if testing.Short() {

@@ -7,8 +7,8 @@ import (
 	"heliograph/schemas/id"
 )
 
-// A device that was away for longer than the tail goes back gets all of it, in order and once; with a history that does not answer, or is behind, the thread
-// waits, and the others do not.
+// A device that was away for longer than the tail goes back gets all of it, in order and once; with a history that does
+// not answer, or is behind, the thread waits, and the others do not.
 func TestAwayLongerThanTheTail(t *testing.T) {
 	for name, hinder := range map[string]func(*memHistory){
 		"":               func(*memHistory) {},
@@ -71,7 +71,8 @@ func TestAwayLongerThanTheTail(t *testing.T) {
 	}
 }
 
-// Who lacks nothing of what was trimmed needs no history: he has it, was not a member or not a device then, or the thread has been quiet since.
+// Who lacks nothing of what was trimmed needs no history: he has it, was not a member or not a device then, or the
+// thread has been quiet since.
 func TestTrimmedConcerns(t *testing.T) {
 	inBench(t, 1, func(t *testing.T, b *bench) {
 		w := b.world

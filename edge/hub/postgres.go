@@ -22,16 +22,17 @@ type postgresStore struct {
 	partitions int
 }
 
-// maxRecent is the most messages of a thread that a snapshot loads for the rule on retries; keptSent is how many it looks at in any case, to find who has
-// sent something lately. What is repeated after more than maxRecent others within the rule's window is taken here for a message of its own, as no view does: so
-// it must be more than a thread sees in a day by any ordinary use.
+// maxRecent is the most messages of a thread that a snapshot loads for the rule on retries; keptSent is how many it
+// looks at in any case, to find who has sent something lately. What is repeated after more than maxRecent others within
+// the rule's window is taken here for a message of its own, as no view does: so it must be more than a thread sees in a
+// day by any ordinary use.
 const (
 	maxRecent = 1 << 16
 	keptSent  = 64
 )
 
-// OFFSET 0 keeps a search by several keys a search for one after the other. A join would be planned by how many rows there were when the connection first asked,
-// and might read all of them from then on.
+// OFFSET 0 keeps a search by several keys a search for one after the other. A join would be planned by how many rows
+// there were when the connection first asked, and might read all of them from then on.
 const (
 	sqlPositions = `SELECT topic, slot, next FROM positions`
 
@@ -119,7 +120,9 @@ func (p *postgresStore) positions(ctx context.Context) ([]marks, error) {
 	var t int16
 	var slot int32
 	var next int64
-	_, err = pgx.ForEachRow(rows, []any{&t, &slot, &next}, func() error { p.addPosition(at, t, slot, next); return nil })
+	_, err = pgx.ForEachRow(
+		rows, []any{&t, &slot, &next}, func() error { p.addPosition(at, t, slot, next); return nil },
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read positions: %w", err)
 	}
@@ -142,7 +145,8 @@ func (p *postgresStore) moment(ctx context.Context, queries func(each eachFunc))
 	res := p.pool.SendBatch(ctx, &b)
 	err := res.Close()
 	if tx := res.Tx(); tx != nil {
-		_ = tx.Rollback(ctx) // after the COMMIT only gives the connection back, which the transaction and not the batch holds
+		// after the COMMIT only gives the connection back, which the transaction and not the batch holds
+		_ = tx.Rollback(ctx)
 	}
 	return err
 }
@@ -150,7 +154,9 @@ func (p *postgresStore) moment(ctx context.Context, queries func(each eachFunc))
 // snapshot is one transaction that sees one moment, in one round trip.
 func (p *postgresStore) snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error) {
 	out := &snapshot{
-		at: make([]marks, p.partitions), threads: make(map[id.ThreadID]*threadState, len(threads)), users: make(map[id.UserID]*user.State, len(users)),
+		at: make(
+			[]marks, p.partitions,
+		), threads: make(map[id.ThreadID]*threadState, len(threads)), users: make(map[id.UserID]*user.State, len(users)),
 		poisoned: map[poison]bool{},
 	}
 	var t int16
@@ -158,7 +164,10 @@ func (p *postgresStore) snapshot(ctx context.Context, threads []id.ThreadID, use
 	var next int64
 	var subject uuid
 	err := p.moment(ctx, func(each eachFunc) {
-		each("positions", sqlPositions, nil, []any{&t, &slot, &next}, func() error { p.addPosition(out.at, t, slot, next); return nil })
+		each(
+			"positions", sqlPositions, nil, []any{&t, &slot, &next},
+			func() error { p.addPosition(out.at, t, slot, next); return nil },
+		)
 		if len(threads) > 0 {
 			p.threads(each, out, uuids(threads))
 		}
@@ -194,13 +203,19 @@ func (p *postgresStore) threads(each eachFunc, out *snapshot, keys []pgtype.UUID
 		withinTheWindow bool
 		of              = func() *threadState { return out.threads[th] }
 	)
-	each("threads", sqlThreads, []any{keys}, []any{&th, &kind, &title, &position, &ordinal, &when, &u, &text}, func() error {
-		s := newThreadState(th)
-		s.Kind, s.Title, s.LastPosition, s.LastOrdinal = thread.Kind(kind), title, topic.Position(position), ordinal
-		s.LastTimeMS, s.LastSender, s.Preview = when.UnixMilli(), u, text
-		out.threads[th] = s
-		return nil
-	})
+	each(
+		"threads",
+		sqlThreads,
+		[]any{keys},
+		[]any{&th, &kind, &title, &position, &ordinal, &when, &u, &text},
+		func() error {
+			s := newThreadState(th)
+			s.Kind, s.Title, s.LastPosition, s.LastOrdinal = thread.Kind(kind), title, topic.Position(position), ordinal
+			s.LastTimeMS, s.LastSender, s.Preview = when.UnixMilli(), u, text
+			out.threads[th] = s
+			return nil
+		},
+	)
 	each("members", sqlMembers, []any{keys}, []any{&th, &u, &kind, &spans, &ordinal, &end}, func() error {
 		s := of()
 		if s == nil {
@@ -223,23 +238,35 @@ func (p *postgresStore) threads(each eachFunc, out *snapshot, keys []pgtype.UUID
 			out.threads[th] = s
 		}
 		s.watermarks[u] = thread.Watermark{
-			DeliveredPosition: topic.Position(delivered), DeliveredOrdinal: deliveredO, ReadPosition: topic.Position(read), ReadOrdinal: rdO,
+			DeliveredPosition: topic.Position(
+				delivered,
+			), DeliveredOrdinal: deliveredO, ReadPosition: topic.Position(read), ReadOrdinal: rdO,
 		}
 		return nil
 	})
-	each("recent messages", sqlRecent, []any{keys, maxRecent, keptSent}, []any{&th, &position, &ordinal, &u, &message, &when, &withinTheWindow}, func() error {
-		s := of()
-		if s == nil || !message.Valid {
+	each(
+		"recent messages",
+		sqlRecent,
+		[]any{keys, maxRecent, keptSent},
+		[]any{&th, &position, &ordinal, &u, &message, &when, &withinTheWindow},
+		func() error {
+			s := of()
+			if s == nil || !message.Valid {
+				return nil
+			}
+			if s.sent[u].ordinal < ordinal {
+				s.sent[u] = sentAt{topic.Position(position), ordinal}
+			}
+			if withinTheWindow {
+				s.Recent[thread.Key{Sender: u, Message: message.Bytes}] = thread.Seen{
+					Position: topic.Position(position),
+					TimeMS:   when.UnixMilli(),
+					Ordinal:  ordinal,
+				}
+			}
 			return nil
-		}
-		if s.sent[u].ordinal < ordinal {
-			s.sent[u] = sentAt{topic.Position(position), ordinal}
-		}
-		if withinTheWindow {
-			s.Recent[thread.Key{Sender: u, Message: message.Bytes}] = thread.Seen{Position: topic.Position(position), TimeMS: when.UnixMilli(), Ordinal: ordinal}
-		}
-		return nil
-	})
+		},
+	)
 }
 
 func (p *postgresStore) users(each eachFunc, out *snapshot, keys []pgtype.UUID) {
@@ -265,14 +292,20 @@ func (p *postgresStore) users(each eachFunc, out *snapshot, keys []pgtype.UUID) 
 		s.PhoneHash, s.Generation, s.Name, s.RegisteredMS = x, uint32(generation), name, when.UnixMilli()
 		return nil
 	})
-	each("devices", sqlDevices, []any{keys}, []any{&u, &x, &key, &name, &primary, &flagged, &position, &when}, func() error {
-		d, err := deviceOf(key, name, primary, flagged, position, when)
-		if err != nil {
-			return fmt.Errorf("device %v: %w", id.DeviceID(x), err)
-		}
-		of().Devices[x] = d
-		return nil
-	})
+	each(
+		"devices",
+		sqlDevices,
+		[]any{keys},
+		[]any{&u, &x, &key, &name, &primary, &flagged, &position, &when},
+		func() error {
+			d, err := deviceOf(key, name, primary, flagged, position, when)
+			if err != nil {
+				return fmt.Errorf("device %v: %w", id.DeviceID(x), err)
+			}
+			of().Devices[x] = d
+			return nil
+		},
+	)
 	each("threads of users", sqlUserThreads, []any{keys}, []any{&u, &x, &position, &flagged}, func() error {
 		of().Threads[x] = user.Joined{At: topic.Position(position), Left: flagged}
 		return nil
@@ -291,7 +324,13 @@ func deviceOf(key []byte, name string, primary, revoked bool, since int64, when 
 
 func (p *postgresStore) cursors(ctx context.Context, keys []deviceThread) ([]topic.Position, error) {
 	out := make([]topic.Position, len(keys))
-	threads, devices, users := make([]pgtype.UUID, len(keys)), make([]pgtype.UUID, len(keys)), make([]pgtype.UUID, len(keys))
+	threads, devices, users := make(
+		[]pgtype.UUID, len(keys),
+	), make(
+		[]pgtype.UUID, len(keys),
+	), make(
+		[]pgtype.UUID, len(keys),
+	)
 	for i, k := range keys {
 		out[i] = -1
 		threads[i], devices[i] = pgtype.UUID{Bytes: k.thread, Valid: true}, pgtype.UUID{Bytes: k.device, Valid: true}
@@ -318,7 +357,15 @@ func (p *postgresStore) cursors(ctx context.Context, keys []deviceThread) ([]top
 func (p *postgresStore) tails(ctx context.Context, ranges []tailRange) ([]tail, error) {
 	out := make([]tail, len(ranges))
 	threads, after, upTo := make([]pgtype.UUID, len(ranges)), make([]int64, len(ranges)), make([]int64, len(ranges))
-	since, most, bytes, slots := make([]time.Time, len(ranges)), make([]int64, len(ranges)), make([]int64, len(ranges)), make([]int32, len(ranges))
+	since, most, bytes, slots := make(
+		[]time.Time, len(ranges),
+	), make(
+		[]int64, len(ranges),
+	), make(
+		[]int64, len(ranges),
+	), make(
+		[]int32, len(ranges),
+	)
 	for i, r := range ranges {
 		threads[i] = pgtype.UUID{Bytes: r.thread, Valid: true}
 		after[i], upTo[i], since[i], most[i] = int64(r.after), int64(r.upTo), time.UnixMilli(r.floorMS), int64(r.limit)
@@ -348,12 +395,18 @@ func (p *postgresStore) tails(ctx context.Context, ranges []tailRange) ([]tail, 
 			}
 			return nil
 		})
-		each("tails", sqlTails, []any{threads, after, upTo, since, most, bytes}, []any{&nth, &position, &ordinal, &when, &event}, func() error {
-			t := &out[nth-1]
-			t.rows = append(t.rows, row{topic.Position(position), ordinal, when.UnixMilli(), event})
-			event = nil
-			return nil
-		})
+		each(
+			"tails",
+			sqlTails,
+			[]any{threads, after, upTo, since, most, bytes},
+			[]any{&nth, &position, &ordinal, &when, &event},
+			func() error {
+				t := &out[nth-1]
+				t.rows = append(t.rows, row{topic.Position(position), ordinal, when.UnixMilli(), event})
+				event = nil
+				return nil
+			},
+		)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the tails of %d threads: %w", len(ranges), err)

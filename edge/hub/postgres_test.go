@@ -28,7 +28,9 @@ func views(t *testing.T) *pgxpool.Pool {
 	if _, err := postgres.Migrate(t.Context(), url, fsys, schemas.ViewsSchema); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": schemas.ViewsSchema}})
+	pool, err := postgres.Open(
+		t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": schemas.ViewsSchema}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,42 +55,67 @@ func (m *memStore) write(t *testing.T, pool *pgxpool.Pool) {
 		}
 	}
 	for th, s := range m.threads {
-		exec("INSERT INTO threads VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", pgid(th), int16(s.Kind), s.Title, int64(s.LastPosition), s.LastOrdinal,
-			time.UnixMilli(s.LastTimeMS), pgid(s.LastSender), s.Preview)
+		exec(
+			"INSERT INTO threads VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", pgid(th), int16(s.Kind), s.Title,
+			int64(s.LastPosition), s.LastOrdinal, time.UnixMilli(s.LastTimeMS), pgid(s.LastSender), s.Preview,
+		)
 		for u, mem := range s.Members {
 			var spans []int64
 			for _, sp := range mem.Spans {
 				spans = append(spans, int64(sp.From), int64(sp.To))
 			}
-			exec("INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-				pgid(th), pgid(u), int16(mem.Role), mem.Active(), spans, mem.BaseOrdinal, mem.EndOrdinal)
+			exec(
+				"INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+				pgid(th), pgid(u), int16(mem.Role), mem.Active(), spans, mem.BaseOrdinal, mem.EndOrdinal,
+			)
 		}
 		for u, w := range s.watermarks {
-			exec("INSERT INTO watermarks VALUES ($1, $2, $3, $4, $5, $6)", pgid(th), pgid(u), int64(w.DeliveredPosition), w.DeliveredOrdinal,
-				int64(w.ReadPosition), w.ReadOrdinal)
+			exec(
+				"INSERT INTO watermarks VALUES ($1, $2, $3, $4, $5, $6)", pgid(th), pgid(u), int64(w.DeliveredPosition),
+				w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal,
+			)
 		}
 		for key, seen := range s.Recent {
 			for _, r := range m.rows[th] {
 				if r.position == seen.Position {
-					exec("INSERT INTO messages (thread_id, position, ordinal, kind, sender_id, message_id, log_time, slot, event) VALUES ($1, $2, $3, 10, $4, $5, $6, 0, $7)",
-						pgid(th), int64(r.position), r.ordinal, pgid(key.Sender), pgid(key.Message), time.UnixMilli(r.logTimeMS), r.event)
+					exec(
+						"INSERT INTO messages (thread_id, position, ordinal, kind, sender_id, message_id, log_time, slot, event) VALUES ($1, $2, $3, 10, $4, $5, $6, 0, $7)",
+						pgid(
+							th,
+						),
+						int64(r.position),
+						r.ordinal,
+						pgid(key.Sender),
+						pgid(key.Message),
+						time.UnixMilli(r.logTimeMS),
+						r.event,
+					)
 				}
 			}
 		}
 		for _, r := range m.rows[th] {
-			exec("INSERT INTO messages (thread_id, position, ordinal, kind, sender_id, log_time, slot, event) VALUES ($1, $2, $3, 14, $4, $5, 0, $6) ON CONFLICT DO NOTHING",
-				pgid(th), int64(r.position), r.ordinal, pgid(s.LastSender), time.UnixMilli(r.logTimeMS), r.event)
+			exec(
+				"INSERT INTO messages (thread_id, position, ordinal, kind, sender_id, log_time, slot, event) VALUES ($1, $2, $3, 14, $4, $5, 0, $6) ON CONFLICT DO NOTHING",
+				pgid(th), int64(r.position), r.ordinal, pgid(s.LastSender), time.UnixMilli(r.logTimeMS), r.event,
+			)
 		}
 	}
 	for k, w := range m.devices_ {
-		exec("INSERT INTO device_watermarks VALUES ($1, $2, $3, $4, $5, $6, $7)", pgid(k.thread), pgid(k.device), pgid(k.user), int64(w.DeliveredPosition),
-			w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal)
+		exec(
+			"INSERT INTO device_watermarks VALUES ($1, $2, $3, $4, $5, $6, $7)", pgid(k.thread), pgid(k.device),
+			pgid(k.user), int64(w.DeliveredPosition), w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal,
+		)
 	}
 	for u, s := range m.users {
-		exec("INSERT INTO users VALUES ($1, $2, $3, $4, $5)", pgid(u), pgid(s.PhoneHash), int32(s.Generation), s.Name, time.UnixMilli(s.RegisteredMS))
+		exec(
+			"INSERT INTO users VALUES ($1, $2, $3, $4, $5)", pgid(u), pgid(s.PhoneHash), int32(s.Generation), s.Name,
+			time.UnixMilli(s.RegisteredMS),
+		)
 		for d, dev := range s.Devices {
-			exec("INSERT INTO devices VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", pgid(u), pgid(d), dev.Key[:], dev.Name, dev.Primary, dev.Revoked,
-				int64(dev.Since), time.UnixMilli(dev.SinceMS))
+			exec(
+				"INSERT INTO devices VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", pgid(u), pgid(d), dev.Key[:], dev.Name,
+				dev.Primary, dev.Revoked, int64(dev.Since), time.UnixMilli(dev.SinceMS),
+			)
 		}
 		for th, j := range s.Threads {
 			exec("INSERT INTO user_threads VALUES ($1, $2, $3, $4)", pgid(u), pgid(th), int64(j.At), j.Left)
@@ -115,9 +142,12 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	w.removeMember(group, ann, bob)
 	w.addMember(group, ann, bob)
 	w.send(direct, bob, bobD, id.NewMessage(), ann)
-	w.watermark(group, bob, bobD, thread.Watermark{DeliveredPosition: 4, DeliveredOrdinal: 3, ReadPosition: 3, ReadOrdinal: 2})
-	w.watermark(group, ann, bobD, thread.Watermark{DeliveredPosition: 9, DeliveredOrdinal: 8}) // who claims another's device does not move his cursor
-	w.watermark(direct, ann, annD, thread.Watermark{ReadPosition: 1, ReadOrdinal: 1})          // no cursor
+	w.watermark(
+		group, bob, bobD, thread.Watermark{DeliveredPosition: 4, DeliveredOrdinal: 3, ReadPosition: 3, ReadOrdinal: 2},
+	)
+	// who claims another's device does not move his cursor
+	w.watermark(group, ann, bobD, thread.Watermark{DeliveredPosition: 9, DeliveredOrdinal: 8})
+	w.watermark(direct, ann, annD, thread.Watermark{ReadPosition: 1, ReadOrdinal: 1}) // no cursor
 	mem := &w.views
 	mem.fold(1000)
 	mem.write(t, pool)
@@ -169,7 +199,16 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 
 	compare(t, "positions", func(s store) (any, error) { return s.positions(ctx) }, pg, mem)
 	compare(t, "cursors", func(s store) (any, error) {
-		return s.cursors(ctx, []deviceThread{{bob, bobD, group}, {ann, annD, direct}, {ann, annD, empty}, {bob, bobD, group}, {ann, bobD, group}})
+		return s.cursors(
+			ctx,
+			[]deviceThread{
+				{bob, bobD, group},
+				{ann, annD, direct},
+				{ann, annD, empty},
+				{bob, bobD, group},
+				{ann, bobD, group},
+			},
+		)
 	}, pg, mem)
 	compare(t, "devices", func(s store) (any, error) {
 		return s.devices(ctx, []userDevice{{ann, oldD}, {ann, bobD}, {bob, bobD}})
@@ -180,7 +219,13 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	}
 	const lots = 1 << 20
 	tails, err := pg.tails(ctx, []tailRange{
-		{thread: group, after: -1, upTo: 100, limit: 3, bytes: lots}, {thread: empty, after: -1, upTo: 5, limit: 3, bytes: lots}, {thread: group, after: 2, upTo: 4, limit: 10, bytes: lots},
+		{
+			thread: group,
+			after:  -1,
+			upTo:   100,
+			limit:  3,
+			bytes:  lots,
+		}, {thread: empty, after: -1, upTo: 5, limit: 3, bytes: lots}, {thread: group, after: 2, upTo: 4, limit: 10, bytes: lots},
 		{thread: group, after: -1, upTo: 100, floorMS: floor, limit: 2, bytes: lots},
 		{thread: direct, after: 90, upTo: 100, limit: 2, bytes: lots},
 		{thread: group, after: -1, upTo: 100, limit: 10, bytes: 1},
@@ -200,8 +245,17 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	for i, want := range [][]row{all[:3], nil, rowsBetween(all, 2, 4), all[5:7], nil, all[:1], all[:2]} {
 		mustBe(t, "tail", len(tails[i].rows), len(want))
 		for k := range want {
-			same(t, "row", []any{tails[i].rows[k].position, tails[i].rows[k].ordinal, tails[i].rows[k].logTimeMS, tails[i].rows[k].event},
-				[]any{want[k].position, want[k].ordinal, want[k].logTimeMS, want[k].event})
+			same(
+				t,
+				"row",
+				[]any{
+					tails[i].rows[k].position,
+					tails[i].rows[k].ordinal,
+					tails[i].rows[k].logTimeMS,
+					tails[i].rows[k].event,
+				},
+				[]any{want[k].position, want[k].ordinal, want[k].logTimeMS, want[k].event},
+			)
 		}
 	}
 	if _, err := pg.snapshot(ctx, nil, nil); err != nil {

@@ -7,25 +7,26 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Session is a device's connection as the hub sees it. Push, PushReceipts and Lagged are called with locks of the hub held, on the goroutines that read
-// the links: they must neither block nor call the hub.
+// Session is a device's connection as the hub sees it. Push, PushReceipts and Lagged are called with locks of the hub
+// held, on the goroutines that read the links: they must neither block nor call the hub.
 type Session interface {
 	// User is who it is.
 	User() id.UserID
 	// Device is which of his devices.
 	Device() id.DeviceID
-	// Push hands over one length-prefixed ServerFrame, shared with other sessions: it must not be changed. False: the outbox is full and the
-	// frame was not taken.
+	// Push hands over one length-prefixed ServerFrame, shared with other sessions: it must not be changed. False: the
+	// outbox is full and the frame was not taken.
 	Push(frame []byte) bool
 	// PushWait is Push that waits for room. It is called by Sync and by nothing else, without locks.
 	PushWait(ctx context.Context, frame []byte) error
-	// PushReceipts tells that members' watermarks in a thread are at least these. The session keeps the highest of each member. The slice is
-	// shared. False: too many wait, and these were not taken.
+	// PushReceipts tells that members' watermarks in a thread are at least these. The session keeps the highest of each
+	// member. The slice is shared. False: too many wait, and these were not taken.
 	PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool
-	// WaitReceipts waits until there is room for the receipts of a thread, and for some more. It is called by Sync and by nothing else, without locks.
+	// WaitReceipts waits until there is room for the receipts of a thread, and for some more. It is called by Sync and
+	// by nothing else, without locks.
 	WaitReceipts(ctx context.Context) error
-	// Lagged tells that pushes were dropped: the session drops those that still wait in its outbox and sends Resync. The hub pushes no event
-	// until the next Sync.
+	// Lagged tells that pushes were dropped: the session drops those that still wait in its outbox and sends Resync.
+	// The hub pushes no event until the next Sync.
 	Lagged()
 	// Close ends the connection with a code. It must not block.
 	Close(code wirev1.Code)
@@ -33,6 +34,7 @@ type Session interface {
 
 // Patient is a Session that can hold a frame back for a moment, to write it together with the next.
 type Patient interface {
-	// PushSoon is Push of a frame that nobody waits for: the echo of the device's own message, which has its acknowledgement.
+	// PushSoon is Push of a frame that nobody waits for: the echo of the device's own message, which has its
+	// acknowledgement.
 	PushSoon(frame []byte) bool
 }

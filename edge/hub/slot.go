@@ -16,9 +16,10 @@ import (
 type phase uint8
 
 const (
-	wanted  phase = iota // to be asked for
-	asked                // Subscribe is under way
-	loading              // live_from is known; waits for a snapshot that reaches it, and holds the events that come meanwhile
+	wanted phase = iota // to be asked for
+	asked               // Subscribe is under way
+	// live_from is known; waits for a snapshot that reaches it, and holds the events that come meanwhile
+	loading
 	live
 )
 
@@ -39,8 +40,9 @@ type subject struct {
 	held     []held        // by arrival
 	news     chan struct{} // closed when it turned live or, a user, changed; nil while nobody waits
 	asking   time.Time     // since when it is not live
-	tooMany  bool          // the ring holds more events of it than it may hold: it is subscribed from where the views are
-	parkedAt uint64        // viewClock.asked when it was parked
+	// the ring holds more events of it than it may hold: it is subscribed from where the views are
+	tooMany  bool
+	parkedAt uint64 // viewClock.asked when it was parked
 }
 
 type held struct {
@@ -99,10 +101,11 @@ type slot struct {
 	progressed uint64    // how many it sent
 	heard      time.Time // the last of them
 	requests   map[uint64]request
-	unacked    map[*subject]struct{} // live subjects that are not yet subscribed with this owner; the cursor stands still
-	toAsk      []*subject
-	toResume   []*subject
-	toDrop     []topic.Subject
+	// live subjects that are not yet subscribed with this owner; the cursor stands still
+	unacked  map[*subject]struct{}
+	toAsk    []*subject
+	toResume []*subject
+	toDrop   []topic.Subject
 }
 
 // request is a Subscribe that was sent.
@@ -125,7 +128,8 @@ func (a actions) run() {
 
 func newSlot(n topic.Slot) *slot {
 	return &slot{
-		n: n, threads: map[id.ThreadID]*threadSub{}, users: map[id.UserID]*userSub{}, waiting: map[*subject]struct{}{}, idle: map[*subject]time.Time{},
+		n: n, threads: map[id.ThreadID]*threadSub{}, users: map[id.UserID]*userSub{}, waiting: map[*subject]struct{}{},
+		idle:    map[*subject]time.Time{},
 		unacked: map[*subject]struct{}{}, requests: map[uint64]request{},
 	}
 }
@@ -227,7 +231,8 @@ func (s *slot) setOwner(c *conn) {
 	}
 }
 
-// frames takes what is to be written to the owner, at most max subjects to a frame. nextID makes request ids; the views are at the position views.
+// frames takes what is to be written to the owner, at most max subjects to a frame. nextID makes request ids; the views
+// are at the position views.
 func (s *slot) frames(c *conn, max int, views marks, nextID func() uint64) []*linkv1.ToDelivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -292,8 +297,8 @@ func (s *slot) progress(next marks) {
 	}
 }
 
-// turnedLive keeps the cursor's promise for a subject that is live from now on: it has taken in everything before at, and before the owner's last
-// Progress if that came after the answer to its Subscribe.
+// turnedLive keeps the cursor's promise for a subject that is live from now on: it has taken in everything before at,
+// and before the owner's last Progress if that came after the answer to its Subscribe.
 func (s *slot) turnedLive(sub *subject, at marks) {
 	if s.progressed > sub.ackedAt {
 		at = at.highest(s.read)

@@ -58,8 +58,8 @@ type userDevice struct {
 	device id.DeviceID
 }
 
-// tailRange asks for the events at positions after < p <= upTo with a log time of at least floorMS: the first limit of them, and none after the one with which
-// they have so many bytes.
+// tailRange asks for the events at positions after < p <= upTo with a log time of at least floorMS: the first limit of
+// them, and none after the one with which they have so many bytes.
 type tailRange struct {
 	thread      id.ThreadID
 	after, upTo topic.Position
@@ -72,17 +72,19 @@ type tailRange struct {
 type tail struct {
 	rows []row
 	next topic.Position // how far the thread's slot was: with next <= upTo, the range may lack its end
-	// trimmed is the last position that was trimmed from the thread's tail, -1: none, and trimmedMS the latest log time: up to both, the range may lack
-	// anything.
+	// trimmed is the last position that was trimmed from the thread's tail, -1: none, and trimmedMS the latest log
+	// time: up to both, the range may lack anything.
 	trimmed   topic.Position
 	trimmedMS int64
 }
 
 // History has the accepted events of all threads from their beginning.
 type History interface {
-	// Events returns the events of a thread at positions after < p <= upTo with a log time of at least floorMS, in order, the first limit of them. It fails
-	// when the history has not got beyond upTo.
-	Events(ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int) ([]*wirev1.Event, error)
+	// Events returns the events of a thread at positions after < p <= upTo with a log time of at least floorMS, in
+	// order, the first limit of them. It fails when the history has not got beyond upTo.
+	Events(
+		ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int,
+	) ([]*wirev1.Event, error)
 }
 
 type row struct {
@@ -92,7 +94,8 @@ type row struct {
 	event     []byte
 }
 
-// snapshot is the state of subjects at one moment of the views. A subject that the views do not have is not in the maps.
+// snapshot is the state of subjects at one moment of the views. A subject that the views do not have is not in the
+// maps.
 type snapshot struct {
 	at       []marks // by slot
 	threads  map[id.ThreadID]*threadState
@@ -120,7 +123,8 @@ type sentAt struct {
 	ordinal  int64
 }
 
-// concerns tells whether a watermark that moved covers the message now, or more of those before it, and did not cover it before.
+// concerns tells whether a watermark that moved covers the message now, or more of those before it, and did not cover
+// it before.
 func (s sentAt) concerns(before, now thread.Watermark) bool {
 	return now.DeliveredPosition > before.DeliveredPosition && s.position > before.DeliveredPosition ||
 		now.ReadPosition > before.ReadPosition && s.position > before.ReadPosition ||
@@ -137,5 +141,9 @@ func (s *threadState) last() topic.Position {
 }
 
 func newThreadState(t id.ThreadID) *threadState {
-	return &threadState{State: thread.New(t), watermarks: map[id.UserID]thread.Watermark{}, sent: map[id.UserID]sentAt{}}
+	return &threadState{
+		State:      thread.New(t),
+		watermarks: map[id.UserID]thread.Watermark{},
+		sent:       map[id.UserID]sentAt{},
+	}
 }

@@ -13,8 +13,9 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Sync sends the session what it lacks (wire section 5) and then makes it live. It may run again at any time. It returns nil without SyncComplete when the
-// session lagged meanwhile: Session.Lagged was called, and the client will ask again.
+// Sync sends the session what it lacks (wire section 5) and then makes it live. It may run again at any time. It
+// returns nil without SyncComplete when the session lagged meanwhile: Session.Lagged was called, and the client will
+// ask again.
 func (h *Hub) Sync(ctx context.Context, s Session) error {
 	c := h.client(s)
 	if c == nil {
@@ -30,10 +31,11 @@ func (h *Hub) Sync(ctx context.Context, s Session) error {
 
 // sync is a session's Sync.
 //
-// The order within a thread is kept like this. From the first moment on, events of the stream are held back (state syncing). Then, for one thread after
-// the other and under its slot's lock, its last position is taken as the target. What is after the target will be held back, since it was not yet
-// applied; what is up to the target, and after the device's cursor, is read from the views once they have got there. So the two join without a gap,
-// and what was held back up to the target is dropped as superfluous.
+// The order within a thread is kept like this. From the first moment on, events of the stream are held back (state
+// syncing). Then, for one thread after the other and under its slot's lock, its last position is taken as the target.
+// What is after the target will be held back, since it was not yet applied; what is up to the target, and after the
+// device's cursor, is read from the views once they have got there. So the two join without a gap, and what was held
+// back up to the target is dropped as superfluous.
 func (h *Hub) sync(ctx context.Context, c *client) (err error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -114,8 +116,9 @@ func (h *Hub) sync(ctx context.Context, c *client) (err error) {
 // errLapsed ends a catch-up that a Sync will make up for.
 var errLapsed = errors.New("the session syncs anew")
 
-// catchUpNow lets a live session catch up with the threads that it was found to have missed something of, in the way of sync; the events of its other threads
-// are pushed meanwhile. What the outbox cannot take at once is left to a Sync. It returns false when the store did not answer: it must be tried again.
+// catchUpNow lets a live session catch up with the threads that it was found to have missed something of, in the way of
+// sync; the events of its other threads are pushed meanwhile. What the outbox cannot take at once is left to a Sync. It
+// returns false when the store did not answer: it must be tried again.
 func (h *Hub) catchUpNow(ctx context.Context, c *client) bool {
 	turn := time.NewTimer(h.cfg.RetryMax)
 	defer turn.Stop()
@@ -300,7 +303,8 @@ func (h *Hub) capture(ctx context.Context, c *client, list []id.ThreadID) ([]lac
 	return lacks, nil
 }
 
-// lack sets the target of the thread for a client's catch-up, and tells what is up to it. The caller holds the slot's lock.
+// lack sets the target of the thread for a client's catch-up, and tells what is up to it. The caller holds the slot's
+// lock.
 func (t *threadSub) lack(c *client) (lack, bool) {
 	target := t.state.last()
 	c.mu.Lock()
@@ -312,7 +316,13 @@ func (t *threadSub) lack(c *client) (lack, bool) {
 	if m == nil || len(m.Spans) == 0 {
 		return lack{}, false
 	}
-	l := lack{thread: t.id, slot: t.slot.n, target: target, member: *m, changed: changedFrame(t.summary(c.user.id, c.floor.Load()))}
+	l := lack{
+		thread:  t.id,
+		slot:    t.slot.n,
+		target:  target,
+		member:  *m,
+		changed: changedFrame(t.summary(c.user.id, c.floor.Load())),
+	}
 	l.member.Spans = slices.Clone(m.Spans)
 	if !m.Active() {
 		l.target = m.Spans[len(m.Spans)-1].To
@@ -320,7 +330,8 @@ func (t *threadSub) lack(c *client) (lack, bool) {
 	return l, true
 }
 
-// compare reads the device's cursors, keeps the threads that have something after them, and waits until the views have all of that.
+// compare reads the device's cursors, keeps the threads that have something after them, and waits until the views have
+// all of that.
 func (h *Hub) compare(ctx context.Context, c *client, lacks []lack) ([]lack, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Wait)
 	defer cancel()
@@ -383,5 +394,9 @@ func unavailable(err error) error {
 	if errors.As(err, &w) {
 		return err
 	}
-	return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE, Message: "delivery or the views do not answer", RetryAfter: time.Second}
+	return &wire.Error{
+		Code:       wirev1.Code_CODE_UNAVAILABLE,
+		Message:    "delivery or the views do not answer",
+		RetryAfter: time.Second,
+	}
 }

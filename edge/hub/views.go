@@ -9,8 +9,9 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// viewClock knows how far the views in Postgres have got. It asks only while somebody waits for them to get further. It goes back when the views did: they
-// commit without waiting for their disk, so a Postgres that crashed comes back with older rows and older positions, which the projector then makes good.
+// viewClock knows how far the views in Postgres have got. It asks only while somebody waits for them to get further. It
+// goes back when the views did: they commit without waiting for their disk, so a Postgres that crashed comes back with
+// older rows and older positions, which the projector then makes good.
 type viewClock struct {
 	// Fixed.
 	store    store
@@ -31,7 +32,9 @@ type viewClock struct {
 func newViewClock(s store, partitions int, cfg Config, failed func(string, error), fellBack func()) *viewClock {
 	return &viewClock{
 		store: s, timeout: cfg.Wait, min: cfg.RetryMin, max: cfg.RetryMax, failed: failed, fellBack: fellBack,
-		kick: make(chan struct{}, 1), at: make([]marks, partitions), raised: make([][3]uint64, partitions), moved: make(chan struct{}),
+		kick: make(
+			chan struct{}, 1,
+		), at: make([]marks, partitions), raised: make([][3]uint64, partitions), moved: make(chan struct{}),
 	}
 }
 
@@ -53,8 +56,8 @@ func (v *viewClock) advance(asked uint64, at []marks) {
 	v.take(asked, all...)
 }
 
-// take is advance for some slots. A query that was begun before a higher answer came may only be the older of the two; one that was begun after it and finds
-// less has found views that went back.
+// take is advance for some slots. A query that was begun before a higher answer came may only be the older of the two;
+// one that was begun after it and finds less has found views that went back.
 func (v *viewClock) take(asked uint64, found ...seen) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -97,7 +100,8 @@ func (v *viewClock) answered() uint64 {
 	return v.asked
 }
 
-// look returns how far the views are known to be, which the caller must not change, and a channel that is closed when they are known to be further.
+// look returns how far the views are known to be, which the caller must not change, and a channel that is closed when
+// they are known to be further.
 func (v *viewClock) look() (at []marks, moved <-chan struct{}) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -42,9 +42,15 @@ type oracle struct {
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{rnd: rand.New(rand.NewPCG(seed, 1)), clock: 1_700_000_000_000, grown: make(chan struct{}), oracles: map[id.ThreadID]*oracle{}}
+	w := &world{
+		rnd:     rand.New(rand.NewPCG(seed, 1)),
+		clock:   1_700_000_000_000,
+		grown:   make(chan struct{}),
+		oracles: map[id.ThreadID]*oracle{},
+	}
 	w.views = memStore{
-		world: w, threads: map[id.ThreadID]*threadState{}, users: map[id.UserID]*user.State{}, rows: map[id.ThreadID][]row{},
+		world: w, threads: map[id.ThreadID]*threadState{}, users: map[id.UserID]*user.State{},
+		rows:     map[id.ThreadID][]row{},
 		devices_: map[deviceThread]thread.Watermark{}, at: make([]marks, testSlots), trimmed: map[id.ThreadID]row{},
 	}
 	w.past.world = w
@@ -69,7 +75,9 @@ func (w *world) addRaw(t topic.Topic, key, value []byte) topic.Position {
 	i := t.Number() - 1
 	w.clock += 5
 	at := topic.Position(len(w.log[s][i]))
-	w.log[s][i] = append(w.log[s][i], linkv1.Record_builder{Position: int64(at), LogTimeMs: w.clock, Key: key, Value: value}.Build())
+	w.log[s][i] = append(
+		w.log[s][i], linkv1.Record_builder{Position: int64(at), LogTimeMs: w.clock, Key: key, Value: value}.Build(),
+	)
 	if t == topic.Threads {
 		th := id.ThreadID(key)
 		o := w.oracles[th]
@@ -96,22 +104,37 @@ func (w *world) end(s topic.Slot) marks {
 // The events that the tests write.
 
 func (w *world) register(u id.UserID, d id.DeviceID, generation uint32) int64 {
-	w.add(topic.Users, u[:], eventv1.Event_builder{UserId: u[:], DeviceId: d[:], UserRegistered: eventv1.UserRegistered_builder{
-		PhoneHash: u[:], Generation: generation, DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
-	}.Build()}.Build())
+	w.add(
+		topic.Users,
+		u[:],
+		eventv1.Event_builder{UserId: u[:], DeviceId: d[:], UserRegistered: eventv1.UserRegistered_builder{
+			PhoneHash: u[:], Generation: generation, DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
+		}.Build()}.Build(),
+	)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.clock
 }
 
 func (w *world) linkDevice(u id.UserID, by, d id.DeviceID) {
-	w.add(topic.Users, u[:], eventv1.Event_builder{UserId: u[:], DeviceId: by[:], DeviceLinked: eventv1.DeviceLinked_builder{
-		DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
-	}.Build()}.Build())
+	w.add(
+		topic.Users,
+		u[:],
+		eventv1.Event_builder{UserId: u[:], DeviceId: by[:], DeviceLinked: eventv1.DeviceLinked_builder{
+			DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
+		}.Build()}.Build(),
+	)
 }
 
 func (w *world) revoke(u id.UserID, d id.DeviceID) {
-	w.add(topic.Users, u[:], eventv1.Event_builder{UserId: u[:], DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build()}.Build())
+	w.add(
+		topic.Users,
+		u[:],
+		eventv1.Event_builder{
+			UserId:        u[:],
+			DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build(),
+		}.Build(),
+	)
 }
 
 // join lists a thread for users; since below 0: it is not new.
@@ -134,15 +157,36 @@ func (w *world) create(t id.ThreadID, by id.UserID, members ...id.UserID) {
 	for _, m := range members {
 		raw = append(raw, m[:])
 	}
-	w.add(topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "g", MemberIds: raw}.Build()}.Build())
+	w.add(
+		topic.Threads,
+		t[:],
+		eventv1.Event_builder{
+			UserId:        by[:],
+			ThreadCreated: eventv1.ThreadCreated_builder{Title: "g", MemberIds: raw}.Build(),
+		}.Build(),
+	)
 }
 
 func (w *world) addMember(t id.ThreadID, by, m id.UserID) {
-	w.add(topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{m[:]}}.Build()}.Build())
+	w.add(
+		topic.Threads,
+		t[:],
+		eventv1.Event_builder{
+			UserId:      by[:],
+			MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{m[:]}}.Build(),
+		}.Build(),
+	)
 }
 
 func (w *world) removeMember(t id.ThreadID, by, m id.UserID) topic.Position {
-	return w.add(topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], MemberRemoved: eventv1.MemberRemoved_builder{MemberId: m[:]}.Build()}.Build())
+	return w.add(
+		topic.Threads,
+		t[:],
+		eventv1.Event_builder{
+			UserId:        by[:],
+			MemberRemoved: eventv1.MemberRemoved_builder{MemberId: m[:]}.Build(),
+		}.Build(),
+	)
 }
 
 func (w *world) send(t id.ThreadID, by id.UserID, d id.DeviceID, m id.MessageID, peer id.UserID) topic.Position {
@@ -151,14 +195,20 @@ func (w *world) send(t id.ThreadID, by id.UserID, d id.DeviceID, m id.MessageID,
 	if !peer.IsZero() {
 		b.DirectPeer = peer[:]
 	}
-	return w.add(topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], DeviceId: d[:], MessageSent: b.Build()}.Build())
+	return w.add(
+		topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], DeviceId: d[:], MessageSent: b.Build()}.Build(),
+	)
 }
 
 func (w *world) watermark(t id.ThreadID, u id.UserID, d id.DeviceID, wm thread.Watermark) {
-	w.add(topic.Receipts, slices.Concat(t[:], d[:]), eventv1.Event_builder{UserId: u[:], DeviceId: d[:], WatermarksMoved: eventv1.WatermarksMoved_builder{
-		DeliveredPosition: int64(wm.DeliveredPosition), DeliveredOrdinal: wm.DeliveredOrdinal,
-		ReadPosition: int64(wm.ReadPosition), ReadOrdinal: wm.ReadOrdinal,
-	}.Build()}.Build())
+	w.add(
+		topic.Receipts,
+		slices.Concat(t[:], d[:]),
+		eventv1.Event_builder{UserId: u[:], DeviceId: d[:], WatermarksMoved: eventv1.WatermarksMoved_builder{
+			DeliveredPosition: int64(wm.DeliveredPosition), DeliveredOrdinal: wm.DeliveredOrdinal,
+			ReadPosition: int64(wm.ReadPosition), ReadOrdinal: wm.ReadOrdinal,
+		}.Build()}.Build(),
+	)
 }
 
 // memStore is the thread views in memory. Guarded by world.mu.
@@ -201,8 +251,8 @@ func (m *memStore) fold(n int) {
 	}
 }
 
-// trim removes, of the rows with a log time before cutoffMS, those that goes says, as a statement does that takes a limited number of them. The caller holds
-// world.mu.
+// trim removes, of the rows with a log time before cutoffMS, those that goes says, as a statement does that takes a
+// limited number of them. The caller holds world.mu.
 func (m *memStore) trim(cutoffMS int64, goes func() bool) {
 	for t, rows := range m.rows {
 		m.rows[t] = slices.DeleteFunc(rows, func(r row) bool {
@@ -230,7 +280,9 @@ type memHistory struct {
 	asked  int
 }
 
-func (m *memHistory) Events(ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int) ([]*wirev1.Event, error) {
+func (m *memHistory) Events(
+	ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int,
+) ([]*wirev1.Event, error) {
 	m.world.mu.Lock()
 	defer m.world.mu.Unlock()
 	m.asked++
@@ -257,7 +309,8 @@ func (m *memHistory) Events(ctx context.Context, t id.ThreadID, after, upTo topi
 	return out, ctx.Err()
 }
 
-// crash takes the views back by up to back events of each topic and slot, as a crash of Postgres does. The caller holds world.mu.
+// crash takes the views back by up to back events of each topic and slot, as a crash of Postgres does. The caller holds
+// world.mu.
 func (m *memStore) crash(back func() int) {
 	m.threads, m.users, m.rows = map[id.ThreadID]*threadState{}, map[id.UserID]*user.State{}, map[id.ThreadID][]row{}
 	m.devices_ = map[deviceThread]thread.Watermark{}
@@ -346,10 +399,18 @@ func (m *memStore) snapshot(ctx context.Context, threads []id.ThreadID, users []
 	if err := m.begin(ctx); err != nil {
 		return nil, err
 	}
-	out := &snapshot{at: slices.Clone(m.at), threads: map[id.ThreadID]*threadState{}, users: map[id.UserID]*user.State{}}
+	out := &snapshot{
+		at:      slices.Clone(m.at),
+		threads: map[id.ThreadID]*threadState{},
+		users:   map[id.UserID]*user.State{},
+	}
 	for _, t := range threads {
 		if s := m.threads[t]; s != nil {
-			out.threads[t] = &threadState{State: s.Clone(), watermarks: maps.Clone(s.watermarks), sent: maps.Clone(s.sent)}
+			out.threads[t] = &threadState{
+				State:      s.Clone(),
+				watermarks: maps.Clone(s.watermarks),
+				sent:       maps.Clone(s.sent),
+			}
 		}
 	}
 	for _, u := range users {
@@ -393,7 +454,8 @@ func (m *memStore) tails(ctx context.Context, ranges []tailRange) ([]tail, error
 		out[i].next = m.at[m.world.slot(topic.Subject(r.thread))][threadsMark]
 		bytes := 0
 		for _, x := range m.rows[r.thread] {
-			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i].rows) < r.limit && bytes < r.bytes {
+			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i].rows) < r.limit &&
+				bytes < r.bytes {
 				out[i].rows = append(out[i].rows, x)
 				bytes += len(x.event)
 			}

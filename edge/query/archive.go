@@ -11,20 +11,25 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Archive reads threads forwards from the history in ClickHouse, for catch-ups that go further back than Postgres' tail. Its methods may be called concurrently.
+// Archive reads threads forwards from the history in ClickHouse, for catch-ups that go further back than Postgres'
+// tail. Its methods may be called concurrently.
 type Archive struct {
 	history    driver.Conn
 	partitions int
 }
 
-// NewArchive returns an Archive over a connection whose default database is the history of a deployment with so many partitions.
+// NewArchive returns an Archive over a connection whose default database is the history of a deployment with so many
+// partitions.
 func NewArchive(history driver.Conn, partitions int) *Archive {
 	return &Archive{history: history, partitions: partitions}
 }
 
-// Events returns the accepted events of a thread at positions after < p <= upTo with a log time of at least floorMS (Unix milliseconds), in order, the first limit
-// of them. It looks at nobody's membership. A history that has not got beyond upTo is an error, not a hole.
-func (a *Archive) Events(ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int) ([]*wirev1.Event, error) {
+// Events returns the accepted events of a thread at positions after < p <= upTo with a log time of at least floorMS
+// (Unix milliseconds), in order, the first limit of them. It looks at nobody's membership. A history that has not got
+// beyond upTo is an error, not a hole.
+func (a *Archive) Events(
+	ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int,
+) ([]*wirev1.Event, error) {
 	next, err := historyNext(ctx, a.history, topic.SlotOf(topic.Subject(t), a.partitions))
 	if err != nil {
 		return nil, err

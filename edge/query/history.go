@@ -17,9 +17,12 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// History returns a page of the events of a thread before a position, newest first, as far as the device may see them: within the user's
-// spans of membership and not before floorMS (log time, Unix milliseconds). The tail comes from Postgres, what is older from ClickHouse.
-func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory) (*wirev1.HistoryPage, error) {
+// History returns a page of the events of a thread before a position, newest first, as far as the device may see them:
+// within the user's spans of membership and not before floorMS (log time, Unix milliseconds). The tail comes from
+// Postgres, what is older from ClickHouse.
+func (q *Queries) History(
+	ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory,
+) (*wirev1.HistoryPage, error) {
 	t, err := id.From[id.ThreadID](r.GetThreadId())
 	if err != nil {
 		return nil, wire.Errorf(wirev1.Code_CODE_INVALID, "thread_id: %v", err)
@@ -38,8 +41,8 @@ func (q *Queries) History(ctx context.Context, u id.UserID, floorMS int64, r *wi
 	case before == 0:
 		before = math.MaxInt64
 	}
-	// A membership that lasts is known to last up to the thread's last event of this moment: what comes in between here and the reading of the tail, or is ahead
-	// in the history, may come after its end.
+	// A membership that lasts is known to last up to the thread's last event of this moment: what comes in between here
+	// and the reading of the tail, or is ahead in the history, may come after its end.
 	raw, last, err := q.membership(ctx, u, t, before)
 	if err != nil {
 		return nil, err
@@ -93,14 +96,24 @@ func fitting(events []*wirev1.Event) int {
 	return len(events)
 }
 
-// membership reads a member's spans and the thread's last position. When the views lack something before the position that is asked for, it says to try again
-// soon: a device may have come by that position faster, from delivery, and a page that begins below it would have a hole.
-func (q *Queries) membership(ctx context.Context, u id.UserID, t id.ThreadID, before int64) (spans []int64, last int64, err error) {
+// membership reads a member's spans and the thread's last position. When the views lack something before the position
+// that is asked for, it says to try again soon: a device may have come by that position faster, from delivery, and a
+// page that begins below it would have a hole.
+func (q *Queries) membership(
+	ctx context.Context, u id.UserID, t id.ThreadID, before int64,
+) (spans []int64, last int64, err error) {
 	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
 	var next int64
-	err = q.pool.QueryRow(ctx, `SELECT m.spans, t.last_position, coalesce((SELECT next FROM positions WHERE topic = 1 AND slot = $3), 0)
+	err = q.pool.QueryRow(
+		ctx,
+		`SELECT m.spans, t.last_position, coalesce((SELECT next FROM positions WHERE topic = 1 AND slot = $3), 0)
 		FROM members m JOIN threads t USING (thread_id) WHERE m.thread_id = $1 AND m.user_id = $2`,
-		[16]byte(t), [16]byte(u), int32(slot)).Scan(&spans, &last, &next)
+		[16]byte(t),
+		[16]byte(u),
+		int32(slot),
+	).Scan(
+		&spans, &last, &next,
+	)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, 0, notMember()
@@ -122,7 +135,9 @@ type visible struct {
 }
 
 // tail reads what Postgres keeps.
-func (q *Queries) tail(ctx context.Context, t id.ThreadID, v visible, before int64, limit int) ([]*wirev1.Event, error) {
+func (q *Queries) tail(
+	ctx context.Context, t id.ThreadID, v visible, before int64, limit int,
+) ([]*wirev1.Event, error) {
 	rows, err := q.pool.Query(ctx, `
 		SELECT position, ordinal, log_time, event FROM (
 			SELECT position, ordinal, log_time, event,
@@ -153,15 +168,19 @@ func (q *Queries) tail(ctx context.Context, t id.ThreadID, v visible, before int
 // errBehind says that the history has not got as far as the tail's beginning, so a page from it would have a hole.
 var errBehind = errors.New("the history has not reached the beginning of the tail yet")
 
-// older reads what only ClickHouse has. The history may lag, but never behind the beginning of Postgres' tail: then it is an error, not a hole.
-func (q *Queries) older(ctx context.Context, t id.ThreadID, v visible, before int64, limit int) ([]*wirev1.Event, error) {
+// older reads what only ClickHouse has. The history may lag, but never behind the beginning of Postgres' tail: then it
+// is an error, not a hole.
+func (q *Queries) older(
+	ctx context.Context, t id.ThreadID, v visible, before int64, limit int,
+) ([]*wirev1.Event, error) {
 	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
 	var begins *int64 // none: the tail has nothing of the thread any more
 	err := q.pool.QueryRow(ctx, `SELECT min(position) FROM messages WHERE thread_id = $1`, [16]byte(t)).Scan(&begins)
 	if err != nil {
 		return nil, fmt.Errorf("read beginning of tail: %w", err)
 	}
-	need := min(before, v.to[len(v.to)-1]+1) // the history must have everything before it: what the page may hold and the tail does not
+	// the history must have everything before it: what the page may hold and the tail does not
+	need := min(before, v.to[len(v.to)-1]+1)
 	if begins != nil {
 		if *begins <= v.from[0] {
 			return nil, nil // Postgres has the very beginning: there is nothing older to see
@@ -219,7 +238,8 @@ func historyEvents(t id.ThreadID, rows driver.Rows) ([]*wirev1.Event, error) {
 	return out, nil
 }
 
-// historyNext is how far the history has got in a slot of helio.threads, in its latest generation: what an earlier one had may be gone.
+// historyNext is how far the history has got in a slot of helio.threads, in its latest generation: what an earlier one
+// had may be gone.
 func historyNext(ctx context.Context, history driver.Conn, slot topic.Slot) (topic.Position, error) {
 	var next int64
 	err := history.QueryRow(ctx, `SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'

@@ -56,7 +56,8 @@ type Queries struct {
 	views   singleflight.Group // by slot
 }
 
-// New returns Queries over a pool whose search_path reaches the views, and a connection whose default database is the history.
+// New returns Queries over a pool whose search_path reaches the views, and a connection whose default database is the
+// history.
 func New(cfg Config, pool *pgxpool.Pool, history driver.Conn, limiter *auth.Limiter, log *slog.Logger) *Queries {
 	return &Queries{cfg: cfg, pool: pool, history: history, limiter: limiter, log: log}
 }
@@ -72,11 +73,12 @@ func notMember() error {
 	return wire.Errorf(wirev1.Code_CODE_NOT_A_MEMBER, "no such thread, or not a member of it")
 }
 
-// seenTime is the time of the thread's last message as the asking user may know it. It orders his list and is in its page tokens, so for a former member it
-// stands still too.
+// seenTime is the time of the thread's last message as the asking user may know it. It orders his list and is in its
+// page tokens, so for a former member it stands still too.
 const seenTime = `CASE WHEN m.active OR t.last_position <= m.spans[cardinality(m.spans)] THEN t.last_time ELSE 'epoch' END`
 
-// SummarySQL selects what ScanSummary reads, from t (threads), m (members of the asking user) and w (his watermarks, may be null).
+// SummarySQL selects what ScanSummary reads, from t (threads), m (members of the asking user) and w (his watermarks,
+// may be null).
 const SummarySQL = `t.thread_id, t.kind, t.title, t.last_position, t.last_ordinal, ` + seenTime + `, t.last_sender, t.preview,
 	m.role, m.active, m.spans, m.base_ordinal, m.end_ordinal,
 	coalesce(w.delivered_position, 0), coalesce(w.delivered_ordinal, 0), coalesce(w.read_position, 0), coalesce(w.read_ordinal, 0),
@@ -92,8 +94,9 @@ type Summary struct {
 	Wire      *wirev1.ThreadSummary
 }
 
-// ScanSummary reads a row of SummarySQL for a user. What a former member sees ends where his membership did: once the thread has gone on, it has no title, time
-// or preview for him (the views keep only the latest), and how many are in it he is never told. What a new one sees begins with his: the preview is of a message of his time.
+// ScanSummary reads a row of SummarySQL for a user. What a former member sees ends where his membership did: once the
+// thread has gone on, it has no title, time or preview for him (the views keep only the latest), and how many are in it
+// he is never told. What a new one sees begins with his: the preview is of a message of his time.
 func ScanSummary(row pgx.CollectableRow, u id.UserID) (Summary, error) {
 	var (
 		s                                   Summary
@@ -112,7 +115,12 @@ func ScanSummary(row pgx.CollectableRow, u id.UserID) (Summary, error) {
 	}
 	s.Thread = tid
 	s.Member = thread.Member{Role: thread.Role(role), Spans: Spans(spans), BaseOrdinal: base, EndOrdinal: ended}
-	s.Watermark = thread.Watermark{DeliveredPosition: topic.Position(dPos), DeliveredOrdinal: dOrd, ReadPosition: topic.Position(rPos), ReadOrdinal: rOrd}
+	s.Watermark = thread.Watermark{
+		DeliveredPosition: topic.Position(dPos),
+		DeliveredOrdinal:  dOrd,
+		ReadPosition:      topic.Position(rPos),
+		ReadOrdinal:       rOrd,
+	}
 	if !active && len(s.Member.Spans) > 0 {
 		count = 0
 		last := s.Member.Spans[len(s.Member.Spans)-1]
@@ -129,7 +137,9 @@ func ScanSummary(row pgx.CollectableRow, u id.UserID) (Summary, error) {
 		Own: wirev1.MemberWatermark_builder{
 			UserId: u[:], DeliveredPosition: dPos, DeliveredOrdinal: dOrd, ReadPosition: rPos, ReadOrdinal: rOrd,
 		}.Build(),
-		Unread: s.Member.Unread(lastOrdinal, rOrd), MemberCount: uint32(count), Member: active, Role: eventv1.Role(role),
+		Unread: s.Member.Unread(
+			lastOrdinal, rOrd,
+		), MemberCount: uint32(count), Member: active, Role: eventv1.Role(role),
 	}
 	if s.LastTime.UnixMilli() > 0 {
 		b.LastTimeMs = s.LastTime.UnixMilli()
@@ -153,7 +163,8 @@ func Spans(raw []int64) []thread.Span {
 	return out
 }
 
-// ListThreads returns a page of the user's thread list, the one with the newest message first and those that went on without him last.
+// ListThreads returns a page of the user's thread list, the one with the newest message first and those that went on
+// without him last.
 func (q *Queries) ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListThreads) (*wirev1.Threads, error) {
 	limit := int(r.GetLimit())
 	switch {
@@ -171,7 +182,8 @@ func (q *Queries) ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListTh
 		if len(tok) != 24 {
 			return nil, wire.Errorf(wirev1.Code_CODE_INVALID, "page_token is not one of this server's")
 		}
-		if before = time.UnixMicro(int64(binary.BigEndian.Uint64(tok))).UTC(); before.Year() < 1970 || before.Year() > 9999 {
+		if before = time.UnixMicro(int64(binary.BigEndian.Uint64(tok))).UTC(); before.Year() < 1970 ||
+			before.Year() > 9999 {
 			return nil, wire.Errorf(wirev1.Code_CODE_INVALID, "page_token is not one of this server's")
 		}
 		copy(beforeThread[:], tok[8:])
@@ -207,7 +219,9 @@ func (q *Queries) summary(ctx context.Context, u id.UserID, t id.ThreadID) (Summ
 	if err != nil {
 		return Summary{}, q.unavailable("thread", err)
 	}
-	s, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Summary, error) { return ScanSummary(row, u) })
+	s, err := pgx.CollectExactlyOneRow(
+		rows, func(row pgx.CollectableRow) (Summary, error) { return ScanSummary(row, u) },
+	)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Summary{}, notMember()
 	}
@@ -217,8 +231,8 @@ func (q *Queries) summary(ctx context.Context, u id.UserID, t id.ThreadID) (Summ
 	return s, nil
 }
 
-// GetThread returns a thread with its members, for one who is or was a member; a former member gets no list of members, and
-// the summary that ends with his time.
+// GetThread returns a thread with its members, for one who is or was a member; a former member gets no list of members,
+// and the summary that ends with his time.
 func (q *Queries) GetThread(ctx context.Context, u id.UserID, t id.ThreadID) (*wirev1.Thread, error) {
 	s, err := q.summary(ctx, u, t)
 	if err != nil {
@@ -262,7 +276,11 @@ func (q *Queries) LookupUsers(ctx context.Context, u id.UserID, phones []string)
 		return nil, q.unavailable("lookup limit", err)
 	}
 	if !ok {
-		return nil, &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many phone numbers looked up", RetryAfter: retry}
+		return nil, &wire.Error{
+			Code:       wirev1.Code_CODE_RATE_LIMITED,
+			Message:    "too many phone numbers looked up",
+			RetryAfter: retry,
+		}
 	}
 	asked := map[[16]byte]string{}
 	hashes := make([][16]byte, 0, len(phones))
@@ -275,7 +293,11 @@ func (q *Queries) LookupUsers(ctx context.Context, u id.UserID, phones []string)
 		asked[h] = p
 		hashes = append(hashes, h)
 	}
-	rows, err := q.pool.Query(ctx, `SELECT DISTINCT ON (phone_hash) phone_hash, user_id, name FROM users WHERE phone_hash = ANY($1::uuid[]) ORDER BY phone_hash, generation DESC`, hashes)
+	rows, err := q.pool.Query(
+		ctx,
+		`SELECT DISTINCT ON (phone_hash) phone_hash, user_id, name FROM users WHERE phone_hash = ANY($1::uuid[]) ORDER BY phone_hash, generation DESC`,
+		hashes,
+	)
 	if err != nil {
 		return nil, q.unavailable("lookup", err)
 	}
@@ -338,7 +360,11 @@ func (q *Queries) UserExists(ctx context.Context, u id.UserID) (bool, error) {
 
 // ListDevices returns the devices of a user that may connect.
 func (q *Queries) ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices, error) {
-	rows, err := q.pool.Query(ctx, `SELECT device_id, name, is_primary, since FROM devices WHERE user_id = $1 AND NOT revoked ORDER BY since_position`, [16]byte(u))
+	rows, err := q.pool.Query(
+		ctx,
+		`SELECT device_id, name, is_primary, since FROM devices WHERE user_id = $1 AND NOT revoked ORDER BY since_position`,
+		[16]byte(u),
+	)
 	if err != nil {
 		return nil, q.unavailable("devices", err)
 	}
@@ -358,8 +384,8 @@ func (q *Queries) ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices
 	return wirev1.Devices_builder{Devices: devices}.Build(), nil
 }
 
-// Views returns how far each view has got in the slot of a thread. A view that cannot be asked counts as -1. Those who ask for one slot at the same time share
-// one answer, so no number of them keeps others from the stores.
+// Views returns how far each view has got in the slot of a thread. A view that cannot be asked counts as -1. Those who
+// ask for one slot at the same time share one answer, so no number of them keeps others from the stores.
 func (q *Queries) Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, error) {
 	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
 	asked := q.views.DoChan(strconv.Itoa(int(slot)), func() (any, error) {
@@ -378,7 +404,11 @@ func (q *Queries) Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, erro
 
 func (q *Queries) viewsOf(ctx context.Context, slot topic.Slot) *wirev1.Views {
 	out := wirev1.Views_builder{Slot: int32(slot), PostgresNext: -1, ClickhouseNext: -1}
-	err := q.pool.QueryRow(ctx, `SELECT next FROM positions WHERE topic = $1 AND slot = $2`, topic.Threads.Number(), int32(slot)).Scan(&out.PostgresNext)
+	err := q.pool.QueryRow(
+		ctx, `SELECT next FROM positions WHERE topic = $1 AND slot = $2`, topic.Threads.Number(), int32(slot),
+	).Scan(
+		&out.PostgresNext,
+	)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		out.PostgresNext = 0

@@ -56,7 +56,9 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views,registration"}})
+	pool, err := postgres.Open(
+		t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views,registration"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +81,10 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	q := New(Config{UserKey: userKey, Partitions: partitions, Lookups: auth.Rate{Burst: 10, Per: time.Hour}}, pool, conn, auth.NewLimiter(pool), slog.New(slog.DiscardHandler))
+	q := New(
+		Config{UserKey: userKey, Partitions: partitions, Lookups: auth.Rate{Burst: 10, Per: time.Hour}}, pool, conn,
+		auth.NewLimiter(pool), slog.New(slog.DiscardHandler),
+	)
 	return &world{Queries: q, pg: pool, ch: conn}
 }
 
@@ -99,8 +104,20 @@ func slotOf(t id.ThreadID) int32 { return int32(topic.SlotOf(topic.Subject(t), p
 
 // inTail puts a message into Postgres.
 func (w *world) inTail(t *testing.T, th id.ThreadID, position, ordinal int64) {
-	w.exec(t, `INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event) VALUES ($1, $2, $3, $4, 10, $5, $6, $7, $8)`,
-		[16]byte(th), slotOf(th), position, ordinal, [16]byte{1}, [16]byte(id.NewMessage()), logTime(position), []byte(fmt.Sprintf("event %d", position)))
+	w.exec(
+		t,
+		`INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event) VALUES ($1, $2, $3, $4, 10, $5, $6, $7, $8)`,
+		[16]byte(
+			th,
+		),
+		slotOf(th),
+		position,
+		ordinal,
+		[16]byte{1},
+		[16]byte(id.NewMessage()),
+		logTime(position),
+		[]byte(fmt.Sprintf("event %d", position)),
+	)
 }
 
 // inHistory puts a message, or another event, into ClickHouse.
@@ -110,7 +127,10 @@ func (w *world) inHistory(t *testing.T, th id.ThreadID, position, ordinal int64,
 	if !message {
 		sql = `INSERT INTO thread_events (thread_id, position, ordinal, slot, log_time, event) VALUES`
 	}
-	sql += fmt.Sprintf(" ('%s', %d, %d, %d, '%s', 'event %d')", th, position, ordinal, slotOf(th), logTime(position).Format("2006-01-02 15:04:05.000"), position)
+	sql += fmt.Sprintf(
+		" ('%s', %d, %d, %d, '%s', 'event %d')", th, position, ordinal, slotOf(th),
+		logTime(position).Format("2006-01-02 15:04:05.000"), position,
+	)
 	if err := w.ch.Exec(t.Context(), sql); err != nil {
 		t.Fatal(err)
 	}
@@ -124,21 +144,30 @@ func (w *world) historyHas(t *testing.T, th id.ThreadID, next int64) {
 }
 
 func (w *world) member(t *testing.T, th id.ThreadID, u id.UserID, active bool, base, end int64, spans ...int64) {
-	w.exec(t, `INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal) VALUES ($1, $2, 1, $3, $4, $5, $6)`,
-		[16]byte(th), [16]byte(u), active, spans, base, end)
+	w.exec(
+		t,
+		`INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal) VALUES ($1, $2, 1, $3, $4, $5, $6)`,
+		[16]byte(th), [16]byte(u), active, spans, base, end,
+	)
 }
 
 // group puts a thread whose last event is known to Postgres.
 func (w *world) group(t *testing.T, th id.ThreadID, last int64) {
-	w.exec(t, `INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, 2, 'g', $2, 1, $3, $4, '')`,
-		[16]byte(th), last, logTime(last), [16]byte{})
+	w.exec(
+		t,
+		`INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, 2, 'g', $2, 1, $3, $4, '')`,
+		[16]byte(th), last, logTime(last), [16]byte{},
+	)
 	w.viewsHave(t, th, last+1)
 }
 
 // viewsHave moves the thread's slot in the thread views.
 func (w *world) viewsHave(t *testing.T, th id.ThreadID, next int64) {
-	w.exec(t, `INSERT INTO positions (topic, slot, next) VALUES (1, $1, $2) ON CONFLICT (topic, slot) DO UPDATE SET next = greatest(positions.next, excluded.next)`,
-		slotOf(th), next)
+	w.exec(
+		t,
+		`INSERT INTO positions (topic, slot, next) VALUES (1, $1, $2) ON CONFLICT (topic, slot) DO UPDATE SET next = greatest(positions.next, excluded.next)`,
+		slotOf(th), next,
+	)
 }
 
 func userN(n byte) id.UserID { return id.UserID{n, 6: 0x80, 8: 0x80} }
@@ -147,7 +176,9 @@ func userN(n byte) id.UserID { return id.UserID{n, 6: 0x80, 8: 0x80} }
 func pages(ctx context.Context, w *world, u id.UserID, th id.ThreadID, floorMS int64, limit uint32) ([]int64, error) {
 	var out []int64
 	for before, n := int64(0), 0; ; n++ {
-		p, err := w.History(ctx, u, floorMS, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: limit}.Build())
+		p, err := w.History(
+			ctx, u, floorMS, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: limit}.Build(),
+		)
 		if err != nil {
 			return out, err
 		}
@@ -177,7 +208,8 @@ func down(from, to int64) []int64 {
 	return out
 }
 
-// TestHistoryBorder pages back over the border between Postgres' tail and ClickHouse with every page size: nothing is missing, doubled or out of order.
+// TestHistoryBorder pages back over the border between Postgres' tail and ClickHouse with every page size: nothing is
+// missing, doubled or out of order.
 func TestHistoryBorder(t *testing.T) {
 	w := newWorld(t)
 	th, u := id.NewGroup(), userN(1)
@@ -217,7 +249,8 @@ func TestHistoryShowsSpans(t *testing.T) {
 	th, u := id.NewGroup(), userN(1)
 	w.group(t, th, 12)
 	w.member(t, th, u, true, 10, 0, 2, 5, 10, 0)
-	for p := int64(0); p <= 13; p++ { // the last is newer than what is known of the membership: it may have ended before it
+	// the last is newer than what is known of the membership: it may have ended before it
+	for p := int64(0); p <= 13; p++ {
 		w.inTail(t, th, p, p+1)
 	}
 	got, err := pages(t.Context(), w, u, th, 0, 3)
@@ -259,7 +292,9 @@ func TestHistoryBeforeWhatTheViewsLack(t *testing.T) {
 	w.group(t, th, 8)
 	w.member(t, th, u, true, 0, 0, 0, 0)
 	ask := func() ([]int64, error) {
-		p, err := w.History(t.Context(), u, 0, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 12, Limit: 100}.Build())
+		p, err := w.History(
+			t.Context(), u, 0, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 12, Limit: 100}.Build(),
+		)
 		var got []int64
 		for _, e := range p.GetEvents() {
 			got = append(got, e.GetPosition())
@@ -311,7 +346,10 @@ func TestHistoryOfLargeMessages(t *testing.T) {
 	}
 	next := int64(199)
 	for before, n := int64(0), 0; ; n++ {
-		p, err := w.History(t.Context(), u, 0, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: maxHistory}.Build())
+		p, err := w.History(
+			t.Context(), u, 0,
+			wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: maxHistory}.Build(),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -349,8 +387,10 @@ func TestArchive(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, e := range events {
-			if want := fmt.Sprintf("event %d", e.GetPosition()); string(e.GetEvent()) != want || e.GetOrdinal() != e.GetPosition() ||
-				e.GetLogTimeMs() != logTime(e.GetPosition()).UnixMilli() || id.ThreadID(e.GetThreadId()) != th {
+			if want := fmt.Sprintf("event %d", e.GetPosition()); string(e.GetEvent()) != want ||
+				e.GetOrdinal() != e.GetPosition() ||
+				e.GetLogTimeMs() != logTime(e.GetPosition()).UnixMilli() ||
+				id.ThreadID(e.GetThreadId()) != th {
 				t.Errorf("position %d: %v", e.GetPosition(), e)
 			}
 			got = append(got, e.GetPosition())
@@ -373,7 +413,8 @@ func TestArchive(t *testing.T) {
 	}
 }
 
-// TestHistoryBehindOfATrimmedThread: Postgres has nothing left of the thread, so only its last position tells that the history lacks something.
+// TestHistoryBehindOfATrimmedThread: Postgres has nothing left of the thread, so only its last position tells that the
+// history lacks something.
 func TestHistoryBehindOfATrimmedThread(t *testing.T) {
 	w := newWorld(t)
 	th, u, former := id.NewGroup(), userN(1), userN(2)
@@ -384,7 +425,9 @@ func TestHistoryBehindOfATrimmedThread(t *testing.T) {
 		w.inHistory(t, th, p, p+1, true)
 	}
 	w.historyHas(t, th, 4)
-	if got, err := pages(t.Context(), w, u, th, 0, 10); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
+	if got, err := pages(t.Context(), w, u, th, 0, 10); !errors.Is(
+		err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
+	) {
 		t.Errorf("got %v and %v, want unavailable", got, err)
 	}
 	// What he may see is all there.
@@ -407,7 +450,8 @@ func TestHistoryBehindOfATrimmedThread(t *testing.T) {
 	}
 }
 
-// TestHistoryOfANewDevice: of what the tail has, the history need not have anything, also where the device may see nothing of it.
+// TestHistoryOfANewDevice: of what the tail has, the history need not have anything, also where the device may see
+// nothing of it.
 func TestHistoryOfANewDevice(t *testing.T) {
 	w := newWorld(t)
 	th, u := id.NewGroup(), userN(1)
@@ -430,7 +474,9 @@ func TestHistoryRefusesBadInput(t *testing.T) {
 		"large limit":     {ThreadId: th[:], Limit: maxHistory + 1},
 		"negative before": {ThreadId: th[:], BeforePosition: -1},
 	} {
-		if _, err := w.History(t.Context(), userN(1), 0, r.Build()); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
+		if _, err := w.History(t.Context(), userN(1), 0, r.Build()); !errors.Is(
+			err, &wire.Error{Code: wirev1.Code_CODE_INVALID},
+		) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -450,10 +496,19 @@ func TestListThreads(t *testing.T) {
 		}
 		threads[i] = th
 		at := logTime(int64(i / 2)) // pairs share their time, so that the token's second part is needed
-		w.exec(t, `INSERT INTO user_threads (user_id, thread_id, joined_position, has_left) VALUES ($1, $2, 1, false)`, [16]byte(u), [16]byte(th))
-		w.exec(t, `INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, $2, $3, 30, 20, $4, $5, 'hello')`,
-			[16]byte(th), kind, fmt.Sprint("thread ", i), at, [16]byte(peer))
-		w.member(t, th, u, i != 1, 5, map[bool]int64{true: 12, false: 0}[i == 1], 2, map[bool]int64{true: 25, false: 0}[i == 1])
+		w.exec(
+			t, `INSERT INTO user_threads (user_id, thread_id, joined_position, has_left) VALUES ($1, $2, 1, false)`,
+			[16]byte(u), [16]byte(th),
+		)
+		w.exec(
+			t,
+			`INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, $2, $3, 30, 20, $4, $5, 'hello')`,
+			[16]byte(th), kind, fmt.Sprint("thread ", i), at, [16]byte(peer),
+		)
+		w.member(
+			t, th, u, i != 1, 5, map[bool]int64{true: 12, false: 0}[i == 1], 2,
+			map[bool]int64{true: 25, false: 0}[i == 1],
+		)
 	}
 	w.exec(t, `INSERT INTO watermarks VALUES ($1, $2, 28, 18, 27, 17)`, [16]byte(threads[0]), [16]byte(u))
 	byID := map[id.ThreadID]*wirev1.ThreadSummary{}
@@ -479,7 +534,11 @@ func TestListThreads(t *testing.T) {
 		if token = got.GetPageToken(); len(token) == 0 {
 			break
 		}
-		if last := got.GetThreads()[len(got.GetThreads())-1]; binary.BigEndian.Uint64(token) != uint64(1000*last.GetLastTimeMs()) {
+		if last := got.GetThreads()[len(got.GetThreads())-1]; binary.BigEndian.Uint64(
+			token,
+		) != uint64(
+			1000*last.GetLastTimeMs(),
+		) {
 			t.Errorf("the page token tells another time than its thread: %v", last)
 		}
 	}
@@ -487,10 +546,13 @@ func TestListThreads(t *testing.T) {
 		t.Fatalf("got %d threads, want %d", len(byID), count)
 	}
 	direct := byID[threads[0]]
-	if id.UserID(direct.GetDirectPeer()) != peer || direct.GetUnread() != 3 || direct.GetMemberCount() != 2 || !direct.GetMember() {
+	if id.UserID(direct.GetDirectPeer()) != peer || direct.GetUnread() != 3 || direct.GetMemberCount() != 2 ||
+		!direct.GetMember() {
 		t.Errorf("direct thread: %v", direct)
 	}
-	if former := byID[threads[1]]; former.GetMember() || former.GetUnread() != 7 || former.GetLastPosition() != 25 || former.GetLastOrdinal() != 12 || former.GetPreview() != "" {
+	if former := byID[threads[1]]; former.GetMember() || former.GetUnread() != 7 || former.GetLastPosition() != 25 ||
+		former.GetLastOrdinal() != 12 ||
+		former.GetPreview() != "" {
 		t.Errorf("a former member's thread shows what came after him: %v", former)
 	}
 	alone, err := w.GetThread(t.Context(), u, threads[1])
@@ -499,27 +561,39 @@ func TestListThreads(t *testing.T) {
 	}
 	for from, former := range map[string]*wirev1.ThreadSummary{"the list": byID[threads[1]], "the thread": alone.GetSummary()} {
 		if former.GetTitle() != "" || former.GetMemberCount() != 0 || former.GetLastTimeMs() != 0 {
-			t.Errorf("%s tells a former member the later title %q, the count %d or the time %d", from, former.GetTitle(), former.GetMemberCount(), former.GetLastTimeMs())
+			t.Errorf(
+				"%s tells a former member the later title %q, the count %d or the time %d", from, former.GetTitle(),
+				former.GetMemberCount(), former.GetLastTimeMs(),
+			)
 		}
 	}
 	if fresh := byID[threads[2]]; fresh.GetUnread() != 15 || fresh.GetPreview() != "hello" {
-		t.Errorf("unread %d and preview %q, want the 15 since he joined and the last", fresh.GetUnread(), fresh.GetPreview())
+		t.Errorf(
+			"unread %d and preview %q, want the 15 since he joined and the last", fresh.GetUnread(), fresh.GetPreview(),
+		)
 	}
 	// What was so when his time ended he may know.
 	w.exec(t, `UPDATE threads SET last_position = 25 WHERE thread_id = $1`, [16]byte(threads[1]))
 	if alone, err = w.GetThread(t.Context(), u, threads[1]); err != nil {
 		t.Fatal(err)
 	}
-	if s := alone.GetSummary(); s.GetTitle() != "thread 1" || s.GetLastTimeMs() == 0 || s.GetPreview() != "hello" || s.GetMemberCount() != 0 {
+	if s := alone.GetSummary(); s.GetTitle() != "thread 1" || s.GetLastTimeMs() == 0 || s.GetPreview() != "hello" ||
+		s.GetMemberCount() != 0 {
 		t.Errorf("a former member's thread in which nothing came after him: %v", s)
 	}
-	w.exec(t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`, [16]byte(threads[2]), [16]byte(u))
+	w.exec(
+		t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`, [16]byte(threads[2]),
+		[16]byte(u),
+	)
 	got, err := w.GetThread(t.Context(), u, threads[2])
-	if err != nil || got.GetSummary().GetPreview() != "" || id.UserID(got.GetSummary().GetLastSender()) != (id.UserID{}) {
+	if err != nil || got.GetSummary().GetPreview() != "" ||
+		id.UserID(got.GetSummary().GetLastSender()) != (id.UserID{}) {
 		t.Errorf("a new member is shown the last message from before his time: %v, %v", got, err)
 	}
 	for _, token := range [][]byte{[]byte("x"), bytes.Repeat([]byte{0x80}, 24), bytes.Repeat([]byte{0x7f}, 24)} {
-		if _, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: token}.Build()); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
+		if _, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: token}.Build()); !errors.Is(
+			err, &wire.Error{Code: wirev1.Code_CODE_INVALID},
+		) {
 			t.Errorf("token %x: %v", token, err)
 		}
 	}
@@ -530,7 +604,11 @@ func TestLookupUsers(t *testing.T) {
 	phone := "+4915112345678"
 	for generation := uint32(1); generation <= 2; generation++ {
 		u, h := id.User(userKey, phone, generation), id.PhoneHash(userKey, phone)
-		w.exec(t, `INSERT INTO users (user_id, phone_hash, generation, name, registered) VALUES ($1, $2, $3, 'Ann', now())`, [16]byte(u), h, generation)
+		w.exec(
+			t,
+			`INSERT INTO users (user_id, phone_hash, generation, name, registered) VALUES ($1, $2, $3, 'Ann', now())`,
+			[16]byte(u), h, generation,
+		)
 	}
 	got, err := w.LookupUsers(t.Context(), userN(1), []string{"+49 151 12345678", "+33612345678", "nonsense"})
 	if err != nil {
@@ -539,7 +617,9 @@ func TestLookupUsers(t *testing.T) {
 	if len(got.GetUsers()) != 1 {
 		t.Fatalf("got %v, want one user", got)
 	}
-	if u := got.GetUsers()[0]; id.UserID(u.GetUserId()) != id.User(userKey, phone, 2) || u.GetPhone() != "+49 151 12345678" || u.GetName() != "Ann" {
+	if u := got.GetUsers()[0]; id.UserID(u.GetUserId()) != id.User(userKey, phone, 2) ||
+		u.GetPhone() != "+49 151 12345678" ||
+		u.GetName() != "Ann" {
 		t.Errorf("got %v, want the user of the latest generation under the number as it was asked for", u)
 	}
 	_, err = w.LookupUsers(t.Context(), userN(1), make([]string, 10))
@@ -580,7 +660,8 @@ func (h *held) QueryRow(ctx context.Context, query string, args ...any) driver.R
 	return h.Conn.QueryRow(ctx, query, args...)
 }
 
-// Many who ask for one slot at the same time take one place at the stores, not one each; who goes away meanwhile takes the answer from nobody.
+// Many who ask for one slot at the same time take one place at the stores, not one each; who goes away meanwhile takes
+// the answer from nobody.
 func TestViewsAreShared(t *testing.T) {
 	w := newWorld(t)
 	h := &held{Conn: w.ch, release: make(chan struct{})}

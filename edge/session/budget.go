@@ -9,9 +9,10 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// budgets bounds what a user sends in a day, over all his devices on this edge: every fold remembers a thread's messages of the last 24 hours, so without a
-// bound one member could make it remember any number. A user has perDay messages at once, which come back evenly over a day: at most twice perDay in any 24
-// hours. Its methods may be called from any goroutine.
+// budgets bounds what a user sends in a day, over all his devices on this edge: every fold remembers a thread's
+// messages of the last 24 hours, so without a bound one member could make it remember any number. A user has perDay
+// messages at once, which come back evenly over a day: at most twice perDay in any 24 hours. Its methods may be called
+// from any goroutine.
 type budgets struct {
 	// Fixed.
 	perDay float64
@@ -50,7 +51,11 @@ func (b *budgets) take(u id.UserID) *wire.Error {
 	if left < 1 {
 		const few = 10
 		wait := time.Duration((few - left) / b.perDay * float64(24*time.Hour))
-		return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "the messages of a day are sent", RetryAfter: max(wait, time.Second)}
+		return &wire.Error{
+			Code:       wirev1.Code_CODE_RATE_LIMITED,
+			Message:    "the messages of a day are sent",
+			RetryAfter: max(wait, time.Second),
+		}
 	}
 	b.users[u] = budget{left - 1, now}
 	return nil
@@ -60,7 +65,8 @@ func (b *budgets) refilled(have budget, now time.Time) float64 {
 	return min(b.perDay, have.left+now.Sub(have.at).Hours()/24*b.perDay)
 }
 
-// forget drops the users who have their whole budget again, which are nearly all: a message comes back within a second. The caller holds mu.
+// forget drops the users who have their whole budget again, which are nearly all: a message comes back within a second.
+// The caller holds mu.
 func (b *budgets) forget(now time.Time) {
 	for u, have := range b.users {
 		if b.refilled(have, now) >= b.perDay {

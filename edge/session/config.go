@@ -32,26 +32,29 @@ type Config struct {
 	MaxEarlyFrames int
 	// MaxInflight is the most requests that may wait for an answer; default wire.MaxInflight.
 	MaxInflight int
-	// MaxPages is the most pages of history that are read and written at one time on this edge, each of up to wire.MaxServerFrame bytes; default 64.
+	// MaxPages is the most pages of history that are read and written at one time on this edge, each of up to
+	// wire.MaxServerFrame bytes; default 64.
 	MaxPages int
-	// OutboxFrames and OutboxBytes bound what waits for the device; defaults 4,096 and 1 MiB. Answers may go beyond them, up to four times as much.
+	// OutboxFrames and OutboxBytes bound what waits for the device; defaults 4,096 and 1 MiB. Answers may go beyond
+	// them, up to four times as much.
 	OutboxFrames, OutboxBytes int
-	// OutboxReceipts bounds the members' watermarks that wait for the device, each of one member of one thread; default 8,192. Those of one thread fit while fewer
-	// wait; beyond it the device lags.
+	// OutboxReceipts bounds the members' watermarks that wait for the device, each of one member of one thread; default
+	// 8,192. Those of one thread fit while fewer wait; beyond it the device lags.
 	OutboxReceipts int
 	// SendRate and SendBurst bound the messages of a connection; defaults 1,000 a second and 2,000.
 	SendRate, SendBurst int
-	// SendsPerDay is how many messages a user has at once, over all his connections to this edge; they come back evenly over a day. Default 100,000. It
-	// bounds what the folds remember of him for the rule on retries.
+	// SendsPerDay is how many messages a user has at once, over all his connections to this edge; they come back evenly
+	// over a day. Default 100,000. It bounds what the folds remember of him for the rule on retries.
 	SendsPerDay int
 	// RequestRate and RequestBurst bound its other requests; defaults 200 a second and 400.
 	RequestRate, RequestBurst int
-	// JoinRate and JoinBurst bound the users whom it puts into groups, each of whom costs an event of his own; defaults 1,000 a second and 10,000.
+	// JoinRate and JoinBurst bound the users whom it puts into groups, each of whom costs an event of his own; defaults
+	// 1,000 a second and 10,000.
 	JoinRate, JoinBurst int
 	// SyncRate and SyncBurst bound its Syncs: one beyond them waits. Defaults 1 a second and 5.
 	SyncRate, SyncBurst int
-	// WatermarkRate and WatermarkBurst bound its watermarks: the connection of a device with more is read more slowly, and none is lost. Defaults 2,000 a
-	// second and 10,000.
+	// WatermarkRate and WatermarkBurst bound its watermarks: the connection of a device with more is read more slowly,
+	// and none is lost. Defaults 2,000 a second and 10,000.
 	WatermarkRate, WatermarkBurst int
 }
 
@@ -108,13 +111,18 @@ func (c Config) Validate() error {
 		name string
 		v    int64
 	}{
-		{"hello timeout", int64(c.HelloTimeout)}, {"pin timeout", int64(c.PinTimeout)}, {"request timeout", int64(c.RequestTimeout)},
+		{"hello timeout", int64(c.HelloTimeout)}, {"pin timeout", int64(c.PinTimeout)},
+		{"request timeout", int64(c.RequestTimeout)},
 		{"write timeout", int64(c.WriteTimeout)}, {"resync timeout", int64(c.ResyncTimeout)},
-		{"longest early frame", int64(c.MaxEarlyFrame)}, {"number of early frames", int64(c.MaxEarlyFrames)}, {"requests in flight", int64(c.MaxInflight)}, {"pages at one time", int64(c.MaxPages)},
-		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)}, {"outbox receipts", int64(c.OutboxReceipts)}, {"send rate", int64(c.SendRate)}, {"send burst", int64(c.SendBurst)},
+		{"longest early frame", int64(c.MaxEarlyFrame)}, {"number of early frames", int64(c.MaxEarlyFrames)},
+		{"requests in flight", int64(c.MaxInflight)}, {"pages at one time", int64(c.MaxPages)},
+		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)},
+		{"outbox receipts", int64(c.OutboxReceipts)}, {"send rate", int64(c.SendRate)},
+		{"send burst", int64(c.SendBurst)},
 		{"sends per day", int64(c.SendsPerDay)},
 		{"request rate", int64(c.RequestRate)}, {"request burst", int64(c.RequestBurst)},
-		{"join rate", int64(c.JoinRate)}, {"join burst", int64(c.JoinBurst)}, {"sync rate", int64(c.SyncRate)}, {"sync burst", int64(c.SyncBurst)},
+		{"join rate", int64(c.JoinRate)}, {"join burst", int64(c.JoinBurst)}, {"sync rate", int64(c.SyncRate)},
+		{"sync burst", int64(c.SyncBurst)},
 		{"watermark rate", int64(c.WatermarkRate)}, {"watermark burst", int64(c.WatermarkBurst)},
 	} {
 		if f.v < 0 {

@@ -8,7 +8,8 @@ const (
 	restTime = 200 * time.Millisecond // how long one waits
 )
 
-// crew runs short jobs on goroutines that are used again: a new goroutine begins with a small stack, and growing it costs more than the writing of a frame.
+// crew runs short jobs on goroutines that are used again: a new goroutine begins with a small stack, and growing it
+// costs more than the writing of a frame.
 type crew struct {
 	jobs chan func()   // unbuffered: a job is given only to a worker that waits
 	idle chan struct{} // a place for each worker that waits

@@ -28,7 +28,8 @@ type Conn interface {
 	Exporter() ([]byte, error)
 	// Remote is the device's address.
 	Remote() netip.Addr
-	// Close ends the connection with a code as application error code. It may block for a moment; what was written last may be lost.
+	// Close ends the connection with a code as application error code. It may block for a moment; what was written last
+	// may be lost.
 	Close(code wirev1.Code, reason string)
 	// Authenticated tells that the device is known now. It must not block.
 	Authenticated()
@@ -73,16 +74,21 @@ type View struct {
 	LastPosition  topic.Position
 	LastOrdinal   int64
 	Next          topic.Position // the thread has no event before it that is not in here
-	Parked        bool           // an event could not be applied: the thread is as it was before, and takes nothing more
-	Roster        Roster
+	// an event could not be applied: the thread is as it was before, and takes nothing more
+	Parked bool
+	Roster Roster
 }
 
-// closed says why a user may not add to the thread, nil when he may. That a thread is parked is told to its members, and to everybody while nobody is known to
-// be one: its very first event may be the one that cannot be applied.
+// closed says why a user may not add to the thread, nil when he may. That a thread is parked is told to its members,
+// and to everybody while nobody is known to be one: its very first event may be the one that cannot be applied.
 func (v View) closed(u id.UserID) *wire.Error {
 	switch {
 	case v.Parked && (v.Kind == thread.None || v.Roster.IsMember(u)):
-		return &wire.Error{Code: wirev1.Code_CODE_THREAD_PARKED, Message: "the thread is parked until its operators have mended it", RetryAfter: retryParked}
+		return &wire.Error{
+			Code:       wirev1.Code_CODE_THREAD_PARKED,
+			Message:    "the thread is parked until its operators have mended it",
+			RetryAfter: retryParked,
+		}
 	case v.Kind == thread.None || !v.Roster.IsMember(u):
 		return notMember()
 	}
@@ -108,7 +114,9 @@ type Roster interface {
 type Auth interface {
 	RequestPin(ctx context.Context, phone string, addr netip.Addr) (*wirev1.PinRequested, error)
 	Register(ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr) (auth.Identity, error)
-	Authenticate(ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, addr netip.Addr) (auth.Identity, error)
+	Authenticate(
+		ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, addr netip.Addr,
+	) (auth.Identity, error)
 }
 
 // Queries answers what needs a store (package query).

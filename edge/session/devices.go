@@ -28,8 +28,9 @@ const (
 	markFull    = "full"    // too many wait already
 )
 
-// watermarks takes what the device has stored and shown (section 6). A device cannot claim more than the thread has. Each may become a record in the log, even
-// if it says what the one before said, so a device that sends too many is read no further for a while. Reader only.
+// watermarks takes what the device has stored and shown (section 6). A device cannot claim more than the thread has.
+// Each may become a record in the log, even if it says what the one before said, so a device that sends too many is
+// read no further for a while. Reader only.
 func (s *Session) watermarks(ctx context.Context, w *wirev1.Watermarks) {
 	if s.moves == nil {
 		s.moves = rate.NewLimiter(rate.Limit(s.srv.cfg.WatermarkRate), s.srv.cfg.WatermarkBurst)
@@ -62,8 +63,8 @@ func (s *Session) watermark(ctx context.Context, m *wirev1.Watermark) (outcome s
 	return outcome
 }
 
-// move has a claim written, cut to what the thread has. Of what this edge has not read yet it cannot tell what the thread has: then nothing is written, for a
-// receipt that is lower than one of before would be what compaction keeps.
+// move has a claim written, cut to what the thread has. Of what this edge has not read yet it cannot tell what the
+// thread has: then nothing is written, for a receipt that is lower than one of before would be what compaction keeps.
 func (s *Session) move(t id.ThreadID, claim thread.Watermark) (outcome string) {
 	v, ok := s.srv.hub.View(t)
 	switch {
@@ -74,8 +75,12 @@ func (s *Session) move(t id.ThreadID, claim thread.Watermark) (outcome string) {
 	}
 	known := s.srv.hub.Watermark(t, s.user)
 	s.srv.ingest.Watermark(t, s.user, s.device, thread.Watermark{
-		DeliveredPosition: min(claim.DeliveredPosition, v.LastPosition), DeliveredOrdinal: min(claim.DeliveredOrdinal, v.LastOrdinal),
-		ReadPosition: max(known.ReadPosition, min(claim.ReadPosition, v.LastPosition)), ReadOrdinal: max(known.ReadOrdinal, min(claim.ReadOrdinal, v.LastOrdinal)),
+		DeliveredPosition: min(
+			claim.DeliveredPosition, v.LastPosition,
+		), DeliveredOrdinal: min(claim.DeliveredOrdinal, v.LastOrdinal),
+		ReadPosition: max(
+			known.ReadPosition, min(claim.ReadPosition, v.LastPosition),
+		), ReadOrdinal: max(known.ReadOrdinal, min(claim.ReadOrdinal, v.LastOrdinal)),
 	})
 	return markTaken
 }
@@ -102,7 +107,8 @@ func (s *Session) await(ctx context.Context, t id.ThreadID, claim thread.Waterma
 	return true
 }
 
-// follow is the goroutine that writes claims as this edge gets to where they are. What the end of the connection leaves over, the device says again on the next.
+// follow is the goroutine that writes claims as this edge gets to where they are. What the end of the connection leaves
+// over, the device says again on the next.
 func (s *Session) follow(ctx context.Context) {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		t := time.NewTimer(pause)
@@ -155,7 +161,8 @@ func (s *Session) setProfile(ctx context.Context, r *wirev1.SetProfile) (wirev1.
 	return s.own(ctx, eventv1.Event_builder{ProfileChanged: eventv1.ProfileChanged_builder{Name: r.GetName()}.Build()})
 }
 
-// linkDevice approves a further device; doing so again with the same key is safe. What the store knows is checked first; two approvals at one time are judged by the fold.
+// linkDevice approves a further device; doing so again with the same key is safe. What the store knows is checked
+// first; two approvals at one time are judged by the fold.
 func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.ServerFrame_builder, error) {
 	var none wirev1.ServerFrame_builder
 	d, err := id.From[id.DeviceID](r.GetDeviceId())
@@ -191,7 +198,8 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 	}.Build()})
 }
 
-// revokeDevice revokes a device of the own user, this one included. Revoking one that is not there, or no longer, does nothing.
+// revokeDevice revokes a device of the own user, this one included. Revoking one that is not there, or no longer, does
+// nothing.
 func (s *Session) revokeDevice(ctx context.Context, r *wirev1.RevokeDevice) (wirev1.ServerFrame_builder, error) {
 	d, err := id.From[id.DeviceID](r.GetDeviceId())
 	if err != nil {

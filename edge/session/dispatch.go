@@ -27,7 +27,10 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 		return s.handleEarly(ctx, f, req)
 	}
 	switch f.WhichBody() {
-	case wirev1.ClientFrame_Hello_case, wirev1.ClientFrame_RequestPin_case, wirev1.ClientFrame_Register_case, wirev1.ClientFrame_Authenticate_case:
+	case wirev1.ClientFrame_Hello_case,
+		wirev1.ClientFrame_RequestPin_case,
+		wirev1.ClientFrame_Register_case,
+		wirev1.ClientFrame_Authenticate_case:
 		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "the connection is authenticated already")
 	case wirev1.ClientFrame_SendMessage_case:
 		s.sendMessage(ctx, req, f.GetSendMessage())
@@ -67,7 +70,10 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 			return s.renameThread(ctx, f.GetRenameThread())
 		})
 	case wirev1.ClientFrame_SetRole_case:
-		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) { return s.setRole(ctx, f.GetSetRole()) })
+		s.do(
+			ctx, f,
+			func(ctx context.Context) (wirev1.ServerFrame_builder, error) { return s.setRole(ctx, f.GetSetRole()) },
+		)
 	case wirev1.ClientFrame_SetProfile_case:
 		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
 			return s.setProfile(ctx, f.GetSetProfile())
@@ -94,11 +100,14 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 	return nil
 }
 
-// handleEarly takes a frame before authentication (section 3). These requests run one after the other: nothing else could go on meanwhile.
+// handleEarly takes a frame before authentication (section 3). These requests run one after the other: nothing else
+// could go on meanwhile.
 func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req uint64) error {
 	s.early++
 	if s.early > s.srv.cfg.MaxEarlyFrames {
-		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "more than %d frames without authentication", s.srv.cfg.MaxEarlyFrames)
+		return wire.Errorf(
+			wirev1.Code_CODE_PROTOCOL, "more than %d frames without authentication", s.srv.cfg.MaxEarlyFrames,
+		)
 	}
 	switch f.WhichBody() {
 	case wirev1.ClientFrame_Hello_case:
@@ -111,7 +120,12 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 			return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "Hello comes first")
 		}
 	default:
-		s.refuse(req, wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "only Hello, RequestPin, Register and Authenticate are allowed yet"))
+		s.refuse(
+			req,
+			wire.Errorf(
+				wirev1.Code_CODE_NOT_AUTHENTICATED, "only Hello, RequestPin, Register and Authenticate are allowed yet",
+			),
+		)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
@@ -150,7 +164,12 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 	s.setState(stateAuthenticated)
 	s.conn.Authenticated()
 	s.srv.registry.Enter(s) // after Attach: an older session of the device lasts until this one can take over
-	s.reply(req, wirev1.ServerFrame_builder{Authenticated: wirev1.Authenticated_builder{UserId: s.user[:], DeviceId: s.device[:]}.Build()})
+	s.reply(
+		req,
+		wirev1.ServerFrame_builder{
+			Authenticated: wirev1.Authenticated_builder{UserId: s.user[:], DeviceId: s.device[:]}.Build(),
+		},
+	)
 	return nil
 }
 
@@ -161,7 +180,8 @@ func (s *Session) attach(ctx context.Context, who auth.Identity) error {
 	if err != nil {
 		return err
 	}
-	if dev.Key != who.Key { // a registration under a device id that was used before counts for nothing: the device is still the other's
+	// a registration under a device id that was used before counts for nothing: the device is still the other's
+	if dev.Key != who.Key {
 		s.srv.hub.Detach(s)
 		return wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the device id was used before")
 	}
@@ -190,7 +210,8 @@ func (s *Session) hello(req uint64, h *wirev1.Hello) error {
 	s.reply(req, wirev1.ServerFrame_builder{Welcome: wirev1.Welcome_builder{
 		Nonce: s.nonce, Edge: s.srv.cfg.Edge,
 		Limits: wirev1.Limits_builder{
-			MaxFrameBytes: wire.MaxFrame, MaxTextBytes: thread.MaxText, MaxMembers: thread.MaxMembers, MaxInflight: uint32(s.srv.cfg.MaxInflight),
+			MaxFrameBytes: wire.MaxFrame, MaxTextBytes: thread.MaxText, MaxMembers: thread.MaxMembers,
+			MaxInflight: uint32(s.srv.cfg.MaxInflight),
 		}.Build(),
 	}.Build()})
 	return nil
@@ -204,7 +225,11 @@ func over(lim *rate.Limiter) *wire.Error {
 		return nil
 	}
 	r.Cancel()
-	return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many requests", RetryAfter: max(wait, time.Millisecond)}
+	return &wire.Error{
+		Code:       wirev1.Code_CODE_RATE_LIMITED,
+		Message:    "too many requests",
+		RetryAfter: max(wait, time.Millisecond),
+	}
 }
 
 // allow refuses a request that is over a rate.
@@ -222,7 +247,9 @@ func (s *Session) enter() *wire.Error {
 		return nil
 	}
 	s.inflight.Add(-1)
-	return wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "more than %d requests wait for an answer", s.srv.cfg.MaxInflight)
+	return wire.Errorf(
+		wirev1.Code_CODE_TOO_MANY_REQUESTS, "more than %d requests wait for an answer", s.srv.cfg.MaxInflight,
+	)
 }
 
 // begin is enter for a request that is refused otherwise.
@@ -267,7 +294,9 @@ func (s *Session) fail(req uint64, err error) {
 }
 
 // do runs a request on a goroutine of its own.
-func (s *Session) do(ctx context.Context, f *wirev1.ClientFrame, fn func(context.Context) (wirev1.ServerFrame_builder, error)) {
+func (s *Session) do(
+	ctx context.Context, f *wirev1.ClientFrame, fn func(context.Context) (wirev1.ServerFrame_builder, error),
+) {
 	req, kind := f.GetRequestId(), kindName(int(f.WhichBody()))
 	if !s.begin(req) {
 		return

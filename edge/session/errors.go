@@ -16,8 +16,8 @@ import (
 // errGone is the end of a session from outside: the device went, or Close was called.
 var errGone = errors.New("the connection is gone")
 
-// refusal maps an error to what the device is told. known is false for an error that nobody foresaw: it must be logged, since the device is told
-// nothing of it.
+// refusal maps an error to what the device is told. known is false for an error that nobody foresaw: it must be logged,
+// since the device is told nothing of it.
 func refusal(err error) (out *wire.Error, known bool) {
 	var we *wire.Error
 	var bad *ingest.Invalid
@@ -31,7 +31,8 @@ func refusal(err error) (out *wire.Error, known bool) {
 		return wire.Errorf(wirev1.Code_CODE_INVALID, "%s %s", bad.Field, bad.Why), true
 	case errors.Is(err, ingest.ErrUnavailable):
 		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the log does not take events now"), true
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded): // the latter: it does not read its page
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		// the latter: it does not read its page
 		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "timed out"), true
 	case errors.Is(err, context.Canceled), errors.Is(err, errClosed), errors.Is(err, errLagging):
 		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "interrupted"), true

@@ -143,8 +143,9 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	if len(members)+1 > thread.MaxMembers {
 		return none, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
 	}
-	// A group's id is anybody's word. That it is unused only the thread's own state can tell: one that is merely not known at this edge, announced as new,
-	// would be taken for empty by every edge without it, and who announced it for its creator.
+	// A group's id is anybody's word. That it is unused only the thread's own state can tell: one that is merely not
+	// known at this edge, announced as new, would be taken for empty by every edge without it, and who announced it for
+	// its creator.
 	if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
 		return none, err
 	}
@@ -173,7 +174,13 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	for k := range members {
 		raw[k] = members[k][:]
 	}
-	out, err := s.appendThread(ctx, t, eventv1.Event_builder{ThreadCreated: eventv1.ThreadCreated_builder{Title: r.GetTitle(), MemberIds: raw}.Build()})
+	out, err := s.appendThread(
+		ctx,
+		t,
+		eventv1.Event_builder{
+			ThreadCreated: eventv1.ThreadCreated_builder{Title: r.GetTitle(), MemberIds: raw}.Build(),
+		},
+	)
 	if err != nil {
 		return none, err
 	}
@@ -213,7 +220,9 @@ func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.
 	for k := range fresh {
 		raw[k] = fresh[k][:]
 	}
-	return s.appendThread(ctx, t, eventv1.Event_builder{MemberAdded: eventv1.MemberAdded_builder{MemberIds: raw}.Build()})
+	return s.appendThread(
+		ctx, t, eventv1.Event_builder{MemberAdded: eventv1.MemberAdded_builder{MemberIds: raw}.Build()},
+	)
 }
 
 func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wirev1.ServerFrame_builder, error) {
@@ -228,9 +237,11 @@ func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wir
 	if !v.Roster.WasMember(u) {
 		return wirev1.ServerFrame_builder{}, invalid("member_id is not a member")
 	}
-	// Also one who is none any more by what this edge knows: another may just have taken him back, and an acknowledged removal must be one. The fold ignores it
-	// otherwise.
-	out, err := s.appendThread(ctx, t, eventv1.Event_builder{MemberRemoved: eventv1.MemberRemoved_builder{MemberId: u[:]}.Build()})
+	// Also one who is none any more by what this edge knows: another may just have taken him back, and an acknowledged
+	// removal must be one. The fold ignores it otherwise.
+	out, err := s.appendThread(
+		ctx, t, eventv1.Event_builder{MemberRemoved: eventv1.MemberRemoved_builder{MemberId: u[:]}.Build()},
+	)
 	if err != nil {
 		return out, err
 	}
@@ -240,12 +251,15 @@ func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wir
 func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev1.ServerFrame_builder, error) {
 	t, _, err := s.group(ctx, r.GetThreadId(), false)
 	if errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) && t.IsGroup() {
-		// Whoever asks again, since the answer was lost, has left; and this edge need not know the thread any more, since a list without it does not bring it.
+		// Whoever asks again, since the answer was lost, has left; and this edge need not know the thread any more,
+		// since a list without it does not bring it.
 		if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
 			return wirev1.ServerFrame_builder{}, err
 		}
-		if v, ok := s.srv.hub.View(t); ok && v.Kind == thread.Group && v.Roster.WasMember(s.user) && !v.Roster.IsMember(s.user) {
-			// The list may not know of it yet, when the event that tells it was what failed; else the fold ignores a second.
+		if v, ok := s.srv.hub.View(t); ok && v.Kind == thread.Group && v.Roster.WasMember(s.user) &&
+			!v.Roster.IsMember(s.user) {
+			// The list may not know of it yet, when the event that tells it was what failed; else the fold ignores a
+			// second.
 			return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, s.unlist(ctx, t, s.user)
 		}
 		t, _, err = s.group(ctx, r.GetThreadId(), false)
@@ -262,7 +276,11 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 
 // unlist takes a thread off a user's list, after the event that ended the membership.
 func (s *Session) unlist(ctx context.Context, t id.ThreadID, u id.UserID) error {
-	ev := eventv1.Event_builder{UserId: s.user[:], DeviceId: s.device[:], ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: t[:]}.Build()}.Build()
+	ev := eventv1.Event_builder{
+		UserId:     s.user[:],
+		DeviceId:   s.device[:],
+		ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: t[:]}.Build(),
+	}.Build()
 	if _, err := s.appendAll(ctx, topic.Users, []id.UserID{u}, ev); err != nil {
 		return fmt.Errorf("append ThreadLeft of %s: %w", t, err)
 	}
@@ -277,7 +295,9 @@ func (s *Session) renameThread(ctx context.Context, r *wirev1.RenameThread) (wir
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, err
 	}
-	return s.appendThread(ctx, t, eventv1.Event_builder{ThreadRenamed: eventv1.ThreadRenamed_builder{Title: r.GetTitle()}.Build()})
+	return s.appendThread(
+		ctx, t, eventv1.Event_builder{ThreadRenamed: eventv1.ThreadRenamed_builder{Title: r.GetTitle()}.Build()},
+	)
 }
 
 func (s *Session) setRole(ctx context.Context, r *wirev1.SetRole) (wirev1.ServerFrame_builder, error) {
@@ -306,5 +326,7 @@ func (s *Session) setRole(ctx context.Context, r *wirev1.SetRole) (wirev1.Server
 			return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "the last admin stays one")
 		}
 	}
-	return s.appendThread(ctx, t, eventv1.Event_builder{RoleChanged: eventv1.RoleChanged_builder{MemberId: u[:], Role: role}.Build()})
+	return s.appendThread(
+		ctx, t, eventv1.Event_builder{RoleChanged: eventv1.RoleChanged_builder{MemberId: u[:], Role: role}.Build()},
+	)
 }

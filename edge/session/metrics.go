@@ -35,9 +35,12 @@ type metrics struct {
 const frameKinds = 32
 
 var kindNames = map[int]string{
-	2: "hello", 3: "request_pin", 4: "register", 5: "authenticate", 6: "sync", 7: "send_message", 8: "watermarks", 9: "create_group", 10: "add_members",
-	11: "remove_member", 12: "leave_thread", 13: "rename_thread", 14: "set_role", 15: "list_threads", 16: "get_thread", 17: "get_history",
-	18: "lookup_users", 19: "get_users", 20: "set_profile", 21: "link_device", 22: "revoke_device", 23: "list_devices", 24: "get_views",
+	2: "hello", 3: "request_pin", 4: "register", 5: "authenticate", 6: "sync", 7: "send_message", 8: "watermarks",
+	9: "create_group", 10: "add_members",
+	11: "remove_member", 12: "leave_thread", 13: "rename_thread", 14: "set_role", 15: "list_threads", 16: "get_thread",
+	17: "get_history",
+	18: "lookup_users", 19: "get_users", 20: "set_profile", 21: "link_device", 22: "revoke_device", 23: "list_devices",
+	24: "get_views",
 }
 
 func kindName(n int) string {
@@ -55,14 +58,22 @@ func newMetrics(reg prometheus.Registerer, l *load, oldest func() time.Duration)
 		sessions: run.Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "helio_session_open_count", Help: "Sessions, by state.",
 		}, []string{"state"})),
-		frames:     counters("helio_session_received_frames_total", "Frames received, by kind.", "kind"),
-		refusals:   counters("helio_session_refusals_total", "Requests refused, by code.", "code"),
-		closes:     counters("helio_session_closes_total", "Sessions ended, by code; ok when the device went.", "code"),
-		dropped:    counters("helio_session_dropped_frames_total", "Frames dropped from outboxes, by reason.", "reason"),
-		unsent:     counters("helio_session_dropped_receipts_total", "Members' watermarks dropped from outboxes, by reason.", "reason"),
-		resyncs:    counters("helio_session_resyncs_total", "Times that a device was told to sync again.").WithLabelValues(),
-		begun:      counters("helio_session_threads_begun_total", "Threads begun.").WithLabelValues(),
-		panics:     counters("helio_session_panics_total", "Panics recovered at a session's boundary.").WithLabelValues(),
+		frames:   counters("helio_session_received_frames_total", "Frames received, by kind.", "kind"),
+		refusals: counters("helio_session_refusals_total", "Requests refused, by code.", "code"),
+		closes:   counters("helio_session_closes_total", "Sessions ended, by code; ok when the device went.", "code"),
+		dropped: counters(
+			"helio_session_dropped_frames_total", "Frames dropped from outboxes, by reason.", "reason",
+		),
+		unsent: counters(
+			"helio_session_dropped_receipts_total", "Members' watermarks dropped from outboxes, by reason.", "reason",
+		),
+		resyncs: counters(
+			"helio_session_resyncs_total", "Times that a device was told to sync again.",
+		).WithLabelValues(),
+		begun: counters("helio_session_threads_begun_total", "Threads begun.").WithLabelValues(),
+		panics: counters(
+			"helio_session_panics_total", "Panics recovered at a session's boundary.",
+		).WithLabelValues(),
 		watermarks: counters("helio_session_watermarks_total", "Watermarks received, by outcome.", "outcome"),
 		requests: run.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "helio_session_request_seconds", Help: "Time of a request that takes its own goroutine, by kind.",
@@ -82,7 +93,8 @@ func newMetrics(reg prometheus.Registerer, l *load, oldest func() time.Duration)
 		Name: "helio_session_outbox_receipts", Help: "Members' watermarks waiting in all outboxes.",
 	}, func() float64 { return float64(l.receipts.Load()) }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "helio_session_oldest_undelivered_seconds", Help: "How long the oldest of what waits in any outbox has waited.",
+		Name: "helio_session_oldest_undelivered_seconds",
+		Help: "How long the oldest of what waits in any outbox has waited.",
 	}, func() float64 { return oldest().Seconds() }))
 	return m
 }

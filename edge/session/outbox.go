@@ -53,8 +53,9 @@ type outbox struct {
 	flush    func()        // starts the writer if there is need; nil: nothing is patient
 }
 
-// patience is how long a frame that nobody waits for (check marks, the echo of a device's own message) may wait for company: each write that it saves is
-// a packet, here and on the device. Whatever is urgent takes it along, so the order stays.
+// patience is how long a frame that nobody waits for (check marks, the echo of a device's own message) may wait for
+// company: each write that it saves is a packet, here and on the device. Whatever is urgent takes it along, so the
+// order stays.
 const patience = 150 * time.Millisecond
 
 type verdict int8
@@ -67,7 +68,8 @@ const (
 	ended           // not taken: the session has ended
 )
 
-// put hands over a frame. Pushes are refused beyond the bounds, answers beyond four times the bounds. A patient one does not start the writer by itself.
+// put hands over a frame. Pushes are refused beyond the bounds, answers beyond four times the bounds. A patient one
+// does not start the writer by itself.
 func (o *outbox) put(data []byte, push, patient bool, maxFrames, maxBytes int, l *load) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -131,7 +133,8 @@ func (o *outbox) wait(ctx context.Context, maxFrames, maxBytes int) error {
 	return err
 }
 
-// await returns at once when what is to be put fits, which it asks under mu, and else when something was taken, after which it may.
+// await returns at once when what is to be put fits, which it asks under mu, and else when something was taken, after
+// which it may.
 func (o *outbox) await(ctx context.Context, fits func() bool) (fit bool, err error) {
 	o.mu.Lock()
 	switch {
@@ -210,7 +213,8 @@ func (o *outbox) waitReceipts(ctx context.Context, most int) error {
 	}
 }
 
-// take moves frames to buf until it holds a chunk. With nothing left it says so, and the writer is over: the next put starts a new one.
+// take moves frames to buf until it holds a chunk. With nothing left it says so, and the writer is over: the next put
+// starts a new one.
 func (o *outbox) take(buf []byte, l *load) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -259,7 +263,10 @@ func appendReceipts(buf []byte, receipts map[id.ThreadID]map[id.UserID]thread.Wa
 				ReadPosition: int64(w.ReadPosition), ReadOrdinal: w.ReadOrdinal,
 			}.Build())
 		}
-		out, err := frame.Append(buf, wirev1.ServerFrame_builder{Receipts: wirev1.Receipts_builder{ThreadId: t[:], Items: items}.Build()}.Build())
+		out, err := frame.Append(
+			buf,
+			wirev1.ServerFrame_builder{Receipts: wirev1.Receipts_builder{ThreadId: t[:], Items: items}.Build()}.Build(),
+		)
 		if err != nil {
 			panic(err) // no strings in it: it always encodes
 		}

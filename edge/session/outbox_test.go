@@ -12,10 +12,13 @@ import (
 
 func markOf(n byte) []*wirev1.MemberWatermark {
 	u := id.UserID{n}
-	return []*wirev1.MemberWatermark{wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: int64(n), DeliveredOrdinal: int64(n)}.Build()}
+	return []*wirev1.MemberWatermark{
+		wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: int64(n), DeliveredOrdinal: int64(n)}.Build(),
+	}
 }
 
-// Receipts for a device that does not read are bounded by pairs of thread and member; a pair that waits already costs nothing.
+// Receipts for a device that does not read are bounded by pairs of thread and member; a pair that waits already costs
+// nothing.
 func TestReceiptsAreBounded(t *testing.T) {
 	const most = 3
 	var o outbox

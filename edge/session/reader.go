@@ -17,7 +17,8 @@ const keepFrame = 8 << 10 // a longer frame buffer is left to the garbage collec
 
 var readBuffers = sync.Pool{New: func() any { return &readBuffer{frame: make([]byte, 0, 512)} }}
 
-// reader reads frames from a stream. While it waits for the first byte of a frame with nothing read ahead it holds no buffer.
+// reader reads frames from a stream. While it waits for the first byte of a frame with nothing read ahead it holds no
+// buffer.
 type reader struct {
 	src  io.Reader
 	one  [1]byte

@@ -37,7 +37,9 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 			if err != nil {
 				return answer{}, err
 			}
-			got, err := visible(ctx, s, t, func(ctx context.Context) (*wirev1.Thread, error) { return q.GetThread(ctx, s.user, t) })
+			got, err := visible(
+				ctx, s, t, func(ctx context.Context) (*wirev1.Thread, error) { return q.GetThread(ctx, s.user, t) },
+			)
 			s.hide(got.GetSummary())
 			return answer{Thread: got}, err
 		}
@@ -83,8 +85,8 @@ const farBeyond = 1 << 20
 // viewWait is how long a read waits for a view that does not know yet what this edge does.
 const viewWait = 2 * time.Second
 
-// visible reads from a view that may be a moment behind this edge: a user who, by the thread's own fold, is or was a member is not told that he never
-// was, but waits until the view has got there, or is told to try again.
+// visible reads from a view that may be a moment behind this edge: a user who, by the thread's own fold, is or was a
+// member is not told that he never was, but waits until the view has got there, or is told to try again.
 func visible[T any](ctx context.Context, s *Session, t id.ThreadID, read func(context.Context) (T, error)) (T, error) {
 	wait, cancel := context.WithTimeout(ctx, viewWait)
 	defer cancel()
@@ -106,7 +108,8 @@ func visible[T any](ctx context.Context, s *Session, t id.ThreadID, read func(co
 	}
 }
 
-// history answers GetHistory on a stream of its own (section 10), at most maxPages at one time; refusals go on the control stream.
+// history answers GetHistory on a stream of its own (section 10), at most maxPages at one time; refusals go on the
+// control stream.
 func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 	req := f.GetRequestId()
 	if req == 0 || !s.begin(req) { // a page without an id would belong to nobody
@@ -144,7 +147,8 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 	}
 }
 
-// page reads and writes one page. Once the stream carries something there is no way back: it is cancelled, which the client takes as a failure.
+// page reads and writes one page. Once the stream carries something there is no way back: it is cancelled, which the
+// client takes as a failure.
 func (s *Session) page(ctx context.Context, req uint64, r *wirev1.GetHistory) error {
 	t, err := threadID(r.GetThreadId())
 	if err != nil {

@@ -42,7 +42,8 @@ type sending struct {
 	m       *wirev1.SendMessage
 }
 
-// lane holds the messages to a thread that this edge does not know yet, in order, while the first of them waits. Guarded by Session.mu.
+// lane holds the messages to a thread that this edge does not know yet, in order, while the first of them waits.
+// Guarded by Session.mu.
 type lane struct{ queue []sending }
 
 // sendMessage takes SendMessage (section 7). It does not wait: what must wait goes to a lane. Reader only.
@@ -120,7 +121,10 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 		return x, invalid("message_id is not a UUIDv7")
 	}
 	if len(m.GetContent().GetData()) > thread.MaxSealed {
-		return x, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d", len(m.GetContent().GetData()), thread.MaxSealed)
+		return x, wire.Errorf(
+			wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d", len(m.GetContent().GetData()),
+			thread.MaxSealed,
+		)
 	}
 	if len(m.GetDirectPeer()) != 0 {
 		if x.peer, err = userID("direct_peer", m.GetDirectPeer()); err != nil {
@@ -154,16 +158,23 @@ func (s *Session) sendNow(x sending) bool {
 	return begun
 }
 
-// append hands a message over to the log; the ack comes on the producer's goroutine and goes straight to the outbox. peer is given while the thread
-// may have no event yet, so that whichever message is the first can begin it.
+// append hands a message over to the log; the ack comes on the producer's goroutine and goes straight to the outbox.
+// peer is given while the thread may have no event yet, so that whichever message is the first can begin it.
 func (s *Session) append(x sending, peer id.UserID) {
 	if seen, ok := s.srv.hub.Seen(x.thread, thread.Key{Sender: s.user, Message: x.message}); ok {
 		s.finish()
-		s.reply(x.req, ack(x.thread, x.message[:], topic.SlotOf(topic.Subject(x.thread), s.srv.cfg.Partitions), seen.Position, seen.TimeMS))
+		s.reply(
+			x.req,
+			ack(
+				x.thread, x.message[:], topic.SlotOf(topic.Subject(x.thread), s.srv.cfg.Partitions), seen.Position,
+				seen.TimeMS,
+			),
+		)
 		return
 	}
 	sent := eventv1.MessageSent_builder{
-		MessageId: x.message[:], Content: x.m.GetContent(), ReplyTo: x.m.GetReplyTo(), ClientTimeMs: x.m.GetClientTimeMs(),
+		MessageId: x.message[:], Content: x.m.GetContent(), ReplyTo: x.m.GetReplyTo(),
+		ClientTimeMs: x.m.GetClientTimeMs(),
 	}
 	if !peer.IsZero() {
 		sent.DirectPeer = peer[:]
@@ -181,7 +192,8 @@ func (s *Session) append(x sending, peer id.UserID) {
 
 func ack(t id.ThreadID, message []byte, slot topic.Slot, at topic.Position, timeMS int64) wirev1.ServerFrame_builder {
 	return wirev1.ServerFrame_builder{Ack: wirev1.Ack_builder{
-		MessageId: message, ThreadId: t[:], Topic: topic.Threads.Number(), Slot: int32(slot), Position: int64(at), LogTimeMs: timeMS,
+		MessageId: message, ThreadId: t[:], Topic: topic.Threads.Number(), Slot: int32(slot), Position: int64(at),
+		LogTimeMs: timeMS,
 	}.Build()}
 }
 
@@ -285,7 +297,8 @@ func (s *Session) exists(ctx context.Context, u id.UserID) error {
 // notNew is the place of a thread that may have events.
 const notNew = topic.Position(-1)
 
-// cursor is how far this edge has read the slot of a thread: one that has no event yet, judged after this call, has none before it.
+// cursor is how far this edge has read the slot of a thread: one that has no event yet, judged after this call, has
+// none before it.
 func (s *Session) cursor(t id.ThreadID) topic.Position {
 	if at, _, _, ok := s.srv.hub.Cursor(topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)); ok {
 		return at
@@ -293,9 +306,10 @@ func (s *Session) cursor(t id.ThreadID) topic.Position {
 	return notNew
 }
 
-// join tells users that they are about to be in a thread: ThreadJoined in the log for each, before the event in the thread that makes them members. since is
-// a place before which the thread is known to have no event, or notNew: edges believe it. When
-// the session's own user is among them it returns once this edge listens to the thread, from a place at or before its first event.
+// join tells users that they are about to be in a thread: ThreadJoined in the log for each, before the event in the
+// thread that makes them members. since is a place before which the thread is known to have no event, or notNew: edges
+// believe it. When the session's own user is among them it returns once this edge listens to the thread, from a place
+// at or before its first event.
 func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, since topic.Position) error {
 	joined := eventv1.ThreadJoined_builder{ThreadId: t[:]}
 	if since != notNew {
@@ -310,8 +324,8 @@ func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, si
 		if u != s.user {
 			continue
 		}
-		// The other side may have begun the same thread a moment ago. What is ahead of our own ThreadJoined in this user's slot, the hub has
-		// taken in by now, and the first one's beginning counts.
+		// The other side may have begun the same thread a moment ago. What is ahead of our own ThreadJoined in this
+		// user's slot, the hub has taken in by now, and the first one's beginning counts.
 		own := receipts[k]
 		read := false
 		if err := poll(ctx, waitStarting, func() (bool, error) {
@@ -332,7 +346,9 @@ func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, si
 }
 
 // appendAll appends one event to several users' subjects at once and waits for all.
-func (s *Session) appendAll(ctx context.Context, t topic.Topic, users []id.UserID, ev *eventv1.Event) ([]ingest.Receipt, error) {
+func (s *Session) appendAll(
+	ctx context.Context, t topic.Topic, users []id.UserID, ev *eventv1.Event,
+) ([]ingest.Receipt, error) {
 	type outcome struct {
 		k   int
 		r   ingest.Receipt
@@ -340,7 +356,9 @@ func (s *Session) appendAll(ctx context.Context, t topic.Topic, users []id.UserI
 	}
 	outcomes := make(chan outcome, len(users))
 	for k, u := range users {
-		s.srv.ingest.Append(t, topic.Subject(u), ev, func(r ingest.Receipt, err error) { outcomes <- outcome{k, r, err} })
+		s.srv.ingest.Append(
+			t, topic.Subject(u), ev, func(r ingest.Receipt, err error) { outcomes <- outcome{k, r, err} },
+		)
 	}
 	receipts := make([]ingest.Receipt, len(users))
 	var failed error
@@ -358,8 +376,11 @@ func (s *Session) appendAll(ctx context.Context, t topic.Topic, users []id.UserI
 	return receipts, failed
 }
 
-// appendThread appends an event to a thread, and waits until this edge has judged it, so that what its author does next finds it done. The log has it either way.
-func (s *Session) appendThread(ctx context.Context, t id.ThreadID, b eventv1.Event_builder) (wirev1.ServerFrame_builder, error) {
+// appendThread appends an event to a thread, and waits until this edge has judged it, so that what its author does next
+// finds it done. The log has it either way.
+func (s *Session) appendThread(
+	ctx context.Context, t id.ThreadID, b eventv1.Event_builder,
+) (wirev1.ServerFrame_builder, error) {
 	b.UserId, b.DeviceId = s.user[:], s.device[:]
 	got, err := s.appendAll(ctx, topic.Threads, []id.UserID{id.UserID(t)}, b.Build())
 	if err != nil {

@@ -45,7 +45,9 @@ type Server struct {
 }
 
 // New returns a Server.
-func New(cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
+func New(
+	cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logger, reg prometheus.Registerer,
+) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -58,7 +60,9 @@ func New(cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logg
 	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
 	srv.open = map[*Session]struct{}{}
 	srv.metrics = newMetrics(reg, &srv.load, srv.oldest)
-	srv.resync = encode(wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()})
+	srv.resync = encode(
+		wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()},
+	)
 	return srv, nil
 }
 
@@ -177,7 +181,9 @@ func (s *Session) end(err error) {
 	if code.Code == wirev1.Code_CODE_INTERNAL {
 		level = slog.LevelWarn
 	}
-	s.srv.log.Log(context.Background(), level, "session ended", "user", s.user, "device", s.device, "code", code.Name, "err", err)
+	s.srv.log.Log(
+		context.Background(), level, "session ended", "user", s.user, "device", s.device, "code", code.Name, "err", err,
+	)
 }
 
 func (s *Session) read(ctx context.Context) error {
@@ -298,7 +304,8 @@ func (s *Session) WaitReceipts(ctx context.Context) error {
 	return s.out.waitReceipts(ctx, max(1, s.srv.cfg.OutboxReceipts/2))
 }
 
-// Lagged implements hub.Session: pushes were dropped, so those that wait are dropped too and the device is told to sync again (section 8).
+// Lagged implements hub.Session: pushes were dropped, so those that wait are dropped too and the device is told to sync
+// again (section 8).
 func (s *Session) Lagged() {
 	dropped, first, v := s.out.lag(s.srv.resync, &s.srv.load)
 	s.srv.metrics.dropped.WithLabelValues(dropLagged).Add(float64(dropped))
@@ -343,7 +350,11 @@ func (s *Session) close(code wirev1.Code, reason string) {
 
 // GoAway tells the device to connect again after a while (section 9). Any goroutine; never blocks.
 func (s *Session) GoAway(after time.Duration) {
-	s.answer(wirev1.ServerFrame_builder{GoAway: wirev1.GoAway_builder{ReconnectAfterMs: uint32(after.Milliseconds())}.Build()})
+	s.answer(
+		wirev1.ServerFrame_builder{
+			GoAway: wirev1.GoAway_builder{ReconnectAfterMs: uint32(after.Milliseconds())}.Build(),
+		},
+	)
 }
 
 func encode(b wirev1.ServerFrame_builder) []byte {
@@ -354,7 +365,8 @@ func encode(b wirev1.ServerFrame_builder) []byte {
 	return data
 }
 
-// answer hands over a frame that must not be dropped: where it does not fit, the session ends. Any goroutine; never blocks.
+// answer hands over a frame that must not be dropped: where it does not fit, the session ends. Any goroutine; never
+// blocks.
 func (s *Session) answer(b wirev1.ServerFrame_builder) {
 	data, err := frame.Append(nil, b.Build())
 	if err != nil {
@@ -373,7 +385,8 @@ func (s *Session) answer(b wirev1.ServerFrame_builder) {
 // startWriter runs the writer until the outbox is empty.
 func (s *Session) startWriter() { s.spawn(s.write) }
 
-// write is the one goroutine that writes to the control stream. It gathers what waits into few writes and returns when nothing does.
+// write is the one goroutine that writes to the control stream. It gathers what waits into few writes and returns when
+// nothing does.
 func (s *Session) write() {
 	pooled := writeBuffers.Get().(*[]byte)
 	buf := *pooled

@@ -19,9 +19,10 @@ type syncing struct {
 	done   chan struct{}
 }
 
-// sync answers Sync (section 5). It may come again at any time: then the run before is cut short, since this one sends all that it would have.
-// Done answers a request with an id once SyncComplete is on its way. With a store that is down the session stays, and sends what was missed when the store is
-// back: the device can go on sending meanwhile. Reader only.
+// sync answers Sync (section 5). It may come again at any time: then the run before is cut short, since this one sends
+// all that it would have. Done answers a request with an id once SyncComplete is on its way. With a store that is down
+// the session stays, and sends what was missed when the store is back: the device can go on sending meanwhile. Reader
+// only.
 func (s *Session) sync(ctx context.Context, req uint64) {
 	if !s.begin(req) {
 		return

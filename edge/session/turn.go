@@ -9,8 +9,9 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// A sender's messages to a thread must not overtake each other. When one is refused for now, those behind it are on their way already; so they are refused
-// likewise until it has come again (section 7), also when the log turns out to have it: only that tells that the device knows of the refusals behind it.
+// A sender's messages to a thread must not overtake each other. When one is refused for now, those behind it are on
+// their way already; so they are refused likewise until it has come again (section 7), also when the log turns out to
+// have it: only that tells that the device knows of the refusals behind it.
 
 // head is a message that was refused for now and must come again before any later one of its thread.
 type head struct {
@@ -39,8 +40,8 @@ func (s *Session) refuseSend(x sending, err error) {
 	}
 }
 
-// holdBehind makes a refused message the head of its thread, unless an earlier one is or the refusal is for good. tooMany: there is no room, and only a new
-// connection keeps the order. The caller holds mu.
+// holdBehind makes a refused message the head of its thread, unless an earlier one is or the refusal is for good.
+// tooMany: there is no room, and only a new connection keeps the order. The caller holds mu.
 func (s *Session) holdBehind(x sending, e *wire.Error) (tooMany bool) {
 	if !e.Retriable() || x.req == 0 { // whoever wants no answer does not send it again
 		return false

@@ -1,12 +1,16 @@
-// Package admin is the operator's door of a process: liveness, readiness per dependency, metrics and profiles over HTTP.
+// Package admin is the operator's door of a process: liveness, readiness per dependency, metrics and profiles over
+// HTTP.
 //
-// Promise: /livez answers 200 while the process can answer at all. /readyz runs every check, at the same time, each under CheckTimeout, and answers 200
-// only when all succeed; its JSON names each with its error and how long it took. /readyz?of=a&of=b is judged by those checks alone, for a balancer that
-// must not take a process out of service for a dependency which its users can do without for a while; a check that is not there fails. /metrics and /debug/pprof are the usual ones.
+// Promise: /livez answers 200 while the process can answer at all. /readyz runs every check, at the same time, each
+// under CheckTimeout, and answers 200 only when all succeed; its JSON names each with its error and how long it took.
+// /readyz?of=a&of=b is judged by those checks alone, for a balancer that must not take a process out of service for a
+// dependency which its users can do without for a while; a check that is not there fails. /metrics and /debug/pprof are
+// the usual ones.
 //
 // Order, durability: none.
 //
-// When slow: a check that hangs counts as failed after CheckTimeout. At most one readiness run is under way; others asked meanwhile get its result.
+// When slow: a check that hangs counts as failed after CheckTimeout. At most one readiness run is under way; others
+// asked meanwhile get its result.
 //
 // When draining: SetDraining makes /readyz fail at once, so that a balancer looks elsewhere while the rest goes on.
 //
@@ -137,7 +141,9 @@ func (s *Server) Listen() (string, error) {
 	l, err := net.Listen("tcp", s.cfg.Addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "", fmt.Errorf("admin: %s is in use: choose another address with %s, or port 0 for any", s.cfg.Addr, s.cfg.Flag)
+		return "", fmt.Errorf(
+			"admin: %s is in use: choose another address with %s, or port 0 for any", s.cfg.Addr, s.cfg.Flag,
+		)
 	case err != nil:
 		return "", fmt.Errorf("admin: listen on %s (%s): %w", s.cfg.Addr, s.cfg.Flag, err)
 	}
@@ -283,7 +289,10 @@ func (s *Server) check(ctx context.Context, r *readiness, checks map[string]Chec
 	}
 	r.status = Status{Ready: !draining, Draining: draining, Checks: make(map[string]Dependency, len(names))}
 	for _, n := range names {
-		r.status.Checks[n] = Dependency{Error: "no answer within " + s.cfg.CheckTimeout.String(), Seconds: s.cfg.CheckTimeout.Seconds()}
+		r.status.Checks[n] = Dependency{
+			Error:   "no answer within " + s.cfg.CheckTimeout.String(),
+			Seconds: s.cfg.CheckTimeout.Seconds(),
+		}
 	}
 collect:
 	for range names {

@@ -68,12 +68,14 @@ func TestReadiness(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &st); err != nil {
 		t.Fatal(err)
 	}
-	if code != http.StatusServiceUnavailable || st.Ready || !st.Checks["log"].OK || st.Checks["postgres"].Error != "refused" ||
+	if code != http.StatusServiceUnavailable || st.Ready || !st.Checks["log"].OK ||
+		st.Checks["postgres"].Error != "refused" ||
 		!strings.Contains(st.Checks["clickhouse"].Error, "no answer") {
 		t.Errorf("not ready = %d %s", code, body)
 	}
 	for path, want := range map[string]int{
-		"/readyz?of=log": http.StatusOK, "/readyz?of=log&of=postgres": http.StatusServiceUnavailable, "/readyz?of=log&of=edge": http.StatusServiceUnavailable,
+		"/readyz?of=log": http.StatusOK, "/readyz?of=log&of=postgres": http.StatusServiceUnavailable,
+		"/readyz?of=log&of=edge": http.StatusServiceUnavailable,
 	} {
 		if code, body := get(path); code != want {
 			t.Errorf("%s = %d %s", path, code, body)
@@ -82,7 +84,8 @@ func TestReadiness(t *testing.T) {
 	if code, _ := get("/livez"); code != http.StatusOK {
 		t.Errorf("live = %d", code)
 	}
-	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, `helio_admin_dependency_up{dependency="postgres"} 0`) {
+	if code, body := get("/metrics"); code != http.StatusOK ||
+		!strings.Contains(body, `helio_admin_dependency_up{dependency="postgres"} 0`) {
 		t.Errorf("metrics = %d %s", code, body)
 	}
 	if code, _ := get("/debug/pprof/goroutine?debug=1"); code != http.StatusOK {
@@ -97,7 +100,8 @@ func TestDraining(t *testing.T) {
 	if code, body := get("/readyz?of=log"); code != http.StatusServiceUnavailable {
 		t.Errorf("draining = %d %s", code, body)
 	}
-	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, `"draining": true`) {
+	if code, body := get("/readyz"); code != http.StatusServiceUnavailable ||
+		!strings.Contains(body, `"draining": true`) {
 		t.Errorf("draining = %d %s", code, body)
 	}
 }
@@ -116,7 +120,8 @@ func TestPortInUseNamesTheFlag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := second.Listen(); err == nil || !strings.Contains(err.Error(), "--edge-admin-addr") || !strings.Contains(err.Error(), addr) {
+	if _, err := second.Listen(); err == nil || !strings.Contains(err.Error(), "--edge-admin-addr") ||
+		!strings.Contains(err.Error(), addr) {
 		t.Errorf("Listen = %v", err)
 	}
 }

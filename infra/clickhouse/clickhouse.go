@@ -91,11 +91,12 @@ func (c Config) Options() (*clickhouse.Options, error) {
 		return nil, fmt.Errorf("clickhouse: %w", err)
 	}
 	o := &clickhouse.Options{
-		Addr:            c.Addr,
-		Protocol:        clickhouse.HTTP,
-		Auth:            clickhouse.Auth{Database: c.database(), Username: c.User, Password: c.Password.Reveal()},
-		TLS:             tlsConf,
-		Settings:        clickhouse.Settings{"async_insert": 0, "priority": 1}, // analysts' queries give way to ours where they have a priority
+		Addr:     c.Addr,
+		Protocol: clickhouse.HTTP,
+		Auth:     clickhouse.Auth{Database: c.database(), Username: c.User, Password: c.Password.Reveal()},
+		TLS:      tlsConf,
+		// analysts' queries give way to ours where they have a priority
+		Settings:        clickhouse.Settings{"async_insert": 0, "priority": 1},
 		DialTimeout:     5 * time.Second,
 		ReadTimeout:     60 * time.Second,
 		MaxOpenConns:    8,
@@ -147,16 +148,19 @@ var transientCodes = []int32{
 	252,      // TOO_MANY_PARTS
 	279,      // ALL_CONNECTION_TRIES_FAILED
 	285, 286, // TOO_FEW_LIVE_REPLICAS, UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
-	319,                     // UNKNOWN_STATUS_OF_INSERT
-	394,                     // QUERY_WAS_CANCELLED
-	425,                     // SYSTEM_ERROR
-	439,                     // CANNOT_SCHEDULE_TASK
-	473,                     // DEADLOCK_AVOIDED
-	517, 518, 519, 574, 999, // CANNOT_ASSIGN_ALTER, CANNOT_COMMIT_OFFSET, NO_REMOTE_SHARD_AVAILABLE, DISTRIBUTED_TOO_MANY_PENDING_BYTES, KEEPER_EXCEPTION
+	319, // UNKNOWN_STATUS_OF_INSERT
+	394, // QUERY_WAS_CANCELLED
+	425, // SYSTEM_ERROR
+	439, // CANNOT_SCHEDULE_TASK
+	473, // DEADLOCK_AVOIDED
+	// CANNOT_ASSIGN_ALTER, CANNOT_COMMIT_OFFSET, NO_REMOTE_SHARD_AVAILABLE, DISTRIBUTED_TOO_MANY_PENDING_BYTES,
+	// KEEPER_EXCEPTION
+	517, 518, 519, 574, 999,
 	745, // SERVER_OVERLOADED
 }
 
-// Transient tells whether the same work may succeed when it is tried again: the connection or the engine failed, not the query.
+// Transient tells whether the same work may succeed when it is tried again: the connection or the engine failed, not
+// the query.
 func Transient(err error) bool {
 	var file *fs.PathError // of a certificate; the errno in it would pass for a network's
 	if err == nil || errors.As(err, &file) {
@@ -174,21 +178,24 @@ func Transient(err error) bool {
 	var op *clickhouse.OpError
 	return errors.As(err, &network) || errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, clickhouse.ErrAcquireConnTimeout) || errors.Is(err, clickhouse.ErrConnectionClosed) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+		errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled)
 }
 
 // accessCodes are UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, IP_ADDRESS_NOT_ALLOWED and AUTHENTICATION_FAILED.
 var accessCodes = []int32{192, 193, 194, 195, 516}
 
-// Refused tells whether the server does not let us in, or we do not trust it, for a reason that trying again does not mend: a certificate, a user or a
-// password. A process that starts tells of it at once; one that runs goes on trying, since the settings of a server can be mended while it does.
+// Refused tells whether the server does not let us in, or we do not trust it, for a reason that trying again does not
+// mend: a certificate, a user or a password. A process that starts tells of it at once; one that runs goes on trying,
+// since the settings of a server can be mended while it does.
 func Refused(err error) bool {
 	var ex *clickhouse.Exception
 	if errors.As(err, &ex) && slices.Contains(accessCodes, ex.Code) {
 		return true
 	}
 	var status *clickhouse.HTTPError
-	if errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden) {
+	if errors.As(err, &status) &&
+		(status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden) {
 		return true
 	}
 	return run.Untrusted(err)

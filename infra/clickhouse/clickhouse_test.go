@@ -19,8 +19,11 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 func migrations(n int, comment string) fstest.MapFS {
 	fsys := fstest.MapFS{}
 	for i := 1; i <= n; i++ {
-		fsys[fmt.Sprintf("%05d_step.sql", i)] = &fstest.MapFile{Data: fmt.Appendf(nil,
-			"-- %s\nCREATE TABLE IF NOT EXISTS a%d (x Int64 COMMENT 'one; two') ENGINE = MergeTree ORDER BY x;\nINSERT INTO a%d VALUES (1);\n", comment, i, i)}
+		fsys[fmt.Sprintf("%05d_step.sql", i)] = &fstest.MapFile{Data: fmt.Appendf(
+			nil,
+			"-- %s\nCREATE TABLE IF NOT EXISTS a%d (x Int64 COMMENT 'one; two') ENGINE = MergeTree ORDER BY x;\nINSERT INTO a%d VALUES (1);\n",
+			comment, i, i,
+		)}
 	}
 	return fsys
 }

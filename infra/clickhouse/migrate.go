@@ -19,7 +19,8 @@ import (
 	"heliograph/infra/run"
 )
 
-// LockExpiry is the age at which a migration lock counts as left behind. A migration must be done by then, and is cancelled if it is not.
+// LockExpiry is the age at which a migration lock counts as left behind. A migration must be done by then, and is
+// cancelled if it is not.
 const LockExpiry = 2 * time.Minute
 
 // NewerError says that a database was migrated by a later program; this one must not touch it.
@@ -31,8 +32,10 @@ type NewerError struct {
 
 // Error names the database, both versions and what mends it.
 func (e *NewerError) Error() string {
-	return fmt.Sprintf("clickhouse: database %s is at version %d, newer than this program's %d: run the later program, or rebuild the view from the log",
-		e.Database, e.Have, e.Want)
+	return fmt.Sprintf(
+		"clickhouse: database %s is at version %d, newer than this program's %d: run the later program, or rebuild the view from the log",
+		e.Database, e.Have, e.Want,
+	)
 }
 
 // ErrEdited is wrapped when a migration is not the one that was applied under its number.
@@ -46,9 +49,10 @@ type migration struct {
 	statements []string
 }
 
-// Migrate brings the database, created when it is missing, to the last migration in fsys (files NNNNN_name.sql of repeatable statements, unqualified
-// names) and returns the version. Processes that migrate at the same time wait for one another. A file whose first line is "-- min-version: X.Y" is passed
-// over by an older server, with a log line, and applied by the first Migrate after the server was upgraded.
+// Migrate brings the database, created when it is missing, to the last migration in fsys (files NNNNN_name.sql of
+// repeatable statements, unqualified names) and returns the version. Processes that migrate at the same time wait for
+// one another. A file whose first line is "-- min-version: X.Y" is passed over by an older server, with a log line, and
+// applied by the first Migrate after the server was upgraded.
 func Migrate(ctx context.Context, c Config, fsys fs.FS) (int64, error) {
 	ms, err := readMigrations(fsys)
 	if err != nil {
@@ -128,7 +132,9 @@ func migrate(ctx context.Context, c Config, ms []migration) (int64, error) {
 
 // pending returns the migrations that are still to be applied.
 func pending(ctx context.Context, conn driver.Conn, database string, ms []migration, want int64) ([]migration, error) {
-	rows, err := conn.Query(ctx, "SELECT version, any(name), any(sum) FROM schema_migrations GROUP BY version ORDER BY version")
+	rows, err := conn.Query(
+		ctx, "SELECT version, any(name), any(sum) FROM schema_migrations GROUP BY version ORDER BY version",
+	)
 	if err != nil {
 		return nil, fmt.Errorf("read version: %w", err)
 	}
@@ -180,8 +186,13 @@ func lock(ctx context.Context, conn driver.Conn, database string) (unlock func()
 			return nil, fmt.Errorf("lock: %w", err)
 		}
 		var stale uint64
-		err = conn.QueryRow(ctx, fmt.Sprintf("SELECT count() FROM system.tables WHERE database = %s AND name = 'schema_migrations_lock' "+
-			"AND metadata_modification_time < now() - INTERVAL %d SECOND", text(database), int(LockExpiry.Seconds()))).Scan(&stale)
+		err = conn.QueryRow(
+			ctx,
+			fmt.Sprintf("SELECT count() FROM system.tables WHERE database = %s AND name = 'schema_migrations_lock' "+
+				"AND metadata_modification_time < now() - INTERVAL %d SECOND", text(database), int(LockExpiry.Seconds())),
+		).Scan(
+			&stale,
+		)
 		if err != nil {
 			return nil, fmt.Errorf("lock: read its age: %w", err)
 		}
@@ -217,7 +228,16 @@ func readMigrations(fsys fs.FS) ([]migration, error) {
 			return nil, fmt.Errorf("clickhouse: read migration %s: %w", e.Name(), err)
 		}
 		sum := sha256.Sum256(raw)
-		out = append(out, migration{version: v, name: e.Name(), sum: hex.EncodeToString(sum[:]), min: minVersion(string(raw)), statements: split(string(raw))})
+		out = append(
+			out,
+			migration{
+				version:    v,
+				name:       e.Name(),
+				sum:        hex.EncodeToString(sum[:]),
+				min:        minVersion(string(raw)),
+				statements: split(string(raw)),
+			},
+		)
 	}
 	slices.SortFunc(out, func(a, b migration) int { return int(a.version - b.version) })
 	for i := 1; i < len(out); i++ {

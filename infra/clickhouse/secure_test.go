@@ -15,7 +15,8 @@ const (
 	securePassword = run.Secret("heliotrope")
 )
 
-// Over either protocol with TLS, the settings let in where the server is the right one and the password is too, and tell the others why not.
+// Over either protocol with TLS, the settings let in where the server is the right one and the password is too, and
+// tell the others why not.
 func TestSecure(t *testing.T) {
 	ca := certtest.New(t, "the history's authority")
 	server := ca.Server(t, "127.0.0.1")
@@ -53,13 +54,15 @@ func testSecure(t *testing.T, ca *certtest.Authority, base Config) {
 			if !Refused(err) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Migrate = %v (refused %v), want a refusal that tells of %q", err, Refused(err), c.want)
 			}
-			if err != nil && (strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), securePassword.Reveal())) {
+			if err != nil &&
+				(strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), securePassword.Reveal())) {
 				t.Errorf("not one line, or with the password: %q", err)
 			}
 		})
 	}
 
-	if _, err := Migrate(t.Context(), config(func(c *Config) { c.TLS.CAFile = "/nonexistent/ca.pem" }), migrations(1, "")); err == nil || Transient(err) {
+	if _, err := Migrate(t.Context(), config(func(c *Config) { c.TLS.CAFile = "/nonexistent/ca.pem" }), migrations(1, "")); err == nil ||
+		Transient(err) {
 		t.Errorf("a missing file of an authority: %v (transient %v)", err, Transient(err))
 	}
 
@@ -96,7 +99,8 @@ func testSecure(t *testing.T, ca *certtest.Authority, base Config) {
 	if n != rows+1 || sum != rows*(rows-1)/2+1 { // with the migration's own row
 		t.Errorf("%d rows, sum %d", n, sum)
 	}
-	if err := conn.Exec(t.Context(), "SELECT * FROM nothing_of_that_name"); err == nil || Transient(err) || Refused(err) {
+	if err := conn.Exec(t.Context(), "SELECT * FROM nothing_of_that_name"); err == nil || Transient(err) ||
+		Refused(err) {
 		t.Errorf("a missing table: %v (transient %v, refused %v)", err, Transient(err), Refused(err))
 	}
 }

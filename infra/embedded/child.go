@@ -53,7 +53,18 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 	if err != nil {
 		return nil, fmt.Errorf("encode settings of engine %s: %w", kind, err)
 	}
-	args := []string{"engine", string(kind), "--data", cfg.Data, "--listen", listen, "--engines", cfg.Engines, "--child", "--log-json"}
+	args := []string{
+		"engine",
+		string(kind),
+		"--data",
+		cfg.Data,
+		"--listen",
+		listen,
+		"--engines",
+		cfg.Engines,
+		"--child",
+		"--log-json",
+	}
 	if cfg.SyncWrites {
 		args = append(args, "--sync-writes")
 	}
@@ -76,9 +87,10 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 	}
 	c.exited = exit.Done()
 	if kind == ClickHouse {
-		// The history may wait a moment, people may not: on a machine that is full, inserts and merges get what the others leave. Threads that the engine
-		// makes later inherit it. A refusal costs latency only.
-		if err := syscall.Setpriority(syscall.PRIO_PGRP, c.cmd.Process.Pid, clickHouseNice); err != nil && e.opts.Logger != nil {
+		// The history may wait a moment, people may not: on a machine that is full, inserts and merges get what the
+		// others leave. Threads that the engine makes later inherit it. A refusal costs latency only.
+		if err := syscall.Setpriority(syscall.PRIO_PGRP, c.cmd.Process.Pid, clickHouseNice); err != nil &&
+			e.opts.Logger != nil {
 			e.opts.Logger.Warn("the engine runs at the same priority as the roles", "engine", kind, "err", err)
 		}
 	}
@@ -181,7 +193,11 @@ func (c *child) end(patience time.Duration) error {
 		return nil
 	case <-timeout.C:
 		c.kill()
-		return &Error{Engine: c.kind, Fault: Failed, Reason: fmt.Sprintf("did not end within %s and was killed", patience)}
+		return &Error{
+			Engine: c.kind,
+			Fault:  Failed,
+			Reason: fmt.Sprintf("did not end within %s and was killed", patience),
+		}
 	}
 }
 

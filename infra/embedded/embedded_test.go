@@ -97,8 +97,10 @@ func TestSharedEngines(t *testing.T) {
 func TestKillKafka(t *testing.T) {
 	e := enginetest.Own(t, embedded.Kafka)
 	ctx := testContext(t)
-	cl, err := kgo.NewClient(kgo.SeedBrokers(e.KafkaAddr), kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := kgo.NewClient(
+		kgo.SeedBrokers(e.KafkaAddr), kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,8 +227,9 @@ func TestKillPostmaster(t *testing.T) {
 	again.Close(ctx)
 }
 
-// An engine that is stopped and goes on, as all processes are when a laptop sleeps, does not take it for its parent's end. libchdb would see to that by making
-// standard input non-blocking; so it must not have the one that tells of the parent.
+// An engine that is stopped and goes on, as all processes are when a laptop sleeps, does not take it for its parent's
+// end. libchdb would see to that by making standard input non-blocking; so it must not have the one that tells of the
+// parent.
 func TestClickHouseSleeps(t *testing.T) {
 	e := enginetest.Own(t, embedded.ClickHouse)
 	pid := e.Pid(embedded.ClickHouse)
@@ -295,7 +298,10 @@ func TestFaults(t *testing.T) {
 				o.KafkaListen, o.PostgresListen, o.ClickHouseListen = "0.0.0.0:0", "0.0.0.0:0", "0.0.0.0:0"
 			}, embedded.BadListen, []string{"--" + string(kind) + "-listen"}},
 			{"wrong version", func(t *testing.T, o *embedded.Options) {
-				write(t, filepath.Join(o.Dir, string(kind), "engine.json"), fmt.Sprintf(`{"engine":%q,"format":99}`, kind))
+				write(
+					t, filepath.Join(o.Dir, string(kind), "engine.json"),
+					fmt.Sprintf(`{"engine":%q,"format":99}`, kind),
+				)
 			}, embedded.WrongVersion, []string{"format 99", "format 1", "--data"}},
 			{"other engine's data", func(t *testing.T, o *embedded.Options) {
 				write(t, filepath.Join(o.Dir, string(kind), "engine.json"), `{"engine":"other","format":1}`)
@@ -411,7 +417,10 @@ func TestCommandLine(t *testing.T) {
 	opts := enginetest.Options(t, embedded.Postgres)
 	opts.PostgresListen, opts.SyncWrites = "127.0.0.1:5", true
 	opts.Executable = filepath.Join(opts.Dir, "program")
-	write(t, opts.Executable, "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$0.args\"\nprintf '%s' \"$HELIO_ENGINE_CHILD\" >\"$0.env\"\nexit 1\n")
+	write(
+		t, opts.Executable,
+		"#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$0.args\"\nprintf '%s' \"$HELIO_ENGINE_CHILD\" >\"$0.env\"\nexit 1\n",
+	)
 	if err := os.Chmod(opts.Executable, 0o755); err != nil {
 		t.Fatal(err)
 	}

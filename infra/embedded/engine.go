@@ -61,7 +61,8 @@ type EngineConfig struct {
 	Listen string `json:"listen" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address to listen on; port 0 picks a free one."`
 	// Engines is where 'make engines' put the programs and libraries.
 	Engines string `json:"engines" default:".helio/engines" placeholder:"DIR" help:"Where 'make engines' put the engines."`
-	// SyncWrites makes the engine wait for the disk: the log's acknowledgements, PostgreSQL's commits, ClickHouse's INSERTs.
+	// SyncWrites makes the engine wait for the disk: the log's acknowledgements, PostgreSQL's commits, ClickHouse's
+	// INSERTs.
 	SyncWrites bool `json:"sync_writes" help:"Wait for the disk before acknowledging."`
 	// Child says that the process was started by Start: it then ends when its standard input ends, and reports its
 	// failure on standard output.
@@ -125,8 +126,9 @@ func run(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, stdin
 	}
 	if cfg.Kind != Postgres && !loopback(cfg.Listen) {
 		return &Error{
-			Engine: cfg.Kind, Fault: BadListen, Reason: "it asks nobody for a password, and " + cfg.Listen + " is open to the network",
-			Mend: "give a loopback address with --listen 127.0.0.1:PORT",
+			Engine: cfg.Kind, Fault: BadListen,
+			Reason: "it asks nobody for a password, and " + cfg.Listen + " is open to the network",
+			Mend:   "give a loopback address with --listen 127.0.0.1:PORT",
 		}
 	}
 	if cfg.Kind == ClickHouse && stdin == io.Reader(os.Stdin) {
@@ -158,11 +160,13 @@ func run(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, stdin
 		}, ready)
 	case Postgres:
 		err = pg.Run(ctx, pg.Config{
-			DataDir: cfg.Data, EnginesDir: cfg.Engines, Listen: cfg.Listen, SyncCommit: cfg.SyncWrites, Logger: cfg.Logger,
+			DataDir: cfg.Data, EnginesDir: cfg.Engines, Listen: cfg.Listen, SyncCommit: cfg.SyncWrites,
+			Logger: cfg.Logger,
 		}, ready)
 	case ClickHouse:
 		err = chdb.Run(ctx, chdb.Config{
-			DataDir: cfg.Data, LibraryPath: library(cfg.Engines), Listen: cfg.Listen, SyncWrites: cfg.SyncWrites, Logger: cfg.Logger,
+			DataDir: cfg.Data, LibraryPath: library(cfg.Engines), Listen: cfg.Listen, SyncWrites: cfg.SyncWrites,
+			Logger: cfg.Logger,
 		}, ready)
 	}
 	if err == nil && told != nil {
@@ -180,8 +184,9 @@ func loopback(addr string) bool {
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
-// setAside moves standard input to another descriptor and leaves /dev/null in its place, before libchdb is loaded. The library makes descriptor 0 non-blocking
-// under way; a read that waits there ends with EAGAIN when the process is stopped and goes on, or the machine sleeps, which passed for the parent's end.
+// setAside moves standard input to another descriptor and leaves /dev/null in its place, before libchdb is loaded. The
+// library makes descriptor 0 non-blocking under way; a read that waits there ends with EAGAIN when the process is
+// stopped and goes on, or the machine sleeps, which passed for the parent's end.
 func setAside() (*os.File, error) {
 	fd, err := syscall.Dup(syscall.Stdin)
 	if err != nil {

@@ -12,14 +12,16 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// Bases holds the base of every partition: position = base + Kafka offset. It is read without locks, from any goroutine.
+// Bases holds the base of every partition: position = base + Kafka offset. It is read without locks, from any
+// goroutine.
 type Bases struct {
 	cfg    Config
 	byName map[string][]atomic.Int64 // by the topic's name on the cluster, then by slot
 }
 
-// LoadBases reads the first record of every partition of the topics: its header topic.BaseHeader carries the base of a log that was restored or
-// resharded. Empty partitions have base 0 until their first record says otherwise (see Observe).
+// LoadBases reads the first record of every partition of the topics: its header topic.BaseHeader carries the base of a
+// log that was restored or resharded. Empty partitions have base 0 until their first record says otherwise (see
+// Observe).
 func LoadBases(ctx context.Context, cl *kgo.Client, cfg Config, topics []topic.Topic, partitions int) (*Bases, error) {
 	b := &Bases{cfg: cfg, byName: make(map[string][]atomic.Int64)}
 	names := make([]string, len(topics))
@@ -88,7 +90,8 @@ func LoadBases(ctx context.Context, cl *kgo.Client, cfg Config, topics []topic.T
 	return b, nil
 }
 
-// Observe learns the base from a record that carries one and tells whether it is another than was known. Records without the header change nothing.
+// Observe learns the base from a record that carries one and tells whether it is another than was known. Records
+// without the header change nothing.
 func (b *Bases) Observe(rec *kgo.Record) (changed bool, err error) {
 	for _, h := range rec.Headers {
 		if h.Key != topic.BaseHeader {

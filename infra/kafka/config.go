@@ -50,10 +50,13 @@ type Config struct {
 	TLS      run.ClientTLS
 	SASL     SASL
 
-	Partitions  int    // P; 0 adopts what the topics have, or topic.DefaultPartitions when there are none
-	TopicPrefix string // default "helio."; another one keeps deployments and tests apart on one cluster: topics, and the groups named by Group
+	Partitions int // P; 0 adopts what the topics have, or topic.DefaultPartitions when there are none
+	// default "helio."; another one keeps deployments and tests apart on one cluster: topics, and the groups named by
+	// Group
+	TopicPrefix string
 
-	// Dial replaces the network dial of tests; nil means the net package's. With TLS it must return the TLS connection itself.
+	// Dial replaces the network dial of tests; nil means the net package's. With TLS it must return the TLS connection
+	// itself.
 	Dial func(ctx context.Context, network, host string) (net.Conn, error)
 
 	Logger     *slog.Logger          // nil discards
@@ -74,8 +77,11 @@ func (c Config) Validate() error {
 	if c.Partitions < 0 || c.Partitions > topic.MaxPartitions {
 		errs = append(errs, fmt.Errorf("kafka: %d partitions is not in 0..%d", c.Partitions, topic.MaxPartitions))
 	}
-	if c.TopicPrefix != "" && strings.Trim(c.TopicPrefix, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
-		errs = append(errs, fmt.Errorf("kafka: topic prefix %q has characters that Kafka does not allow", c.TopicPrefix))
+	if c.TopicPrefix != "" &&
+		strings.Trim(c.TopicPrefix, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
+		errs = append(
+			errs, fmt.Errorf("kafka: topic prefix %q has characters that Kafka does not allow", c.TopicPrefix),
+		)
 	}
 	switch c.SASL.Mechanism {
 	case MechanismNone:
@@ -124,16 +130,16 @@ func (c Config) Topic(name string) (topic.Topic, bool) {
 	return t, t.Number() != 0
 }
 
-// Group returns the name of the deployment's consumer group for a role: "helio-" and the role, and with a prefix of its own that too, so that deployments
-// that share a cluster share no group.
+// Group returns the name of the deployment's consumer group for a role: "helio-" and the role, and with a prefix of its
+// own that too, so that deployments that share a cluster share no group.
 func (c Config) Group(role string) string { return "helio-" + role + c.own() }
 
-// Instance returns a member's static id in a group of the deployment. It keeps members of one name apart even in a group that two deployments were told to
-// share.
+// Instance returns a member's static id in a group of the deployment. It keeps members of one name apart even in a
+// group that two deployments were told to share.
 func (c Config) Instance(name string) string { return name + c.own() }
 
-// own is what the names of a deployment with another prefix than the default end with. Its letters are those of a topic's name, which is all that Java's
-// clients allow an instance id.
+// own is what the names of a deployment with another prefix than the default end with. Its letters are those of a
+// topic's name, which is all that Java's clients allow an instance id.
 func (c Config) own() string {
 	if c.prefix() == DefaultTopicPrefix {
 		return ""
@@ -154,14 +160,17 @@ func (c Config) Opts() ([]kgo.Opt, error) {
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(id),
 		kgo.WithLogger(kslog.New(slog.New(quiet{c.logger().Handler()}).With("component", "kgo"))),
-		// A moved partition or a broker that came back is found within a quarter of a second and not within the default five.
+		// A moved partition or a broker that came back is found within a quarter of a second and not within the default
+		// five.
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.DialTimeout(5 * time.Second),
 		kgo.DisableClientMetrics(),
 	}
 	if c.Registerer != nil {
 		reg := prometheus.WrapRegistererWith(prometheus.Labels{"client": id}, c.Registerer)
-		opts = append(opts, kgo.WithHooks(kprom.NewMetrics("helio_kafka_client", kprom.Registerer(&firstRegisterer{reg: reg}))))
+		opts = append(
+			opts, kgo.WithHooks(kprom.NewMetrics("helio_kafka_client", kprom.Registerer(&firstRegisterer{reg: reg}))),
+		)
 	}
 	switch {
 	case c.Dial != nil:
@@ -204,8 +213,8 @@ func Dial(c Config, more ...kgo.Opt) (*kgo.Client, error) {
 	return cl, nil
 }
 
-// firstRegisterer lets several clients of one name share a registry: the first one's metrics are shown, the others' are not, and a
-// client that closes takes away only what it registered itself. kprom alone would panic on the second.
+// firstRegisterer lets several clients of one name share a registry: the first one's metrics are shown, the others' are
+// not, and a client that closes takes away only what it registered itself. kprom alone would panic on the second.
 type firstRegisterer struct {
 	reg prometheus.Registerer
 

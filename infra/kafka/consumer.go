@@ -33,17 +33,19 @@ type ConsumerConfig struct {
 	Topics     []topic.Topic // default topic.Folded
 	Partitions int           // P; default: what the log has
 
-	// A batch goes when nothing more has come for Linger (default 0: it waits for nothing), and on a busy slot after LingerBusy (default Linger) or with
-	// LingerRecords (default MaxRecords) at the latest. A quiet slot is thus never late, while a busy one makes few and large batches. LingerBusy is drawn anew
-	// for each batch, a quarter more or less, so that the slots do not write all at once.
+	// A batch goes when nothing more has come for Linger (default 0: it waits for nothing), and on a busy slot after
+	// LingerBusy (default Linger) or with LingerRecords (default MaxRecords) at the latest. A quiet slot is thus never
+	// late, while a busy one makes few and large batches. LingerBusy is drawn anew for each batch, a quarter more or
+	// less, so that the slots do not write all at once.
 	Linger        time.Duration
 	LingerBusy    time.Duration
 	LingerRecords int
 	MaxRecords    int // of a batch; default 2,000
 	MaxBytes      int // of a batch; default 4 MiB
 
-	// Pace is the least time between two polls of the log, up to four times as long when there is traffic, for consumers that do not linger: at a thousand
-	// events a second each would be fetched alone, which costs more than the event. Default 0: none.
+	// Pace is the least time between two polls of the log, up to four times as long when there is traffic, for
+	// consumers that do not linger: at a thousand events a second each would be fetched alone, which costs more than
+	// the event. Default 0: none.
 	Pace time.Duration
 
 	QueueRecords int // fetched ahead per slot before its fetching is paused; default 4 batches
@@ -78,7 +80,9 @@ func (c ConsumerConfig) Validate() error {
 		}
 	}
 	for name, n := range map[string]int64{
-		"partitions": int64(c.Partitions), "linger": int64(c.Linger), "busy linger": int64(c.LingerBusy), "linger records": int64(c.LingerRecords), "pace": int64(c.Pace), "max records": int64(c.MaxRecords), "max bytes": int64(c.MaxBytes),
+		"partitions": int64(c.Partitions), "linger": int64(c.Linger), "busy linger": int64(c.LingerBusy),
+		"linger records": int64(c.LingerRecords), "pace": int64(c.Pace), "max records": int64(c.MaxRecords),
+		"max bytes":     int64(c.MaxBytes),
 		"queue records": int64(c.QueueRecords), "queue bytes": int64(c.QueueBytes),
 		"session timeout": int64(c.SessionTimeout), "backoff": int64(min(c.BackoffMin, c.BackoffMax)),
 	} {
@@ -112,8 +116,8 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	return c
 }
 
-// Consumer is the one consumer loop: it owns slots, reads partition p of every topic for each slot p, and gives a Sink their records in batches.
-// Its methods may be called from any goroutine.
+// Consumer is the one consumer loop: it owns slots, reads partition p of every topic for each slot p, and gives a Sink
+// their records in batches. Its methods may be called from any goroutine.
 type Consumer struct {
 	// Fixed after New.
 	cfg     ConsumerConfig
@@ -131,14 +135,17 @@ type Consumer struct {
 	names  map[string]topic.Topic     // by the name on the cluster
 	routes map[string]map[int32]*feed // the reader's goroutine only
 
-	mu       sync.Mutex // guards what follows
-	ready    bool       // set up; the fields above may be read
-	closing  bool
-	slots    map[topic.Slot]*ownedSlot
-	logEnds  map[topic.Topic]map[topic.Slot]topic.Position
-	told     time.Time                                // when the log last told its ends; before it did, when this was made
-	joined   time.Time                                // when the group last counted this as a member; before it did, when this was made
-	behind   map[topic.Topic]map[topic.Slot]time.Time // when a lag was first seen, for slots that have taken nothing in yet
+	mu      sync.Mutex // guards what follows
+	ready   bool       // set up; the fields above may be read
+	closing bool
+	slots   map[topic.Slot]*ownedSlot
+	logEnds map[topic.Topic]map[topic.Slot]topic.Position
+	// when the log last told its ends; before it did, when this was made
+	told time.Time
+	// when the group last counted this as a member; before it did, when this was made
+	joined time.Time
+	// when a lag was first seen, for slots that have taken nothing in yet
+	behind   map[topic.Topic]map[topic.Slot]time.Time
 	cmds     []func()
 	wakePoll context.CancelFunc
 	failure  error
@@ -166,12 +173,12 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 	}, nil
 }
 
-// Run owns slots and feeds the sink until ctx is cancelled; it may be called once. It waits for a log that is not there yet. It returns nil on
-// cancellation, after the batches in hand were applied or DrainTimeout has passed.
+// Run owns slots and feeds the sink until ctx is cancelled; it may be called once. It waits for a log that is not there
+// yet. It returns nil on cancellation, after the batches in hand were applied or DrainTimeout has passed.
 func (c *Consumer) Run(ctx context.Context) error { return c.run(ctx) }
 
-// Replay reads the slots of cfg (nil: all) from the sink's positions, which for a fresh sink are the beginning, up to the ends that the log has
-// now, and returns. Errors that are not transient end it.
+// Replay reads the slots of cfg (nil: all) from the sink's positions, which for a fresh sink are the beginning, up to
+// the ends that the log has now, and returns. Errors that are not transient end it.
 func Replay(ctx context.Context, cfg ConsumerConfig, sink Sink) error {
 	if cfg.Group != "" {
 		return errors.New("kafka: a replay takes no group")
@@ -260,7 +267,8 @@ func (c *Consumer) run(ctx context.Context) error {
 		final, cancel := context.WithTimeout(inner, 2*time.Second)
 		c.commit(final)
 		cancel()
-		// While the group waits for another member to join, there is no leaving it; our session's end tells the group as well.
+		// While the group waits for another member to join, there is no leaving it; our session's end tells the group
+		// as well.
 		late := time.AfterFunc(leaveTimeout, abandon)
 		c.member.Close()
 		late.Stop()
@@ -395,8 +403,8 @@ func (c *Consumer) assign(ctx context.Context, slots []topic.Slot) {
 	}
 }
 
-// release gives slots up and returns when their goroutines have ended. With lost they are cut off; else the batch in hand is finished first, for at
-// most DrainTimeout.
+// release gives slots up and returns when their goroutines have ended. With lost they are cut off; else the batch in
+// hand is finished first, for at most DrainTimeout.
 func (c *Consumer) release(slots []topic.Slot, lost bool) {
 	c.mu.Lock()
 	var gone []*ownedSlot
@@ -486,8 +494,9 @@ func (c *Consumer) owned() []*ownedSlot {
 	return out
 }
 
-// fetchWait and fetchLeast let a consumer that gathers batches anyway ask the log in the rhythm of its linger, and not once for each event: at low rates that is
-// most of what it costs, here and in the broker. One that does not gather is answered at once.
+// fetchWait and fetchLeast let a consumer that gathers batches anyway ask the log in the rhythm of its linger, and not
+// once for each event: at low rates that is most of what it costs, here and in the broker. One that does not gather is
+// answered at once.
 func (c *Consumer) fetchWait() time.Duration {
 	if c.cfg.Linger > 0 {
 		return min(250*time.Millisecond, max(10*time.Millisecond, c.cfg.Linger))

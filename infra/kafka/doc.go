@@ -1,32 +1,40 @@
-// Package kafka is the plumbing around the log: how its clients are configured, its topics created, its producers bounded, and the one
-// consumer loop that every view and every delivery instance uses.
+// Package kafka is the plumbing around the log: how its clients are configured, its topics created, its producers
+// bounded, and the one consumer loop that every view and every delivery instance uses.
 //
-// Promise: a Consumer gives a Sink every record of the slots it owns, from the position that the sink has stored, or from the beginning when it has
-// stored none. A batch that the sink has not acknowledged is brought again; the position moves only in the sink. With a sink that
-// compares-and-sets its positions each record takes effect exactly once, over crashes, rebalances and zombies.
+// Promise: a Consumer gives a Sink every record of the slots it owns, from the position that the sink has stored, or
+// from the beginning when it has stored none. A batch that the sink has not acknowledged is brought again; the position
+// moves only in the sink. With a sink that compares-and-sets its positions each record takes effect exactly once, over
+// crashes, rebalances and zombies.
 //
 // Order: within one topic of one slot as in the log. Between topics of a slot, and between slots, none.
 //
 // Durability: none here. The commits to Kafka only feed Kafka's own tools and are never read back.
 //
-// When slow: each owned slot has one goroutine and one queue, bounded in records and bytes; a full queue pauses the fetching of that slot alone. A
-// sink that fails stalls its slot with backoff, and the lag gauges show it.
+// When slow: each owned slot has one goroutine and one queue, bounded in records and bytes; a full queue pauses the
+// fetching of that slot alone. A sink that fails stalls its slot with backoff, and the lag gauges show it.
 //
-// When restarted: slots are asked of the group again (under an InstanceID the same ones, without a rebalance) and each is opened anew.
+// When restarted: slots are asked of the group again (under an InstanceID the same ones, without a rebalance) and each
+// is opened anew.
 //
 // Non-obvious:
-//   - Two kgo clients per consumer. One is a member of the group over the threads topic and reads nothing: its assignment is the list of slots. The
-//     other reads partition p of every topic for each slot p directly. So a slot's topics can never be split between two owners.
-//   - Partitions are added and removed only between two polls, by the goroutine that polls: a fetch of an earlier session cannot reach a later one.
-//   - A lost slot (session timed out) is cut off at once; a revoked one finishes its batch while the rebalance waits. What a zombie still writes is stopped by
-//     the compare-and-set in the sink (ErrFenced), not here.
-//   - A fetch in flight delays partitions that were just added or resumed by up to FetchMaxWait, which is therefore 250 ms, or the
-//     linger where that is shorter
-//   - A stored position that the log does not have stalls the slot (ErrPositions) and is never mended by a rewind: rewinding would be silent loss.
-//   - Positions have holes in compacted topics; a hole in another topic is logged and counted, since nothing can bring the records back.
-//   - base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that record needs a key of its own.
-//   - Replay relies on the last record of a partition never being compacted away, which Kafka keeps: the active segment is not cleaned.
-//   - Some brokers answer a wrong password by closing the connection, which franz-go takes for the network's fault and tries again. Knock tells the two
-//     apart, and is asked before anything else at a start.
+//   - Two kgo clients per consumer. One is a member of the group over the threads topic and reads nothing: its
+//     assignment is the list of slots. The other reads partition p of every topic for each slot p directly. So a slot's
+//     topics can never be split between two owners.
+//   - Partitions are added and removed only between two polls, by the goroutine that polls: a fetch of an earlier
+//     session cannot reach a later one.
+//   - A lost slot (session timed out) is cut off at once; a revoked one finishes its batch while the rebalance waits.
+//     What a zombie still writes is stopped by the compare-and-set in the sink (ErrFenced), not here.
+//   - A fetch in flight delays partitions that were just added or resumed by up to FetchMaxWait, which is therefore 250
+//     ms, or the linger where that is shorter
+//   - A stored position that the log does not have stalls the slot (ErrPositions) and is never mended by a rewind:
+//     rewinding would be silent loss.
+//   - Positions have holes in compacted topics; a hole in another topic is logged and counted, since nothing can bring
+//     the records back.
+//   - base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that record
+//     needs a key of its own.
+//   - Replay relies on the last record of a partition never being compacted away, which Kafka keeps: the active segment
+//     is not cleaned.
+//   - Some brokers answer a wrong password by closing the connection, which franz-go takes for the network's fault and
+//     tries again. Knock tells the two apart, and is asked before anything else at a start.
 //   - A produced record that timed out may be in the log all the same; see ProducerOpts.
 package kafka

@@ -21,11 +21,13 @@ var errStopped = errors.New("slot is being given up")
 // errBase ends a slot's session because its first record told another base than was assumed.
 var errBase = errors.New("the partition's base was learned from its first record")
 
-// feed is the bounded queue between the reader and one session of a slot. A session that ends is never fed again: the next one has a feed of its own.
+// feed is the bounded queue between the reader and one session of a slot. A session that ends is never fed again: the
+// next one has a feed of its own.
 type feed struct {
 	slot  topic.Slot
 	limit Positions // nil: no end; else records at or past it are not taken
-	exact bool      // everything up to limit is one batch: the queue is never said to be full, or it would wait for itself
+	// everything up to limit is one batch: the queue is never said to be full, or it would wait for itself
+	exact bool
 
 	wake chan struct{} // capacity 1: the queue, the limit or err changed
 
@@ -42,7 +44,14 @@ type feed struct {
 }
 
 func newFeed(slot topic.Slot, next, limit Positions, exact bool, topics []topic.Topic) *feed {
-	f := &feed{slot: slot, limit: limit, exact: exact, expect: next.Clone(), wake: make(chan struct{}, 1), reached: make(map[topic.Topic]bool)}
+	f := &feed{
+		slot:    slot,
+		limit:   limit,
+		exact:   exact,
+		expect:  next.Clone(),
+		wake:    make(chan struct{}, 1),
+		reached: make(map[topic.Topic]bool),
+	}
 	for _, t := range topics {
 		if end, ok := limit[t]; ok && next[t] >= end {
 			f.reached[t] = true
@@ -110,7 +119,9 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 				f.first = f.last
 			}
 		}
-		f.queue = append(f.queue, Record{Topic: t, Slot: f.slot, Position: pos, LogTime: r.Timestamp, Key: r.Key, Value: r.Value})
+		f.queue = append(
+			f.queue, Record{Topic: t, Slot: f.slot, Position: pos, LogTime: r.Timestamp, Key: r.Key, Value: r.Value},
+		)
 		f.expect[t] = pos + 1
 		out.records++
 		out.bytes += len(r.Key) + len(r.Value)
@@ -188,7 +199,9 @@ func (g gathering) draw() time.Duration {
 var errCheck = errors.New("time to check")
 
 // gather waits for the next batch. done means that the limit is reached and nothing is left.
-func (f *feed) gather(ctx context.Context, g gathering, check <-chan time.Time) (recs []Record, bytes int, done bool, err error) {
+func (f *feed) gather(
+	ctx context.Context, g gathering, check <-chan time.Time,
+) (recs []Record, bytes int, done bool, err error) {
 	busy := g.draw()
 	for {
 		var wait time.Duration

@@ -29,7 +29,12 @@ func cluster(t *testing.T, opts ...kfake.Opt) (*kfake.Cluster, Config, *kgo.Clie
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	cfg := Config{Brokers: fake.ListenAddrs(), ClientID: "test", TopicPrefix: strings.NewReplacer("/", "-", "=", "-").Replace(t.Name()) + ".", Partitions: testSlots}
+	cfg := Config{
+		Brokers:     fake.ListenAddrs(),
+		ClientID:    "test",
+		TopicPrefix: strings.NewReplacer("/", "-", "=", "-").Replace(t.Name()) + ".",
+		Partitions:  testSlots,
+	}
 	cl, err := Dial(cfg, ProducerOpts(ProducerConfig{})...)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +218,8 @@ func start(t *testing.T, cfg ConsumerConfig, s Sink) (*Consumer, func()) {
 	return c, stop
 }
 
-// pausable is a network that can be held still, as a stopped process's is: reads and writes wait, until their deadlines pass.
+// pausable is a network that can be held still, as a stopped process's is: reads and writes wait, until their deadlines
+// pass.
 type pausable struct{ held atomic.Bool }
 
 func (p *pausable) wait(c *pausedConn) error {

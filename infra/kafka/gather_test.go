@@ -13,9 +13,16 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// TestGatherWaitsForCompany: a quiet slot's batch goes soon after its last record, a busy one's when it has gathered long enough or much enough.
+// TestGatherWaitsForCompany: a quiet slot's batch goes soon after its last record, a busy one's when it has gathered
+// long enough or much enough.
 func TestGatherWaitsForCompany(t *testing.T) {
-	g := gathering{linger: 50 * time.Millisecond, busy: 2 * time.Second, enough: 100, maxRecords: 1000, maxBytes: 1 << 20}
+	g := gathering{
+		linger:     50 * time.Millisecond,
+		busy:       2 * time.Second,
+		enough:     100,
+		maxRecords: 1000,
+		maxBytes:   1 << 20,
+	}
 	for _, test := range []struct {
 		name        string
 		every       time.Duration // between two records
@@ -42,7 +49,9 @@ func TestGatherWaitsForCompany(t *testing.T) {
 						if i > 0 && test.every > 0 && !run.Sleep(ctx, test.every) {
 							return
 						}
-						f.push(topic.Threads, []*kgo.Record{{Offset: int64(i + 1), Value: []byte{1}}}, bases, 1<<20, 1<<30)
+						f.push(
+							topic.Threads, []*kgo.Record{{Offset: int64(i + 1), Value: []byte{1}}}, bases, 1<<20, 1<<30,
+						)
 					}
 				})
 				synctest.Wait()

@@ -69,7 +69,8 @@ func eachSinkCallFailsOnce(t *testing.T, cfg Config, cl *kgo.Client) {
 		}
 		return once("before", b.Slot, b, transient)
 	}
-	// Stored, but the answer was lost: the same batch comes again, the compare-and-set refuses it, and the slot is opened anew.
+	// Stored, but the answer was lost: the same batch comes again, the compare-and-set refuses it, and the slot is
+	// opened anew.
 	s.after = func(b Batch) error { return once("after", b.Slot, b, transient) }
 	cc := consumerConfig(cfg)
 	cc.MaxRecords = 20
@@ -79,7 +80,8 @@ func eachSinkCallFailsOnce(t *testing.T, cfg Config, cl *kgo.Client) {
 	s.check(t, 50)
 }
 
-// noCheck runs the before hook only while the store stands at the batch's From, since a batch whose answer was lost does not.
+// noCheck runs the before hook only while the store stands at the batch's From, since a batch whose answer was lost
+// does not.
 type noCheck struct{ *sink }
 
 func (s *noCheck) Apply(ctx context.Context, b Batch) error {
@@ -362,7 +364,8 @@ func TestAnnouncedBatchComesAgainExactly(t *testing.T) {
 	stop()
 	a.check(t, 40)
 	first := a.got[0]
-	if d := cmp.Diff(Positions{topic.Threads: 17, topic.Users: 31}, first.To); d != "" || len(first.From) != 0 || len(first.Records) != 48 {
+	if d := cmp.Diff(Positions{topic.Threads: 17, topic.Users: 31}, first.To); d != "" || len(first.From) != 0 ||
+		len(first.Records) != 48 {
 		t.Errorf("first batch: %d records from %v, to (-want +got):\n%s", len(first.Records), first.From, d)
 	}
 }
@@ -470,7 +473,9 @@ func lag(t *testing.T, cfg Config, cl *kgo.Client) {
 	c, stop := start(t, consumerConfig(cfg), s)
 	want := 5 * testSlots * len(topic.Folded)
 	eventually(t, "lag shows", func() bool {
-		return value(t, reg, "helio_kafka_lag_records") == float64(want) && value(t, reg, "helio_kafka_lag_seconds") > 0 && len(c.Stalled()) == testSlots
+		return value(t, reg, "helio_kafka_lag_records") == float64(want) &&
+			value(t, reg, "helio_kafka_lag_seconds") > 0 &&
+			len(c.Stalled()) == testSlots
 	})
 	if got := len(c.Lags()); got != testSlots*len(topic.Folded) {
 		t.Errorf("lags = %d", got)
@@ -496,7 +501,8 @@ func TestPositionOutsideTheLogStalls(t *testing.T) {
 	}
 }
 
-// A consumer that the log does not answer, or that its group does not take, has no lag to show: that it is unsure shows instead, and passes.
+// A consumer that the log does not answer, or that its group does not take, has no lag to show: that it is unsure shows
+// instead, and passes.
 func TestUnsure(t *testing.T) {
 	for name, grouped := range map[string]bool{"the log does not answer": false, "the group does not take it": true} {
 		t.Run(name, func(t *testing.T) {
@@ -520,7 +526,10 @@ func TestUnsure(t *testing.T) {
 			}
 			c, stop := start(t, conf, &sink{store: newStore()})
 			if !grouped {
-				eventually(t, "it is sure", func() bool { return c.Partitions() == testSlots && c.Unsure() < 100*time.Millisecond })
+				eventually(
+					t, "it is sure",
+					func() bool { return c.Partitions() == testSlots && c.Unsure() < 100*time.Millisecond },
+				)
 				network.held.Store(true)
 			}
 			eventually(t, "it is unsure", func() bool {

@@ -15,14 +15,18 @@ import (
 	"heliograph/infra/run"
 )
 
-// knocks is how many connections must be cut within the SASL exchange until that counts as a refusal: a broker that is ending cuts one.
+// knocks is how many connections must be cut within the SASL exchange until that counts as a refusal: a broker that is
+// ending cuts one.
 const knocks = 3
 
 // errCut is wrapped when brokers end the connection within the SASL exchange.
-var errCut = errors.New("the broker cut the connection during SASL authentication, as some do for a wrong user or password")
+var errCut = errors.New(
+	"the broker cut the connection during SASL authentication, as some do for a wrong user or password",
+)
 
-// Knock opens a connection to the log, authenticates, and tells why it was not let in. It is for the start of a process, before the clients that work: those
-// take a connection that is cut for a network's fault, and try again in silence for as long as they are asked to. Refused judges its error.
+// Knock opens a connection to the log, authenticates, and tells why it was not let in. It is for the start of a
+// process, before the clients that work: those take a connection that is cut for a network's fault, and try again in
+// silence for as long as they are asked to. Refused judges its error.
 func Knock(ctx context.Context, c Config) error {
 	back := run.Backoff{Min: 50 * time.Millisecond, Max: 200 * time.Millisecond}
 	for n := 1; ; n++ {
@@ -61,8 +65,8 @@ func knock(ctx context.Context, c Config) (cut bool, err error) {
 	return err != nil && ctx.Err() == nil && w.open.Load() > 0 && kgo.IsRetryableBrokerErr(err), err
 }
 
-// Refused tells whether the log does not let us in for a reason that trying again does not mend: an untrusted certificate, a wrong user or password, a
-// mechanism that it does not have.
+// Refused tells whether the log does not let us in for a reason that trying again does not mend: an untrusted
+// certificate, a wrong user or password, a mechanism that it does not have.
 func Refused(err error) bool {
 	return run.Untrusted(err) || errors.Is(err, errCut) || errors.Is(err, kerr.SaslAuthenticationFailed) ||
 		errors.Is(err, kerr.UnsupportedSaslMechanism) || errors.Is(err, kerr.IllegalSaslState)

@@ -57,8 +57,9 @@ func (c *Consumer) watchLag(ctx context.Context) {
 	}
 }
 
-// Unsure returns for how long Lags could not be trusted: since the log last told where it ends, or since the group last counted this consumer as a member, if that
-// is longer ago. It is a few seconds at most while all is well, and grows also before Run and after it.
+// Unsure returns for how long Lags could not be trusted: since the log last told where it ends, or since the group last
+// counted this consumer as a member, if that is longer ago. It is a few seconds at most while all is well, and grows
+// also before Run and after it.
 func (c *Consumer) Unsure() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,8 +75,9 @@ func (c *Consumer) Unsure() time.Duration {
 	return max(now.Sub(c.told), now.Sub(c.joined))
 }
 
-// Lags returns how far each owned slot is behind in each topic, by the ends that the log had when it was last asked (every LagEvery), sorted by topic
-// and slot. A slot that could never be opened has Records 0 and Seconds since it was taken over.
+// Lags returns how far each owned slot is behind in each topic, by the ends that the log had when it was last asked
+// (every LagEvery), sorted by topic and slot. A slot that could never be opened has Records 0 and Seconds since it was
+// taken over.
 func (c *Consumer) Lags() []Lag {
 	now := time.Now()
 	owned := c.owned()
@@ -110,7 +112,8 @@ func (c *Consumer) Lags() []Lag {
 	return out
 }
 
-// age is that of the oldest record in hand or queued; when there is a lag but no such record, the time since the lag was first seen.
+// age is that of the oldest record in hand or queued; when there is a lag but no such record, the time since the lag
+// was first seen.
 func (c *Consumer) age(now time.Time, s topic.Slot, t topic.Topic, inHand []Record, feed *feed, records int64) float64 {
 	for i := range inHand {
 		if inHand[i].Topic == t {

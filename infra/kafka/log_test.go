@@ -30,7 +30,9 @@ func base(t *testing.T, cfg Config, cl *kgo.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := []topic.Position{b.Of(topic.Threads, 1), b.Of(topic.Threads, 2), b.Of(topic.Users, 1), b.Of(topic.Presence, 1)}; !slices.Equal(got, []topic.Position{5000, 0, 0, 0}) {
+	if got := []topic.Position{b.Of(topic.Threads, 1), b.Of(topic.Threads, 2), b.Of(topic.Users, 1), b.Of(topic.Presence, 1)}; !slices.Equal(
+		got, []topic.Position{5000, 0, 0, 0},
+	) {
 		t.Errorf("bases = %v", got)
 	}
 	s := &sink{store: newStore()}
@@ -68,7 +70,8 @@ func TestEnsureTopics(t *testing.T) {
 	}
 	cfg.Partitions = 8
 	var wrong *PartitionsError
-	if _, err := EnsureTopics(t.Context(), cl, cfg); !errors.As(err, &wrong) || wrong.Have != testSlots || wrong.Want != 8 {
+	if _, err := EnsureTopics(t.Context(), cl, cfg); !errors.As(err, &wrong) || wrong.Have != testSlots ||
+		wrong.Want != 8 {
 		t.Errorf("other count: %v", err)
 	}
 	cfg.TopicPrefix, cfg.Partitions = "other.", 0
@@ -107,7 +110,10 @@ func TestProducerFailsWhenTheLogIsGone(t *testing.T) {
 	fake.Close()
 	errs := make(chan error, 1)
 	begin := time.Now()
-	cl.TryProduce(context.Background(), cfg.NewRecord(topic.Threads, 0, nil, []byte("x")), func(_ *kgo.Record, err error) { errs <- err })
+	cl.TryProduce(
+		context.Background(), cfg.NewRecord(topic.Threads, 0, nil, []byte("x")),
+		func(_ *kgo.Record, err error) { errs <- err },
+	)
 	if err := <-errs; err == nil {
 		t.Error("a record was acknowledged without a log")
 	}
@@ -129,7 +135,10 @@ func TestProducerFailsWhenTheLogIsMute(t *testing.T) {
 	network.held.Store(true)
 	errs := make(chan error, 1)
 	begin := time.Now()
-	cl.TryProduce(context.Background(), cfg.NewRecord(topic.Threads, 0, nil, []byte("x")), func(_ *kgo.Record, err error) { errs <- err })
+	cl.TryProduce(
+		context.Background(), cfg.NewRecord(topic.Threads, 0, nil, []byte("x")),
+		func(_ *kgo.Record, err error) { errs <- err },
+	)
 	if err := <-errs; err == nil {
 		t.Error("a record was acknowledged by a mute log")
 	}
@@ -149,7 +158,10 @@ func TestConfigValidate(t *testing.T) {
 			t.Errorf("%v does not name %q", err, want)
 		}
 	}
-	good := Config{Brokers: []string{"a:1"}, SASL: SASL{Mechanism: MechanismScramSHA512, User: "u", Password: "hunter2"}}
+	good := Config{
+		Brokers: []string{"a:1"},
+		SASL:    SASL{Mechanism: MechanismScramSHA512, User: "u", Password: "hunter2"},
+	}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}

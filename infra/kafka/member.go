@@ -12,11 +12,13 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// leaveTimeout is how long the group may take to let us go. What is lost by going without a word is time: our slots go to others when the session ends.
+// leaveTimeout is how long the group may take to let us go. What is lost by going without a word is time: our slots go
+// to others when the session ends.
 const leaveTimeout = 3 * time.Second
 
-// join makes this process a member of the group, until it is closed or ctx ends. The member never reads a record: the group hands out the partitions of the threads topic, and a
-// partition's number is a slot. Positions come from the sink, so nothing that the group has committed matters.
+// join makes this process a member of the group, until it is closed or ctx ends. The member never reads a record: the
+// group hands out the partitions of the threads topic, and a partition's number is a slot. Positions come from the
+// sink, so nothing that the group has committed matters.
 func (c *Consumer) join(ctx context.Context) (*kgo.Client, error) {
 	name := c.cfg.Kafka.Name(topic.Threads)
 	quiet := c.cfg.Kafka
@@ -124,10 +126,14 @@ func (c *Consumer) commit(ctx context.Context) {
 	if len(offsets) == 0 {
 		return
 	}
-	c.member.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
-		if err != nil && ctx.Err() == nil {
-			c.metrics.commitFails.Inc()
-			c.log.Debug("commit for Kafka's tools failed", "group", c.cfg.Group, "err", err)
-		}
-	})
+	c.member.CommitOffsetsSync(
+		ctx,
+		offsets,
+		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+			if err != nil && ctx.Err() == nil {
+				c.metrics.commitFails.Inc()
+				c.log.Debug("commit for Kafka's tools failed", "group", c.cfg.Group, "err", err)
+			}
+		},
+	)
 }

@@ -42,34 +42,69 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, view string) *metrics {
 	gauge := func(name, help string, more ...string) *prometheus.GaugeVec {
-		return run.Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, append([]string{"view"}, more...)))
+		return run.Register(
+			reg,
+			prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, append([]string{"view"}, more...)),
+		)
 	}
 	counter := func(name, help string, more ...string) *prometheus.CounterVec {
-		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"view"}, more...)))
+		return run.Register(
+			reg,
+			prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"view"}, more...)),
+		)
 	}
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
-		return run.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, []string{"view"}))
+		return run.Register(
+			reg,
+			prometheus.NewHistogramVec(
+				prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, []string{"view"},
+			),
+		)
 	}
 	return &metrics{
 		view:       view,
 		lagRecords: gauge("helio_kafka_lag_records", "Log end minus the view's next position.", "topic", "slot"),
-		lagSeconds: gauge("helio_kafka_lag_seconds", "Age of the oldest record that the view has not taken in.", "topic", "slot"),
-		unsure: gauge("helio_kafka_lag_unsure_seconds",
-			"For how long the lags could not be trusted: the log did not tell its ends, or the group did not count this process in.").WithLabelValues(view),
-		queue:      gauge("helio_kafka_queue_records", "Records fetched and not yet applied, all slots.").WithLabelValues(view),
-		queueBytes: gauge("helio_kafka_queue_bytes", "Bytes fetched and not yet applied, all slots.").WithLabelValues(view),
-		owned:      gauge("helio_kafka_slots_owned", "Slots that this process owns.").WithLabelValues(view),
-		stalled:    gauge("helio_kafka_slots_stalled", "Owned slots whose last attempt failed.").WithLabelValues(view),
-		pauses:     counter("helio_kafka_pauses_total", "Times that a slot's queue was full and its fetching was paused.").WithLabelValues(view),
-		gaps:       counter("helio_kafka_position_gaps_total", "Holes seen in a topic that is kept for ever.", "topic"),
-		failures:   counter("helio_kafka_slot_failures_total", "Failed attempts to open or apply, by reason.", "reason"),
-		rebalances: counter("helio_kafka_rebalances_total", "Slots moved by the group, by kind: assigned, revoked, lost.", "kind"),
-		records:    counter("helio_kafka_applied_records_total", "Records applied.").WithLabelValues(view),
+		lagSeconds: gauge(
+			"helio_kafka_lag_seconds", "Age of the oldest record that the view has not taken in.", "topic", "slot",
+		),
+		unsure: gauge(
+			"helio_kafka_lag_unsure_seconds",
+			"For how long the lags could not be trusted: the log did not tell its ends, or the group did not count this process in.",
+		).WithLabelValues(view),
+		queue: gauge(
+			"helio_kafka_queue_records", "Records fetched and not yet applied, all slots.",
+		).WithLabelValues(
+			view,
+		),
+		queueBytes: gauge(
+			"helio_kafka_queue_bytes", "Bytes fetched and not yet applied, all slots.",
+		).WithLabelValues(
+			view,
+		),
+		owned:   gauge("helio_kafka_slots_owned", "Slots that this process owns.").WithLabelValues(view),
+		stalled: gauge("helio_kafka_slots_stalled", "Owned slots whose last attempt failed.").WithLabelValues(view),
+		pauses: counter(
+			"helio_kafka_pauses_total", "Times that a slot's queue was full and its fetching was paused.",
+		).WithLabelValues(
+			view,
+		),
+		gaps: counter("helio_kafka_position_gaps_total", "Holes seen in a topic that is kept for ever.", "topic"),
+		failures: counter(
+			"helio_kafka_slot_failures_total", "Failed attempts to open or apply, by reason.", "reason",
+		),
+		rebalances: counter(
+			"helio_kafka_rebalances_total", "Slots moved by the group, by kind: assigned, revoked, lost.", "kind",
+		),
+		records: counter("helio_kafka_applied_records_total", "Records applied.").WithLabelValues(view),
 		batch: histogram("helio_kafka_batch_records", "Records in an applied batch.",
 			prometheus.ExponentialBuckets(1, 4, 8)).WithLabelValues(view),
 		apply: histogram("helio_kafka_apply_seconds", "Time of one successful Apply.",
 			prometheus.ExponentialBuckets(0.0001, 3, 11)).WithLabelValues(view),
-		commitFails: counter("helio_kafka_commit_failures_total", "Commits to Kafka (for its tools only) that failed.").WithLabelValues(view),
+		commitFails: counter(
+			"helio_kafka_commit_failures_total", "Commits to Kafka (for its tools only) that failed.",
+		).WithLabelValues(
+			view,
+		),
 	}
 }
 

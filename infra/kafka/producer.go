@@ -10,17 +10,19 @@ import (
 
 // ProducerConfig bounds a producer; zero means default.
 type ProducerConfig struct {
-	Linger          time.Duration // default 0: a record goes at once, and batches form behind the five requests in flight
+	// default 0: a record goes at once, and batches form behind the five requests in flight
+	Linger          time.Duration
 	MaxRecords      int           // buffered before TryProduce refuses; default 65,536
 	MaxBytes        int           // buffered before TryProduce refuses; default 64 MiB
 	DeliveryTimeout time.Duration // a record that is older is failed; default 2 s, at least 1 s
 }
 
-// ProducerOpts returns the options of a producer to the event topics: to the partition that the record names, idempotent, acks=all,
-// bounded in records, bytes and time. Use them with Dial and produce with TryProduce.
+// ProducerOpts returns the options of a producer to the event topics: to the partition that the record names,
+// idempotent, acks=all, bounded in records, bytes and time. Use them with Dial and produce with TryProduce.
 //
-// With the log down a record fails about DeliveryTimeout after it was handed over; with a broker that is there but mute, a second later. A record that
-// failed so may still be in the log: unknown, not failed. Whoever sends it again does it under the same message id, and the fold drops the second.
+// With the log down a record fails about DeliveryTimeout after it was handed over; with a broker that is there but
+// mute, a second later. A record that failed so may still be in the log: unknown, not failed. Whoever sends it again
+// does it under the same message id, and the fold drops the second.
 func ProducerOpts(p ProducerConfig) []kgo.Opt {
 	if p.MaxRecords <= 0 {
 		p.MaxRecords = 1 << 16
@@ -43,7 +45,8 @@ func ProducerOpts(p ProducerConfig) []kgo.Opt {
 		kgo.RequestTimeoutOverhead(time.Second),
 		kgo.RetryTimeout(p.DeliveryTimeout),
 		kgo.DialTimeout(p.DeliveryTimeout),
-		// Without this an in-flight record outlives every timeout, and a sender would wait as long as the broker is away.
+		// Without this an in-flight record outlives every timeout, and a sender would wait as long as the broker is
+		// away.
 		kgo.AllowIdempotentProduceCancellation(),
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
 			return min(50*time.Millisecond<<min(tries, 4), 500*time.Millisecond)

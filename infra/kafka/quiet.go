@@ -5,8 +5,8 @@ import (
 	"log/slog"
 )
 
-// quiet is a handler that takes a library's informational records only where debug records are wanted: franz-go tells of every assignment
-// at the level at which we tell of what an operator should know.
+// quiet is a handler that takes a library's informational records only where debug records are wanted: franz-go tells
+// of every assignment at the level at which we tell of what an operator should know.
 type quiet struct{ slog.Handler }
 
 // Enabled implements slog.Handler.

@@ -11,8 +11,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// do has fn run by the reader, between two polls. Partitions are added, removed, paused and resumed there alone, so that no fetch of an earlier
-// session of a slot can be mistaken for one of the next.
+// do has fn run by the reader, between two polls. Partitions are added, removed, paused and resumed there alone, so
+// that no fetch of an earlier session of a slot can be mistaken for one of the next.
 func (c *Consumer) do(fn func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -22,7 +22,8 @@ func (c *Consumer) do(fn func()) {
 	}
 }
 
-// maxPaces is how many times Pace the reader rests at most: once for each record that it got, so that the rest grows with the traffic.
+// maxPaces is how many times Pace the reader rests at most: once for each record that it got, so that the rest grows
+// with the traffic.
 const maxPaces = 4
 
 // read is the reader's goroutine: it polls the log and puts the records into the slots' feeds.
@@ -73,7 +74,9 @@ func (c *Consumer) route(fs kgo.Fetches) {
 		c.metrics.queueBytes.Add(float64(got.bytes))
 		if got.gaps > 0 {
 			c.metrics.gaps.WithLabelValues(c.cfg.View, string(t)).Add(float64(got.gaps))
-			c.log.Error("the log has a hole in a topic that is kept for ever", "topic", t, "slot", f.slot, "holes", got.gaps)
+			c.log.Error(
+				"the log has a hole in a topic that is kept for ever", "topic", t, "slot", f.slot, "holes", got.gaps,
+			)
 		}
 		if got.full {
 			c.metrics.pauses.Inc()

@@ -63,13 +63,19 @@ func realTopics(t *testing.T, cfg Config, cl *kgo.Client) {
 	if _, err := adm.AlterTopicConfigs(t.Context(), ruin, cfg.Name(topic.Threads)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the topic is ruined", func() bool { return setting(t, adm, cfg.Name(topic.Threads), "retention.ms") == "604800000" })
+	eventually(
+		t, "the topic is ruined",
+		func() bool { return setting(t, adm, cfg.Name(topic.Threads), "retention.ms") == "604800000" },
+	)
 	if p, err := EnsureTopics(t.Context(), cl, cfg); err != nil || p != testSlots {
 		t.Fatalf("EnsureTopics = %d, %v", p, err)
 	}
 	for _, tp := range topic.All {
 		for k, want := range settings(tp) {
-			eventually(t, cfg.Name(tp)+" "+k+" = "+want, func() bool { return sameSetting(setting(t, adm, cfg.Name(tp), k), want) })
+			eventually(
+				t, cfg.Name(tp)+" "+k+" = "+want,
+				func() bool { return sameSetting(setting(t, adm, cfg.Name(tp), k), want) },
+			)
 		}
 	}
 }

@@ -19,12 +19,15 @@ const (
 	securePassword = run.Secret("heliotrope")
 )
 
-// TestSecureFake and TestSecureReal show that the TLS and SASL settings let the right ones in, and tell the others why not.
+// TestSecureFake and TestSecureReal show that the TLS and SASL settings let the right ones in, and tell the others why
+// not.
 func TestSecureFake(t *testing.T) {
 	ca := certtest.New(t, "the log's authority")
 	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(100*time.Millisecond),
 		kfake.TLS(&tls.Config{
-			Certificates: []tls.Certificate{ca.Server(t, "127.0.0.1").Certificate}, ClientCAs: ca.Pool(), ClientAuth: tls.RequireAndVerifyClientCert,
+			Certificates: []tls.Certificate{
+				ca.Server(t, "127.0.0.1").Certificate,
+			}, ClientCAs: ca.Pool(), ClientAuth: tls.RequireAndVerifyClientCert,
 		}), kfake.EnableSASL(),
 		// A password for each mechanism, so that none passes for another.
 		kfake.Superuser("PLAIN", secureUser, securePassword.Reveal()+"-plain"),
@@ -34,7 +37,10 @@ func TestSecureFake(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	testSecure(t, ca, fake.ListenAddrs()[0], "during SASL authentication", func(m Mechanism) run.Secret { return securePassword + "-" + run.Secret(m) })
+	testSecure(
+		t, ca, fake.ListenAddrs()[0], "during SASL authentication",
+		func(m Mechanism) run.Secret { return securePassword + "-" + run.Secret(m) },
+	)
 }
 
 func TestSecureReal(t *testing.T) {
@@ -97,7 +103,8 @@ func testSecure(t *testing.T, ca *certtest.Authority, addr, wrongPassword string
 			if !Refused(err) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), addr) {
 				t.Errorf("Knock = %v (refused %v), want a refusal that tells of %q", err, Refused(err), c.want)
 			}
-			if err != nil && (strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), securePassword.Reveal())) {
+			if err != nil &&
+				(strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), securePassword.Reveal())) {
 				t.Errorf("not one line, or with the password: %q", err)
 			}
 		})

@@ -65,7 +65,8 @@ func (c *Consumer) supervise(st stops, o *ownedSlot) {
 		reason := reasonOf(err)
 		c.metrics.failed(reason)
 		o.setErr(c.metrics, err)
-		if c.ends != nil && (reason == reasonFenced || reason == reasonPermanent || reason == reasonPanic || reason == reasonPosition) {
+		if c.ends != nil &&
+			(reason == reasonFenced || reason == reasonPermanent || reason == reasonPanic || reason == reasonPosition) {
 			c.fail(fmt.Errorf("slot %d: %w", o.slot, err))
 			return
 		}
@@ -144,7 +145,13 @@ func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error
 	o.next = next.Clone()
 	o.mu.Unlock()
 
-	g := gathering{linger: c.cfg.Linger, busy: c.cfg.LingerBusy, enough: c.cfg.LingerRecords, maxRecords: c.cfg.MaxRecords, maxBytes: c.cfg.MaxBytes}
+	g := gathering{
+		linger:     c.cfg.Linger,
+		busy:       c.cfg.LingerBusy,
+		enough:     c.cfg.LingerRecords,
+		maxRecords: c.cfg.MaxRecords,
+		maxBytes:   c.cfg.MaxBytes,
+	}
 	if until := ahead(next, pending); len(until) > 0 {
 		c.log.Info("bringing an announced batch again", "slot", o.slot, "from", next, "to", until)
 		if next, err = c.serve(st, o, next, until, true, g, back); err != nil {
@@ -173,7 +180,9 @@ func ahead(next, pending Positions) Positions {
 }
 
 // serve feeds the sink from next on, up to limit (nil: for ever), and returns the positions that it reached.
-func (c *Consumer) serve(st stops, o *ownedSlot, next, limit Positions, exact bool, g gathering, back *run.Backoff) (Positions, error) {
+func (c *Consumer) serve(
+	st stops, o *ownedSlot, next, limit Positions, exact bool, g gathering, back *run.Backoff,
+) (Positions, error) {
 	offsets, err := c.offsets(o.slot, next, limit, exact)
 	if err != nil {
 		return next, err
@@ -235,7 +244,8 @@ func (c *Consumer) serve(st stops, o *ownedSlot, next, limit Positions, exact bo
 	}
 }
 
-// checkStored returns ErrFenced when the stored positions are not those that the sink has taken. A store that does not answer says nothing.
+// checkStored returns ErrFenced when the stored positions are not those that the sink has taken. A store that does not
+// answer says nothing.
 func checkStored(ctx context.Context, sink Checker, s topic.Slot, next Positions) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -245,7 +255,9 @@ func checkStored(ctx context.Context, sink Checker, s topic.Slot, next Positions
 	}
 	for t, p := range next {
 		if stored[t] != p {
-			return fmt.Errorf("%w: slot %d: %s is stored up to %d and was taken up to %d", ErrFenced, s, t, stored[t], p)
+			return fmt.Errorf(
+				"%w: slot %d: %s is stored up to %d and was taken up to %d", ErrFenced, s, t, stored[t], p,
+			)
 		}
 	}
 	return nil
@@ -299,7 +311,8 @@ func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) err
 	}
 }
 
-// offsets turns next positions into Kafka offsets. Topics that are at their limit already, and in an exact phase all that have none, are not read.
+// offsets turns next positions into Kafka offsets. Topics that are at their limit already, and in an exact phase all
+// that have none, are not read.
 func (c *Consumer) offsets(s topic.Slot, next, limit Positions, onlyLimited bool) (map[topic.Topic]kgo.Offset, error) {
 	out := make(map[topic.Topic]kgo.Offset)
 	for _, t := range c.cfg.Topics {
@@ -311,7 +324,9 @@ func (c *Consumer) offsets(s topic.Slot, next, limit Positions, onlyLimited bool
 		if pos := next[t]; pos > 0 {
 			base := c.bases.Of(t, s)
 			if pos < base {
-				return nil, fmt.Errorf("%w: %s/%d: position %d is before the log's base %d", ErrPositions, t, s, pos, base)
+				return nil, fmt.Errorf(
+					"%w: %s/%d: position %d is before the log's base %d", ErrPositions, t, s, pos, base,
+				)
 			}
 			at = kgo.NewOffset().At(int64(pos - base)).WithEpoch(-1)
 		}

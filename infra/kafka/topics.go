@@ -18,7 +18,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// PartitionsError says that a topic's partition count is not P: positions and slots would lose their meaning, so nothing may start.
+// PartitionsError says that a topic's partition count is not P: positions and slots would lose their meaning, so
+// nothing may start.
 type PartitionsError struct {
 	Topic string // as named on the cluster
 	Have  int
@@ -27,8 +28,10 @@ type PartitionsError struct {
 
 // Error names the topic, both counts and what mends it.
 func (e *PartitionsError) Error() string {
-	return fmt.Sprintf("kafka: topic %s has %d partitions, not %d: partitions are never added to a live topic; set the partition count that the log has, or reshard",
-		e.Topic, e.Have, e.Want)
+	return fmt.Sprintf(
+		"kafka: topic %s has %d partitions, not %d: partitions are never added to a live topic; set the partition count that the log has, or reshard",
+		e.Topic, e.Have, e.Want,
+	)
 }
 
 // minInSync is the setting of how many replicas must have a record before it is acknowledged.
@@ -56,10 +59,11 @@ func settings(t topic.Topic) map[string]string {
 	return m
 }
 
-// EnsureTopics creates the topics that are missing, mends the settings of those that are there (a broker that created a topic by itself
-// would forget messages after a week) and returns P. It is called at every start. A topic with another partition count than cfg.Partitions, or
-// than the other topics, is a *PartitionsError. A topic is made with as many replicas as there are brokers at that moment, at most three; what was made while some
-// were not there yet stays so, and is warned of at each start.
+// EnsureTopics creates the topics that are missing, mends the settings of those that are there (a broker that created a
+// topic by itself would forget messages after a week) and returns P. It is called at every start. A topic with another
+// partition count than cfg.Partitions, or than the other topics, is a *PartitionsError. A topic is made with as many
+// replicas as there are brokers at that moment, at most three; what was made while some were not there yet stays so,
+// and is warned of at each start.
 func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) {
 	adm := kadm.NewClient(cl)
 	names := make([]string, len(topic.All))
@@ -99,8 +103,10 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) 
 	}
 	for _, t := range present {
 		if n := have[cfg.Name(t)].replicas; n < replicas {
-			cfg.logger().Warn("topic has fewer replicas than there are brokers for: what they lose is lost; give it more with kafka-reassign-partitions",
-				"topic", cfg.Name(t), "replicas", n, "want", replicas)
+			cfg.logger().Warn(
+				"topic has fewer replicas than there are brokers for: what they lose is lost; give it more with kafka-reassign-partitions",
+				"topic", cfg.Name(t), "replicas", n, "want", replicas,
+			)
 		}
 	}
 	if err := mendTopics(ctx, adm, cfg, present, have); err != nil {
@@ -109,7 +115,8 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) 
 	return p, nil
 }
 
-// safeReplicas is how many replicas a topic has where there are brokers enough, and safeInSync how many of so many must have a record before it is acknowledged.
+// safeReplicas is how many replicas a topic has where there are brokers enough, and safeInSync how many of so many must
+// have a record before it is acknowledged.
 const (
 	safeReplicas = 3
 	safeInSync   = 2
@@ -158,8 +165,8 @@ type shape struct {
 	replicas   int // of the partition that has the fewest
 }
 
-// look returns the shapes of the topics that are there, and how many brokers there are. It asks the cluster itself: kadm would answer from
-// the client's cache, which does not know a topic that another process has just created.
+// look returns the shapes of the topics that are there, and how many brokers there are. It asks the cluster itself:
+// kadm would answer from the client's cache, which does not know a topic that another process has just created.
 func look(ctx context.Context, cl *kgo.Client, names ...string) (have map[string]shape, brokers int, err error) {
 	req := kmsg.NewPtrMetadataRequest()
 	for _, n := range names {
@@ -191,8 +198,8 @@ func look(ctx context.Context, cl *kgo.Client, names ...string) (have map[string
 	return have, len(resp.Brokers), nil
 }
 
-// listOffsets asks for the start or end offsets of topics that are known to exist. A client that asked before they did may have cached that they do
-// not, so a retriable refusal is asked again for a while.
+// listOffsets asks for the start or end offsets of topics that are known to exist. A client that asked before they did
+// may have cached that they do not, so a retriable refusal is asked again for a while.
 func listOffsets(ctx context.Context, cl *kgo.Client, ends bool, names []string) (kadm.ListedOffsets, error) {
 	adm := kadm.NewClient(cl)
 	back := run.Backoff{Min: 20 * time.Millisecond, Max: 200 * time.Millisecond}
@@ -214,7 +221,8 @@ func listOffsets(ctx context.Context, cl *kgo.Client, ends bool, names []string)
 	}
 }
 
-// mendTopics sets what a topic's configuration must be, and warns of the one setting that is the operators' and makes an acknowledgement worth little.
+// mendTopics sets what a topic's configuration must be, and warns of the one setting that is the operators' and makes
+// an acknowledgement worth little.
 func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.Topic, shapes map[string]shape) error {
 	if len(ts) == 0 {
 		return nil
@@ -239,8 +247,12 @@ func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.To
 		for _, c := range rc.Configs {
 			is[c.Key] = c.MaybeValue()
 		}
-		if n, err := strconv.Atoi(is[minInSync]); err == nil && n < safeInSync && shapes[names[i]].replicas >= safeReplicas {
-			cfg.logger().Warn("topic acknowledges what a single broker may have alone: set min.insync.replicas to 2", "topic", names[i], "min.insync.replicas", n)
+		if n, err := strconv.Atoi(is[minInSync]); err == nil && n < safeInSync &&
+			shapes[names[i]].replicas >= safeReplicas {
+			cfg.logger().Warn(
+				"topic acknowledges what a single broker may have alone: set min.insync.replicas to 2", "topic",
+				names[i], "min.insync.replicas", n,
+			)
 		}
 		var alter []kadm.AlterConfig
 		for k, v := range settings(t) {

@@ -12,7 +12,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// TestUnsafeTopics: topics that were made while brokers were missing, or that acknowledge too soon, are warned of at each start; ours are not.
+// TestUnsafeTopics: topics that were made while brokers were missing, or that acknowledge too soon, are warned of at
+// each start; ours are not.
 func TestUnsafeTopics(t *testing.T) {
 	_, cfg, cl := cluster(t, kfake.NumBrokers(3))
 	var log bytes.Buffer
@@ -34,7 +35,8 @@ func TestUnsafeTopics(t *testing.T) {
 		for k, v := range settings(tp) {
 			conf[k] = kadm.StringPtr(v)
 		}
-		if resp, err := kadm.NewClient(cl).CreateTopic(t.Context(), testSlots, rf, conf, cfg.Name(tp)); err != nil || resp.Err != nil {
+		if resp, err := kadm.NewClient(cl).CreateTopic(t.Context(), testSlots, rf, conf, cfg.Name(tp)); err != nil ||
+			resp.Err != nil {
 			t.Fatal(err, resp.Err)
 		}
 	}
@@ -42,8 +44,10 @@ func TestUnsafeTopics(t *testing.T) {
 		lines := strings.Split(strings.TrimSpace(ensure()), "\n")
 		var replicas, inSync bool
 		for _, l := range lines {
-			replicas = replicas || strings.Contains(l, "topic="+cfg.Name(topic.Threads)) && strings.Contains(l, "replicas=1 want=3")
-			inSync = inSync || strings.Contains(l, "topic="+cfg.Name(topic.Users)) && strings.Contains(l, minInSync+"=1")
+			replicas = replicas ||
+				strings.Contains(l, "topic="+cfg.Name(topic.Threads)) && strings.Contains(l, "replicas=1 want=3")
+			inSync = inSync ||
+				strings.Contains(l, "topic="+cfg.Name(topic.Users)) && strings.Contains(l, minInSync+"=1")
 		}
 		if !replicas || !inSync || len(lines) != 2 {
 			t.Errorf("got %q, want a warning of one replica of threads and one of min.insync.replicas of users", lines)

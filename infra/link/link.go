@@ -10,10 +10,12 @@ import (
 // ErrFull is returned by DeliveryEnd.Send when the queue has no room; the caller closes the link.
 var ErrFull = errors.New("link: queue is full")
 
-// ErrClosed is returned by an end that was closed here, there, or by the network; a more telling cause may be wrapped beside it.
+// ErrClosed is returned by an end that was closed here, there, or by the network; a more telling cause may be wrapped
+// beside it.
 var ErrClosed = errors.New("link: closed")
 
-// EdgeEnd is the end of a link that an edge holds. Its methods may be called from any goroutine, Recv from one at a time.
+// EdgeEnd is the end of a link that an edge holds. Its methods may be called from any goroutine, Recv from one at a
+// time.
 type EdgeEnd interface {
 	// Send queues a frame, waiting for room.
 	Send(ctx context.Context, m *linkv1.ToDelivery) error
@@ -23,10 +25,11 @@ type EdgeEnd interface {
 	Close() error
 }
 
-// DeliveryEnd is the end of a link that a delivery instance holds. Its methods may be called from any goroutine, Recv from one at a time.
+// DeliveryEnd is the end of a link that a delivery instance holds. Its methods may be called from any goroutine, Recv
+// from one at a time.
 type DeliveryEnd interface {
-	// Send queues a frame without waiting: ErrFull when there is no room, upon which the caller closes the link. The frame must not be
-	// changed afterwards.
+	// Send queues a frame without waiting: ErrFull when there is no room, upon which the caller closes the link. The
+	// frame must not be changed afterwards.
 	Send(m *linkv1.ToEdge) error
 	// SendWait queues a frame once the queue is at most half full, so that room is left for Send.
 	SendWait(ctx context.Context, m *linkv1.ToEdge) error

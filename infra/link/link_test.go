@@ -261,17 +261,22 @@ func TestQUICSlowReader(t *testing.T) {
 	ctx := within(t)
 	ca := authority(t)
 	full := make(chan error, 1)
-	addr := serveQUIC(t, config(t, ca, "delivery"), ListenConfig{Queue: 32}, func(ctx context.Context, end DeliveryEnd) error {
-		big := linkv1.ToEdge_builder{Events: linkv1.Events_builder{Topic: 1, Records: []*linkv1.Record{
-			linkv1.Record_builder{Position: 7, Key: make([]byte, 16), Value: make([]byte, 1<<20)}.Build(),
-		}}.Build()}.Build()
-		var err error
-		for err == nil && ctx.Err() == nil {
-			err = end.Send(big)
-		}
-		full <- err
-		return err
-	})
+	addr := serveQUIC(
+		t,
+		config(t, ca, "delivery"),
+		ListenConfig{Queue: 32},
+		func(ctx context.Context, end DeliveryEnd) error {
+			big := linkv1.ToEdge_builder{Events: linkv1.Events_builder{Topic: 1, Records: []*linkv1.Record{
+				linkv1.Record_builder{Position: 7, Key: make([]byte, 16), Value: make([]byte, 1<<20)}.Build(),
+			}}.Build()}.Build()
+			var err error
+			for err == nil && ctx.Err() == nil {
+				err = end.Send(big)
+			}
+			full <- err
+			return err
+		},
+	)
 	edge, err := Dial(ctx, addr, config(t, ca, "edge"))
 	if err != nil {
 		t.Fatal(err)
@@ -467,7 +472,10 @@ func TestGroupDirectory(t *testing.T) {
 	for _, id := range []string{ClientID(want[0]), ClientID(want[1]), "somebody else"} {
 		c := cfg
 		c.ClientID = id
-		member, err := kafka.Dial(c, kgo.ConsumerGroup("g"), kgo.ConsumeTopics(cfg.Name(topic.Threads)), kgo.Balancers(kgo.CooperativeStickyBalancer()))
+		member, err := kafka.Dial(
+			c, kgo.ConsumerGroup("g"), kgo.ConsumeTopics(cfg.Name(topic.Threads)),
+			kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}

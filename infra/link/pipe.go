@@ -67,15 +67,15 @@ func first[T any](ctx context.Context, q *queue[T]) (T, error) {
 	return one[0], err
 }
 
-// Pipe returns the two ends of a link in one process. Each way holds at most so many frames (0: DefaultQueue) and DefaultQueueBytes; frames are
-// handed over as they are.
+// Pipe returns the two ends of a link in one process. Each way holds at most so many frames (0: DefaultQueue) and
+// DefaultQueueBytes; frames are handed over as they are.
 func Pipe(queue int) (EdgeEnd, DeliveryEnd) {
 	e := newEnds(queue, 0)
 	return edgeEnd{e}, deliveryEnd{e}
 }
 
-// Local joins edges and delivery instances of one process: it is their Directory and their Dialer, and the instances' listener. The zero
-// value is not usable; see NewLocal.
+// Local joins edges and delivery instances of one process: it is their Directory and their Dialer, and the instances'
+// listener. The zero value is not usable; see NewLocal.
 type Local struct {
 	queue int
 
@@ -124,7 +124,8 @@ func (l *Local) Dial(ctx context.Context, to Instance) (EdgeEnd, error) {
 	}
 }
 
-// Serve gives the links that are dialled to name to handle, each on a goroutine of its own, until ctx is cancelled; it waits for all of them.
+// Serve gives the links that are dialled to name to handle, each on a goroutine of its own, until ctx is cancelled; it
+// waits for all of them.
 func (l *Local) Serve(ctx context.Context, name string, handle Handler) error {
 	s := &localServer{ctx: ctx, accept: make(chan DeliveryEnd)}
 	l.mu.Lock()

@@ -38,7 +38,14 @@ func newQueue[T any](max, maxBytes int, weigh func(T) int) *queue[T] {
 	if maxBytes <= 0 {
 		maxBytes = DefaultQueueBytes
 	}
-	return &queue[T]{max: max, maxBytes: maxBytes, weigh: weigh, ready: make(chan struct{}, 1), done: make(chan struct{}), room: make(chan struct{})}
+	return &queue[T]{
+		max:      max,
+		maxBytes: maxBytes,
+		weigh:    weigh,
+		ready:    make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		room:     make(chan struct{}),
+	}
 }
 
 func (q *queue[T]) len() int {
@@ -57,8 +64,8 @@ func (q *queue[T]) add(v T, w int) {
 	}
 }
 
-// fits tells whether a frame of weight w may be added to a queue of so many frames and bytes. An empty queue takes a frame of any size, which the
-// frame limit bounds already; the caller holds mu.
+// fits tells whether a frame of weight w may be added to a queue of so many frames and bytes. An empty queue takes a
+// frame of any size, which the frame limit bounds already; the caller holds mu.
 func (q *queue[T]) fits(w, max, maxBytes int) bool {
 	n := len(q.items) - q.head
 	return n == 0 || n < max && q.bytes+w <= maxBytes

@@ -48,7 +48,8 @@ func quicConfig() *quic.Config {
 	}
 }
 
-// quicLink is one QUIC connection with one bidirectional stream, which the edge opens. Two goroutines: reader and writer; both end when the link closes.
+// quicLink is one QUIC connection with one bidirectional stream, which the edge opens. Two goroutines: reader and
+// writer; both end when the link closes.
 type quicLink struct {
 	conn   *quic.Conn
 	stream *quic.Stream
@@ -58,7 +59,10 @@ type quicLink struct {
 
 // startQUIC joins the ends' queues to the stream: encode writes out of one, decode reads into the other.
 // idle is what is written when there has been nothing else for a while; nil: nothing.
-func startQUIC[In, Out proto.Message](conn *quic.Conn, stream *quic.Stream, e *ends, out *queue[Out], in *queue[In], decode func([]byte) (In, error), idle []byte) {
+func startQUIC[In, Out proto.Message](
+	conn *quic.Conn, stream *quic.Stream, e *ends, out *queue[Out], in *queue[In], decode func([]byte) (In, error),
+	idle []byte,
+) {
 	l := &quicLink{conn: conn, stream: stream, ends: e}
 	e.peer = peerName(conn)
 	e.close = l.close
@@ -146,10 +150,12 @@ func writeFrames[Out proto.Message](stream *quic.Stream, out *queue[Out], idle [
 	}
 }
 
-// signOfLife is a frame of an unknown kind, which the other end skips. It is long because QUIC resets no connection in answer to a packet that is as short
-// as its own keep-alive.
+// signOfLife is a frame of an unknown kind, which the other end skips. It is long because QUIC resets no connection in
+// answer to a packet that is as short as its own keep-alive.
 func signOfLife() []byte {
-	body := protowire.AppendBytes(protowire.AppendTag(nil, protowire.MaxValidNumber, protowire.BytesType), make([]byte, 64))
+	body := protowire.AppendBytes(
+		protowire.AppendTag(nil, protowire.MaxValidNumber, protowire.BytesType), make([]byte, 64),
+	)
 	return append(frame.AppendLength(nil, len(body)), body...)
 }
 
@@ -220,8 +226,10 @@ func Listen(addr string, conf *tls.Config, cfg ListenConfig) (*Listener, error) 
 	return &Listener{cfg: cfg, udp: udp, tr: tr, ln: ln}, nil
 }
 
-// resetKey makes the key by which an instance that was killed and is back tells its peers that their links are gone; else they would
-// wait out the idle timeout while their slots stand still. They learn of it by their next frame, so edges send one every second. It comes from the certificate's private key, so it is the same after a restart and nobody else's.
+// resetKey makes the key by which an instance that was killed and is back tells its peers that their links are gone;
+// else they would wait out the idle timeout while their slots stand still. They learn of it by their next frame, so
+// edges send one every second. It comes from the certificate's private key, so it is the same after a restart and
+// nobody else's.
 func resetKey(conf *tls.Config) *quic.StatelessResetKey {
 	if conf.GetCertificate == nil {
 		return nil
@@ -247,8 +255,8 @@ func (l *Listener) Close() error {
 	return errors.Join(l.ln.Close(), l.tr.Close(), l.udp.Close())
 }
 
-// Serve gives each link to handle, on a goroutine of its own, until ctx is cancelled; then it closes the listener and the links and waits for
-// the handlers. It may be called once.
+// Serve gives each link to handle, on a goroutine of its own, until ctx is cancelled; then it closes the listener and
+// the links and waits for the handlers. It may be called once.
 func (l *Listener) Serve(ctx context.Context, handle Handler) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()

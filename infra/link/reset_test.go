@@ -9,7 +9,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// An instance that was killed and is back on its address tells the edge so: the edge need not wait until it hears nothing for long.
+// An instance that was killed and is back on its address tells the edge so: the edge need not wait until it hears
+// nothing for long.
 func TestQUICBackFromTheDead(t *testing.T) {
 	ctx := within(t)
 	ca := authority(t)

@@ -22,8 +22,8 @@ const ALPN = "helio-link/1"
 // DefaultServerName is the DNS name that the certificates of both ends carry.
 const DefaultServerName = "helio-link"
 
-// TLS names the files of one end of the links. Both ends use the same kind of certificate: signed by the cluster's CA, for ServerName, usable by
-// servers and clients.
+// TLS names the files of one end of the links. Both ends use the same kind of certificate: signed by the cluster's CA,
+// for ServerName, usable by servers and clients.
 type TLS struct {
 	CAFile     string // PEM
 	CertFile   string // PEM; read at every handshake, so that it can be renewed in place
@@ -68,7 +68,8 @@ func (t TLS) Load() (*tls.Config, error) {
 	return mutual(pool, t.ServerName, load), nil
 }
 
-// mutual returns a configuration in which either side shows what load returns and verifies the other against pool and name.
+// mutual returns a configuration in which either side shows what load returns and verifies the other against pool and
+// name.
 func mutual(pool *x509.CertPool, name string, load func() (*tls.Certificate, error)) *tls.Config {
 	if name == "" {
 		name = DefaultServerName
@@ -100,7 +101,8 @@ func mutual(pool *x509.CertPool, name string, load func() (*tls.Certificate, err
 	}
 }
 
-// Authority is a certificate authority of a development cluster or a test, made on the spot. In production the CA is the operator's.
+// Authority is a certificate authority of a development cluster or a test, made on the spot. In production the CA is
+// the operator's.
 type Authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -190,8 +192,9 @@ func (a *Authority) Config(name string) (*tls.Config, error) {
 	return mutual(pool, DefaultServerName, func() (*tls.Certificate, error) { return &cert, nil }), nil
 }
 
-// WriteFiles writes ca.pem and, for each name, <name>.pem and <name>.key into dir, which must exist, and returns the names of each one's files. The
-// CA's key is not kept: a dev cluster that needs another certificate makes all of them anew.
+// WriteFiles writes ca.pem and, for each name, <name>.pem and <name>.key into dir, which must exist, and returns the
+// names of each one's files. The CA's key is not kept: a dev cluster that needs another certificate makes all of them
+// anew.
 func (a *Authority) WriteFiles(dir string, names ...string) (map[string]TLS, error) {
 	ca := filepath.Join(dir, "ca.pem")
 	if err := os.WriteFile(ca, a.CertPEM(), 0o644); err != nil {

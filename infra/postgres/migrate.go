@@ -24,12 +24,14 @@ type NewerError struct {
 
 // Error names the schema, both versions and what mends it.
 func (e *NewerError) Error() string {
-	return fmt.Sprintf("postgres: schema %s is at version %d, newer than this program's %d: run the later program, or rebuild the view from the log",
-		e.Schema, e.Have, e.Want)
+	return fmt.Sprintf(
+		"postgres: schema %s is at version %d, newer than this program's %d: run the later program, or rebuild the view from the log",
+		e.Schema, e.Have, e.Want,
+	)
 }
 
-// Migrate brings a schema, created when it is missing, to the last migration in fsys (goose files, NNNNN_name.sql, unqualified names). It returns the
-// version. Processes that migrate at the same time wait for one another.
+// Migrate brings a schema, created when it is missing, to the last migration in fsys (goose files, NNNNN_name.sql,
+// unqualified names). It returns the version. Processes that migrate at the same time wait for one another.
 func Migrate(ctx context.Context, url string, fsys fs.FS, schema string) (int64, error) {
 	pc, err := pgx.ParseConfig(url)
 	if err != nil {

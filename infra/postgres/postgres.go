@@ -60,7 +60,8 @@ func Redact(raw string) string {
 	return u.Redacted()
 }
 
-// unusable says why pgx does not take a URL. pgx's own text is left out, since it may quote the URL, unless the TLS files are to blame, whose errors cannot.
+// unusable says why pgx does not take a URL. pgx's own text is left out, since it may quote the URL, unless the TLS
+// files are to blame, whose errors cannot.
 func unusable(raw string, err error) error {
 	var parse *pgconn.ParseConfigError
 	if u, perr := url.Parse(raw); perr == nil && u.Scheme != "" && errors.As(err, &parse) && parse.Unwrap() != nil {
@@ -125,8 +126,9 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 	}
 	pc.ConnConfig.RuntimeParams["application_name"] = c.Name
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
-	// A plan that was made over a table of one page is kept until the server next counts the rows, by which time there may be a million: a search by a key is
-	// to use the key's index from the beginning. What has none is scanned all the same, at a price for which servers before 18 would compile it each time.
+	// A plan that was made over a table of one page is kept until the server next counts the rows, by which time there
+	// may be a million: a search by a key is to use the key's index from the beginning. What has none is scanned all
+	// the same, at a price for which servers before 18 would compile it each time.
 	pc.ConnConfig.RuntimeParams["enable_seqscan"], pc.ConnConfig.RuntimeParams["jit"] = "off", "off"
 	for k, v := range c.Params {
 		pc.ConnConfig.RuntimeParams[k] = v
@@ -139,7 +141,8 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-// Transient tells whether the same work may succeed when it is tried again: the connection or the server failed, not the statement.
+// Transient tells whether the same work may succeed when it is tried again: the connection or the server failed, not
+// the statement.
 func Transient(err error) bool {
 	var file *fs.PathError // of a certificate; the errno in it would pass for a network's
 	if err == nil || errors.As(err, &file) {
@@ -156,11 +159,13 @@ func Transient(err error) bool {
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// Refused tells whether the server does not let us in, or we do not trust it, for a reason that trying again does not mend: a certificate, a user or a
-// password. A process that starts tells of it at once; one that runs goes on trying, since the settings of a server can be mended while it does.
+// Refused tells whether the server does not let us in, or we do not trust it, for a reason that trying again does not
+// mend: a certificate, a user or a password. A process that starts tells of it at once; one that runs goes on trying,
+// since the settings of a server can be mended while it does.
 func Refused(err error) bool {
 	var pg *pgconn.PgError
-	return run.Untrusted(err) || errors.As(err, &pg) && strings.HasPrefix(pg.Code, "28") // class 28: invalid authorization specification
+	// class 28: invalid authorization specification
+	return run.Untrusted(err) || errors.As(err, &pg) && strings.HasPrefix(pg.Code, "28")
 }
 
 // transientCode judges an SQLSTATE (PostgreSQL appendix A).

@@ -21,7 +21,9 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 func migrations(n int) fstest.MapFS {
 	fsys := fstest.MapFS{}
 	for i := 1; i <= n; i++ {
-		fsys[fmt.Sprintf("%05d_step.sql", i)] = &fstest.MapFile{Data: fmt.Appendf(nil, "-- +goose Up\nCREATE TABLE t%d (x int);\n", i)}
+		fsys[fmt.Sprintf("%05d_step.sql", i)] = &fstest.MapFile{
+			Data: fmt.Appendf(nil, "-- +goose Up\nCREATE TABLE t%d (x int);\n", i),
+		}
 	}
 	return fsys
 }
@@ -46,7 +48,8 @@ func TestMigrate(t *testing.T) {
 		t.Fatalf("one more: %d, %v", v, err)
 	}
 	var newer *NewerError
-	if _, err := Migrate(ctx, url, migrations(2), "views"); !errors.As(err, &newer) || newer.Have != 3 || newer.Want != 2 {
+	if _, err := Migrate(ctx, url, migrations(2), "views"); !errors.As(err, &newer) || newer.Have != 3 ||
+		newer.Want != 2 {
 		t.Errorf("an older program: %v", err)
 	}
 	if v, err := Migrate(ctx, url, migrations(1), "views_2"); err != nil || v != 1 {
@@ -54,7 +57,15 @@ func TestMigrate(t *testing.T) {
 	}
 
 	reg := prometheus.NewRegistry()
-	pool, err := Open(ctx, Config{URL: url, Name: "views", Params: map[string]string{"search_path": "views", "synchronous_commit": "off"}, Registerer: reg})
+	pool, err := Open(
+		ctx,
+		Config{
+			URL:        url,
+			Name:       "views",
+			Params:     map[string]string{"search_path": "views", "synchronous_commit": "off"},
+			Registerer: reg,
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +129,9 @@ func TestConfigHidesThePassword(t *testing.T) {
 			t.Errorf("shown: %s", s)
 		}
 	}
-	if err := (Config{URL: "postgres://u:hunter2@h:port/d", MinConns: 3, MaxConns: 2}).Validate(); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "at least 3") {
+	if err := (Config{URL: "postgres://u:hunter2@h:port/d", MinConns: 3, MaxConns: 2}).Validate(); err == nil ||
+		strings.Contains(err.Error(), "hunter2") ||
+		!strings.Contains(err.Error(), "at least 3") {
 		t.Errorf("Validate = %v", err)
 	}
 }

@@ -10,13 +10,16 @@ import (
 	"heliograph/infra/embedded/enginetest"
 )
 
-// The TLS settings of a URL let in where the server is the right one and the password is too, and tell the others why not.
+// The TLS settings of a URL let in where the server is the right one and the password is too, and tell the others why
+// not.
 func TestSecure(t *testing.T) {
 	const password = "heliotrope"
 	ca, other := certtest.New(t, "the database's authority"), certtest.New(t, "another authority")
 	base := enginetest.SecurePostgres(t, ca.Server(t, "127.0.0.1"), password)
 	full := base + "?sslmode=verify-full&sslrootcert=" + ca.File
-	elsewhere := strings.Replace(enginetest.SecurePostgres(t, ca.Server(t, "127.0.0.1"), password), password, "wrong", 1)
+	elsewhere := strings.Replace(
+		enginetest.SecurePostgres(t, ca.Server(t, "127.0.0.1"), password), password, "wrong", 1,
+	)
 	for _, c := range []struct{ name, url, want string }{
 		{"wrong authority", base + "?sslmode=verify-full&sslrootcert=" + other.File, "certificate signed by unknown authority"},
 		{"wrong authority, any name", base + "?sslmode=verify-ca&sslrootcert=" + other.File, "certificate signed by unknown authority"},
@@ -37,12 +40,16 @@ func TestSecure(t *testing.T) {
 		})
 	}
 
-	// channel_binding=require wants SCRAM-SHA-256 bound to this very TLS connection: nothing in between could have passed the password on.
+	// channel_binding=require wants SCRAM-SHA-256 bound to this very TLS connection: nothing in between could have
+	// passed the password on.
 	full += "&channel_binding=require"
 	if v, err := Migrate(t.Context(), full, migrations(2), "views"); err != nil || v != 2 {
 		t.Fatalf("Migrate = %d, %v", v, err)
 	}
-	pool, err := Open(t.Context(), Config{URL: full, Params: map[string]string{"search_path": "views"}, ConnectTimeout: 20 * time.Second})
+	pool, err := Open(
+		t.Context(),
+		Config{URL: full, Params: map[string]string{"search_path": "views"}, ConnectTimeout: 20 * time.Second},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +82,8 @@ func TestUnusableFiles(t *testing.T) {
 		url := "postgres://u:hunter2@127.0.0.1/d?" + c.query
 		_, merr := Migrate(t.Context(), url, migrations(1), "views")
 		for _, err := range []error{merr, Config{URL: url}.Validate()} {
-			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") || Transient(err) {
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") ||
+				Transient(err) {
 				t.Errorf("%s: %v, want word of %s", c.name, err, c.want)
 			}
 		}

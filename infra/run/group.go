@@ -46,7 +46,8 @@ type Service struct {
 	Name string
 	// Run blocks until ctx is cancelled and then returns nil; an error ends the group.
 	Run func(ctx context.Context) error
-	// Drain may be nil. It is called once at the stop, while Run is still going, with the rest of the deadline: refuse new work, flush.
+	// Drain may be nil. It is called once at the stop, while Run is still going, with the rest of the deadline: refuse
+	// new work, flush.
 	Drain func(ctx context.Context) error
 }
 
@@ -89,7 +90,8 @@ type started struct {
 	done   chan struct{}
 }
 
-// Run starts the services, waits for ctx or for the first error, and stops them. It returns nil when ctx was cancelled and all stopped well.
+// Run starts the services, waits for ctx or for the first error, and stops them. It returns nil when ctx was cancelled
+// and all stopped well.
 func (g *Group) Run(ctx context.Context) error {
 	if len(g.services) == 0 {
 		<-ctx.Done()

@@ -27,7 +27,8 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "helio_run_hard_stops_total", Help: "Services that were late in the orderly stop.",
 		}, []string{"service"})),
 		alarms: Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "helio_run_watchdog_alarms_total", Help: "Times that a watched gauge stayed past its threshold without falling, or had no value.",
+			Name: "helio_run_watchdog_alarms_total",
+			Help: "Times that a watched gauge stayed past its threshold without falling, or had no value.",
 		}, []string{"gauge"})),
 		alarmed: Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "helio_run_watchdog_alarmed", Help: "1 from a gauge's alarm until it is below its threshold again.",
@@ -35,8 +36,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	}
 }
 
-// Register registers c and returns it, or the equal collector that reg already has, so that two parts of one process can share a metric. With
-// a nil reg, c is returned unregistered. It panics on a metric that is declared differently in two places: a broken invariant.
+// Register registers c and returns it, or the equal collector that reg already has, so that two parts of one process
+// can share a metric. With a nil reg, c is returned unregistered. It panics on a metric that is declared differently in
+// two places: a broken invariant.
 func Register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	if reg == nil {
 		return c

@@ -33,8 +33,8 @@ func Protect(fn func() error) (err error) {
 	return fn()
 }
 
-// Backoff gives growing, jittered delays: each is between half and the whole of Min, 2*Min, 4*Min … up to Max. It is not safe for
-// concurrent use. The zero value begins at 50 ms and ends at 5 s.
+// Backoff gives growing, jittered delays: each is between half and the whole of Min, 2*Min, 4*Min … up to Max. It is
+// not safe for concurrent use. The zero value begins at 50 ms and ends at 5 s.
 type Backoff struct {
 	Min, Max time.Duration
 

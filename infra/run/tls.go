@@ -9,7 +9,8 @@ import (
 	"os"
 )
 
-// ClientTLS says how a client checks a server and shows itself to it. The zero value means no TLS; verification cannot be turned off.
+// ClientTLS says how a client checks a server and shows itself to it. The zero value means no TLS; verification cannot
+// be turned off.
 type ClientTLS struct {
 	Enable     bool
 	CAFile     string // PEM; default: the system's roots
@@ -56,8 +57,9 @@ func (t ClientTLS) Load() (*tls.Config, error) {
 	return out, nil
 }
 
-// Untrusted tells whether a TLS handshake failed for what the two sides are: a certificate that the other does not trust or does not get, another name, no TLS
-// where it was expected. Trying again does not mend that, at least not within the life of a process that starts.
+// Untrusted tells whether a TLS handshake failed for what the two sides are: a certificate that the other does not
+// trust or does not get, another name, no TLS where it was expected. Trying again does not mend that, at least not
+// within the life of a process that starts.
 func Untrusted(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var header tls.RecordHeaderError
@@ -65,7 +67,8 @@ func Untrusted(err error) bool {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
-	if errors.As(err, &cert) || errors.As(err, &header) || errors.As(err, &authority) || errors.As(err, &name) || errors.As(err, &invalid) {
+	if errors.As(err, &cert) || errors.As(err, &header) || errors.As(err, &authority) || errors.As(err, &name) ||
+		errors.As(err, &invalid) {
 		return true
 	}
 	// What the peer refuses comes as an alert of an unexported type; crypto/tls marks it in Op.

@@ -10,9 +10,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Watchdog samples gauges (queue lengths, lags) and raises an alarm, a log line and a counter, when one is past its threshold and has not fallen
-// for Samples samples in a row; it says so again when the gauge is back below the threshold. A queue that stands at its bound is as bad as one that grows, and
-// a gauge that has no value (NaN) or that cannot be sampled in time is worse: all of them count. Watch and Run may be called from any goroutine.
+// Watchdog samples gauges (queue lengths, lags) and raises an alarm, a log line and a counter, when one is past its
+// threshold and has not fallen for Samples samples in a row; it says so again when the gauge is back below the
+// threshold. A queue that stands at its bound is as bad as one that grows, and a gauge that has no value (NaN) or that
+// cannot be sampled in time is worse: all of them count. Watch and Run may be called from any goroutine.
 type Watchdog struct {
 	// Fixed after New.
 	every   time.Duration
@@ -37,7 +38,8 @@ type watched struct {
 	pending chan float64 // of a sample that is late; nil: none is
 }
 
-// NewWatchdog returns a watchdog that samples at the interval every (default 1 s) and alarms after samples samples without a fall (default 5). log and reg may be nil.
+// NewWatchdog returns a watchdog that samples at the interval every (default 1 s) and alarms after samples samples
+// without a fall (default 5). log and reg may be nil.
 func NewWatchdog(every time.Duration, samples int, log *slog.Logger, reg prometheus.Registerer) *Watchdog {
 	if every <= 0 {
 		every = time.Second
@@ -51,8 +53,8 @@ func NewWatchdog(every time.Duration, samples int, log *slog.Logger, reg prometh
 	return &Watchdog{every: every, samples: samples, log: log, metrics: newMetrics(reg)}
 }
 
-// Watch adds a gauge. name is a metric label, so it comes from a closed set. sample is called once per interval, by a goroutine of its own; NaN means that there is
-// no value.
+// Watch adds a gauge. name is a metric label, so it comes from a closed set. sample is called once per interval, by a
+// goroutine of its own; NaN means that there is no value.
 func (w *Watchdog) Watch(name string, threshold float64, sample func() float64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -103,7 +105,8 @@ func (w *Watchdog) sample() {
 	}
 }
 
-// begin has a sample taken, unless the last one is still under way: a gauge whose lock is held for ever costs one goroutine, and not one for each sample.
+// begin has a sample taken, unless the last one is still under way: a gauge whose lock is held for ever costs one
+// goroutine, and not one for each sample.
 func (g *watched) begin() {
 	if g.pending != nil {
 		return

@@ -1,27 +1,34 @@
-// Package history keeps the message history in ClickHouse: messages, all other events of threads, changes to messages, memberships and receipts,
-// folded from helio.threads and helio.receipts.
+// Package history keeps the message history in ClickHouse: messages, all other events of threads, changes to messages,
+// memberships and receipts, folded from helio.threads and helio.receipts.
 //
-// Promise: every row is a pure function of the log, and each event's rows are there exactly once in effect: before a batch is inserted its range is written down as
-// begun, each insert carries a token made of view, generation, range, table, month and chunk, and afterwards the range is done. After a crash exactly the begun
-// range is inserted again under the same tokens, and the engine drops what it has already. Verdicts come from fold states loaded from ClickHouse alone: Postgres is
-// never asked.
+// Promise: every row is a pure function of the log, and each event's rows are there exactly once in effect: before a
+// batch is inserted its range is written down as begun, each insert carries a token made of view, generation, range,
+// table, month and chunk, and afterwards the range is done. After a crash exactly the begun range is inserted again
+// under the same tokens, and the engine drops what it has already. Verdicts come from fold states loaded from
+// ClickHouse alone: Postgres is never asked.
 //
 // Order: within a subject that of the log.
 //
 // Durability: an insert that was answered is in a part on disk; async_insert is off.
 //
-// When slow or down: the slot's batch is tried again with backoff and its lag grows; an engine that falls silent is given up after Config.Timeout. When
-// restarted: each slot goes on from its highest done position, after the begun range behind it, if there is one.
+// When slow or down: the slot's batch is tried again with backoff and its lag grows; an engine that falls silent is
+// given up after Config.Timeout. When restarted: each slot goes on from its highest done position, after the begun
+// range behind it, if there is one.
 //
 // Non-obvious:
-//   - ClickHouse has no compare-and-set, so two writers on one slot are not kept apart. They insert the same rows under the same sorting keys, which
-//     ReplacingMergeTree makes one; queries over rows that were just written by two should say FINAL.
-//   - The tokens are remembered for the last non_replicated_deduplication_window inserts of a table. A rebuild in place must take a new generation, since tokens
-//     outlive deleted rows.
-//   - An insert keeps to one month of log time, the partition, so that it is one block and all of it or nothing of it is there.
-//   - States are loaded as of a position (rows before it), so the rows of a half-inserted range are not seen by its own repetition.
-//   - A thread is loaded with its last Config.Recent messages of the window for retries; beyond those, messages are looked up by their ids.
-//   - A busy slot gathers on purpose (Config.Consumer.LingerBusy): its lag in seconds then swings up to about that, and it is no fault.
-//   - In helio.receipts records vanish by compaction. A begun range that is inserted again long after may have fewer of them: those that are newer say the same and
-//     more.
+//   - ClickHouse has no compare-and-set, so two writers on one slot are not kept apart. They insert the same rows under
+//     the same sorting keys, which ReplacingMergeTree makes one; queries over rows that were just written by two should
+//     say FINAL.
+//   - The tokens are remembered for the last non_replicated_deduplication_window inserts of a table. A rebuild in place
+//     must take a new generation, since tokens outlive deleted rows.
+//   - An insert keeps to one month of log time, the partition, so that it is one block and all of it or nothing of it
+//     is there.
+//   - States are loaded as of a position (rows before it), so the rows of a half-inserted range are not seen by its own
+//     repetition.
+//   - A thread is loaded with its last Config.Recent messages of the window for retries; beyond those, messages are
+//     looked up by their ids.
+//   - A busy slot gathers on purpose (Config.Consumer.LingerBusy): its lag in seconds then swings up to about that, and
+//     it is no fault.
+//   - In helio.receipts records vanish by compaction. A begun range that is inserted again long after may have fewer of
+//     them: those that are newer say the same and more.
 package history

@@ -105,7 +105,9 @@ func (w *writes) fold(e *projector.Event) {
 		}
 		w.count(e.Topic, "accepted")
 		w.receipts = append(w.receipts, receiptRow{
-			thread: id.ThreadID(e.Subject), user: u, device: e.Device, position: int64(e.Position), slot: int32(e.Slot), mark: mark, log: storable(e.TimeMS),
+			thread: id.ThreadID(
+				e.Subject,
+			), user: u, device: e.Device, position: int64(e.Position), slot: int32(e.Slot), mark: mark, log: storable(e.TimeMS),
 		})
 	}
 }
@@ -134,14 +136,16 @@ func (w *writes) foldThread(e *projector.Event) {
 		w.messages = append(w.messages, message(e, t, actor, v.Ordinal, at))
 	} else {
 		w.events = append(w.events, eventRow{
-			thread: t, position: pos, ordinal: v.Ordinal, slot: slot, kind: kindOf(e.Body), actor: actor, log: at, title: titleOf(e.Body), event: string(e.Raw),
+			thread: t, position: pos, ordinal: v.Ordinal, slot: slot, kind: kindOf(e.Body), actor: actor, log: at,
+			title: titleOf(e.Body), event: string(e.Raw),
 		})
 		w.change(e, t, actor, at)
 	}
 	for _, u := range v.Members {
 		m := state.Members[u]
 		w.members = append(w.members, memberRow{
-			thread: t, user: u, position: pos, slot: slot, kind: int16(state.Kind), active: m.Active(), role: int16(m.Role), ordinal: before, log: at,
+			thread: t, user: u, position: pos, slot: slot, kind: int16(state.Kind), active: m.Active(),
+			role: int16(m.Role), ordinal: before, log: at,
 		})
 	}
 }
@@ -149,7 +153,8 @@ func (w *writes) foldThread(e *projector.Event) {
 func message(e *projector.Event, t id.ThreadID, actor id.UserID, ordinal int64, at time.Time) messageRow {
 	m := e.Body.GetMessageSent()
 	row := messageRow{
-		thread: t, position: int64(e.Position), ordinal: ordinal, slot: int32(e.Slot), sender: actor, log: at, client: storable(m.GetClientTimeMs()),
+		thread: t, position: int64(e.Position), ordinal: ordinal, slot: int32(e.Slot), sender: actor, log: at,
+		client:  storable(m.GetClientTimeMs()),
 		message: id.MessageID(m.GetMessageId()), event: string(e.Raw),
 	}
 	row.device, _ = id.From[id.DeviceID](e.Body.GetDeviceId()) // zero when the system did it

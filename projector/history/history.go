@@ -20,28 +20,31 @@ var Topics = []topic.Topic{topic.Threads, topic.Receipts}
 
 // Config of the projector. Zero means default.
 type Config struct {
-	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Logger and Registerer to those given to New.
-	// Linger defaults to 500 ms, LingerBusy to 10 s, LingerRecords to 2,500: an insert costs the engine some 10 ms of CPU and a dozen files whatever its size, so
-	// a busy slot writes seldom and much at a time. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes to MaxBytes.
+	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Logger and
+	// Registerer to those given to New. Linger defaults to 500 ms, LingerBusy to 10 s, LingerRecords to 2,500: an
+	// insert costs the engine some 10 ms of CPU and a dozen files whatever its size, so a busy slot writes seldom and
+	// much at a time. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes
+	// to MaxBytes.
 	Consumer kafka.ConsumerConfig
-	// Generation of the view; a rebuild in place takes a higher one, and a projector of a lower one then refuses to go on (GenerationError). Default 1.
+	// Generation of the view; a rebuild in place takes a higher one, and a projector of a lower one then refuses to go
+	// on (GenerationError). Default 1.
 	Generation uint32
-	// Inserts is how many inserts run at one time, over all slots; default 4. Where the engine shares a small machine with those who chat, 1 keeps its bursts
-	// to one core.
+	// Inserts is how many inserts run at one time, over all slots; default 4. Where the engine shares a small machine
+	// with those who chat, 1 keeps its bursts to one core.
 	Inserts int
 	// CacheBytes bounds the fold states kept per slot, by estimate. Default 4 MiB.
 	CacheBytes int
-	// Recent is how many messages are loaded with a thread for the rule on retries. Those of a thread that has seen more within the window are looked up by their
-	// ids. Default 256.
+	// Recent is how many messages are loaded with a thread for the rule on retries. Those of a thread that has seen
+	// more within the window are looked up by their ids. Default 256.
 	Recent int
-	// InsertRows is the most rows of one insert; it must stay below the server's max_insert_block_size and may not change while a range is begun.
-	// Default 100,000.
+	// InsertRows is the most rows of one insert; it must stay below the server's max_insert_block_size and may not
+	// change while a range is begun. Default 100,000.
 	InsertRows int
-	// Timeout bounds each insert and each query: an engine that has gone without a word would hold the slot for as long as TCP goes on trying. It then counts as
-	// a transient failure. Default 30 s.
+	// Timeout bounds each insert and each query: an engine that has gone without a word would hold the slot for as long
+	// as TCP goes on trying. It then counts as a transient failure. Default 30 s.
 	Timeout time.Duration
-	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those parked behind it. It must not block. A
-	// crash may lose or repeat the call. Default: nobody is told.
+	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those
+	// parked behind it. It must not block. A crash may lose or repeat the call. Default: nobody is told.
 	Report func(view string, q projector.Quarantined)
 }
 
@@ -90,7 +93,8 @@ type Projector struct {
 	consumer *kafka.Consumer
 }
 
-// New returns a projector that does nothing until Run. The connection's default database is that of the history, which must have been migrated.
+// New returns a projector that does nothing until Run. The connection's default database is that of the history, which
+// must have been migrated.
 func New(cfg Config, conn driver.Conn, log *slog.Logger, reg prometheus.Registerer) (*Projector, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

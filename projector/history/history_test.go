@@ -59,7 +59,9 @@ func open(t testing.TB, cfg clickhouse.Config) driver.Conn {
 }
 
 func config() history.Config {
-	return history.Config{Consumer: kafka.ConsumerConfig{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Partitions: 2}}
+	return history.Config{
+		Consumer: kafka.ConsumerConfig{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Partitions: 2},
+	}
 }
 
 func seeded(seed uint64) func(int) int {
@@ -113,7 +115,8 @@ func TestHistoryEqualsTheFoldWhereverTheLogIsCut(t *testing.T) {
 	}
 }
 
-// A message that comes again is found, whether its thread is in the cache, was loaded with all its recent messages, or with some.
+// A message that comes again is found, whether its thread is in the cache, was loaded with all its recent messages, or
+// with some.
 func TestRetriesAreFoundInTheTables(t *testing.T) {
 	for _, cache := range []int{1, 1 << 20} {
 		for _, filler := range []int{5, 300} {
@@ -134,7 +137,16 @@ func TestRetriesAreFoundInTheTables(t *testing.T) {
 // What holds over HTTP holds over the native protocol: the same statements, types and settings, in compressed blocks.
 func TestNativeProtocol(t *testing.T) {
 	addr, database := enginetest.NativeClickHouse(t, nil, "helio", "heliotrope")
-	conn := open(t, clickhouse.Config{Addr: []string{addr}, Database: database, Protocol: clickhouse.Native, User: "helio", Password: "heliotrope"})
+	conn := open(
+		t,
+		clickhouse.Config{
+			Addr:     []string{addr},
+			Database: database,
+			Protocol: clickhouse.Native,
+			User:     "helio",
+			Password: "heliotrope",
+		},
+	)
 	l := world(5, 250)
 	pick := seeded(105)
 	err := sinktest.Feed(t.Context(), l, history.NewSink(config(), conn, nil, nil), sinktest.Options{
@@ -146,7 +158,8 @@ func TestNativeProtocol(t *testing.T) {
 	mustEqual(t, conn, reference(t, l), false)
 }
 
-// TestBrokenFoldStopsItsSubject: wherever the log is cut, history and reference put the same events into quarantine when the fold panics on some.
+// TestBrokenFoldStopsItsSubject: wherever the log is cut, history and reference put the same events into quarantine
+// when the fold panics on some.
 func TestBrokenFoldStopsItsSubject(t *testing.T) {
 	thread.Trip(sinktest.Brittle)
 	t.Cleanup(func() { thread.Trip(nil) })
@@ -179,7 +192,9 @@ type failing struct {
 
 var errInjected = errors.New("injected")
 
-func (f *failing) PrepareBatch(ctx context.Context, query string, opts ...driver.PrepareBatchOption) (driver.Batch, error) {
+func (f *failing) PrepareBatch(
+	ctx context.Context, query string, opts ...driver.PrepareBatchOption,
+) (driver.Batch, error) {
 	b, err := f.Conn.PrepareBatch(ctx, query, opts...)
 	if err != nil {
 		return nil, err
@@ -277,7 +292,9 @@ func TestRebuildUnderANewGeneration(t *testing.T) {
 }
 
 // step makes a record of a small log written by hand.
-func step(t *testing.T, tp topic.Topic, at topic.Position, ms int64, key []byte, e eventv1.Event_builder) eventtest.Step {
+func step(
+	t *testing.T, tp topic.Topic, at topic.Position, ms int64, key []byte, e eventv1.Event_builder,
+) eventtest.Step {
 	t.Helper()
 	value, err := proto.Marshal(e.Build())
 	if err != nil {
@@ -299,10 +316,60 @@ func TestAnalystsViews(t *testing.T) {
 	steps := []eventtest.Step{
 		step(t, topic.Threads, 0, t0, th[:], eventv1.Event_builder{UserId: a[:], MessageSent: sent(m1, "hello World")}),
 		step(t, topic.Threads, 1, t0+1000, th[:], eventv1.Event_builder{UserId: a[:], MessageSent: sent(m2, "second")}),
-		step(t, topic.Threads, 2, t0+2000, th[:], eventv1.Event_builder{UserId: a[:], MessageEdited: eventv1.MessageEdited_builder{MessageId: m1[:], Content: eventtest.Text("hello all")}.Build()}),
-		step(t, topic.Threads, 3, t0+3000, th[:], eventv1.Event_builder{UserId: a[:], MessageDeleted: eventv1.MessageDeleted_builder{MessageId: m2[:]}.Build()}),
-		step(t, topic.Receipts, 0, t0+40, append(th[:], dev[:]...), eventv1.Event_builder{UserId: b[:], DeviceId: dev[:], WatermarksMoved: eventv1.WatermarksMoved_builder{DeliveredPosition: 0, DeliveredOrdinal: 1}.Build()}),
-		step(t, topic.Receipts, 1, t0+1100, append(th[:], dev[:]...), eventv1.Event_builder{UserId: b[:], DeviceId: dev[:], WatermarksMoved: eventv1.WatermarksMoved_builder{DeliveredPosition: 1, DeliveredOrdinal: 2, ReadPosition: 1, ReadOrdinal: 2}.Build()}),
+		step(
+			t,
+			topic.Threads,
+			2,
+			t0+2000,
+			th[:],
+			eventv1.Event_builder{
+				UserId: a[:],
+				MessageEdited: eventv1.MessageEdited_builder{
+					MessageId: m1[:],
+					Content:   eventtest.Text("hello all"),
+				}.Build(),
+			},
+		),
+		step(
+			t,
+			topic.Threads,
+			3,
+			t0+3000,
+			th[:],
+			eventv1.Event_builder{
+				UserId:         a[:],
+				MessageDeleted: eventv1.MessageDeleted_builder{MessageId: m2[:]}.Build(),
+			},
+		),
+		step(
+			t,
+			topic.Receipts,
+			0,
+			t0+40,
+			append(th[:], dev[:]...),
+			eventv1.Event_builder{
+				UserId:          b[:],
+				DeviceId:        dev[:],
+				WatermarksMoved: eventv1.WatermarksMoved_builder{DeliveredPosition: 0, DeliveredOrdinal: 1}.Build(),
+			},
+		),
+		step(
+			t,
+			topic.Receipts,
+			1,
+			t0+1100,
+			append(th[:], dev[:]...),
+			eventv1.Event_builder{
+				UserId:   b[:],
+				DeviceId: dev[:],
+				WatermarksMoved: eventv1.WatermarksMoved_builder{
+					DeliveredPosition: 1,
+					DeliveredOrdinal:  2,
+					ReadPosition:      1,
+					ReadOrdinal:       2,
+				}.Build(),
+			},
+		),
 	}
 	cfg := config()
 	cfg.Consumer.Partitions = 0
@@ -389,7 +456,9 @@ func (m *mute) Query(ctx context.Context, query string, args ...any) (driver.Row
 	return m.Conn.Query(ctx, query, args...)
 }
 
-func (m *mute) PrepareBatch(ctx context.Context, query string, opts ...driver.PrepareBatchOption) (driver.Batch, error) {
+func (m *mute) PrepareBatch(
+	ctx context.Context, query string, opts ...driver.PrepareBatchOption,
+) (driver.Batch, error) {
 	if m.inserts && strings.Contains(query, "INTO messages") {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -409,7 +478,8 @@ func TestBrokenEngineIsTransient(t *testing.T) {
 	}
 }
 
-// A projector of a higher generation rebuilds the history in place; one of a lower generation than the history's refuses, and says both.
+// A projector of a higher generation rebuilds the history in place; one of a lower generation than the history's
+// refuses, and says both.
 func TestGeneration(t *testing.T) {
 	conn := newHistory(t)
 	l := world(3, 50)

@@ -25,8 +25,13 @@ func (s *Sink) readPositions(ctx context.Context, slot topic.Slot) (next, pendin
 	if err := CheckGeneration(ctx, s.conn, s.cfg.Generation); err != nil {
 		return nil, nil, err
 	}
-	rows, err := s.conn.Query(ctx, fmt.Sprintf("SELECT topic, toString(state), from_position, next FROM positions WHERE slot = %d AND generation = %d",
-		slot, s.cfg.Generation))
+	rows, err := s.conn.Query(
+		ctx,
+		fmt.Sprintf(
+			"SELECT topic, toString(state), from_position, next FROM positions WHERE slot = %d AND generation = %d",
+			slot, s.cfg.Generation,
+		),
+	)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -69,8 +74,13 @@ func (s *Sink) readPositions(ctx context.Context, slot topic.Slot) (next, pendin
 func (s *Sink) readHeld(ctx context.Context, slot topic.Slot, next kafka.Positions) ([]projector.Held, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	rows, err := s.conn.Query(ctx, fmt.Sprintf("SELECT topic, subject, min(position) FROM quarantine WHERE slot = %d AND subject != toUUID('%s') GROUP BY topic, subject",
-		slot, uuid.Nil))
+	rows, err := s.conn.Query(
+		ctx,
+		fmt.Sprintf(
+			"SELECT topic, subject, min(position) FROM quarantine WHERE slot = %d AND subject != toUUID('%s') GROUP BY topic, subject",
+			slot, uuid.Nil,
+		),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -94,10 +104,12 @@ func (s *Sink) readHeld(ctx context.Context, slot topic.Slot, next kafka.Positio
 	return held, rows.Err()
 }
 
-// loadAtOnce bounds the threads and the messages that one query names, so that its text stays below the server's max_query_size.
+// loadAtOnce bounds the threads and the messages that one query names, so that its text stays below the server's
+// max_query_size.
 const loadAtOnce = 2000
 
-// load brings the thread states that the events touch into w: from the cache, and the rest from the tables as of the batch's first position.
+// load brings the thread states that the events touch into w: from the cache, and the rest from the tables as of the
+// batch's first position.
 func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []projector.Event, w *writes) error {
 	var missing []id.ThreadID
 	from := b.From[topic.Threads]
@@ -163,7 +175,9 @@ func list[T fmt.Stringer](ids []T) string {
 	return out.String()
 }
 
-func (s *Sink) loadThreads(ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State) error {
+func (s *Sink) loadThreads(
+	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
+) error {
 	in := list(ids)
 	if err := s.loadMembers(ctx, in, from, states); err != nil {
 		return err
@@ -175,11 +189,16 @@ func (s *Sink) loadThreads(ctx context.Context, ids []id.ThreadID, from topic.Po
 }
 
 // loadMembers rebuilds the members and their spans from what each event made of them.
-func (s *Sink) loadMembers(ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State) error {
+func (s *Sink) loadMembers(
+	ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	rows, err := s.conn.Query(ctx, fmt.Sprintf(`SELECT thread_id, user_id, position, kind, active, role, ordinal FROM memberships FINAL
-WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`, in, from))
+	rows, err := s.conn.Query(
+		ctx,
+		fmt.Sprintf(`SELECT thread_id, user_id, position, kind, active, role, ordinal FROM memberships FINAL
+WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`, in, from),
+	)
 	if err != nil {
 		return err
 	}
@@ -212,21 +231,36 @@ WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`
 	return rows.Err()
 }
 
-// loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it. The stamps of a log may go back, so neither the clock
-// nor the ordinal need be those of the last messages; the one with the highest stamp is always within the window.
-func (s *Sink) loadMessages(ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State) error {
+// loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it. The stamps
+// of a log may go back, so neither the clock nor the ordinal need be those of the last messages; the one with the
+// highest stamp is always within the window.
+func (s *Sink) loadMessages(
+	ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State,
+) error {
 	counts := map[id.ThreadID]int{}
 	var last time.Time
 	var ordinals int64
-	err := s.eachMessage(ctx, fmt.Sprintf(`SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time, l.last, l.ordinals
+	err := s.eachMessage(
+		ctx,
+		fmt.Sprintf(
+			`SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time, l.last, l.ordinals
 FROM messages AS m INNER JOIN (
   SELECT thread_id, max(log_time) AS last, max(ordinal) AS ordinals FROM messages WHERE thread_id IN (%[1]s) AND position < %[2]d GROUP BY thread_id
 ) AS l ON l.thread_id = m.thread_id
 WHERE m.thread_id IN (%[1]s) AND m.position < %[2]d AND (m.log_time >= l.last - INTERVAL 24 HOUR)
-ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`, in, from, s.cfg.Recent), states, func(state *thread.State) {
-		state.LastOrdinal, state.LastTimeMS = ordinals, max(0, last.UnixMilli())
-		counts[state.ID]++
-	}, &last, &ordinals)
+ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`,
+			in,
+			from,
+			s.cfg.Recent,
+		),
+		states,
+		func(state *thread.State) {
+			state.LastOrdinal, state.LastTimeMS = ordinals, max(0, last.UnixMilli())
+			counts[state.ID]++
+		},
+		&last,
+		&ordinals,
+	)
 	if err != nil {
 		return err
 	}
@@ -239,21 +273,37 @@ ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`, in, from, s.c
 }
 
 // lookUp finds messages that may have been accepted before.
-func (s *Sink) lookUp(ctx context.Context, some []sent, from topic.Position, states map[id.ThreadID]*thread.State) error {
+func (s *Sink) lookUp(
+	ctx context.Context, some []sent, from topic.Position, states map[id.ThreadID]*thread.State,
+) error {
 	threads, messages := map[id.ThreadID]bool{}, map[id.MessageID]bool{}
 	since := int64(math.MaxInt64)
 	for _, m := range some {
 		threads[m.thread], messages[m.message] = true, true
 		since = min(since, states[m.thread].LastTimeMS-thread.Window.Milliseconds())
 	}
-	return s.eachMessage(ctx, fmt.Sprintf(`SELECT thread_id, sender_id, message_id, position, ordinal, log_time FROM messages
+	return s.eachMessage(
+		ctx,
+		fmt.Sprintf(
+			`SELECT thread_id, sender_id, message_id, position, ordinal, log_time FROM messages
 WHERE thread_id IN (%s) AND message_id IN (%s) AND position < %d AND log_time >= fromUnixTimestamp64Milli(%d)`,
-		list(slices.Collect(maps.Keys(threads))), list(slices.Collect(maps.Keys(messages))), from, since), states, func(*thread.State) {})
+			list(
+				slices.Collect(maps.Keys(threads)),
+			),
+			list(slices.Collect(maps.Keys(messages))),
+			from,
+			since,
+		),
+		states,
+		func(*thread.State) {},
+	)
 }
 
-// eachMessage reads messages into the states' Recent, and tells of each once its row's further columns are in more. Of an id that was used again after the window,
-// the later one counts.
-func (s *Sink) eachMessage(ctx context.Context, query string, states map[id.ThreadID]*thread.State, each func(*thread.State), more ...any) error {
+// eachMessage reads messages into the states' Recent, and tells of each once its row's further columns are in more. Of
+// an id that was used again after the window, the later one counts.
+func (s *Sink) eachMessage(
+	ctx context.Context, query string, states map[id.ThreadID]*thread.State, each func(*thread.State), more ...any,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	rows, err := s.conn.Query(ctx, query)

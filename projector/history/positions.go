@@ -9,8 +9,9 @@ import (
 // positionTimeout bounds one insert of positions; it is detached from the slots that wait for it.
 const positionTimeout = 30 * time.Second
 
-// positions writes the rows of several slots in one insert: while one is under way, the rows of the slots that come meanwhile gather for the next. An insert
-// costs the engine the same for one row as for many. A row is idempotent (the table keeps the highest), so no token is needed.
+// positions writes the rows of several slots in one insert: while one is under way, the rows of the slots that come
+// meanwhile gather for the next. An insert costs the engine the same for one row as for many. A row is idempotent (the
+// table keeps the highest), so no token is needed.
 type positions struct {
 	insert func(ctx context.Context, rows []positionRow) error
 

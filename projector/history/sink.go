@@ -39,8 +39,8 @@ type slotState struct {
 	pending kafka.Positions
 }
 
-// NewSink returns a sink over a connection whose default database is that of the history. Projector is the usual way to run one; a replay or a rebuild uses
-// it with kafka.Replay.
+// NewSink returns a sink over a connection whose default database is that of the history. Projector is the usual way to
+// run one; a replay or a rebuild uses it with kafka.Replay.
 func NewSink(cfg Config, conn driver.Conn, log *slog.Logger, reg prometheus.Registerer) *Sink {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -48,8 +48,9 @@ func NewSink(cfg Config, conn driver.Conn, log *slog.Logger, reg prometheus.Regi
 	cfg = cfg.withDefaults(log, reg)
 	n := cfg.Consumer.Partitions
 	s := &Sink{
-		cfg: cfg, conn: conn, log: log.With("view", cfg.Consumer.View), metrics: newMetrics(reg), partitions: func() int { return n },
-		slots: make(map[topic.Slot]*slotState), room: make(chan struct{}, cfg.Inserts),
+		cfg: cfg, conn: conn, log: log.With("view", cfg.Consumer.View), metrics: newMetrics(reg),
+		partitions: func() int { return n },
+		slots:      make(map[topic.Slot]*slotState), room: make(chan struct{}, cfg.Inserts),
 	}
 	s.positions = &positions{insert: func(ctx context.Context, rows []positionRow) error {
 		if err := insertChunk(ctx, s, tablePositions, "", rows); err != nil {
@@ -146,8 +147,10 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 		if kind == "parked" {
 			continue
 		}
-		s.log.Error("event put into quarantine, its subject is parked from here on", "topic", q.Topic, "slot", q.Slot, "position", q.Position,
-			"subject", id.ThreadID(q.Subject), "reason", q.Reason)
+		s.log.Error(
+			"event put into quarantine, its subject is parked from here on", "topic", q.Topic, "slot", q.Slot,
+			"position", q.Position, "subject", id.ThreadID(q.Subject), "reason", q.Reason,
+		)
 		if s.cfg.Report != nil {
 			s.cfg.Report(s.cfg.Consumer.View, q)
 		}
@@ -159,7 +162,11 @@ func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 func (s *Sink) fold(ctx context.Context, st *slotState, b kafka.Batch) (projector.Sorted, *writes, error) {
 	for {
 		sorted := st.intake.Sort(b)
-		w := &writes{states: map[id.ThreadID]*thread.State{}, outcomes: map[outcome]int{}, quarantined: sorted.Quarantined}
+		w := &writes{
+			states:      map[id.ThreadID]*thread.State{},
+			outcomes:    map[outcome]int{},
+			quarantined: sorted.Quarantined,
+		}
 		if err := s.load(ctx, st, b, sorted.Events, w); err != nil {
 			return sorted, w, classify(fmt.Errorf("history: load states of slot %d: %w", b.Slot, err))
 		}
@@ -169,7 +176,10 @@ func (s *Sink) fold(ctx context.Context, st *slotState, b kafka.Batch) (projecto
 		}
 		st.forget(w)
 		s.metrics.panics.Inc()
-		s.log.Error("the fold panicked, the event goes into quarantine", "slot", b.Slot, "err", err, "stack", projector.Stack(err))
+		s.log.Error(
+			"the fold panicked, the event goes into quarantine", "slot", b.Slot, "err", err, "stack",
+			projector.Stack(err),
+		)
 	}
 }
 

@@ -34,9 +34,10 @@ const (
 
 // table is how rows of R get into a table, column by column.
 type table[R any] struct {
-	name    string
-	insert  string
-	columns []clickhouse.ColumnNameAndType // told to the client, which would ask the server for them at every insert else
+	name   string
+	insert string
+	// told to the client, which would ask the server for them at every insert else
+	columns []clickhouse.ColumnNameAndType
 	pick    []func([]R) any
 	time    func(R) time.Time // the month that a row lies in; nil: the table has no partitions
 }
@@ -173,7 +174,18 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 	var ranges []positionRow
 	for _, t := range Topics {
 		if next, ok := b.To[t]; ok && next != b.From[t] {
-			ranges = append(ranges, positionRow{topic: t, slot: b.Slot, from: b.From[t], next: next, state: stateBegun, generation: s.cfg.Generation, timeMS: times[t]})
+			ranges = append(
+				ranges,
+				positionRow{
+					topic:      t,
+					slot:       b.Slot,
+					from:       b.From[t],
+					next:       next,
+					state:      stateBegun,
+					generation: s.cfg.Generation,
+					timeMS:     times[t],
+				},
+			)
 		}
 	}
 	if len(ranges) == 0 {
@@ -202,7 +214,8 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 	return s.positions.put(ctx, done)
 }
 
-// token names a batch: view, generation, slot and the range of each topic. What an insert adds to it is the table, the month and the chunk.
+// token names a batch: view, generation, slot and the range of each topic. What an insert adds to it is the table, the
+// month and the chunk.
 func (s *Sink) token(ranges []positionRow) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s/%d/%d", s.cfg.Consumer.View, s.cfg.Generation, ranges[0].slot)
@@ -247,7 +260,8 @@ func insertChunk[R any](ctx context.Context, s *Sink, t *table[R], token string,
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout) // from here on: it may have waited long for the others' inserts
+	// from here on: it may have waited long for the others' inserts
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	begin := time.Now()
 	settings := clickhouse.Settings{"async_insert": 0, "insert_deduplicate": 0}

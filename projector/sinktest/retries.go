@@ -12,8 +12,9 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// Retries is a log of one direct thread in which messages come again in each way that a sink which forgets, or loads, must tell apart, and how Feed is to bring
-// it: in batches of one message, and of as many others as filler says before the slot is opened anew.
+// Retries is a log of one direct thread in which messages come again in each way that a sink which forgets, or loads,
+// must tell apart, and how Feed is to bring it: in batches of one message, and of as many others as filler says before
+// the slot is opened anew.
 func Retries(partitions, filler int) (*Log, Options) {
 	var steps []eventtest.Step
 	var cuts []int // 0: the slot is opened anew
@@ -29,7 +30,19 @@ func Retries(partitions, filler int) (*Log, Options) {
 			panic(err) // a broken test
 		}
 		now++
-		steps = append(steps, eventtest.Step{Topic: topic.Threads, Slot: topic.SlotOf(topic.Subject(t), partitions), Position: topic.Position(len(steps)), TimeMS: now, Subject: topic.Subject(t), Key: t[:], Value: v, Event: e})
+		steps = append(
+			steps,
+			eventtest.Step{
+				Topic:    topic.Threads,
+				Slot:     topic.SlotOf(topic.Subject(t), partitions),
+				Position: topic.Position(len(steps)),
+				TimeMS:   now,
+				Subject:  topic.Subject(t),
+				Key:      t[:],
+				Value:    v,
+				Event:    e,
+			},
+		)
 	}
 	send := func(from, to id.UserID, m id.MessageID) {
 		write(from, to, m)

@@ -1,4 +1,5 @@
-// Package sinktest drives a kafka.Sink in tests as the consumer loop does, without a log: batches cut where the test says, slot by slot.
+// Package sinktest drives a kafka.Sink in tests as the consumer loop does, without a log: batches cut where the test
+// says, slot by slot.
 package sinktest
 
 import (
@@ -32,7 +33,8 @@ func NewLog(steps []eventtest.Step, topics ...topic.Topic) *Log {
 			continue
 		}
 		l.slots[s.Slot] = append(l.slots[s.Slot], kafka.Record{
-			Topic: s.Topic, Slot: s.Slot, Position: s.Position, LogTime: time.UnixMilli(s.TimeMS), Key: s.Key, Value: s.Value,
+			Topic: s.Topic, Slot: s.Slot, Position: s.Position, LogTime: time.UnixMilli(s.TimeMS), Key: s.Key,
+			Value: s.Value,
 		})
 	}
 	return l
@@ -49,11 +51,13 @@ func (l *Log) Slots() []topic.Slot {
 	return out
 }
 
-// Batch returns the records of a slot from the positions on, up to the positions of to where it has some, at most limit of them.
+// Batch returns the records of a slot from the positions on, up to the positions of to where it has some, at most limit
+// of them.
 func (l *Log) Batch(s topic.Slot, from, to kafka.Positions, limit int) kafka.Batch {
 	b := kafka.Batch{Slot: s, From: from.Clone(), To: from.Clone()}
 	for _, r := range l.slots[s] {
-		if end, bounded := to[r.Topic]; r.Position < from[r.Topic] || bounded && r.Position >= end || to != nil && !bounded {
+		if end, bounded := to[r.Topic]; r.Position < from[r.Topic] || bounded && r.Position >= end ||
+			to != nil && !bounded {
 			continue
 		}
 		if len(b.Records) >= limit {
@@ -95,7 +99,8 @@ type Options struct {
 	Cut func() int
 	// Reopen tells, before each batch, whether the slot is given up and taken over again.
 	Reopen func() bool
-	// Fault is called with each error of Apply; the batch is tried again, after the slot was opened anew when it returns true. nil gives up at the first.
+	// Fault is called with each error of Apply; the batch is tried again, after the slot was opened anew when it
+	// returns true. nil gives up at the first.
 	Fault func(error) (reopen bool)
 }
 

@@ -54,8 +54,8 @@ type outcome struct {
 	outcome string
 }
 
-// writes is a folded batch: the states that it touched and which of their rows changed. The rows' contents are read from the states when it is written, so
-// each row is written once however often it changed.
+// writes is a folded batch: the states that it touched and which of their rows changed. The rows' contents are read
+// from the states when it is written, so each row is written once however often it changed.
 type writes struct {
 	slot         topic.Slot
 	threadStates map[id.ThreadID]*thread.State
@@ -80,8 +80,10 @@ func newWrites(slot topic.Slot) *writes {
 	return &writes{
 		slot:         slot,
 		threadStates: map[id.ThreadID]*thread.State{}, userStates: map[id.UserID]*user.State{},
-		threads: map[id.ThreadID]bool{}, members: map[memberKey]bool{}, marks: map[memberKey]thread.Watermark{}, deviceMarks: map[markKey]thread.Watermark{},
-		users: map[id.UserID]bool{}, devices: map[deviceKey]bool{}, contacts: map[contactKey]bool{}, blocks: map[blockKey]bool{}, lists: map[listKey]bool{},
+		threads: map[id.ThreadID]bool{}, members: map[memberKey]bool{}, marks: map[memberKey]thread.Watermark{},
+		deviceMarks: map[markKey]thread.Watermark{},
+		users:       map[id.UserID]bool{}, devices: map[deviceKey]bool{}, contacts: map[contactKey]bool{},
+		blocks: map[blockKey]bool{}, lists: map[listKey]bool{},
 		outcomes: map[outcome]int{},
 	}
 }
@@ -117,7 +119,14 @@ func (w *writes) foldThread(e *projector.Event) {
 	for _, u := range v.Members {
 		w.members[memberKey{t, u}] = true
 	}
-	row := messageRow{thread: t, position: e.Position, ordinal: v.Ordinal, kind: int16(e.Body.WhichBody()), timeMS: e.TimeMS, event: e.Raw}
+	row := messageRow{
+		thread:   t,
+		position: e.Position,
+		ordinal:  v.Ordinal,
+		kind:     int16(e.Body.WhichBody()),
+		timeMS:   e.TimeMS,
+		event:    e.Raw,
+	}
 	row.sender = id.UserID(e.Body.GetUserId()) // 16 bytes: the fold has accepted it
 	if m, err := id.From[id.MessageID](messageOf(e.Body)); err == nil {
 		row.message, row.named = m, true

@@ -23,8 +23,9 @@ const (
 
 	sqlThreads = `SELECT thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview FROM threads WHERE thread_id = ANY($1::uuid[])`
 	sqlMembers = `SELECT thread_id, user_id, role, spans, base_ordinal, end_ordinal FROM members WHERE thread_id = ANY($1::uuid[])`
-	// In position order: of an id that was used again after the window, the later one counts. OFFSET 0 keeps it a search for one after the other: a join would be
-	// planned by how many messages there were when the connection first asked. What a next owner may have stored already is not of this state.
+	// In position order: of an id that was used again after the window, the later one counts. OFFSET 0 keeps it a
+	// search for one after the other: a join would be planned by how many messages there were when the connection first
+	// asked. What a next owner may have stored already is not of this state.
 	sqlSent = `SELECT k.thread_id, k.sender_id, k.message_id, m.position, m.ordinal, m.log_time
   FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS k (thread_id, sender_id, message_id)
  CROSS JOIN LATERAL (
@@ -40,8 +41,11 @@ const (
 	sqlLists    = `SELECT user_id, thread_id, joined_position, has_left FROM user_threads WHERE user_id = ANY($1::uuid[])`
 )
 
-// readSlot reads what is stored about a slot: positions, the latest log time of its threads and the subjects that are parked.
-func (s *Sink) readSlot(ctx context.Context, slot topic.Slot) (next kafka.Positions, latest int64, held []projector.Held, err error) {
+// readSlot reads what is stored about a slot: positions, the latest log time of its threads and the subjects that are
+// parked.
+func (s *Sink) readSlot(
+	ctx context.Context, slot topic.Slot,
+) (next kafka.Positions, latest int64, held []projector.Held, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	next = kafka.Positions{}
@@ -95,8 +99,8 @@ func each(rows pgx.Rows, fn func() error) error {
 	return rows.Err()
 }
 
-// load brings the states that the events touch into w: from the caches, and the rest from the tables in one round trip. Of a thread's recent messages it
-// brings those that the events may repeat.
+// load brings the states that the events touch into w: from the caches, and the rest from the tables in one round trip.
+// Of a thread's recent messages it brings those that the events may repeat.
 func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []projector.Event, w *writes) error {
 	var threads, users []pgtype.UUID
 	var unsure sent
@@ -198,12 +202,18 @@ func queueThreads(q *pgx.Batch, ids []pgtype.UUID, states map[id.ThreadID]*threa
 	})
 }
 
-// sent are messages that may have been accepted before: they are looked up by their ids, because a busy thread has more of them within the window than are
-// worth loading for the next one.
+// sent are messages that may have been accepted before: they are looked up by their ids, because a busy thread has more
+// of them within the window than are worth loading for the next one.
 type sent struct{ threads, senders, messages []pgtype.UUID }
 
 func (l *sent) add(t id.ThreadID, k thread.Key) {
-	l.threads, l.senders, l.messages = append(l.threads, uuid(t)), append(l.senders, uuid(k.Sender)), append(l.messages, uuid(k.Message))
+	l.threads, l.senders, l.messages = append(
+		l.threads, uuid(t),
+	), append(
+		l.senders, uuid(k.Sender),
+	), append(
+		l.messages, uuid(k.Message),
+	)
 }
 
 func (l *sent) queue(q *pgx.Batch, before topic.Position, states map[id.ThreadID]*thread.State) {

@@ -24,12 +24,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 	}
 	return &metrics{
-		events:      counter("helio_threads_events_total", "Events folded, by topic and outcome.", "topic", "outcome"),
-		quarantined: counter("helio_threads_quarantined_events_total", "Events put into quarantine: first of a subject, or parked behind it.", "topic", "kind"),
-		rows:        counter("helio_threads_written_rows_total", "Rows written, by path: unnest or copy.", "path"),
-		loaded:      counter("helio_threads_loaded_states_total", "Fold states loaded from the tables, by subject.", "subject"),
+		events: counter("helio_threads_events_total", "Events folded, by topic and outcome.", "topic", "outcome"),
+		quarantined: counter(
+			"helio_threads_quarantined_events_total",
+			"Events put into quarantine: first of a subject, or parked behind it.", "topic", "kind",
+		),
+		rows: counter("helio_threads_written_rows_total", "Rows written, by path: unnest or copy.", "path"),
+		loaded: counter(
+			"helio_threads_loaded_states_total", "Fold states loaded from the tables, by subject.", "subject",
+		),
 		lookedUp: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "helio_threads_looked_up_messages_total", Help: "Messages whose ids were looked up in the tables, to see whether they were sent before.",
+			Name: "helio_threads_looked_up_messages_total",
+			Help: "Messages whose ids were looked up in the tables, to see whether they were sent before.",
 		})),
 		cacheBytes: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "helio_threads_cache_bytes", Help: "Estimated size of the fold states kept.",
@@ -44,7 +50,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "helio_threads_trim_failures_total", Help: "Trimming statements that failed.",
 		})),
 		panics: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "helio_threads_fold_panics_total", Help: "Events on which the fold panicked; each goes into quarantine.",
+			Name: "helio_threads_fold_panics_total",
+			Help: "Events on which the fold panicked; each goes into quarantine.",
 		})),
 	}
 }

@@ -44,8 +44,8 @@ type slotState struct {
 	trimmed int64 // the cutoff up to which the tail is known to be trimmed; the trim loop's
 }
 
-// NewSink returns a sink over a pool whose search_path names the schema of the views. Projector is the usual way to run one; a replay or a rebuild uses it with
-// kafka.Replay.
+// NewSink returns a sink over a pool whose search_path names the schema of the views. Projector is the usual way to run
+// one; a replay or a rebuild uses it with kafka.Replay.
 func NewSink(cfg Config, pool *pgxpool.Pool, log *slog.Logger, reg prometheus.Registerer) *Sink {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -53,8 +53,9 @@ func NewSink(cfg Config, pool *pgxpool.Pool, log *slog.Logger, reg prometheus.Re
 	cfg = cfg.withDefaults(log, reg)
 	n := cfg.Consumer.Partitions
 	return &Sink{
-		cfg: cfg, pool: pool, log: log.With("view", cfg.Consumer.View), metrics: newMetrics(reg), partitions: func() int { return n },
-		slots: make(map[topic.Slot]*slotState),
+		cfg: cfg, pool: pool, log: log.With("view", cfg.Consumer.View), metrics: newMetrics(reg),
+		partitions: func() int { return n },
+		slots:      make(map[topic.Slot]*slotState),
 	}
 }
 
@@ -78,7 +79,8 @@ func (s *Sink) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, erro
 	return next, nil
 }
 
-// Stored implements kafka.Checker: commits do not wait for the disk, so a crash of the database may take the last of them back.
+// Stored implements kafka.Checker: commits do not wait for the disk, so a crash of the database may take the last of
+// them back.
 func (s *Sink) Stored(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
 	next, _, _, err := s.readSlot(ctx, slot)
 	if err != nil {
@@ -152,7 +154,10 @@ func (s *Sink) fold(ctx context.Context, st *slotState, b kafka.Batch) (projecto
 		}
 		st.forget(w)
 		s.metrics.panics.Inc()
-		s.log.Error("the fold panicked, the event goes into quarantine", "slot", b.Slot, "err", err, "stack", projector.Stack(err))
+		s.log.Error(
+			"the fold panicked, the event goes into quarantine", "slot", b.Slot, "err", err, "stack",
+			projector.Stack(err),
+		)
 	}
 }
 
@@ -167,8 +172,10 @@ func (s *Sink) tell(qs []projector.Quarantined) {
 		if kind == "parked" {
 			continue
 		}
-		s.log.Error("event put into quarantine, its subject is parked from here on", "topic", q.Topic, "slot", q.Slot, "position", q.Position,
-			"subject", id.ThreadID(q.Subject), "reason", q.Reason)
+		s.log.Error(
+			"event put into quarantine, its subject is parked from here on", "topic", q.Topic, "slot", q.Slot,
+			"position", q.Position, "subject", id.ThreadID(q.Subject), "reason", q.Reason,
+		)
 		if s.cfg.Report != nil {
 			s.cfg.Report(s.cfg.Consumer.View, q)
 		}

@@ -24,10 +24,11 @@ var Topics = topic.Folded
 
 // Config of the projector. Zero means default.
 type Config struct {
-	// Consumer says where the log is and which slots are read. View defaults to "threads", Topics to Topics, Linger to 50 ms, LingerBusy to 500 ms, LingerRecords
-	// to 1,000, Logger and Registerer to those given to New.
+	// Consumer says where the log is and which slots are read. View defaults to "threads", Topics to Topics, Linger to
+	// 50 ms, LingerBusy to 500 ms, LingerRecords to 1,000, Logger and Registerer to those given to New.
 	Consumer kafka.ConsumerConfig
-	// Retention is how long, in log time before the slot's latest event, messages stay. Default 30 days, at least MinRetention.
+	// Retention is how long, in log time before the slot's latest event, messages stay. Default 30 days, at least
+	// MinRetention.
 	Retention time.Duration
 	// TrimEvery is how often older ones are removed. Default 10 minutes.
 	TrimEvery time.Duration
@@ -37,11 +38,12 @@ type Config struct {
 	CacheBytes int
 	// CopyRows is the number of rows from which a batch goes through COPY. Default 2,000.
 	CopyRows int
-	// Timeout bounds one attempt at a batch, and every other question to the store: a server that has gone without a word would hold the slot for as long as
-	// TCP goes on trying. The attempt then counts as a transient failure. Default 30 s.
+	// Timeout bounds one attempt at a batch, and every other question to the store: a server that has gone without a
+	// word would hold the slot for as long as TCP goes on trying. The attempt then counts as a transient failure.
+	// Default 30 s.
 	Timeout time.Duration
-	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those parked behind it. It must not block. A crash
-	// may lose the call. Default: nobody is told.
+	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those
+	// parked behind it. It must not block. A crash may lose the call. Default: nobody is told.
 	Report func(view string, q projector.Quarantined)
 }
 
@@ -111,7 +113,8 @@ type Projector struct {
 	log      *slog.Logger
 }
 
-// New returns a projector that does nothing until Run. The pool's search_path names the schema of the views, which must have been migrated.
+// New returns a projector that does nothing until Run. The pool's search_path names the schema of the views, which must
+// have been migrated.
 func New(cfg Config, pool *pgxpool.Pool, log *slog.Logger, reg prometheus.Registerer) (*Projector, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

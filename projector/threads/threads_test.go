@@ -41,7 +41,9 @@ func newViews(t testing.TB) *pgxpool.Pool {
 	if _, err := postgres.Migrate(t.Context(), url, dir, pgschema.ViewsSchema); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": pgschema.ViewsSchema}})
+	pool, err := postgres.Open(
+		t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": pgschema.ViewsSchema}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +60,9 @@ func empty(t testing.TB, pool *pgxpool.Pool) {
 }
 
 func config(partitions int) threads.Config {
-	return threads.Config{Consumer: kafka.ConsumerConfig{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Partitions: partitions}}
+	return threads.Config{
+		Consumer: kafka.ConsumerConfig{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Partitions: partitions},
+	}
 }
 
 func seeded(seed uint64) func(int) int {
@@ -120,7 +124,8 @@ func TestViewsEqualTheFoldWhereverTheLogIsCut(t *testing.T) {
 	})
 }
 
-// A message that comes again is found, whether its thread is in the cache, was loaded, or was loaded before others came.
+// A message that comes again is found, whether its thread is in the cache, was loaded, or was loaded before others
+// came.
 func TestRetriesAreFoundInTheTables(t *testing.T) {
 	pool := newViews(t)
 	for _, cache := range []int{1, 1 << 20} {
@@ -162,7 +167,8 @@ func TestBusyThreadIsNotReadAgain(t *testing.T) {
 	}
 }
 
-// TestBrokenFoldStopsItsSubject: wherever the log is cut, views and reference put the same events into quarantine when the fold panics on some.
+// TestBrokenFoldStopsItsSubject: wherever the log is cut, views and reference put the same events into quarantine when
+// the fold panics on some.
 func TestBrokenFoldStopsItsSubject(t *testing.T) {
 	pool := newViews(t)
 	for seed := range uint64(4) {
@@ -189,8 +195,12 @@ func TestBrokenFoldStopsItsSubject(t *testing.T) {
 		if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM quarantine WHERE reason = $1`, projector.FoldPanicked).Scan(&stored); err != nil {
 			t.Fatal(err)
 		}
-		if counted := sinktest.Counter(reg, "helio_threads_fold_panics_total"); stored == 0 || reported != stored || int(counted) != stored {
-			t.Errorf("seed %d: %d events in quarantine because of the fold, %d reported, %v counted", seed, stored, reported, counted)
+		if counted := sinktest.Counter(reg, "helio_threads_fold_panics_total"); stored == 0 || reported != stored ||
+			int(counted) != stored {
+			t.Errorf(
+				"seed %d: %d events in quarantine because of the fold, %d reported, %v counted", seed, stored, reported,
+				counted,
+			)
 		}
 	}
 }
@@ -219,7 +229,8 @@ func (b *breakable) count() error {
 		return nil
 	}
 	b.f.fired.Add(1)
-	b.f.in.CompareAndSwap(0, 500) // should the pool swallow this one, for it was found on an idle connection, then a later one
+	// should the pool swallow this one, for it was found on an idle connection, then a later one
+	b.f.in.CompareAndSwap(0, 500)
 	return errors.Join(net.ErrClosed, b.Conn.Close())
 }
 
@@ -251,7 +262,8 @@ func TestEveryConnectionMayBreakAtAnyStatement(t *testing.T) {
 	l := sinktest.NewLog(world(7, 600))
 	ref := reference(t, l)
 	for _, copyRows := range []int{2000, 1} {
-		// How many breaks a life of the view sees hangs on how the pool shares out its connections: it lives again, from nothing, until there were enough.
+		// How many breaks a life of the view sees hangs on how the pool shares out its connections: it lives again,
+		// from nothing, until there were enough.
 		f.fired.Store(0)
 		fenced := 0
 		pick := seeded(uint64(copyRows))
@@ -315,7 +327,8 @@ func (s *swallowing) Write(p []byte) (int, error) {
 	return s.Conn.Write(p)
 }
 
-// A server that falls silent in the middle holds a slot for Timeout at most; the attempt is transient, and the rows are right once it speaks again.
+// A server that falls silent in the middle holds a slot for Timeout at most; the attempt is transient, and the rows are
+// right once it speaks again.
 func TestSilentServerIsGivenUp(t *testing.T) {
 	pool := newViews(t)
 	h := &hole{}
@@ -414,7 +427,10 @@ func TestPoisonParksItsSubjectAndIsReportedOnce(t *testing.T) {
 		reported = append(reported, q)
 	}
 	pick := seeded(5)
-	err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), sinktest.Options{Cut: func() int { return 1 + pick(20) }, Reopen: func() bool { return pick(4) == 0 }})
+	err := sinktest.Feed(
+		t.Context(), l, threads.NewSink(cfg, pool, nil, nil),
+		sinktest.Options{Cut: func() int { return 1 + pick(20) }, Reopen: func() bool { return pick(4) == 0 }},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -567,8 +583,13 @@ func TestTrimReadsWhatItRemoves(t *testing.T) {
 		}
 	}
 	trim() // a statement for each slot: enough to settle on one plan
-	exec(fmt.Sprintf(`INSERT INTO messages SELECT md5('t'||(i%%200))::uuid, i, i/200+1, 10, md5('u')::uuid, md5('m'||i)::uuid, '2026-01-01'::timestamptz, i%%8, ''
-		FROM generate_series(1, %d) i`, rows))
+	exec(
+		fmt.Sprintf(
+			`INSERT INTO messages SELECT md5('t'||(i%%200))::uuid, i, i/200+1, 10, md5('u')::uuid, md5('m'||i)::uuid, '2026-01-01'::timestamptz, i%%8, ''
+		FROM generate_series(1, %d) i`,
+			rows,
+		),
+	)
 	trim()
 	pool.Close() // its connection tells what it read when it ends
 	var gone, read int64

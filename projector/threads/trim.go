@@ -25,7 +25,8 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone`
 
-// TrimLoop trims the slots that are open, every TrimEvery, until ctx is cancelled. What fails is counted and tried again the next time.
+// TrimLoop trims the slots that are open, every TrimEvery, until ctx is cancelled. What fails is counted and tried
+// again the next time.
 func (s *Sink) TrimLoop(ctx context.Context) {
 	t := time.NewTicker(s.cfg.TrimEvery)
 	defer t.Stop()
@@ -42,8 +43,10 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 	}
 }
 
-// Trim removes, from every open slot, messages whose log time is more than Retention before the latest log time that the slot has taken in. It goes in statements
-// of TrimRows, so that no transaction is long; each notes in the table trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply: it takes only rows that no batch writes any more.
+// Trim removes, from every open slot, messages whose log time is more than Retention before the latest log time that
+// the slot has taken in. It goes in statements of TrimRows, so that no transaction is long; each notes in the table
+// trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply: it
+// takes only rows that no batch writes any more.
 func (s *Sink) Trim(ctx context.Context) error {
 	s.mu.Lock()
 	latest := make(map[topic.Slot]int64, len(s.slots))
@@ -61,7 +64,11 @@ func (s *Sink) Trim(ctx context.Context) error {
 			bounded, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 			var gone int64
 			// Planned each time: a plan for the table as it once was could read all of it for each row.
-			err := s.pool.QueryRow(bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.cfg.TrimRows).Scan(&gone)
+			err := s.pool.QueryRow(
+				bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.cfg.TrimRows,
+			).Scan(
+				&gone,
+			)
 			cancel()
 			if err != nil {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)

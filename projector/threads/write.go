@@ -19,27 +19,61 @@ import (
 )
 
 var (
-	tableThreads = newTable("threads",
+	tableThreads = newTable(
+		"threads",
 		overwrite("thread_id", "kind", "title", "last_position", "last_ordinal", "last_time", "last_sender", "preview"),
-		"thread_id uuid", "kind smallint", "title text", "last_position bigint", "last_ordinal bigint", "last_time timestamptz", "last_sender uuid", "preview text")
-	tableMembers = newTable("members", overwrite("thread_id, user_id", "role", "active", "spans", "base_ordinal", "end_ordinal"),
-		"thread_id uuid", "user_id uuid", "role smallint", "active boolean", "spans bigint[]", "base_ordinal bigint", "end_ordinal bigint")
-	tableMessages = newTable("messages", "ON CONFLICT DO NOTHING",
-		"thread_id uuid", "position bigint", "ordinal bigint", "kind smallint", "sender_id uuid", "message_id uuid", "log_time timestamptz", "slot integer",
-		"event bytea")
-	tableMarks = newTable("watermarks",
-		raise("thread_id, user_id", "watermarks", "delivered_position", "delivered_ordinal", "read_position", "read_ordinal"),
-		"thread_id uuid", "user_id uuid", "delivered_position bigint", "delivered_ordinal bigint", "read_position bigint", "read_ordinal bigint")
-	tableDeviceMarks = newTable("device_watermarks",
-		raise("thread_id, device_id, user_id", "device_watermarks", "delivered_position", "delivered_ordinal", "read_position", "read_ordinal"),
-		"thread_id uuid", "device_id uuid", "user_id uuid", "delivered_position bigint", "delivered_ordinal bigint", "read_position bigint", "read_ordinal bigint")
+		"thread_id uuid", "kind smallint", "title text", "last_position bigint", "last_ordinal bigint",
+		"last_time timestamptz", "last_sender uuid", "preview text",
+	)
+	tableMembers = newTable(
+		"members", overwrite("thread_id, user_id", "role", "active", "spans", "base_ordinal", "end_ordinal"),
+		"thread_id uuid", "user_id uuid", "role smallint", "active boolean", "spans bigint[]", "base_ordinal bigint",
+		"end_ordinal bigint",
+	)
+	tableMessages = newTable(
+		"messages", "ON CONFLICT DO NOTHING", "thread_id uuid", "position bigint", "ordinal bigint", "kind smallint",
+		"sender_id uuid", "message_id uuid", "log_time timestamptz", "slot integer", "event bytea",
+	)
+	tableMarks = newTable(
+		"watermarks",
+		raise(
+			"thread_id, user_id", "watermarks", "delivered_position", "delivered_ordinal", "read_position",
+			"read_ordinal",
+		),
+		"thread_id uuid",
+		"user_id uuid",
+		"delivered_position bigint",
+		"delivered_ordinal bigint",
+		"read_position bigint",
+		"read_ordinal bigint",
+	)
+	tableDeviceMarks = newTable(
+		"device_watermarks",
+		raise(
+			"thread_id, device_id, user_id", "device_watermarks", "delivered_position", "delivered_ordinal",
+			"read_position", "read_ordinal",
+		),
+		"thread_id uuid",
+		"device_id uuid",
+		"user_id uuid",
+		"delivered_position bigint",
+		"delivered_ordinal bigint",
+		"read_position bigint",
+		"read_ordinal bigint",
+	)
 	tableUsers = newTable("users", overwrite("user_id", "phone_hash", "generation", "name", "registered"),
 		"user_id uuid", "phone_hash uuid", "generation integer", "name text", "registered timestamptz")
-	tableDevices = newTable("devices", overwrite("user_id, device_id", "public_key", "name", "is_primary", "revoked", "since_position", "since"),
-		"user_id uuid", "device_id uuid", "public_key bytea", "name text", "is_primary boolean", "revoked boolean", "since_position bigint", "since timestamptz")
-	tableContacts = newTable("contacts", overwrite("user_id, phone_hash", "name"), "user_id uuid", "phone_hash uuid", "name text")
-	tableBlocks   = newTable("blocks", "ON CONFLICT DO NOTHING", "user_id uuid", "blocked_id uuid")
-	tableLists    = newTable("user_threads", overwrite("user_id, thread_id", "joined_position", "has_left"),
+	tableDevices = newTable(
+		"devices",
+		overwrite("user_id, device_id", "public_key", "name", "is_primary", "revoked", "since_position", "since"),
+		"user_id uuid", "device_id uuid", "public_key bytea", "name text", "is_primary boolean", "revoked boolean",
+		"since_position bigint", "since timestamptz",
+	)
+	tableContacts = newTable(
+		"contacts", overwrite("user_id, phone_hash", "name"), "user_id uuid", "phone_hash uuid", "name text",
+	)
+	tableBlocks = newTable("blocks", "ON CONFLICT DO NOTHING", "user_id uuid", "blocked_id uuid")
+	tableLists  = newTable("user_threads", overwrite("user_id, thread_id", "joined_position", "has_left"),
 		"user_id uuid", "thread_id uuid", "joined_position bigint", "has_left boolean")
 	tableQuarantine = newTable("quarantine", "ON CONFLICT DO NOTHING",
 		"topic smallint", "slot integer", "position bigint", "subject uuid", "reason text", "log_time timestamptz")
@@ -60,8 +94,8 @@ type advance struct {
 	timeMS       int64
 }
 
-// write stores a folded batch and its positions in one transaction. The positions come first: their rows are locked before any other, and a writer that is
-// not the slot's owner any more stops there.
+// write stores a folded batch and its positions in one transaction. The positions come first: their rows are locked
+// before any other, and a writer that is not the slot's owner any more stops there.
 func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]int64, w *writes) error {
 	var moves []advance
 	for _, t := range topic.Folded {
@@ -79,7 +113,9 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 	}
 	begin := func(q *pgx.Batch) {
 		for _, m := range moves {
-			q.Queue(sqlAdvance, m.topic.Number(), int32(b.Slot), int64(m.expect), int64(m.next), projector.Time(m.timeMS))
+			q.Queue(
+				sqlAdvance, m.topic.Number(), int32(b.Slot), int64(m.expect), int64(m.next), projector.Time(m.timeMS),
+			)
 		}
 	}
 	drop := func(q *pgx.Batch) {
@@ -149,7 +185,10 @@ type pairs = [2]vec[pgtype.UUID]
 
 // rows reads the changed rows from the states, sorted by primary key, and the keys of rows to delete.
 func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
-	upserts = append(upserts, w.threadRows(), w.memberRows(), w.messageRows(), w.markRows(), w.deviceMarkRows(), w.userRows(), w.deviceRows())
+	upserts = append(
+		upserts, w.threadRows(), w.memberRows(), w.messageRows(), w.markRows(), w.deviceMarkRows(), w.userRows(),
+		w.deviceRows(),
+	)
 	{
 		var u, h vec[pgtype.UUID]
 		var name vec[string]

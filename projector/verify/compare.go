@@ -106,6 +106,8 @@ func zeroID(s string) string {
 
 func markOf(w [4]int64) thread.Watermark {
 	return thread.Watermark{
-		DeliveredPosition: topic.Position(w[0]), DeliveredOrdinal: w[1], ReadPosition: topic.Position(w[2]), ReadOrdinal: w[3],
+		DeliveredPosition: topic.Position(
+			w[0],
+		), DeliveredOrdinal: w[1], ReadPosition: topic.Position(w[2]), ReadOrdinal: w[3],
 	}
 }

@@ -1,16 +1,20 @@
-// Package verify compares a view with a fresh fold of the log, in memory: what an operator asks when he does not trust a view, and what the tests of the promise
-// that every view is a pure function of the log ask.
+// Package verify compares a view with a fresh fold of the log, in memory: what an operator asks when he does not trust
+// a view, and what the tests of the promise that every view is a pure function of the log ask.
 //
-// Promise: a comparison with no differences means that every row that the log gives is in the view with the same contents, and no other.
+// Promise: a comparison with no differences means that every row that the log gives is in the view with the same
+// contents, and no other.
 //
 // Order: the reference takes records in the order of the log, slot by slot.
 //
-// Durability: none; the reference is in memory and as large as the log's rows, of which the long ones are kept as digests.
+// Durability: none; the reference is in memory and as large as the log's rows, of which the long ones are kept as
+// digests.
 //
-// When slow: the view is read in one snapshot (Postgres) or with FINAL (ClickHouse). A view that is behind the reference, or ahead of it, differs: pause it, or compare again.
+// When slow: the view is read in one snapshot (Postgres) or with FINAL (ClickHouse). A view that is behind the
+// reference, or ahead of it, differs: pause it, or compare again.
 //
 // Non-obvious:
 //   - The reference shares the folds and the intake with the projectors, and nothing else: rows are made here anew.
 //   - Messages that the tail may have lost by now, by log time, are left out of the comparison with Postgres.
-//   - Receipts are compacted in the log: the history may hold more of them than a fresh fold, and that is not a difference.
+//   - Receipts are compacted in the log: the history may hold more of them than a fresh fold, and that is not a
+//     difference.
 package verify

@@ -130,7 +130,8 @@ func (r *Reference) Apply(_ context.Context, b kafka.Batch) error {
 	return nil
 }
 
-// mark returns what takes the slot back to where it stands now, after events were folded. Watermarks need not go back: they come to the same again.
+// mark returns what takes the slot back to where it stands now, after events were folded. Watermarks need not go back:
+// they come to the same again.
 func (s *slot) mark(events []projector.Event) (undo func()) {
 	threads, users := map[id.ThreadID]*thread.State{}, map[id.UserID]*user.State{}
 	accepted, receipts := len(s.accepted), len(s.receipts)
@@ -187,7 +188,17 @@ func (s *slot) fold(e *projector.Event) {
 		byUser, byDevice := [2][16]byte{e.Subject, u}, [3][16]byte{e.Subject, e.Device, u}
 		s.marks[byUser] = s.marks[byUser].Merge(mark)
 		s.devices[byDevice] = s.devices[byDevice].Merge(mark)
-		s.receipts = append(s.receipts, receipt{thread: id.ThreadID(e.Subject), user: u, device: e.Device, at: e.Position, timeMS: e.TimeMS, mark: mark})
+		s.receipts = append(
+			s.receipts,
+			receipt{
+				thread: id.ThreadID(e.Subject),
+				user:   u,
+				device: e.Device,
+				at:     e.Position,
+				timeMS: e.TimeMS,
+				mark:   mark,
+			},
+		)
 	case topic.Users:
 		u := id.UserID(e.Subject)
 		state := s.users[u]
@@ -201,7 +212,8 @@ func (s *slot) fold(e *projector.Event) {
 
 func (s *slot) accept(e *projector.Event, state *thread.State, v thread.Verdict) {
 	a := accepted{
-		thread: state.ID, at: e.Position, ordinal: v.Ordinal, timeMS: e.TimeMS, kind: int16(e.Body.WhichBody()), name: fieldName(e.Body),
+		thread: state.ID, at: e.Position, ordinal: v.Ordinal, timeMS: e.TimeMS, kind: int16(e.Body.WhichBody()),
+		name:   fieldName(e.Body),
 		sender: id.UserID(e.Body.GetUserId()), device: e.Body.GetDeviceId(), event: digest(e.Raw),
 	}
 	a.author = a.sender.String()
@@ -209,7 +221,11 @@ func (s *slot) accept(e *projector.Event, state *thread.State, v thread.Verdict)
 	switch e.Body.WhichBody() {
 	case eventv1.Event_MessageSent_case:
 		m := e.Body.GetMessageSent()
-		a.message, a.replyTo, a.client, content = canonical(m.GetMessageId()), canonical(m.GetReplyTo()), m.GetClientTimeMs(), m.GetContent()
+		a.message, a.replyTo, a.client, content = canonical(
+			m.GetMessageId(),
+		), canonical(
+			m.GetReplyTo(),
+		), m.GetClientTimeMs(), m.GetContent()
 	case eventv1.Event_MessageEdited_case:
 		m := e.Body.GetMessageEdited()
 		a.message, content = canonical(m.GetMessageId()), m.GetContent()
@@ -230,7 +246,8 @@ func (s *slot) accept(e *projector.Event, state *thread.State, v thread.Verdict)
 	a.keyID, a.body = content.GetKeyId(), digest(plain(content))
 	for _, u := range v.Members {
 		m := state.Members[u]
-		ordinal := m.BaseOrdinal // of the last message before the event, when it began or ended a stretch; else the verdict's
+		// of the last message before the event, when it began or ended a stretch; else the verdict's
+		ordinal := m.BaseOrdinal
 		switch last := m.Spans[len(m.Spans)-1]; e.Position {
 		case last.From:
 		case last.To:
@@ -238,7 +255,9 @@ func (s *slot) accept(e *projector.Event, state *thread.State, v thread.Verdict)
 		default:
 			ordinal = v.Ordinal
 		}
-		a.members = append(a.members, member{user: u, kind: state.Kind, role: m.Role, active: m.Active(), ordinal: ordinal})
+		a.members = append(
+			a.members, member{user: u, kind: state.Kind, role: m.Role, active: m.Active(), ordinal: ordinal},
+		)
 	}
 	s.accepted = append(s.accepted, a)
 }

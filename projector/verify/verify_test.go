@@ -23,7 +23,8 @@ import (
 
 const partitions = 4
 
-// TestBothViewsOverTheLog runs both projectors over a real log, stops and starts them on the way, and compares the views with a replay.
+// TestBothViewsOverTheLog runs both projectors over a real log, stops and starts them on the way, and compares the
+// views with a replay.
 func TestBothViewsOverTheLog(t *testing.T) {
 	brokers, prefix := enginetest.Kafka(t)
 	kc := kafka.Config{Brokers: brokers, TopicPrefix: prefix, Partitions: partitions}
@@ -60,7 +61,9 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	if _, err := postgres.Migrate(t.Context(), url, views, pgschema.ViewsSchema); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": pgschema.ViewsSchema}})
+	pool, err := postgres.Open(
+		t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": pgschema.ViewsSchema}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +89,9 @@ func TestBothViewsOverTheLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		hi, err := history.New(history.Config{Consumer: kafka.ConsumerConfig{Kafka: kc, Linger: 50 * time.Millisecond}}, conn, nil, nil)
+		hi, err := history.New(
+			history.Config{Consumer: kafka.ConsumerConfig{Kafka: kc, Linger: 50 * time.Millisecond}}, conn, nil, nil,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}

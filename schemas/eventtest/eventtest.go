@@ -1,5 +1,5 @@
-// Package eventtest makes random event logs for tests: a few users, devices, groups and direct threads that meet often, with valid and invalid events,
-// retries, and stamps that jump over the window for retries and sometimes back.
+// Package eventtest makes random event logs for tests: a few users, devices, groups and direct threads that meet often,
+// with valid and invalid events, retries, and stamps that jump over the window for retries and sometimes back.
 //
 // Promise: the same choices give the same events. Nothing here is for production code.
 //
@@ -50,10 +50,17 @@ type World struct {
 
 // NewWorld returns a world of so many users, three devices each, and three groups. pick returns a number in [0, n).
 func NewWorld(users int, pick func(n int) int) *World {
-	w := &World{Partitions: 1, pick: pick, now: 1_700_000_000_000, ends: map[topic.Topic]map[topic.Slot]topic.Position{}}
+	w := &World{
+		Partitions: 1,
+		pick:       pick,
+		now:        1_700_000_000_000,
+		ends:       map[topic.Topic]map[topic.Slot]topic.Position{},
+	}
 	for i := range users {
 		w.users = append(w.users, id.User([]byte("test key"), fmt.Sprintf("+49151%07d", i), 1))
-		w.devices = append(w.devices, []id.DeviceID{id.DeviceID(v7(1, i*3)), id.DeviceID(v7(1, i*3+1)), id.DeviceID(v7(1, i*3+2))})
+		w.devices = append(
+			w.devices, []id.DeviceID{id.DeviceID(v7(1, i*3)), id.DeviceID(v7(1, i*3+1)), id.DeviceID(v7(1, i*3+2))},
+		)
 	}
 	for i := range 3 {
 		w.groups = append(w.groups, id.ThreadID(v7(2, i)))
@@ -157,25 +164,38 @@ func (w *World) thread(s *Step) {
 		s.Subject = topic.Subject(id.DirectThread(actor, other))
 		w.seq++
 		b.MessageSent = eventv1.MessageSent_builder{
-			MessageId: w.message(), Content: Text(fmt.Sprintf("direct %d\nline", w.seq)), DirectPeer: other[:], ClientTimeMs: w.now,
+			MessageId: w.message(), Content: Text(fmt.Sprintf("direct %d\nline", w.seq)), DirectPeer: other[:],
+			ClientTimeMs: w.now,
 		}.Build()
 	case 4, 5, 6:
 		w.seq++
-		b.MessageSent = eventv1.MessageSent_builder{MessageId: w.message(), Content: Text(fmt.Sprintf("group %d", w.seq)), ReplyTo: w.message()}.Build()
+		b.MessageSent = eventv1.MessageSent_builder{
+			MessageId: w.message(),
+			Content:   Text(fmt.Sprintf("group %d", w.seq)),
+			ReplyTo:   w.message(),
+		}.Build()
 	case 7:
 		b.MessageSent = eventv1.MessageSent_builder{
-			MessageId: w.message(), Content: eventv1.Sealed_builder{KeyId: 7, Nonce: []byte("n"), Data: []byte{0, 1, 2, 0xff}}.Build(),
+			MessageId: w.message(),
+			Content:   eventv1.Sealed_builder{KeyId: 7, Nonce: []byte("n"), Data: []byte{0, 1, 2, 0xff}}.Build(),
 		}.Build()
 	case 8:
 		var members [][]byte
 		for range w.pick(3) {
 			members = append(members, w.users[w.pick(len(w.users))][:])
 		}
-		b.ThreadCreated = eventv1.ThreadCreated_builder{Title: fmt.Sprintf("group %d", w.seq), MemberIds: members}.Build()
+		b.ThreadCreated = eventv1.ThreadCreated_builder{
+			Title:     fmt.Sprintf("group %d", w.seq),
+			MemberIds: members,
+		}.Build()
 	case 9:
-		b.ThreadRenamed = eventv1.ThreadRenamed_builder{Title: []string{"", "renamed", "nul\x00", "другое"}[w.pick(4)]}.Build()
+		b.ThreadRenamed = eventv1.ThreadRenamed_builder{
+			Title: []string{"", "renamed", "nul\x00", "другое"}[w.pick(4)],
+		}.Build()
 	case 10, 11:
-		b.MemberAdded = eventv1.MemberAdded_builder{MemberIds: [][]byte{other[:], w.users[w.pick(len(w.users))][:]}}.Build()
+		b.MemberAdded = eventv1.MemberAdded_builder{
+			MemberIds: [][]byte{other[:], w.users[w.pick(len(w.users))][:]},
+		}.Build()
 	case 12:
 		b.MemberRemoved = eventv1.MemberRemoved_builder{MemberId: other[:]}.Build()
 	case 13:
@@ -209,7 +229,8 @@ func (w *World) receipt(s *Step) {
 	s.Event = eventv1.Event_builder{
 		UserId: w.users[a][:], DeviceId: d[:],
 		WatermarksMoved: eventv1.WatermarksMoved_builder{
-			DeliveredPosition: delivered, DeliveredOrdinal: delivered / 2, ReadPosition: delivered - int64(w.pick(5)), ReadOrdinal: delivered / 3,
+			DeliveredPosition: delivered, DeliveredOrdinal: delivered / 2, ReadPosition: delivered - int64(w.pick(5)),
+			ReadOrdinal: delivered / 3,
 		}.Build(),
 	}.Build()
 	if w.pick(20) == 0 {
@@ -230,16 +251,28 @@ func (w *World) user(s *Step) {
 	switch w.pick(12) {
 	case 0, 1:
 		b.UserRegistered = eventv1.UserRegistered_builder{
-			PhoneHash: hash[:], Generation: uint32(1 + w.pick(2)), DeviceId: fresh[:], PublicKey: pub[:], DeviceName: "phone",
+			PhoneHash: hash[:], Generation: uint32(1 + w.pick(2)), DeviceId: fresh[:], PublicKey: pub[:],
+			DeviceName: "phone",
 		}.Build()
 	case 2:
-		b.UserRegistered = eventv1.UserRegistered_builder{PhoneHash: hash[:], Generation: 1, DeviceId: d[:], PublicKey: pub[:]}.Build()
+		b.UserRegistered = eventv1.UserRegistered_builder{
+			PhoneHash:  hash[:],
+			Generation: 1,
+			DeviceId:   d[:],
+			PublicKey:  pub[:],
+		}.Build()
 	case 3:
-		b.DeviceLinked = eventv1.DeviceLinked_builder{DeviceId: fresh[:], PublicKey: pub[:], DeviceName: "browser"}.Build()
+		b.DeviceLinked = eventv1.DeviceLinked_builder{
+			DeviceId:   fresh[:],
+			PublicKey:  pub[:],
+			DeviceName: "browser",
+		}.Build()
 	case 4:
 		b.DeviceRevoked = eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build()
 	case 5:
-		b.ProfileChanged = eventv1.ProfileChanged_builder{Name: []string{"", "Ada", "Änne", "bad\x01"}[w.pick(4)]}.Build()
+		b.ProfileChanged = eventv1.ProfileChanged_builder{
+			Name: []string{"", "Ada", "Änne", "bad\x01"}[w.pick(4)],
+		}.Build()
 	case 6:
 		b.ContactSaved = eventv1.ContactSaved_builder{PhoneHash: hash[:], Name: "friend"}.Build()
 	case 7:

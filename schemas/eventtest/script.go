@@ -12,8 +12,9 @@ import (
 // fuzzed are the topics of a script, by their number in it.
 var fuzzed = [...]topic.Topic{topic.Threads, topic.Receipts, topic.Users}
 
-// Script writes steps down for a fuzzer to play with: for each step the topic, how far its position and its stamp lie from those of the step before on the topic
-// and in the log, its key and its value. ParseScript reads any bytes as a script, so that whatever the fuzzer makes of one is a log.
+// Script writes steps down for a fuzzer to play with: for each step the topic, how far its position and its stamp lie
+// from those of the step before on the topic and in the log, its key and its value. ParseScript reads any bytes as a
+// script, so that whatever the fuzzer makes of one is a log.
 func Script(steps []Step) []byte {
 	var out []byte
 	var at [len(fuzzed)]topic.Position
@@ -37,8 +38,9 @@ func Script(steps []Step) []byte {
 	return out
 }
 
-// ParseScript reads as many steps as there are. Positions never are negative and stamps keep to 48 bits, as in a log; anything else may come: positions that go
-// back, keys of any length, values that cannot be decoded (Event is nil then).
+// ParseScript reads as many steps as there are. Positions never are negative and stamps keep to 48 bits, as in a log;
+// anything else may come: positions that go back, keys of any length, values that cannot be decoded (Event is nil
+// then).
 func ParseScript(script []byte) []Step {
 	var out []Step
 	var at [len(fuzzed)]topic.Position

@@ -1,8 +1,8 @@
-// Package frame is the framing of both protocols of Heliograph, device to edge and edge to delivery: a length as QUIC varint (RFC 9000
-// section 16), then that many bytes of protobuf.
+// Package frame is the framing of both protocols of Heliograph, device to edge and edge to delivery: a length as QUIC
+// varint (RFC 9000 section 16), then that many bytes of protobuf.
 //
-// Promise: a reader never allocates before it has checked the length against its limit, takes a length only in its shortest encoding,
-// and tells a clean end (io.EOF between frames) from a cut one (io.ErrUnexpectedEOF).
+// Promise: a reader never allocates before it has checked the length against its limit, takes a length only in its
+// shortest encoding, and tells a clean end (io.EOF between frames) from a cut one (io.ErrUnexpectedEOF).
 //
 // Non-obvious:
 //   - A frame may be empty: protobuf encodes a message without fields in 0 bytes.
@@ -80,7 +80,9 @@ func AppendLength(dst []byte, n int) []byte {
 		return append(dst, byte(n>>24)|0x80, byte(n>>16), byte(n>>8), byte(n))
 	case uint64(n) < 1<<62:
 		u := uint64(n)
-		return append(dst, byte(u>>56)|0xc0, byte(u>>48), byte(u>>40), byte(u>>32), byte(u>>24), byte(u>>16), byte(u>>8), byte(u))
+		return append(
+			dst, byte(u>>56)|0xc0, byte(u>>48), byte(u>>40), byte(u>>32), byte(u>>24), byte(u>>16), byte(u>>8), byte(u),
+		)
 	}
 	panic("frame: length beyond a varint")
 }

@@ -1,10 +1,13 @@
-// Package id holds the identifiers of Heliograph: users, devices, threads and messages. Each is 16 bytes and is written as a UUID
-// (RFC 9562 section 4, lower case), so that the log, Postgres, ClickHouse, the wire and a terminal all show the same text.
+// Package id holds the identifiers of Heliograph: users, devices, threads and messages. Each is 16 bytes and is written
+// as a UUID (RFC 9562 section 4, lower case), so that the log, Postgres, ClickHouse, the wire and a terminal all show
+// the same text.
 //
 // Non-obvious:
-//   - A direct thread's id is derived from its two members (version 8); a group's is a UUIDv7 that its creator's client made. The fold
-//     accepts each kind of thread only under its own version, so nobody can occupy a direct thread's id with a group.
-//   - A user's id is derived from the phone number and its generation with a keyed hash (version 8), so registration needs no lock.
+//   - A direct thread's id is derived from its two members (version 8); a group's is a UUIDv7 that its creator's client
+//     made. The fold accepts each kind of thread only under its own version, so nobody can occupy a direct thread's id
+//     with a group.
+//   - A user's id is derived from the phone number and its generation with a keyed hash (version 8), so registration
+//     needs no lock.
 package id
 
 import (
@@ -182,8 +185,8 @@ func NewGroup() ThreadID { return newV7() }
 // NewDevice makes a fresh device id (UUIDv7).
 func NewDevice() DeviceID { return newV7() }
 
-// User derives the id of the user who holds a phone number (E.164, as "+4915112345678") in a generation (from 1), with the key of
-// the deployment. The same number gives the same id on every edge, so two edges cannot register it twice.
+// User derives the id of the user who holds a phone number (E.164, as "+4915112345678") in a generation (from 1), with
+// the key of the deployment. The same number gives the same id on every edge, so two edges cannot register it twice.
 func User(key []byte, phone string, generation uint32) UserID {
 	sum := phoneMAC(key, "helio/user/1", phone, generation)
 	return UserID(sum)
@@ -206,8 +209,8 @@ func phoneMAC(key []byte, label, phone string, generation uint32) [Size]byte {
 	return out
 }
 
-// DirectThread derives the id of the direct thread of two users: SHA-256 over a label and both ids, the smaller first. Both sides derive
-// the same, so both can begin it without a race.
+// DirectThread derives the id of the direct thread of two users: SHA-256 over a label and both ids, the smaller first.
+// Both sides derive the same, so both can begin it without a race.
 func DirectThread(a, b UserID) ThreadID {
 	if bytes.Compare(a[:], b[:]) > 0 {
 		a, b = b, a
@@ -234,7 +237,8 @@ func (m MessageID) Valid() bool { return version(m) == 7 }
 // Valid tells whether a device id is a UUIDv7, the one kind that is accepted.
 func (d DeviceID) Valid() bool { return version(d) == 7 }
 
-// Time returns when a message id was made, by the clock of the client that made it; it means something only for a Valid one.
+// Time returns when a message id was made, by the clock of the client that made it; it means something only for a Valid
+// one.
 func (m MessageID) Time() time.Time {
 	ms := int64(binary.BigEndian.Uint16(m[0:2]))<<32 | int64(binary.BigEndian.Uint32(m[2:6]))
 	return time.UnixMilli(ms).UTC()

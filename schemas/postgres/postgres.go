@@ -1,7 +1,8 @@
-// Package postgres embeds the migrations of the Postgres stores: Views (the thread views, a pure function of the log) and Registration (PINs and
-// their limits, which are never in the log and may be lost).
+// Package postgres embeds the migrations of the Postgres stores: Views (the thread views, a pure function of the log)
+// and Registration (PINs and their limits, which are never in the log and may be lost).
 //
-// The statements name no schema: the connection's search_path says which one, so that a rebuild can stand beside the live view.
+// The statements name no schema: the connection's search_path says which one, so that a rebuild can stand beside the
+// live view.
 //
 // Non-obvious:
 //   - A file that has landed is never edited; a change is a further file.

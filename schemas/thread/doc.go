@@ -1,17 +1,20 @@
-// Package thread is the fold of a thread: the pure function from (state, event, position, log time) to (state, verdict) that the edge, both
-// projectors and the verifier share. Direct threads and groups go through the same rules.
+// Package thread is the fold of a thread: the pure function from (state, event, position, log time) to (state, verdict)
+// that the edge, both projectors and the verifier share. Direct threads and groups go through the same rules.
 //
-// Promise: the same events in the same order give the same state and verdicts, whoever folds them, whenever, from whatever cut. The fold reads no
-// clock, no store and no other subject.
+// Promise: the same events in the same order give the same state and verdicts, whoever folds them, whenever, from
+// whatever cut. The fold reads no clock, no store and no other subject.
 //
-// Order: events of helio.threads must be applied in position order. An event before State.Next is Stale and changes nothing, so a batch may be
-// applied twice. Watermarks (helio.receipts) are not part of State: they only grow, so Watermark merges them in any order and without
-// looking at membership, which lives on another topic whose relative order is not fixed.
+// Order: events of helio.threads must be applied in position order. An event before State.Next is Stale and changes
+// nothing, so a batch may be applied twice. Watermarks (helio.receipts) are not part of State: they only grow, so
+// Watermark merges them in any order and without looking at membership, which lives on another topic whose relative
+// order is not fixed.
 //
 // Non-obvious:
-//   - A retry is found by (sender, message id) within Window of log time. State.Recent holds what is needed for that and nothing older; whoever loads
-//     a state from a store must load it too, or look up each key before it is needed (State.Unsure).
+//   - A retry is found by (sender, message id) within Window of log time. State.Recent holds what is needed for that
+//     and nothing older; whoever loads a state from a store must load it too, or look up each key before it is needed
+//     (State.Unsure).
 //   - Former members stay in Members with their spans: they may read what was written while they were in.
-//   - A direct thread begins with its first message, by the direct_peer that it carries; DirectThread(sender, peer) must be the thread's id.
+//   - A direct thread begins with its first message, by the direct_peer that it carries; DirectThread(sender, peer)
+//     must be the thread's id.
 //   - Edits, deletions and reactions name (author, message id), which needs no look at the message itself.
 package thread

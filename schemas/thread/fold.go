@@ -63,7 +63,8 @@ type Verdict struct {
 
 func reject(r Reason) Verdict { return Verdict{Outcome: Rejected, Reason: r} }
 
-// Apply folds one event of helio.threads into the state. logTimeMS is the record's timestamp in Unix milliseconds. The event is not kept.
+// Apply folds one event of helio.threads into the state. logTimeMS is the record's timestamp in Unix milliseconds. The
+// event is not kept.
 func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verdict {
 	if at < s.Next {
 		return Verdict{Outcome: Stale}
@@ -97,7 +98,9 @@ func (s *State) apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verd
 	case eventv1.Event_ReactionSet_case:
 		m := e.GetReactionSet()
 		_, err := id.From[id.UserID](m.GetAuthorId())
-		return s.change(actor, m.GetMessageId(), nil, err == nil && len(m.GetEmoji()) <= MaxEmoji && utf8.ValidString(m.GetEmoji()))
+		return s.change(
+			actor, m.GetMessageId(), nil, err == nil && len(m.GetEmoji()) <= MaxEmoji && utf8.ValidString(m.GetEmoji()),
+		)
 	case eventv1.Event_ThreadCreated_case:
 		return s.created(actor, e.GetThreadCreated(), at)
 	case eventv1.Event_ThreadRenamed_case:
@@ -162,7 +165,8 @@ func (s *State) messageSent(actor id.UserID, m *eventv1.MessageSent, at topic.Po
 	return Verdict{Members: touched}
 }
 
-// change judges an edit, a deletion or a reaction: by members, on a message named by author and id; another's only by an admin.
+// change judges an edit, a deletion or a reaction: by members, on a message named by author and id; another's only by
+// an admin.
 func (s *State) change(actor id.UserID, message, author []byte, valid bool) Verdict {
 	mid, err := id.From[id.MessageID](message)
 	if err != nil || !mid.Valid() || !valid {
@@ -281,8 +285,8 @@ func (s *State) left(actor id.UserID, at topic.Position) Verdict {
 	return s.end(actor, at)
 }
 
-// end ends a membership. A group that would be left without an admin makes its longest-standing member one (the smaller id among equals), so that no
-// group is ever beyond help; the rule reads only the state, so every fold does the same.
+// end ends a membership. A group that would be left without an admin makes its longest-standing member one (the smaller
+// id among equals), so that no group is ever beyond help; the rule reads only the state, so every fold does the same.
 func (s *State) end(u id.UserID, at topic.Position) Verdict {
 	s.leave(u, at)
 	touched := []id.UserID{u}
@@ -349,7 +353,8 @@ func idsOf(raw [][]byte) ([]id.UserID, bool) {
 	return out, true
 }
 
-// ValidTitle tells whether a text can be a group's title: 1 to MaxTitle bytes of UTF-8 without control characters that are not all blank.
+// ValidTitle tells whether a text can be a group's title: 1 to MaxTitle bytes of UTF-8 without control characters that
+// are not all blank.
 func ValidTitle(t string) bool {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f }
 	return len(t) <= MaxTitle && utf8.ValidString(t) && !strings.ContainsFunc(t, control) && strings.TrimSpace(t) != ""

@@ -59,7 +59,8 @@ func TestReplayingTwiceIsOnce(t *testing.T) {
 	})
 }
 
-// stored is a state as a view would store and load it: the members, the last message and the messages of the window before it.
+// stored is a state as a view would store and load it: the members, the last message and the messages of the window
+// before it.
 func stored(s *thread.State, next topic.Position) *thread.State {
 	c := s.Clone()
 	out := thread.New(s.ID)
@@ -199,7 +200,12 @@ func (g *group) must(reason thread.Reason, v thread.Verdict) {
 
 func (g *group) create(by id.UserID, members ...id.UserID) thread.Verdict {
 	g.t.Helper()
-	return g.do(by, eventv1.Event_builder{ThreadCreated: eventv1.ThreadCreated_builder{Title: "t", MemberIds: raw(members)}.Build()})
+	return g.do(
+		by,
+		eventv1.Event_builder{
+			ThreadCreated: eventv1.ThreadCreated_builder{Title: "t", MemberIds: raw(members)}.Build(),
+		},
+	)
 }
 
 func (g *group) add(by id.UserID, members ...id.UserID) thread.Verdict {
@@ -224,7 +230,12 @@ func (g *group) role(by, u id.UserID, r eventv1.Role) thread.Verdict {
 
 func (g *group) send(by id.UserID, m id.MessageID) thread.Verdict {
 	g.t.Helper()
-	return g.do(by, eventv1.Event_builder{MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text("hi")}.Build()})
+	return g.do(
+		by,
+		eventv1.Event_builder{
+			MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text("hi")}.Build(),
+		},
+	)
 }
 
 func raw(us []id.UserID) [][]byte {
@@ -244,7 +255,8 @@ func TestRetriesWithinTheWindow(t *testing.T) {
 	at := g.at
 	g.must("", g.send(b, m)) // another sender's message of the same id is another message
 	g.ms += thread.Window.Milliseconds()
-	if v := g.send(a, m); v.Outcome != thread.Duplicate || v.Original.Position != at || v.Original.Ordinal != first.Ordinal {
+	if v := g.send(a, m); v.Outcome != thread.Duplicate || v.Original.Position != at ||
+		v.Original.Ordinal != first.Ordinal {
 		t.Fatalf("at the window's end: %+v", v)
 	}
 	g.ms++
@@ -328,7 +340,8 @@ func TestDirectThreadBeginsWithItsFirstMessage(t *testing.T) {
 	if v := send(s, 0, c, b); v.Reason != thread.NotMember {
 		t.Fatalf("a stranger began it: %+v", v)
 	}
-	if v := send(s, 1, b, a); v.Outcome != thread.Accepted || len(v.Members) != 2 || s.Kind != thread.Direct || s.Peer(a) != b {
+	if v := send(s, 1, b, a); v.Outcome != thread.Accepted || len(v.Members) != 2 || s.Kind != thread.Direct ||
+		s.Peer(a) != b {
 		t.Fatalf("%+v %+v", v, s)
 	}
 	if v := send(s, 2, c, a); v.Reason != thread.NotMember {
@@ -339,7 +352,10 @@ func TestDirectThreadBeginsWithItsFirstMessage(t *testing.T) {
 		t.Fatalf("notes to oneself: %+v", v)
 	}
 	g := thread.New(id.DirectThread(a, b))
-	create := eventv1.Event_builder{UserId: a[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "t"}.Build()}.Build()
+	create := eventv1.Event_builder{
+		UserId:        a[:],
+		ThreadCreated: eventv1.ThreadCreated_builder{Title: "t"}.Build(),
+	}.Build()
 	if v := g.Apply(create, 0, 1); v.Reason != thread.WrongKind {
 		t.Fatalf("a group took a direct thread's id: %+v", v)
 	}
@@ -351,7 +367,15 @@ func TestPreviewFitsAnyStore(t *testing.T) {
 	g.must("", g.create(a))
 	m := id.NewMessage()
 	text := "a\x00b\nc" + fmt.Sprintf("%0200d", 0) + "ж"
-	g.must("", g.do(a, eventv1.Event_builder{MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text(text)}.Build()}))
+	g.must(
+		"",
+		g.do(
+			a,
+			eventv1.Event_builder{
+				MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text(text)}.Build(),
+			},
+		),
+	)
 	if p := g.s.Preview; len(p) > thread.MaxPreview || p[:4] != "ab c" {
 		t.Errorf("preview %q", p)
 	}
@@ -366,10 +390,17 @@ func TestWatermarksMergeInAnyOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func() thread.Watermark {
 			n := func() int64 { return rapid.Int64Range(0, 5).Draw(t, "n") }
-			return thread.Watermark{DeliveredPosition: topic.Position(n()), DeliveredOrdinal: n(), ReadPosition: topic.Position(n()), ReadOrdinal: n()}
+			return thread.Watermark{
+				DeliveredPosition: topic.Position(n()),
+				DeliveredOrdinal:  n(),
+				ReadPosition:      topic.Position(n()),
+				ReadOrdinal:       n(),
+			}
 		}
 		a, b, c := draw(), draw(), draw()
-		if a.Merge(b) != b.Merge(a) || a.Merge(b).Merge(c) != a.Merge(b.Merge(c)) || a.Merge(b).Merge(b) != a.Merge(b) || a.Merge(a) != a {
+		if a.Merge(b) != b.Merge(a) || a.Merge(b).Merge(c) != a.Merge(b.Merge(c)) ||
+			a.Merge(b).Merge(b) != a.Merge(b) ||
+			a.Merge(a) != a {
 			t.Fatalf("%v %v %v", a, b, c)
 		}
 	})

@@ -18,9 +18,10 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// FuzzApply folds logs that nobody checked before. Whatever they hold: no panic, the event is left as it was, what has no effect changes nothing, an event at the
-// position of one before is stale, an accepted message is a duplicate when it comes again, the state keeps what its comments promise, the log twice gives what it
-// gives once, and stored and loaded anywhere in between, it gives what the whole gives.
+// FuzzApply folds logs that nobody checked before. Whatever they hold: no panic, the event is left as it was, what has
+// no effect changes nothing, an event at the position of one before is stale, an accepted message is a duplicate when
+// it comes again, the state keeps what its comments promise, the log twice gives what it gives once, and stored and
+// loaded anywhere in between, it gives what the whole gives.
 func FuzzApply(f *testing.F) {
 	for seed := range uint64(4) {
 		f.Add(uint16(10*seed), eventtest.Script(eventtest.NewWorld(4, rand.New(rand.NewPCG(seed, 7)).IntN).Steps(40)))
@@ -41,7 +42,10 @@ func FuzzApply(f *testing.F) {
 	f.Add(uint16(0), eventtest.Script([]eventtest.Step{{Topic: topic.Threads, Key: th[:], Value: sent}}))
 	f.Fuzz(func(t *testing.T, cut uint16, script []byte) {
 		log, parts := states{}, states{}
-		steps := slices.DeleteFunc(eventtest.ParseScript(script), func(s eventtest.Step) bool { return s.Event == nil || s.Topic != topic.Threads })
+		steps := slices.DeleteFunc(
+			eventtest.ParseScript(script),
+			func(s eventtest.Step) bool { return s.Event == nil || s.Topic != topic.Threads },
+		)
 		for n, s := range steps {
 			if n == int(cut) {
 				for k, st := range parts {
@@ -74,9 +78,11 @@ func FuzzApply(f *testing.F) {
 				t.Fatalf("the same event again is %+v", v)
 			}
 			same(t, "the same event again", is, again)
-			if v.Outcome == thread.Accepted && s.Event.WhichBody() == eventv1.Event_MessageSent_case && is.LastTimeMS-s.TimeMS <= thread.Window.Milliseconds() {
+			if v.Outcome == thread.Accepted && s.Event.WhichBody() == eventv1.Event_MessageSent_case &&
+				is.LastTimeMS-s.TimeMS <= thread.Window.Milliseconds() {
 				w := again.Apply(s.Event, s.Position+1, s.TimeMS)
-				if w.Outcome != thread.Duplicate || w.Original.Position != s.Position || w.Original.Ordinal != v.Ordinal {
+				if w.Outcome != thread.Duplicate || w.Original.Position != s.Position ||
+					w.Original.Ordinal != v.Ordinal {
 					t.Fatalf("accepted as %+v, and its retry is %+v", v, w)
 				}
 			}

@@ -53,8 +53,8 @@ const (
 	RoleAdmin Role = 2
 )
 
-// Span is a stretch of membership: From is the position of the event that began it, To of the one that ended it, 0 while it lasts. A member
-// sees the events in [From, To], both ends included: the end is news to him too.
+// Span is a stretch of membership: From is the position of the event that began it, To of the one that ended it, 0
+// while it lasts. A member sees the events in [From, To], both ends included: the end is news to him too.
 type Span struct {
 	From, To topic.Position
 }
@@ -63,7 +63,8 @@ type Span struct {
 type Member struct {
 	Role  Role
 	Spans []Span // in order, disjoint; only the last may be open
-	// BaseOrdinal is the ordinal of the last message before the last span began: messages up to it are not unread to him.
+	// BaseOrdinal is the ordinal of the last message before the last span began: messages up to it are not unread to
+	// him.
 	BaseOrdinal int64
 	// EndOrdinal is the ordinal of the last message when the last span ended; 0 while it lasts.
 	EndOrdinal int64
@@ -114,26 +115,29 @@ type State struct {
 	Kind    Kind
 	Title   string
 	Members map[id.UserID]*Member
-	// Next is the position after the last event that was applied, accepted or not. A state loaded from a store takes the store's position.
+	// Next is the position after the last event that was applied, accepted or not. A state loaded from a store takes
+	// the store's position.
 	Next topic.Position
 	// LastPosition is the position of the last accepted event.
 	LastPosition topic.Position
 	// LastOrdinal is the number of accepted messages.
 	LastOrdinal int64
-	// LastTimeMS is the highest log time of an accepted message in Unix milliseconds, 0 before the first. It is the thread's clock, so it never goes
-	// back, although the stamps of a log whose producers make them may.
+	// LastTimeMS is the highest log time of an accepted message in Unix milliseconds, 0 before the first. It is the
+	// thread's clock, so it never goes back, although the stamps of a log whose producers make them may.
 	LastTimeMS int64
 	// LastSender sent the last accepted message.
 	LastSender id.UserID
 	// Preview is the beginning of the last accepted message's text; empty when it is sealed.
 	Preview string
-	// Recent holds the messages accepted within Window, for the rule on retries; of a state that was loaded without them, those applied since and those
-	// looked up since (see Unsure).
+	// Recent holds the messages accepted within Window, for the rule on retries; of a state that was loaded without
+	// them, those applied since and those looked up since (see Unsure).
 	Recent map[Key]Seen
 
 	active int // members now
 	pruned int64
-	lacks  int64 // unless 0: Recent may lack messages that were accepted by this time of the thread's clock, which is LastTimeMS as it was loaded
+	// unless 0: Recent may lack messages that were accepted by this time of the thread's clock, which is LastTimeMS as
+	// it was loaded
+	lacks int64
 }
 
 // New returns the state of a thread that no event has begun.
@@ -141,14 +145,16 @@ func New(t id.ThreadID) *State {
 	return &State{ID: t, Members: map[id.UserID]*Member{}, Recent: map[Key]Seen{}}
 }
 
-// Unloaded returns a state that a store is about to fill without its recent messages. Until RestoreWithoutRecent it is Unsure of every message.
+// Unloaded returns a state that a store is about to fill without its recent messages. Until RestoreWithoutRecent it is
+// Unsure of every message.
 func Unloaded(t id.ThreadID) *State {
 	s := New(t)
 	s.lacks = math.MaxInt64
 	return s
 }
 
-// Restore must be called once after the exported fields were filled from a store: it counts what the fold keeps for itself.
+// Restore must be called once after the exported fields were filled from a store: it counts what the fold keeps for
+// itself.
 func (s *State) Restore() {
 	s.active = 0
 	for _, m := range s.Members {
@@ -158,7 +164,8 @@ func (s *State) Restore() {
 	}
 }
 
-// RestoreWithoutRecent does what Restore does for a state whose recent messages were not all loaded: Unsure tells which to look up.
+// RestoreWithoutRecent does what Restore does for a state whose recent messages were not all loaded: Unsure tells which
+// to look up.
 func (s *State) RestoreWithoutRecent() {
 	s.Restore()
 	if s.lacks = 0; s.LastOrdinal > 0 {
@@ -166,9 +173,10 @@ func (s *State) RestoreWithoutRecent() {
 	}
 }
 
-// Unsure returns the key of the message that e sends when Recent cannot tell whether it was accepted before. The key must then be looked up among what the store
-// holds of the thread from before e's batch, and what is found be put into Recent, before e is applied; messages older than Window before LastTimeMS may be
-// left out. Of several with one key the one at the highest position counts: an earlier one was out of the window when that was accepted, and stays so.
+// Unsure returns the key of the message that e sends when Recent cannot tell whether it was accepted before. The key
+// must then be looked up among what the store holds of the thread from before e's batch, and what is found be put into
+// Recent, before e is applied; messages older than Window before LastTimeMS may be left out. Of several with one key
+// the one at the highest position counts: an earlier one was out of the window when that was accepted, and stays so.
 func (s *State) Unsure(e *eventv1.Event) (Key, bool) {
 	if s.lacks == 0 || s.LastTimeMS-s.lacks > Window.Milliseconds() {
 		return Key{}, false
@@ -218,8 +226,9 @@ func (s *State) Clone() *State {
 	return &c
 }
 
-// prune forgets messages that have left the window, by the thread's clock and at most once an hour of it, so that it costs nothing per message. What it
-// forgets could not be found any more, so when it runs makes no difference to any verdict.
+// prune forgets messages that have left the window, by the thread's clock and at most once an hour of it, so that it
+// costs nothing per message. What it forgets could not be found any more, so when it runs makes no difference to any
+// verdict.
 func (s *State) prune() {
 	if s.LastTimeMS-s.pruned < time.Hour.Milliseconds() {
 		return
@@ -264,10 +273,13 @@ func WatermarkOf(e *eventv1.WatermarksMoved) Watermark {
 	}
 }
 
-// Merge returns the higher of two watermarks, field by field: it is commutative, associative and idempotent, so order and repetition do not matter.
+// Merge returns the higher of two watermarks, field by field: it is commutative, associative and idempotent, so order
+// and repetition do not matter.
 func (w Watermark) Merge(o Watermark) Watermark {
 	return Watermark{
-		DeliveredPosition: max(w.DeliveredPosition, o.DeliveredPosition), DeliveredOrdinal: max(w.DeliveredOrdinal, o.DeliveredOrdinal),
+		DeliveredPosition: max(
+			w.DeliveredPosition, o.DeliveredPosition,
+		), DeliveredOrdinal: max(w.DeliveredOrdinal, o.DeliveredOrdinal),
 		ReadPosition: max(w.ReadPosition, o.ReadPosition), ReadOrdinal: max(w.ReadOrdinal, o.ReadOrdinal),
 	}
 }

@@ -1,7 +1,8 @@
 // Package topic names the topics of the log and the places in it: slots and positions.
 //
-// Every topic has the same number P of partitions, and slot p is partition p of every topic; an event lies in the slot of its subject. P is
-// chosen once for a deployment. Within one (topic, slot) positions grow and are the order of events; across slots there is no order.
+// Every topic has the same number P of partitions, and slot p is partition p of every topic; an event lies in the slot
+// of its subject. P is chosen once for a deployment. Within one (topic, slot) positions grow and are the order of
+// events; across slots there is no order.
 //
 // Non-obvious:
 //   - SlotOf is ours and frozen by testdata/slots.json: it never changes, or every stored position loses its meaning.
@@ -14,7 +15,8 @@ import (
 	"fmt"
 )
 
-// Topic is the name of an event topic as the design writes it; a deployment may put a prefix of its own in front (see infra/kafka).
+// Topic is the name of an event topic as the design writes it; a deployment may put a prefix of its own in front (see
+// infra/kafka).
 type Topic string
 
 // The topics of the log.
@@ -62,8 +64,8 @@ func FromNumber(n int32) (Topic, error) {
 // Slot is a number below P: the partition in which a subject's events lie, in every topic.
 type Slot int32
 
-// Position is the place of an event in its (topic, slot): base + Kafka offset. The position after the last event, called "next", says that
-// everything before it has been taken in.
+// Position is the place of an event in its (topic, slot): base + Kafka offset. The position after the last event,
+// called "next", says that everything before it has been taken in.
 type Position int64
 
 // DefaultPartitions is P in the embedded default.
@@ -75,8 +77,9 @@ const MaxPartitions = 1 << 14
 // Subject is what an event is about and is keyed by: a thread's or a user's id.
 type Subject [16]byte
 
-// SlotOf returns the slot of a subject among p slots: FNV-1a (64 bits) over the 16 bytes, mixed by the MurmurHash3 finaliser, modulo p. The mix
-// matters because the low bits of FNV alone follow the last byte. Panics when p is not in 1..MaxPartitions: P is checked at start.
+// SlotOf returns the slot of a subject among p slots: FNV-1a (64 bits) over the 16 bytes, mixed by the MurmurHash3
+// finaliser, modulo p. The mix matters because the low bits of FNV alone follow the last byte. Panics when p is not in
+// 1..MaxPartitions: P is checked at start.
 func SlotOf(subject Subject, p int) Slot {
 	if p < 1 || p > MaxPartitions {
 		panic(fmt.Sprintf("topic: %d partitions", p))
@@ -94,7 +97,8 @@ func SlotOf(subject Subject, p int) Slot {
 	return Slot(h % uint64(p))
 }
 
-// BaseHeader is the record header of a partition's first record that carries its base (8 bytes, big endian); without it the base is 0.
+// BaseHeader is the record header of a partition's first record that carries its base (8 bytes, big endian); without it
+// the base is 0.
 const BaseHeader = "helio-base"
 
 // ParseBase reads the value of a BaseHeader.

@@ -15,15 +15,19 @@ import (
 	"heliograph/schemas/user"
 )
 
-// FuzzApply folds logs that nobody checked before. Whatever they hold: no panic, the event is left as it was, what has no effect changes nothing, an event at the
-// position of one before is stale, of a user's devices at most one is primary and at most MaxDevices may connect, and the log twice gives what it gives once.
+// FuzzApply folds logs that nobody checked before. Whatever they hold: no panic, the event is left as it was, what has
+// no effect changes nothing, an event at the position of one before is stale, of a user's devices at most one is
+// primary and at most MaxDevices may connect, and the log twice gives what it gives once.
 func FuzzApply(f *testing.F) {
 	for seed := range uint64(4) {
 		f.Add(eventtest.Script(eventtest.NewWorld(3, rand.New(rand.NewPCG(seed, 7)).IntN).Steps(120)))
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		log, once := states{}, states{}
-		steps := slices.DeleteFunc(eventtest.ParseScript(script), func(s eventtest.Step) bool { return s.Event == nil || s.Topic != topic.Users })
+		steps := slices.DeleteFunc(
+			eventtest.ParseScript(script),
+			func(s eventtest.Step) bool { return s.Event == nil || s.Topic != topic.Users },
+		)
 		for _, s := range steps {
 			once.apply(s)
 			was := log[id.UserID(s.Subject)]

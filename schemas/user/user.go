@@ -1,11 +1,13 @@
-// Package user is the fold of a user: devices, profile, contacts, blocks and the list of threads. Like the fold of a thread it is pure and is
-// shared by the edge, the projectors and the verifier.
+// Package user is the fold of a user: devices, profile, contacts, blocks and the list of threads. Like the fold of a
+// thread it is pure and is shared by the edge, the projectors and the verifier.
 //
 // Order: events of helio.users must be applied in position order; one before State.Next is stale and changes nothing.
 //
 // Non-obvious:
-//   - Registering again makes one new primary device and revokes every other at that position: the phone number may have a new owner.
-//   - A revoked device stays in the state, so that its next connection is told why. Its key never comes back: a device id is used once.
+//   - Registering again makes one new primary device and revokes every other at that position: the phone number may
+//     have a new owner.
+//   - A revoked device stays in the state, so that its next connection is told why. Its key never comes back: a device
+//     id is used once.
 //   - ThreadJoined only lists a thread; who is a member is the thread's own fold's to say.
 package user
 
@@ -88,7 +90,13 @@ type State struct {
 
 // New returns the state of a user who is not registered.
 func New(u id.UserID) *State {
-	return &State{ID: u, Devices: map[id.DeviceID]*Device{}, Contacts: map[[id.Size]byte]string{}, Blocked: map[id.UserID]bool{}, Threads: map[id.ThreadID]Joined{}}
+	return &State{
+		ID:       u,
+		Devices:  map[id.DeviceID]*Device{},
+		Contacts: map[[id.Size]byte]string{},
+		Blocked:  map[id.UserID]bool{},
+		Threads:  map[id.ThreadID]Joined{},
+	}
 }
 
 // Clone returns a deep copy.
@@ -193,7 +201,8 @@ func (s *State) registered(r *eventv1.UserRegistered, at topic.Position, logTime
 	d, err := id.From[id.DeviceID](r.GetDeviceId())
 	ph, ok := hash(r.GetPhoneHash())
 	if err != nil || !ok || !d.Valid() || len(r.GetPublicKey()) != ed25519.PublicKeySize || !ValidName(r.GetDeviceName()) ||
-		r.GetGeneration() == 0 || r.GetGeneration() < s.Generation || s.Devices[d] != nil {
+		r.GetGeneration() == 0 || r.GetGeneration() < s.Generation ||
+		s.Devices[d] != nil {
 		return Verdict{Outcome: Rejected}
 	}
 	if r.GetGeneration() > s.Generation {
@@ -209,7 +218,13 @@ func (s *State) registered(r *eventv1.UserRegistered, at topic.Position, logTime
 		}
 	}
 	slices.SortFunc(v.Revoked, func(a, b id.DeviceID) int { return slices.Compare(a[:], b[:]) })
-	s.Devices[d] = &Device{Key: [ed25519.PublicKeySize]byte(r.GetPublicKey()), Name: r.GetDeviceName(), Primary: true, Since: at, SinceMS: logTimeMS}
+	s.Devices[d] = &Device{
+		Key:     [ed25519.PublicKeySize]byte(r.GetPublicKey()),
+		Name:    r.GetDeviceName(),
+		Primary: true,
+		Since:   at,
+		SinceMS: logTimeMS,
+	}
 	return v
 }
 
@@ -220,7 +235,8 @@ func (s *State) linked(e *eventv1.Event, at topic.Position, logTimeMS int64) Ver
 		return Verdict{Outcome: Rejected}
 	}
 	d, err := id.From[id.DeviceID](l.GetDeviceId())
-	if err != nil || !d.Valid() || s.Devices[d] != nil || len(l.GetPublicKey()) != ed25519.PublicKeySize || !ValidName(l.GetDeviceName()) {
+	if err != nil || !d.Valid() || s.Devices[d] != nil || len(l.GetPublicKey()) != ed25519.PublicKeySize ||
+		!ValidName(l.GetDeviceName()) {
 		return Verdict{Outcome: Rejected}
 	}
 	active := 0
@@ -233,11 +249,17 @@ func (s *State) linked(e *eventv1.Event, at topic.Position, logTimeMS int64) Ver
 		return Verdict{Outcome: Rejected}
 	}
 	// What the approving device may see, the new one may: it takes over the moment from which history is shown.
-	s.Devices[d] = &Device{Key: [ed25519.PublicKeySize]byte(l.GetPublicKey()), Name: l.GetDeviceName(), Since: at, SinceMS: s.Devices[by].SinceMS}
+	s.Devices[d] = &Device{
+		Key:     [ed25519.PublicKeySize]byte(l.GetPublicKey()),
+		Name:    l.GetDeviceName(),
+		Since:   at,
+		SinceMS: s.Devices[by].SinceMS,
+	}
 	return Verdict{Devices: []id.DeviceID{d}}
 }
 
-// ValidName tells whether a text can be a display or device name: at most MaxName bytes of UTF-8 without control characters. Empty is valid.
+// ValidName tells whether a text can be a display or device name: at most MaxName bytes of UTF-8 without control
+// characters. Empty is valid.
 func ValidName(n string) bool {
 	if len(n) > MaxName || !utf8.ValidString(n) {
 		return false
@@ -250,10 +272,13 @@ func ValidName(n string) bool {
 	return true
 }
 
-// Deceptive tells whether a text holds characters that reorder what stands around it (UAX 9: embeddings, overrides and isolates), with which one name can look
-// like another. Edges refuse it; the fold knows nothing of it, since what it has taken once it must take for ever.
+// Deceptive tells whether a text holds characters that reorder what stands around it (UAX 9: embeddings, overrides and
+// isolates), with which one name can look like another. Edges refuse it; the fold knows nothing of it, since what it
+// has taken once it must take for ever.
 func Deceptive(text string) bool {
-	return strings.ContainsFunc(text, func(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 })
+	return strings.ContainsFunc(
+		text, func(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 },
+	)
 }
 
 func hash(b []byte) ([id.Size]byte, bool) {

@@ -95,7 +95,12 @@ func (a *account) register(d id.DeviceID, generation uint32) user.Verdict {
 
 func (a *account) link(by, d id.DeviceID) user.Verdict {
 	key := sha256.Sum256(d[:])
-	return a.do(eventv1.Event_builder{DeviceId: by[:], DeviceLinked: eventv1.DeviceLinked_builder{DeviceId: d[:], PublicKey: key[:]}.Build()})
+	return a.do(
+		eventv1.Event_builder{
+			DeviceId:     by[:],
+			DeviceLinked: eventv1.DeviceLinked_builder{DeviceId: d[:], PublicKey: key[:]}.Build(),
+		},
+	)
 }
 
 func TestRegisteringAgainRevokesEveryOtherDevice(t *testing.T) {
@@ -114,7 +119,8 @@ func TestRegisteringAgainRevokesEveryOtherDevice(t *testing.T) {
 		t.Error("a linked device sees another history than the one that approved it")
 	}
 	v := a.register(d3, 1)
-	if v.Outcome != user.Accepted || len(v.Revoked) != 2 || a.s.Active(d1) != nil || a.s.Active(d2) != nil || a.s.Active(d3) == nil {
+	if v.Outcome != user.Accepted || len(v.Revoked) != 2 || a.s.Active(d1) != nil || a.s.Active(d2) != nil ||
+		a.s.Active(d3) == nil {
 		t.Fatalf("%+v", v)
 	}
 	if v := a.link(d1, id.NewDevice()); v.Outcome != user.Rejected {
@@ -149,7 +155,9 @@ func TestMaxDevices(t *testing.T) {
 	if v := a.link(first, id.NewDevice()); v.Outcome != user.Rejected {
 		t.Error("one device too many")
 	}
-	if v := a.do(eventv1.Event_builder{DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: last[:]}.Build()}); len(v.Revoked) != 1 {
+	if v := a.do(eventv1.Event_builder{DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: last[:]}.Build()}); len(
+		v.Revoked,
+	) != 1 {
 		t.Errorf("%+v", v)
 	}
 	if v := a.link(first, id.NewDevice()); v.Outcome != user.Accepted {

@@ -1,5 +1,5 @@
-// Package wire holds what both sides of the device protocol share beside its frames (schemas/wire/v1, where the protocol is specified): the one
-// table of codes and the bytes that a device signs.
+// Package wire holds what both sides of the device protocol share beside its frames (schemas/wire/v1, where the
+// protocol is specified): the one table of codes and the bytes that a device signs.
 package wire
 
 import (

@@ -1,8 +1,8 @@
-// Package canary sends one message all the way round a deployment: from a device over QUIC through an edge to the log, by delivery to another device, its receipt
-// back to the sender, and into both views. It tells how long each leg took.
+// Package canary sends one message all the way round a deployment: from a device over QUIC through an edge to the log,
+// by delivery to another device, its receipt back to the sender, and into both views. It tells how long each leg took.
 //
-// It uses the client like any device, with two users of its own whose device files it keeps, so a deployment has two canary users however often
-// it is asked.
+// It uses the client like any device, with two users of its own whose device files it keeps, so a deployment has two
+// canary users however often it is asked.
 //
 // Non-obvious:
 //   - Each leg is measured from the moment of sending.
@@ -37,7 +37,8 @@ type Leg struct {
 	Took time.Duration `json:"took_ns"`
 }
 
-// Run sends a message round and returns the legs in order. An error names the leg that was not reached; the legs before it are returned too.
+// Run sends a message round and returns the legs in order. An error names the leg that was not reached; the legs before
+// it are returned too.
 func Run(ctx context.Context, cfg Config) ([]Leg, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -72,7 +73,9 @@ func Run(ctx context.Context, cfg Config) ([]Leg, error) {
 	}
 	err = leg("acknowledged by the log", func() error {
 		var err error
-		acked, err = await(ctx, a, func(e client.Event) (client.Sent, bool) { s, ok := e.(client.Sent); return s, ok && s.ID == mid })
+		acked, err = await(
+			ctx, a, func(e client.Event) (client.Sent, bool) { s, ok := e.(client.Sent); return s, ok && s.ID == mid },
+		)
 		return err
 	})
 	if err != nil {
@@ -81,7 +84,10 @@ func Run(ctx context.Context, cfg Config) ([]Leg, error) {
 	var got client.Message
 	err = leg("on the other device", func() error {
 		var err error
-		got, err = await(ctx, b, func(e client.Event) (client.Message, bool) { m, ok := e.(client.Message); return m, ok && m.ID == mid })
+		got, err = await(
+			ctx, b,
+			func(e client.Event) (client.Message, bool) { m, ok := e.(client.Message); return m, ok && m.ID == mid },
+		)
 		return err
 	})
 	if err != nil {
@@ -114,8 +120,10 @@ func Run(ctx context.Context, cfg Config) ([]Leg, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return legs, fmt.Errorf("the canary is in the log at slot %d position %d, but not in both views (Postgres %v, ClickHouse %v): %w",
-				acked.Ack.Slot, acked.Ack.Position, inPostgres, inClickHouse, ctx.Err())
+			return legs, fmt.Errorf(
+				"the canary is in the log at slot %d position %d, but not in both views (Postgres %v, ClickHouse %v): %w",
+				acked.Ack.Slot, acked.Ack.Position, inPostgres, inClickHouse, ctx.Err(),
+			)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -173,7 +181,9 @@ func register(ctx context.Context, c *client.Client, cfg Config, i int) (client.
 	if err != nil {
 		return client.Identity{}, err
 	}
-	me, err := c.Register(ctx, client.Registration{Phone: cfg.Phones[i], Pin: pin, Name: "Canary", DeviceName: "canary"})
+	me, err := c.Register(
+		ctx, client.Registration{Phone: cfg.Phones[i], Pin: pin, Name: "Canary", DeviceName: "canary"},
+	)
 	if err != nil {
 		return client.Identity{}, fmt.Errorf("register: %w", err)
 	}

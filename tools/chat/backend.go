@@ -35,7 +35,9 @@ type Client interface {
 	// Thread returns a thread with its members.
 	Thread(ctx context.Context, t id.ThreadID) (*wirev1.Thread, error)
 	// History returns a page of the events before a position, newest first.
-	History(ctx context.Context, t id.ThreadID, before topic.Position, limit int) ([]client.Event, topic.Position, error)
+	History(
+		ctx context.Context, t id.ThreadID, before topic.Position, limit int,
+	) ([]client.Event, topic.Position, error)
 	// Lookup returns which phone numbers are users.
 	Lookup(ctx context.Context, phones ...string) ([]*wirev1.User, error)
 	// Users returns profiles by id.

@@ -85,7 +85,13 @@ func TestRegistration(t *testing.T) {
 	if s.m.form != nil || s.m.enrol {
 		t.Error("the registration did not end")
 	}
-	want := []string{"pin +4915100000001", "pin +4915100000001", "register +4915100000001 000000", "register +4915100000001 123456", "name Anna"}
+	want := []string{
+		"pin +4915100000001",
+		"pin +4915100000001",
+		"register +4915100000001 000000",
+		"register +4915100000001 123456",
+		"name Anna",
+	}
 	if diff := cmp.Diff(f.calls, want); diff != "" {
 		t.Errorf("calls (-got +want):\n%s", diff)
 	}
@@ -187,7 +193,10 @@ func TestReads(t *testing.T) {
 	if len(s.f.read) != before {
 		t.Error("a message below the screen was marked as read")
 	}
-	if body := func(x string) string { return strings.Join(strings.Split(x, "\n")[2:18], "\n") }; !strings.Contains(s.text(), "1 unread below") || right(body(top)) != right(body(s.text())) {
+	if body := func(x string) string { return strings.Join(strings.Split(x, "\n")[2:18], "\n") }; !strings.Contains(
+		s.text(), "1 unread below",
+	) ||
+		right(body(top)) != right(body(s.text())) {
 		t.Errorf("the screen moved under the reader:\n%s\n%s", top, s.text())
 	}
 	s.keys("ctrl+end")
@@ -213,7 +222,10 @@ func TestHistoryPages(t *testing.T) {
 	with := id.DirectThread(ann, bob)
 	f.history[with] = nil
 	for i := 1; i <= 200; i++ {
-		f.history[with] = append(f.history[with], message(with, i, bob, noon.Add(time.Duration(i-300)*time.Minute), fmt.Sprintf("number %03d", i)))
+		f.history[with] = append(
+			f.history[with],
+			message(with, i, bob, noon.Add(time.Duration(i-300)*time.Minute), fmt.Sprintf("number %03d", i)),
+		)
 	}
 	f.threads[0] = direct(bob, 200, "number 200", 0, noon)
 	s := newScreen(t, f, 80, 24)
@@ -281,12 +293,16 @@ func TestFilter(t *testing.T) {
 
 // TestHostileText: nothing that others wrote reaches the terminal as a control sequence, and nothing breaks the layout.
 func TestHostileText(t *testing.T) {
-	evil := "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\u202etxet\u2066x\u200b\x00\x08\x7f\rback\u2028line zal" + strings.Repeat("\u0301", 50) + " \xff\xfe end"
+	evil := "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\u202etxet\u2066x\u200b\x00\x08\x7f\rback\u2028line zal" + strings.Repeat(
+		"\u0301", 50,
+	) + " \xff\xfe end"
 	f := village()
 	with := id.DirectThread(ann, bob)
 	f.names[bob] = "Bob" + evil
 	f.threads[0] = direct(bob, 5, evil, 1, noon)
-	f.history[with] = append(f.history[with], message(with, 5, bob, noon, evil+"\n"+strings.Repeat("👩‍👩‍👧‍👦漢字🏴‍☠️", 40)))
+	f.history[with] = append(
+		f.history[with], message(with, 5, bob, noon, evil+"\n"+strings.Repeat("👩‍👩‍👧‍👦漢字🏴‍☠️", 40)),
+	)
 	for _, w := range []int{20, 50, 80, 121} {
 		s := newScreen(t, f, w, 24)
 		s.live()
@@ -294,7 +310,18 @@ func TestHostileText(t *testing.T) {
 		s.fits()
 		s.keys("esc", "pgup")
 		s.fits()
-		s.events(note(with, 60, 5, noon, eventv1.Event_builder{UserId: bob[:], ThreadRenamed: eventv1.ThreadRenamed_builder{Title: evil}.Build()}.Build()))
+		s.events(
+			note(
+				with,
+				60,
+				5,
+				noon,
+				eventv1.Event_builder{
+					UserId:        bob[:],
+					ThreadRenamed: eventv1.ThreadRenamed_builder{Title: evil}.Build(),
+				}.Build(),
+			),
+		)
 		s.send(tea.PasteMsg{Content: evil})
 		s.fits()
 		raw := s.m.View().Content
@@ -377,7 +404,13 @@ func TestScript(t *testing.T) {
 	}
 	back := message(with, 5, ann, noon, "hi")
 	back.ID = msgID(1000)
-	f.events = []client.Event{client.Connected{}, client.Synced{}, client.Sent{ID: msgID(1000), Ack: client.Ack{Position: 50}}, back, message(with, 6, bob, noon, "next")}
+	f.events = []client.Event{
+		client.Connected{},
+		client.Synced{},
+		client.Sent{ID: msgID(1000), Ack: client.Ack{Position: 50}},
+		back,
+		message(with, 6, bob, noon, "next"),
+	}
 	_, ack, err := Deliver(ctx, f, client.To{Thread: with, Peer: bob}, "hi")
 	if err != nil || ack.Position != 50 {
 		t.Errorf("Deliver: position %d, %v", ack.Position, err)
@@ -397,7 +430,8 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// A wrong PIN is asked for again; one that is given, or that cannot be another, is tried once; a profile that is registered has no SMS sent.
+// A wrong PIN is asked for again; one that is given, or that cannot be another, is tried once; a profile that is
+// registered has no SMS sent.
 func TestSignUp(t *testing.T) {
 	wrong := &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}
 	for name, c := range map[string]struct {
@@ -423,8 +457,9 @@ func TestSignUp(t *testing.T) {
 			failure: wrong,
 		},
 		"another failure": {
-			pins: []string{"1", "2"}, refuse: func(string) error { return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE} },
-			calls: []string{"pin +49", "register +49 1"}, failure: &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
+			pins:   []string{"1", "2"},
+			refuse: func(string) error { return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE} },
+			calls:  []string{"pin +49", "register +49 1"}, failure: &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
 		},
 		"given":      {given: "7", refuse: func(string) error { return wrong }, calls: []string{"register +49 7"}, failure: wrong},
 		"registered": {me: ann, failure: client.ErrRegistered},
@@ -433,11 +468,16 @@ func TestSignUp(t *testing.T) {
 			f := newFake()
 			f.me, f.refuse = c.me, c.refuse
 			pins := c.pins
-			_, err := SignUp(t.Context(), f, client.Registration{Phone: "+49", Pin: c.given}, func(context.Context, string, time.Time) (string, error) {
-				pin := pins[0]
-				pins = pins[1:]
-				return pin, nil
-			})
+			_, err := SignUp(
+				t.Context(),
+				f,
+				client.Registration{Phone: "+49", Pin: c.given},
+				func(context.Context, string, time.Time) (string, error) {
+					pin := pins[0]
+					pins = pins[1:]
+					return pin, nil
+				},
+			)
 			if !errors.Is(err, c.failure) {
 				t.Errorf("error %v, want %v", err, c.failure)
 			}

@@ -54,7 +54,10 @@ type fake struct {
 func newFake() *fake {
 	return &fake{
 		me: ann, members: map[id.ThreadID]*wirev1.Thread{}, history: map[id.ThreadID][]client.Event{},
-		users: map[string]id.UserID{"+4915100000002": bob, "+4915100000003": carl}, names: map[id.UserID]string{ann: "Ann", bob: "Bob", carl: "Carl 王"},
+		users: map[string]id.UserID{
+			"+4915100000002": bob,
+			"+4915100000003": carl,
+		}, names: map[id.UserID]string{ann: "Ann", bob: "Bob", carl: "Carl 王"},
 	}
 }
 
@@ -69,7 +72,9 @@ func (f *fake) Direct(peer id.UserID) (client.To, error) {
 
 func (f *fake) Send(to client.To, text string) (id.MessageID, error) {
 	x := msgID(1000 + len(f.sent))
-	f.sent = append(f.sent, client.Outgoing{Thread: to.Thread, ID: x, Data: []byte(text), ReplyTo: to.ReplyTo, DirectPeer: to.Peer})
+	f.sent = append(
+		f.sent, client.Outgoing{Thread: to.Thread, ID: x, Data: []byte(text), ReplyTo: to.ReplyTo, DirectPeer: to.Peer},
+	)
 	return x, nil
 }
 
@@ -107,7 +112,9 @@ func (f *fake) Thread(_ context.Context, t id.ThreadID) (*wirev1.Thread, error) 
 	return nil, wire.Errorf(wirev1.Code_CODE_NOT_A_MEMBER, "")
 }
 
-func (f *fake) History(_ context.Context, t id.ThreadID, before topic.Position, limit int) ([]client.Event, topic.Position, error) {
+func (f *fake) History(
+	_ context.Context, t id.ThreadID, before topic.Position, limit int,
+) ([]client.Event, topic.Position, error) {
 	f.calls = append(f.calls, fmt.Sprintf("history before %d", before))
 	var out []client.Event
 	for _, e := range slices.Backward(f.history[t]) {
@@ -201,12 +208,17 @@ type screen struct {
 }
 
 func newScreen(t *testing.T, f *fake, w, h int) *screen {
-	s := &screen{t: t, f: f, m: New(t.Context(), Config{Profile: "ann", Now: func() time.Time { return noon }, Location: time.UTC}, f)}
+	s := &screen{
+		t: t,
+		f: f,
+		m: New(t.Context(), Config{Profile: "ann", Now: func() time.Time { return noon }, Location: time.UTC}, f),
+	}
 	s.send(tea.WindowSizeMsg{Width: w, Height: h})
 	return s
 }
 
-// send gives the model a message, then runs the commands that follow until there are none. Clocks and what asks the terminal are left out.
+// send gives the model a message, then runs the commands that follow until there are none. Clocks and what asks the
+// terminal are left out.
 func (s *screen) send(msg tea.Msg) {
 	s.t.Helper()
 	_, cmd := s.m.Update(msg)
@@ -240,10 +252,17 @@ func (s *screen) events(es ...client.Event) {
 }
 
 var keyCodes = map[string]tea.Key{
-	"enter": {Code: tea.KeyEnter}, "esc": {Code: tea.KeyEscape}, "tab": {Code: tea.KeyTab}, "up": {Code: tea.KeyUp}, "down": {Code: tea.KeyDown},
-	"pgup": {Code: tea.KeyPgUp}, "pgdown": {Code: tea.KeyPgDown}, "f1": {Code: tea.KeyF1}, "alt+enter": {Code: tea.KeyEnter, Mod: tea.ModAlt},
+	"enter": {
+		Code: tea.KeyEnter,
+	}, "esc": {Code: tea.KeyEscape}, "tab": {Code: tea.KeyTab}, "up": {Code: tea.KeyUp}, "down": {Code: tea.KeyDown},
+	"pgup": {
+		Code: tea.KeyPgUp,
+	}, "pgdown": {Code: tea.KeyPgDown}, "f1": {Code: tea.KeyF1}, "alt+enter": {Code: tea.KeyEnter, Mod: tea.ModAlt},
 	"alt+down": {Code: tea.KeyDown, Mod: tea.ModAlt}, "ctrl+end": {Code: tea.KeyEnd, Mod: tea.ModCtrl},
-	"ctrl+n": {Code: 'n', Mod: tea.ModCtrl}, "ctrl+g": {Code: 'g', Mod: tea.ModCtrl}, "ctrl+o": {Code: 'o', Mod: tea.ModCtrl},
+	"ctrl+n": {
+		Code: 'n',
+		Mod:  tea.ModCtrl,
+	}, "ctrl+g": {Code: 'g', Mod: tea.ModCtrl}, "ctrl+o": {Code: 'o', Mod: tea.ModCtrl},
 	"ctrl+r": {Code: 'r', Mod: tea.ModCtrl}, "ctrl+f": {Code: 'f', Mod: tea.ModCtrl},
 }
 
@@ -305,24 +324,36 @@ func (s *screen) fits() {
 }
 
 func message(t id.ThreadID, n int, from id.UserID, at time.Time, text string) client.Message {
-	return client.Message{Place: client.Place{Thread: t, Position: topic.Position(n * 10), Ordinal: int64(n), Time: at}, ID: msgID(n), Sender: from, Text: text}
+	return client.Message{
+		Place:  client.Place{Thread: t, Position: topic.Position(n * 10), Ordinal: int64(n), Time: at},
+		ID:     msgID(n),
+		Sender: from,
+		Text:   text,
+	}
 }
 
 func note(t id.ThreadID, pos, ord int, at time.Time, e *eventv1.Event) client.ThreadEvent {
-	return client.ThreadEvent{Place: client.Place{Thread: t, Position: topic.Position(pos), Ordinal: int64(ord), Time: at}, Event: e}
+	return client.ThreadEvent{
+		Place: client.Place{Thread: t, Position: topic.Position(pos), Ordinal: int64(ord), Time: at},
+		Event: e,
+	}
 }
 
 func receipt(t id.ThreadID, u id.UserID, delivered, read int) client.Receipt {
 	return client.Receipt{Thread: t, User: u, Watermark: thread.Watermark{
-		DeliveredPosition: topic.Position(delivered * 10), DeliveredOrdinal: int64(delivered), ReadPosition: topic.Position(read * 10), ReadOrdinal: int64(read),
+		DeliveredPosition: topic.Position(
+			delivered * 10,
+		), DeliveredOrdinal: int64(delivered), ReadPosition: topic.Position(read * 10), ReadOrdinal: int64(read),
 	}}
 }
 
 func direct(peer id.UserID, last int, preview string, unread int, at time.Time) *wirev1.ThreadSummary {
 	t := id.DirectThread(ann, peer)
 	return wirev1.ThreadSummary_builder{
-		ThreadId: t[:], Kind: wirev1.ThreadKind_THREAD_KIND_DIRECT, DirectPeer: peer[:], LastPosition: int64(last * 10), LastOrdinal: int64(last),
-		LastTimeMs: at.UnixMilli(), LastSender: peer[:], Preview: preview, Unread: int64(unread), MemberCount: 2, Member: true,
+		ThreadId: t[:], Kind: wirev1.ThreadKind_THREAD_KIND_DIRECT, DirectPeer: peer[:], LastPosition: int64(last * 10),
+		LastOrdinal: int64(last),
+		LastTimeMs:  at.UnixMilli(), LastSender: peer[:], Preview: preview, Unread: int64(unread), MemberCount: 2,
+		Member: true,
 	}.Build()
 }
 
@@ -334,24 +365,67 @@ func village() *fake {
 	f.threads = []*wirev1.ThreadSummary{
 		direct(bob, 4, "See you there 👋", 2, noon.Add(-time.Hour)),
 		wirev1.ThreadSummary_builder{
-			ThreadId: group[:], Kind: wirev1.ThreadKind_THREAD_KIND_GROUP, Title: "Sunday walk 散歩", LastPosition: 30, LastOrdinal: 2,
-			LastTimeMs: yesterday.UnixMilli(), LastSender: carl[:], Preview: "I bring the map", MemberCount: 3, Member: true, Role: eventv1.Role_ROLE_ADMIN,
+			ThreadId: group[:], Kind: wirev1.ThreadKind_THREAD_KIND_GROUP, Title: "Sunday walk 散歩", LastPosition: 30,
+			LastOrdinal: 2,
+			LastTimeMs:  yesterday.UnixMilli(), LastSender: carl[:], Preview: "I bring the map", MemberCount: 3,
+			Member: true, Role: eventv1.Role_ROLE_ADMIN,
 		}.Build(),
 	}
 	f.history[with] = []client.Event{
 		message(with, 1, ann, yesterday, "Hello Bob, are you coming on Sunday?\nWe meet at the station."),
-		message(with, 2, bob, yesterday.Add(time.Minute), "Yes! When does the train leave? I have to find my boots first, and then somebody who looks after the cat."),
-		client.Message{Place: client.Place{Thread: with, Position: 30, Ordinal: 3, Time: noon.Add(-2 * time.Hour)}, ID: msgID(3), Sender: bob, Text: "I mean the one at ten", ReplyTo: msgID(1)},
+		message(
+			with, 2, bob, yesterday.Add(time.Minute),
+			"Yes! When does the train leave? I have to find my boots first, and then somebody who looks after the cat.",
+		),
+		client.Message{
+			Place:   client.Place{Thread: with, Position: 30, Ordinal: 3, Time: noon.Add(-2 * time.Hour)},
+			ID:      msgID(3),
+			Sender:  bob,
+			Text:    "I mean the one at ten",
+			ReplyTo: msgID(1),
+		},
 		message(with, 4, bob, noon.Add(-time.Hour), "See you there 👋"),
 	}
 	f.history[group] = []client.Event{
-		note(group, 5, 0, yesterday, eventv1.Event_builder{UserId: ann[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "Sunday walk 散歩", MemberIds: [][]byte{bob[:]}}.Build()}.Build()),
+		note(
+			group,
+			5,
+			0,
+			yesterday,
+			eventv1.Event_builder{
+				UserId: ann[:],
+				ThreadCreated: eventv1.ThreadCreated_builder{
+					Title:     "Sunday walk 散歩",
+					MemberIds: [][]byte{bob[:]},
+				}.Build(),
+			}.Build(),
+		),
 		message(group, 1, ann, yesterday, "Who is in?"),
-		note(group, 15, 1, yesterday, eventv1.Event_builder{UserId: ann[:], MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{carl[:]}}.Build()}.Build()),
-		client.Message{Place: client.Place{Thread: group, Position: 30, Ordinal: 2, Time: yesterday}, ID: msgID(2), Sender: carl, Text: "I bring the map"},
+		note(
+			group,
+			15,
+			1,
+			yesterday,
+			eventv1.Event_builder{
+				UserId:      ann[:],
+				MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{carl[:]}}.Build(),
+			}.Build(),
+		),
+		client.Message{
+			Place:  client.Place{Thread: group, Position: 30, Ordinal: 2, Time: yesterday},
+			ID:     msgID(2),
+			Sender: carl,
+			Text:   "I bring the map",
+		},
 	}
 	mark := func(u id.UserID, delivered, read int64) *wirev1.MemberWatermark {
-		return wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: delivered * 10, DeliveredOrdinal: delivered, ReadPosition: read * 10, ReadOrdinal: read}.Build()
+		return wirev1.MemberWatermark_builder{
+			UserId:            u[:],
+			DeliveredPosition: delivered * 10,
+			DeliveredOrdinal:  delivered,
+			ReadPosition:      read * 10,
+			ReadOrdinal:       read,
+		}.Build()
 	}
 	f.members[group] = wirev1.Thread_builder{Summary: f.threads[1], Members: []*wirev1.Member{
 		wirev1.Member_builder{Watermark: mark(ann, 2, 2), Role: eventv1.Role_ROLE_ADMIN, Name: "Ann"}.Build(),

@@ -163,7 +163,10 @@ func (m *Model) askPhone(phone string) tea.Cmd {
 	m.enrol = true
 	f := &form{
 		title: "Welcome to Heliograph", doing: "asking for a PIN",
-		hint:   []string{"Your phone number is your name here. A PIN comes by SMS to prove that it is yours.", "enter asks for the PIN · ctrl+t I have one already"},
+		hint: []string{
+			"Your phone number is your name here. A PIN comes by SMS to prove that it is yours.",
+			"enter asks for the PIN · ctrl+t I have one already",
+		},
 		fields: []field{m.newField("Phone number", "+49 151 2345678", phone, 32)},
 	}
 	f.submit = func(v []string) tea.Cmd {
@@ -188,10 +191,14 @@ func (m *Model) askPin(phone string, since time.Time, expires time.Duration) tea
 		back:   func() tea.Cmd { return m.askPhone(phone) },
 	}
 	if expires > 0 {
-		f.hint = append(f.hint, fmt.Sprintf("An SMS is on its way. The PIN is valid until %s.", m.clock(m.cfg.Now().Add(expires))))
+		f.hint = append(
+			f.hint, fmt.Sprintf("An SMS is on its way. The PIN is valid until %s.", m.clock(m.cfg.Now().Add(expires))),
+		)
 	}
 	if m.cfg.Pin != nil {
-		f.hint = append(f.hint, "This deployment runs on this machine: just press enter, and the PIN is read from its SMS file.")
+		f.hint = append(
+			f.hint, "This deployment runs on this machine: just press enter, and the PIN is read from its SMS file.",
+		)
 	}
 	f.hint = append(f.hint, "enter registers · ctrl+r asks for another PIN · esc changes the number")
 	f.submit = func(v []string) tea.Cmd {
@@ -288,7 +295,10 @@ func (m *Model) askChat() tea.Cmd {
 func (m *Model) askGroup() tea.Cmd {
 	f := &form{
 		title: "New group", doing: "creating the group",
-		hint: []string{"Phone numbers with + or names of people you chat with, separated by commas.", "enter goes on and creates · esc closes"},
+		hint: []string{
+			"Phone numbers with + or names of people you chat with, separated by commas.",
+			"enter goes on and creates · esc closes",
+		},
 		fields: []field{
 			m.newField("Title", "Sunday walk", "", 120),
 			m.newField("Members", "+49 151 2345678, Bob", "", 2000),
@@ -358,15 +368,25 @@ func (m *Model) askRename(c *conversation) tea.Cmd {
 }
 
 func (m *Model) askRemove(c *conversation, u id.UserID) tea.Cmd {
-	f := &form{title: fmt.Sprintf("Remove %s from %s?", m.name(u), m.title(c)), doing: "removing", hint: []string{"enter removes · esc closes"}}
+	f := &form{
+		title: fmt.Sprintf("Remove %s from %s?", m.name(u), m.title(c)),
+		doing: "removing",
+		hint:  []string{"enter removes · esc closes"},
+	}
 	f.submit = func([]string) tea.Cmd {
-		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) { return nil, m.client.RemoveMember(ctx, c.id, u) })
+		return m.work(
+			f, func(ctx context.Context) (func() tea.Cmd, error) { return nil, m.client.RemoveMember(ctx, c.id, u) },
+		)
 	}
 	return m.ask(f)
 }
 
 func (m *Model) askLeave(c *conversation) tea.Cmd {
-	f := &form{title: fmt.Sprintf("Leave %s?", m.title(c)), doing: "leaving", hint: []string{"What was said stays readable. enter leaves · esc closes"}}
+	f := &form{
+		title: fmt.Sprintf("Leave %s?", m.title(c)),
+		doing: "leaving",
+		hint:  []string{"What was said stays readable. enter leaves · esc closes"},
+	}
 	f.submit = func([]string) tea.Cmd {
 		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) { return nil, m.client.Leave(ctx, c.id) })
 	}
@@ -397,7 +417,8 @@ func (m *Model) meet(people []person) {
 	m.rev++
 }
 
-// finder returns a function that turns phone numbers and known names into people; it works on a copy of the names, so it may run beside the screen.
+// finder returns a function that turns phone numbers and known names into people; it works on a copy of the names, so
+// it may run beside the screen.
 func (m *Model) finder() func(context.Context, string) ([]person, error) {
 	known := map[string][]id.UserID{}
 	for u, n := range m.names {

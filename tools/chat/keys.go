@@ -139,7 +139,8 @@ func (m *Model) filterKey(msg tea.KeyPressMsg) tea.Cmd {
 		m.filter, m.filtering = "", false
 	case "enter", "down", "up":
 		m.filtering = false
-		if list := m.listed(); len(list) > 0 && !slices.ContainsFunc(list, func(c *conversation) bool { return c.id == m.cursor }) {
+		if list := m.listed(); len(list) > 0 &&
+			!slices.ContainsFunc(list, func(c *conversation) bool { return c.id == m.cursor }) {
 			m.cursor = list[0].id
 		}
 		if k == "enter" {

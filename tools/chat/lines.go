@@ -77,7 +77,8 @@ func (m *Model) itemLines(c *conversation, at, width int) []string {
 		prev = c.items[at-1]
 	}
 	key := lineKey{
-		rev: m.rev, width: width, status: c.status(it, m.me), selected: it == m.selected, text: len(it.text), why: len(it.failed), sender: it.sender,
+		rev: m.rev, width: width, status: c.status(it, m.me), selected: it == m.selected, text: len(it.text),
+		why: len(it.failed), sender: it.sender,
 		edited: it.edited, deleted: it.deleted, placed: it.placed, today: m.local(m.cfg.Now()).YearDay(),
 	}
 	key.day = prev == nil || !sameDay(m.local(prev.place.Time), m.local(it.place.Time))
@@ -130,7 +131,13 @@ func (m *Model) separator(s string, w int) string {
 	s = m.ruler.cut(" "+s+" ", w)
 	left := max(0, (w-m.ruler.width(s))/2)
 	right := max(0, w-left-m.ruler.width(s))
-	return m.theme.rule.Render(strings.Repeat("─", left)) + m.theme.dim.Render(s) + m.theme.rule.Render(strings.Repeat("─", right))
+	return m.theme.rule.Render(
+		strings.Repeat("─", left),
+	) + m.theme.dim.Render(
+		s,
+	) + m.theme.rule.Render(
+		strings.Repeat("─", right),
+	)
 }
 
 // bubble renders a message: others' at the left, one's own at the right.

@@ -35,7 +35,8 @@ type Config struct {
 	Profile string
 	// Phone is put into the registration's first field.
 	Phone string
-	// Pin reads the PIN that was sent to a number since a moment, where the deployment runs on this machine; nil: it is typed.
+	// Pin reads the PIN that was sent to a number since a moment, where the deployment runs on this machine; nil: it is
+	// typed.
 	Pin func(ctx context.Context, phone string, since time.Time) (string, error)
 	// Outbox is what waited in the device file at the start, so that it is shown.
 	Outbox []client.Outgoing
@@ -110,7 +111,8 @@ type Model struct {
 	noticeEnd time.Time
 }
 
-// New returns the screen over a client; events of the client are to be given to the program as EventMsg, the end of its Run as StoppedMsg.
+// New returns the screen over a client; events of the client are to be given to the program as EventMsg, the end of its
+// Run as StoppedMsg.
 func New(ctx context.Context, cfg Config, c Client) *Model {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -119,8 +121,10 @@ func New(ctx context.Context, cfg Config, c Client) *Model {
 		cfg.Location = time.Local
 	}
 	m := &Model{
-		ctx: ctx, cfg: cfg, client: c, ruler: ruler{method: ansi.WcWidth}, dark: true, theme: newTheme(true), newFrom: -1,
-		names: map[id.UserID]string{}, phones: map[id.UserID]string{}, askNames: map[id.UserID]bool{}, convs: map[id.ThreadID]*conversation{},
+		ctx: ctx, cfg: cfg, client: c, ruler: ruler{method: ansi.WcWidth}, dark: true, theme: newTheme(true),
+		newFrom: -1,
+		names:   map[id.UserID]string{}, phones: map[id.UserID]string{}, askNames: map[id.UserID]bool{},
+		convs: map[id.ThreadID]*conversation{},
 		input: textarea.New(),
 	}
 	m.input.ShowLineNumbers = false
@@ -145,7 +149,15 @@ func New(ctx context.Context, cfg Config, c Client) *Model {
 		if !o.DirectPeer.IsZero() {
 			conv.peer = o.DirectPeer
 		}
-		conv.insert(&item{id: o.ID, sender: m.me, text: text, replyTo: o.ReplyTo, place: client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)}})
+		conv.insert(
+			&item{
+				id:      o.ID,
+				sender:  m.me,
+				text:    text,
+				replyTo: o.ReplyTo,
+				place:   client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)},
+			},
+		)
 	}
 	m.outbox = len(cfg.Outbox)
 	return m
@@ -523,7 +535,15 @@ func (m *Model) send() {
 		m.say(true, Words(err, m.cfg.Now()))
 		return
 	}
-	c.insert(&item{id: x, sender: m.me, text: Clean(text), replyTo: to.ReplyTo, place: client.Place{Thread: c.id, Time: m.cfg.Now()}})
+	c.insert(
+		&item{
+			id:      x,
+			sender:  m.me,
+			text:    Clean(text),
+			replyTo: to.ReplyTo,
+			place:   client.Place{Thread: c.id, Time: m.cfg.Now()},
+		},
+	)
 	c.scroll, c.reply, c.draft = 0, nil, ""
 	m.newFrom = -1
 	m.input.Reset()

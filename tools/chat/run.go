@@ -14,7 +14,8 @@ import (
 // FlushTime is how long the last watermarks get to leave when everything else is over.
 const FlushTime = 2 * time.Second
 
-// Run shows the chat in the terminal until the user quits or ctx ends. It runs cl, whose Run must not be called elsewhere.
+// Run shows the chat in the terminal until the user quits or ctx ends. It runs cl, whose Run must not be called
+// elsewhere.
 func Run(ctx context.Context, cfg Config, cl *client.Client) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

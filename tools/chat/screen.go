@@ -70,7 +70,8 @@ func (m *Model) pageSize() int { return max(1, m.conversationHeight()-2) }
 
 func (m *Model) listRows() int { return max(1, (m.bodyHeight()-listHead)/2) }
 
-// listTop is the first conversation that the list shows: the one in the middle is the chosen one, as far as there is room.
+// listTop is the first conversation that the list shows: the one in the middle is the chosen one, as far as there is
+// room.
 func (m *Model) listTop() int {
 	list := m.listed()
 	at := max(0, slices.IndexFunc(list, func(c *conversation) bool { return c.id == m.cursor }))
@@ -244,7 +245,10 @@ func (m *Model) listItem(c *conversation, w int) []string {
 		s := m.theme.chosen
 		one := m.ruler.between(m.ruler.cut(title, w-9), m.stamp(c.when())+" ", w-2)
 		two := m.ruler.between(preview, strings.TrimSpace(badge)+" ", w-2)
-		return []string{m.theme.accent.Render(mark) + s.Bold(true).Render(" "+one), m.theme.accent.Render(mark) + s.Render(" "+two)}
+		return []string{
+			m.theme.accent.Render(mark) + s.Bold(true).Render(" "+one),
+			m.theme.accent.Render(mark) + s.Render(" "+two),
+		}
 	}
 	if badge != "" {
 		title, badge = m.theme.bold.Render(m.ruler.cut(title, w-9)), m.theme.badge.Render(badge)+" "
@@ -283,7 +287,12 @@ func (m *Model) subtitle(c *conversation) string {
 func (m *Model) conversationLines(h int) ([]string, *tea.Cursor) {
 	c, w := m.open, m.conversationWidth()
 	out := make([]string, 0, h)
-	out = append(out, m.ruler.between(" "+m.theme.bold.Render(m.ruler.cut(m.title(c), w-4)), m.theme.dim.Render(m.subtitle(c))+" ", w))
+	out = append(
+		out,
+		m.ruler.between(
+			" "+m.theme.bold.Render(m.ruler.cut(m.title(c), w-4)), m.theme.dim.Render(m.subtitle(c))+" ", w,
+		),
+	)
 	out = append(out, m.theme.rule.Render(strings.Repeat("─", w)))
 	out = append(out, m.view(c).lines...)
 	rule := strings.Repeat("─", w)
@@ -461,7 +470,8 @@ func (m *Model) infoLines(c *conversation, w, h int) []string {
 				reach = m.theme.dim.Render("came later")
 			default:
 				reach = map[status]string{
-					statusSent: m.theme.dim.Render("✓ sent"), statusDelivered: m.theme.dim.Render("✓✓ delivered"), statusRead: m.theme.good.Render("✓✓ read"),
+					statusSent: m.theme.dim.Render("✓ sent"), statusDelivered: m.theme.dim.Render("✓✓ delivered"),
+					statusRead: m.theme.good.Render("✓✓ read"),
 				}[c.reach(p.user, it)]
 			}
 		}

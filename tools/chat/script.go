@@ -37,9 +37,12 @@ var _ Device = SDK{}
 // maxPins is how many PINs SignUp tries: as many as the server lets be wrong before it wants another one asked for.
 const maxPins = 5
 
-// SignUp registers a phone number: with the PIN that is given, or else with one that the server is asked to send and that pin then finds or asks a person for.
-// After a PIN that was wrong pin is called again, until it has no other one.
-func SignUp(ctx context.Context, c Client, r client.Registration, pin func(ctx context.Context, phone string, since time.Time) (string, error)) (client.Identity, error) {
+// SignUp registers a phone number: with the PIN that is given, or else with one that the server is asked to send and
+// that pin then finds or asks a person for. After a PIN that was wrong pin is called again, until it has no other one.
+func SignUp(
+	ctx context.Context, c Client, r client.Registration,
+	pin func(ctx context.Context, phone string, since time.Time) (string, error),
+) (client.Identity, error) {
 	if _, ok := c.Identity(); ok {
 		return client.Identity{}, client.ErrRegistered // before an SMS goes out for nothing
 	}
@@ -80,7 +83,8 @@ func SignUp(ctx context.Context, c Client, r client.Registration, pin func(ctx c
 	return client.Identity{}, refused
 }
 
-// Find turns what a person writes into where a message goes: a phone number with +, a thread's id, a group's title or the name of a chat's other side.
+// Find turns what a person writes into where a message goes: a phone number with +, a thread's id, a group's title or
+// the name of a chat's other side.
 func Find(ctx context.Context, c Client, what string) (client.To, error) {
 	if t, err := id.Parse[id.ThreadID](what); err == nil {
 		return client.To{Thread: t}, nil
@@ -107,22 +111,29 @@ func Find(ctx context.Context, c Client, what string) (client.To, error) {
 	}
 	switch len(found) {
 	case 0:
-		return client.To{}, fmt.Errorf("no chat is called %q; give a phone number with +, a title or a thread's id ('helio chat threads' shows them)", CleanLine(what))
+		return client.To{}, fmt.Errorf(
+			"no chat is called %q; give a phone number with +, a title or a thread's id ('helio chat threads' shows them)",
+			CleanLine(what),
+		)
 	case 1:
 		return client.To{Thread: found[0].Thread, Peer: found[0].Peer}, nil
 	default:
-		return client.To{}, fmt.Errorf("%d chats are called %q; give the thread's id ('helio chat threads' shows them)", len(found), CleanLine(what))
+		return client.To{}, fmt.Errorf(
+			"%d chats are called %q; give the thread's id ('helio chat threads' shows them)", len(found),
+			CleanLine(what),
+		)
 	}
 }
 
-// Deliver sends a text and waits until the log has it. Everything that comes in meanwhile counts as delivered, and stays unread.
+// Deliver sends a text and waits until the log has it. Everything that comes in meanwhile counts as delivered, and
+// stays unread.
 func Deliver(ctx context.Context, d Device, to client.To, text string) (id.MessageID, client.Ack, error) {
 	x, err := d.Send(to, text)
 	if err != nil {
 		return x, client.Ack{}, err
 	}
-	// With the acknowledgement it is done; what comes back of it within a moment makes the thread read up to it, as on every device that sends. Either may
-	// come first.
+	// With the acknowledgement it is done; what comes back of it within a moment makes the thread read up to it, as on
+	// every device that sends. Either may come first.
 	acked, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ack *client.Ack
@@ -163,7 +174,9 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 	if ack != nil {
 		return x, *ack, nil
 	}
-	return x, client.Ack{}, fmt.Errorf("the message waits in the outbox and goes out with the next connection: %w", context.Cause(ctx))
+	return x, client.Ack{}, fmt.Errorf(
+		"the message waits in the outbox and goes out with the next connection: %w", context.Cause(ctx),
+	)
 }
 
 // Row is a line of the thread list.
@@ -194,7 +207,8 @@ func List(ctx context.Context, c Client, limit int) ([]Row, error) {
 				return nil, fmt.Errorf("thread list: %w", err)
 			}
 			r := Row{
-				Thread: t, Kind: "direct", Title: CleanLine(s.GetTitle()), Unread: s.GetUnread(), Count: s.GetLastOrdinal(),
+				Thread: t, Kind: "direct", Title: CleanLine(s.GetTitle()), Unread: s.GetUnread(),
+				Count:   s.GetLastOrdinal(),
 				Preview: CleanLine(s.GetPreview()), Member: s.GetMember(),
 			}
 			if s.GetKind() == wirev1.ThreadKind_THREAD_KIND_GROUP {
@@ -243,7 +257,8 @@ func List(ctx context.Context, c Client, limit int) ([]Row, error) {
 	return rows, nil
 }
 
-// Line is something that came in, as Tail hands it on. Texts are as they were written: whoever prints them to a terminal calls Clean.
+// Line is something that came in, as Tail hands it on. Texts are as they were written: whoever prints them to a
+// terminal calls Clean.
 type Line struct {
 	Kind     string         `json:"kind"` // message, note or receipt
 	Thread   id.ThreadID    `json:"thread"`
@@ -310,7 +325,8 @@ func Tail(ctx context.Context, d Device, cfg TailConfig, show func(Line) error) 
 			}
 		}
 	}
-	// An event counts as applied when the loop asks for the next one: so the loop goes on after the last, and gives back what comes then.
+	// An event counts as applied when the loop asks for the next one: so the loop goes on after the last, and gives
+	// back what comes then.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	over := false

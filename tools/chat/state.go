@@ -109,7 +109,8 @@ func newConversation(t id.ThreadID) *conversation {
 
 func (c *conversation) unread() int64 { return max(0, c.lastOrd-c.readOrd) }
 
-// summary takes the thread as the server lists it. A view may be behind what came live: then only what does not move is taken.
+// summary takes the thread as the server lists it. A view may be behind what came live: then only what does not move is
+// taken.
 func (c *conversation) summary(s *wirev1.ThreadSummary) {
 	c.group = s.GetKind() == wirev1.ThreadKind_THREAD_KIND_GROUP
 	if u, err := id.From[id.UserID](s.GetDirectPeer()); err == nil {
@@ -138,7 +139,8 @@ func (c *conversation) summary(s *wirev1.ThreadSummary) {
 	}
 }
 
-// details takes the thread with its members; of a view that is behind what came live only the watermarks, when members are known.
+// details takes the thread with its members; of a view that is behind what came live only the watermarks, when members
+// are known.
 func (c *conversation) details(t *wirev1.Thread, behind bool) {
 	c.summary(t.GetSummary())
 	keep := behind && len(c.members) > 0
@@ -383,7 +385,8 @@ func idsOf(raw [][]byte) []id.UserID {
 	return out
 }
 
-// reach tells how far a member has got with a message. It goes by ordinals: the first position of a log is 0, as is a watermark that never moved.
+// reach tells how far a member has got with a message. It goes by ordinals: the first position of a log is 0, as is a
+// watermark that never moved.
 func (c *conversation) reach(u id.UserID, it *item) status {
 	w := c.marks[u]
 	switch n := it.place.Ordinal; {
@@ -400,7 +403,8 @@ func (c *conversation) reach(u id.UserID, it *item) status {
 	}
 }
 
-// status tells how far an own message has got: in a group as far as the slowest of those who were members when it was sent.
+// status tells how far an own message has got: in a group as far as the slowest of those who were members when it was
+// sent.
 func (c *conversation) status(it *item, me id.UserID) status {
 	switch {
 	case !it.message() || it.sender != me:
@@ -430,8 +434,8 @@ func (c *conversation) status(it *item, me id.UserID) status {
 	return least
 }
 
-// gap returns a position before which messages are missing that a page may have; 0 when the loaded ones are dense. Each gap is named once, since
-// a member who was away for a while may rightly never see what lies in it.
+// gap returns a position before which messages are missing that a page may have; 0 when the loaded ones are dense. Each
+// gap is named once, since a member who was away for a while may rightly never see what lies in it.
 func (c *conversation) gap() topic.Position {
 	var after *item // the next message above
 	for i := len(c.items) - 1; i >= 0; i-- {

@@ -11,8 +11,9 @@ import (
 // maxMarks is how many combining marks may stand on one character.
 const maxMarks = 3
 
-// Clean makes a text that somebody else wrote safe to print: line feeds stay, tabs become blanks, every other control character becomes a picture of
-// itself, and what reorders or hides text is left out. The result never holds a byte that a terminal acts upon, other than line feed.
+// Clean makes a text that somebody else wrote safe to print: line feeds stay, tabs become blanks, every other control
+// character becomes a picture of itself, and what reorders or hides text is left out. The result never holds a byte
+// that a terminal acts upon, other than line feed.
 func Clean(s string) string {
 	s = strings.ReplaceAll(s, "\r\n", "\n")
 	var b strings.Builder

@@ -14,7 +14,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Words says what went wrong so that whoever chats knows what to do about it. now is for the time of day of the next try.
+// Words says what went wrong so that whoever chats knows what to do about it. now is for the time of day of the next
+// try.
 func Words(err error, now time.Time) string {
 	if err == nil {
 		return ""

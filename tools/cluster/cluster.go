@@ -122,13 +122,15 @@ func (c *Cluster) startEngines(ctx context.Context) error {
 	})
 	for _, k := range kinds {
 		c.addrs[k] = map[embedded.Kind]string{
-			embedded.Kafka: engines.KafkaAddr, embedded.Postgres: engines.PostgresURL, embedded.ClickHouse: engines.ClickHouseAddr,
+			embedded.Kafka: engines.KafkaAddr, embedded.Postgres: engines.PostgresURL,
+			embedded.ClickHouse: engines.ClickHouseAddr,
 		}[k]
 	}
 	return nil
 }
 
-// startRoles starts the first of the projectors, which bring the stores' schemas up to date, then all others side by side.
+// startRoles starts the first of the projectors, which bring the stores' schemas up to date, then all others side by
+// side.
 func (c *Cluster) startRoles(ctx context.Context) error {
 	for _, r := range Roles {
 		for i := range c.opts.count(r) {

@@ -15,9 +15,9 @@ import (
 // Dev is the role of the one process of StartDev.
 const Dev Role = "dev"
 
-// StartDev starts 'helio dev', which is everything in one process with the engines as its children, and waits until it is ready. It is the cluster's only
-// process and its edge; engines cannot be killed one by one. Of the options Edges, Deliveries and Projectors mean nothing, and External must be empty. On an
-// error nothing is left running.
+// StartDev starts 'helio dev', which is everything in one process with the engines as its children, and waits until it
+// is ready. It is the cluster's only process and its edge; engines cannot be killed one by one. Of the options Edges,
+// Deliveries and Projectors mean nothing, and External must be empty. On an error nothing is left running.
 func StartDev(ctx context.Context, opts Options) (*Cluster, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
@@ -33,7 +33,14 @@ func StartDev(ctx context.Context, opts Options) (*Cluster, error) {
 	if err := c.prepare(); err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	p := &Process{Role: Dev, Name: "dev", Log: c.path("log/dev.log"), helio: opts.Helio, logger: opts.Logger, turn: make(chan struct{}, 1)}
+	p := &Process{
+		Role:   Dev,
+		Name:   "dev",
+		Log:    c.path("log/dev.log"),
+		helio:  opts.Helio,
+		logger: opts.Logger,
+		turn:   make(chan struct{}, 1),
+	}
 	var engines [3]string
 	for _, addr := range []*string{&p.Addr, &p.Admin, &engines[0], &engines[1], &engines[2]} {
 		if *addr, err = freePort(); err != nil {
@@ -41,8 +48,10 @@ func StartDev(ctx context.Context, opts Options) (*Cluster, error) {
 		}
 	}
 	p.args = append([]string{
-		"dev", "--log-level", opts.LogLevel.String(), "--data", opts.Dir, "--engines", opts.EnginesDir, "--listen", p.Addr, "--admin", p.Admin,
-		"--kafka-listen", engines[0], "--postgres-listen", engines[1], "--clickhouse-listen", engines[2], "--partitions", strconv.Itoa(opts.Partitions), "--no-canary",
+		"dev", "--log-level", opts.LogLevel.String(), "--data", opts.Dir, "--engines", opts.EnginesDir, "--listen",
+		p.Addr, "--admin", p.Admin,
+		"--kafka-listen", engines[0], "--postgres-listen", engines[1], "--clickhouse-listen", engines[2],
+		"--partitions", strconv.Itoa(opts.Partitions), "--no-canary",
 	}, opts.Args[Dev]...)
 	c.roles[Edge] = []*Process{p}
 	err = p.Start(ctx)
@@ -66,7 +75,11 @@ func (c *Cluster) devState(ctx context.Context) error {
 			if err := json.Unmarshal(b, &said); err != nil {
 				return fmt.Errorf("cluster: dev.json: %w", err)
 			}
-			c.addrs = map[embedded.Kind]string{embedded.Kafka: said.Kafka, embedded.Postgres: said.Postgres, embedded.ClickHouse: said.ClickHouse}
+			c.addrs = map[embedded.Kind]string{
+				embedded.Kafka:      said.Kafka,
+				embedded.Postgres:   said.Postgres,
+				embedded.ClickHouse: said.ClickHouse,
+			}
 			return nil
 		}
 		select {

@@ -19,8 +19,8 @@ var given = struct {
 	ports map[int]bool
 }{ports: map[int]bool{}}
 
-// freePort returns a loopback address whose port is free for TCP and UDP, and which the kernel gives to no outgoing connection, so that it stays free while
-// the process that has it is down.
+// freePort returns a loopback address whose port is free for TCP and UDP, and which the kernel gives to no outgoing
+// connection, so that it stays free while the process that has it is down.
 func freePort() (string, error) {
 	limit := 32_768 // Linux's default
 	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {

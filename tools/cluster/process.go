@@ -18,10 +18,11 @@ import (
 	"heliograph/infra/embedded/engine"
 )
 
-// Process is one role's process. Its methods may be called from any goroutine; Start, Stop, Kill and Restart of one process wait for each other.
+// Process is one role's process. Its methods may be called from any goroutine; Start, Stop, Kill and Restart of one
+// process wait for each other.
 type Process struct {
-	// Role, Name, Addr, Admin and Log are fixed: what it is, its name within its role, where it listens for devices or links (projectors: nowhere),
-	// the operators' door, and the file that its log is appended to.
+	// Role, Name, Addr, Admin and Log are fixed: what it is, its name within its role, where it listens for devices or
+	// links (projectors: nowhere), the operators' door, and the file that its log is appended to.
 	Role  Role
 	Name  string
 	Addr  string

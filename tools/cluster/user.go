@@ -73,7 +73,8 @@ func run(cl *client.Client) *User {
 	return u
 }
 
-// Connect runs a device whose store holds an identity. It does not wait until it is connected: see client.Client.WaitSynced.
+// Connect runs a device whose store holds an identity. It does not wait until it is connected: see
+// client.Client.WaitSynced.
 func Connect(cfg client.Config) (*User, error) {
 	cl, err := client.New(cfg)
 	if err != nil {
@@ -82,8 +83,8 @@ func Connect(cfg client.Config) (*User, error) {
 	return run(cl), nil
 }
 
-// NewUser registers a user by phone number, with the PIN from the file of SMS, and returns the device, connected and synchronised. Its store is
-// in memory.
+// NewUser registers a user by phone number, with the PIN from the file of SMS, and returns the device, connected and
+// synchronised. Its store is in memory.
 func NewUser(ctx context.Context, c *Cluster, phone, name string) (*User, error) {
 	cfg := c.Client()
 	cfg.Store = client.NewMemoryStore()
@@ -100,8 +101,8 @@ func NewUser(ctx context.Context, c *Cluster, phone, name string) (*User, error)
 	return u, nil
 }
 
-// Register registers a phone number, so that the store of cfg holds the identity; it opens a connection for it, from a loopback address of its own, since
-// registrations are limited by address.
+// Register registers a phone number, so that the store of cfg holds the identity; it opens a connection for it, from a
+// loopback address of its own, since registrations are limited by address.
 func (c *Cluster) Register(ctx context.Context, cfg client.Config, phone, name string) (me client.Identity, err error) {
 	closeTransport, err := c.Address(&cfg)
 	if err != nil {
@@ -141,8 +142,8 @@ func (u *User) failure() error {
 	}
 }
 
-// Address gives a configuration a socket on a loopback address that no other has, among 127.1.0.1 to 127.255.255.254, for who is limited by address. The
-// returned function closes the socket, when the client has ended.
+// Address gives a configuration a socket on a loopback address that no other has, among 127.1.0.1 to 127.255.255.254,
+// for who is limited by address. The returned function closes the socket, when the client has ended.
 func (c *Cluster) Address(cfg *client.Config) (func() error, error) {
 	c.phones.Lock()
 	c.from++
@@ -190,7 +191,8 @@ func (c *Cluster) lastPin(number string, since time.Time) (string, error) {
 	pin := ""
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		var s auth.SMS
-		if json.Unmarshal(sc.Bytes(), &s) == nil && s.Phone == number && !s.Time.Before(since) { // else a line that is being written
+		// else a line that is being written
+		if json.Unmarshal(sc.Bytes(), &s) == nil && s.Phone == number && !s.Time.Before(since) {
 			pin = s.Pin
 		}
 	}

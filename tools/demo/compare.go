@@ -113,7 +113,8 @@ func (d Difference) String() string {
 	return s
 }
 
-// compare finds every difference between the entries of a thread that a place should have, in order, and those that it has, in the order in which it has them.
+// compare finds every difference between the entries of a thread that a place should have, in order, and those that it
+// has, in the order in which it has them.
 func compare(name string, want, got []Entry) []Difference {
 	var out []Difference
 	report := func(e Entry, f Fault, detail string) {
@@ -213,7 +214,9 @@ func compareMarks(want, got map[mark]thread.Watermark, name func(id.ThreadID) st
 			f = Unexpected
 		}
 		out = append(out, Difference{
-			Thread: name(k.thread), Position: w.DeliveredPosition, Fault: f, Detail: fmt.Sprintf("receipts of %s are %+v, want %+v", k.user, g, w),
+			Thread: name(
+				k.thread,
+			), Position: w.DeliveredPosition, Fault: f, Detail: fmt.Sprintf("receipts of %s are %+v, want %+v", k.user, g, w),
 		})
 	}
 	return out

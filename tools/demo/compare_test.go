@@ -15,7 +15,15 @@ import (
 )
 
 func message(at topic.Position, text string) Entry {
-	return Entry{Position: at, Ordinal: int64(at), Kind: messageSent, Sender: id.UserID{1}, Message: id.MessageID{byte(at)}, Text: text, Raw: []byte(text)}
+	return Entry{
+		Position: at,
+		Ordinal:  int64(at),
+		Kind:     messageSent,
+		Sender:   id.UserID{1},
+		Message:  id.MessageID{byte(at)},
+		Text:     text,
+		Raw:      []byte(text),
+	}
 }
 
 func TestCompare(t *testing.T) {
@@ -40,15 +48,18 @@ func TestCompare(t *testing.T) {
 		{"reordered", []Entry{want[0], want[2], want[1], want[3]}, []Difference{{Position: 3, Fault: Reordered, Detail: "it came after 7"}}},
 		{"unexpected", append(slices.Clone(want), message(11, "e")), []Difference{{Position: 11, Fault: Unexpected, Detail: `message_sent "e"`}}},
 		{
-			"a retry at another place", append(slices.Clone(want), func() Entry { e := want[1]; e.Position = 12; return e }()),
+			"a retry at another place",
+			append(slices.Clone(want), func() Entry { e := want[1]; e.Position = 12; return e }()),
 			[]Difference{{Position: 12, Fault: Unexpected, Detail: `message_sent "b"`}},
 		},
 		{"other text", change(1, func(e *Entry) { e.Text, e.Raw = "x", nil }), []Difference{{Position: 3, Fault: Different, Detail: `text "x", want "b"`}}},
 		{"other ordinal", change(3, func(e *Entry) { e.Ordinal = 8 }), []Difference{{Position: 9, Fault: Different, Detail: "ordinal 8, want 9"}}},
 		{"other bytes", change(0, func(e *Entry) { e.Raw = []byte("z") }), []Difference{{Position: 0, Fault: Different, Detail: "other bytes than the log's"}}},
 		{"nothing at all", nil, []Difference{
-			{Position: 0, Fault: Missing, Detail: `message_sent "a"`}, {Position: 3, Fault: Missing, Detail: `message_sent "b"`},
-			{Position: 7, Fault: Missing, Detail: `message_sent "c"`}, {Position: 9, Fault: Missing, Detail: `message_sent "d"`},
+			{Position: 0, Fault: Missing, Detail: `message_sent "a"`},
+			{Position: 3, Fault: Missing, Detail: `message_sent "b"`},
+			{Position: 7, Fault: Missing, Detail: `message_sent "c"`},
+			{Position: 9, Fault: Missing, Detail: `message_sent "d"`},
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -66,7 +77,8 @@ func TestCompareAll(t *testing.T) {
 	names := map[id.ThreadID]string{a: "a", b: "b", c: "c"}
 	if diff := cmp.Diff(compareAll("here", want, got, func(t id.ThreadID) string { return names[t] }), Comparison{
 		Place: "here", Threads: 2, Messages: 2, Events: 2, Differences: []Difference{
-			{Thread: "b", Position: 2, Fault: Missing, Detail: `message_sent "b"`}, {Thread: "c", Position: 5, Fault: Unexpected, Detail: `message_sent "c"`},
+			{Thread: "b", Position: 2, Fault: Missing, Detail: `message_sent "b"`},
+			{Thread: "c", Position: 5, Fault: Unexpected, Detail: `message_sent "c"`},
 		},
 	}); diff != "" {
 		t.Errorf("got -, want +:\n%s", diff)
@@ -105,7 +117,8 @@ func TestSeenBy(t *testing.T) {
 	}
 	s := thread.New(g)
 	r := &reference{
-		accepted: entries{}, times: map[id.ThreadID]map[topic.Position]int64{g: {}}, threads: map[id.ThreadID]*thread.State{g: s},
+		accepted: entries{}, times: map[id.ThreadID]map[topic.Position]int64{g: {}},
+		threads: map[id.ThreadID]*thread.State{g: s},
 	}
 	for i, ev := range []*eventv1.Event{
 		eventv1.Event_builder{UserId: ann[:], DeviceId: dev[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "g"}.Build()}.Build(),

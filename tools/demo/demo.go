@@ -48,12 +48,19 @@ type saying struct {
 	txt string
 }
 
-// Run plays the demo. show is called after each step, on this goroutine. The result is complete as far as the demo got; an error says why it ended early.
+// Run plays the demo. show is called after each step, on this goroutine. The result is complete as far as the demo got;
+// an error says why it ended early.
 func Run(ctx context.Context, cfg Config, show func(Step)) (Result, error) {
 	if err := cfg.Validate(); err != nil {
 		return Result{}, fmt.Errorf("demo: %w", err)
 	}
-	p := &play{cfg: cfg.withDefaults(), show: show, began: time.Now(), people: map[id.UserID]string{}, titles: map[id.ThreadID]string{}}
+	p := &play{
+		cfg:    cfg.withDefaults(),
+		show:   show,
+		began:  time.Now(),
+		people: map[id.UserID]string{},
+		titles: map[id.ThreadID]string{},
+	}
 	err := p.run(ctx)
 	if stop := p.stop(); stop != nil {
 		err = errors.Join(err, stop)
@@ -138,7 +145,9 @@ func (p *play) say(d *device, to client.To, text string) (id.MessageID, time.Tim
 }
 
 // tell sends a message and waits until it is on the devices named.
-func (p *play) tell(ctx context.Context, s *Step, d *device, to client.To, text string, on ...*device) (id.MessageID, error) {
+func (p *play) tell(
+	ctx context.Context, s *Step, d *device, to client.To, text string, on ...*device,
+) (id.MessageID, error) {
 	m, at, err := p.say(d, to, text)
 	if err != nil {
 		return m, err
@@ -173,7 +182,12 @@ func took(d time.Duration) string {
 }
 
 func (p *play) kafka() kafka.Config {
-	return kafka.Config{Brokers: []string{p.c.KafkaAddr()}, ClientID: "helio-demo", Partitions: p.c.Partitions(), Logger: p.logger()}
+	return kafka.Config{
+		Brokers:    []string{p.c.KafkaAddr()},
+		ClientID:   "helio-demo",
+		Partitions: p.c.Partitions(),
+		Logger:     p.logger(),
+	}
 }
 
 func (p *play) pool(ctx context.Context) (*pgxpool.Pool, error) {

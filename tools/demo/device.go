@@ -39,8 +39,10 @@ type device struct {
 
 func newDevice(name, dir string) *device {
 	return &device{
-		name: name, file: filepath.Join(dir, "devices", name+".jsonl"), got: entries{}, marks: map[mark]thread.Watermark{},
-		acks: map[id.MessageID]client.Ack{}, ackedAt: map[id.MessageID]time.Time{}, cameAt: map[id.MessageID]time.Time{}, refused: map[id.MessageID]error{},
+		name: name, file: filepath.Join(dir, "devices", name+".jsonl"), got: entries{},
+		marks: map[mark]thread.Watermark{},
+		acks:  map[id.MessageID]client.Ack{}, ackedAt: map[id.MessageID]time.Time{},
+		cameAt: map[id.MessageID]time.Time{}, refused: map[id.MessageID]error{},
 		changed: make(chan struct{}),
 	}
 }
@@ -93,7 +95,8 @@ func (d *device) take(e client.Event) {
 	switch e := e.(type) {
 	case client.Message:
 		d.got[e.Thread] = append(d.got[e.Thread], Entry{
-			Position: e.Position, Ordinal: e.Ordinal, Kind: messageSent, Sender: e.Sender, Message: e.ID, ReplyTo: e.ReplyTo, Text: e.Text,
+			Position: e.Position, Ordinal: e.Ordinal, Kind: messageSent, Sender: e.Sender, Message: e.ID,
+			ReplyTo: e.ReplyTo, Text: e.Text,
 		})
 		if _, ok := d.cameAt[e.ID]; !ok {
 			d.cameAt[e.ID] = time.Now()
@@ -145,7 +148,10 @@ func (d *device) wait(ctx context.Context, what string, ready func() bool) error
 
 // acked waits until the log has a message.
 func (d *device) acked(ctx context.Context, m id.MessageID) (ack client.Ack, at time.Time, err error) {
-	err = d.wait(ctx, "the acknowledgement of "+m.String(), func() bool { at = d.ackedAt[m]; ack = d.acks[m]; return !at.IsZero() || d.refused[m] != nil })
+	err = d.wait(
+		ctx, "the acknowledgement of "+m.String(),
+		func() bool { at = d.ackedAt[m]; ack = d.acks[m]; return !at.IsZero() || d.refused[m] != nil },
+	)
 	if err == nil && d.failure(m) != nil {
 		err = fmt.Errorf("%s: %w", d.name, d.failure(m))
 	}
@@ -176,7 +182,9 @@ func (d *device) came(ctx context.Context, ms ...id.MessageID) (last time.Time, 
 }
 
 // reached waits until a member has got as far as ok says, as this device is told.
-func (d *device) reached(ctx context.Context, t id.ThreadID, u id.UserID, what string, ok func(thread.Watermark) bool) error {
+func (d *device) reached(
+	ctx context.Context, t id.ThreadID, u id.UserID, what string, ok func(thread.Watermark) bool,
+) error {
 	return d.wait(ctx, what, func() bool { return ok(d.marks[mark{t, u}]) })
 }
 

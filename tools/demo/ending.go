@@ -126,7 +126,8 @@ func (p *play) verdict(ctx context.Context) error {
 		if err := p.settle(ctx); err != nil {
 			return err
 		}
-		// Receipts are gathered for a moment before they are written: read on until two readings are the same and the views have it.
+		// Receipts are gathered for a moment before they are written: read on until two readings are the same and the
+		// views have it.
 		for {
 			var err error
 			if ref, err = readLog(ctx, p.kafka()); err != nil {
@@ -147,8 +148,14 @@ func (p *play) verdict(ctx context.Context) error {
 		for _, es := range ref.accepted {
 			events += len(es)
 		}
-		s.note("%d records: %d messages among %d accepted events of %s,", ref.records, ref.messages(), events, counted(len(ref.accepted), "thread"))
-		s.note("receipts of %s, and %s that the fold refused as retries or too late", counted(len(ref.marks), "member"), counted(ref.refused, "event"))
+		s.note(
+			"%d records: %d messages among %d accepted events of %s,", ref.records, ref.messages(), events,
+			counted(len(ref.accepted), "thread"),
+		)
+		s.note(
+			"receipts of %s, and %s that the fold refused as retries or too late", counted(len(ref.marks), "member"),
+			counted(ref.refused, "event"),
+		)
 		return nil
 	})
 	if err != nil {
@@ -156,7 +163,9 @@ func (p *play) verdict(ctx context.Context) error {
 	}
 	err = p.step(ctx, "Every place is compared with it, message by message", func(ctx context.Context, s *Step) error {
 		said := p.sayings()
-		p.result.Comparisons = append(p.result.Comparisons, compareAll("what was said", onlyMessages(ref.accepted, said), said, p.nameOf))
+		p.result.Comparisons = append(
+			p.result.Comparisons, compareAll("what was said", onlyMessages(ref.accepted, said), said, p.nameOf),
+		)
 		got, marks, err := fromPostgres(ctx, pool)
 		if err != nil {
 			return err
@@ -171,7 +180,9 @@ func (p *play) verdict(ctx context.Context) error {
 		c.Receipts, c.Differences = len(marks), append(c.Differences, compareMarks(ref.marks, marks, p.nameOf)...)
 		p.result.Comparisons = append(p.result.Comparisons, c)
 		for _, d := range p.devices {
-			p.result.Comparisons = append(p.result.Comparisons, compareAll(d.name, ref.seenBy(d.me.User, d.me.Device), d.records(), p.nameOf))
+			p.result.Comparisons = append(
+				p.result.Comparisons, compareAll(d.name, ref.seenBy(d.me.User, d.me.Device), d.records(), p.nameOf),
+			)
 		}
 		s.Table = &Table{Header: []string{"place", "threads", "events", "messages", "receipts", "verdict"}}
 		for _, c := range p.result.Comparisons {
@@ -183,7 +194,10 @@ func (p *play) verdict(ctx context.Context) error {
 			if n := len(c.Differences); n > 0 {
 				word = fmt.Sprintf("%d differ", n)
 			}
-			s.Table.Rows = append(s.Table.Rows, []string{c.Place, fmt.Sprint(c.Threads), fmt.Sprint(c.Events), fmt.Sprint(c.Messages), receipts, word})
+			s.Table.Rows = append(
+				s.Table.Rows,
+				[]string{c.Place, fmt.Sprint(c.Threads), fmt.Sprint(c.Events), fmt.Sprint(c.Messages), receipts, word},
+			)
 		}
 		return nil
 	})
@@ -231,7 +245,8 @@ func (p *play) sayings() entries {
 		out[s.to] = append(out[s.to], e)
 	}
 	for _, es := range out {
-		slices.SortFunc(es, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) }) // they were said by several devices at once
+		// they were said by several devices at once
+		slices.SortFunc(es, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
 	}
 	return out
 }
@@ -270,7 +285,9 @@ func (p *play) conclude(ref *reference) {
 	case len(unasked) > 0:
 		p.result.Verdict = "no difference, but " + strings.Join(unasked, "; ")
 	default:
-		p.result.Verdict = fmt.Sprintf("no difference: %d messages, once each and in order, in the log, in both views and on %s",
-			ref.messages(), counted(len(p.devices), "device"))
+		p.result.Verdict = fmt.Sprintf(
+			"no difference: %d messages, once each and in order, in the log, in both views and on %s", ref.messages(),
+			counted(len(p.devices), "device"),
+		)
 	}
 }

@@ -17,9 +17,11 @@ import (
 // between is the time between two lines of a burst.
 const between = 10 * time.Millisecond
 
-// burst has Ann, Bob and Dana write to the group; after a third of it something happens. It returns the messages, who waited with how many at most, and
-// when it happened.
-func (p *play) burst(ctx context.Context, what string, happens func() error) (ms []id.MessageID, waited map[*device]int, at time.Time, err error) {
+// burst has Ann, Bob and Dana write to the group; after a third of it something happens. It returns the messages, who
+// waited with how many at most, and when it happened.
+func (p *play) burst(
+	ctx context.Context, what string, happens func() error,
+) (ms []id.MessageID, waited map[*device]int, at time.Time, err error) {
 	waited = map[*device]int{}
 	tick := time.NewTicker(between)
 	defer tick.Stop()
@@ -110,28 +112,35 @@ func (p *play) edgeDies(ctx context.Context) error {
 		if p.ann.at() == victim.Name {
 			return fmt.Errorf("%s is connected to %s, which is dead", p.ann.name, victim.Name)
 		}
-		s.note("all %d lines are in the log %s after the kill; Ann is at %s now", len(ms), took(time.Since(at)), p.ann.at())
+		s.note(
+			"all %d lines are in the log %s after the kill; Ann is at %s now", len(ms), took(time.Since(at)),
+			p.ann.at(),
+		)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return p.step(ctx, victim.Name+" comes back, and everybody has every line", func(ctx context.Context, s *Step) error {
-		if err := victim.Start(ctx); err != nil {
-			return err
-		}
-		for _, d := range p.readers() {
-			if _, err := d.came(ctx, ms...); err != nil {
+	return p.step(
+		ctx,
+		victim.Name+" comes back, and everybody has every line",
+		func(ctx context.Context, s *Step) error {
+			if err := victim.Start(ctx); err != nil {
 				return err
 			}
-		}
-		var away []string
-		for _, d := range p.readers() {
-			away = append(away, fmt.Sprintf("%s %s", d.name, took(d.silence(ms, at))))
-		}
-		s.note("longest silence: %s", strings.Join(away, ", "))
-		return nil
-	})
+			for _, d := range p.readers() {
+				if _, err := d.came(ctx, ms...); err != nil {
+					return err
+				}
+			}
+			var away []string
+			for _, d := range p.readers() {
+				away = append(away, fmt.Sprintf("%s %s", d.name, took(d.silence(ms, at))))
+			}
+			s.note("longest silence: %s", strings.Join(away, ", "))
+			return nil
+		},
+	)
 }
 
 // deliveryDies kills the delivery instance that owns the group's slot.
@@ -140,23 +149,27 @@ func (p *play) deliveryDies(ctx context.Context) error {
 	var victim, heir string
 	var ms []id.MessageID
 	var at time.Time
-	err := p.step(ctx, "SIGKILL for the delivery instance of the group's slot", func(ctx context.Context, s *Step) error {
-		owner, err := p.owner(ctx, slot)
-		if err != nil {
-			return err
-		}
-		victim = owner.Name
-		pid := owner.Pid()
-		if ms, _, at, err = p.burst(ctx, "Lighthouse", owner.Kill); err != nil {
-			return err
-		}
-		if err := p.acknowledged(ctx, ms); err != nil {
-			return err
-		}
-		s.note("%s (pid %d), owner of slot %d, is gone", victim, pid, slot)
-		s.note("writing goes on: all %d lines are in the log", len(ms))
-		return nil
-	})
+	err := p.step(
+		ctx,
+		"SIGKILL for the delivery instance of the group's slot",
+		func(ctx context.Context, s *Step) error {
+			owner, err := p.owner(ctx, slot)
+			if err != nil {
+				return err
+			}
+			victim = owner.Name
+			pid := owner.Pid()
+			if ms, _, at, err = p.burst(ctx, "Lighthouse", owner.Kill); err != nil {
+				return err
+			}
+			if err := p.acknowledged(ctx, ms); err != nil {
+				return err
+			}
+			s.note("%s (pid %d), owner of slot %d, is gone", victim, pid, slot)
+			s.note("writing goes on: all %d lines are in the log", len(ms))
+			return nil
+		},
+	)
 	if err != nil {
 		return err
 	}

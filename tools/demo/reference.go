@@ -39,8 +39,9 @@ type reference struct {
 // readLog reads threads, receipts and users from their first record to where they end now.
 func readLog(ctx context.Context, cfg kafka.Config) (*reference, error) {
 	r := &reference{
-		accepted: entries{}, times: map[id.ThreadID]map[topic.Position]int64{}, threads: map[id.ThreadID]*thread.State{},
-		users: map[id.UserID]*user.State{}, marks: map[mark]thread.Watermark{}, ends: map[place]topic.Position{},
+		accepted: entries{}, times: map[id.ThreadID]map[topic.Position]int64{},
+		threads: map[id.ThreadID]*thread.State{},
+		users:   map[id.UserID]*user.State{}, marks: map[mark]thread.Watermark{}, ends: map[place]topic.Position{},
 	}
 	topics := []topic.Topic{topic.Threads, topic.Receipts, topic.Users}
 	cl, err := kafka.Dial(cfg)

@@ -95,7 +95,8 @@ func (p *play) register(ctx context.Context, d *device, name, phone string) erro
 	return d.on(ctx, p.c.Client())
 }
 
-// apart has two devices connected to different edges, so that what they write crosses the deployment. Devices choose edges at random.
+// apart has two devices connected to different edges, so that what they write crosses the deployment. Devices choose
+// edges at random.
 func (p *play) apart(ctx context.Context, a, b *device) error {
 	for range 16 {
 		if a.at() != "" && b.at() != "" && a.at() != b.at() {
@@ -140,7 +141,10 @@ func (p *play) talk(ctx context.Context) error {
 		}
 		s.note("Ann: %s", hello)
 		s.note("✓ in the log after %s, slot %d position %d", took(acked.Sub(at)), ack.Slot, ack.Position)
-		s.note("on Bob's phone after %s, ✓✓ back at Ann's after %s, read after %s", took(came.Sub(at)), took(delivered), took(time.Since(at)))
+		s.note(
+			"on Bob's phone after %s, ✓✓ back at Ann's after %s, read after %s", took(came.Sub(at)), took(delivered),
+			took(time.Since(at)),
+		)
 		return nil
 	})
 	if err != nil {
@@ -335,7 +339,9 @@ func (p *play) tunnel(ctx context.Context) error {
 		var last id.MessageID
 		for i := range lines {
 			for _, d := range []*device{p.ann, p.bob, p.tablet} {
-				m, _, err := p.say(d, p.group, fmt.Sprintf("Plan %c, part %d: which path along the quay?", 'A'+i%3, i+1))
+				m, _, err := p.say(
+					d, p.group, fmt.Sprintf("Plan %c, part %d: which path along the quay?", 'A'+i%3, i+1),
+				)
 				if err != nil {
 					return err
 				}
@@ -373,7 +379,9 @@ func (p *play) tunnel(ctx context.Context) error {
 		// Everything has come: what came beyond it would be too much.
 		c := compareAll("Dana", ref.seenBy(p.dana.me.User, p.dana.me.Device), p.dana.records(), p.nameOf)
 		if len(c.Differences) > 0 {
-			return fmt.Errorf("%d of her events are not as the log has them, the first: %s", len(c.Differences), c.Differences[0])
+			return fmt.Errorf(
+				"%d of her events are not as the log has them, the first: %s", len(c.Differences), c.Differences[0],
+			)
 		}
 		s.note("%d messages %s after she came back, none twice, none missing", len(missed), took(last.Sub(began)))
 		return nil

@@ -52,7 +52,10 @@ func waitViews(ctx context.Context, pool *pgxpool.Pool, history driver.Conn, end
 // fromPostgres reads every event of every thread, and how far members have got.
 func fromPostgres(ctx context.Context, pool *pgxpool.Pool) (entries, map[mark]thread.Watermark, error) {
 	out := entries{}
-	rows, err := pool.Query(ctx, `SELECT thread_id, position, ordinal, sender_id, message_id, event FROM messages ORDER BY thread_id, position`)
+	rows, err := pool.Query(
+		ctx,
+		`SELECT thread_id, position, ordinal, sender_id, message_id, event FROM messages ORDER BY thread_id, position`,
+	)
 	if err != nil {
 		return nil, nil, fmt.Errorf("messages of Postgres: %w", err)
 	}
@@ -81,7 +84,10 @@ func fromPostgres(ctx context.Context, pool *pgxpool.Pool) (entries, map[mark]th
 		return nil, nil, fmt.Errorf("messages of Postgres: %w", err)
 	}
 	marks := map[mark]thread.Watermark{}
-	rows, err = pool.Query(ctx, `SELECT thread_id, user_id, delivered_position, delivered_ordinal, read_position, read_ordinal FROM watermarks`)
+	rows, err = pool.Query(
+		ctx,
+		`SELECT thread_id, user_id, delivered_position, delivered_ordinal, read_position, read_ordinal FROM watermarks`,
+	)
 	if err != nil {
 		return nil, nil, fmt.Errorf("watermarks of Postgres: %w", err)
 	}
@@ -123,7 +129,9 @@ func fromClickHouse(ctx context.Context, history driver.Conn) (entries, map[mark
 			return nil, nil, fmt.Errorf("messages of ClickHouse: %w", err)
 		}
 		out[id.ThreadID(t)] = append(out[id.ThreadID(t)], Entry{
-			Position: topic.Position(position), Ordinal: ordinal, Kind: kind, Sender: id.UserID(sender), Message: id.MessageID(message), ReplyTo: id.MessageID(reply),
+			Position: topic.Position(
+				position,
+			), Ordinal: ordinal, Kind: kind, Sender: id.UserID(sender), Message: id.MessageID(message), ReplyTo: id.MessageID(reply),
 			Text: body, Raw: []byte(event),
 		})
 	}
@@ -144,7 +152,9 @@ func fromClickHouse(ctx context.Context, history driver.Conn) (entries, map[mark
 			return nil, nil, fmt.Errorf("receipts of ClickHouse: %w", err)
 		}
 		marks[mark{id.ThreadID(t), id.UserID(u)}] = thread.Watermark{
-			DeliveredPosition: topic.Position(dp), DeliveredOrdinal: do, ReadPosition: topic.Position(rp), ReadOrdinal: ro,
+			DeliveredPosition: topic.Position(
+				dp,
+			), DeliveredOrdinal: do, ReadPosition: topic.Position(rp), ReadOrdinal: ro,
 		}
 	}
 	if err := rows.Err(); err != nil {

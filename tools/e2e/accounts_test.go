@@ -56,7 +56,8 @@ func (e *env) applicant(t *testing.T) *client.Client {
 	return cl
 }
 
-// testPins: few tries, a growing delay, expiry, single use, limits by phone, and nothing of the number or the PIN in the log.
+// testPins: few tries, a growing delay, expiry, single use, limits by phone, and nothing of the number or the PIN in
+// the log.
 func testPins(t *testing.T, e *env) {
 	ctx := e.context(t)
 	request := func(cl *client.Client, phone string) (string, error) {
@@ -84,12 +85,16 @@ func testPins(t *testing.T, e *env) {
 		for range 5 {
 			wantCode(t, "a wrong PIN", register(cl, phone, wrong(pin)), wirev1.Code_CODE_AUTHENTICATION_FAILED)
 		}
-		wantCode(t, "the right PIN after five wrong tries", register(cl, phone, pin), wirev1.Code_CODE_AUTHENTICATION_FAILED)
+		wantCode(
+			t, "the right PIN after five wrong tries", register(cl, phone, pin), wirev1.Code_CODE_AUTHENTICATION_FAILED,
+		)
 		_, _, err = cl.RequestPin(ctx, phone)
 		wantCode(t, "another PIN at once", err, wirev1.Code_CODE_RATE_LIMITED)
 		var we *wire.Error
 		if errors.As(err, &we) && we.RetryAfter < 31*time.Second {
-			t.Errorf("after a dead PIN another may be asked for in %v, want a delay beyond the usual 30 s", we.RetryAfter)
+			t.Errorf(
+				"after a dead PIN another may be asked for in %v, want a delay beyond the usual 30 s", we.RetryAfter,
+			)
 		}
 	})
 	t.Run("expired", func(t *testing.T) {
@@ -97,7 +102,9 @@ func testPins(t *testing.T, e *env) {
 		pin, err := request(cl, phone)
 		must(t, err)
 		// Five minutes are not waited for: the row is made as old.
-		tag, err := e.pg.Exec(ctx, `UPDATE registration.pins SET expires = now() - interval '1 second' WHERE expires > now()`)
+		tag, err := e.pg.Exec(
+			ctx, `UPDATE registration.pins SET expires = now() - interval '1 second' WHERE expires > now()`,
+		)
 		must(t, err)
 		if tag.RowsAffected() == 0 {
 			t.Fatal("there is no PIN to expire")
@@ -149,7 +156,8 @@ func testPins(t *testing.T, e *env) {
 	})
 }
 
-// testDevices: several devices of a user see the same; registering again revokes them all, on every edge, and the new one is shown nothing older.
+// testDevices: several devices of a user see the same; registering again revokes them all, on every edge, and the new
+// one is shown nothing older.
 func testDevices(t *testing.T, e *env) {
 	ctx := e.context(t)
 	phone := e.phone()
@@ -172,7 +180,10 @@ func testDevices(t *testing.T, e *env) {
 	// What is read on one device is read on the other.
 	p, _ := tablet.place(answer)
 	tablet.u.MarkRead(p)
-	until(t, "the phone sees what was read on the tablet", func() bool { return ann.mark(to.Thread, ann.me.User).ReadPosition >= p.Position })
+	until(
+		t, "the phone sees what was read on the tablet",
+		func() bool { return ann.mark(to.Thread, ann.me.User).ReadPosition >= p.Position },
+	)
 
 	settled(t, "both devices are listed", func() string {
 		list, err := ann.u.Devices(ctx)
@@ -247,7 +258,10 @@ func testStrangers(t *testing.T, e *env) {
 		wantCode(t, "eve removes bob", eve.u.RemoveMember(ctx, th, bob.me.User), wirev1.Code_CODE_NOT_A_MEMBER)
 		wantCode(t, "eve renames it", eve.u.Rename(ctx, th, "mine"), wirev1.Code_CODE_NOT_A_MEMBER)
 	}
-	wantCode(t, "bob, who is no admin, removes ann", bob.u.RemoveMember(ctx, group, ann.me.User), wirev1.Code_CODE_NOT_ALLOWED)
+	wantCode(
+		t, "bob, who is no admin, removes ann", bob.u.RemoveMember(ctx, group, ann.me.User),
+		wirev1.Code_CODE_NOT_ALLOWED,
+	)
 	tr := e.agree(t, ann, bob, eve)
 	e.viewsAgree(t, tr, to.Thread, group)
 }

@@ -17,7 +17,8 @@ import (
 	"heliograph/tools/cluster"
 )
 
-// testAbsence: what was missed comes once and in order, whichever edge the device comes back to and whatever that edge knows.
+// testAbsence: what was missed comes once and in order, whichever edge the device comes back to and whatever that edge
+// knows.
 func testAbsence(t *testing.T, e *env) {
 	ctx := e.context(t)
 	ann, bob, cid := e.user(t, "ann", 0), e.user(t, "bob", 0), e.user(t, "cid", 1)
@@ -70,7 +71,8 @@ func testAbsence(t *testing.T, e *env) {
 	e.viewsAgree(t, tr, group, ann.to(bob).Thread)
 }
 
-// testHistory: pages go back to the first message, over the border between the stores, wherever it lies, with no gap and nothing twice.
+// testHistory: pages go back to the first message, over the border between the stores, wherever it lies, with no gap
+// and nothing twice.
 func testHistory(t *testing.T, e *env) {
 	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
 	late := e.user(t, "late", 0)
@@ -103,7 +105,10 @@ func testHistory(t *testing.T, e *env) {
 			got, n := pages(t, e, d, group, c.limit)
 			read += n
 			if diff := cmp.Diff(tr.expected(d, group), got); diff != "" {
-				t.Errorf("%s, pages of %d, the first %d of %d events are out of Postgres (-log +pages):\n%s", d.name, c.limit, c.border, len(all), clip(diff))
+				t.Errorf(
+					"%s, pages of %d, the first %d of %d events are out of Postgres (-log +pages):\n%s", d.name,
+					c.limit, c.border, len(all), clip(diff),
+				)
 			}
 		}
 	}
@@ -116,8 +121,15 @@ func testHistory(t *testing.T, e *env) {
 	}
 	ann.acked(last)
 	until(t, "Postgres to have it", func() (there bool) {
-		must(t, e.pg.QueryRow(e.context(t), `SELECT EXISTS (SELECT 1 FROM views.messages WHERE thread_id = $1 AND message_id = $2)`,
-			[16]byte(group), [16]byte(last)).Scan(&there))
+		must(
+			t,
+			e.pg.QueryRow(
+				e.context(t), `SELECT EXISTS (SELECT 1 FROM views.messages WHERE thread_id = $1 AND message_id = $2)`,
+				[16]byte(group), [16]byte(last),
+			).Scan(
+				&there,
+			),
+		)
 		return there
 	})
 	trim(1 << 60)
@@ -128,8 +140,9 @@ func testHistory(t *testing.T, e *env) {
 	e.viewsAgree(t, tr, group)
 }
 
-// trimmer returns what takes the events of a thread before a position out of Postgres, as the trimmer does when messages leave the tail, and what puts them
-// back, because the log is not as old as they would have to be. That is done in any case when the test ends: later tests compare all rows.
+// trimmer returns what takes the events of a thread before a position out of Postgres, as the trimmer does when
+// messages leave the tail, and what puts them back, because the log is not as old as they would have to be. That is
+// done in any case when the test ends: later tests compare all rows.
 func (e *env) trimmer(t *testing.T, th id.ThreadID) (trim func(before topic.Position), restore func()) {
 	t.Helper()
 	_, err := e.pg.Exec(e.context(t), `CREATE TABLE e2e_trimmed (LIKE views.messages)`)
@@ -166,7 +179,8 @@ func (e *env) trimmer(t *testing.T, th id.ThreadID) (trim func(before topic.Posi
 	}, func() { t.Helper(); must(t, undo()) }
 }
 
-// pages reads a thread page by page to its first event and returns the events in the order of the log, and how many pages they took.
+// pages reads a thread page by page to its first event and returns the events in the order of the log, and how many
+// pages they took.
 func pages(t *testing.T, e *env, d *device, th id.ThreadID, limit int) (out []seen, n int) {
 	t.Helper()
 	for before := topic.Position(0); ; {
@@ -199,7 +213,8 @@ func pages(t *testing.T, e *env, d *device, th id.ThreadID, limit int) (out []se
 	}
 }
 
-// testRollingEdges: edges are stopped and started one by one under traffic; nothing is lost, and those who were idle are reached afterwards.
+// testRollingEdges: edges are stopped and started one by one under traffic; nothing is lost, and those who were idle
+// are reached afterwards.
 func testRollingEdges(t *testing.T, e *env) {
 	ctx := e.context(t)
 	ann, bob, cid, dee := e.user(t, "ann", 0, 1), e.user(t, "bob", 1, 0), e.user(t, "cid", 0, 1), e.user(t, "dee", 1, 0)
@@ -208,7 +223,10 @@ func testRollingEdges(t *testing.T, e *env) {
 	to := client.To{Thread: group}
 	idle := cid.say(cid.to(dee), "then silence")
 	dee.has(idle)
-	f := flow(t, 10*time.Millisecond, &line{from: ann, to: to}, &line{from: bob, to: to}, &line{from: ann, to: ann.to(bob)}, &line{from: bob, to: bob.to(ann)})
+	f := flow(
+		t, 10*time.Millisecond, &line{from: ann, to: to}, &line{from: bob, to: to}, &line{from: ann, to: ann.to(bob)},
+		&line{from: bob, to: bob.to(ann)},
+	)
 	for i := range 2 {
 		f.goOn(50)
 		must(t, e.Edge(i).Stop(ctx))
@@ -234,7 +252,9 @@ func testMovedSlots(t *testing.T, e *env) {
 		group, err := ann.u.CreateGroup(ctx, fmt.Sprintf("moving %d", i), bob.me.User)
 		must(t, err)
 		bob.has(ann.say(client.To{Thread: group}, "begin"))
-		lines = append(lines, &line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}})
+		lines = append(
+			lines, &line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}},
+		)
 		threads = append(threads, group)
 	}
 	f := flow(t, 10*time.Millisecond, lines...)

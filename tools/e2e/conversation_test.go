@@ -65,9 +65,15 @@ func testConversation(t *testing.T, e *env) {
 
 	// Receipts: delivered by itself, read when it is shown.
 	place, _ := bob.place(hi)
-	until(t, "ann sees that bob has it", func() bool { return ann.mark(direct, bob.me.User).DeliveredPosition >= place.Position })
+	until(
+		t, "ann sees that bob has it",
+		func() bool { return ann.mark(direct, bob.me.User).DeliveredPosition >= place.Position },
+	)
 	bob.u.MarkRead(place)
-	until(t, "ann sees that bob has read it", func() bool { return ann.mark(direct, bob.me.User).ReadPosition >= place.Position })
+	until(
+		t, "ann sees that bob has read it",
+		func() bool { return ann.mark(direct, bob.me.User).ReadPosition >= place.Position },
+	)
 
 	group, err := ann.u.CreateGroup(ctx, "trip", bob.me.User, cid.me.User)
 	must(t, err)
@@ -111,7 +117,10 @@ func testConversation(t *testing.T, e *env) {
 	list(cid, group, func(s *wirev1.ThreadSummary) bool { return s.GetUnread() == 0 }, "cid's list shows none")
 	p, _ := bob.place(reply)
 	bob.u.MarkRead(p)
-	list(bob, group, func(s *wirev1.ThreadSummary) bool { return s.GetUnread() == 0 }, "bob's list shows none after reading")
+	list(
+		bob, group, func(s *wirev1.ThreadSummary) bool { return s.GetUnread() == 0 },
+		"bob's list shows none after reading",
+	)
 
 	must(t, cid.u.Leave(ctx, group))
 	after := ann.say(to, "five")
@@ -129,8 +138,18 @@ func testConversation(t *testing.T, e *env) {
 		}
 	}
 	var question string
-	must(t, e.ch.QueryRow(ctx, `SELECT q.body FROM messages AS a FINAL JOIN messages AS q FINAL ON q.thread_id = a.thread_id AND q.message_id = a.reply_to
-		WHERE a.thread_id = ? AND a.message_id = ?`, uuid.UUID(direct), uuid.UUID(answer)).Scan(&question))
+	must(
+		t,
+		e.ch.QueryRow(
+			ctx,
+			`SELECT q.body FROM messages AS a FINAL JOIN messages AS q FINAL ON q.thread_id = a.thread_id AND q.message_id = a.reply_to
+		WHERE a.thread_id = ? AND a.message_id = ?`,
+			uuid.UUID(direct),
+			uuid.UUID(answer),
+		).Scan(
+			&question,
+		),
+	)
 	if question != "hi" {
 		t.Errorf("in the history the answer is to %q, want %q", question, "hi")
 	}

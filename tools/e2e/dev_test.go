@@ -15,8 +15,8 @@ import (
 // devRounds is how often helio dev is killed.
 const devRounds = 4
 
-// TestDev: P1 and P2 for helio dev. Everything in one process is killed under traffic, alone or with its engines, and started again on the same data, round
-// after round: log, views and devices are compared message by message.
+// TestDev: P1 and P2 for helio dev. Everything in one process is killed under traffic, alone or with its engines, and
+// started again on the same data, round after round: log, views and devices are compared message by message.
 func TestDev(t *testing.T) {
 	if os.Getenv("HELIO_E2E_LOG") == "kafka" {
 		t.Skip("HELIO_E2E_LOG=kafka")
@@ -43,7 +43,10 @@ func TestDev(t *testing.T) {
 		tr := e.agree(t, p.devices...)
 		e.accounted(t, tr, f, p.devices...)
 		e.viewsAgree(t, tr, p.threads...)
-		t.Logf("round %d: killed %s, up again after %.1f s, all compared after %.1f s; %d messages so far", round+1, what, up.Seconds(), time.Since(began).Seconds(), f.total())
+		t.Logf(
+			"round %d: killed %s, up again after %.1f s, all compared after %.1f s; %d messages so far", round+1, what,
+			up.Seconds(), time.Since(began).Seconds(), f.total(),
+		)
 		f = p.flow(t, 10*time.Millisecond)
 	}
 	f.finish()

@@ -59,8 +59,10 @@ func (e *env) newDevice(t *testing.T, name string, edges ...int) *device {
 	t.Helper()
 	d := &device{
 		t: t, name: name, store: client.NewMemoryStore(), cfg: e.Client(edges...),
-		got: map[id.ThreadID][]seen{}, sent: map[id.MessageID]client.Ack{}, failed: map[id.MessageID]error{}, delayed: map[id.MessageID]error{}, rejected: map[id.MessageID]client.Rejected{},
-		marks: map[id.ThreadID]map[id.UserID]thread.Watermark{}, places: map[id.MessageID]client.Place{}, listed: map[id.ThreadID]bool{},
+		got: map[id.ThreadID][]seen{}, sent: map[id.MessageID]client.Ack{}, failed: map[id.MessageID]error{},
+		delayed: map[id.MessageID]error{}, rejected: map[id.MessageID]client.Rejected{},
+		marks: map[id.ThreadID]map[id.UserID]thread.Watermark{}, places: map[id.MessageID]client.Place{},
+		listed: map[id.ThreadID]bool{},
 	}
 	d.cfg.Store, d.cfg.Name = d.store, name
 	d.cfg.MaxBackoff, d.cfg.AckInterval = 500*time.Millisecond, 10*time.Millisecond
@@ -269,7 +271,10 @@ func (d *device) acked(ms ...id.MessageID) client.Ack {
 func (d *device) state(m id.MessageID) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return fmt.Sprintf("message %s: failed %v, rejected %v, outbox %d, online %v", m, d.failed[m], d.rejected[m], d.u.Outbox(), d.u.Online())
+	return fmt.Sprintf(
+		"message %s: failed %v, rejected %v, outbox %d, online %v", m, d.failed[m], d.rejected[m], d.u.Outbox(),
+		d.u.Online(),
+	)
 }
 
 // has waits until the device has the messages.

@@ -1,5 +1,6 @@
-// Package e2e holds the end-to-end tests: a whole Heliograph of real processes (package cluster), driven through the Go client alone, broken on purpose and
-// compared with the log afterwards. It shows the promises P1 to P7 of the design, each by tests that try to break it.
+// Package e2e holds the end-to-end tests: a whole Heliograph of real processes (package cluster), driven through the Go
+// client alone, broken on purpose and compared with the log afterwards. It shows the promises P1 to P7 of the design,
+// each by tests that try to break it.
 //
 //	P1  conversation, retries, kills, TestDev
 //	P2  silent, and every test: each device's events are checked as they come and compared with a fold of the log at the end
@@ -9,8 +10,8 @@
 //	P6  slow, poison
 //	P7  rebuild
 //
-// All tests of a suite share one cluster, one after the other, and each leaves it whole; every test has users of its own. TestKfake and TestKafka run the
-// same suite; TestDev is about helio dev.
+// All tests of a suite share one cluster, one after the other, and each leaves it whole; every test has users of its
+// own. TestKfake and TestKafka run the same suite; TestDev is about helio dev.
 //
 // The environment:
 //
@@ -23,8 +24,9 @@
 // Order, durability: none; it holds tests only.
 //
 // Non-obvious:
-//   - The truth is the log, read with a plain franz-go client and folded with schemas/thread and schemas/user: nothing of infra/kafka, the projectors or the
-//     edge has a part in it.
-//   - A wait is always for a condition, up to patience; nothing is judged by how long it took, save what README promises a time
-//     for: that a revoked device is cut within one second. Of several one must be, so that a machine that does much else fails no test.
+//   - The truth is the log, read with a plain franz-go client and folded with schemas/thread and schemas/user: nothing
+//     of infra/kafka, the projectors or the edge has a part in it.
+//   - A wait is always for a condition, up to patience; nothing is judged by how long it took, save what README
+//     promises a time for: that a revoked device is cut within one second. Of several one must be, so that a machine
+//     that does much else fails no test.
 package e2e

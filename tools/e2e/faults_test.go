@@ -72,7 +72,8 @@ func testOutages(t *testing.T, e *env) {
 	t.Run("kafka", func(t *testing.T) { testLogDown(t, e, long) })
 }
 
-// testStoresDown: without stores, what is written is acknowledged and reaches everybody, and no connection is lost; the views catch up.
+// testStoresDown: without stores, what is written is acknowledged and reaches everybody, and no connection is lost; the
+// views catch up.
 func testStoresDown(t *testing.T, e *env, lasts time.Duration, kinds ...embedded.Kind) {
 	p := e.crowd(t, 4)
 	a, b := p.devices[0], p.devices[3]
@@ -106,8 +107,8 @@ func testStoresDown(t *testing.T, e *env, lasts time.Duration, kinds ...embedded
 	e.viewsAgree(t, tr, p.threads...)
 }
 
-// testLogDown: without the log, everybody goes on writing; every send is refused, to be tried again, and stays in its outbox. Nothing is acknowledged that the log
-// does not have, and what was acknowledged before is not lost.
+// testLogDown: without the log, everybody goes on writing; every send is refused, to be tried again, and stays in its
+// outbox. Nothing is acknowledged that the log does not have, and what was acknowledged before is not lost.
 func testLogDown(t *testing.T, e *env, lasts time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience+lasts)
 	defer cancel()
@@ -124,7 +125,8 @@ func testLogDown(t *testing.T, e *env, lasts time.Duration) {
 	soon, cancelSoon := context.WithTimeout(ctx, 5*time.Second)
 	_, err := a.u.CreateGroup(soon, "not now")
 	cancelSoon()
-	if codeOf(err) != wirev1.Code_CODE_UNAVAILABLE && !errors.Is(err, context.DeadlineExceeded) { // the client tries again until then
+	// the client tries again until then
+	if codeOf(err) != wirev1.Code_CODE_UNAVAILABLE && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a group is asked for while the log is down: %v", err)
 	}
 	f.lasts(lasts)
@@ -139,11 +141,16 @@ func testLogDown(t *testing.T, e *env, lasts time.Duration) {
 		}
 		for _, m := range written {
 			if acked, failed, _ := l.from.outcome(m); acked || failed != nil {
-				t.Fatalf("message %s of %s was acknowledged (%v) or given up (%v) while the log was down", m, l.from.name, acked, failed)
+				t.Fatalf(
+					"message %s of %s was acknowledged (%v) or given up (%v) while the log was down", m, l.from.name,
+					acked, failed,
+				)
 			}
 		}
 		if n := l.from.u.Outbox(); n < len(written) {
-			t.Errorf("%s has %d messages in the outbox, and wrote %d while the log was down", l.from.name, n, len(written))
+			t.Errorf(
+				"%s has %d messages in the outbox, and wrote %d while the log was down", l.from.name, n, len(written),
+			)
 		}
 	}
 	for _, d := range p.devices {
@@ -208,7 +215,8 @@ func (e *env) victims() []victim {
 	)
 }
 
-// testKills: SIGKILL at random points under traffic, then log, views and devices compared message by message, round after round.
+// testKills: SIGKILL at random points under traffic, then log, views and devices compared message by message, round
+// after round.
 func testKills(t *testing.T, e *env) {
 	rng := random(t)
 	rounds := 20
@@ -224,7 +232,16 @@ func testKills(t *testing.T, e *env) {
 			order = e.victims()
 			rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 			if e.real { // few rounds: the two that say most come first
-				order = append([]victim{{"everything", e.Processes(), []embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse}}, {"engine kafka", nil, []embedded.Kind{embedded.Kafka}}}, order...)
+				order = append(
+					[]victim{
+						{
+							"everything",
+							e.Processes(),
+							[]embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse},
+						},
+						{"engine kafka", nil, []embedded.Kind{embedded.Kafka}},
+					},
+					order...)
 			}
 		}
 		v := order[0]
@@ -243,8 +260,10 @@ func testKills(t *testing.T, e *env) {
 		e.accounted(t, tr, f, p.devices...)
 		agreed := time.Since(began)
 		e.viewsAgree(t, tr, p.threads...)
-		t.Logf("round %d: killed %s; %d messages so far; all sent after %.1f s, on all devices after %.1f s, in both views after %.1f s",
-			round+1, v.name, f.total(), back.Seconds(), agreed.Seconds(), time.Since(began).Seconds())
+		t.Logf(
+			"round %d: killed %s; %d messages so far; all sent after %.1f s, on all devices after %.1f s, in both views after %.1f s",
+			round+1, v.name, f.total(), back.Seconds(), agreed.Seconds(), time.Since(began).Seconds(),
+		)
 		sent = f.total()
 		if t.Failed() {
 			t.Fatalf("round %d (killed %s) failed", round+1, v.name)

@@ -20,7 +20,12 @@ func slotOf(e *env, th id.ThreadID) topic.Slot {
 
 // poison is a record that cannot be decoded.
 func poison(e *env, th id.ThreadID) *kgo.Record {
-	return &kgo.Record{Topic: string(topic.Threads), Partition: int32(slotOf(e, th)), Key: th[:], Value: []byte{0xff, 0xff, 0xff}}
+	return &kgo.Record{
+		Topic:     string(topic.Threads),
+		Partition: int32(slotOf(e, th)),
+		Key:       th[:],
+		Value:     []byte{0xff, 0xff, 0xff},
+	}
 }
 
 // metric sums a metric of an edge over what follows the given beginning of its line.

@@ -19,8 +19,8 @@ import (
 	"heliograph/tools/cluster"
 )
 
-// testHung: P5 and P4 with both stores there and hung: they take connections and answer nothing. People who are connected go on, a revoked device is cut, and
-// the views catch up.
+// testHung: P5 and P4 with both stores there and hung: they take connections and answer nothing. People who are
+// connected go on, a revoked device is cut, and the views catch up.
 func testHung(t *testing.T, e *env) {
 	const most = 15 * time.Second
 	p := e.crowd(t, 4)
@@ -54,8 +54,8 @@ func testHung(t *testing.T, e *env) {
 	e.viewsAgree(t, tr, p.threads...)
 }
 
-// testSilent: P2 with an edge that hangs under traffic: it says nothing more, and its packets wait for it. Its devices go to the other edge and all goes on; when
-// it wakes it takes up what it was sent before, which must not count twice.
+// testSilent: P2 with an edge that hangs under traffic: it says nothing more, and its packets wait for it. Its devices
+// go to the other edge and all goes on; when it wakes it takes up what it was sent before, which must not count twice.
 func testSilent(t *testing.T, e *env) {
 	p := e.crowd(t, 4)
 	f := p.flow(t, 25*time.Millisecond)

@@ -51,7 +51,15 @@ func testText(t *testing.T, e *env) {
 		t.Errorf("bob's messages (-want +got):\n%s", clip(diff))
 	}
 	var body string
-	must(t, e.ch.QueryRow(ctx, `SELECT body FROM messages FINAL WHERE thread_id = ? AND message_id = ?`, uuid.UUID(to.Thread), uuid.UUID(longest)).Scan(&body))
+	must(
+		t,
+		e.ch.QueryRow(
+			ctx, `SELECT body FROM messages FINAL WHERE thread_id = ? AND message_id = ?`, uuid.UUID(to.Thread),
+			uuid.UUID(longest),
+		).Scan(
+			&body,
+		),
+	)
 	if body != text {
 		t.Errorf("in the history it has %d bytes, want the %d that were sent", len(body), len(text))
 	}
@@ -121,12 +129,16 @@ func (e *env) enrol(t *testing.T, n int) []id.UserID {
 	var records []*kgo.Record
 	for range n {
 		u, d := id.UserID(id.NewMessage()), id.NewDevice()
-		value, err := proto.Marshal(eventv1.Event_builder{UserId: u[:], DeviceId: d[:], UserRegistered: eventv1.UserRegistered_builder{
-			PhoneHash: u[:], Generation: 1, DeviceId: d[:], PublicKey: make([]byte, 32),
-		}.Build()}.Build())
+		value, err := proto.Marshal(
+			eventv1.Event_builder{UserId: u[:], DeviceId: d[:], UserRegistered: eventv1.UserRegistered_builder{
+				PhoneHash: u[:], Generation: 1, DeviceId: d[:], PublicKey: make([]byte, 32),
+			}.Build()}.Build(),
+		)
 		must(t, err)
 		records = append(records, &kgo.Record{
-			Topic: string(topic.Users), Partition: int32(topic.SlotOf(topic.Subject(u), e.Partitions())), Key: u[:], Value: value,
+			Topic: string(
+				topic.Users,
+			), Partition: int32(topic.SlotOf(topic.Subject(u), e.Partitions())), Key: u[:], Value: value,
 		})
 		out = append(out, u)
 	}

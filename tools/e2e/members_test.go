@@ -19,8 +19,8 @@ import (
 	"heliograph/tools/cluster"
 )
 
-// testRemoved: a member is removed while he writes over another edge, which does not know yet. What lies before the removal in the log counts, what lies behind
-// does not, everybody agrees on it, and he is told.
+// testRemoved: a member is removed while he writes over another edge, which does not know yet. What lies before the
+// removal in the log counts, what lies behind does not, everybody agrees on it, and he is told.
 func testRemoved(t *testing.T, e *env) {
 	ctx := e.context(t)
 	ann, bob, cid := e.user(t, "ann", 0), e.user(t, "bob", 1), e.user(t, "cid", 0)
@@ -98,8 +98,9 @@ func told(t *testing.T, d *device, ms []id.MessageID, c *chronicle) {
 	})
 }
 
-// testUnheard: a member is removed and his edge cannot know: it hears nothing of the log, and Postgres is down; or it has just started and Postgres is behind.
-// What he writes is acknowledged, since the log has it, and then rejected by the fold: for everybody alike, and he is told.
+// testUnheard: a member is removed and his edge cannot know: it hears nothing of the log, and Postgres is down; or it
+// has just started and Postgres is behind. What he writes is acknowledged, since the log has it, and then rejected by
+// the fold: for everybody alike, and he is told.
 func testUnheard(t *testing.T, e *env) {
 	ann, bob, cid, dee := e.user(t, "ann", 0), e.user(t, "bob", 1), e.user(t, "cid", 0), e.user(t, "dee", 1)
 	t.Run("deaf", func(t *testing.T) {
@@ -115,11 +116,13 @@ func testUnheard(t *testing.T, e *env) {
 		pg := e.Engine(embedded.Postgres)
 		must(t, pg.Kill())
 		removing, ctx := make(chan error, 1), e.context(t)
-		go func() { removing <- ann.u.RemoveMember(ctx, group, bob.me.User) }() // its answer may wait for the edge to hear of it
+		// its answer may wait for the edge to hear of it
+		go func() { removing <- ann.u.RemoveMember(ctx, group, bob.me.User) }()
 		removed := func() bool {
 			for _, r := range e.readLog(t).records[topic.Threads][int32(slotOf(e, group))] {
 				var ev eventv1.Event
-				if id.ThreadID(r.Key) == group && proto.Unmarshal(r.Value, &ev) == nil && ev.WhichBody() == eventv1.Event_MemberRemoved_case {
+				if id.ThreadID(r.Key) == group && proto.Unmarshal(r.Value, &ev) == nil &&
+					ev.WhichBody() == eventv1.Event_MemberRemoved_case {
 					return true
 				}
 			}
@@ -136,7 +139,9 @@ func testUnheard(t *testing.T, e *env) {
 		must(t, <-removing)
 		must(t, e.WaitReady(e.context(t)))
 		for _, m := range said {
-			until(t, "bob is told that it is rejected", func() bool { _, _, rejected := bob.outcome(m); return rejected })
+			until(
+				t, "bob is told that it is rejected", func() bool { _, _, rejected := bob.outcome(m); return rejected },
+			)
 		}
 		unheard(t, e, group, said, ann, bob, cid, dee)
 	})
@@ -163,7 +168,10 @@ func testUnheard(t *testing.T, e *env) {
 		ann.has(ann.say(to, "without bob"))
 		wake(t, projector)
 		for _, m := range said {
-			until(t, "there is an answer", func() bool { acked, failed, rejected := bob.outcome(m); return acked || failed != nil || rejected })
+			until(
+				t, "there is an answer",
+				func() bool { acked, failed, rejected := bob.outcome(m); return acked || failed != nil || rejected },
+			)
 		}
 		unheard(t, e, group, said, ann, bob, cid, dee)
 	})
@@ -207,7 +215,8 @@ func wake(t *testing.T, ps ...*cluster.Process) {
 	}
 }
 
-// testRevoked: a device is revoked over one edge while Postgres is down, and is connected to another edge: it is cut all the same, and stays out.
+// testRevoked: a device is revoked over one edge while Postgres is down, and is connected to another edge: it is cut
+// all the same, and stays out.
 func testRevoked(t *testing.T, e *env) {
 	ctx := e.context(t)
 	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 0)
@@ -264,7 +273,15 @@ func testRevoked(t *testing.T, e *env) {
 	}
 	e.viewsAgree(t, tr, to.Thread)
 	var flagged bool
-	must(t, e.pg.QueryRow(ctx, `SELECT revoked FROM views.devices WHERE user_id = $1 AND device_id = $2`, [16]byte(ann.me.User), [16]byte(stolen.me.Device)).Scan(&flagged))
+	must(
+		t,
+		e.pg.QueryRow(
+			ctx, `SELECT revoked FROM views.devices WHERE user_id = $1 AND device_id = $2`, [16]byte(ann.me.User),
+			[16]byte(stolen.me.Device),
+		).Scan(
+			&flagged,
+		),
+	)
 	if !flagged {
 		t.Error("Postgres does not say that the device is revoked")
 	}
@@ -311,7 +328,10 @@ func (d *device) cuts(lost ...*device) {
 		best = min(best, d.revokes(l, prompt))
 	}
 	if best > promised {
-		d.t.Errorf("%s and those after it were cut %v after their revocation was acknowledged, or later; want %v", lost[0].name, best, promised)
+		d.t.Errorf(
+			"%s and those after it were cut %v after their revocation was acknowledged, or later; want %v",
+			lost[0].name, best, promised,
+		)
 	}
 }
 
@@ -353,9 +373,16 @@ func testPoison(t *testing.T, e *env) {
 	}
 	e.append(t, poison(e, sick))
 	behind := id.NewMessage()
-	data, err := proto.Marshal(eventv1.Event_builder{UserId: ann.me.User[:], DeviceId: ann.me.Device[:], MessageSent: eventv1.MessageSent_builder{
-		MessageId: behind[:], Content: eventv1.Sealed_builder{Data: outgoing(t, client.To{}, "behind the poison").Data}.Build(),
-	}.Build()}.Build())
+	data, err := proto.Marshal(
+		eventv1.Event_builder{
+			UserId:   ann.me.User[:],
+			DeviceId: ann.me.Device[:],
+			MessageSent: eventv1.MessageSent_builder{
+				MessageId: behind[:],
+				Content:   eventv1.Sealed_builder{Data: outgoing(t, client.To{}, "behind the poison").Data}.Build(),
+			}.Build(),
+		}.Build(),
+	)
 	must(t, err)
 	r := poison(e, sick)
 	r.Value = data
@@ -380,15 +407,21 @@ func testPoison(t *testing.T, e *env) {
 	must(t, e.pg.QueryRow(ctx, `SELECT count(*) FROM views.quarantine WHERE subject = $1`, [16]byte(sick)).Scan(&n))
 	must(t, e.ch.QueryRow(ctx, `SELECT count() FROM quarantine FINAL WHERE subject = ?`, sick.String()).Scan(&n2))
 	if n < 2 || n2 != n {
-		t.Errorf("%d events are parked in Postgres and %d in ClickHouse, want the poison and the one behind it in each", n, n2)
+		t.Errorf(
+			"%d events are parked in Postgres and %d in ClickHouse, want the poison and the one behind it in each", n,
+			n2,
+		)
 	}
 	for view, read := range map[string]func() ([]row, error){
-		"Postgres": func() ([]row, error) { return e.postgresRows(ctx, sick) }, "ClickHouse": func() ([]row, error) { return e.clickhouseRows(ctx, sick) },
+		"Postgres":   func() ([]row, error) { return e.postgresRows(ctx, sick) },
+		"ClickHouse": func() ([]row, error) { return e.clickhouseRows(ctx, sick) },
 	} {
 		rows, err := read()
 		must(t, err)
 		if len(rows) != len(before) {
-			t.Errorf("%s has %d events of the poisoned thread, want the %d before the poison", view, len(rows), len(before))
+			t.Errorf(
+				"%s has %d events of the poisoned thread, want the %d before the poison", view, len(rows), len(before),
+			)
 		}
 	}
 	if _, ok := bob.place(behind); ok {
@@ -449,7 +482,8 @@ func testSlow(t *testing.T, e *env) {
 	e.viewsAgree(t, tr, group)
 }
 
-// testZombie: a projector is paused past its session timeout, another takes its slots over, and the first wakes up in the middle of its work.
+// testZombie: a projector is paused past its session timeout, another takes its slots over, and the first wakes up in
+// the middle of its work.
 func testZombie(t *testing.T, e *env) {
 	ctx := e.context(t)
 	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
@@ -459,7 +493,9 @@ func testZombie(t *testing.T, e *env) {
 		group, err := ann.u.CreateGroup(ctx, "many", bob.me.User)
 		must(t, err)
 		threads[group] = true
-		lines = append(lines, &line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}})
+		lines = append(
+			lines, &line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}},
+		)
 	}
 	for l := range threads {
 		settled(t, "bob has the thread", func() string {
@@ -488,7 +524,10 @@ func testZombie(t *testing.T, e *env) {
 		must(t, heir.Stop(ctx))
 		stopped := since()
 		e.caughtUp(t)
-		t.Logf("%s slept for %.1f s while %d messages were sent; the heir ended after %.1f s, and it had caught up after %.1f s", zombie, slept, f.total()-mark, stopped, since())
+		t.Logf(
+			"%s slept for %.1f s while %d messages were sent; the heir ended after %.1f s, and it had caught up after %.1f s",
+			zombie, slept, f.total()-mark, stopped, since(),
+		)
 	}
 	if s := regressed(); s != "" {
 		t.Errorf("the zombie was not fenced: %s", s)

@@ -23,7 +23,8 @@ type outcome struct {
 	copies                  map[string]int   // in each view, and on each device that is to have it or that must not
 }
 
-// complaint says what is wrong: a message that was acknowledged, and not rejected afterwards, is everywhere once, and one that was refused is nowhere.
+// complaint says what is wrong: a message that was acknowledged, and not rejected afterwards, is everywhere once, and
+// one that was refused is nowhere.
 func (o outcome) complaint() string {
 	good := o.acked && !o.rejected
 	want := 0
@@ -36,13 +37,18 @@ func (o outcome) complaint() string {
 	case o.acked && o.failed:
 		return "it was acknowledged and refused"
 	case len(o.accepted) != want:
-		return fmt.Sprintf("acknowledged %v, rejected %v, refused %v; accepted in the log at %v", o.acked, o.rejected, o.failed, o.accepted)
+		return fmt.Sprintf(
+			"acknowledged %v, rejected %v, refused %v; accepted in the log at %v", o.acked, o.rejected, o.failed,
+			o.accepted,
+		)
 	case o.acked && !slices.Contains(o.inLog, o.position):
 		return fmt.Sprintf("it was acknowledged at %d; the log has it at %v", o.position, o.inLog)
 	}
 	for _, where := range slices.Sorted(maps.Keys(o.copies)) {
 		if n := o.copies[where]; n != want {
-			return fmt.Sprintf("acknowledged %v, rejected %v, refused %v; %d times in %s", o.acked, o.rejected, o.failed, n, where)
+			return fmt.Sprintf(
+				"acknowledged %v, rejected %v, refused %v; %d times in %s", o.acked, o.rejected, o.failed, n, where,
+			)
 		}
 	}
 	return ""
@@ -144,7 +150,10 @@ func (e *env) accountFor(t *testing.T, tr *truth, from *device, ms []id.MessageI
 func (e *env) messagesOf(t *testing.T, th id.ThreadID) map[string]map[id.MessageID]int {
 	t.Helper()
 	postgres, clickhouse := map[id.MessageID]int{}, map[id.MessageID]int{}
-	rows, err := e.pg.Query(e.context(t), `SELECT message_id FROM views.messages WHERE thread_id = $1 AND message_id IS NOT NULL`, [16]byte(th))
+	rows, err := e.pg.Query(
+		e.context(t), `SELECT message_id FROM views.messages WHERE thread_id = $1 AND message_id IS NOT NULL`,
+		[16]byte(th),
+	)
 	must(t, err)
 	var m pgtype.UUID
 	_, err = pgx.ForEachRow(rows, []any{&m}, func() error { postgres[m.Bytes]++; return nil })

@@ -17,7 +17,20 @@ import (
 
 // tables of the two views whose rows depend on nothing but the log.
 var (
-	viewTables    = []string{"messages", "threads", "members", "users", "devices", "user_threads", "contacts", "blocks", "watermarks", "device_watermarks", "quarantine", "positions"}
+	viewTables = []string{
+		"messages",
+		"threads",
+		"members",
+		"users",
+		"devices",
+		"user_threads",
+		"contacts",
+		"blocks",
+		"watermarks",
+		"device_watermarks",
+		"quarantine",
+		"positions",
+	}
 	historyTables = []string{"messages", "thread_events", "message_changes", "memberships", "receipts", "quarantine"}
 )
 
@@ -76,7 +89,8 @@ func (e *env) rebuild(t *testing.T) {
 	t.Logf("%d events taken in again in %.1f s", events, took.Seconds())
 }
 
-// testRebuild: P3 and P7. Both views are dropped and rebuilt from the first record: the same rows, and nobody hears of it.
+// testRebuild: P3 and P7. Both views are dropped and rebuilt from the first record: the same rows, and nobody hears of
+// it.
 func testRebuild(t *testing.T, e *env) {
 	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
 	ann.has(bob.say(bob.to(ann), "quiet now"))
@@ -124,7 +138,8 @@ func (d *device) total() int {
 	return d.events
 }
 
-// testCompacted: P3 with a log that has compacted the receipts. A rebuild from what it has kept gives every device and member the same watermarks.
+// testCompacted: P3 with a log that has compacted the receipts. A rebuild from what it has kept gives every device and
+// member the same watermarks.
 func testCompacted(t *testing.T, e *env) {
 	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
 	to := ann.to(bob)
@@ -133,13 +148,19 @@ func testCompacted(t *testing.T, e *env) {
 		bob.has(m)
 		p, _ := bob.place(m)
 		bob.u.MarkRead(p)
-		until(t, "ann sees that bob has read it", func() bool { return ann.mark(to.Thread, bob.me.User).ReadPosition >= p.Position })
+		until(
+			t, "ann sees that bob has read it",
+			func() bool { return ann.mark(to.Thread, bob.me.User).ReadPosition >= p.Position },
+		)
 	}
 	// The last receipt is of what he has and has not read: what he has read must be in it all the same.
 	m := ann.say(to, "read this later")
 	bob.has(m)
 	p, _ := bob.place(m)
-	until(t, "ann sees that bob has it", func() bool { return ann.mark(to.Thread, bob.me.User).DeliveredPosition >= p.Position })
+	until(
+		t, "ann sees that bob has it",
+		func() bool { return ann.mark(to.Thread, bob.me.User).DeliveredPosition >= p.Position },
+	)
 	e.agree(t, ann, bob)
 	e.stopProjectors(t)
 	before := e.dump(t)
@@ -147,8 +168,9 @@ func testCompacted(t *testing.T, e *env) {
 		GROUP BY thread_id, user_id, device_id`
 	before["ClickHouse, each device's highest receipts"] = e.historyOf(t, last)
 	for _, table := range []string{
-		"ClickHouse, table receipts", // it has the receipts that the log has: which of the older ones, is the log's affair
-		"Postgres, table positions",  // what has the log compact takes places in it
+		// it has the receipts that the log has: which of the older ones, is the log's affair
+		"ClickHouse, table receipts",
+		"Postgres, table positions", // what has the log compact takes places in it
 	} {
 		delete(before, table)
 	}
@@ -169,8 +191,8 @@ func testCompacted(t *testing.T, e *env) {
 	e.viewsAgree(t, tr, to.Thread)
 }
 
-// compactReceipts has the log compact its receipts, which it does at leisure otherwise, until none is left that a later one stands for. Of a partition the
-// last batch stays as it is.
+// compactReceipts has the log compact its receipts, which it does at leisure otherwise, until none is left that a later
+// one stands for. Of a partition the last batch stays as it is.
 func (e *env) compactReceipts(t *testing.T) {
 	t.Helper()
 	cl := e.plain(t)
@@ -188,10 +210,16 @@ func (e *env) compactReceipts(t *testing.T) {
 	adm := kadm.NewClient(cl)
 	altered(adm.AlterBrokerConfigs(e.context(t), []kadm.AlterConfig{set("log.cleaner.backoff.ms", "100")}))
 	if !e.real {
-		must(t, e.Engine(embedded.Kafka).Restart(e.context(t))) // it takes this up after a start, at the first change of a topic
+		// it takes this up after a start, at the first change of a topic
+		must(t, e.Engine(embedded.Kafka).Restart(e.context(t)))
 		must(t, e.WaitReady(e.context(t)))
 	}
-	altered(adm.AlterTopicConfigs(e.context(t), []kadm.AlterConfig{set("segment.ms", "1"), set("min.cleanable.dirty.ratio", "0.001")}, string(topic.Receipts)))
+	altered(
+		adm.AlterTopicConfigs(
+			e.context(t), []kadm.AlterConfig{set("segment.ms", "1"), set("min.cleanable.dirty.ratio", "0.001")},
+			string(topic.Receipts),
+		),
+	)
 	all := e.records(t, topic.Receipts)[topic.Receipts]
 	had := 0
 	for slot, recs := range all {

@@ -121,8 +121,8 @@ func (e *env) append(t *testing.T, rs ...*kgo.Record) {
 	must(t, cl.ProduceSync(e.context(t), rs...).FirstErr())
 }
 
-// testBlackhole: the way back is cut while the way there is open. The log has the message, the device does not know; and what was pushed meanwhile does not
-// count as delivered.
+// testBlackhole: the way back is cut while the way there is open. The log has the message, the device does not know;
+// and what was pushed meanwhile does not count as delivered.
 func testBlackhole(t *testing.T, e *env) {
 	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 0)
 	to := ann.to(bob)
@@ -149,13 +149,17 @@ func testBlackhole(t *testing.T, e *env) {
 		t.Errorf("delivered up to %d is shown, though %d was swallowed", w.DeliveredPosition, ack.Position)
 	}
 
-	// The half-dead connection is left for another edge: what was missed comes first, and the message is not sent twice.
+	// The half-dead connection is left for another edge: what was missed comes first, and the message is not sent
+	// twice.
 	ann.leave()
 	ann.on(e, 1).come()
 	ann.has(lost, unseen)
 	ann.acked(lost)
 	tr, _ := e.once(t, lost, to.Thread, ann, bob)
-	until(t, "bob sees that ann has it now", func() bool { return bob.mark(to.Thread, ann.me.User).DeliveredPosition >= ack.Position })
+	until(
+		t, "bob sees that ann has it now",
+		func() bool { return bob.mark(to.Thread, ann.me.User).DeliveredPosition >= ack.Position },
+	)
 	e.viewsAgree(t, tr, to.Thread)
 }
 

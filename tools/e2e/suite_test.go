@@ -127,7 +127,10 @@ func start(t *testing.T, broker *apache) *env {
 		Dir: workDir(t), Helio: helio, EnginesDir: engines, Edges: 2, Deliveries: 2, Projectors: 1, Partitions: 4,
 		// The shortest session timeout that Apache Kafka allows by default.
 		Args: map[cluster.Role][]string{
-			cluster.Threads: {"--session-timeout", "6s"}, cluster.History: {"--session-timeout", "6s"}, cluster.Delivery: {"--session-timeout", "6s"},
+			cluster.Threads: {
+				"--session-timeout",
+				"6s",
+			}, cluster.History: {"--session-timeout", "6s"}, cluster.Delivery: {"--session-timeout", "6s"},
 		},
 	}
 	if broker != nil {

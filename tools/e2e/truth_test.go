@@ -119,7 +119,11 @@ func (e *env) records(t *testing.T, topics ...topic.Topic) map[topic.Topic]map[i
 // readLog reads threads and users from the first record to the end and folds them.
 func (e *env) readLog(t *testing.T) *truth {
 	t.Helper()
-	tr := &truth{threads: map[id.ThreadID]*chronicle{}, users: map[id.UserID]*user.State{}, records: e.records(t, topic.Threads, topic.Users)}
+	tr := &truth{
+		threads: map[id.ThreadID]*chronicle{},
+		users:   map[id.UserID]*user.State{},
+		records: e.records(t, topic.Threads, topic.Users),
+	}
 	for _, recs := range tr.records[topic.Users] {
 		for _, r := range recs {
 			tr.foldUser(r)
@@ -153,12 +157,23 @@ func (tr *truth) foldThread(r *kgo.Record) {
 	}
 	c := tr.threads[t]
 	if c == nil {
-		c = &chronicle{state: thread.New(t), refused: map[id.MessageID][]thread.Verdict{}, copies: map[id.MessageID][]topic.Position{}}
+		c = &chronicle{
+			state:   thread.New(t),
+			refused: map[id.MessageID][]thread.Verdict{},
+			copies:  map[id.MessageID][]topic.Position{},
+		}
 		tr.threads[t] = c
 	}
 	at := topic.Position(r.Offset)
 	v := c.state.Apply(&ev, at, r.Timestamp.UnixMilli())
-	s := seen{At: at, Ordinal: v.Ordinal, Kind: int(ev.WhichBody()), Sender: id.UserID(ev.GetUserId()), Text: titleOf(&ev), TimeMS: r.Timestamp.UnixMilli()}
+	s := seen{
+		At:      at,
+		Ordinal: v.Ordinal,
+		Kind:    int(ev.WhichBody()),
+		Sender:  id.UserID(ev.GetUserId()),
+		Text:    titleOf(&ev),
+		TimeMS:  r.Timestamp.UnixMilli(),
+	}
 	if s.Kind == 10 {
 		s.Message = id.MessageID(ev.GetMessageSent().GetMessageId())
 		s.Reply, _ = id.From[id.MessageID](ev.GetMessageSent().GetReplyTo()) // zero: none
@@ -235,7 +250,10 @@ func (tr *truth) complaint(d *device) string {
 			if i < len(got) {
 				g = got[i]
 			}
-			return fmt.Sprintf("%s, thread %s: it has %d events, the log %d; the first that differs, number %d (-log +device):\n%s", d.name, t, len(got), len(want), i+1, cmp.Diff(w, g))
+			return fmt.Sprintf(
+				"%s, thread %s: it has %d events, the log %d; the first that differs, number %d (-log +device):\n%s",
+				d.name, t, len(got), len(want), i+1, cmp.Diff(w, g),
+			)
 		}
 	}
 	return ""

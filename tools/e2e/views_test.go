@@ -16,7 +16,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// oneAnswer is how long a store may take to tell its positions before that is what the test complains of, and not the positions.
+// oneAnswer is how long a store may take to tell its positions before that is what the test complains of, and not the
+// positions.
 const oneAnswer = 20 * time.Second
 
 // caughtUp waits until both views have taken in everything that the log holds now.
@@ -49,7 +50,9 @@ func (e *env) caughtUp(t *testing.T) {
 	settled(t, "ClickHouse has caught up", func() string {
 		ctx, cancel := context.WithTimeout(t.Context(), oneAnswer)
 		defer cancel()
-		rows, err := e.ch.Query(ctx, `SELECT topic, slot, max(next) FROM positions WHERE state = 'done' GROUP BY topic, slot`)
+		rows, err := e.ch.Query(
+			ctx, `SELECT topic, slot, max(next) FROM positions WHERE state = 'done' GROUP BY topic, slot`,
+		)
 		if err != nil {
 			return err.Error()
 		}
@@ -72,7 +75,8 @@ func (e *env) caughtUp(t *testing.T) {
 	})
 }
 
-// watchPositions looks at the positions of the thread views all the time, until the returned function is called, which says whether one ever went back.
+// watchPositions looks at the positions of the thread views all the time, until the returned function is called, which
+// says whether one ever went back.
 func (e *env) watchPositions(t *testing.T) func() string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -90,7 +94,9 @@ func (e *env) watchPositions(t *testing.T) func() string {
 			_, _ = pgx.ForEachRow(rows, []any{&n, &slot, &next}, func() error { // a failed look is no look
 				key := [2]int32{n, slot}
 				if next < highest[key] {
-					complaint = fmt.Sprintf("the position of topic %d in slot %d went from %d to %d", n, slot, highest[key], next)
+					complaint = fmt.Sprintf(
+						"the position of topic %d in slot %d went from %d to %d", n, slot, highest[key], next,
+					)
 				}
 				highest[key] = max(highest[key], next)
 				return nil
@@ -169,7 +175,11 @@ func clip(s string) string {
 }
 
 func (e *env) postgresRows(ctx context.Context, th id.ThreadID) ([]row, error) {
-	rows, err := e.pg.Query(ctx, `SELECT position, ordinal, sender_id, message_id, log_time, event FROM views.messages WHERE thread_id = $1 ORDER BY position`, [16]byte(th))
+	rows, err := e.pg.Query(
+		ctx,
+		`SELECT position, ordinal, sender_id, message_id, log_time, event FROM views.messages WHERE thread_id = $1 ORDER BY position`,
+		[16]byte(th),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -211,8 +221,14 @@ func (e *env) threadRow(ctx context.Context, c *chronicle, th id.ThreadID) strin
 	var title, preview string
 	var position, ordinal int64
 	var members int
-	err := e.pg.QueryRow(ctx, `SELECT title, preview, last_position, last_ordinal, (SELECT count(*) FROM views.members m WHERE m.thread_id = t.thread_id AND m.active)
-		FROM views.threads t WHERE thread_id = $1`, [16]byte(th)).Scan(&title, &preview, &position, &ordinal, &members)
+	err := e.pg.QueryRow(
+		ctx,
+		`SELECT title, preview, last_position, last_ordinal, (SELECT count(*) FROM views.members m WHERE m.thread_id = t.thread_id AND m.active)
+		FROM views.threads t WHERE thread_id = $1`,
+		[16]byte(th),
+	).Scan(
+		&title, &preview, &position, &ordinal, &members,
+	)
 	if err != nil {
 		return err.Error()
 	}

@@ -69,10 +69,13 @@ func (c *benchCmd) Run(ctx context.Context) (err error) {
 	}
 	keepHeapRoomy(mostHeap)
 	cfg := load.Config{
-		Measure: time.Duration(c.Seconds * float64(time.Second)), Senders: c.Senders, Window: c.Window, Body: c.Body, Rates: c.Rates, Connected: c.Connected,
+		Measure: time.Duration(
+			c.Seconds * float64(time.Second),
+		), Senders: c.Senders, Window: c.Window, Body: c.Body, Rates: c.Rates, Connected: c.Connected,
 		Group: c.Group, Idle: c.Idle, Progress: os.Stderr,
 	}
-	// The parts run in their own order, whatever the order of the words; memory is measured first, while the process is young.
+	// The parts run in their own order, whatever the order of the words; memory is measured first, while the process is
+	// young.
 	for _, p := range load.Parts() {
 		for _, w := range c.Parts {
 			if string(p) == w {
@@ -116,7 +119,12 @@ func (c *benchCmd) Run(ctx context.Context) (err error) {
 
 // running points to a deployment that runs already.
 func (c *benchCmd) running(cfg *load.Config) error {
-	cfg.Target = load.Target{Edge: c.Edge, Admin: c.Admin, Kafka: c.Kafka, TLS: &tls.Config{MinVersion: tls.VersionTLS13}}
+	cfg.Target = load.Target{
+		Edge:  c.Edge,
+		Admin: c.Admin,
+		Kafka: c.Kafka,
+		TLS:   &tls.Config{MinVersion: tls.VersionTLS13},
+	}
 	if c.CA != "" {
 		conf, err := load.TrustFile(c.CA)
 		if err != nil {

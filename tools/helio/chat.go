@@ -188,7 +188,8 @@ func (chatRegisterCmd) Help() string {
   helio chat --as ann --edge chat.example.org:7443 register --phone "+49 151 2345678" --pin 123456`
 }
 
-// awaitFound waits until others can find the number, which they do once the thread views have it: what a script does next may need that. It gives up after a while.
+// awaitFound waits until others can find the number, which they do once the thread views have it: what a script does
+// next may need that. It gives up after a while.
 func (d *device) awaitFound(ctx context.Context, phone string) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

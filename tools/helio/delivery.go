@@ -73,7 +73,9 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	p.group.Add(run.Service{Name: "links", Run: func(ctx context.Context) error { return listener.Serve(ctx, svc.ServeLink) }})
+	p.group.Add(
+		run.Service{Name: "links", Run: func(ctx context.Context) error { return listener.Serve(ctx, svc.ServeLink) }},
+	)
 	if c.Check {
 		return listener.Close()
 	}
@@ -82,8 +84,12 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 // addDelivery adds a delivery instance to a process. An empty group is that of the deployment.
-func addDelivery(p *process, cfg kafka.Config, group, name, advertise string, session time.Duration) (*delivery.Service, error) {
-	svc, err := delivery.New(delivery.Config{Kafka: cfg, Group: group, Name: name, Addr: advertise, SessionTimeout: session}, p.log, p.reg)
+func addDelivery(
+	p *process, cfg kafka.Config, group, name, advertise string, session time.Duration,
+) (*delivery.Service, error) {
+	svc, err := delivery.New(
+		delivery.Config{Kafka: cfg, Group: group, Name: name, Addr: advertise, SessionTimeout: session}, p.log, p.reg,
+	)
 	if err != nil {
 		return nil, err
 	}

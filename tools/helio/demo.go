@@ -44,7 +44,8 @@ func (c *demoCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 		if dir, err = os.MkdirTemp("", "helio-demo-"); err != nil {
 			return fmt.Errorf("make a directory: %w", err)
 		}
-		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // Postgres runs as a user of its own when this is root's
+		// nolint:gosec // Postgres runs as a user of its own when this is root's
+		if err := os.Chmod(dir, 0o755); err != nil {
 			return fmt.Errorf("open the directory to Postgres: %w", err)
 		}
 		if c.Keep {

@@ -109,7 +109,8 @@ func ports(t *testing.T, role string, c cli) (udp, admin string) {
 
 var pinned = regexp.MustCompile(`^[a-z0-9./-]+:\d+(\.\d+)*(-[a-z]+)?$`)
 
-// lastsToStop is the longest that a role may take to end: its group's drain and hard stop (run.Config) and the release of what it holds.
+// lastsToStop is the longest that a role may take to end: its group's drain and hard stop (run.Config) and the release
+// of what it holds.
 const lastsToStop = 20*time.Second + 5*time.Second + 15*time.Second
 
 type composeService struct {
@@ -217,16 +218,20 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 			reach(t, u.Host)
 			db := file.Services["postgres"].Environment
 			password, _ := u.User.Password()
-			if u.User.Username() != db["POSTGRES_USER"] || password != db["POSTGRES_PASSWORD"] || u.Path != "/"+db["POSTGRES_DB"] {
+			if u.User.Username() != db["POSTGRES_USER"] || password != db["POSTGRES_PASSWORD"] ||
+				u.Path != "/"+db["POSTGRES_DB"] {
 				t.Errorf("Postgres knows nobody of %s", u.Redacted())
 			}
-			if ch := file.Services["clickhouse"].Environment; env["HELIO_CLICKHOUSE_USER"] != ch["CLICKHOUSE_USER"] || env["HELIO_CLICKHOUSE_PASSWORD"] != ch["CLICKHOUSE_PASSWORD"] {
+			if ch := file.Services["clickhouse"].Environment; env["HELIO_CLICKHOUSE_USER"] != ch["CLICKHOUSE_USER"] ||
+				env["HELIO_CLICKHOUSE_PASSWORD"] != ch["CLICKHOUSE_PASSWORD"] {
 				t.Error("ClickHouse knows another user")
 			}
 			roles[s.Command[0]+c.Projector.Store] = true
 		})
 	}
-	if want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}; !slices.Equal(slices.Sorted(maps.Keys(roles)), want) {
+	if want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}; !slices.Equal(
+		slices.Sorted(maps.Keys(roles)), want,
+	) {
 		t.Errorf("roles %v, want %v", slices.Sorted(maps.Keys(roles)), want)
 	}
 }
@@ -414,18 +419,22 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 			}
 			if role == "delivery" {
 				host, port, err := net.SplitHostPort(parsedCLI.Delivery.Advertise)
-				if err != nil || host != env["HELIO_NAME"]+"."+m.Spec.ServiceName || port != udp || services[m.Spec.ServiceName].Spec.ClusterIP != "None" {
+				if err != nil || host != env["HELIO_NAME"]+"."+m.Spec.ServiceName || port != udp ||
+					services[m.Spec.ServiceName].Spec.ClusterIP != "None" {
 					t.Errorf("edges are told %s", parsedCLI.Delivery.Advertise)
 				}
 			}
-			if role != "projector" && (len(c.VolumeMounts) != 1 || c.VolumeMounts[0].MountPath != env["HELIO_SECRETS"] ||
-				!bytes.Contains(text, []byte("create secret generic "+pod.Spec.Volumes[0].Secret.Name+" --from-file"))) {
+			if role != "projector" &&
+				(len(c.VolumeMounts) != 1 || c.VolumeMounts[0].MountPath != env["HELIO_SECRETS"] ||
+					!bytes.Contains(text, []byte("create secret generic "+pod.Spec.Volumes[0].Secret.Name+" --from-file"))) {
 				t.Errorf("its secrets are not where it looks: %v", c.VolumeMounts)
 			}
 			roles[role+parsedCLI.Projector.Store] = true
 		})
 	}
-	if want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}; !slices.Equal(slices.Sorted(maps.Keys(roles)), want) {
+	if want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}; !slices.Equal(
+		slices.Sorted(maps.Keys(roles)), want,
+	) {
 		t.Errorf("roles %v, want %v", slices.Sorted(maps.Keys(roles)), want)
 	}
 	if len(served) != len(services) {

@@ -98,7 +98,8 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err := checkRetention(c.Retention); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.Data, 0o755); err != nil { // open to the user that Postgres runs as; the secrets inside are not
+	// open to the user that Postgres runs as; the secrets inside are not
+	if err := os.MkdirAll(c.Data, 0o755); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
 	secretsDir := filepath.Join(c.Data, "secrets")
@@ -131,7 +132,9 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	file := &devFile{path: filepath.Join(c.Data, "dev.json"), engines: engines}
 	if engines != nil {
-		p.group.Go("engines", func(ctx context.Context) error { return superviseEngines(ctx, log, engines, file.again) })
+		p.group.Go(
+			"engines", func(ctx context.Context) error { return superviseEngines(ctx, log, engines, file.again) },
+		)
 	}
 	p.group.Go("welcome", func(ctx context.Context) error {
 		if err := c.welcome(ctx, log, p, e.Addr().String(), file, secretsDir, began); err != nil && ctx.Err() == nil {
@@ -163,11 +166,18 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	local := link.NewLocal(0)
 	p.group.Go("links", func(ctx context.Context) error { return local.Serve(ctx, "dev", svc.ServeLink) })
 	return addEdge(ctx, p, edgeParts{
-		name: "dev", kafka: kcfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: secretsFlags{Secrets: secretsDir},
-		listen: c.Listen, directory: local, dialer: local,
+		name: "dev", kafka: kcfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags,
+		secrets: secretsFlags{Secrets: secretsDir},
+		listen:  c.Listen, directory: local, dialer: local,
 		sender: auth.NewFileSender(filepath.Join(c.Data, "sms.jsonl"), p.log),
 		// A laptop's users all come from one address.
-		auth:        auth.Config{PinInterval: time.Second, PerPhone: devRate, PerAddress: devRate, PerRange: devRate, Lookups: devRate},
+		auth: auth.Config{
+			PinInterval: time.Second,
+			PerPhone:    devRate,
+			PerAddress:  devRate,
+			PerRange:    devRate,
+			Lookups:     devRate,
+		},
 		sendsPerDay: 10_000_000, // for measurements with few senders
 	})
 }
@@ -221,8 +231,8 @@ type engineSet interface {
 // restPause is the longest pause before an engine that keeps ending, or does not start, is started again.
 const restPause = 10 * time.Second
 
-// superviseEngines starts an engine again that ended by itself; the roles meanwhile wait for it as they would for a server. It never gives up: a disk that was
-// full has room again some time. restarted is called after each start.
+// superviseEngines starts an engine again that ended by itself; the roles meanwhile wait for it as they would for a
+// server. It never gives up: a disk that was full has room again some time. restarted is called after each start.
 func superviseEngines(ctx context.Context, log *slog.Logger, engines engineSet, restarted func() error) error {
 	var ended time.Time
 	pause := time.Duration(0)
@@ -261,12 +271,15 @@ const (
 	canaryOff   = "off"
 )
 
-// welcome says where everything is, in dev.json and to the person, and then sends the canary round. That the canary does not come round stops nothing: whoever
-// wants to know why needs what runs.
-func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge string, file *devFile, secretsDir string, began time.Time) error {
+// welcome says where everything is, in dev.json and to the person, and then sends the canary round. That the canary
+// does not come round stops nothing: whoever wants to know why needs what runs.
+func (c *devCmd) welcome(
+	ctx context.Context, log *slog.Logger, p *process, edge string, file *devFile, secretsDir string, began time.Time,
+) error {
 	state := devState{
-		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Kafka: c.Kafka[0], Postgres: c.Postgres, ClickHouse: c.Clickhouse[0],
-		CA: filepath.Join(secretsDir, secrets.EdgeCert), SMS: filepath.Join(c.Data, "sms.jsonl"),
+		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Kafka: c.Kafka[0], Postgres: c.Postgres,
+		ClickHouse: c.Clickhouse[0],
+		CA:         filepath.Join(secretsDir, secrets.EdgeCert), SMS: filepath.Join(c.Data, "sms.jsonl"),
 	}
 	if c.NoCanary {
 		state.Canary = canaryOff
@@ -279,7 +292,10 @@ func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge
 	fmt.Printf("  operators   %-28s curl http://%s/readyz\n", "http://"+p.Admin, p.Admin)
 	fmt.Printf("  log         %-28s helio log tail --follow\n", state.Kafka)
 	fmt.Printf("  views       %-28s psql '%s'\n", "Postgres, schema "+c.PostgresSchema, state.Postgres)
-	fmt.Printf("  history     %-28s curl 'http://%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n", "ClickHouse, "+c.ClickhouseDatabase, state.ClickHouse, c.ClickhouseDatabase)
+	fmt.Printf(
+		"  history     %-28s curl 'http://%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n",
+		"ClickHouse, "+c.ClickhouseDatabase, state.ClickHouse, c.ClickhouseDatabase,
+	)
 	fmt.Printf("  SMS         %s\n", state.SMS)
 	if !c.NoCanary {
 		legs, err := sendCanary(ctx, log, state, secretsDir)
@@ -288,7 +304,10 @@ func (c *devCmd) welcome(ctx context.Context, log *slog.Logger, p *process, edge
 		}
 		if state.Canary = canaryRound; err != nil {
 			state.Canary = err.Error()
-			fmt.Printf("\nThe canary message did not come round: %v\nEverything runs on. 'curl http://%s/readyz' tells what is not well.\n", err, p.Admin)
+			fmt.Printf(
+				"\nThe canary message did not come round: %v\nEverything runs on. 'curl http://%s/readyz' tells what is not well.\n",
+				err, p.Admin,
+			)
 			log.Error("the canary message did not come round", "err", err)
 		} else {
 			fmt.Printf("\nA canary message went round, %.1f s after the start:\n", time.Since(began).Seconds())

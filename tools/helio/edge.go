@@ -108,13 +108,20 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		group = delivery.Group(cfg)
 	}
 	e, err := addEdge(ctx, p, edgeParts{
-		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections, sendsPerDay: c.SendsPerDay,
-		kafka: cfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
+		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections,
+		sendsPerDay: c.SendsPerDay,
+		kafka:       cfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
 		directory: link.NewGroupDirectory(cl, cfg, group), dialer: link.QUICDialer{TLS: conf}, sender: sender,
 		auth: auth.Config{
 			PinInterval: c.PinInterval,
-			PerPhone:    auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour}, PerAddress: auth.Rate{Burst: c.PinsPerAddress, Per: time.Hour},
-			PerRange: auth.Rate{Burst: c.PinsPerRange, Per: time.Hour}, Lookups: auth.Rate{Burst: c.LookupsPerUser, Per: 24 * time.Hour},
+			PerPhone: auth.Rate{
+				Burst: c.PinsPerPhone,
+				Per:   time.Hour,
+			}, PerAddress: auth.Rate{Burst: c.PinsPerAddress, Per: time.Hour},
+			PerRange: auth.Rate{
+				Burst: c.PinsPerRange,
+				Per:   time.Hour,
+			}, Lookups: auth.Rate{Burst: c.LookupsPerUser, Per: 24 * time.Hour},
 		},
 	})
 	if err != nil {
@@ -131,14 +138,19 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 func (f secretsFlags) linkTLS() link.TLS {
 	return link.TLS{
-		CAFile: filepath.Join(f.Secrets, secrets.LinkCA), CertFile: filepath.Join(f.Secrets, secrets.LinkCert), KeyFile: filepath.Join(f.Secrets, secrets.LinkKey),
+		CAFile: filepath.Join(
+			f.Secrets, secrets.LinkCA,
+		), CertFile: filepath.Join(f.Secrets, secrets.LinkCert), KeyFile: filepath.Join(f.Secrets, secrets.LinkKey),
 	}
 }
 
 // linkSecrets says what mends missing certificates.
 func linkSecrets(dir string, err error) error {
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("certificates of the links: %w; 'helio secrets' makes them, once for all edges and delivery instances: put ca.pem, link.pem and link.key into %s or name another --secrets", err, dir)
+		return fmt.Errorf(
+			"certificates of the links: %w; 'helio secrets' makes them, once for all edges and delivery instances: put ca.pem, link.pem and link.key into %s or name another --secrets",
+			err, dir,
+		)
 	}
 	return fmt.Errorf("certificates of the links (--secrets): %w", err)
 }
@@ -206,14 +218,18 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	if parts.cert == "" {
-		parts.cert, parts.certKey = filepath.Join(parts.secrets.Secrets, secrets.EdgeCert), filepath.Join(parts.secrets.Secrets, secrets.EdgeKey)
+		parts.cert, parts.certKey = filepath.Join(
+			parts.secrets.Secrets, secrets.EdgeCert,
+		), filepath.Join(
+			parts.secrets.Secrets, secrets.EdgeKey,
+		)
 	}
 	if err := p.migratePostgres(ctx, parts.postgres.Postgres, "registration", "registration"); err != nil {
 		return nil, err
 	}
 	pcfg := parts.postgres.config(p.log, p.reg, "edge", 16)
-	// Every read of an edge finds its rows by keys, one by one: one plan serves each statement for good. Planning anew, as Postgres does while a plan for the
-	// given keys looks cheaper, costs more than the reads.
+	// Every read of an edge finds its rows by keys, one by one: one plan serves each statement for good. Planning anew,
+	// as Postgres does while a plan for the given keys looks cheaper, costs more than the reads.
 	pcfg.Params["plan_cache_mode"] = "force_generic_plan"
 	pool, err := postgres.Open(ctx, pcfg)
 	if err != nil {
@@ -229,7 +245,9 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 			p.log.Warn("closing ClickHouse failed", "err", err)
 		}
 	})
-	in, err := ingest.New(ingest.Config{Kafka: parts.kafka, Partitions: parts.kafka.Partitions}, parts.bases, p.log, p.reg)
+	in, err := ingest.New(
+		ingest.Config{Kafka: parts.kafka, Partitions: parts.kafka.Partitions}, parts.bases, p.log, p.reg,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -243,9 +261,13 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if err != nil {
 		return nil, err
 	}
-	q := query.New(query.Config{UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups()}, pool, ch, a.Limiter(), p.log)
+	q := query.New(
+		query.Config{UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups()}, pool, ch, a.Limiter(),
+		p.log,
+	)
 	e, err := edge.New(edge.Config{
-		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey, Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
+		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey,
+		Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
 		Session: session.Config{Edge: parts.name, Partitions: parts.kafka.Partitions, SendsPerDay: parts.sendsPerDay},
 	}, edge.Hub(h), a, q, in, p.log, p.reg)
 	if err != nil {
@@ -263,7 +285,8 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	p.watch("produce buffer records", "helio_ingest_buffered_records", 5_000)
 	p.watch("watermarks waiting for the log", "helio_ingest_watermarks_pending_count", 50_000)
 	p.watch("oldest undelivered seconds", "helio_hub_oldest_undelivered_seconds", 5)
-	p.watch("oldest in an outbox seconds", "helio_session_oldest_undelivered_seconds", 40) // a device that reads nothing is cut before
+	// a device that reads nothing is cut before
+	p.watch("oldest in an outbox seconds", "helio_session_oldest_undelivered_seconds", 40)
 	// What a delivery that is dead does not send shows in no queue: only in its silence.
 	p.watch("oldest subject not live seconds", "helio_hub_oldest_pending_seconds", 15)
 	p.watch("slots without delivery", "helio_hub_slots_without_owner", 0)

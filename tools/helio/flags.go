@@ -33,8 +33,9 @@ type localFlags struct {
 	Data string `help:"Directory of the 'helio dev' to look into, where no address says otherwise." placeholder:"DIR" default:".helio" type:"path" env:"HELIO_DATA"`
 }
 
-// fill puts the addresses of the helio dev that runs, if one does, in the place of those that nobody has chosen. Its Postgres has a password of its own
-// making, so a default cannot name it. Where no log was named, none runs at the usual address and none in the directory, that is said.
+// fill puts the addresses of the helio dev that runs, if one does, in the place of those that nobody has chosen. Its
+// Postgres has a password of its own making, so a default cannot name it. Where no log was named, none runs at the
+// usual address and none in the directory, that is said.
 func (f localFlags) fill(ctx context.Context, k *kafkaFlags, p *postgresFlags, c *clickhouseFlags) error {
 	state, err := readDevState(f.Data)
 	if err != nil {
@@ -139,7 +140,10 @@ type secretsFlags struct {
 func (f secretsFlags) read(name string, least int) ([]byte, error) {
 	b, err := os.ReadFile(filepath.Join(f.Secrets, name))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%s is missing in %s; 'helio secrets' makes it, once for all edges: put it there or name another --secrets", name, f.Secrets)
+		return nil, fmt.Errorf(
+			"%s is missing in %s; 'helio secrets' makes it, once for all edges: put it there or name another --secrets",
+			name, f.Secrets,
+		)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read secret: %w", err)

@@ -39,9 +39,10 @@ func roomyHeap() uint64 {
 	return min(mostHeap, max(leastHeap, may/heapShare))
 }
 
-// keepHeapRoomy makes collections rare while much is allocated. One that runs beside the servers' work takes half of the processors for its while, and who
-// allocates meanwhile helps to do it: that is what the slowest messages wait for. So a small heap may grow for gcEvery, up to roomyHeap. But while what lives
-// grows, as when thousands connect, it is collected early, above growing: else what stays would lie scattered among what goes, and each idle connection would
+// keepHeapRoomy makes collections rare while much is allocated. One that runs beside the servers' work takes half of
+// the processors for its while, and who allocates meanwhile helps to do it: that is what the slowest messages wait for.
+// So a small heap may grow for gcEvery, up to roomyHeap. But while what lives grows, as when thousands connect, it is
+// collected early, above growing: else what stays would lie scattered among what goes, and each idle connection would
 // hold the pages of much more than itself. Above half of roomyHeap the runtime's own rule holds. It is called once.
 func keepHeapRoomy(growing uint64) {
 	most, percent := roomyHeap(), 100

@@ -117,7 +117,10 @@ func (c *topicsCmd) Run(ctx context.Context, log *slog.Logger) error {
 		rows = append(rows, table.Row{r.Topic, r.Partitions, r.Begin, r.Records, r.Fullest, r.Cleanup})
 	}
 	if len(out) == 0 {
-		return fmt.Errorf("no topics named %s* at %s yet; 'helio dev' or any role creates them", c.TopicPrefix, strings.Join(c.Kafka, ","))
+		return fmt.Errorf(
+			"no topics named %s* at %s yet; 'helio dev' or any role creates them", c.TopicPrefix,
+			strings.Join(c.Kafka, ","),
+		)
 	}
 	return c.print(out, table.Row{"topic", "slots", "begin", "records", "fullest slot", "cleanup"}, rows)
 }
@@ -265,7 +268,9 @@ func (c *tailCmd) begin(ctx context.Context, o *openTopic, slots *[]topic.Slot) 
 		}
 		slot := topic.Slot(n)
 		if c.Subject != "" && (*slots)[0] != slot {
-			return nil, fmt.Errorf("the events about %s are in slot %d, not in slot %d of --from", c.Subject, (*slots)[0], slot)
+			return nil, fmt.Errorf(
+				"the events about %s are in slot %d, not in slot %d of --from", c.Subject, (*slots)[0], slot,
+			)
 		}
 		*slots = []topic.Slot{slot}
 		sp[slot] = [2]int64{max(pos-int64(o.bases.Of(o.topic, slot)), o.begin(slot)), o.end(slot)}
@@ -276,7 +281,10 @@ func (c *tailCmd) begin(ctx context.Context, o *openTopic, slots *[]topic.Slot) 
 		ago, err := time.ParseDuration(c.Since)
 		if at = time.Now().Add(-ago); err != nil {
 			if at, err = time.Parse(time.RFC3339, c.Since); err != nil {
-				return nil, fmt.Errorf("--since %q is neither a time like 2026-03-14T12:00:00Z, nor a duration like 90m, nor the word start", c.Since)
+				return nil, fmt.Errorf(
+					"--since %q is neither a time like 2026-03-14T12:00:00Z, nor a duration like 90m, nor the word start",
+					c.Since,
+				)
 			}
 		}
 		first, err := o.since(ctx, at, *slots)
@@ -292,7 +300,13 @@ func (c *tailCmd) begin(ctx context.Context, o *openTopic, slots *[]topic.Slot) 
 }
 
 func (c *tailCmd) line(o *openTopic, r *kgo.Record) logLine {
-	l := logLine{Topic: string(o.topic), Slot: r.Partition, Position: int64(o.bases.Position(r)), Time: r.Timestamp.UTC(), event: decodeEvent(r.Value, c.Bodies)}
+	l := logLine{
+		Topic:    string(o.topic),
+		Slot:     r.Partition,
+		Position: int64(o.bases.Position(r)),
+		Time:     r.Timestamp.UTC(),
+		event:    decodeEvent(r.Value, c.Bodies),
+	}
 	if len(r.Key) >= id.Size {
 		l.Subject = uuid(r.Key[:id.Size])
 	}
@@ -310,14 +324,26 @@ func (c *tailCmd) show(w io.Writer, l logLine) error {
 	}
 	var parts []string
 	for k, v := range l.Fields {
-		parts = append(parts, chat.CleanLine(fmt.Sprintf("%s=%v", k, v))) // people wrote it: a terminal must not act upon it
+		// people wrote it: a terminal must not act upon it
+		parts = append(parts, chat.CleanLine(fmt.Sprintf("%s=%v", k, v)))
 	}
 	sort.Strings(parts)
 	if l.Error != "" {
 		parts = append(parts, l.Error)
 	}
-	_, err := fmt.Fprintf(w, "%s  %2d:%-6d  %-17s about %s by %s  %s\n",
-		l.Time.Local().Format("15:04:05.000"), l.Slot, l.Position, l.Kind, l.Subject, short(l.User), strings.Join(parts, " "))
+	_, err := fmt.Fprintf(
+		w,
+		"%s  %2d:%-6d  %-17s about %s by %s  %s\n",
+		l.Time.Local().Format(
+			"15:04:05.000",
+		),
+		l.Slot,
+		l.Position,
+		l.Kind,
+		l.Subject,
+		short(l.User),
+		strings.Join(parts, " "),
+	)
 	return err
 }
 

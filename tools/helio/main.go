@@ -1,11 +1,14 @@
 // Command helio is Heliograph: every role of it, the engines for a laptop, and the tools of those who run it.
 //
-// One file for each command. A role's file opens with a drawing of its process, then parses, validates, binds, builds bottom-up in plain lines and
-// hands everything to one run.Group, which stops in reverse. Flags, environment variables and files are read here and nowhere else.
+// One file for each command. A role's file opens with a drawing of its process, then parses, validates, binds, builds
+// bottom-up in plain lines and hands everything to one run.Group, which stops in reverse. Flags, environment variables
+// and files are read here and nowhere else.
 //
 // Non-obvious:
-//   - Every setting of a role has an environment variable, and every flag a key in the file named by --config (JSON); the flag wins over the variable, the variable over the file.
-//   - helio dev runs the same code as the roles; only the links between edge and delivery are calls instead of connections.
+//   - Every setting of a role has an environment variable, and every flag a key in the file named by --config (JSON);
+//     the flag wins over the variable, the variable over the file.
+//   - helio dev runs the same code as the roles; only the links between edge and delivery are calls instead of
+//     connections.
 package main
 
 import (
@@ -88,7 +91,9 @@ func Main() int {
 		var pe *kong.ParseError
 		if errors.As(err, &pe) && pe.Context != nil && pe.Context.Command() != "" {
 			// Arguments stand in brackets there.
-			words := slices.DeleteFunc(strings.Fields(pe.Context.Command()), func(w string) bool { return strings.ContainsAny(w, "<[") })
+			words := slices.DeleteFunc(
+				strings.Fields(pe.Context.Command()), func(w string) bool { return strings.ContainsAny(w, "<[") },
+			)
 			fmt.Fprintf(os.Stderr, "Try: helio %s --help\n", strings.Join(words, " "))
 		}
 		return 2
@@ -117,12 +122,18 @@ func Main() int {
 
 // newParser makes the parser of the command line.
 func newParser(c *cli) (*kong.Kong, error) {
-	return kong.New(c,
+	return kong.New(
+		c,
 		kong.Name("helio"),
 		kong.Description("A messaging backend whose only truth is a partitioned log."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
-		kong.Vars{"version": version(), "kafka": defaultKafka, "postgres": defaultPostgres, "clickhouse": defaultClickHouse},
+		kong.Vars{
+			"version":    version(),
+			"kafka":      defaultKafka,
+			"postgres":   defaultPostgres,
+			"clickhouse": defaultClickHouse,
+		},
 		kong.Configuration(readConfig),
 	)
 }

@@ -49,7 +49,12 @@ func exported(t *testing.T) map[string][]string {
 	brokers, prefix := enginetest.Kafka(t)
 	views := postgresFlags{Postgres: enginetest.NewDatabase(t), PostgresSchema: "views"}
 	addr, database := enginetest.NewClickHouseDatabase(t)
-	history := clickhouseFlags{Clickhouse: []string{addr}, ClickhouseProtocol: "http", ClickhouseDatabase: database, ClickhouseUser: "default"}
+	history := clickhouseFlags{
+		Clickhouse:         []string{addr},
+		ClickhouseProtocol: "http",
+		ClickhouseDatabase: database,
+		ClickhouseUser:     "default",
+	}
 	files := secretsFlags{Secrets: filepath.Join(t.TempDir(), "secrets")}
 	if err := secrets.Ensure(files.Secrets); err != nil {
 		t.Fatal(err)
@@ -80,8 +85,10 @@ func exported(t *testing.T) map[string][]string {
 			_, err = addDelivery(p, cfg, "", role, "127.0.0.1:1", 10*time.Second)
 		default:
 			_, err = addEdge(ctx, p, edgeParts{
-				name: role, listen: "127.0.0.1:0", maxConnections: 10, sendsPerDay: 10, kafka: cfg, bases: bases, postgres: views, clickhouse: history,
-				secrets: files, directory: link.Static{}, dialer: link.QUICDialer{TLS: conf}, sender: auth.NewFileSender(filepath.Join(t.TempDir(), "sms"), log),
+				name: role, listen: "127.0.0.1:0", maxConnections: 10, sendsPerDay: 10, kafka: cfg, bases: bases,
+				postgres: views, clickhouse: history,
+				secrets: files, directory: link.Static{}, dialer: link.QUICDialer{TLS: conf},
+				sender: auth.NewFileSender(filepath.Join(t.TempDir(), "sms"), log),
 			})
 		}
 		if err != nil {
@@ -171,7 +178,8 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 			if err := checkQuery(r.Expr, all); err != nil {
 				t.Errorf("%s: %v", r.Alert, err)
 			}
-			if _, err := time.ParseDuration(r.For); r.For != "" && err != nil || r.Labels["severity"] == "" || seen[r.Alert] {
+			if _, err := time.ParseDuration(r.For); r.For != "" && err != nil || r.Labels["severity"] == "" ||
+				seen[r.Alert] {
 				t.Errorf("%s: for %q, labels %v, or it is there twice", r.Alert, r.For, r.Labels)
 			}
 			seen[r.Alert] = true
@@ -190,7 +198,8 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 				t.Errorf("%s: %v", p.Title, err)
 			}
 			for _, m := range template.FindAllStringSubmatch(q.LegendFormat, -1) {
-				if strings.Contains(q.Expr, " by (") && !regexp.MustCompile(`by \([^)]*\b`+m[1]+`\b`).MatchString(q.Expr) {
+				if strings.Contains(q.Expr, " by (") &&
+					!regexp.MustCompile(`by \([^)]*\b`+m[1]+`\b`).MatchString(q.Expr) {
 					t.Errorf("%s: its legend names %s, which its query sums away", p.Title, m[1])
 				}
 			}
@@ -204,7 +213,8 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 	}
 	// The first gauges of health are queue lengths.
 	for _, name := range []string{
-		"helio_session_outbox_frames", "helio_ingest_buffered_records", "helio_kafka_lag_records", "helio_kafka_lag_seconds",
+		"helio_session_outbox_frames", "helio_ingest_buffered_records", "helio_kafka_lag_records",
+		"helio_kafka_lag_seconds",
 		"helio_hub_oldest_undelivered_seconds", "helio_delivery_oldest_undelivered_seconds",
 	} {
 		found := false

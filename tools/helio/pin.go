@@ -99,7 +99,8 @@ func askPin(in io.Reader, out io.Writer) func(ctx context.Context, phone string,
 	}
 }
 
-// trust makes a configuration that trusts the certificates of a PEM file and no others; an empty name means the system's.
+// trust makes a configuration that trusts the certificates of a PEM file and no others; an empty name means the
+// system's.
 func trust(caFile string) (*tls.Config, error) {
 	if caFile == "" {
 		return &tls.Config{MinVersion: tls.VersionTLS13}, nil

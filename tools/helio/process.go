@@ -43,7 +43,8 @@ type process struct {
 	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
 }
 
-// newProcess opens the operators' door: a taken port is told before anything else starts, and who asks hears what the start waits for.
+// newProcess opens the operators' door: a taken port is told before anything else starts, and who asks hears what the
+// start waits for.
 func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	keepHeapRoomy(growingHeap)
 	reg := prometheus.NewRegistry()
@@ -60,7 +61,14 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{log: log, reg: reg, admin: door, dog: run.NewWatchdog(5*time.Second, 3, log, reg), group: group, Admin: addr}
+	p := &process{
+		log:   log,
+		reg:   reg,
+		admin: door,
+		dog:   run.NewWatchdog(5*time.Second, 3, log, reg),
+		group: group,
+		Admin: addr,
+	}
 	p.waitFor("the start")
 	door.Check("start", func(context.Context) error {
 		if what := p.waiting.Load(); what != nil {
@@ -92,7 +100,8 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 // waitFor says in /readyz what the start waits for.
 func (p *process) waitFor(what string) { p.waiting.Store(&what) }
 
-// watch makes the watchdog sample a gauge of this process by its metric's name, summed over its labels. A metric that is not there has no value, which counts.
+// watch makes the watchdog sample a gauge of this process by its metric's name, summed over its labels. A metric that
+// is not there has no value, which counts.
 func (p *process) watch(what, metric string, threshold float64) {
 	p.dog.Watch(what, threshold, func() float64 {
 		v, ok := p.gauges()[metric]
@@ -132,7 +141,8 @@ type lagging interface {
 	Unsure() time.Duration
 }
 
-// watchLag makes the watchdog sample how far a view is behind the log, at worst over slots and topics. A lag that nobody can tell is one.
+// watchLag makes the watchdog sample how far a view is behind the log, at worst over slots and topics. A lag that
+// nobody can tell is one.
 func (p *process) watchLag(what string, c lagging, seconds float64) {
 	p.dog.Watch(what+" lag seconds", seconds, func() float64 {
 		worst := c.Unsure().Seconds()
@@ -156,7 +166,8 @@ const maxLagRecords = 50_000
 // onClose registers what is to be released after the services have ended, last in first out.
 func (p *process) onClose(f func()) { p.closers = append(p.closers, f) }
 
-// close releases everything. What does not let itself be released within a few seconds is left to the end of the process, and told.
+// close releases everything. What does not let itself be released within a few seconds is left to the end of the
+// process, and told.
 func (p *process) close() {
 	done := make(chan struct{})
 	go func() {
@@ -172,8 +183,8 @@ func (p *process) close() {
 	}
 }
 
-// run runs the services until ctx ends or one of them fails. From the first moment of the stop /readyz says that the process drains: the readiness is the last
-// service, so it is the first to stop.
+// run runs the services until ctx ends or one of them fails. From the first moment of the stop /readyz says that the
+// process drains: the readiness is the last service, so it is the first to stop.
 func (p *process) run(ctx context.Context) error {
 	defer p.close()
 	p.group.Add(run.Service{
@@ -185,11 +196,15 @@ func (p *process) run(ctx context.Context) error {
 	return p.group.Run(ctx)
 }
 
-// until repeats a start-up step while its failure may pass by itself, and says what it waits for, in the log and in /readyz.
-func (p *process) until(ctx context.Context, what string, transient func(error) bool, step func(context.Context) error) error {
+// until repeats a start-up step while its failure may pass by itself, and says what it waits for, in the log and in
+// /readyz.
+func (p *process) until(
+	ctx context.Context, what string, transient func(error) bool, step func(context.Context) error,
+) error {
 	var b run.Backoff
 	p.waitFor(what)
-	late := time.AfterFunc(2*time.Second, func() { p.log.Warn("waiting for "+what, "err", "no answer yet") }) // an attempt may take long to fail
+	// an attempt may take long to fail
+	late := time.AfterFunc(2*time.Second, func() { p.log.Warn("waiting for "+what, "err", "no answer yet") })
 	defer late.Stop()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -241,7 +256,10 @@ func (p *process) openLog(ctx context.Context, cfg *kafka.Config) (*kafka.Bases,
 		err = fmt.Errorf("%w; without --partitions it is taken from the log", err)
 	}
 	if kafka.Refused(err) {
-		err = mend(err, "--kafka-tls, --kafka-ca, --kafka-cert and --kafka-server-name", "--kafka-sasl, --kafka-user and --kafka-password")
+		err = mend(
+			err, "--kafka-tls, --kafka-ca, --kafka-cert and --kafka-server-name",
+			"--kafka-sasl, --kafka-user and --kafka-password",
+		)
 	}
 	return bases, err
 }
@@ -277,7 +295,10 @@ func (p *process) migrateClickHouse(ctx context.Context, cfg clickhouse.Config) 
 		return err
 	})
 	if clickhouse.Refused(err) {
-		err = mend(err, "--clickhouse-tls, --clickhouse-ca, --clickhouse-cert and --clickhouse-server-name", "--clickhouse-user and --clickhouse-password")
+		err = mend(
+			err, "--clickhouse-tls, --clickhouse-ca, --clickhouse-cert and --clickhouse-server-name",
+			"--clickhouse-user and --clickhouse-password",
+		)
 	}
 	return err
 }

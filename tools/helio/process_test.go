@@ -98,7 +98,8 @@ type fakeLag struct {
 func (f *fakeLag) Lags() []kafka.Lag     { return f.lags }
 func (f *fakeLag) Unsure() time.Duration { return f.unsure }
 
-// A consumer that is behind, stands still or cannot tell is alarmed of, and so is a gauge that is not there; one that keeps up is not.
+// A consumer that is behind, stands still or cannot tell is alarmed of, and so is a gauge that is not there; one that
+// keeps up is not.
 func TestWatchedGauges(t *testing.T) {
 	var logged bytes.Buffer
 	p, err := newProcess(slog.New(slog.NewTextHandler(&logged, nil)), "127.0.0.1:0")
@@ -107,9 +108,14 @@ func TestWatchedGauges(t *testing.T) {
 	}
 	p.dog = run.NewWatchdog(100*time.Millisecond, 3, p.log, p.reg)
 	p.group.Go("watchdog of the test", p.dog.Run)
-	p.watchLag("fine", &fakeLag{lags: []kafka.Lag{{Records: 100, Seconds: 1}, {Records: 5, Seconds: 2}}, unsure: time.Second}, 5)
+	p.watchLag(
+		"fine", &fakeLag{lags: []kafka.Lag{{Records: 100, Seconds: 1}, {Records: 5, Seconds: 2}}, unsure: time.Second},
+		5,
+	)
 	p.watchLag("old", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: 1, Seconds: 60}}}, 5)
-	p.watchLag("long", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: maxLagRecords + 1, Seconds: 1}}}, 5)
+	p.watchLag(
+		"long", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: maxLagRecords + 1, Seconds: 1}}}, 5,
+	)
 	p.watchLag("silent", &fakeLag{unsure: time.Minute}, 5)
 	run.Register(p.reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: "there"}))
 	p.watch("there", "there", 1)

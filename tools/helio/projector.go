@@ -81,7 +81,10 @@ func checkRetention(d time.Duration) error {
 }
 
 // addThreads adds the projector of the thread views to a process.
-func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string, retention, session time.Duration) error {
+func addThreads(
+	ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string,
+	retention, session time.Duration,
+) error {
 	if err := p.migratePostgres(ctx, flags.Postgres, "views", flags.PostgresSchema); err != nil {
 		return err
 	}
@@ -98,8 +101,13 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 		return err
 	}
 	proj, err := threads.New(threads.Config{
-		Report:    report,
-		Consumer:  kafka.ConsumerConfig{Kafka: cfg, Group: cfg.Group("projector-threads"), InstanceID: cfg.Instance("threads-" + name), SessionTimeout: session},
+		Report: report,
+		Consumer: kafka.ConsumerConfig{
+			Kafka:          cfg,
+			Group:          cfg.Group("projector-threads"),
+			InstanceID:     cfg.Instance("threads-" + name),
+			SessionTimeout: session,
+		},
 		Retention: retention,
 	}, pool, p.log, p.reg)
 	if err != nil {
@@ -113,7 +121,10 @@ func addThreads(ctx context.Context, p *process, cfg kafka.Config, flags postgre
 }
 
 // addHistory adds the projector of the history to a process.
-func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, generation uint32, name string, session time.Duration) error {
+func addHistory(
+	ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, generation uint32, name string,
+	session time.Duration,
+) error {
 	ccfg := flags.config(p.log, p.reg, "projector")
 	if err := p.migrateClickHouse(ctx, ccfg); err != nil {
 		return err
@@ -137,7 +148,12 @@ func addHistory(ctx context.Context, p *process, cfg kafka.Config, flags clickho
 	}
 	proj, err := history.New(history.Config{
 		Report: report, Generation: generation,
-		Consumer: kafka.ConsumerConfig{Kafka: cfg, Group: cfg.Group("projector-history"), InstanceID: cfg.Instance("history-" + name), SessionTimeout: session},
+		Consumer: kafka.ConsumerConfig{
+			Kafka:          cfg,
+			Group:          cfg.Group("projector-history"),
+			InstanceID:     cfg.Instance("history-" + name),
+			SessionTimeout: session,
+		},
 	}, conn, p.log, p.reg)
 	if err != nil {
 		return err

@@ -25,12 +25,13 @@ const (
 // reportsDropped is the count of reports that are only in the store's table; one for all views of a process.
 func reportsDropped(reg prometheus.Registerer) *prometheus.CounterVec {
 	return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "helio_quarantine_reports_dropped_total", Help: "Reports of quarantined events that helio.quarantine has not, by reason; the store has the rows.",
+		Name: "helio_quarantine_reports_dropped_total",
+		Help: "Reports of quarantined events that helio.quarantine has not, by reason; the store has the rows.",
 	}, []string{"reason"}))
 }
 
-// reportQuarantine returns what a projector calls for each event that it cannot apply: it tells helio.quarantine. The rows in the store are the truth; a
-// report that the log does not take is logged, counted and not repeated.
+// reportQuarantine returns what a projector calls for each event that it cannot apply: it tells helio.quarantine. The
+// rows in the store are the truth; a report that the log does not take is logged, counted and not repeated.
 func reportQuarantine(p *process, cfg kafka.Config) (func(view string, q projector.Quarantined), error) {
 	cl, err := kafka.Dial(cfg, kafka.ProducerOpts(kafka.ProducerConfig{MaxRecords: 1024})...)
 	if err != nil {
@@ -60,7 +61,9 @@ func reportQuarantine(p *process, cfg kafka.Config) (func(view string, q project
 					reason = dropFull
 				}
 				lost.WithLabelValues(reason).Inc()
-				p.log.Error("report of quarantine did not reach the log", "slot", q.Slot, "position", q.Position, "err", err)
+				p.log.Error(
+					"report of quarantine did not reach the log", "slot", q.Slot, "position", q.Position, "err", err,
+				)
 			}
 		})
 	}, nil

@@ -24,7 +24,10 @@ func TestLostReportsOfQuarantine(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.close() // nothing is taken any more
-	report("threads", projector.Quarantined{Topic: topic.Threads, Subject: topic.Subject(id.NewGroup()), Reason: "unreadable"})
+	report(
+		"threads",
+		projector.Quarantined{Topic: topic.Threads, Subject: topic.Subject(id.NewGroup()), Reason: "unreadable"},
+	)
 	count := func() float64 {
 		var m dto.Metric
 		if err := reportsDropped(p.reg).WithLabelValues(dropLog).Write(&m); err != nil {

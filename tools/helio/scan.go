@@ -72,7 +72,9 @@ func (o *openTopic) look(ctx context.Context) (err error) {
 // close gives up the connections.
 func (o *openTopic) close() { o.cl.Close() }
 
-func (o *openTopic) list(ctx context.Context, ask func(context.Context, ...string) (kadm.ListedOffsets, error)) (kadm.ListedOffsets, error) {
+func (o *openTopic) list(
+	ctx context.Context, ask func(context.Context, ...string) (kadm.ListedOffsets, error),
+) (kadm.ListedOffsets, error) {
 	listed, err := ask(ctx, o.name)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for %s: %w", strings.Join(o.cfg.Brokers, ","), o.name, err)
@@ -96,7 +98,8 @@ func (o *openTopic) all() []topic.Slot {
 	return out
 }
 
-// since returns the offsets of the slots' first records that were logged at a time or later; the end where there are none.
+// since returns the offsets of the slots' first records that were logged at a time or later; the end where there are
+// none.
 func (o *openTopic) since(ctx context.Context, at time.Time, slots []topic.Slot) (map[topic.Slot]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -136,10 +139,14 @@ func (o *openTopic) reader(from map[topic.Slot]int64) (*kgo.Client, error) {
 	for s, at := range from {
 		offsets[int32(s)] = kgo.NewOffset().At(at)
 	}
-	return kafka.Dial(o.cfg, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{o.name: offsets}), kgo.FetchMaxWait(250*time.Millisecond))
+	return kafka.Dial(
+		o.cfg, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{o.name: offsets}),
+		kgo.FetchMaxWait(250*time.Millisecond),
+	)
 }
 
-// scan hands over the records of a span, each slot's in order, until there are no more or each says that it has seen enough.
+// scan hands over the records of a span, each slot's in order, until there are no more or each says that it has seen
+// enough.
 func (o *openTopic) scan(ctx context.Context, sp span, each func(*kgo.Record) (more bool)) error {
 	from := map[topic.Slot]int64{}
 	for s, r := range sp {
@@ -183,9 +190,11 @@ func (o *openTopic) scan(ctx context.Context, sp span, each func(*kgo.Record) (m
 	return nil
 }
 
-// backwards hands over the last records of a slot that wanted takes, oldest first, at most n. It reads ever longer stretches before those that it has read, so
-// that a subject that was heard of lately costs little in a long log.
-func (o *openTopic) backwards(ctx context.Context, s topic.Slot, n int, wanted func(*kgo.Record) bool) ([]*kgo.Record, error) {
+// backwards hands over the last records of a slot that wanted takes, oldest first, at most n. It reads ever longer
+// stretches before those that it has read, so that a subject that was heard of lately costs little in a long log.
+func (o *openTopic) backwards(
+	ctx context.Context, s topic.Slot, n int, wanted func(*kgo.Record) bool,
+) ([]*kgo.Record, error) {
 	var found []*kgo.Record
 	until := o.end(s)
 	for step := int64(2000); until > o.begin(s) && len(found) < n; step = min(2*step, 200_000) {

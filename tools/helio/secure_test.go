@@ -47,8 +47,9 @@ func (s settings) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestSecureEngines keeps the README's word on real engines: roles whose only settings are environment variables get ready against a log with TLS and SASL, a
-// Postgres with TLS and a ClickHouse with TLS and a user, and do not start with wrong ones.
+// TestSecureEngines keeps the README's word on real engines: roles whose only settings are environment variables get
+// ready against a log with TLS and SASL, a Postgres with TLS and a ClickHouse with TLS and a user, and do not start
+// with wrong ones.
 func TestSecureEngines(t *testing.T) {
 	const password = "heliotrope"
 	ca, other := certtest.New(t, "the engines' authority"), certtest.New(t, "another authority")
@@ -65,15 +66,27 @@ func TestSecureEngines(t *testing.T) {
 		"HELIO_KAFKA_SASL": "scram-sha-512", "HELIO_KAFKA_USER": "helio", "HELIO_KAFKA_PASSWORD": password,
 		"HELIO_PARTITIONS": "4",
 		"HELIO_POSTGRES":   views + "?sslmode=verify-full&sslrootcert=" + ca.File,
-		"HELIO_CLICKHOUSE": history, "HELIO_CLICKHOUSE_TLS": "true", "HELIO_CLICKHOUSE_CA": ca.File, "HELIO_CLICKHOUSE_DATABASE": database,
-		"HELIO_CLICKHOUSE_USER": "helio", "HELIO_CLICKHOUSE_PASSWORD": password,
+		"HELIO_CLICKHOUSE": history, "HELIO_CLICKHOUSE_TLS": "true", "HELIO_CLICKHOUSE_CA": ca.File,
+		"HELIO_CLICKHOUSE_DATABASE": database,
+		"HELIO_CLICKHOUSE_USER":     "helio", "HELIO_CLICKHOUSE_PASSWORD": password,
 		"HELIO_SECRETS": filepath.Join(dir, "secrets"), "HELIO_SMS": "file:" + filepath.Join(dir, "sms.jsonl"),
 		"HELIO_LISTEN": "127.0.0.1:0", "HELIO_DELIVERY_LISTEN": "127.0.0.1:0", "HELIO_ADMIN": "127.0.0.1:0",
 	}
 
 	nativeAddr, nativeDatabase := enginetest.NativeClickHouse(t, &server, "helio", password)
-	native := deployment.with("HELIO_CLICKHOUSE", nativeAddr, "HELIO_CLICKHOUSE_PROTOCOL", "native", "HELIO_CLICKHOUSE_DATABASE", nativeDatabase, "HELIO_NAME", "native")
-	toPostgres, toClickHouse := []string{"projector", "--store", "postgres"}, []string{"projector", "--store", "clickhouse"}
+	native := deployment.with(
+		"HELIO_CLICKHOUSE", nativeAddr, "HELIO_CLICKHOUSE_PROTOCOL", "native", "HELIO_CLICKHOUSE_DATABASE",
+		nativeDatabase, "HELIO_NAME", "native",
+	)
+	toPostgres, toClickHouse := []string{
+		"projector",
+		"--store",
+		"postgres",
+	}, []string{
+		"projector",
+		"--store",
+		"clickhouse",
+	}
 
 	// All at once: an edge is ready when it has a link to a delivery instance.
 	roles := []*role{
@@ -89,7 +102,8 @@ func TestSecureEngines(t *testing.T) {
 
 	ask, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
-	if out, err := deployment.command(ask, "log", "topics").CombinedOutput(); err != nil || !bytes.Contains(out, []byte("helio.threads")) {
+	if out, err := deployment.command(ask, "log", "topics").CombinedOutput(); err != nil ||
+		!bytes.Contains(out, []byte("helio.threads")) {
 		t.Errorf("helio log topics: %v\n%s", err, out)
 	}
 
@@ -132,7 +146,8 @@ func TestSecureEngines(t *testing.T) {
 					t.Errorf("it said %q, want word of %q", said, want)
 				}
 			}
-			if waited := regexp.MustCompile(`waiting for`).FindString(lines); waited != "" || strings.Contains(lines, password) {
+			if waited := regexp.MustCompile(`waiting for`).FindString(lines); waited != "" ||
+				strings.Contains(lines, password) {
 				t.Errorf("it waited, or showed the password:\n%s", lines)
 			}
 		})

@@ -14,7 +14,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// fileSettings are the values of the file named by --config. A key is a flag's name with underscores, of any command: one file may serve all roles.
+// fileSettings are the values of the file named by --config. A key is a flag's name with underscores, of any command:
+// one file may serve all roles.
 type fileSettings struct{ values map[string]any }
 
 // readConfig reads the file named by --config.
@@ -70,7 +71,8 @@ func flags(n *kong.Node) []*kong.Flag {
 	return out
 }
 
-// warnOfVariables tells of HELIO_ variables that no flag reads. It is no error: the environment may be meant for others too.
+// warnOfVariables tells of HELIO_ variables that no flag reads. It is no error: the environment may be meant for others
+// too.
 func warnOfVariables(log *slog.Logger, app *kong.Application) {
 	known := map[string]bool{}
 	for _, flag := range flags(app.Node) {
@@ -80,8 +82,12 @@ func warnOfVariables(log *slog.Logger, app *kong.Application) {
 	}
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if strings.HasPrefix(name, "HELIO_") && !known[name] && !strings.HasPrefix(name, "HELIO_ENGINE") && name != "HELIO_KAFKA_JARS" {
-			log.Warn("an environment variable is not known and has no effect", "variable", name, "nearest", nearest(name, known))
+		if strings.HasPrefix(name, "HELIO_") && !known[name] && !strings.HasPrefix(name, "HELIO_ENGINE") &&
+			name != "HELIO_KAFKA_JARS" {
+			log.Warn(
+				"an environment variable is not known and has no effect", "variable", name, "nearest",
+				nearest(name, known),
+			)
 		}
 	}
 }

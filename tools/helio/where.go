@@ -98,13 +98,18 @@ func (s *searched) String() string {
 	if s == nil {
 		return "its id is not of the kind that is accepted, so it never was"
 	}
-	return fmt.Sprintf("searched %d records of %d slots, logged from %s until %s (--window)", s.Records, s.Slots, s.From.Local().Format(time.DateTime),
-		s.Until.Local().Format(time.DateTime))
+	return fmt.Sprintf(
+		"searched %d records of %d slots, logged from %s until %s (--window)", s.Records, s.Slots,
+		s.From.Local().Format(time.DateTime), s.Until.Local().Format(time.DateTime),
+	)
 }
 
 func (p *place) rows() []table.Row {
 	at := func(l logPlace) string {
-		return fmt.Sprintf("%s slot %d offset %d position %d at %s", l.Topic, l.Slot, l.Offset, l.Position, l.Time.Local().Format("2006-01-02 15:04:05.000"))
+		return fmt.Sprintf(
+			"%s slot %d offset %d position %d at %s", l.Topic, l.Slot, l.Offset, l.Position,
+			l.Time.Local().Format("2006-01-02 15:04:05.000"),
+		)
 	}
 	var rows []table.Row
 	switch {
@@ -121,7 +126,10 @@ func (p *place) rows() []table.Row {
 	if p.Refused != "" {
 		rows = append(rows, table.Row{"fold", "refused", p.Refused})
 	}
-	rows = append(rows, table.Row{"postgres", p.Postgres.word(), p.Postgres.detail()}, table.Row{"clickhouse", p.ClickHouse.word(), p.ClickHouse.detail()})
+	rows = append(
+		rows, table.Row{"postgres", p.Postgres.word(), p.Postgres.detail()},
+		table.Row{"clickhouse", p.ClickHouse.word(), p.ClickHouse.detail()},
+	)
 	for _, d := range p.Devices {
 		state := "not yet"
 		switch {
@@ -224,11 +232,13 @@ func (o *openTopic) match(r *kgo.Record, m id.MessageID) *hit {
 		return nil
 	}
 	var ev eventv1.Event
-	if err := proto.Unmarshal(r.Value, &ev); err != nil || !ev.HasMessageSent() || !bytes.Equal(ev.GetMessageSent().GetMessageId(), m[:]) {
+	if err := proto.Unmarshal(r.Value, &ev); err != nil || !ev.HasMessageSent() ||
+		!bytes.Equal(ev.GetMessageSent().GetMessageId(), m[:]) {
 		return nil
 	}
 	h := &hit{thread: id.ThreadID(r.Key[:id.Size]), logPlace: logPlace{
-		Topic: o.name, Slot: r.Partition, Offset: r.Offset, Position: int64(o.bases.Position(r)), Time: r.Timestamp.UTC(),
+		Topic: o.name, Slot: r.Partition, Offset: r.Offset, Position: int64(o.bases.Position(r)),
+		Time: r.Timestamp.UTC(),
 	}}
 	h.sender, _ = id.From[id.UserID](ev.GetUserId()) // a malformed one is shown as zero
 	return h
@@ -247,16 +257,21 @@ func (o *openTopic) at(ctx context.Context, k known, m id.MessageID) (found []*h
 		})
 	}
 	if err == nil && len(found) == 0 {
-		err = fmt.Errorf("a view places the message at slot %d position %d, where the log has something else", slot, k.position)
+		err = fmt.Errorf(
+			"a view places the message at slot %d position %d, where the log has something else", slot, k.position,
+		)
 	}
 	return found, err
 }
 
-// nearby is how long before and after its own time a message is searched for first: most are logged within moments of being written.
+// nearby is how long before and after its own time a message is searched for first: most are logged within moments of
+// being written.
 const nearby = 30 * time.Second
 
 // search looks for the records of a message, those of each slot in order, in what was logged around its time.
-func (o *openTopic) search(ctx context.Context, m id.MessageID, slots []topic.Slot, window time.Duration) (found []*hit, s *searched, err error) {
+func (o *openTopic) search(
+	ctx context.Context, m id.MessageID, slots []topic.Slot, window time.Duration,
+) (found []*hit, s *searched, err error) {
 	written := m.Time()
 	if last := time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC); written.After(last) {
 		written = last // what is searched must be a time that JSON can tell
@@ -284,8 +299,9 @@ func (o *openTopic) search(ctx context.Context, m id.MessageID, slots []topic.Sl
 // maxFold is how many records are folded again to tell why a message was refused.
 const maxFold = 2_000_000
 
-// refusal folds the message's thread up to it, as every view does, and returns what the fold has against it; empty when it accepts the message. With passed a
-// view has not taken it, so that it was refused is known even when it would be too much to fold.
+// refusal folds the message's thread up to it, as every view does, and returns what the fold has against it; empty when
+// it accepts the message. With passed a view has not taken it, so that it was refused is known even when it would be
+// too much to fold.
 func (o *openTopic) refusal(ctx context.Context, h *hit, passed bool) (string, error) {
 	slot := topic.Slot(h.Slot)
 	sp := span{slot: {o.begin(slot), h.Offset + 1}}
@@ -293,7 +309,9 @@ func (o *openTopic) refusal(ctx context.Context, h *hit, passed bool) (string, e
 		if !passed {
 			return "", nil
 		}
-		return fmt.Sprintf("a view has taken in what is behind it without it; why is not told, since %d records lie before it", n), nil
+		return fmt.Sprintf(
+			"a view has taken in what is behind it without it; why is not told, since %d records lie before it", n,
+		), nil
 	}
 	state, word := thread.New(h.thread), ""
 	err := o.scan(ctx, sp, func(r *kgo.Record) bool {

@@ -101,7 +101,14 @@ type summary struct {
 }
 
 func summarize(p *place) summary {
-	s := summary{Found: p.Log != nil, Copies: len(p.Copies), Postgres: p.Postgres.word(), ClickHouse: p.ClickHouse.word(), Refused: p.Refused, Devices: len(p.Devices)}
+	s := summary{
+		Found:      p.Log != nil,
+		Copies:     len(p.Copies),
+		Postgres:   p.Postgres.word(),
+		ClickHouse: p.ClickHouse.word(),
+		Refused:    p.Refused,
+		Devices:    len(p.Devices),
+	}
 	if p.Log != nil {
 		s.Offset = p.Log.Offset
 	}
@@ -122,7 +129,9 @@ func TestWhere(t *testing.T) {
 	if _, err := postgres.Migrate(t.Context(), url, files, pgschema.ViewsSchema); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views"}})
+	pool, err := postgres.Open(
+		t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,8 +168,12 @@ func TestWhere(t *testing.T) {
 	now := time.Now().UTC()
 	ago := func(d time.Duration) id.MessageID { return madeAt(now.Add(-d)) }
 	ids := map[string]id.MessageID{
-		"accepted": ago(50 * time.Minute), "trimmed": ago(49 * time.Minute), "stranger's": ago(48 * time.Minute), "parked": ago(47 * time.Minute),
-		"not yet": ago(2 * time.Second), "elsewhere": ago(time.Second), "late": ago(10 * time.Minute), "too late": ago(5 * time.Hour),
+		"accepted": ago(
+			50 * time.Minute,
+		), "trimmed": ago(49 * time.Minute), "stranger's": ago(48 * time.Minute), "parked": ago(47 * time.Minute),
+		"not yet": ago(
+			2 * time.Second,
+		), "elsewhere": ago(time.Second), "late": ago(10 * time.Minute), "too late": ago(5 * time.Hour),
 	}
 	offsets := map[string]int64{}
 	put := func(name string, about id.ThreadID, at time.Time, from, peer id.UserID) {
@@ -178,25 +191,45 @@ func TestWhere(t *testing.T) {
 	offsets["not yet"]--
 	put("elsewhere", id.DirectThread(ann, eve), now, ann, eve)
 
-	pg(`INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event) VALUES ($1, $2, $3, 1, 10, $4, $5, now(), '')`,
-		[16]byte(direct), int32(slot), offsets["accepted"], [16]byte(ann), [16]byte(ids["accepted"]))
+	pg(
+		`INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event) VALUES ($1, $2, $3, 1, 10, $4, $5, now(), '')`,
+		[16]byte(direct), int32(slot), offsets["accepted"], [16]byte(ann), [16]byte(ids["accepted"]),
+	)
 	for _, name := range []string{"accepted", "trimmed"} {
-		ch(`INSERT INTO messages (thread_id, position, ordinal, slot, message_id, log_time) VALUES ('%s', %d, 1, %d, '%s', now64(3))`, direct, offsets[name], slot, ids[name])
+		ch(
+			`INSERT INTO messages (thread_id, position, ordinal, slot, message_id, log_time) VALUES ('%s', %d, 1, %d, '%s', now64(3))`,
+			direct, offsets[name], slot, ids[name],
+		)
 	}
 	pg(`INSERT INTO positions (topic, slot, next) VALUES (1, $1, $2)`, int32(slot), offsets["parked"]+1)
-	ch(`INSERT INTO positions (topic, slot, from_position, next, state) VALUES (1, %d, 0, %d, 'done')`, slot, offsets["parked"]+1)
-	pg(`INSERT INTO quarantine (topic, slot, position, subject, reason, log_time) VALUES (1, $1, $2, $3, 'it does not decode', now())`,
-		int32(slot), offsets["parked"], [16]byte(direct))
+	ch(
+		`INSERT INTO positions (topic, slot, from_position, next, state) VALUES (1, %d, 0, %d, 'done')`, slot,
+		offsets["parked"]+1,
+	)
+	pg(
+		`INSERT INTO quarantine (topic, slot, position, subject, reason, log_time) VALUES (1, $1, $2, $3, 'it does not decode', now())`,
+		int32(slot), offsets["parked"], [16]byte(direct),
+	)
 	for i, u := range []id.UserID{ann, bob} {
-		pg(`INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal) VALUES ($1, $2, 1, true, '{0,0}', 0, 0)`, [16]byte(direct), [16]byte(u))
-		pg(`INSERT INTO devices (user_id, device_id, public_key, name, is_primary, revoked, since_position, since) VALUES ($1, $2, '', 'phone', true, false, 0, now())`,
-			[16]byte(u), [16]byte{byte(i)})
+		pg(
+			`INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal) VALUES ($1, $2, 1, true, '{0,0}', 0, 0)`,
+			[16]byte(direct), [16]byte(u),
+		)
+		pg(
+			`INSERT INTO devices (user_id, device_id, public_key, name, is_primary, revoked, since_position, since) VALUES ($1, $2, '', 'phone', true, false, 0, now())`,
+			[16]byte(u), [16]byte{byte(i)},
+		)
 	}
 
 	here := func(m id.MessageID) *whereCmd {
 		return &whereCmd{
-			kafkaFlags: kafkaFlags{Kafka: w.cfg.Brokers}, postgresFlags: postgresFlags{Postgres: url, PostgresSchema: "views"},
-			clickhouseFlags: clickhouseFlags{Clickhouse: []string{addr}, ClickhouseDatabase: database}, Message: m.String(), Window: 15 * time.Minute,
+			kafkaFlags: kafkaFlags{
+				Kafka: w.cfg.Brokers,
+			}, postgresFlags: postgresFlags{Postgres: url, PostgresSchema: "views"},
+			clickhouseFlags: clickhouseFlags{
+				Clickhouse:         []string{addr},
+				ClickhouseDatabase: database,
+			}, Message: m.String(), Window: 15 * time.Minute,
 		}
 	}
 	noViews := func(c *whereCmd) {
@@ -270,7 +303,8 @@ func mustParse(t *testing.T, s string) id.ThreadID {
 	return out
 }
 
-// TestTailSubject: the last events of one subject, or those since a time, from its slot alone, also when thousands of others came after them.
+// TestTailSubject: the last events of one subject, or those since a time, from its slot alone, also when thousands of
+// others came after them.
 func TestTailSubject(t *testing.T) {
 	w := newLog(t)
 	ann := id.UserID{1}
@@ -281,7 +315,9 @@ func TestTailSubject(t *testing.T) {
 	}
 	begin := time.Now().UTC().Add(-time.Hour).Truncate(time.Second)
 	for i := range 5 {
-		w.put(quiet, begin.Add(time.Duration(i)*time.Minute), message(id.NewMessage(), ann, id.UserID{2}, fmt.Sprint(i)))
+		w.put(
+			quiet, begin.Add(time.Duration(i)*time.Minute), message(id.NewMessage(), ann, id.UserID{2}, fmt.Sprint(i)),
+		)
 	}
 	var recs []*kgo.Record
 	body, err := proto.Marshal(message(id.NewMessage(), ann, id.UserID{9}, "loud"))

@@ -40,7 +40,8 @@ const (
 	stateUnknown = "unknown"
 )
 
-// passed tells whether the view has taken in what is at a position, without having the message, and without having parked it.
+// passed tells whether the view has taken in what is at a position, without having the message, and without having
+// parked it.
 func (v *viewPlace) passed(position int64) bool {
 	return v.Error == "" && !v.Has && v.Parked == "" && v.Next > position
 }
@@ -119,8 +120,14 @@ func (v *views) message(ctx context.Context, m id.MessageID, out *place) *known 
 	var k *known
 	var t [id.Size]byte
 	var position, ordinal int64
-	err := v.pool.QueryRow(ctx, `SELECT thread_id, position, ordinal FROM messages WHERE message_id = $1 AND kind = 10 ORDER BY position LIMIT 1`, [id.Size]byte(m)).
-		Scan(&t, &position, &ordinal)
+	err := v.pool.QueryRow(
+		ctx,
+		`SELECT thread_id, position, ordinal FROM messages WHERE message_id = $1 AND kind = 10 ORDER BY position LIMIT 1`,
+		[id.Size]byte(m),
+	).
+		Scan(
+			&t, &position, &ordinal,
+		)
 	switch {
 	case err == nil:
 		out.Postgres.Has, k = true, &known{id.ThreadID(t), position, ordinal}
@@ -128,8 +135,14 @@ func (v *views) message(ctx context.Context, m id.MessageID, out *place) *known 
 		out.Postgres.fail(err)
 	}
 	var word string
-	err = v.history.QueryRow(ctx, `SELECT toString(thread_id), position, ordinal FROM messages WHERE message_id = toUUID(?) ORDER BY position LIMIT 1`, m.String()).
-		Scan(&word, &position, &ordinal)
+	err = v.history.QueryRow(
+		ctx,
+		`SELECT toString(thread_id), position, ordinal FROM messages WHERE message_id = toUUID(?) ORDER BY position LIMIT 1`,
+		m.String(),
+	).
+		Scan(
+			&word, &position, &ordinal,
+		)
 	switch {
 	case err == nil:
 		out.ClickHouse.Has = true
@@ -154,9 +167,17 @@ func (v *views) progress(ctx context.Context, at logPlace, out *place) {
 		out.Postgres.fail(err)
 	}
 	if out.ClickHouse.Error == "" {
-		err := v.history.QueryRow(ctx, `SELECT (SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'
+		err := v.history.QueryRow(
+			ctx,
+			`SELECT (SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'
 				AND generation = (SELECT max(generation) FROM positions)),
-			(SELECT max(reason) FROM quarantine WHERE topic = 1 AND slot = ? AND position = ?)`, at.Slot, at.Slot, at.Position).Scan(&out.ClickHouse.Next, &out.ClickHouse.Parked)
+			(SELECT max(reason) FROM quarantine WHERE topic = 1 AND slot = ? AND position = ?)`,
+			at.Slot,
+			at.Slot,
+			at.Position,
+		).Scan(
+			&out.ClickHouse.Next, &out.ClickHouse.Parked,
+		)
 		out.ClickHouse.fail(err)
 	}
 	if out.Postgres.passed(at.Position) {

@@ -80,7 +80,8 @@ func refuse(from, imported string, test bool) string {
 		return ""
 	}
 	ours := within(imported, module)
-	if !ours && (test || standard(imported) || slices.ContainsFunc(schemasMayImport, func(folder string) bool { return within(imported, folder) })) {
+	if !ours &&
+		(test || standard(imported) || slices.ContainsFunc(schemasMayImport, func(folder string) bool { return within(imported, folder) })) {
 		return ""
 	}
 	return schemasReason
@@ -98,7 +99,9 @@ func standard(importPath string) bool {
 func checkPackage(p pkg) []string {
 	var findings []string
 	if vagueNames[p.Name] {
-		findings = append(findings, fmt.Sprintf("%s: package name %q says nothing: name it after what it is about", p.path(), p.Name))
+		findings = append(
+			findings, fmt.Sprintf("%s: package name %q says nothing: name it after what it is about", p.path(), p.Name),
+		)
 	}
 	generated := func(file string) bool { return strings.HasSuffix(file, ".pb.go") }
 	written := slices.DeleteFunc(slices.Concat(p.GoFiles, p.CgoFiles), generated)
@@ -113,7 +116,10 @@ func checkTop(names []string) []string {
 	var findings []string
 	for _, name := range names {
 		if !topLevel[name] && !strings.HasPrefix(name, ".") {
-			findings = append(findings, fmt.Sprintf("%s: the top level holds the stages of the pipeline only: move it below one of them", name))
+			findings = append(
+				findings,
+				fmt.Sprintf("%s: the top level holds the stages of the pipeline only: move it below one of them", name),
+			)
 		}
 	}
 	return findings

@@ -84,7 +84,8 @@ func TestTop(t *testing.T) {
 
 func TestText(t *testing.T) {
 	for _, word := range unfinished {
-		if got := checkText("a/b.go", "package b\n// "+word+": later\n"); len(got) != 1 || !strings.HasPrefix(got[0], "a/b.go:2: "+word) {
+		if got := checkText("a/b.go", "package b\n// "+word+": later\n"); len(got) != 1 ||
+			!strings.HasPrefix(got[0], "a/b.go:2: "+word) {
 			t.Errorf("%s: got %q", word, got)
 		}
 		if got := checkText("a/b.go", "x"+word+"y "+strings.ToLower(word)); got != nil {
@@ -94,7 +95,9 @@ func TestText(t *testing.T) {
 }
 
 func TestDecode(t *testing.T) {
-	got, err := decode(strings.NewReader(`{"ImportPath":"heliograph/a","GoFiles":["a.go"]}{"ImportPath":"heliograph/b"}`))
+	got, err := decode(
+		strings.NewReader(`{"ImportPath":"heliograph/a","GoFiles":["a.go"]}{"ImportPath":"heliograph/b"}`),
+	)
 	if err != nil || len(got) != 2 || got[0].path() != "a" || got[1].path() != "b" {
 		t.Errorf("got %v, %v", got, err)
 	}

@@ -32,7 +32,11 @@ var forbidden = []edge{
 	{from: "ingest", to: "delivery", reason: stages},
 	{from: "ingest", to: "edge", reason: stages},
 
-	{from: "projector", to: "ingest", reason: "a projector only reads the log: what it could append would change at every replay"},
+	{
+		from:   "projector",
+		to:     "ingest",
+		reason: "a projector only reads the log: what it could append would change at every replay",
+	},
 	{from: "projector", to: "delivery", reason: "replay has no side effects, so a projector cannot push"},
 	{from: "projector", to: "edge", reason: stages},
 
@@ -54,11 +58,29 @@ var forbidden = []edge{
 	{from: "delivery", to: "infra/embedded", production: true, reason: engines},
 	{from: "edge", to: "infra/embedded", production: true, reason: engines},
 	{from: "infra", to: "infra/embedded", except: []string{"infra/embedded"}, production: true, reason: engines},
-	{from: "", to: "github.com/twmb/franz-go/pkg/kfake", except: []string{"infra/embedded"}, production: true, reason: engines},
-	{from: "", to: "github.com/ebitengine/purego", except: []string{"infra/embedded"}, production: true, reason: engines},
+	{
+		from:       "",
+		to:         "github.com/twmb/franz-go/pkg/kfake",
+		except:     []string{"infra/embedded"},
+		production: true,
+		reason:     engines,
+	},
+	{
+		from:       "",
+		to:         "github.com/ebitengine/purego",
+		except:     []string{"infra/embedded"},
+		production: true,
+		reason:     engines,
+	},
 
 	{from: "", to: "infra/kafka/real", production: true, reason: "it starts an Apache Kafka for a test"},
-	{from: "", to: "testing", except: []string{"infra/kafka/real", "infra/embedded"}, production: true, reason: "the product does not link the test framework"},
+	{
+		from:       "",
+		to:         "testing",
+		except:     []string{"infra/kafka/real", "infra/embedded"},
+		production: true,
+		reason:     "the product does not link the test framework",
+	},
 
 	{from: "", to: "flag", except: []string{"tools"}, production: true, reason: inputs},
 	{from: "", to: "github.com/alecthomas/kong", except: []string{"tools"}, production: true, reason: inputs},

@@ -120,7 +120,9 @@ func produce(ctx context.Context, cl *kgo.Client, name string, length time.Durat
 }
 
 // consume reads n records from the beginning.
-func consume(ctx context.Context, cfg kafka.Config, name string, n int64, patience time.Duration) (time.Duration, error) {
+func consume(
+	ctx context.Context, cfg kafka.Config, name string, n int64, patience time.Duration,
+) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	from := map[int32]kgo.Offset{}
@@ -143,14 +145,20 @@ func consume(ctx context.Context, cfg kafka.Config, name string, n int64, patien
 	return time.Since(began), nil
 }
 
-// echo runs a QUIC server that sends back what it gets and clients that keep window messages under way, each on one stream of a connection of its own, and
-// returns how many messages came back a second.
+// echo runs a QUIC server that sends back what it gets and clients that keep window messages under way, each on one
+// stream of a connection of its own, and returns how many messages came back a second.
 func echo(ctx context.Context, clients, window, size int, length time.Duration) (_ float64, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return 0, fmt.Errorf("make key: %w", err)
 	}
-	tpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"echo"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	tpl := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		DNSNames:              []string{"echo"},
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, key.Public(), key)
 	if err != nil {
 		return 0, fmt.Errorf("make certificate: %w", err)
@@ -163,7 +171,9 @@ func echo(ctx context.Context, clients, window, size int, length time.Duration) 
 	roots.AddCert(cert)
 	conf := &quic.Config{MaxIdleTimeout: time.Minute}
 	l, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13,
+		Certificates: []tls.Certificate{
+			{Certificate: [][]byte{der}, PrivateKey: key},
+		}, NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13,
 	}, conf)
 	if err != nil {
 		return 0, fmt.Errorf("listen: %w", err)
@@ -201,7 +211,13 @@ func echo(ctx context.Context, clients, window, size int, length time.Duration) 
 	}
 	var bytes atomic.Int64
 	for i := range clients {
-		q, err := socks.of(i).Dial(ctx, addr, &tls.Config{RootCAs: roots, ServerName: "echo", NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13}, conf)
+		q, err := socks.of(
+			i,
+		).Dial(
+			ctx, addr,
+			&tls.Config{RootCAs: roots, ServerName: "echo", NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13},
+			conf,
+		)
 		if err != nil {
 			return 0, fmt.Errorf("dial: %w", err)
 		}

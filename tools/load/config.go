@@ -31,9 +31,11 @@ type Target struct {
 	TLS  *tls.Config
 	// Pins gives the PINs of new users.
 	Pins Pins
-	// Admin is the servers' admin address, for lag and for collecting garbage before memory is measured; empty: unknown.
+	// Admin is the servers' admin address, for lag and for collecting garbage before memory is measured; empty:
+	// unknown.
 	Admin string
-	// PID is the process on this machine that holds the connections; 0: unknown. Others are what else belongs to the servers, by name.
+	// PID is the process on this machine that holds the connections; 0: unknown. Others are what else belongs to the
+	// servers, by name.
 	PID    int
 	Others map[string]int
 	// Kafka is the broker, for the ceiling; empty: only the ceiling of QUIC is measured.
@@ -44,7 +46,8 @@ type Target struct {
 type Config struct {
 	// Target is what is measured.
 	Target Target
-	// Restart starts the servers anew after users were registered, so that memory is measured in a young process; nil: they are left as they are.
+	// Restart starts the servers anew after users were registered, so that memory is measured in a young process; nil:
+	// they are left as they are.
 	Restart func() (Target, error)
 	// Parts to measure; all.
 	Parts []Part
@@ -60,7 +63,8 @@ type Config struct {
 	Body int
 	// Rates are the messages a second of the latency part; 1,000 and 5,000.
 	Rates []int
-	// Connected is how many devices are connected in the latency part; 1,000. Senders of them send to as many others; the rest is idle.
+	// Connected is how many devices are connected in the latency part; 1,000. Senders of them send to as many others;
+	// the rest is idle.
 	Connected int
 	// Group is the number of members of the fan-out part's group, the sender among them; 100.
 	Group int
@@ -136,7 +140,8 @@ func (c Config) ValidateLoad() error {
 		n        int
 		min, max int
 	}{
-		{"senders", c.Senders, 1, maxUsers / 2}, {"window", c.Window, 1, 200}, {"body", c.Body, minBody, 64 << 10}, {"connected", c.Connected, 2, maxUsers},
+		{"senders", c.Senders, 1, maxUsers / 2}, {"window", c.Window, 1, 200}, {"body", c.Body, minBody, 64 << 10},
+		{"connected", c.Connected, 2, maxUsers},
 		{"group", c.Group, 2, 1024}, {"idle", c.Idle, 1, maxUsers},
 	} {
 		if n.n != 0 && (n.n < n.min || n.n > n.max) {

@@ -22,7 +22,8 @@ const (
 	devStop  = 30 * time.Second // to stop by itself
 )
 
-// Dev is a helio dev of the bench's own, as a process of its own, so that its CPU and memory are told from the generator's.
+// Dev is a helio dev of the bench's own, as a process of its own, so that its CPU and memory are told from the
+// generator's.
 type Dev struct {
 	exe, dir string
 	args     []string
@@ -31,7 +32,8 @@ type Dev struct {
 	ended    <-chan struct{} // closed when cmd has ended
 }
 
-// StartDev starts exe dev with its data in dir, on ports that the system chooses, and waits until its first message has gone round. args are added to the command.
+// StartDev starts exe dev with its data in dir, on ports that the system chooses, and waits until its first message has
+// gone round. args are added to the command.
 func StartDev(ctx context.Context, exe, dir string, args ...string) (*Dev, error) {
 	d := &Dev{exe: exe, dir: dir, args: args}
 	return d, d.start(ctx)
@@ -43,8 +45,23 @@ func (d *Dev) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start helio dev: %w", err)
 	}
-	args := append([]string{"dev", "--data", d.dir, "--listen", any, "--admin", any, "--kafka-listen", any, "--postgres-listen", any,
-		"--clickhouse-listen", any}, d.args...)
+	args := append(
+		[]string{
+			"dev",
+			"--data",
+			d.dir,
+			"--listen",
+			any,
+			"--admin",
+			any,
+			"--kafka-listen",
+			any,
+			"--postgres-listen",
+			any,
+			"--clickhouse-listen",
+			any,
+		},
+		d.args...)
 	d.cmd = exec.Command(d.exe, args...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	// An interrupt at the terminal is for the bench, which then stops it; a bench that is killed takes it along.
@@ -60,7 +77,10 @@ func (d *Dev) start(ctx context.Context) error {
 	for {
 		if s, err := readDev(d.dir); err == nil && s.PID == cmd.Process.Pid && s.Canary != "" {
 			if s.Canary != "went round" && s.Canary != "off" {
-				return errors.Join(fmt.Errorf("the first message of helio dev did not come round: %s\n%s", s.Canary, d.tail()), d.Stop())
+				return errors.Join(
+					fmt.Errorf("the first message of helio dev did not come round: %s\n%s", s.Canary, d.tail()),
+					d.Stop(),
+				)
 			}
 			return nil
 		}
@@ -149,7 +169,15 @@ func DevTarget(dir string) (Target, error) {
 	if err != nil {
 		return Target{}, err
 	}
-	return Target{Edge: s.Edge, TLS: conf, Pins: NewSMSFile(s.SMS), Admin: s.Admin, PID: s.PID, Others: s.Engines, Kafka: []string{s.Kafka}}, nil
+	return Target{
+		Edge:   s.Edge,
+		TLS:    conf,
+		Pins:   NewSMSFile(s.SMS),
+		Admin:  s.Admin,
+		PID:    s.PID,
+		Others: s.Engines,
+		Kafka:  []string{s.Kafka},
+	}, nil
 }
 
 // TrustFile returns a TLS configuration that trusts the certificates of a PEM file.

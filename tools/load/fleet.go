@@ -63,9 +63,12 @@ type fleet struct {
 	wg      sync.WaitGroup
 }
 
-// connect connects the users' devices and waits until all are synchronised. handle is called for each event of device i on that device's goroutine; an error
-// from it ends the part through fail.
-func (b *bench) connect(ctx context.Context, users []*user, window int, handle func(i int, e client.Event) error, fail context.CancelCauseFunc) (*fleet, error) {
+// connect connects the users' devices and waits until all are synchronised. handle is called for each event of device i
+// on that device's goroutine; an error from it ends the part through fail.
+func (b *bench) connect(
+	ctx context.Context, users []*user, window int, handle func(i int, e client.Event) error,
+	fail context.CancelCauseFunc,
+) (*fleet, error) {
 	s, err := openSockets(len(users))
 	if err != nil {
 		return nil, err
@@ -74,7 +77,9 @@ func (b *bench) connect(ctx context.Context, users []*user, window int, handle f
 	f := &fleet{devices: make([]*client.Client, len(users)), sockets: s, cancel: cancel}
 	for i, u := range users {
 		c, err := client.New(client.Config{
-			Addrs: []string{b.target.Edge}, TLS: b.target.TLS, Store: u.store, Name: "helio-bench", Window: window, Transport: s.of(i),
+			Addrs: []string{
+				b.target.Edge,
+			}, TLS: b.target.TLS, Store: u.store, Name: "helio-bench", Window: window, Transport: s.of(i),
 		})
 		if err != nil {
 			return nil, errors.Join(err, f.stop())
@@ -152,7 +157,10 @@ func (b *bench) register(ctx context.Context, n int) error {
 			return err
 		}
 		took := time.Since(began)
-		b.say("registered %d users in %.1f s, %.0f a second", len(fresh), took.Seconds(), float64(len(fresh))/took.Seconds())
+		b.say(
+			"registered %d users in %.1f s, %.0f a second", len(fresh), took.Seconds(),
+			float64(len(fresh))/took.Seconds(),
+		)
 		st.Users = append(st.Users, fresh...)
 		if err := st.save(b.cfg.State); err != nil {
 			return err
@@ -199,7 +207,9 @@ func (b *bench) signUp(ctx context.Context, st *state, n int) (_ []saved, err er
 func (b *bench) signUpOne(ctx context.Context, t *quic.Transport, phone string) (client.Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Patience)
 	defer cancel()
-	c, err := client.New(client.Config{Addrs: []string{b.target.Edge}, TLS: b.target.TLS, Name: "helio-bench", Transport: t})
+	c, err := client.New(
+		client.Config{Addrs: []string{b.target.Edge}, TLS: b.target.TLS, Name: "helio-bench", Transport: t},
+	)
 	if err != nil {
 		return client.Identity{}, err
 	}

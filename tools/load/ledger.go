@@ -47,7 +47,14 @@ type sample struct {
 }
 
 func newFlow(run uint64, number, recipients, body int, to client.To) *flow {
-	return &flow{run: run, number: number, to: to, pad: strings.Repeat("x", body-minBody), unacked: map[id.MessageID]int{}, got: make([][]uint64, recipients)}
+	return &flow{
+		run:     run,
+		number:  number,
+		to:      to,
+		pad:     strings.Repeat("x", body-minBody),
+		unacked: map[id.MessageID]int{},
+		got:     make([][]uint64, recipients),
+	}
 }
 
 // next makes the next message. Its latency counts from due.
@@ -64,7 +71,13 @@ func (f *flow) next(due time.Time) (client.Outgoing, error) {
 	f.ids, f.due = append(f.ids, m), append(f.due, due)
 	f.unacked[m] = seq
 	f.missing += len(f.got)
-	return client.Outgoing{Thread: f.to.Thread, ID: m, Data: data, DirectPeer: f.to.Peer, ClientTimeMS: due.UnixMilli()}, nil
+	return client.Outgoing{
+		Thread:       f.to.Thread,
+		ID:           m,
+		Data:         data,
+		DirectPeer:   f.to.Peer,
+		ClientTimeMS: due.UnixMilli(),
+	}, nil
 }
 
 // acked takes an acknowledgement: exactly one for each message.

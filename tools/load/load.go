@@ -24,7 +24,8 @@ type bench struct {
 	saying sync.Mutex // held while a line is written
 }
 
-// Run measures the parts one after the other. The result holds what was measured, also when err is not nil: a part that failed is null in it.
+// Run measures the parts one after the other. The result holds what was measured, also when err is not nil: a part that
+// failed is null in it.
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err := cfg.Validate(); err != nil {
 		return Result{}, fmt.Errorf("bench: %w", err)
@@ -45,7 +46,8 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	var errs []error
 	for _, p := range b.cfg.Parts {
 		part := map[Part]func(context.Context, context.CancelCauseFunc) error{
-			Connections: b.connections, Throughput: b.throughput, Latency: b.latency, Fanout: b.fanout, Ceiling: b.ceiling,
+			Connections: b.connections, Throughput: b.throughput, Latency: b.latency, Fanout: b.fanout,
+			Ceiling: b.ceiling,
 		}[p]
 		pctx, fail := context.WithCancelCause(ctx)
 		err := part(pctx, fail)
@@ -161,7 +163,10 @@ func (b *bench) drain(ctx context.Context, t *traffic) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d messages without acknowledgement and %d copies not delivered after %v", unacked, missing, b.cfg.Patience)
+			return fmt.Errorf(
+				"%d messages without acknowledgement and %d copies not delivered after %v", unacked, missing,
+				b.cfg.Patience,
+			)
 		}
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
@@ -169,7 +174,8 @@ func (b *bench) drain(ctx context.Context, t *traffic) error {
 	}
 }
 
-// opening sends the first message of each flow, which makes its thread if it is a direct one, and waits until all have arrived.
+// opening sends the first message of each flow, which makes its thread if it is a direct one, and waits until all have
+// arrived.
 func (b *bench) opening(ctx context.Context, t *traffic) error {
 	began := time.Now()
 	for i := range t.flows {

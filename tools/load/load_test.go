@@ -54,8 +54,10 @@ func TestFlowCountsEachCopyOnce(t *testing.T) {
 	if u, m := f.open(); u != 2 || m != 4 {
 		t.Fatalf("open %d, %d", u, m)
 	}
-	must(t, f.acked(a.ID, at.Add(time.Millisecond)), f.delivered(0, sb, b.ID, at.Add(time.Second+3*time.Millisecond)), f.delivered(0, sa, a.ID, at.Add(time.Second)),
-		f.delivered(1, sa, a.ID, at.Add(5*time.Millisecond)))
+	must(
+		t, f.acked(a.ID, at.Add(time.Millisecond)), f.delivered(0, sb, b.ID, at.Add(time.Second+3*time.Millisecond)),
+		f.delivered(0, sa, a.ID, at.Add(time.Second)), f.delivered(1, sa, a.ID, at.Add(5*time.Millisecond)),
+	)
 	for name, err := range map[string]error{
 		"a second copy":       f.delivered(0, sa, a.ID, at),
 		"another id":          f.delivered(1, sb, a.ID, at),
@@ -91,9 +93,16 @@ func TestTrafficOfOtherRuns(t *testing.T) {
 	oo, err := old.next(time.Now())
 	must(t, err)
 	oldText, _ := thread.Text(eventv1.Sealed_builder{Data: oo.Data}.Build())
-	must(t,
-		tr.handle(1, client.Message{ID: oo.ID, Text: oldText}), tr.handle(1, client.Message{Text: "hello"}), tr.handle(0, client.Message{ID: o.ID, Text: text}),
-		tr.handle(1, client.Message{ID: o.ID, Text: text}), tr.handle(0, client.Sent{ID: o.ID}))
+	must(
+		t,
+		tr.handle(
+			1, client.Message{ID: oo.ID, Text: oldText},
+		),
+		tr.handle(1, client.Message{Text: "hello"}),
+		tr.handle(0, client.Message{ID: o.ID, Text: text}),
+		tr.handle(1, client.Message{ID: o.ID, Text: text}),
+		tr.handle(0, client.Sent{ID: o.ID}),
+	)
 	if tr.delivered.Load() != 1 {
 		t.Fatalf("%d delivered", tr.delivered.Load())
 	}
@@ -225,7 +234,12 @@ func TestState(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "bench.json")
 	s, err := loadState(path)
 	must(t, err)
-	s.Users = []saved{{Phone: s.phone(0), Identity: client.Identity{User: id.UserID{1}, Device: id.DeviceID{2}, Key: make([]byte, 64)}}}
+	s.Users = []saved{
+		{
+			Phone:    s.phone(0),
+			Identity: client.Identity{User: id.UserID{1}, Device: id.DeviceID{2}, Key: make([]byte, 64)},
+		},
+	}
 	must(t, s.save(path))
 	again, err := loadState(path)
 	must(t, err)
@@ -287,7 +301,10 @@ func TestEcho(t *testing.T) {
 func TestRunWithoutEdge(t *testing.T) {
 	var progress strings.Builder
 	r, err := Run(t.Context(), Config{
-		Target: Target{Edge: "127.0.0.1:9", Pins: FixedPin("1")}, Parts: []Part{Throughput}, Senders: 1, Patience: 300 * time.Millisecond, Progress: &progress,
+		Target: Target{
+			Edge: "127.0.0.1:9",
+			Pins: FixedPin("1"),
+		}, Parts: []Part{Throughput}, Senders: 1, Patience: 300 * time.Millisecond, Progress: &progress,
 	})
 	if err == nil || r.ThroughputPerS != nil || !strings.Contains(progress.String(), "registering 2 users") {
 		t.Fatalf("%v, %v, %q", r, err, progress.String())

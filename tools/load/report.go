@@ -90,7 +90,11 @@ func (r *Result) ratios() {
 		v := *r.ThroughputPerS / *ceiling
 		return &v
 	}
-	r.Ratio = Ratio{Produce: over(r.Ceiling.ProducePerS), Consume: over(r.Ceiling.ConsumePerS), QUICEcho: over(r.Ceiling.QUICEchoPerS)}
+	r.Ratio = Ratio{
+		Produce:  over(r.Ceiling.ProducePerS),
+		Consume:  over(r.Ceiling.ConsumePerS),
+		QUICEcho: over(r.Ceiling.QUICEchoPerS),
+	}
 }
 
 func figure(v *float64, digits int) string {
@@ -123,7 +127,9 @@ func (r Result) Rows() []Row {
 			delivery = "p99 50"
 		}
 		at := fmt.Sprintf(" at %d/s", rate.PerS)
-		out = append(out, Row{"ack" + at, rate.AckMS.String(), ack}, Row{"delivery" + at, rate.DeliveryMS.String(), delivery})
+		out = append(
+			out, Row{"ack" + at, rate.AckMS.String(), ack}, Row{"delivery" + at, rate.DeliveryMS.String(), delivery},
+		)
 		add("delivered"+at, &rate.DeliveredPerS, 0, " /s", "")
 		add("server CPU per 1,000"+at, rate.ServerCPUPer1000, 3, " s", "")
 	}
@@ -134,7 +140,8 @@ func (r Result) Rows() []Row {
 		what     string
 		v, ratio *float64
 	}{
-		{"produce alone", r.Ceiling.ProducePerS, r.Ratio.Produce}, {"consume alone", r.Ceiling.ConsumePerS, r.Ratio.Consume},
+		{"produce alone", r.Ceiling.ProducePerS, r.Ratio.Produce},
+		{"consume alone", r.Ceiling.ConsumePerS, r.Ratio.Consume},
 		{"QUIC echo alone", r.Ceiling.QUICEchoPerS, r.Ratio.QUICEcho},
 	} {
 		unit := " /s"

@@ -58,7 +58,8 @@ func parseStat(s string) (process, error) {
 	return p, nil
 }
 
-// cpuTimes are CPU seconds by process, each with all its children that are not named themselves. The one that holds the connections is "".
+// cpuTimes are CPU seconds by process, each with all its children that are not named themselves. The one that holds the
+// connections is "".
 type cpuTimes map[string]float64
 
 func (c cpuTimes) sum() float64 {

@@ -19,7 +19,8 @@ type saved struct {
 
 // state is the file of registered users of one deployment; it holds their keys.
 type state struct {
-	// Base is the first phone number, drawn at random so that runs without a state file do not register each other's numbers again.
+	// Base is the first phone number, drawn at random so that runs without a state file do not register each other's
+	// numbers again.
 	Base  int64   `json:"base"`
 	Users []saved `json:"users"`
 }

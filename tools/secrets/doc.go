@@ -1,11 +1,12 @@
-// Package secrets makes the secrets of a deployment on one machine: what 'helio dev' and the tests start their roles with. In production they come
-// from the operator.
+// Package secrets makes the secrets of a deployment on one machine: what 'helio dev' and the tests start their roles
+// with. In production they come from the operator.
 //
-// Promise: after Ensure the directory holds a whole set, and what was there before is as it was. Files belong together in groups (a certificate and its
-// key): a group of which only a part is there is an error, never mended by making the rest anew.
+// Promise: after Ensure the directory holds a whole set, and what was there before is as it was. Files belong together
+// in groups (a certificate and its key): a group of which only a part is there is an error, never mended by making the
+// rest anew.
 //
-// Durability: files are complete or absent, whenever the process dies; the next Ensure goes on. When two processes call Ensure at once, one waits for the
-// other.
+// Durability: files are complete or absent, whenever the process dies; the next Ensure goes on. When two processes call
+// Ensure at once, one waits for the other.
 //
 // Non-obvious:
 //   - user.key can never be replaced: user ids are derived from it.

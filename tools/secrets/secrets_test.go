@@ -79,7 +79,8 @@ func TestEnsure(t *testing.T) {
 		}
 	}
 	if _, err := (link.TLS{
-		CAFile: filepath.Join(dir, secrets.LinkCA), CertFile: filepath.Join(dir, secrets.LinkCert), KeyFile: filepath.Join(dir, secrets.LinkKey),
+		CAFile: filepath.Join(dir, secrets.LinkCA), CertFile: filepath.Join(dir, secrets.LinkCert),
+		KeyFile: filepath.Join(dir, secrets.LinkKey),
 	}).Load(); err != nil {
 		t.Error(err)
 	}

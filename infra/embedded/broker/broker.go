@@ -103,7 +103,8 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 		case err := <-log.broken:
 			return engine.DiskError(engine.Kafka, dir.Path(), err)
 		case <-compact.C:
-			cluster.Compact() // the broker's own clock for it starts only when a topic is made or changed: a restart would end it
+			// the broker's own clock for it starts only when a topic is made or changed: a restart would end it
+			cluster.Compact()
 		}
 	}
 }

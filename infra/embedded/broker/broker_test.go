@@ -95,7 +95,8 @@ func TestRestartKeepsRecords(t *testing.T) {
 	}
 }
 
-// Records of a topic that asks for nothing stay, however old, while others' are cleaned; also by a broker that was started again and makes no topic.
+// Records of a topic that asks for nothing stay, however old, while others' are cleaned; also by a broker that was
+// started again and makes no topic.
 func TestRecordsStayForEver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -105,7 +106,11 @@ func TestRecordsStayForEver(t *testing.T) {
 	adm := kadm.NewClient(cl)
 	soon, compacted := "20", "compact"
 	old := time.Now().Add(-365 * 24 * time.Hour)
-	topics := map[string]map[string]*string{"forever": nil, "brief": {"retention.ms": &soon}, "compacted": {"cleanup.policy": &compacted}}
+	topics := map[string]map[string]*string{
+		"forever":   nil,
+		"brief":     {"retention.ms": &soon},
+		"compacted": {"cleanup.policy": &compacted},
+	}
 	for name, config := range topics {
 		if _, err := adm.CreateTopic(ctx, 1, 1, config, name); err != nil {
 			t.Fatal(err)
@@ -158,7 +163,9 @@ func TestNoTopicOnFirstUse(t *testing.T) {
 	addr, stop := running(t, Config{DataDir: t.TempDir()})
 	defer quietly(stop)
 	cl := dial(t, addr, kgo.AllowAutoTopicCreation(), kgo.UnknownTopicRetries(1))
-	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "typo", Value: []byte("x")}).FirstErr(); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "typo", Value: []byte("x")}).FirstErr(); !errors.Is(
+		err, kerr.UnknownTopicOrPartition,
+	) {
 		t.Errorf("got %v, want %v", err, kerr.UnknownTopicOrPartition)
 	}
 }

@@ -9,8 +9,8 @@
 // flush. With it every batch waits for fsync, in one goroutine.
 //
 // Slow or restarted: every request passes through one goroutine, so a slow disk slows everything. A restart reads the
-// directory back and goes on at the same offsets. When a write fails (a full disk) the broker ends with an error instead
-// of going on: producers then get retriable errors, and a restart cuts the torn tail off.
+// directory back and goes on at the same offsets. When a write fails (a full disk) the broker ends with an error
+// instead of going on: producers then get retriable errors, and a restart cuts the torn tail off.
 //
 // Non-obvious:
 //   - Topics are not created on first use, and not seeded: whoever needs them creates them at every start.

@@ -1,8 +1,8 @@
-// Package certtest makes certificate authorities for tests, with the certificates that they sign, as PEM files: what an operator would write
-// into the TLS settings of an engine and of its clients.
+// Package certtest makes certificate authorities for tests, with the certificates that they sign, as PEM files: what an
+// operator would write into the TLS settings of an engine and of its clients.
 //
-// Promise: two authorities have nothing in common, so a client that trusts one refuses what the other signed. Keys are PKCS #8, the form that every
-// engine reads, Java's included.
+// Promise: two authorities have nothing in common, so a client that trusts one refuses what the other signed. Keys are
+// PKCS #8, the form that every engine reads, Java's included.
 //
 // Durability: the files go with the test.
 //
@@ -64,12 +64,14 @@ func New(tb testing.TB, name string) *Authority {
 	return a
 }
 
-// Server signs a certificate for a server that is reached under these names and addresses. It is good for a client too, since the brokers of a cluster
-// are each other's clients, and Kafka tries that out on itself.
+// Server signs a certificate for a server that is reached under these names and addresses. It is good for a client too,
+// since the brokers of a cluster are each other's clients, and Kafka tries that out on itself.
 func (a *Authority) Server(tb testing.TB, hosts ...string) Pair {
 	tb.Helper()
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: hosts[0]}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		Subject: pkix.Name{
+			CommonName: hosts[0],
+		}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
@@ -84,7 +86,13 @@ func (a *Authority) Server(tb testing.TB, hosts ...string) Pair {
 // Client signs a certificate for a client.
 func (a *Authority) Client(tb testing.TB, name string) Pair {
 	tb.Helper()
-	return a.pair(tb, &x509.Certificate{Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return a.pair(
+		tb,
+		&x509.Certificate{
+			Subject:     pkix.Name{CommonName: name},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		},
+	)
 }
 
 // Pool holds the authority alone.

@@ -36,7 +36,9 @@ func (p plainEOF) Read(b []byte) (int, error) {
 // openBody lays the request's decompression over its body.
 func (q *query) openBody() *exception {
 	if strings.HasPrefix(q.r.Header.Get("Content-Type"), "multipart/form-data") {
-		return exceptionf(codeNotImplemented, "External tables (multipart requests) are not supported by the embedded engine")
+		return exceptionf(
+			codeNotImplemented, "External tables (multipart requests) are not supported by the embedded engine",
+		)
 	}
 	q.body = patientReader{q}
 	d, err := decoder(strings.ToLower(strings.TrimSpace(q.r.Header.Get("Content-Encoding"))), q.body)
@@ -65,7 +67,8 @@ func bodyException(err error) *exception {
 	}
 }
 
-// readStatement reads the statement. For an INSERT with data it stops within the data: q.body then gives what follows text.
+// readStatement reads the statement. For an INSERT with data it stops within the data: q.body then gives what follows
+// text.
 func (q *query) readStatement() (statement, []byte, *exception) {
 	if sql := q.values.Get("query"); sql != "" {
 		st, _, e := parseStatement([]byte(sql), true)

@@ -30,13 +30,16 @@ func TestGrafanaDataSource(t *testing.T) {
 	}
 	db := clickhouse.OpenDB(options(auth))
 	defer func() { _ = db.Close() }()
-	ctx := clickhouse.Context(context.Background(), clickhouse.WithClientInfo(clickhouse.ClientInfo{Comment: []string{"grafana_user:ann"}}),
-		clickhouse.WithUserLocation(time.FixedZone("there", 3600)))
+	ctx := clickhouse.Context(
+		context.Background(), clickhouse.WithClientInfo(clickhouse.ClientInfo{Comment: []string{"grafana_user:ann"}}),
+		clickhouse.WithUserLocation(time.FixedZone("there", 3600)),
+	)
 	if err := db.PingContext(ctx); err != nil { // its health check
 		t.Fatal(err)
 	}
 	var version string
-	if err := db.QueryRowContext(ctx, "SELECT version()").Scan(&version); err != nil || !strings.HasPrefix(version, "26.") {
+	if err := db.QueryRowContext(ctx, "SELECT version()").Scan(&version); err != nil ||
+		!strings.HasPrefix(version, "26.") {
 		t.Errorf("got %q, %v", version, err)
 	}
 	for _, stmt := range []string{
@@ -100,7 +103,8 @@ func TestBareHTTP(t *testing.T) {
 	}{
 		{"nothing asked", p, http.MethodGet, nil, basic, "", http.StatusOK, "Ok.\n"},
 		{"settings in the address", p, http.MethodGet, url.Values{
-			"query": {"SELECT toUInt64(getSetting('max_block_size')) AS n FORMAT JSONEachRow"}, "max_block_size": {"11"}, "output_format_json_quote_64bit_integers": {"1"},
+			"query":          {"SELECT toUInt64(getSetting('max_block_size')) AS n FORMAT JSONEachRow"},
+			"max_block_size": {"11"}, "output_format_json_quote_64bit_integers": {"1"},
 		}, basic, "", http.StatusOK, "{\"n\":\"11\"}\n"},
 		{"default format", p, http.MethodGet, url.Values{"query": {"SELECT version() = '' AS v"}, "default_format": {"JSONCompactEachRow"}}, basic, "", http.StatusOK, "[0]\n"},
 		{"database header", p2, http.MethodPost, nil, http.Header{"X-Clickhouse-Database": {"d"}}, "SELECT currentDatabase()", http.StatusOK, "d\n"},

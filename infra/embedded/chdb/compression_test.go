@@ -77,7 +77,10 @@ func TestContentEncodings(t *testing.T) {
 				t.Errorf("a body that is too large once unpacked: got %d %s", r.status, r.body)
 			}
 			for sql, size := range map[string]int{"SELECT number, 'some text' FROM numbers(5000)": 73890, "SELECT number FROM numbers(500000)": 3388890} {
-				r = p.do(t, http.MethodPost, nil, http.Header{"Accept-Encoding": {"identity, " + name + ";q=0.5"}}, []byte(sql))
+				r = p.do(
+					t, http.MethodPost, nil, http.Header{"Accept-Encoding": {"identity, " + name + ";q=0.5"}},
+					[]byte(sql),
+				)
 				if r.header.Get("Content-Encoding") != name {
 					t.Fatalf("got %v", r.header)
 				}
@@ -102,7 +105,10 @@ func TestContentEncodings(t *testing.T) {
 			"refused":      {nil, "gzip;q=0"},
 			"unknown":      {nil, "sdch"},
 		} {
-			r := p.do(t, http.MethodPost, tc.args, http.Header{"Accept-Encoding": {tc.accept}}, []byte("SELECT number FROM numbers(5000)"))
+			r := p.do(
+				t, http.MethodPost, tc.args, http.Header{"Accept-Encoding": {tc.accept}},
+				[]byte("SELECT number FROM numbers(5000)"),
+			)
 			if r.header.Get("Content-Encoding") != "" || len(r.body) != 23890 {
 				t.Errorf("%s: %q of %d bytes", name, r.header.Get("Content-Encoding"), len(r.body))
 			}
@@ -211,7 +217,10 @@ func TestExceptionInTheMiddle(t *testing.T) {
 	})
 	t.Run("too long to wait for", func(t *testing.T) {
 		p := start(t, childConfig{MaxBody: 1 << 20})
-		r := p.do(t, http.MethodPost, url.Values{"wait_end_of_query": {"1"}}, nil, []byte("SELECT number FROM numbers(3000000)"))
+		r := p.do(
+			t, http.MethodPost, url.Values{"wait_end_of_query": {"1"}}, nil,
+			[]byte("SELECT number FROM numbers(3000000)"),
+		)
 		if r.code() != "396" {
 			t.Errorf("got %d %.200s", r.status, r.body)
 		}

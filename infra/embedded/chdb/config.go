@@ -99,7 +99,8 @@ func (c Config) Validate() error {
 		name  string
 		value int64
 	}{
-		{"MaxConcurrent", int64(c.MaxConcurrent)}, {"MaxPreferred", int64(c.MaxPreferred)}, {"MaxQueued", int64(c.MaxQueued)}, {"MaxMemory", c.MaxMemory},
+		{"MaxConcurrent", int64(c.MaxConcurrent)}, {"MaxPreferred", int64(c.MaxPreferred)},
+		{"MaxQueued", int64(c.MaxQueued)}, {"MaxMemory", c.MaxMemory},
 		{"MaxThreads", int64(c.MaxThreads)}, {"MaxBody", c.MaxBody},
 		{"SendTimeout", int64(c.SendTimeout)}, {"DrainTimeout", int64(c.DrainTimeout)},
 	} {
@@ -115,7 +116,9 @@ func (c Config) Validate() error {
 
 // String leaves the password out.
 func (c Config) String() string {
-	return fmt.Sprintf("chdb.Config{DataDir:%q LibraryPath:%q Listen:%q User:%q}", c.DataDir, c.LibraryPath, c.Listen, c.User)
+	return fmt.Sprintf(
+		"chdb.Config{DataDir:%q LibraryPath:%q Listen:%q User:%q}", c.DataDir, c.LibraryPath, c.Listen, c.User,
+	)
 }
 
 // loopbackHost reports whether the host of hostport (the port may be missing) is this machine's loopback.

@@ -15,9 +15,10 @@
 //
 // Slow or restarted: Config.MaxConcurrent statements run, Config.MaxQueued wait, and the next one is refused with
 // ClickHouse's code 202 (TOO_MANY_SIMULTANEOUS_QUERIES). INSERTs that bring their data, statements with the setting
-// priority=1 and KILL QUERY have places of their own, so that queries which take long hold none of them up. Results stream: a client that reads slowly slows its own
-// query, and one that does not read for Config.SendTimeout loses it. When the process is told to stop it takes no new
-// statement, gives the running ones Config.DrainTimeout and then kills them. The data directory admits one process.
+// priority=1 and KILL QUERY have places of their own, so that queries which take long hold none of them up. Results
+// stream: a client that reads slowly slows its own query, and one that does not read for Config.SendTimeout loses it.
+// When the process is told to stop it takes no new statement, gives the running ones Config.DrainTimeout and then kills
+// them. The data directory admits one process.
 //
 // Non-obvious:
 //   - libchdb installs handlers for SIGSEGV and its like, and can abort the process: Run belongs into a process that
@@ -27,8 +28,8 @@
 //     file (FROM INFILE '/dev/fd/N'), because the library cuts binary data that stands in the statement.
 //   - clickhouse-go asks for blocks of a newer revision than the library writes. Its first question (revision()) is
 //     answered with 0, and from then on both sides use plain Native blocks.
-//   - The engine gives every statement an id of its own. The client's query_id is carried in log_comment, and KILL QUERY
-//     is rewritten to look there; system.processes still shows the engine's ids.
+//   - The engine gives every statement an id of its own. The client's query_id is carried in log_comment, and KILL
+//     QUERY is rewritten to look there; system.processes still shows the engine's ids.
 //   - A GET runs with readonly=2, as on a server. Within a session it takes only statements that read, since readonly
 //     could not be taken back.
 //   - A client that goes away ends its SELECT; an INSERT or a DDL statement goes on, as on a server.
@@ -37,5 +38,6 @@
 //   - What is not done is refused with NOT_IMPLEMENTED, never passed over: external tables (multipart requests), roles,
 //     quotas, stack traces, headers of one's own, exceptions inside a format (parameters.go has the list). There is no
 //     TLS, and the system tables that a server logs into (query_log, part_log and so on) do not exist.
-//   - send_progress_in_http_headers gets one X-ClickHouse-Progress, when the result is whole: headers cannot trickle here.
+//   - send_progress_in_http_headers gets one X-ClickHouse-Progress, when the result is whole: headers cannot trickle
+//     here.
 package chdb

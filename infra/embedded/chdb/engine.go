@@ -51,7 +51,11 @@ func boot(cfg Config, dir string) (*core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &core{lib: lib, args: []string{"--path=" + filepath.Join(dir, "store"), "--config-file=" + conf}, spoolDir: spool}
+	c := &core{
+		lib:      lib,
+		args:     []string{"--path=" + filepath.Join(dir, "store"), "--config-file=" + conf},
+		spoolDir: spool,
+	}
 	c.keeper, err = lib.open(c.args)
 	if err != nil {
 		return nil, &engine.Error{
@@ -226,8 +230,8 @@ func (c *core) kill(queryID string) {
 	}
 }
 
-// setStatement is the statement that gives a fresh connection the job's settings. readonly comes last, since nothing can
-// be set after it.
+// setStatement is the statement that gives a fresh connection the job's settings. readonly comes last, since nothing
+// can be set after it.
 func setStatement(j job) string {
 	comment := j.queryID
 	if j.comment != "" {

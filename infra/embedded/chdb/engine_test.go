@@ -83,7 +83,10 @@ func TestClickHouseGoRoundTrip(t *testing.T) {
 					ID: uuid.New(), At3: time.UnixMilli(1_700_000_000_123 + int64(i)).UTC(),
 					At6: time.UnixMicro(1_700_000_000_123_456 + int64(i)).UTC(),
 					Day: time.Date(2026, 1, 1+i%28, 0, 0, 0, 0, time.UTC), Kind: fmt.Sprint("kind", i%5),
-					IDs: []uuid.UUID{uuid.New(), uuid.New()}, Body: string([]byte{0, 255, byte(i), '\n', '\'', '\\', 0x1a}),
+					IDs: []uuid.UUID{
+						uuid.New(),
+						uuid.New(),
+					}, Body: string([]byte{0, 255, byte(i), '\n', '\'', '\\', 0x1a}),
 					N: uint64(i), I: -int32(i), F: float64(i) / 3, OK: i%2 == 0, Tags: []string{"x", fmt.Sprint(i % 3)},
 					M: map[string]uint64{"k": uint64(i)}, Fixed: "0123456789abcdef", E: "b",
 				}
@@ -203,10 +206,14 @@ func TestParametersAndErrors(t *testing.T) {
 	}
 	t.Run("after the first bytes", func(t *testing.T) {
 		for name, compression := range map[string]*clickhouse.Compression{
-			"plain": nil, "lz4": {Method: clickhouse.CompressionLZ4}, "gzip": {Method: clickhouse.CompressionGZIP, Level: 1},
+			"plain": nil, "lz4": {Method: clickhouse.CompressionLZ4},
+			"gzip": {Method: clickhouse.CompressionGZIP, Level: 1},
 		} {
 			c := p.open(t, func(o *clickhouse.Options) { o.Compression = compression })
-			rows, err := c.Query(context.Background(), "SELECT number, throwIf(number = 2000000) FROM numbers(3000000) SETTINGS max_threads=1")
+			rows, err := c.Query(
+				context.Background(),
+				"SELECT number, throwIf(number = 2000000) FROM numbers(3000000) SETTINGS max_threads=1",
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -221,15 +228,20 @@ func TestParametersAndErrors(t *testing.T) {
 		}
 	})
 	t.Run("settings", func(t *testing.T) {
-		ctx := clickhouse.Context(context.Background(), clickhouse.WithSettings(clickhouse.Settings{"max_block_size": 17}))
+		ctx := clickhouse.Context(
+			context.Background(), clickhouse.WithSettings(clickhouse.Settings{"max_block_size": 17}),
+		)
 		var v uint64
 		if err := c.QueryRow(ctx, "SELECT toUInt64(getSetting('max_block_size'))").Scan(&v); err != nil || v != 17 {
 			t.Errorf("got %d %v", v, err)
 		}
-		if err := c.QueryRow(context.Background(), "SELECT toUInt64(getSetting('max_block_size'))").Scan(&v); err != nil || v == 17 {
+		if err := c.QueryRow(context.Background(), "SELECT toUInt64(getSetting('max_block_size'))").Scan(&v); err != nil ||
+			v == 17 {
 			t.Errorf("the setting leaked into another query: %d %v", v, err)
 		}
-		ctx = clickhouse.Context(context.Background(), clickhouse.WithSettings(clickhouse.Settings{"no_such_setting": 17}))
+		ctx = clickhouse.Context(
+			context.Background(), clickhouse.WithSettings(clickhouse.Settings{"no_such_setting": 17}),
+		)
 		var e *clickhouse.Exception
 		if err := c.Exec(ctx, "SELECT 1"); !errors.As(err, &e) || e.Code != 115 {
 			t.Errorf("got %v, want code 115", err)

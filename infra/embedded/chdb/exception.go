@@ -38,8 +38,9 @@ var codeNames = map[int]string{
 	codeTooManyQueries: "TOO_MANY_SIMULTANEOUS_QUERIES", codeNetwork: "NETWORK_ERROR",
 	codeSameQueryID: "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", codeTooLarge: "QUERY_IS_TOO_LARGE",
 	codeAborted: "ABORTED", codeNoSpace: "NOT_ENOUGH_SPACE", codeCannotDecompress: "CANNOT_DECOMPRESS",
-	codeOutfileNotAllowed: "INTO_OUTFILE_NOT_ALLOWED", codeReadonly: "READONLY", codeSessionNotFound: "SESSION_NOT_FOUND",
-	codeSessionLocked: "SESSION_IS_LOCKED", codeSessionTimeout: "INVALID_SESSION_TIMEOUT",
+	codeOutfileNotAllowed: "INTO_OUTFILE_NOT_ALLOWED", codeReadonly: "READONLY",
+	codeSessionNotFound: "SESSION_NOT_FOUND",
+	codeSessionLocked:   "SESSION_IS_LOCKED", codeSessionTimeout: "INVALID_SESSION_TIMEOUT",
 	codeCancelled:      "QUERY_WAS_CANCELLED",
 	codeResultTooLarge: "TOO_MANY_ROWS_OR_BYTES", codeAuthenticationError: "AUTHENTICATION_FAILED",
 }
@@ -87,8 +88,33 @@ func (e *exception) status() int {
 		return http.StatusUnauthorized
 	case 192, 193, codeAuthenticationError, 497:
 		return http.StatusForbidden
-	case 6, 25, 26, 27, 32, 33, codeBadArguments, 38, 41, 53, 72, codeSyntaxError, codeUnknownType, 117, 131, codeReadonly, 167,
-		427, 456, 457, 485, 486, 489, codeCannotDecompress, codeUnknownCompression, codeOutfileNotAllowed, codeSameQueryID:
+	case 6,
+		25,
+		26,
+		27,
+		32,
+		33,
+		codeBadArguments,
+		38,
+		41,
+		53,
+		72,
+		codeSyntaxError,
+		codeUnknownType,
+		117,
+		131,
+		codeReadonly,
+		167,
+		427,
+		456,
+		457,
+		485,
+		486,
+		489,
+		codeCannotDecompress,
+		codeUnknownCompression,
+		codeOutfileNotAllowed,
+		codeSameQueryID:
 		return http.StatusBadRequest
 	case 16, 46, 47, 50, 56, 60, 63, 73, 81, 115, 336:
 		return http.StatusNotFound

@@ -55,8 +55,8 @@ func (q *query) runInsert(ctx context.Context, st statement, text []byte, spool 
 	r.finish(a.stats())
 }
 
-// runSelect streams a result through a pipe: the engine writes the format into one end, the client gets what comes out of
-// the other, and no more than a pipe and two buffers of it are in memory.
+// runSelect streams a result through a pipe: the engine writes the format into one end, the client gets what comes out
+// of the other, and no more than a pipe and two buffers of it are in memory.
 func (q *query) runSelect(ctx context.Context, st statement, text []byte) {
 	begin := time.Now()
 	r := newReply(q)

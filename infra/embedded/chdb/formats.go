@@ -5,8 +5,12 @@ import "strings"
 // contentType is the media type that a ClickHouse server gives to a format.
 func contentType(format string) string {
 	switch f := strings.ToLower(format); {
-	case strings.HasPrefix(f, "jsoneachrow"), strings.HasPrefix(f, "jsoncompacteachrow"), strings.HasPrefix(f, "jsonstringseachrow"),
-		strings.HasPrefix(f, "jsoncompactstringseachrow"), f == "ndjson", f == "jsonlines":
+	case strings.HasPrefix(f, "jsoneachrow"),
+		strings.HasPrefix(f, "jsoncompacteachrow"),
+		strings.HasPrefix(f, "jsonstringseachrow"),
+		strings.HasPrefix(f, "jsoncompactstringseachrow"),
+		f == "ndjson",
+		f == "jsonlines":
 		return "application/x-ndjson; charset=UTF-8"
 	case strings.HasPrefix(f, "json"):
 		return "application/json; charset=UTF-8"

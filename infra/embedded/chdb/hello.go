@@ -11,7 +11,8 @@ const helloQuery = "SELECT displayName(), version(), revision(), timezone()"
 func isHello(sql string) bool { return strings.TrimSpace(sql) == helloQuery }
 
 // helloBlock is the answer to helloQuery: one Native block as revision 54460 has it (block information in front, and a
-// byte of serialisation kind in each column), whose revision() is 0 so that the client expects plain blocks from then on.
+// byte of serialisation kind in each column), whose revision() is 0 so that the client expects plain blocks from then
+// on.
 func helloBlock(name, version, timezone string) []byte {
 	b := []byte{1, 0, 2, 0xff, 0xff, 0xff, 0xff, 0} // is_overflows = 0, bucket_num = -1, end
 	b = binary.AppendUvarint(b, 4)                  // columns

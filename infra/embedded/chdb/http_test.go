@@ -73,7 +73,10 @@ func TestFormats(t *testing.T) {
 		z := gzip.NewWriter(&body)
 		_, _ = io.WriteString(z, "SELECT number FROM numbers(5000)")
 		_ = z.Close()
-		r := p.do(t, http.MethodPost, nil, http.Header{"Content-Encoding": {"gzip"}, "Accept-Encoding": {"gzip"}}, body.Bytes())
+		r := p.do(
+			t, http.MethodPost, nil, http.Header{"Content-Encoding": {"gzip"}, "Accept-Encoding": {"gzip"}},
+			body.Bytes(),
+		)
 		if r.status != http.StatusOK || r.header.Get("Content-Encoding") != "gzip" {
 			t.Fatalf("%d %v", r.status, r.header)
 		}
@@ -90,7 +93,8 @@ func TestFormats(t *testing.T) {
 		for sql, want := range map[string]string{"SELECT * FROM nope": "404 60", "SELEKT": "400 62", "": "400 62", "exit": "400 62"} {
 			r := p.do(t, http.MethodPost, nil, nil, []byte(sql))
 			got := fmt.Sprint(r.status, " ", r.header.Get("X-ClickHouse-Exception-Code"))
-			if got != want || !strings.HasPrefix(r.body, "Code: "+r.header.Get("X-ClickHouse-Exception-Code")+". DB::Exception: ") {
+			if got != want ||
+				!strings.HasPrefix(r.body, "Code: "+r.header.Get("X-ClickHouse-Exception-Code")+". DB::Exception: ") {
 				t.Errorf("%q: got %s %q, want %s", sql, got, r.body, want)
 			}
 		}
@@ -180,7 +184,8 @@ func TestInsertBodies(t *testing.T) {
 				Written string `json:"written_rows"`
 			}
 			want, _, _ := strings.Cut(tc.want, "\t")
-			if err := json.Unmarshal([]byte(r.header.Get("X-ClickHouse-Summary")), &sum); err != nil || sum.Written != want {
+			if err := json.Unmarshal([]byte(r.header.Get("X-ClickHouse-Summary")), &sum); err != nil ||
+				sum.Written != want {
 				t.Errorf("summary %s: %v", r.header.Get("X-ClickHouse-Summary"), err)
 			}
 		})
@@ -288,7 +293,12 @@ const endless = "SELECT max(sipHash64(number)) FROM numbers(1000000000000)"
 
 func (p *process) runningEndless(tb testing.TB) int {
 	tb.Helper()
-	n, err := strconv.Atoi(p.sql(tb, "SELECT count() FROM system.processes WHERE query LIKE '%1000000000000%' AND query NOT LIKE '%system.processes%'"))
+	n, err := strconv.Atoi(
+		p.sql(
+			tb,
+			"SELECT count() FROM system.processes WHERE query LIKE '%1000000000000%' AND query NOT LIKE '%system.processes%'",
+		),
+	)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -314,7 +324,9 @@ func TestCancellation(t *testing.T) {
 		until(t, "the query ends", func() bool { return p.runningEndless(t) == 0 })
 	})
 	t.Run("reader leaves", func(t *testing.T) {
-		req, err := http.NewRequest(http.MethodPost, "http://"+p.addr, strings.NewReader("SELECT number FROM numbers(1000000000000)"))
+		req, err := http.NewRequest(
+			http.MethodPost, "http://"+p.addr, strings.NewReader("SELECT number FROM numbers(1000000000000)"),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -332,7 +344,9 @@ func TestCancellation(t *testing.T) {
 		until(t, "the query ends", func() bool { return p.runningEndless(t) == 0 })
 	})
 	t.Run("time limit", func(t *testing.T) {
-		ctx := clickhouse.Context(context.Background(), clickhouse.WithSettings(clickhouse.Settings{"max_execution_time": 1}))
+		ctx := clickhouse.Context(
+			context.Background(), clickhouse.WithSettings(clickhouse.Settings{"max_execution_time": 1}),
+		)
 		if err := c.Exec(ctx, endless); !isCode(err, 159) {
 			t.Errorf("got %v, want code 159", err)
 		}
@@ -379,7 +393,10 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_, _ = fmt.Fprintf(c, "GET /?query=%s HTTP/1.1\r\nHost: localhost\r\n\r\n", url.QueryEscape("SELECT number FROM numbers(1000000000000)"))
+	_, _ = fmt.Fprintf(
+		c, "GET /?query=%s HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		url.QueryEscape("SELECT number FROM numbers(1000000000000)"),
+	)
 	if _, err := c.Read(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +421,12 @@ func TestDatabaseSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got string
-	err := db.QueryRow("SELECT arrayStringConcat(groupArray(concat(s, toString(extra))), '|') FROM (SELECT * FROM t WHERE k < ? ORDER BY k)", 9).Scan(&got)
+	err := db.QueryRow(
+		"SELECT arrayStringConcat(groupArray(concat(s, toString(extra))), '|') FROM (SELECT * FROM t WHERE k < ? ORDER BY k)",
+		9,
+	).Scan(
+		&got,
+	)
 	if err != nil || got != "it's7|c7|it's \\ here7" {
 		t.Errorf("got %q, %v", got, err)
 	}

@@ -72,7 +72,9 @@ func (l *lexer) skip() {
 		switch {
 		case strings.IndexByte(" \t\r\n\f\v\x00", rest[0]) >= 0:
 			l.pos++
-		case bytes.HasPrefix(rest, []byte("--")), bytes.HasPrefix(rest, []byte("#!")), bytes.HasPrefix(rest, []byte("# ")):
+		case bytes.HasPrefix(rest, []byte("--")),
+			bytes.HasPrefix(rest, []byte("#!")),
+			bytes.HasPrefix(rest, []byte("# ")):
 			l.upTo(rest, "\n")
 		case bytes.HasPrefix(rest, []byte("/*")):
 			l.upTo(rest, "*/")

@@ -41,8 +41,11 @@ func TestRestartAfterKill(t *testing.T) {
 func TestDeduplication(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	p := start(t, childConfig{DataDir: dir})
-	p.sql(t, `CREATE TABLE t (day Date, k UInt64, s String) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(day) ORDER BY k
-		SETTINGS non_replicated_deduplication_window = 1000`)
+	p.sql(
+		t,
+		`CREATE TABLE t (day Date, k UInt64, s String) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(day) ORDER BY k
+		SETTINGS non_replicated_deduplication_window = 1000`,
+	)
 	// The view's target needs a window of its own: without one a repeated insert reaches the view.
 	p.sql(t, `CREATE TABLE counts (n UInt64) ENGINE = MergeTree ORDER BY tuple()
 		SETTINGS non_replicated_deduplication_window = 1000`)
@@ -92,14 +95,18 @@ func TestTextIndexAndMerges(t *testing.T) {
 	if got := p.sql(t, "SELECT k FROM t WHERE hasAllTokens(body, 'word4321 common')"); got != "4321" {
 		t.Errorf("got %q", got)
 	}
-	if got := p.sql(t, "EXPLAIN indexes = 1 SELECT k FROM t WHERE hasAnyTokens(body, 'word4321')"); !strings.Contains(got, "words") {
+	if got := p.sql(t, "EXPLAIN indexes = 1 SELECT k FROM t WHERE hasAnyTokens(body, 'word4321')"); !strings.Contains(
+		got, "words",
+	) {
 		t.Errorf("the index is not used:\n%s", got)
 	}
 	for i := range 30 {
 		p.sql(t, fmt.Sprintf("INSERT INTO t VALUES (%d, 'x')", 10_000+i))
 	}
 	until(t, "parts are merged", func() bool {
-		return p.sql(t, "SELECT countIf(active) < 15 FROM system.parts WHERE table = 't' AND database = 'default'") == "1"
+		return p.sql(
+			t, "SELECT countIf(active) < 15 FROM system.parts WHERE table = 't' AND database = 'default'",
+		) == "1"
 	})
 }
 

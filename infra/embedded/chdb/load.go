@@ -47,7 +47,9 @@ func load(path string) (*library, error) {
 	} {
 		sym, err := purego.Dlsym(h, f.name)
 		if err != nil {
-			return nil, engine.Missingf(engine.ClickHouse, "%s is not a libchdb of version 26 (it has no %s)", path, f.name)
+			return nil, engine.Missingf(
+				engine.ClickHouse, "%s is not a libchdb of version 26 (it has no %s)", path, f.name,
+			)
 		}
 		purego.RegisterFunc(f.ptr, sym)
 	}

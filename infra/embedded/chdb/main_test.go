@@ -23,8 +23,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// childEnv tells a child of the test binary to run the engine, with the Config in it: libchdb stays out of the tests' own
-// process.
+// childEnv tells a child of the test binary to run the engine, with the Config in it: libchdb stays out of the tests'
+// own process.
 const childEnv = "HELIO_TEST_CHDB"
 
 type childConfig struct {
@@ -188,7 +188,9 @@ type response struct {
 // do sends a POST with body to /?query, by plain HTTP.
 func (p *process) do(tb testing.TB, method string, args url.Values, header http.Header, body []byte) response {
 	tb.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), method, "http://"+p.addr+"/?"+args.Encode(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(
+		context.Background(), method, "http://"+p.addr+"/?"+args.Encode(), bytes.NewReader(body),
+	)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -20,7 +20,8 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		statements: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "helio_chdb_statements_total", Help: "Statements that ended, by kind and outcome (ok, error, cancelled).",
+			Name: "helio_chdb_statements_total",
+			Help: "Statements that ended, by kind and outcome (ok, error, cancelled).",
 		}, []string{"kind", "outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "helio_chdb_statement_seconds", Help: "Time from the statement's start in the engine to its end.",

@@ -17,8 +17,8 @@ var notSettings = map[string]bool{
 	"session_id": true, "session_timeout": true, "session_check": true, "close_session": true,
 }
 
-// notServed are the parameters and settings that ask something of the interface that this one does not do. Those that are
-// switches may be sent as off.
+// notServed are the parameters and settings that ask something of the interface that this one does not do. Those that
+// are switches may be sent as off.
 var notServed = map[string]string{
 	"role":                                  "there are no roles",
 	"quota_key":                             "there are no quotas",
@@ -88,13 +88,18 @@ func (q *query) readSession() *exception {
 		return exceptionf(codeBadArguments, "session_id must be at most %d characters", maxQueryID)
 	}
 	if q.values.Has("readonly") {
-		return exceptionf(codeNotImplemented, "The embedded engine does not serve readonly in the address within a session: use GET")
+		return exceptionf(
+			codeNotImplemented, "The embedded engine does not serve readonly in the address within a session: use GET",
+		)
 	}
 	q.timeout = sessionTimeout
 	if text := q.values.Get("session_timeout"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 || time.Duration(n)*time.Second > maxSessionTimeout {
-			return exceptionf(codeSessionTimeout, "Invalid session timeout: '%s' (at most %.0f seconds)", text, maxSessionTimeout.Seconds())
+			return exceptionf(
+				codeSessionTimeout, "Invalid session timeout: '%s' (at most %.0f seconds)", text,
+				maxSessionTimeout.Seconds(),
+			)
 		}
 		q.timeout = time.Duration(n) * time.Second
 	}

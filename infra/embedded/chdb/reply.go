@@ -65,7 +65,9 @@ func (r *reply) Write(p []byte) (int, error) {
 // keep adds to the spool.
 func (r *reply) keep(p []byte) (int, error) {
 	if r.spooled += int64(len(p)); r.spooled > r.q.s.cfg.MaxBody {
-		return 0, exceptionf(codeResultTooLarge, "The result is longer than %d bytes: too long to wait for its end", r.q.s.cfg.MaxBody)
+		return 0, exceptionf(
+			codeResultTooLarge, "The result is longer than %d bytes: too long to wait for its end", r.q.s.cfg.MaxBody,
+		)
 	}
 	n, err := r.spool.Write(p)
 	if err != nil {
@@ -74,8 +76,8 @@ func (r *reply) keep(p []byte) (int, error) {
 	return n, nil
 }
 
-// giveUp ends a reply that could not be written: with the exception, if the fault is ours and nothing has gone out, else
-// by breaking the connection.
+// giveUp ends a reply that could not be written: with the exception, if the fault is ours and nothing has gone out,
+// else by breaking the connection.
 func (r *reply) giveUp(err error) {
 	var e *exception
 	if errors.As(err, &e) && !r.committed {
@@ -187,7 +189,9 @@ func (r *reply) fail(e *exception) {
 	text := fmt.Sprintf("%s (version %s)\n", e.Error(), r.q.s.core.version)
 	if r.committed {
 		// ClickHouse's frame for an exception in the middle of a result; the broken connection tells the others.
-		_, err := fmt.Fprintf(r.out, "\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n", r.tag, text, len(text), r.tag)
+		_, err := fmt.Fprintf(
+			r.out, "\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n", r.tag, text, len(text), r.tag,
+		)
 		for i := len(r.layers) - 1; i >= 0 && err == nil; i-- {
 			err = r.layers[i].Flush()
 		}
@@ -200,7 +204,8 @@ func (r *reply) fail(e *exception) {
 	r.common(h)
 	h.Set("Content-Type", "text/plain; charset=UTF-8")
 	h.Set("X-ClickHouse-Exception-Code", strconv.Itoa(e.code))
-	if e.status() == http.StatusForbidden && e.code == codeAuthenticationError && r.q.r.Header.Get("Authorization") == "" {
+	if e.status() == http.StatusForbidden && e.code == codeAuthenticationError &&
+		r.q.r.Header.Get("Authorization") == "" {
 		h.Set("WWW-Authenticate", `Basic realm="ClickHouse"`)
 	}
 	_ = r.q.ctl.SetWriteDeadline(time.Now().Add(r.q.s.cfg.SendTimeout))

@@ -20,9 +20,9 @@ const stopWait = 10 * time.Second
 // started guards against a second engine in one process, which libchdb does not support.
 var started atomic.Bool
 
-// Run runs the engine and its HTTP front until ctx is cancelled, which is no error, or until one of them fails. It calls
-// ready once with the front's address, when clients can connect. It may be called once in a process, and the process
-// should hold nothing else: see the package comment.
+// Run runs the engine and its HTTP front until ctx is cancelled, which is no error, or until one of them fails. It
+// calls ready once with the front's address, when clients can connect. It may be called once in a process, and the
+// process should hold nothing else: see the package comment.
 func Run(ctx context.Context, cfg Config, ready func(addr string)) error {
 	if err := cfg.Validate(); err != nil {
 		return err

@@ -121,8 +121,11 @@ func (s *server) foreign(r *http.Request) string {
 // authorise checks the one user's name and password, wherever the client put them.
 func (s *server) authorise(r *http.Request, values url.Values) *exception {
 	user, password := "default", ""
-	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); scheme != "" && !strings.EqualFold(scheme, "Basic") {
-		return exceptionf(codeAuthenticationError, "The embedded engine knows no authorization by %s: use Basic", scheme)
+	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); scheme != "" &&
+		!strings.EqualFold(scheme, "Basic") {
+		return exceptionf(
+			codeAuthenticationError, "The embedded engine knows no authorization by %s: use Basic", scheme,
+		)
 	}
 	if strings.EqualFold(r.Header.Get("X-ClickHouse-SSL-Certificate-Auth"), "on") {
 		return exceptionf(codeAuthenticationError, "The embedded engine knows no users by certificate")
@@ -146,7 +149,8 @@ func (s *server) authorise(r *http.Request, values url.Values) *exception {
 		"%s: Authentication failed: password is incorrect, or there is no user with such name", user)
 }
 
-// gate bounds how many statements run and how many wait. Those that wait must not be held up by the ones of another gate.
+// gate bounds how many statements run and how many wait. Those that wait must not be held up by the ones of another
+// gate.
 type gate struct {
 	slots chan struct{} // running
 	seats chan struct{} // running and waiting; of the gate in which statements are read: being read
@@ -296,7 +300,10 @@ func (q *query) openSession(st statement, text []byte) *exception {
 		return nil
 	}
 	if q.job.readonly && st.kind != stmtSelect && !looks(text) {
-		return exceptionf(codeReadonly, "Cannot execute this query in readonly mode. Within a session, GET is for queries that only read")
+		return exceptionf(
+			codeReadonly,
+			"Cannot execute this query in readonly mode. Within a session, GET is for queries that only read",
+		)
 	}
 	s, e := q.s.sessions.take(id, q.enabled("session_check"))
 	if e != nil {

@@ -91,7 +91,9 @@ func TestSessions(t *testing.T) {
 		ask(t, in("h"), "CREATE TEMPORARY TABLE mine (k UInt8)", "")
 		ask(t, in("h", "session_timeout", "0"), "SELECT 1", "1")
 		until(t, "the session ends by itself", func() bool {
-			return p.do(t, http.MethodPost, in("h", "session_check", "1", "session_timeout", "0"), nil, []byte("SELECT 1")).code() == "372"
+			return p.do(
+				t, http.MethodPost, in("h", "session_check", "1", "session_timeout", "0"), nil, []byte("SELECT 1"),
+			).code() == "372"
 		})
 	})
 }
@@ -142,8 +144,15 @@ func TestInsertsHaveTheirOwnPlaces(t *testing.T) {
 		go func() { ended <- p.do(t, http.MethodPost, nil, nil, []byte(endless)) }()
 	}
 	count := func() response {
-		return p.do(t, http.MethodPost, url.Values{"priority": {"1"}}, nil,
-			[]byte("SELECT count() FROM system.processes WHERE query LIKE '%1000000000000%' AND query NOT LIKE '%system.processes%'"))
+		return p.do(
+			t,
+			http.MethodPost,
+			url.Values{"priority": {"1"}},
+			nil,
+			[]byte(
+				"SELECT count() FROM system.processes WHERE query LIKE '%1000000000000%' AND query NOT LIKE '%system.processes%'",
+			),
+		)
 	}
 	if r := <-ended; r.code() != "202" {
 		t.Fatalf("got %d %s, want code 202", r.status, r.body)

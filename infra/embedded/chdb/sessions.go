@@ -12,8 +12,8 @@ const (
 	maxSessionTimeout = time.Hour
 )
 
-// sessions are the named sessions (session_id): connections to the engine that outlive their request, with what SET, USE
-// and CREATE TEMPORARY TABLE did on them.
+// sessions are the named sessions (session_id): connections to the engine that outlive their request, with what SET,
+// USE and CREATE TEMPORARY TABLE did on them.
 type sessions struct {
 	open func() (*conn, error)
 
@@ -49,7 +49,9 @@ func (a *sessions) take(id string, mustExist bool) (*session, *exception) {
 	case a.closed:
 		return nil, exceptionf(codeAborted, "The engine is stopping")
 	case len(a.byID) >= maxSessions:
-		return nil, exceptionf(codeTooManyQueries, "There are %d sessions already: close some with close_session=1", maxSessions)
+		return nil, exceptionf(
+			codeTooManyQueries, "There are %d sessions already: close some with close_session=1", maxSessions,
+		)
 	}
 	cn, err := a.open()
 	if err != nil {
@@ -106,7 +108,10 @@ func (s *session) undo(j job) ([]string, error) {
 	}
 	var back []string
 	if len(names) > 0 {
-		r, err := s.conn.exec("SELECT name, value, changed FROM system.settings WHERE name IN ("+strings.Join(names, ", ")+")", "TSVRaw", nil)
+		r, err := s.conn.exec(
+			"SELECT name, value, changed FROM system.settings WHERE name IN ("+strings.Join(names, ", ")+")", "TSVRaw",
+			nil,
+		)
 		if err != nil {
 			return nil, err
 		}

@@ -28,8 +28,8 @@ type statement struct {
 	tail   string // for stmtInsertData without a FORMAT clause, the format to take
 }
 
-// parseStatement looks at the head of a request's text. complete says that text is all of it; if it is not, only an INSERT
-// with data can be recognised and more is true when more text is needed.
+// parseStatement looks at the head of a request's text. complete says that text is all of it; if it is not, only an
+// INSERT with data can be recognised and more is true when more text is needed.
 func parseStatement(text []byte, complete bool) (st statement, more bool, err *exception) {
 	l := &lexer{src: text}
 	first := l.next()
@@ -51,8 +51,8 @@ func parseStatement(text []byte, complete bool) (st statement, more bool, err *e
 	return parseWhole(text, first)
 }
 
-// parseInsert reads an INSERT up to its data. done is false for INSERT ... VALUES and INSERT ... SELECT, which are read as
-// a whole.
+// parseInsert reads an INSERT up to its data. done is false for INSERT ... VALUES and INSERT ... SELECT, which are read
+// as a whole.
 func parseInsert(l *lexer) (st statement, done bool, err *exception) {
 	st.kind = stmtInsertData
 	t := l.next()

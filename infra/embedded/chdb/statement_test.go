@@ -48,7 +48,8 @@ func TestParseStatement(t *testing.T) {
 		}
 	}
 	for sql, code := range map[string]int{
-		"": codeSyntaxError, " -- nothing": codeSyntaxError, "SELECT 1; SELECT 2": codeSyntaxError, "quit": codeSyntaxError,
+		"": codeSyntaxError, " -- nothing": codeSyntaxError, "SELECT 1; SELECT 2": codeSyntaxError,
+		"quit":                                   codeSyntaxError,
 		"INSERT INTO t VALUES (1); DROP TABLE t": codeSyntaxError, "SELECT 1 INTO OUTFILE 'x'": codeOutfileNotAllowed,
 		"INSERT INTO t FROM INFILE 'x' FORMAT CSV": codeUnknownType, "INSERT INTO t FORMAT 'x'": codeSyntaxError,
 	} {
@@ -70,7 +71,9 @@ func TestRewriteKill(t *testing.T) {
 }
 
 func TestParseException(t *testing.T) {
-	got := parseException("Code: 107. DB::Exception: Code: 60. DB::Exception: File x doesn't exist: in y. (FILE_DOESNT_EXIST) (version 26.5.1.1). (FILE_DOESNT_EXIST)")
+	got := parseException(
+		"Code: 107. DB::Exception: Code: 60. DB::Exception: File x doesn't exist: in y. (FILE_DOESNT_EXIST) (version 26.5.1.1). (FILE_DOESNT_EXIST)",
+	)
 	want := &exception{code: 60, text: "File x doesn't exist: in y. (FILE_DOESNT_EXIST). (FILE_DOESNT_EXIST)"}
 	if d := cmp.Diff(got, want, cmp.AllowUnexported(exception{})); d != "" {
 		t.Error(d)
@@ -79,7 +82,8 @@ func TestParseException(t *testing.T) {
 
 func FuzzParseStatement(f *testing.F) {
 	for _, s := range []string{
-		"SELECT 1 FORMAT CSV", "INSERT INTO t (a) SETTINGS x=1 FORMAT Native\x00\xff", "SELECT 'a\\", "$a$ $a", "((;", "INSERT",
+		"SELECT 1 FORMAT CSV", "INSERT INTO t (a) SETTINGS x=1 FORMAT Native\x00\xff", "SELECT 'a\\", "$a$ $a", "((;",
+		"INSERT",
 		"INSERT INTO", "INSERT INTO t FORMAT", "FORMAT FORMAT", "WITH INSERT INTO", "`a``b`", "/* ", "KILL",
 	} {
 		f.Add([]byte(s), true)

@@ -43,7 +43,12 @@ type Dir struct {
 // format, or nothing yet.
 func Open(ctx context.Context, kind Kind, path string, version int) (*Dir, error) {
 	if path == "" {
-		return nil, &Error{Engine: kind, Fault: Unwritable, Reason: "no data directory", Mend: "give one with --data DIR"}
+		return nil, &Error{
+			Engine: kind,
+			Fault:  Unwritable,
+			Reason: "no data directory",
+			Mend:   "give one with --data DIR",
+		}
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {

@@ -8,8 +8,8 @@
 // Durability: the format note is written once, with fsync, before the engine puts any data beside it.
 //
 // Slow or restarted: a lock held by a process that has said it is stopping is waited for (StopWait); one held by a
-// process that goes on is waited for only HeldWait, enough for a signal to arrive. The kernel drops the lock of a killed
-// process, so nothing is ever cleaned up by hand.
+// process that goes on is waited for only HeldWait, enough for a signal to arrive. The kernel drops the lock of a
+// killed process, so nothing is ever cleaned up by hand.
 //
 // Non-obvious:
 //   - The lock is flock(2) on the file "lock", not the file's existence: a stale file means nothing.

@@ -13,7 +13,8 @@
 // Non-obvious:
 //   - A package that uses it needs a TestMain that calls Main: the test binary itself is run as the engines' processes.
 //   - Only the engines that are asked for are started: a test of the log alone does not load ClickHouse.
-//   - The secure variants (TLS, users) are fronts or settings of the same engines: an authority from the package certtest signs what they show.
+//   - The secure variants (TLS, users) are fronts or settings of the same engines: an authority from the package
+//     certtest signs what they show.
 //   - t.TempDir is closed to other users, and PostgreSQL never runs as root: use Dir for the data of an own set.
 package enginetest
 
@@ -63,7 +64,8 @@ func Main(m *testing.M, opts ...goleak.Option) {
 	os.Exit(Tests{M: m, Options: opts}.Run())
 }
 
-// Tests is what Main runs, for a TestMain that has a main of another kind around it; it calls embedded.EngineMain itself, before anything else.
+// Tests is what Main runs, for a TestMain that has a main of another kind around it; it calls embedded.EngineMain
+// itself, before anything else.
 type Tests struct {
 	// M is the tests.
 	M interface{ Run() int }

@@ -26,15 +26,20 @@ import (
 	"heliograph/infra/embedded/certtest"
 )
 
-// NativeClickHouse puts a relay before the shared ClickHouse that speaks the native protocol, with TLS if it is given a certificate, lets one user in, and makes an
-// empty database. It returns the relay's address and the database's name.
+// NativeClickHouse puts a relay before the shared ClickHouse that speaks the native protocol, with TLS if it is given a
+// certificate, lets one user in, and makes an empty database. It returns the relay's address and the database's name.
 //
-// The engine behind it is the real one, its server side of the protocol is not: what this shows is that the client's side of it (handshake, settings, compressed
-// blocks both ways, exceptions) carries our statements and types.
+// The engine behind it is the real one, its server side of the protocol is not: what this shows is that the client's
+// side of it (handshake, settings, compressed blocks both ways, exceptions) carries our statements and types.
 func NativeClickHouse(tb testing.TB, server *certtest.Pair, user, password string) (addr, database string) {
 	tb.Helper()
 	_, database = NewClickHouseDatabase(tb)
-	r := &relay{behind: get(tb, embedded.ClickHouse).ClickHouseAddr, user: user, password: password, conns: make(map[net.Conn]bool)}
+	r := &relay{
+		behind:   get(tb, embedded.ClickHouse).ClickHouseAddr,
+		user:     user,
+		password: password,
+		conns:    make(map[net.Conn]bool),
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatalf("native ClickHouse: %v", err)
@@ -71,7 +76,12 @@ func (r *relay) serve(l net.Listener) {
 		r.conns[c] = true
 		r.mu.Unlock()
 		r.serving.Go(func() {
-			s := &nativeSession{relay: r, conn: c, in: chproto.NewReader(bufio.NewReader(c)), packer: compress.NewWriter(compress.LevelZero, compress.LZ4)}
+			s := &nativeSession{
+				relay:  r,
+				conn:   c,
+				in:     chproto.NewReader(bufio.NewReader(c)),
+				packer: compress.NewWriter(compress.LevelZero, compress.LZ4),
+			}
 			_ = s.run() // the client sees it
 			_ = c.Close()
 			r.mu.Lock()
@@ -132,10 +142,23 @@ func (s *nativeSession) run() error {
 		return err
 	}
 	if hello.User != s.user || hello.Password != s.password {
-		return s.refuse(&refusal{516, hello.User + ": Authentication failed: password is incorrect, or there is no user with such name."})
+		return s.refuse(
+			&refusal{
+				516,
+				hello.User + ": Authentication failed: password is incorrect, or there is no user with such name.",
+			},
+		)
 	}
 	s.database = hello.Database
-	answer := chproto.ServerHello{Name: "ClickHouse", Major: 26, Minor: 5, Patch: 1, Revision: proto.DBMS_TCP_PROTOCOL_VERSION, Timezone: "UTC", DisplayName: "relay"}
+	answer := chproto.ServerHello{
+		Name:        "ClickHouse",
+		Major:       26,
+		Minor:       5,
+		Patch:       1,
+		Revision:    proto.DBMS_TCP_PROTOCOL_VERSION,
+		Timezone:    "UTC",
+		DisplayName: "relay",
+	}
 	answer.EncodeAware(&s.out, proto.DBMS_TCP_PROTOCOL_VERSION)
 	if err := s.flush(); err != nil {
 		return err
@@ -195,7 +218,8 @@ func (s *nativeSession) query() error {
 // nativeSelect is a statement that has columns to tell of, even without rows.
 var nativeSelect = regexp.MustCompile(`(?is)^\s*(SELECT|WITH)\s`)
 
-// selected sends what a server sends: a block without rows that tells the columns, then the rows. Over HTTP there is nothing where there are no rows.
+// selected sends what a server sends: a block without rows that tells the columns, then the rows. Over HTTP there is
+// nothing where there are no rows.
 func (s *nativeSession) selected(q chproto.Query) error {
 	sent := false
 	err := s.ask(q, q.Body, nil, func(b *proto.Block) error {
@@ -337,7 +361,12 @@ func (s *nativeSession) ask(q chproto.Query, sql string, body []byte, each func(
 	for _, set := range q.Settings {
 		v.Set(set.Key, set.Value)
 	}
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://"+s.behind+"/?"+v.Encode(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(
+		context.Background(),
+		http.MethodPost,
+		"http://"+s.behind+"/?"+v.Encode(),
+		bytes.NewReader(body),
+	)
 	if err != nil {
 		return err
 	}

@@ -24,13 +24,19 @@ import (
 	"heliograph/infra/embedded/certtest"
 )
 
-// SecureKafka starts a log of the test's own, in this process and without data on disk, that wants TLS and a SASL user, under any of the mechanisms. It
-// returns the address of its broker and ends with the test.
+// SecureKafka starts a log of the test's own, in this process and without data on disk, that wants TLS and a SASL user,
+// under any of the mechanisms. It returns the address of its broker and ends with the test.
 func SecureKafka(tb testing.TB, server certtest.Pair, user, password string) string {
 	tb.Helper()
 	fake, err := kfake.NewCluster(
-		kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(time.Second), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{server.Certificate}}),
-		kfake.EnableSASL(), kfake.Superuser("PLAIN", user, password), kfake.Superuser("SCRAM-SHA-256", user, password),
+		kfake.NumBrokers(
+			1,
+		),
+		kfake.GroupMinSessionTimeout(time.Second),
+		kfake.TLS(&tls.Config{Certificates: []tls.Certificate{server.Certificate}}),
+		kfake.EnableSASL(),
+		kfake.Superuser("PLAIN", user, password),
+		kfake.Superuser("SCRAM-SHA-256", user, password),
 		kfake.Superuser("SCRAM-SHA-512", user, password),
 	)
 	if err != nil {
@@ -40,8 +46,9 @@ func SecureKafka(tb testing.TB, server certtest.Pair, user, password string) str
 	return fake.ListenAddrs()[0]
 }
 
-// SecurePostgres turns TLS on in the shared PostgreSQL and makes an empty database with an owner who has this password. It returns the connection URL without
-// TLS settings. The server shows the certificate of the latest call; other tests go on without TLS.
+// SecurePostgres turns TLS on in the shared PostgreSQL and makes an empty database with an owner who has this password.
+// It returns the connection URL without TLS settings. The server shows the certificate of the latest call; other tests
+// go on without TLS.
 func SecurePostgres(tb testing.TB, server certtest.Pair, password string) string {
 	tb.Helper()
 	admin := get(tb, embedded.Postgres).PostgresURL
@@ -149,8 +156,8 @@ func shows(dsn string, want certtest.Pair) error {
 	}
 }
 
-// SecureClickHouse puts a front with TLS before the shared ClickHouse, which lets one user in, and makes an empty database. It returns the front's address and
-// the database's name.
+// SecureClickHouse puts a front with TLS before the shared ClickHouse, which lets one user in, and makes an empty
+// database. It returns the front's address and the database's name.
 func SecureClickHouse(tb testing.TB, server certtest.Pair, user, password string) (addr, database string) {
 	tb.Helper()
 	behind, database := NewClickHouseDatabase(tb)
@@ -171,7 +178,10 @@ func SecureClickHouse(tb testing.TB, server certtest.Pair, user, password string
 			// As a server answers: it says the same for an unknown user and for a wrong password.
 			w.Header().Set("X-ClickHouse-Exception-Code", "516")
 			w.WriteHeader(http.StatusForbidden)
-			_, _ = io.WriteString(w, "Code: 516. DB::Exception: Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)")
+			_, _ = io.WriteString(
+				w,
+				"Code: 516. DB::Exception: Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)",
+			)
 			return
 		}
 		proxy.ServeHTTP(w, r)

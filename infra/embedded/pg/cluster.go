@@ -41,7 +41,8 @@ func (c *cluster) version() (int, error) {
 	major, err := strconv.Atoi(strings.TrimSpace(string(raw)))
 	if err != nil {
 		return 0, &engine.Error{
-			Engine: engine.Postgres, Fault: engine.WrongVersion, Reason: c.data + "/PG_VERSION is not readable", Err: err,
+			Engine: engine.Postgres, Fault: engine.WrongVersion, Reason: c.data + "/PG_VERSION is not readable",
+			Err:  err,
 			Mend: "restore it, or choose another place with --data DIR",
 		}
 	}
@@ -123,7 +124,8 @@ func (c *cluster) initialize(ctx context.Context) error {
 		return engine.DiskError(engine.Postgres, c.dir, err)
 	}
 	args := []string{
-		"-D", made, "-U", User, "--pwfile", secret, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-instructions",
+		"-D", made, "-U", User, "--pwfile", secret, "--auth", "scram-sha-256", "--encoding", "UTF8",
+		"--no-instructions",
 	}
 	if c.programs.major >= 17 {
 		args = append(args, "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8")
@@ -149,7 +151,12 @@ func (c *cluster) initialize(ctx context.Context) error {
 		if strings.Contains(out.String(), "No space left on device") {
 			return engine.DiskError(engine.Postgres, c.dir, syscall.ENOSPC)
 		}
-		return &engine.Error{Engine: engine.Postgres, Fault: engine.Failed, Reason: "initdb failed: " + complaint(out.String()), Err: err}
+		return &engine.Error{
+			Engine: engine.Postgres,
+			Fault:  engine.Failed,
+			Reason: "initdb failed: " + complaint(out.String()),
+			Err:    err,
+		}
 	}
 	if err := os.Rename(made, c.data); err != nil {
 		return engine.DiskError(engine.Postgres, c.dir, err)
@@ -240,7 +247,8 @@ func (c *cluster) occupants() []int {
 			pids = append(pids, pid)
 		case errors.Is(err, os.ErrPermission) && pid == named:
 			// A container may keep even root from looking; the name of a program is open to all.
-			if comm, err := os.ReadFile(filepath.Join("/proc", p.Name(), "comm")); err == nil && strings.HasPrefix(string(comm), "postgres") {
+			if comm, err := os.ReadFile(filepath.Join("/proc", p.Name(), "comm")); err == nil &&
+				strings.HasPrefix(string(comm), "postgres") {
 				pids = append(pids, pid)
 			}
 		}

@@ -70,7 +70,12 @@ func TestRestart(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "pg"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{DataDir: filepath.Join(dir, "pg"), EnginesDir: enginesDir, SyncCommit: true, Settings: map[string]string{"work_mem": "5MB"}}
+	cfg := Config{
+		DataDir:    filepath.Join(dir, "pg"),
+		EnginesDir: enginesDir,
+		SyncCommit: true,
+		Settings:   map[string]string{"work_mem": "5MB"},
+	}
 	for round, want := range []string{"1 on 5MB", "2 on 5MB", "3 on 5MB"} {
 		addr, stop := running(t, cfg)
 		cfg.Listen = addr
@@ -147,7 +152,11 @@ func TestRefusals(t *testing.T) {
 		{"unwritable", "file/data", "", engine.Unwritable, "--data"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := Run(context.Background(), Config{DataDir: filepath.Join(dir, tc.data), EnginesDir: enginesDir, Listen: tc.addr}, func(string) { t.Error("ready") })
+			err := Run(
+				context.Background(),
+				Config{DataDir: filepath.Join(dir, tc.data), EnginesDir: enginesDir, Listen: tc.addr},
+				func(string) { t.Error("ready") },
+			)
 			if errors.Is(err, engine.Missing) && os.Getenv("CI") != "true" {
 				t.Skip(err)
 			}
@@ -156,7 +165,9 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
-	if err := Run(context.Background(), Config{StopTimeout: -1, Settings: map[string]string{"a=b": ""}}, nil); strings.Count(fmt.Sprint(err), "\n") != 2 {
+	if err := Run(context.Background(), Config{StopTimeout: -1, Settings: map[string]string{"a=b": ""}}, nil); strings.Count(
+		fmt.Sprint(err), "\n",
+	) != 2 {
 		t.Errorf("got %v, want three faults", err)
 	}
 }
@@ -171,7 +182,10 @@ func TestClosedDirectory(t *testing.T) {
 	if err := os.Mkdir(shut, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	err := Run(context.Background(), Config{DataDir: filepath.Join(shut, "pg"), EnginesDir: enginesDir}, func(string) { t.Error("ready") })
+	err := Run(
+		context.Background(), Config{DataDir: filepath.Join(shut, "pg"), EnginesDir: enginesDir},
+		func(string) { t.Error("ready") },
+	)
 	if errors.Is(err, engine.Missing) && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}
@@ -218,11 +232,13 @@ func TestFind(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(lib, "libx.so.1")); err != nil {
 		t.Errorf("library link: %v", err)
 	}
-	if _, err := find(engines, 12, account{}); !errors.Is(err, engine.WrongVersion) || !strings.Contains(err.Error(), "77") {
+	if _, err := find(engines, 12, account{}); !errors.Is(err, engine.WrongVersion) ||
+		!strings.Contains(err.Error(), "77") {
 		t.Errorf("data of another version: got %v", err)
 	}
 	broken, _ := installation(t, "echo no libraries >&2; exit 127")
-	if _, err := find(broken, 0, account{}); !errors.Is(err, engine.Missing) || !strings.Contains(err.Error(), "no libraries") {
+	if _, err := find(broken, 0, account{}); !errors.Is(err, engine.Missing) ||
+		!strings.Contains(err.Error(), "no libraries") {
 		t.Errorf("broken installation: got %v", err)
 	}
 	outside, _ := installation(t, "")
@@ -230,7 +246,8 @@ func TestFind(t *testing.T) {
 	if err := os.WriteFile(list, []byte(`[{"source":"native/lib/x","target":"../../../../x"}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := find(outside, 0, account{}); !errors.Is(err, engine.Missing) || !strings.Contains(err.Error(), "out of the package") {
+	if _, err := find(outside, 0, account{}); !errors.Is(err, engine.Missing) ||
+		!strings.Contains(err.Error(), "out of the package") {
 		t.Errorf("link out of the package: got %v", err)
 	}
 	if _, err := exec.LookPath("postgres"); err != nil {
@@ -267,7 +284,8 @@ func TestPasses(t *testing.T) {
 		mode os.FileMode
 		want bool
 	}{
-		{me, 0o700, true}, {me, 0o611, false}, {group, 0o710, true}, {group, 0o701, false}, {other, 0o701, true}, {other, 0o770, false},
+		{me, 0o700, true}, {me, 0o611, false}, {group, 0o710, true}, {group, 0o701, false}, {other, 0o701, true},
+		{other, 0o770, false},
 	} {
 		if err := os.Chmod(dir, tc.mode); err != nil {
 			t.Fatal(err)

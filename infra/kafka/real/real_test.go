@@ -34,7 +34,15 @@ func TestKill(t *testing.T) {
 	for round := range 2 {
 		var records []*kgo.Record
 		for i := range perRound {
-			records = append(records, &kgo.Record{Topic: topic, Partition: int32(i % 4), Timestamp: stamp, Value: fmt.Appendf(nil, "%d/%d", round, i)})
+			records = append(
+				records,
+				&kgo.Record{
+					Topic:     topic,
+					Partition: int32(i % 4),
+					Timestamp: stamp,
+					Value:     fmt.Appendf(nil, "%d/%d", round, i),
+				},
+			)
 		}
 		if err := client.ProduceSync(ctx, records...).FirstErr(); err != nil {
 			t.Fatalf("round %d: %v", round, err)
@@ -69,7 +77,8 @@ func TestKill(t *testing.T) {
 	c.Close()
 	b.Kill()
 	b.Restart(t)
-	again, err := kgo.NewClient(kgo.SeedBrokers(b.Addr())) // the other's connections died with the broker, and their ends may be what it gets for an answer
+	// the other's connections died with the broker, and their ends may be what it gets for an answer
+	again, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +97,9 @@ func TestKill(t *testing.T) {
 // readBack reads topic from its start, until want records, and checks their offsets and times.
 func readBack(ctx context.Context, t *testing.T, addr, topic string, want int, producerTime time.Time) {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(addr), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +116,10 @@ func readBack(ctx context.Context, t *testing.T, addr, topic string, want int, p
 			}
 			next[r.Partition]++
 			if !r.Timestamp.After(producerTime) || r.Attrs.TimestampType() != 1 {
-				t.Fatalf("partition %d offset %d: time %v of type %d, want the broker's", r.Partition, r.Offset, r.Timestamp, r.Attrs.TimestampType())
+				t.Fatalf(
+					"partition %d offset %d: time %v of type %d, want the broker's", r.Partition, r.Offset, r.Timestamp,
+					r.Attrs.TimestampType(),
+				)
 			}
 			got++
 		})

@@ -4,11 +4,11 @@
 // 	protoc        (unknown)
 // source: event/v1/event.proto
 
-// The events of the log: facts in the past tense. They are only ever added to: a new meaning is a new event type, a field number is never
-// reused, and unknown fields survive because raw bytes are passed on and never re-encoded.
+// The events of the log: facts in the past tense. They are only ever added to: a new meaning is a new event type, a
+// field number is never reused, and unknown fields survive because raw bytes are passed on and never re-encoded.
 //
-// Subject. What an event is about (a thread or a user) is the record's key and is not repeated in the value. Time is the record's timestamp
-// (log time); a fold never reads a clock.
+// Subject. What an event is about (a thread or a user) is the record's key and is not repeated in the value. Time is
+// the record's timestamp (log time); a fold never reads a clock.
 
 package eventv1
 
@@ -1628,9 +1628,11 @@ type MessageSent_builder struct {
 	Content *Sealed
 	// The message (16 bytes) of this thread that it answers; empty: none.
 	ReplyTo []byte
-	// The other member (16 bytes) of a direct thread, by which the fold can begin the thread at its first message. Empty in groups.
+	// The other member (16 bytes) of a direct thread, by which the fold can begin the thread at its first message. Empty
+	// in groups.
 	DirectPeer []byte
-	// The client's clock when the message was written, in Unix milliseconds. For display only: no order and no rule rests on it.
+	// The client's clock when the message was written, in Unix milliseconds. For display only: no order and no rule rests
+	// on it.
 	ClientTimeMs int64
 }
 
@@ -2284,8 +2286,9 @@ func (b0 RoleChanged_builder) Build() *RoleChanged {
 	return m0
 }
 
-// WatermarksMoved: how far a device has got in a thread. It carries both watermarks because the topic is compacted by (thread, device): only
-// the last record of a device is sure to stay. Each only grows; a fold takes the highest. The user's watermark is the highest of the devices'.
+// WatermarksMoved: how far a device has got in a thread. It carries both watermarks because the topic is compacted by
+// (thread, device): only the last record of a device is sure to stay. Each only grows; a fold takes the highest. The
+// user's watermark is the highest of the devices'.
 type WatermarksMoved struct {
 	state                        protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_DeliveredPosition int64                  `protobuf:"varint,1,opt,name=delivered_position,json=deliveredPosition"`
@@ -2389,7 +2392,8 @@ func (b0 WatermarksMoved_builder) Build() *WatermarksMoved {
 	return m0
 }
 
-// UserRegistered: somebody proved to hold the phone number. The device becomes the primary one; every device before it is revoked.
+// UserRegistered: somebody proved to hold the phone number. The device becomes the primary one; every device before it
+// is revoked.
 type UserRegistered struct {
 	state                 protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_PhoneHash  []byte                 `protobuf:"bytes,1,opt,name=phone_hash,json=phoneHash"`
@@ -2996,8 +3000,9 @@ func (b0 UserUnblocked_builder) Build() *UserUnblocked {
 	return m0
 }
 
-// ThreadJoined: the user's list of threads has a further one. It is appended before the event in the thread that makes the user a member, so
-// that the user's edge listens to the thread in time; whether the user is a member is the thread's own fold's to say.
+// ThreadJoined: the user's list of threads has a further one. It is appended before the event in the thread that makes
+// the user a member, so that the user's edge listens to the thread in time; whether the user is a member is the
+// thread's own fold's to say.
 type ThreadJoined struct {
 	state                    protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ThreadId      []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
@@ -3075,7 +3080,8 @@ type ThreadJoined_builder struct {
 	ThreadId []byte
 	// The thread did not exist before since_position.
 	NewThread bool
-	// A position of the thread's slot in helio.threads before which the thread has no event that this join needs (new threads only).
+	// A position of the thread's slot in helio.threads before which the thread has no event that this join needs (new
+	// threads only).
 	SincePosition int64
 }
 
@@ -3225,7 +3231,8 @@ func (b0 PresenceChanged_builder) Build() *PresenceChanged {
 	return m0
 }
 
-// Quarantined: a projector could not apply an event. From there on its subject's events are parked, in order, until it is released.
+// Quarantined: a projector could not apply an event. From there on its subject's events are parked, in order, until it
+// is released.
 type Quarantined struct {
 	state               protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_View     string                 `protobuf:"bytes,1,opt,name=view"`
@@ -3344,7 +3351,8 @@ func (b0 Quarantined_builder) Build() *Quarantined {
 	return m0
 }
 
-// LogOpened is the first record of a partition whose positions do not begin at 0: the base stands in the record header "helio-base" too.
+// LogOpened is the first record of a partition whose positions do not begin at 0: the base stands in the record header
+// "helio-base" too.
 type LogOpened struct {
 	state           protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_Base int64                  `protobuf:"varint,1,opt,name=base"`

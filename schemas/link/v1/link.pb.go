@@ -4,17 +4,22 @@
 // 	protoc        (unknown)
 // source: link/v1/link.proto
 
-// The protocol between an edge and a delivery instance: interest one way, events the other (see heliograph/schemas/link for its rules).
+// The protocol between an edge and a delivery instance: interest one way, events the other (see heliograph/schemas/link
+// for its rules).
 //
-// 1. An edge opens one link to each delivery instance. Frames go both ways: varint length, encoded ToDelivery or ToEdge.
-// 2. The instance says which slots it owns (Owned) at once and whenever that changes. A slot that is no longer in the list is gone: its
-//    subscriptions on this link are void, and the edge subscribes again with the new owner, from its cursor.
-// 3. Subscribe names subjects of one slot. It is answered by Subscribed with live_from, a position per topic: every event of those subjects at or
-//    after live_from comes on this link, in the order of each topic. When the cursor that the edge gave can be served from the ring, live_from
-//    equals it; what lies before live_from is the edge's to fetch from Postgres once Postgres has passed live_from.
-// 4. Events of a topic of a slot come in position order. Progress says that all before the given positions has been sent: it follows the
-//    events, at least once a second, for every owned slot whether subscribed or not.
-// 5. An instance that cannot keep a link's queue bounded closes the link; the edge connects again and resumes from its cursors.
+// 1. An edge opens one link to each delivery instance. Frames go both ways: varint length, encoded ToDelivery or
+//    ToEdge.
+// 2. The instance says which slots it owns (Owned) at once and whenever that changes. A slot that is no longer in the
+//    list is gone: its subscriptions on this link are void, and the edge subscribes again with the new owner, from its
+//    cursor.
+// 3. Subscribe names subjects of one slot. It is answered by Subscribed with live_from, a position per topic: every
+//    event of those subjects at or after live_from comes on this link, in the order of each topic. When the cursor that
+//    the edge gave can be served from the ring, live_from equals it; what lies before live_from is the edge's to fetch
+//    from Postgres once Postgres has passed live_from.
+// 4. Events of a topic of a slot come in position order. Progress says that all before the given positions has been
+//    sent: it follows the events, at least once a second, for every owned slot whether subscribed or not.
+// 5. An instance that cannot keep a link's queue bounded closes the link; the edge connects again and resumes from its
+//    cursors.
 
 package linkv1
 

@@ -6,33 +6,39 @@
 
 // The wire protocol between a device and an edge, version "helio/1".
 //
-// 1. Transport. QUIC with ALPN "helio/1". The client opens one bidirectional stream, the control stream, and both sides write frames on it: a
-//    length as QUIC varint (RFC 9000 section 16), then that many bytes of an encoded ClientFrame or ServerFrame. A frame is at most
-//    Limits.max_frame_bytes long; a longer one closes the connection before a byte of it is read. Frames of unknown kind are skipped.
-// 2. Requests. A ClientFrame with a request_id other than 0 is answered by exactly one ServerFrame with the same id (Error among them). Requests
-//    may be answered out of order. Frames with request_id 0 from the server are pushes.
-// 3. Opening. Hello is first and is answered by Welcome with a nonce. Before authentication only Hello, RequestPin, Register and Authenticate are
-//    allowed; anything else is answered by CODE_NOT_AUTHENTICATED. The connection is closed when it is not authenticated within 30 seconds (longer
-//    while a PIN is awaited: five minutes).
-// 4. Proof. A device signs, with its Ed25519 key, "helio/1 auth" NUL, the 32-byte nonce of this connection's Welcome, the 32 bytes of the
-//    TLS exporter (RFC 8446 section 7.5, label "EXPORTER-heliograph", empty context), then user id and device id (16 bytes each; user id all zero when
-//    registering). Nothing that is overheard or stored can be replayed on another connection.
-// 5. Sync. After authentication the client sends Sync once. The server answers, in this order: a ThreadChanged for each thread that changed since
-//    the device's cursors, the events that the device has not acknowledged, oldest first in each thread, then SyncComplete. Events after it are live;
-//    the order within a thread is kept throughout. However long the device was away, no event is left out: those that the server's views of the recent past have
-//    no more come from its history, in threads that come last. While that cannot be read SyncComplete does not come; the server goes on trying, and takes and
-//    answers what the device sends meanwhile.
-// 6. Cursors. A device keeps for each thread the highest position that it has applied, and applies an Event only if its position is greater. Since the
-//    server never leaves an event out within a connection, this makes delivery exactly once. It acknowledges with Watermarks, after it
-//    has stored the event. A device that sends in a thread moves its read watermark to its own message when that comes back.
-// 7. Sending. SendMessage is answered by Ack (the log has it) or Error. Unanswered sends stay in the client's outbox: after a reconnect it syncs
-//    first, drops what came back with its message_id, then sends the rest again under the same message_id, with exponential backoff and jitter.
-//    A retriable Error to one send is also the answer to later ones of the same thread on that connection until the refused one has come again, also when
-//    it came back as an Event meanwhile: so a sender's messages keep their order. A client answers it by waiting until everything that it sent to the thread is answered, and sending again in order.
+// 1. Transport. QUIC with ALPN "helio/1". The client opens one bidirectional stream, the control stream, and both sides
+//    write frames on it: a length as QUIC varint (RFC 9000 section 16), then that many bytes of an encoded ClientFrame
+//    or ServerFrame. A frame is at most Limits.max_frame_bytes long; a longer one closes the connection before a byte
+//    of it is read. Frames of unknown kind are skipped.
+// 2. Requests. A ClientFrame with a request_id other than 0 is answered by exactly one ServerFrame with the same id
+//    (Error among them). Requests may be answered out of order. Frames with request_id 0 from the server are pushes.
+// 3. Opening. Hello is first and is answered by Welcome with a nonce. Before authentication only Hello, RequestPin,
+//    Register and Authenticate are allowed; anything else is answered by CODE_NOT_AUTHENTICATED. The connection is
+//    closed when it is not authenticated within 30 seconds (longer while a PIN is awaited: five minutes).
+// 4. Proof. A device signs, with its Ed25519 key, "helio/1 auth" NUL, the 32-byte nonce of this connection's Welcome,
+//    the 32 bytes of the TLS exporter (RFC 8446 section 7.5, label "EXPORTER-heliograph", empty context), then user id
+//    and device id (16 bytes each; user id all zero when registering). Nothing that is overheard or stored can be
+//    replayed on another connection.
+// 5. Sync. After authentication the client sends Sync once. The server answers, in this order: a ThreadChanged for each
+//    thread that changed since the device's cursors, the events that the device has not acknowledged, oldest first in
+//    each thread, then SyncComplete. Events after it are live; the order within a thread is kept throughout. However
+//    long the device was away, no event is left out: those that the server's views of the recent past have no more come
+//    from its history, in threads that come last. While that cannot be read SyncComplete does not come; the server goes
+//    on trying, and takes and answers what the device sends meanwhile.
+// 6. Cursors. A device keeps for each thread the highest position that it has applied, and applies an Event only if its
+//    position is greater. Since the server never leaves an event out within a connection, this makes delivery exactly
+//    once. It acknowledges with Watermarks, after it has stored the event. A device that sends in a thread moves its
+//    read watermark to its own message when that comes back.
+// 7. Sending. SendMessage is answered by Ack (the log has it) or Error. Unanswered sends stay in the client's outbox:
+//    after a reconnect it syncs first, drops what came back with its message_id, then sends the rest again under the
+//    same message_id, with exponential backoff and jitter. A retriable Error to one send is also the answer to later
+//    ones of the same thread on that connection until the refused one has come again, also when it came back as an
+//    Event meanwhile: so a sender's messages keep their order. A client answers it by waiting until everything that it
+//    sent to the thread is answered, and sending again in order.
 // 8. Resync. A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again.
 // 9. GoAway. The server will close the connection: reconnect after the given time, to another edge if there is one.
-// 10. History pages travel on unidirectional streams that the server opens, one per request: a varint length and a ServerFrame with HistoryPage and the
-//     request_id. The client lets the server open at least 4.
+// 10. History pages travel on unidirectional streams that the server opens, one per request: a varint length and a
+//     ServerFrame with HistoryPage and the request_id. The client lets the server open at least 4.
 
 package wirev1
 
@@ -51,8 +57,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Code is the reason of a refusal or a close. What follows from each (retriable, closes the session, reconnect allowed) stands in one table:
-// schemas/wire/codes.go.
+// Code is the reason of a refusal or a close. What follows from each (retriable, closes the session, reconnect allowed)
+// stands in one table: schemas/wire/codes.go.
 type Code int32
 
 const (
@@ -104,8 +110,9 @@ const (
 	Code_CODE_CONFLICT Code = 22
 	// Too many requests of this connection wait for an answer.
 	Code_CODE_TOO_MANY_REQUESTS Code = 23
-	// An event of the thread cannot be applied, so the thread stands still until its operators have mended it: what it has can be read, nothing can be added.
-	// Only its members are told so; retry_after_ms says when to ask again. Other threads are not concerned.
+	// An event of the thread cannot be applied, so the thread stands still until its operators have mended it: what it
+	// has can be read, nothing can be added. Only its members are told so; retry_after_ms says when to ask again. Other
+	// threads are not concerned.
 	Code_CODE_THREAD_PARKED Code = 24
 )
 
@@ -2132,7 +2139,8 @@ type ServerFrame_builder struct {
 	Event *Event
 	// Answer to SendMessage and to every request that appends to a thread.
 	Ack *Ack
-	// Push: a message that was acknowledged is not accepted by the fold (the sender was no longer a member at its position).
+	// Push: a message that was acknowledged is not accepted by the fold (the sender was no longer a member at its
+	// position).
 	Rejected *Rejected
 	// Push: watermarks of members moved.
 	Receipts *Receipts
@@ -2274,7 +2282,8 @@ type serverFrame_Ack struct {
 }
 
 type serverFrame_Rejected struct {
-	// Push: a message that was acknowledged is not accepted by the fold (the sender was no longer a member at its position).
+	// Push: a message that was acknowledged is not accepted by the fold (the sender was no longer a member at its
+	// position).
 	Rejected *Rejected `protobuf:"bytes,9,opt,name=rejected,oneof"`
 }
 
@@ -3602,7 +3611,8 @@ func (b0 SendMessage_builder) Build() *SendMessage {
 	return m0
 }
 
-// Ack: the log has it on every in-sync replica. It is a receipt: topic, partition and position can be checked in the log.
+// Ack: the log has it on every in-sync replica. It is a receipt: topic, partition and position can be checked in the
+// log.
 type Ack struct {
 	state                protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_MessageId []byte                 `protobuf:"bytes,1,opt,name=message_id,json=messageId"`
@@ -3725,8 +3735,8 @@ type Ack_builder struct {
 	Slot int32
 	// The position in the slot.
 	Position int64
-	// Log time in Unix milliseconds as the edge knows it: with a log that sets the time itself, Event.log_time_ms may differ by the clocks' skew and is the one
-	// that counts. 0 for a change of a group that had been made before.
+	// Log time in Unix milliseconds as the edge knows it: with a log that sets the time itself, Event.log_time_ms may
+	// differ by the clocks' skew and is the one that counts. 0 for a change of a group that had been made before.
 	LogTimeMs int64
 }
 
@@ -4039,8 +4049,9 @@ func (b0 Watermarks_builder) Build() *Watermarks {
 	return m0
 }
 
-// Watermark is how far a device has got in a thread. Both only grow. Positions begin at 0, ordinals at 1: a watermark whose ordinal is 0 covers no
-// message, whatever its position says, so what is delivered and read is told by comparing ordinals.
+// Watermark is how far a device has got in a thread. Both only grow. Positions begin at 0, ordinals at 1: a watermark
+// whose ordinal is 0 covers no message, whatever its position says, so what is delivered and read is told by comparing
+// ordinals.
 type Watermark struct {
 	state                        protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ThreadId          []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
@@ -5237,7 +5248,8 @@ type ThreadSummary_builder struct {
 	LastPosition int64
 	// The ordinal of the last message, which is the number of messages.
 	LastOrdinal int64
-	// Log time of the last message in Unix milliseconds; 0: no message yet, or a former member's thread that has gone on without him.
+	// Log time of the last message in Unix milliseconds; 0: no message yet, or a former member's thread that has gone on
+	// without him.
 	LastTimeMs int64
 	// Who sent the last message (16 bytes).
 	LastSender []byte
@@ -5671,8 +5683,9 @@ type GetHistory_builder struct {
 
 	// The thread (16 bytes).
 	ThreadId []byte
-	// Only events before this position, which is of an event that the device knows or from a page; 0: from the end. The thread views may not have everything
-	// before it yet: CODE_UNAVAILABLE then, with retry_after_ms, since a page would have a hole.
+	// Only events before this position, which is of an event that the device knows or from a page; 0: from the end. The
+	// thread views may not have everything before it yet: CODE_UNAVAILABLE then, with retry_after_ms, since a page would
+	// have a hole.
 	BeforePosition int64
 	// At most so many, 1 to 500; 0: 100.
 	Limit uint32
@@ -6094,8 +6107,8 @@ func (b0 SetProfile_builder) Build() *SetProfile {
 	return m0
 }
 
-// LinkDevice approves a further device of the own user. Its id and key come to the approving device by a way of the client's (a code to scan).
-// Repeating it with the same key is safe.
+// LinkDevice approves a further device of the own user. Its id and key come to the approving device by a way of the
+// client's (a code to scan). Repeating it with the same key is safe.
 type LinkDevice struct {
 	state                 protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_DeviceId   []byte                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId"`
