@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"heliograph/infra/link"
+	"heliograph/infra/views"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -59,7 +60,8 @@ func New(
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	return newHub(cfg, &postgresStore{pool: pool, partitions: cfg.Partitions}, history, dir, dialer, log, reg), nil
+	asked := &postgresStore{views: views.New(pool), partitions: cfg.Partitions}
+	return newHub(cfg, asked, history, dir, dialer, log, reg), nil
 }
 
 func newHub(

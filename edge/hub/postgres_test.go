@@ -12,14 +12,15 @@ import (
 
 	"heliograph/infra/embedded/enginetest"
 	"heliograph/infra/postgres"
+	"heliograph/infra/views"
 	"heliograph/schemas/id"
 	schemas "heliograph/schemas/postgres"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
-// views makes a database with the thread views.
-func views(t *testing.T) *pgxpool.Pool {
+// newViews makes a database with the thread views.
+func newViews(t *testing.T) *pgxpool.Pool {
 	url := enginetest.NewDatabase(t)
 	fsys, err := fs.Sub(schemas.FS, "views")
 	if err != nil {
@@ -125,7 +126,7 @@ func (m *memStore) write(t *testing.T, pool *pgxpool.Pool) {
 
 // TestPostgresAnswersAsMemory compares the two stores query by query.
 func TestPostgresAnswersAsMemory(t *testing.T) {
-	pool := views(t)
+	pool := newViews(t)
 	w := newWorld(1)
 	ann, bob := userID(1), userID(2)
 	annD, bobD, oldD := id.NewDevice(), id.NewDevice(), id.NewDevice()
@@ -155,7 +156,7 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	if _, err := pool.Exec(ctx, "INSERT INTO quarantine VALUES (1, 0, 99, $1, 'test', now())", pgid(empty)); err != nil {
 		t.Fatal(err)
 	}
-	pg := &postgresStore{pool: pool, partitions: testSlots}
+	pg := &postgresStore{views: views.New(pool), partitions: testSlots}
 
 	threads, users := []id.ThreadID{group, direct, empty}, []id.UserID{ann, bob, userID(3)}
 	got, err := pg.snapshot(ctx, threads, users)

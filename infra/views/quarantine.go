@@ -1,0 +1,72 @@
+package views
+
+import (
+	"context"
+	"time"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// Quarantined is an event that could not be applied, or that stands behind such a one of its subject.
+type Quarantined struct {
+	Topic    topic.Topic
+	Slot     topic.Slot
+	Position topic.Position
+	Subject  topic.Subject // all zero: the event's key is none
+	Reason   string        // "parked" for those behind the first
+	Time     time.Time
+}
+
+func (r *Quarantined) targets() []any {
+	return []any{
+		(*topicName)(&r.Topic), (*int32)(&r.Slot), (*int64)(&r.Position), (*key)(&r.Subject), &r.Reason, &r.Time,
+	}
+}
+
+// Held is a subject of which something is in quarantine, in a topic.
+type Held struct {
+	Topic   topic.Topic
+	Subject topic.Subject
+}
+
+func (r *Held) targets() []any { return []any{(*topicName)(&r.Topic), (*key)(&r.Subject)} }
+
+const (
+	sqlQuarantine = `SELECT topic, slot, position, subject, reason, log_time FROM quarantine`
+
+	sqlQuarantineAt = sqlQuarantine + ` WHERE topic = $1 AND slot = $2 AND position = $3`
+
+	sqlQuarantinePage = sqlQuarantine + `
+ WHERE (topic, slot, position) > ($1, $2, $3) ORDER BY topic, slot, position LIMIT $4`
+
+	sqlHeldOf = `SELECT DISTINCT topic, subject FROM quarantine WHERE subject = ANY($1::uuid[])`
+
+	sqlHeldInSlot = `SELECT DISTINCT topic, subject FROM quarantine WHERE slot = $1 AND subject <> $2`
+)
+
+// Held asks which of the threads and users are held in quarantine, and in which topics.
+func (q *Questions) Held(threads []id.ThreadID, users []id.UserID, fn func(*Held) error) {
+	put(q, "quarantine", sqlHeldOf, fn, append(uuids(threads), uuids(users)...))
+}
+
+// HeldInSlot asks which subjects of a slot are held in quarantine. An event without a subject holds nothing.
+func (q *Questions) HeldInSlot(slot topic.Slot, fn func(*Held) error) {
+	put(q, "quarantine", sqlHeldInSlot, fn, int32(slot), uuid(topic.Subject{}))
+}
+
+// QuarantinedAt returns what is in quarantine at a position.
+func (v *Views) QuarantinedAt(
+	ctx context.Context, t topic.Topic, slot topic.Slot, at topic.Position,
+) (Quarantined, bool, error) {
+	return one[Quarantined](ctx, v, "quarantine", sqlQuarantineAt, int16(t.Number()), int32(slot), int64(at))
+}
+
+// Quarantine returns what is in quarantine by topic, slot and position, the first limit behind after; the zero value
+// begins at the beginning.
+func (v *Views) Quarantine(ctx context.Context, after Quarantined, limit int) ([]Quarantined, error) {
+	return all[Quarantined](
+		ctx, v, "quarantine", sqlQuarantinePage, int16(after.Topic.Number()), int32(after.Slot), int64(after.Position),
+		limit,
+	)
+}

@@ -1,0 +1,166 @@
+package views
+
+import (
+	"time"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+// Thread is a row of threads.
+type Thread struct {
+	ID           id.ThreadID
+	Kind         thread.Kind
+	Title        string
+	LastPosition topic.Position // of the last accepted event
+	LastOrdinal  int64          // the number of accepted messages
+	LastTime     time.Time      // of the last message, the highest; the epoch before the first
+	LastSender   id.UserID
+	Preview      string
+}
+
+func (r *Thread) targets() []any {
+	return []any{
+		(*key)(&r.ID), (*int16)(&r.Kind), &r.Title, (*int64)(&r.LastPosition), &r.LastOrdinal, &r.LastTime,
+		(*key)(&r.LastSender), &r.Preview,
+	}
+}
+
+// Fill writes the row into a state of the fold: all that is neither members nor recent messages.
+func (r *Thread) Fill(s *thread.State) {
+	s.Kind, s.Title, s.Preview, s.LastSender = r.Kind, r.Title, r.Preview, r.LastSender
+	s.LastPosition, s.LastOrdinal, s.LastTimeMS = r.LastPosition, r.LastOrdinal, r.LastTime.UnixMilli()
+}
+
+// Member is a row of members. The spans are new for each row.
+type Member struct {
+	Thread id.ThreadID
+	User   id.UserID
+	Member thread.Member
+	Active bool // as the row says; Member.Active is what follows from its spans
+}
+
+func (r *Member) targets() []any {
+	return []any{
+		(*key)(&r.Thread), (*key)(&r.User), (*int16)(&r.Member.Role), &r.Active, (*spanPairs)(&r.Member.Spans),
+		&r.Member.BaseOrdinal, &r.Member.EndOrdinal,
+	}
+}
+
+// Watermark is a row of watermarks: how far a member has got, with the device that has got furthest.
+type Watermark struct {
+	Thread id.ThreadID
+	User   id.UserID
+	Mark   thread.Watermark
+}
+
+func (r *Watermark) targets() []any {
+	return append([]any{(*key)(&r.Thread), (*key)(&r.User)}, markTargets(&r.Mark)...)
+}
+
+// Recent is a message of a thread's tail as the rule on retries knows it.
+type Recent struct {
+	Thread   id.ThreadID
+	Position topic.Position
+	Ordinal  int64
+	Sender   id.UserID
+	Message  id.MessageID
+	Time     time.Time
+	InWindow bool // not more than thread.Window before the thread's last message
+}
+
+func (r *Recent) targets() []any {
+	return []any{
+		(*key)(&r.Thread), (*int64)(&r.Position), &r.Ordinal, (*key)(&r.Sender), (*nullable)(&r.Message), &r.Time,
+		&r.InWindow,
+	}
+}
+
+// Sent is a message that was found by its ids.
+type Sent struct {
+	Thread   id.ThreadID
+	Sender   id.UserID
+	Message  id.MessageID
+	Position topic.Position
+	Ordinal  int64
+	Time     time.Time
+}
+
+func (r *Sent) targets() []any {
+	return []any{
+		(*key)(&r.Thread), (*key)(&r.Sender), (*key)(&r.Message), (*int64)(&r.Position), &r.Ordinal, &r.Time,
+	}
+}
+
+const (
+	sqlThreads = `
+SELECT thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview FROM threads`
+
+	sqlMembers = `SELECT thread_id, user_id, role, active, spans, base_ordinal, end_ordinal FROM members`
+
+	sqlWatermarks = `
+SELECT thread_id, user_id, delivered_position, delivered_ordinal, read_position, read_ordinal FROM watermarks`
+
+	ofThreads = ` WHERE thread_id = ANY($1::uuid[])`
+)
+
+// The window is counted on the thread's clock, as the fold does.
+var sqlRecent = `
+SELECT t.thread_id, m.position, m.ordinal, m.sender_id, m.message_id, m.log_time, m.log_time >= t.last_time - ` + window + `
+  FROM threads t
+ CROSS JOIN LATERAL (
+       SELECT n.*, row_number() OVER (ORDER BY n.position DESC) AS nth
+         FROM (SELECT position, ordinal, sender_id, message_id, log_time FROM messages
+                WHERE thread_id = t.thread_id AND kind = ` + kindMessage + ` ORDER BY position DESC LIMIT $2) n
+       ) m
+ WHERE t.thread_id = ANY($1::uuid[]) AND (m.nth <= $3 OR m.log_time >= t.last_time - ` + window + `)`
+
+var sqlSent = `
+SELECT k.thread_id, k.sender_id, k.message_id, m.position, m.ordinal, m.log_time
+  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS k (thread_id, sender_id, message_id)
+ CROSS JOIN LATERAL (
+       SELECT position, ordinal, log_time FROM messages
+        WHERE kind = ` + kindMessage + ` AND message_id = k.message_id AND thread_id = k.thread_id
+          AND sender_id = k.sender_id AND position < $4 OFFSET 0
+       ) m
+ ORDER BY m.position`
+
+// Threads asks for threads by id.
+func (q *Questions) Threads(ids []id.ThreadID, fn func(*Thread) error) {
+	put(q, "threads", sqlThreads+ofThreads, fn, uuids(ids))
+}
+
+// Members asks for all members of threads, those of now and former ones.
+func (q *Questions) Members(ids []id.ThreadID, fn func(*Member) error) {
+	put(q, "members", sqlMembers+ofThreads, fn, uuids(ids))
+}
+
+// Watermarks asks how far everybody has got in threads. Receipts are a topic of their own, so there may be some of a
+// thread that is not there yet, or of somebody who is no member.
+func (q *Questions) Watermarks(ids []id.ThreadID, fn func(*Watermark) error) {
+	put(q, "watermarks", sqlWatermarks+ofThreads, fn, uuids(ids))
+}
+
+// Recent asks for the messages of threads within the window before the thread's last, and for the newest few whatever
+// their age, out of the newest most of each thread.
+func (q *Questions) Recent(ids []id.ThreadID, most, few int, fn func(*Recent) error) {
+	put(q, "recent messages", sqlRecent, fn, uuids(ids), most, few)
+}
+
+// MessageKey names a message: its id is unique per thread and sender.
+type MessageKey struct {
+	Thread id.ThreadID
+	thread.Key
+}
+
+// Sent asks which messages the tail has at positions before a limit, in the order of positions: of an id that was used
+// again after the window, the later one comes last. All keys are of one slot, which the limit is a position of; what
+// the slot's next owner may have written already lies behind it.
+func (q *Questions) Sent(keys []MessageKey, before topic.Position, fn func(*Sent) error) {
+	threads, senders, messages := make([]id.ThreadID, len(keys)), make([]id.UserID, len(keys)), make([]id.MessageID, len(keys))
+	for i, k := range keys {
+		threads[i], senders[i], messages[i] = k.Thread, k.Sender, k.Message
+	}
+	put(q, "sent messages", sqlSent, fn, uuids(threads), uuids(senders), uuids(messages), int64(before))
+}
