@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/crypto/argon2"
 
+	"heliograph/infra/views"
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -52,7 +53,8 @@ type Devices interface {
 // *wire.Error.
 type Auth struct {
 	cfg     Config
-	pool    *pgxpool.Pool
+	pool    *pgxpool.Pool // for registration
+	views   *views.Views
 	limiter *Limiter
 	sender  Sender
 	log     Appender
@@ -70,8 +72,8 @@ func New(
 		return nil, fmt.Errorf("auth: %w", err)
 	}
 	return &Auth{
-		cfg: cfg.withDefaults(), pool: pool, limiter: NewLimiter(pool), sender: sender, log: appender, devices: devices,
-		logger: logger, metrics: newMetrics(reg),
+		cfg: cfg.withDefaults(), pool: pool, views: views.New(pool), limiter: NewLimiter(pool), sender: sender,
+		log: appender, devices: devices, logger: logger, metrics: newMetrics(reg),
 	}, nil
 }
 
@@ -239,17 +241,12 @@ func (a *Auth) Register(
 		return Identity{}, err
 	}
 	generation := uint32(1)
-	var known int32
-	err = a.pool.QueryRow(
-		ctx, `SELECT generation FROM users WHERE phone_hash = $1 ORDER BY generation DESC LIMIT 1`, hash,
-	).Scan(
-		&known,
-	)
-	switch {
-	case err == nil:
-		generation = uint32(known)
-	case !errors.Is(err, pgx.ErrNoRows):
+	known, err := a.views.UsersByPhone(ctx, [][id.Size]byte{hash})
+	if err != nil {
 		return Identity{}, a.unavailable("read generation", err)
+	}
+	if len(known) > 0 {
+		generation = known[0].Generation
 	}
 	u := id.User(a.cfg.UserKey, phone, generation)
 	_, err = a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{

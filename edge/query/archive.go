@@ -4,8 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-
+	"heliograph/infra/history"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -14,14 +13,13 @@ import (
 // Archive reads threads forwards from the history in ClickHouse, for catch-ups that go further back than Postgres'
 // tail. Its methods may be called concurrently.
 type Archive struct {
-	history    driver.Conn
+	history    *history.History
 	partitions int
 }
 
-// NewArchive returns an Archive over a connection whose default database is the history of a deployment with so many
-// partitions.
-func NewArchive(history driver.Conn, partitions int) *Archive {
-	return &Archive{history: history, partitions: partitions}
+// NewArchive returns an Archive over the history of a deployment with so many partitions.
+func NewArchive(h *history.History, partitions int) *Archive {
+	return &Archive{history: h, partitions: partitions}
 }
 
 // Events returns the accepted events of a thread at positions after < p <= upTo with a log time of at least floorMS
@@ -30,23 +28,16 @@ func NewArchive(history driver.Conn, partitions int) *Archive {
 func (a *Archive) Events(
 	ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int,
 ) ([]*wirev1.Event, error) {
-	next, err := historyNext(ctx, a.history, topic.SlotOf(topic.Subject(t), a.partitions))
+	f, err := a.history.FreshnessOf(ctx, topic.Threads, topic.SlotOf(topic.Subject(t), a.partitions))
 	if err != nil {
 		return nil, err
 	}
-	if next <= upTo {
+	if f.Next <= upTo {
 		return nil, fmt.Errorf("thread %v up to position %d: %w", t, upTo, errBehind)
 	}
-	const where = "thread_id = toUUID(?) AND position > ? AND position <= ? AND log_time >= fromUnixTimestamp64Milli(toInt64(?))"
-	args := []any{t.String(), int64(after), int64(upTo), floorMS, limit}
-	rows, err := a.history.Query(ctx, `SELECT position, ordinal, log_time, event FROM (
-			SELECT position, ordinal, log_time, event FROM messages FINAL WHERE `+where+` ORDER BY position LIMIT ?
-			UNION ALL
-			SELECT position, ordinal, log_time, event FROM thread_events FINAL WHERE `+where+` ORDER BY position LIMIT ?
-		) ORDER BY position LIMIT ?`, append(append(append([]any{}, args...), args...), limit)...)
+	found, err := a.history.Events(ctx, history.Stretch{Thread: t, After: after, UpTo: upTo, Since: floorMS}, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read history: %w", err)
+		return nil, err
 	}
-	defer func() { _ = rows.Close() }() // its error comes by rows.Err
-	return historyEvents(t, rows)
+	return archived(t, found), nil
 }

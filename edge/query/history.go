@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-	"github.com/jackc/pgx/v5"
-
+	"heliograph/infra/history"
+	"heliograph/infra/views"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -43,19 +42,17 @@ func (q *Queries) History(
 	}
 	// A membership that lasts is known to last up to the thread's last event of this moment: what comes in between here
 	// and the reading of the tail, or is ahead in the history, may come after its end.
-	raw, last, err := q.membership(ctx, u, t, before)
+	m, err := q.membership(ctx, u, t, topic.Position(before))
 	if err != nil {
 		return nil, err
 	}
-	v := visible{floor: time.UnixMilli(floorMS).UTC()}
-	for _, s := range Spans(raw) {
-		to := int64(s.To)
-		if to == 0 {
-			to = last
+	v := visible{floor: time.UnixMilli(floorMS).UTC(), spans: m.Spans}
+	for i := range v.spans {
+		if s := &v.spans[i]; s.To == 0 {
+			s.To = m.Last
 		}
-		v.from, v.to = append(v.from, int64(s.From)), append(v.to, to)
 	}
-	first := v.from[0]
+	first := int64(v.spans[0].From)
 	events, err := q.tail(ctx, t, v, before, limit)
 	if err != nil {
 		return nil, q.unavailable("history", err)
@@ -100,69 +97,46 @@ func fitting(events []*wirev1.Event) int {
 // that is asked for, it says to try again soon: a device may have come by that position faster, from delivery, and a
 // page that begins below it would have a hole.
 func (q *Queries) membership(
-	ctx context.Context, u id.UserID, t id.ThreadID, before int64,
-) (spans []int64, last int64, err error) {
-	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
-	var next int64
-	err = q.pool.QueryRow(
-		ctx,
-		`SELECT m.spans, t.last_position, coalesce((SELECT next FROM positions WHERE topic = 1 AND slot = $3), 0)
-		FROM members m JOIN threads t USING (thread_id) WHERE m.thread_id = $1 AND m.user_id = $2`,
-		[16]byte(t),
-		[16]byte(u),
-		int32(slot),
-	).Scan(
-		&spans, &last, &next,
-	)
+	ctx context.Context, u id.UserID, t id.ThreadID, before topic.Position,
+) (views.Membership, error) {
+	m, ok, err := q.views.Membership(ctx, u, t, topic.SlotOf(topic.Subject(t), q.cfg.Partitions))
 	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil, 0, notMember()
 	case err != nil:
-		return nil, 0, q.unavailable("history", err)
-	case before < math.MaxInt64 && next < before:
-		return nil, 0, &wire.Error{
+		return m, q.unavailable("history", err)
+	case !ok || len(m.Spans) == 0:
+		return m, notMember()
+	case before < math.MaxInt64 && m.Next < before:
+		return m, &wire.Error{
 			Code: wirev1.Code_CODE_UNAVAILABLE, RetryAfter: behindRetry,
-			Message: fmt.Sprintf("history: the thread views are at position %d, which is before %d", next, before),
+			Message: fmt.Sprintf("history: the thread views are at position %d, which is before %d", m.Next, before),
 		}
 	}
-	return spans, last, nil
+	return m, nil
 }
 
 // visible is what a device may see of a thread.
 type visible struct {
-	from, to []int64 // spans, both ends included
-	floor    time.Time
+	spans []thread.Span // both ends included, none of them open
+	floor time.Time
 }
 
 // tail reads what Postgres keeps.
 func (q *Queries) tail(
 	ctx context.Context, t id.ThreadID, v visible, before int64, limit int,
 ) ([]*wirev1.Event, error) {
-	rows, err := q.pool.Query(ctx, `
-		SELECT position, ordinal, log_time, event FROM (
-			SELECT position, ordinal, log_time, event,
-				sum(octet_length(event) + $7) OVER (ORDER BY position DESC ROWS UNBOUNDED PRECEDING) - octet_length(event) - $7 AS before
-			FROM messages
-			WHERE thread_id = $1 AND position < $2 AND log_time >= $5
-				AND EXISTS (SELECT 1 FROM unnest($3::bigint[], $4::bigint[]) s(f, t) WHERE position BETWEEN s.f AND s.t)
-			ORDER BY position DESC LIMIT $6
-		) m WHERE before <= $8 ORDER BY position DESC`, [16]byte(t), before, v.from, v.to, v.floor, limit, perEvent, maxPage)
-	if err != nil {
-		return nil, fmt.Errorf("read tail: %w", err)
-	}
-	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*wirev1.Event, error) {
-		b := wirev1.Event_builder{ThreadId: t[:]}
-		var at time.Time
-		if err := row.Scan(&b.Position, &b.Ordinal, &at, &b.Event); err != nil {
-			return nil, fmt.Errorf("scan event: %w", err)
-		}
-		b.LogTimeMs = at.UnixMilli()
-		return b.Build(), nil
+	found, err := q.views.Page(ctx, views.Page{
+		Thread: t, Before: topic.Position(before), Spans: v.spans, Floor: v.floor, Limit: limit, Bytes: maxPage,
+		PerEvent: perEvent,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read tail: %w", err)
+		return nil, err
 	}
-	return events, nil
+	out := make([]*wirev1.Event, len(found))
+	for i := range found {
+		e := &found[i]
+		out[i] = eventOf(t, e.Position, e.Ordinal, e.Time, e.Event)
+	}
+	return out, nil
 }
 
 // errBehind says that the history has not got as far as the tail's beginning, so a page from it would have a hole.
@@ -173,79 +147,47 @@ var errBehind = errors.New("the history has not reached the beginning of the tai
 func (q *Queries) older(
 	ctx context.Context, t id.ThreadID, v visible, before int64, limit int,
 ) ([]*wirev1.Event, error) {
-	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
-	var begins *int64 // none: the tail has nothing of the thread any more
-	err := q.pool.QueryRow(ctx, `SELECT min(position) FROM messages WHERE thread_id = $1`, [16]byte(t)).Scan(&begins)
-	if err != nil {
-		return nil, fmt.Errorf("read beginning of tail: %w", err)
-	}
-	// the history must have everything before it: what the page may hold and the tail does not
-	need := min(before, v.to[len(v.to)-1]+1)
-	if begins != nil {
-		if *begins <= v.from[0] {
-			return nil, nil // Postgres has the very beginning: there is nothing older to see
-		}
-		need = min(need, *begins)
-	}
-	next, err := historyNext(ctx, q.history, slot)
+	begins, err := q.views.TailBegins(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	if int64(next) < need {
+	// the history must have everything before it: what the page may hold and the tail does not
+	need := min(topic.Position(before), v.spans[len(v.spans)-1].To+1)
+	if begins >= 0 { // otherwise the tail has nothing of the thread any more
+		if begins <= v.spans[0].From {
+			return nil, nil // Postgres has the very beginning: there is nothing older to see
+		}
+		need = min(need, begins)
+	}
+	f, err := q.history.FreshnessOf(ctx, topic.Threads, topic.SlotOf(topic.Subject(t), q.cfg.Partitions))
+	if err != nil {
+		return nil, err
+	}
+	if f.Next < need {
 		return nil, errBehind
 	}
-	spans := ""
-	args := []any{t.String(), before, v.floor.UnixMilli()}
-	for i := range v.from {
-		if i > 0 {
-			spans += " OR "
-		}
-		spans += "position BETWEEN ? AND ?"
-		args = append(args, v.from[i], v.to[i])
-	}
-	where := "thread_id = toUUID(?) AND position < ? AND log_time >= fromUnixTimestamp64Milli(toInt64(?)) AND (" + spans + ")"
-	rows, err := q.history.Query(ctx, `SELECT position, ordinal, log_time, event FROM (
-			SELECT *, sum(length(event) + ?) OVER (ORDER BY position DESC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - length(event) - ? AS before FROM (
-				SELECT position, ordinal, log_time, event FROM messages FINAL WHERE `+where+` ORDER BY position DESC LIMIT ?
-				UNION ALL
-				SELECT position, ordinal, log_time, event FROM thread_events FINAL WHERE `+where+` ORDER BY position DESC LIMIT ?
-			) ORDER BY position DESC LIMIT ?
-		) WHERE before <= ? ORDER BY position DESC`,
-		slices.Concat([]any{perEvent, perEvent}, args, []any{limit}, args, []any{limit, limit, maxPage})...)
+	found, err := q.history.Page(ctx, history.Page{
+		Thread: t, Before: topic.Position(before), Spans: v.spans, Floor: v.floor.UnixMilli(), Limit: limit,
+		Bytes: maxPage, PerEvent: perEvent,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read history: %w", err)
+		return nil, err
 	}
-	defer func() { _ = rows.Close() }() // its error comes by rows.Err
-	return historyEvents(t, rows)
+	return archived(t, found), nil
 }
 
-// historyEvents collects events of a thread from columns position, ordinal, log_time, event.
-func historyEvents(t id.ThreadID, rows driver.Rows) ([]*wirev1.Event, error) {
-	var out []*wirev1.Event
-	for rows.Next() {
-		b := wirev1.Event_builder{ThreadId: t[:]}
-		var at time.Time
-		var raw string
-		if err := rows.Scan(&b.Position, &b.Ordinal, &at, &raw); err != nil {
-			return nil, fmt.Errorf("scan history: %w", err)
-		}
-		b.LogTimeMs, b.Event = at.UnixMilli(), []byte(raw)
-		out = append(out, b.Build())
+// archived are events of the history as devices get them.
+func archived(t id.ThreadID, found []history.Event) []*wirev1.Event {
+	out := make([]*wirev1.Event, len(found))
+	for i := range found {
+		e := &found[i]
+		out[i] = eventOf(t, e.Position, e.Ordinal, e.Time, e.Event)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read history: %w", err)
-	}
-	return out, nil
+	return out
 }
 
-// historyNext is how far the history has got in a slot of helio.threads, in its latest generation: what an earlier one
-// had may be gone.
-func historyNext(ctx context.Context, history driver.Conn, slot topic.Slot) (topic.Position, error) {
-	var next int64
-	err := history.QueryRow(ctx, `SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'
-		AND generation = (SELECT max(generation) FROM positions)`, int32(slot)).Scan(&next)
-	if err != nil {
-		return 0, fmt.Errorf("read history position: %w", err)
-	}
-	return topic.Position(next), nil
+func eventOf(t id.ThreadID, at topic.Position, ordinal int64, when time.Time, event []byte) *wirev1.Event {
+	return wirev1.Event_builder{
+		ThreadId: t[:], Position: int64(at), Ordinal: ordinal, LogTimeMs: when.UnixMilli(), Event: event,
+	}.Build()
 }

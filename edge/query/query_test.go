@@ -23,10 +23,13 @@ import (
 	"heliograph/edge/auth"
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/embedded/enginetest"
+	"heliograph/infra/history"
 	"heliograph/infra/postgres"
+	"heliograph/infra/views"
 	chschema "heliograph/schemas/clickhouse"
 	"heliograph/schemas/id"
 	pgschema "heliograph/schemas/postgres"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -82,7 +85,8 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	q := New(
-		Config{UserKey: userKey, Partitions: partitions, Lookups: auth.Rate{Burst: 10, Per: time.Hour}}, pool, conn,
+		Config{UserKey: userKey, Partitions: partitions, Lookups: auth.Rate{Burst: 10, Per: time.Hour}},
+		views.New(pool), history.New(conn),
 		auth.NewLimiter(pool), slog.New(slog.DiscardHandler),
 	)
 	return &world{Queries: q, pg: pool, ch: conn}
@@ -337,7 +341,7 @@ func TestHistoryOfLargeMessages(t *testing.T) {
 	}
 	w.historyHas(t, th, 200)
 	most := maxPage/size + 1
-	v := visible{from: []int64{0}, to: []int64{199}, floor: time.UnixMilli(0)}
+	v := visible{spans: []thread.Span{{From: 0, To: 199}}, floor: time.UnixMilli(0)}
 	if got, err := w.tail(t.Context(), th, v, 200, maxHistory); err != nil || len(got) > most {
 		t.Errorf("%d events were read from the tail for a page of %d at most: %v", len(got), most, err)
 	}
@@ -374,7 +378,7 @@ func TestHistoryOfLargeMessages(t *testing.T) {
 // TestArchive pages forwards through messages and other events, and refuses to go beyond what the history has.
 func TestArchive(t *testing.T) {
 	w := newWorld(t)
-	a := NewArchive(w.ch, partitions)
+	a := NewArchive(history.New(w.ch), partitions)
 	th := id.NewGroup()
 	for p := int64(0); p <= 12; p++ {
 		w.inHistory(t, th, p, p, p%5 != 0)
@@ -665,7 +669,7 @@ func (h *held) QueryRow(ctx context.Context, query string, args ...any) driver.R
 func TestViewsAreShared(t *testing.T) {
 	w := newWorld(t)
 	h := &held{Conn: w.ch, release: make(chan struct{})}
-	q := New(Config{Partitions: partitions}, w.pg, h, nil, slog.New(slog.DiscardHandler))
+	q := New(Config{Partitions: partitions}, views.New(w.pg), history.New(h), nil, slog.New(slog.DiscardHandler))
 	th := id.NewGroup()
 	w.historyHas(t, th, 40)
 	gone, leave := context.WithCancel(t.Context())

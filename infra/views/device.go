@@ -56,7 +56,8 @@ SELECT k.user_id, k.device_id, d.public_key, d.name, d.is_primary, d.revoked, d.
 	sqlLiveDevices = sqlDevices + ` WHERE user_id = $1 AND NOT revoked ORDER BY since_position`
 
 	sqlReceived = `
-SELECT d.user_id, d.device_id, d.name, coalesce(w.delivered_position >= $2, false), coalesce(w.read_position >= $2, false)
+SELECT d.user_id, d.device_id, d.name,
+       coalesce(w.delivered_position >= $2, false), coalesce(w.read_position >= $2, false)
   FROM members m
   JOIN devices d USING (user_id)
   LEFT JOIN device_watermarks w ON w.thread_id = m.thread_id AND w.device_id = d.device_id AND w.user_id = d.user_id
@@ -70,12 +71,14 @@ SELECT d.user_id, d.device_id, d.name, coalesce(w.delivered_position >= $2, fals
 // none.
 func (v *Views) Cursors(ctx context.Context, keys []DeviceThread) ([]topic.Position, error) {
 	out := make([]topic.Position, len(keys))
-	threads, devices, users := make([]id.ThreadID, len(keys)), make([]id.DeviceID, len(keys)), make([]id.UserID, len(keys))
+	threads := make([]id.ThreadID, len(keys))
+	devices, users := make([]id.DeviceID, len(keys)), make([]id.UserID, len(keys))
 	for i, k := range keys {
 		threads[i], devices[i], users[i], out[i] = k.Thread, k.Device, k.User, -1
 	}
 	err := each(ctx, v, "cursors", sqlCursors, func(c *cursor) error {
-		if c.position != 0 || c.ordinal != 0 { // a row that says nothing of delivery is no cursor: the first position is 0
+		// a row that says nothing of delivery is no cursor: the first position is 0
+		if c.position != 0 || c.ordinal != 0 {
 			out[c.nth-1] = topic.Position(c.position)
 		}
 		return nil

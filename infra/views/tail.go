@@ -61,7 +61,8 @@ SELECT k.nth, m.position, m.ordinal, m.log_time, m.event
 	sqlPage = `
 SELECT position, ordinal, log_time, event FROM (
        SELECT position, ordinal, log_time, event,
-              sum(octet_length(event) + $7) OVER (ORDER BY position DESC ROWS UNBOUNDED PRECEDING) - octet_length(event) - $7 AS before
+              sum(octet_length(event) + $7) OVER (ORDER BY position DESC ROWS UNBOUNDED PRECEDING)
+              - octet_length(event) - $7 AS before
          FROM messages
         WHERE thread_id = $1 AND position < $2 AND log_time >= $5
           AND EXISTS (SELECT 1 FROM unnest($3::bigint[], $4::bigint[]) s(f, t) WHERE position BETWEEN s.f AND s.t)

@@ -107,7 +107,8 @@ SELECT thread_id, user_id, delivered_position, delivered_ordinal, read_position,
 
 // The window is counted on the thread's clock, as the fold does.
 var sqlRecent = `
-SELECT t.thread_id, m.position, m.ordinal, m.sender_id, m.message_id, m.log_time, m.log_time >= t.last_time - ` + window + `
+SELECT t.thread_id, m.position, m.ordinal, m.sender_id, m.message_id, m.log_time,
+       m.log_time >= t.last_time - ` + window + `
   FROM threads t
  CROSS JOIN LATERAL (
        SELECT n.*, row_number() OVER (ORDER BY n.position DESC) AS nth
@@ -158,7 +159,8 @@ type MessageKey struct {
 // again after the window, the later one comes last. All keys are of one slot, which the limit is a position of; what
 // the slot's next owner may have written already lies behind it.
 func (q *Questions) Sent(keys []MessageKey, before topic.Position, fn func(*Sent) error) {
-	threads, senders, messages := make([]id.ThreadID, len(keys)), make([]id.UserID, len(keys)), make([]id.MessageID, len(keys))
+	threads := make([]id.ThreadID, len(keys))
+	senders, messages := make([]id.UserID, len(keys)), make([]id.MessageID, len(keys))
 	for i, k := range keys {
 		threads[i], senders[i], messages[i] = k.Thread, k.Sender, k.Message
 	}

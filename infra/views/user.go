@@ -41,7 +41,8 @@ type Device struct {
 
 func (r *Device) targets() []any {
 	return []any{
-		(*key)(&r.User), (*key)(&r.ID), (*publicKey)(&r.Key), &r.Name, &r.Primary, &r.Revoked, (*int64)(&r.Since), &r.Time,
+		(*key)(&r.User), (*key)(&r.ID), (*publicKey)(&r.Key), &r.Name, &r.Primary, &r.Revoked, (*int64)(&r.Since),
+		&r.Time,
 	}
 }
 

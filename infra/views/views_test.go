@@ -190,7 +190,9 @@ func TestAMomentIsOne(t *testing.T) {
 		t.Error("a moment has kept its connection")
 	}
 	broken := errors.New("broken")
-	err := s.Moment(t.Context(), func(q *views.Questions) { q.Freshness(func(*views.Freshness) error { return broken }) })
+	err := s.Moment(t.Context(), func(q *views.Questions) {
+		q.Freshness(func(*views.Freshness) error { return broken })
+	})
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v, want the function's error", err)
 	}
@@ -230,7 +232,9 @@ func TestThreadsAndTheirMembers(t *testing.T) {
 			ID: group, Kind: thread.Group, Title: "the title", LastPosition: 8, LastOrdinal: 5, LastTime: at(8),
 			LastSender: userN(2), Preview: "hello",
 		},
-		direct: {ID: direct, Kind: thread.Direct, LastPosition: 2, LastTime: time.Unix(0, 0).UTC(), LastSender: userN(1)},
+		direct: {
+			ID: direct, Kind: thread.Direct, LastPosition: 2, LastTime: time.Unix(0, 0).UTC(), LastSender: userN(1),
+		},
 	})
 	of := map[id.UserID]views.Member{}
 	for _, m := range members {
@@ -243,7 +247,9 @@ func TestThreadsAndTheirMembers(t *testing.T) {
 		userN(2): {Thread: group, User: userN(2), Member: thread.Member{
 			Role: thread.RoleMember, Spans: []thread.Span{{From: 1, To: 9}}, EndOrdinal: 4,
 		}},
-		userN(3): {Thread: direct, User: userN(3), Member: thread.Member{Role: thread.RoleMember, Spans: []thread.Span{}}},
+		userN(3): {Thread: direct, User: userN(3), Member: thread.Member{
+			Role: thread.RoleMember, Spans: []thread.Span{},
+		}},
 	})
 	same(t, "watermarks", marks, []views.Watermark{{Thread: group, User: userN(9), Mark: thread.Watermark{
 		DeliveredPosition: 1, DeliveredOrdinal: 2, ReadPosition: 3, ReadOrdinal: 4,
@@ -351,7 +357,7 @@ func TestTails(t *testing.T) {
 		q.Trimmed([]id.ThreadID{th, empty}, into(&trimmed))
 		q.Tails(ranges, func(nth int, e *views.Event) error {
 			got[nth] = append(got[nth], int64(e.Position))
-			if e.Ordinal*10 != int64(e.Position) || !e.Time.Equal(at(int64(e.Position))) || string(e.Event) != "0123456789" {
+			if p := int64(e.Position); e.Ordinal*10 != p || !e.Time.Equal(at(p)) || string(e.Event) != "0123456789" {
 				t.Errorf("event %+v", e)
 			}
 			return nil
@@ -371,7 +377,8 @@ func TestTails(t *testing.T) {
 	spans := []thread.Span{{From: 10, To: 20}, {From: 40, To: 60}}
 	same(t, "page", page(views.Page{Before: 60, Spans: spans, Limit: 9, Bytes: 999}), []int64{50, 40, 20, 10})
 	same(t, "limit", page(views.Page{Before: 60, Spans: spans, Limit: 2, Bytes: 999}), []int64{50, 40})
-	same(t, "floor", page(views.Page{Before: 61, Spans: spans, Floor: at(40), Limit: 9, Bytes: 999}), []int64{60, 50, 40})
+	floor := views.Page{Before: 61, Spans: spans, Floor: at(40), Limit: 9, Bytes: 999}
+	same(t, "floor", page(floor), []int64{60, 50, 40})
 	same(t, "bytes", page(views.Page{Before: 61, Spans: spans, Limit: 9, Bytes: 29, PerEvent: 5}), []int64{60, 50})
 	same(t, "begins", must[topic.Position](t)(s.TailBegins(ctx, th)), 10)
 	same(t, "nothing begins", must[topic.Position](t)(s.TailBegins(ctx, empty)), -1)

@@ -23,10 +23,12 @@ import (
 	"heliograph/edge/query"
 	"heliograph/edge/session"
 	"heliograph/infra/clickhouse"
+	"heliograph/infra/history"
 	"heliograph/infra/kafka"
 	"heliograph/infra/link"
 	"heliograph/infra/postgres"
 	"heliograph/infra/run"
+	"heliograph/infra/views"
 	"heliograph/ingest"
 	"heliograph/tools/secrets"
 )
@@ -251,8 +253,9 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if err != nil {
 		return nil, err
 	}
+	past := history.New(ch)
 	h, err := hub.New(hub.Config{Partitions: parts.kafka.Partitions, Name: parts.name}, pool,
-		query.NewArchive(ch, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg)
+		query.NewArchive(past, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -262,8 +265,8 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	q := query.New(
-		query.Config{UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups()}, pool, ch, a.Limiter(),
-		p.log,
+		query.Config{UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups()}, views.New(pool), past,
+		a.Limiter(), p.log,
 	)
 	e, err := edge.New(edge.Config{
 		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey,

@@ -163,7 +163,7 @@ func (c *whereCmd) locate(ctx context.Context, log *slog.Logger) (*place, error)
 	if c.Window <= 0 {
 		return nil, fmt.Errorf("--window %v is not positive", c.Window)
 	}
-	v, err := openViews(ctx, log, c.postgresFlags, c.clickhouseFlags)
+	v, err := openStores(ctx, log, c.postgresFlags, c.clickhouseFlags)
 	if err != nil {
 		return nil, err
 	}

@@ -2,19 +2,16 @@ package main
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"heliograph/infra/clickhouse"
+	"heliograph/infra/history"
 	"heliograph/infra/postgres"
+	"heliograph/infra/views"
 	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
 )
 
 // viewTime bounds each question to a view: one that does not answer is told, and the log is asked all the same.
@@ -89,96 +86,68 @@ type received struct {
 	Read      bool   `json:"read"`
 }
 
-// views are the connections to both.
-type views struct {
-	pool    *pgxpool.Pool
-	history driver.Conn
+// stores are the views in both.
+type stores struct {
+	views   *views.Views
+	history *history.History
+	close   func()
 }
 
-func openViews(ctx context.Context, log *slog.Logger, p postgresFlags, c clickhouseFlags) (*views, error) {
+func openStores(ctx context.Context, log *slog.Logger, p postgresFlags, c clickhouseFlags) (*stores, error) {
 	pool, err := postgres.Open(ctx, p.config(log, nil, "where", 2))
 	if err != nil {
 		return nil, err
 	}
-	history, err := clickhouse.Open(c.config(log, nil, "where"))
+	conn, err := clickhouse.Open(c.config(log, nil, "where"))
 	if err != nil {
 		pool.Close()
 		return nil, err
 	}
-	return &views{pool: pool, history: history}, nil
-}
-
-func (v *views) close() {
-	v.pool.Close()
-	_ = v.history.Close() // read only
+	return &stores{views.New(pool), history.New(conn), func() {
+		pool.Close()
+		_ = conn.Close() // read only
+	}}, nil
 }
 
 // message asks both views for a message and returns where it is by those that have it; nil when none has.
-func (v *views) message(ctx context.Context, m id.MessageID, out *place) *known {
+func (v *stores) message(ctx context.Context, m id.MessageID, out *place) *known {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
 	var k *known
-	var t [id.Size]byte
-	var position, ordinal int64
-	err := v.pool.QueryRow(
-		ctx,
-		`SELECT thread_id, position, ordinal FROM messages WHERE message_id = $1 AND kind = 10 ORDER BY position LIMIT 1`,
-		[id.Size]byte(m),
-	).
-		Scan(
-			&t, &position, &ordinal,
-		)
-	switch {
-	case err == nil:
-		out.Postgres.Has, k = true, &known{id.ThreadID(t), position, ordinal}
-	case !errors.Is(err, pgx.ErrNoRows):
-		out.Postgres.fail(err)
+	inViews, ok, err := v.views.Message(ctx, m)
+	out.Postgres.fail(err)
+	if ok {
+		out.Postgres.Has, k = true, &known{inViews.Thread, int64(inViews.Position), inViews.Ordinal}
 	}
-	var word string
-	err = v.history.QueryRow(
-		ctx,
-		`SELECT toString(thread_id), position, ordinal FROM messages WHERE message_id = toUUID(?) ORDER BY position LIMIT 1`,
-		m.String(),
-	).
-		Scan(
-			&word, &position, &ordinal,
-		)
-	switch {
-	case err == nil:
+	inHistory, ok, err := v.history.Message(ctx, m)
+	out.ClickHouse.fail(err)
+	if ok {
 		out.ClickHouse.Has = true
 		if k == nil {
-			t, err := id.Parse[id.ThreadID](word)
-			out.ClickHouse.fail(err)
-			k = &known{t, position, ordinal}
+			k = &known{inHistory.Thread, int64(inHistory.Position), inHistory.Ordinal}
 		}
-	case !errors.Is(err, sql.ErrNoRows):
-		out.ClickHouse.fail(err)
 	}
 	return k
 }
 
 // progress asks both views how far they have got in the message's slot, and whether they parked it.
-func (v *views) progress(ctx context.Context, at logPlace, out *place) {
+func (v *stores) progress(ctx context.Context, at logPlace, out *place) {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
+	slot, position := topic.Slot(at.Slot), topic.Position(at.Position)
 	if out.Postgres.Error == "" {
-		err := v.pool.QueryRow(ctx, `SELECT coalesce((SELECT next FROM positions WHERE topic = 1 AND slot = $1), 0),
-			coalesce((SELECT reason FROM quarantine WHERE topic = 1 AND slot = $1 AND position = $2), '')`, at.Slot, at.Position).Scan(&out.Postgres.Next, &out.Postgres.Parked)
+		f, err := v.views.FreshnessOf(ctx, topic.Threads, slot)
 		out.Postgres.fail(err)
+		q, _, err := v.views.QuarantinedAt(ctx, topic.Threads, slot, position)
+		out.Postgres.fail(err)
+		out.Postgres.Next, out.Postgres.Parked = int64(f.Next), q.Reason
 	}
 	if out.ClickHouse.Error == "" {
-		err := v.history.QueryRow(
-			ctx,
-			`SELECT (SELECT max(next) FROM positions WHERE topic = 1 AND slot = ? AND state = 'done'
-				AND generation = (SELECT max(generation) FROM positions)),
-			(SELECT max(reason) FROM quarantine WHERE topic = 1 AND slot = ? AND position = ?)`,
-			at.Slot,
-			at.Slot,
-			at.Position,
-		).Scan(
-			&out.ClickHouse.Next, &out.ClickHouse.Parked,
-		)
+		f, err := v.history.FreshnessOf(ctx, topic.Threads, slot)
 		out.ClickHouse.fail(err)
+		q, _, err := v.history.QuarantinedAt(ctx, topic.Threads, slot, position)
+		out.ClickHouse.fail(err)
+		out.ClickHouse.Next, out.ClickHouse.Parked = int64(f.Next), q.Reason
 	}
 	if out.Postgres.passed(at.Position) {
 		out.Postgres.missing = "it has taken in what is behind it, and does not have it"
@@ -192,31 +161,17 @@ func (v *views) progress(ctx context.Context, at logPlace, out *place) {
 }
 
 // devices lists the devices of everybody who may see the message.
-func (v *views) devices(ctx context.Context, t id.ThreadID, position int64, out *place) {
+func (v *stores) devices(ctx context.Context, t id.ThreadID, position int64, out *place) {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	rows, err := v.pool.Query(ctx, `
-		SELECT d.user_id, d.device_id, d.name, coalesce(w.delivered_position >= $2, false), coalesce(w.read_position >= $2, false)
-		FROM members m JOIN devices d USING (user_id) LEFT JOIN device_watermarks w ON w.thread_id = m.thread_id AND w.device_id = d.device_id AND w.user_id = d.user_id
-		WHERE m.thread_id = $1 AND NOT d.revoked AND EXISTS (
-			SELECT 1 FROM generate_series(1, cardinality(m.spans), 2) i WHERE $2 >= m.spans[i] AND (m.spans[i + 1] = 0 OR $2 <= m.spans[i + 1]))
-		ORDER BY d.user_id, d.device_id`, [id.Size]byte(t), position)
+	found, err := v.views.Received(ctx, t, topic.Position(position))
 	if err != nil {
-		out.Postgres.fail(fmt.Errorf("read devices: %w", err))
+		out.Postgres.fail(err)
 		return
 	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (received, error) {
-		var u, d [id.Size]byte
-		var r received
-		err := row.Scan(&u, &d, &r.Name, &r.Delivered, &r.Read)
-		r.User, r.Device = id.UserID(u).String(), id.DeviceID(d).String()
-		return r, err
-	})
-	if err != nil {
-		out.Postgres.fail(fmt.Errorf("read devices: %w", err))
-		return
-	}
-	if found != nil {
-		out.Devices = found
+	for _, r := range found {
+		out.Devices = append(out.Devices, received{
+			User: r.User.String(), Device: r.Device.String(), Name: r.Name, Delivered: r.Delivered, Read: r.Read,
+		})
 	}
 }

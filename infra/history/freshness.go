@@ -1,0 +1,81 @@
+package history
+
+import (
+	"context"
+	"time"
+
+	"heliograph/schemas/topic"
+)
+
+// Freshness is how far the history has got in a topic of a slot, in its latest generation: it has taken in everything
+// before Next.
+type Freshness struct {
+	Topic topic.Topic
+	Slot  topic.Slot
+	Next  topic.Position
+	Time  time.Time // the highest log time among the last events of what was taken in; the epoch: none
+}
+
+func (r *Freshness) scan(into func(...any) error) error {
+	return scanTopic(into, &r.Topic, (*int32)(&r.Slot), (*int64)(&r.Next), &r.Time)
+}
+
+const (
+	sqlGeneration = `SELECT max(generation) FROM positions`
+
+	isDone = ` FROM positions WHERE state = 'done' AND generation = (` + sqlGeneration + `)`
+
+	sqlFreshness = `SELECT topic, slot, max(next), max(log_time)` + isDone + `
+ GROUP BY topic, slot ORDER BY topic, slot`
+
+	sqlFreshnessOf = `SELECT toInt16(?), toInt32(?), max(next), max(log_time)` + isDone + ` AND topic = ? AND slot = ?`
+
+	sqlRanges = `SELECT topic, toString(state), from_position, next FROM positions WHERE slot = ? AND generation = ?`
+)
+
+// Freshness returns how far the history has got, of every topic in every slot of which its latest generation has taken
+// in anything, by topic and slot.
+func (h *History) Freshness(ctx context.Context) ([]Freshness, error) {
+	return all[Freshness](ctx, h, "freshness", sqlFreshness)
+}
+
+// FreshnessOf returns how far one topic of one slot has been taken in; Next is 0 where nothing has.
+func (h *History) FreshnessOf(ctx context.Context, t topic.Topic, slot topic.Slot) (Freshness, error) {
+	n, s := t.Number(), int32(slot)
+	r, _, err := one[Freshness](ctx, h, "freshness", sqlFreshnessOf, n, s, n, s)
+	return r, err
+}
+
+// Generation returns the latest generation that anything was taken in under, 0 before that.
+func (h *History) Generation(ctx context.Context) (uint32, error) {
+	r, _, err := one[generation](ctx, h, "generation", sqlGeneration)
+	return uint32(r), err
+}
+
+type generation uint32
+
+func (r *generation) scan(into func(...any) error) error { return into((*uint32)(r)) }
+
+// The states of a Range, as they are stored.
+const (
+	Begun = "begun"
+	Done  = "done"
+)
+
+// Range is a stretch of a topic, in a slot and a generation, that an insert was about to take in (Begun), or has
+// (Done).
+type Range struct {
+	Topic      topic.Topic
+	State      string
+	From, Next topic.Position
+}
+
+func (r *Range) scan(into func(...any) error) error {
+	return scanTopic(into, &r.Topic, &r.State, (*int64)(&r.From), (*int64)(&r.Next))
+}
+
+// Ranges returns the ranges of a slot in a generation. Of each topic and state the highest is among them, and others
+// may be.
+func (h *History) Ranges(ctx context.Context, slot topic.Slot, generation uint32) ([]Range, error) {
+	return all[Range](ctx, h, "ranges", sqlRanges, int32(slot), generation)
+}

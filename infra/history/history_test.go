@@ -1,0 +1,331 @@
+package history_test
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"heliograph/infra/clickhouse"
+	"heliograph/infra/embedded/enginetest"
+	"heliograph/infra/history"
+	schemas "heliograph/schemas/clickhouse"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+var epoch = time.UnixMilli(1_750_000_000_000).UTC()
+
+// at is a log time: so many seconds after the beginning.
+func at(s int64) time.Time { return epoch.Add(time.Duration(s) * time.Second) }
+
+// store is the history with hands on its tables.
+type store struct {
+	*history.History
+	t    *testing.T
+	conn driver.Conn
+}
+
+func newStore(t *testing.T) store {
+	t.Helper()
+	addr, db := enginetest.NewClickHouseDatabase(t)
+	cfg := clickhouse.Config{Addr: []string{addr}, Database: db}
+	files, err := fs.Sub(schemas.FS, "history")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clickhouse.Migrate(t.Context(), cfg, files); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := clickhouse.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store{history.New(conn), t, conn}
+}
+
+// put inserts a row; ids, times and named numbers are written as what the tables hold.
+func (s store) put(into string, values ...any) {
+	s.t.Helper()
+	texts := make([]string, len(values))
+	for i, v := range values {
+		switch v := v.(type) {
+		case topic.Topic:
+			texts[i] = fmt.Sprint(v.Number())
+		case time.Time:
+			texts[i] = "'" + v.UTC().Format("2006-01-02 15:04:05.000") + "'"
+		case id.ThreadID:
+			texts[i] = "'" + v.String() + "'"
+		case id.UserID:
+			texts[i] = "'" + v.String() + "'"
+		case id.MessageID:
+			texts[i] = "'" + v.String() + "'"
+		case topic.Subject:
+			texts[i] = "'" + uuid.UUID(v).String() + "'"
+		case string:
+			texts[i] = "'" + v + "'"
+		default:
+			texts[i] = fmt.Sprint(v)
+		}
+	}
+	if err := s.conn.Exec(s.t.Context(), "INSERT INTO "+into+" VALUES ("+strings.Join(texts, ", ")+")"); err != nil {
+		s.t.Fatalf("%s: %v", into, err)
+	}
+}
+
+func (s store) message(th id.ThreadID, position, ordinal int64, from id.UserID, m id.MessageID) {
+	s.t.Helper()
+	s.put(
+		"messages (thread_id, position, ordinal, slot, sender_id, message_id, log_time, event)", th, position, ordinal,
+		0, from, m, at(position), "0123456789",
+	)
+}
+
+func (s store) other(th id.ThreadID, position, ordinal int64) {
+	s.t.Helper()
+	s.put(
+		"thread_events (thread_id, position, ordinal, slot, log_time, event)", th, position, ordinal, 0, at(position),
+		"0123456789",
+	)
+}
+
+// into collects rows.
+func into[T any](out *[]T) func(*T) error {
+	return func(r *T) error { *out = append(*out, *r); return nil }
+}
+
+func must[T any](t *testing.T) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func same[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if d := cmp.Diff(got, want); d != "" {
+		t.Errorf("%s (-got +want):\n%s", what, d)
+	}
+}
+
+func userN(n byte) id.UserID { return id.UserID{0: 1, 15: n} }
+
+func TestFreshness(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	const positions = "positions (topic, slot, from_position, next, state, generation, log_time)"
+	if g := must[uint32](t)(s.Generation(ctx)); g != 0 {
+		t.Errorf("an empty history is of generation %d", g)
+	}
+	s.put(positions, topic.Threads, 3, 0, 90, "done", 1, at(9)) // before a rebuild
+	s.put(positions, topic.Threads, 3, 0, 5, "done", 2, at(1))
+	s.put(positions, topic.Threads, 3, 5, 8, "done", 2, at(2))
+	s.put(positions, topic.Threads, 3, 8, 12, "begun", 2, at(3)) // not there yet
+	s.put(positions, topic.Receipts, 4, 0, 2, "done", 2, at(4))
+	s.put(positions, 77, 4, 0, 2, "done", 2, at(5)) // of a later version
+	same(t, "all", must[[]history.Freshness](t)(s.Freshness(ctx)), []history.Freshness{
+		{Topic: topic.Threads, Slot: 3, Next: 8, Time: at(2)},
+		{Topic: topic.Receipts, Slot: 4, Next: 2, Time: at(4)},
+		{Slot: 4, Next: 2, Time: at(5)},
+	})
+	one := must[history.Freshness](t)
+	same(
+		t, "one", one(s.FreshnessOf(ctx, topic.Threads, 3)),
+		history.Freshness{Topic: topic.Threads, Slot: 3, Next: 8, Time: at(2)},
+	)
+	same(
+		t, "none", one(s.FreshnessOf(ctx, topic.Threads, 9)),
+		history.Freshness{Topic: topic.Threads, Slot: 9, Time: time.Unix(0, 0).UTC()},
+	)
+	if g := must[uint32](t)(s.Generation(ctx)); g != 2 {
+		t.Errorf("generation %d, want 2", g)
+	}
+	var done, begun topic.Position
+	for _, r := range must[[]history.Range](t)(s.Ranges(ctx, 3, 2)) {
+		switch {
+		case r.Topic == topic.Threads && r.State == history.Done:
+			done = max(done, r.Next)
+		case r.Topic == topic.Threads && r.State == history.Begun && r.From == 8:
+			begun = max(begun, r.Next)
+		default:
+			t.Errorf("range %+v", r)
+		}
+	}
+	if done != 8 || begun != 12 {
+		t.Errorf("done up to %d and begun up to %d, want 8 and 12", done, begun)
+	}
+	if r := must[[]history.Range](t)(s.Ranges(ctx, 3, 3)); len(r) != 0 {
+		t.Errorf("ranges of a generation to come: %+v", r)
+	}
+}
+
+func TestMembersAndMessages(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	th, twin := id.NewGroup(), id.NewGroup()
+	const memberships = "memberships (thread_id, user_id, position, kind, active, role, ordinal, log_time)"
+	for range 2 { // a range that was inserted again
+		s.put(memberships, th, userN(1), 1, 2, true, 2, 0, at(1))
+	}
+	s.put(memberships, th, userN(1), 5, 2, false, 2, 3, at(5))
+	s.put(memberships, th, userN(1), 9, 2, true, 1, 4, at(9)) // behind what is asked
+	var changes []history.Change
+	threads := []id.ThreadID{th, twin}
+	if err := s.Changes(ctx, threads, 9, into(&changes)); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "changes", changes, []history.Change{
+		{Thread: th, User: userN(1), Position: 1, Kind: thread.Group, Active: true, Role: thread.RoleAdmin},
+		{Thread: th, User: userN(1), Position: 5, Kind: thread.Group, Role: thread.RoleAdmin, Ordinal: 3},
+	})
+
+	last := int64(thread.Window/time.Second) + 3
+	one, two, three := id.NewMessage(), id.NewMessage(), id.NewMessage()
+	s.message(th, 2, 1, userN(1), one)
+	s.message(th, 3, 2, userN(1), two)
+	s.message(th, 5, 3, userN(2), two) // ids are unique per author only
+	s.message(th, last, 4, userN(1), one)
+	s.message(th, last+1, 5, userN(1), three) // behind what is asked
+	s.message(twin, 4, 7, userN(1), three)
+	recent := func(few int) (out []history.Recent) {
+		t.Helper()
+		if err := s.Recent(ctx, threads, topic.Position(last)+1, few, into(&out)); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	places := map[id.ThreadID][]topic.Position{}
+	for _, r := range recent(10) {
+		places[r.Thread] = append(places[r.Thread], r.Position)
+		clock, ordinal := at(last), int64(4)
+		if r.Thread == twin {
+			clock, ordinal = at(4), 7
+		}
+		if !r.LastTime.Equal(clock) || r.LastOrdinal != ordinal {
+			t.Errorf("the clock of %+v is not %v, or the ordinal not %d", r, clock, ordinal)
+		}
+	}
+	same(t, "those within the window", places, map[id.ThreadID][]topic.Position{
+		th: {topic.Position(last), 5, 3}, twin: {4},
+	})
+	if got := recent(1); len(got) != 2 {
+		t.Errorf("%d messages, want one of each thread", len(got))
+	}
+
+	var sent []history.Sent
+	err := s.Sent(ctx, threads[:1], []id.MessageID{one, three}, topic.Position(last), at(2).UnixMilli(), into(&sent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := history.Sent{Thread: th, Sender: userN(1), Message: one, Position: 2, Ordinal: 1, Time: at(2)}
+	same(t, "sent", sent, []history.Sent{first})
+	sent = nil
+	err = s.Sent(ctx, threads, []id.MessageID{one}, topic.Position(last), at(3).UnixMilli(), into(&sent))
+	if err != nil || len(sent) > 0 {
+		t.Errorf("before the time that was asked for: %+v, %v", sent, err)
+	}
+
+	place, ok, err := s.Message(ctx, two)
+	if err != nil || !ok {
+		t.Fatalf("message: %v, %v", ok, err)
+	}
+	same(t, "message", place, history.Place{Thread: th, Position: 3, Ordinal: 2, Sender: userN(1)})
+	if _, ok, err := s.Message(ctx, id.NewMessage()); ok || err != nil {
+		t.Errorf("a message that was never sent: %v, %v", ok, err)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	th := id.NewGroup()
+	s.other(th, 10, 0)
+	for i := int64(2); i <= 6; i++ {
+		s.message(th, i*10, i-1, userN(1), id.NewMessage())
+	}
+	s.other(th, 40, 2) // in the place of a message: only here, to see that both tables are merged by position
+	s.message(id.NewGroup(), 30, 1, userN(1), id.NewMessage())
+	s.message(th, 20, 1, userN(1), id.NewMessage()) // inserted again
+
+	stretch := func(after, upTo topic.Position, since int64, limit int) (out []int64) {
+		t.Helper()
+		events, err := s.Events(
+			ctx, history.Stretch{Thread: th, After: after, UpTo: upTo, Since: at(since).UnixMilli()}, limit,
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if !e.Time.Equal(at(int64(e.Position))) || string(e.Event) != "0123456789" {
+				t.Errorf("event %+v", e)
+			}
+			out = append(out, int64(e.Position))
+		}
+		return out
+	}
+	same(t, "all", stretch(-1, 60, 0, 99), []int64{10, 20, 30, 40, 40, 50, 60})
+	same(t, "a part", stretch(10, 30, 0, 99), []int64{20, 30})
+	same(t, "the first", stretch(-1, 60, 0, 2), []int64{10, 20})
+	same(t, "from a moment on", stretch(-1, 60, 50, 99), []int64{50, 60})
+
+	page := func(p history.Page) (out []int64) {
+		t.Helper()
+		p.Thread = th
+		for _, e := range must[[]history.Event](t)(s.Page(ctx, p)) {
+			out = append(out, int64(e.Position))
+		}
+		return out
+	}
+	spans := []thread.Span{{From: 10, To: 20}, {From: 50, To: 60}}
+	same(t, "page", page(history.Page{Before: 60, Spans: spans, Limit: 9, Bytes: 999}), []int64{50, 20, 10})
+	same(t, "limit", page(history.Page{Before: 60, Spans: spans, Limit: 2, Bytes: 999}), []int64{50, 20})
+	floor := at(20).UnixMilli()
+	same(t, "floor", page(history.Page{Before: 60, Spans: spans, Floor: floor, Limit: 9, Bytes: 999}), []int64{50, 20})
+	same(t, "bytes", page(history.Page{Before: 61, Spans: spans, Limit: 9, Bytes: 29, PerEvent: 5}), []int64{60, 50})
+}
+
+func TestQuarantine(t *testing.T) {
+	s := newStore(t)
+	ctx := t.Context()
+	sick := topic.Subject(id.NewGroup())
+	rows := []history.Quarantined{
+		{Topic: topic.Threads, Slot: 1, Position: 0, Subject: sick, Reason: "undecodable", Time: at(1)},
+		{Topic: topic.Threads, Slot: 1, Position: 5, Subject: sick, Reason: "parked", Time: at(2)},
+		{Topic: topic.Threads, Slot: 2, Position: 0, Reason: "no subject", Time: at(3)},
+		{Topic: topic.Receipts, Slot: 0, Position: 9, Subject: sick, Reason: "undecodable", Time: at(4)},
+	}
+	for _, r := range append(rows, rows[0]) { // one range was inserted again
+		s.put("quarantine", r.Topic, int32(r.Slot), int64(r.Position), r.Subject, r.Reason, r.Time)
+	}
+	list := must[[]history.Quarantined](t)
+	same(t, "all", list(s.Quarantine(ctx, history.Quarantined{}, 10)), rows)
+	same(t, "the first two", list(s.Quarantine(ctx, history.Quarantined{}, 2)), rows[:2])
+	same(t, "those behind", list(s.Quarantine(ctx, rows[1], 10)), rows[2:])
+	at5, ok, err := s.QuarantinedAt(ctx, topic.Threads, 1, 5)
+	if err != nil || !ok {
+		t.Fatalf("at 5: %v, %v", ok, err)
+	}
+	same(t, "at 5", at5, rows[1])
+	if _, ok, err := s.QuarantinedAt(ctx, topic.Receipts, 1, 5); ok || err != nil {
+		t.Errorf("in another topic: %v, %v", ok, err)
+	}
+	held := must[[]history.Held](t)
+	same(t, "held", held(s.Held(ctx, 1)), []history.Held{{Topic: topic.Threads, Subject: sick}})
+	same(t, "an event without a subject holds nothing", held(s.Held(ctx, 2)), nil)
+}

@@ -1,0 +1,105 @@
+package history
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+// Change is what an event made of a member.
+type Change struct {
+	Thread   id.ThreadID
+	User     id.UserID
+	Position topic.Position
+	Kind     thread.Kind
+	Active   bool
+	Role     thread.Role
+	Ordinal  int64 // of the last message before this event
+}
+
+func (r *Change) scan(into func(...any) error) error {
+	return into(
+		(*key)(&r.Thread), (*key)(&r.User), (*int64)(&r.Position), (*int16)(&r.Kind), &r.Active, (*int16)(&r.Role),
+		&r.Ordinal,
+	)
+}
+
+// Sent is a message, as the rule on retries knows it.
+type Sent struct {
+	Thread   id.ThreadID
+	Sender   id.UserID
+	Message  id.MessageID
+	Position topic.Position
+	Ordinal  int64
+	Time     time.Time
+}
+
+func (r *Sent) columns() []any {
+	return []any{
+		(*key)(&r.Thread), (*key)(&r.Sender), (*key)(&r.Message), (*int64)(&r.Position), &r.Ordinal, &r.Time,
+	}
+}
+
+func (r *Sent) scan(into func(...any) error) error { return into(r.columns()...) }
+
+// Recent is a message within the window before the thread's clock, and what the thread had come to.
+type Recent struct {
+	Sent
+	LastTime    time.Time // the thread's clock: the highest log time of its messages
+	LastOrdinal int64     // the highest of its messages
+}
+
+func (r *Recent) scan(into func(...any) error) error {
+	return into(append(r.columns(), &r.LastTime, &r.LastOrdinal)...)
+}
+
+const (
+	sqlChanges = `
+SELECT thread_id, user_id, position, kind, active, role, ordinal FROM memberships FINAL
+ WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`
+
+	sqlRecent = `
+SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time, l.last, l.ordinals
+  FROM messages AS m INNER JOIN (
+       SELECT thread_id, max(log_time) AS last, max(ordinal) AS ordinals FROM messages
+        WHERE thread_id IN (%[1]s) AND position < %[2]d GROUP BY thread_id
+       ) AS l ON l.thread_id = m.thread_id
+ WHERE m.thread_id IN (%[1]s) AND m.position < %[2]d AND (m.log_time >= l.last - INTERVAL %[4]d SECOND)
+ ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`
+
+	sqlSent = `
+SELECT thread_id, sender_id, message_id, position, ordinal, log_time FROM messages
+ WHERE thread_id IN (%s) AND message_id IN (%s) AND position < %d AND log_time >= fromUnixTimestamp64Milli(%d)`
+)
+
+// Changes asks what events at positions before a limit made of the members of threads, at most AtOnce; those of a
+// member come in order.
+func (h *History) Changes(
+	ctx context.Context, threads []id.ThreadID, before topic.Position, fn func(*Change) error,
+) error {
+	return each(ctx, h, "members", fmt.Sprintf(sqlChanges, list(threads), before), fn)
+}
+
+// Recent asks for the messages of threads, at most AtOnce, at positions before a limit and within the window before the
+// thread's clock as it was there: the newest few of each thread. The stamps of a log may go back, so neither the clock
+// nor the highest ordinal need be those of the newest messages; the one with the highest stamp is always within the
+// window. A message may come twice.
+func (h *History) Recent(
+	ctx context.Context, threads []id.ThreadID, before topic.Position, few int, fn func(*Recent) error,
+) error {
+	query := fmt.Sprintf(sqlRecent, list(threads), before, few, int64(thread.Window/time.Second))
+	return each(ctx, h, "recent messages", query, fn)
+}
+
+// Sent asks which messages have one of the ids in one of the threads, at most AtOnce of each, at positions before a
+// limit and with a log time of at least since (Unix milliseconds). A message may come twice.
+func (h *History) Sent(
+	ctx context.Context, threads []id.ThreadID, messages []id.MessageID, before topic.Position, since int64,
+	fn func(*Sent) error,
+) error {
+	return each(ctx, h, "sent messages", fmt.Sprintf(sqlSent, list(threads), list(messages), before, since), fn)
+}
