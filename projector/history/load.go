@@ -2,15 +2,12 @@ package history
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"math"
 	"slices"
-	"strings"
-	"time"
 
-	"github.com/google/uuid"
-
+	"heliograph/infra/history"
 	"heliograph/infra/kafka"
 	"heliograph/projector"
 	"heliograph/schemas/id"
@@ -25,88 +22,49 @@ func (s *Sink) readPositions(ctx context.Context, slot topic.Slot) (next, pendin
 	if err := CheckGeneration(ctx, s.conn, s.cfg.Generation); err != nil {
 		return nil, nil, err
 	}
-	rows, err := s.conn.Query(
-		ctx,
-		fmt.Sprintf(
-			"SELECT topic, toString(state), from_position, next FROM positions WHERE slot = %d AND generation = %d",
-			slot, s.cfg.Generation,
-		),
-	)
+	ranges, err := s.history.Ranges(ctx, slot, s.cfg.Generation)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer rows.Close()
-	type begun struct {
-		topic      topic.Topic
-		from, next topic.Position
-	}
 	next, pending = kafka.Positions{}, kafka.Positions{}
-	var open []begun
-	for rows.Next() {
-		var n int16
-		var state string
-		var from, to int64
-		if err := rows.Scan(&n, &state, &from, &to); err != nil {
-			return nil, nil, err
+	for _, r := range ranges {
+		if r.Topic == "" {
+			return nil, nil, errLater
 		}
-		t, err := topic.FromNumber(int32(n))
-		if err != nil {
-			return nil, nil, err
+		if r.State == history.Done {
+			next[r.Topic] = max(next[r.Topic], r.Next)
 		}
-		if state == stateDone {
-			next[t] = max(next[t], topic.Position(to))
-			continue
-		}
-		open = append(open, begun{t, topic.Position(from), topic.Position(to)})
 	}
-	if err := rows.Err(); err != nil {
-		return nil, nil, err
-	}
-	for _, b := range open {
-		if b.from == next[b.topic] && b.next > b.from {
-			pending[b.topic] = max(pending[b.topic], b.next)
+	for _, r := range ranges {
+		if r.State != history.Done && r.From == next[r.Topic] && r.Next > r.From {
+			pending[r.Topic] = max(pending[r.Topic], r.Next)
 		}
 	}
 	return next, pending, nil
 }
 
+// errLater refuses what a version that knows more topics has written.
+var errLater = errors.New("a topic of a later version")
+
 // readHeld reads which subjects are parked by what lies before the positions.
 func (s *Sink) readHeld(ctx context.Context, slot topic.Slot, next kafka.Positions) ([]projector.Held, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	rows, err := s.conn.Query(
-		ctx,
-		fmt.Sprintf(
-			"SELECT topic, subject, min(position) FROM quarantine WHERE slot = %d AND subject != toUUID('%s') GROUP BY topic, subject",
-			slot, uuid.Nil,
-		),
-	)
+	found, err := s.history.Held(ctx, slot)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
 	var held []projector.Held
-	for rows.Next() {
-		var n int16
-		var subject uuid.UUID
-		var first int64
-		if err := rows.Scan(&n, &subject, &first); err != nil {
-			return nil, err
+	for _, h := range found {
+		if h.Topic == "" {
+			return nil, errLater
 		}
-		t, err := topic.FromNumber(int32(n))
-		if err != nil {
-			return nil, err
-		}
-		if topic.Position(first) < next[t] {
-			held = append(held, projector.Held{Topic: t, Subject: topic.Subject(subject)})
+		if h.First < next[h.Topic] {
+			held = append(held, projector.Held{Topic: h.Topic, Subject: h.Subject})
 		}
 	}
-	return held, rows.Err()
+	return held, nil
 }
-
-// loadAtOnce bounds the threads and the messages that one query names, so that its text stays below the server's
-// max_query_size.
-const loadAtOnce = 2000
 
 // load brings the thread states that the events touch into w: from the cache, and the rest from the tables as of the
 // batch's first position.
@@ -132,7 +90,7 @@ func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []
 	if from == 0 {
 		return nil // nothing can have been stored before
 	}
-	for some := range slices.Chunk(missing, loadAtOnce) {
+	for some := range slices.Chunk(missing, history.AtOnce) {
 		if err := s.loadThreads(ctx, some, from, w.states); err != nil {
 			return err
 		}
@@ -146,7 +104,7 @@ func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []
 			}
 		}
 	}
-	for some := range slices.Chunk(unsure, loadAtOnce) {
+	for some := range slices.Chunk(unsure, history.AtOnce) {
 		if err := s.lookUp(ctx, some, from, w.states); err != nil {
 			return err
 		}
@@ -161,106 +119,59 @@ type sent struct {
 	message id.MessageID
 }
 
-// list writes ids as ClickHouse takes them after IN.
-func list[T fmt.Stringer](ids []T) string {
-	var out strings.Builder
-	for i, t := range ids {
-		if i > 0 {
-			out.WriteByte(',')
-		}
-		out.WriteByte('\'')
-		out.WriteString(t.String())
-		out.WriteByte('\'')
-	}
-	return out.String()
-}
-
 func (s *Sink) loadThreads(
 	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
 ) error {
-	in := list(ids)
-	if err := s.loadMembers(ctx, in, from, states); err != nil {
+	if err := s.loadMembers(ctx, ids, from, states); err != nil {
 		return err
 	}
 	for _, t := range ids {
 		states[t].Restore()
 	}
-	return s.loadMessages(ctx, in, from, states)
+	return s.loadMessages(ctx, ids, from, states)
 }
 
 // loadMembers rebuilds the members and their spans from what each event made of them.
 func (s *Sink) loadMembers(
-	ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State,
+	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	rows, err := s.conn.Query(
-		ctx,
-		fmt.Sprintf(`SELECT thread_id, user_id, position, kind, active, role, ordinal FROM memberships FINAL
-WHERE thread_id IN (%s) AND position < %d ORDER BY thread_id, user_id, position`, in, from),
-	)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var t, u uuid.UUID
-		var pos, ordinal int64
-		var kind, role int16
-		var active bool
-		if err := rows.Scan(&t, &u, &pos, &kind, &active, &role, &ordinal); err != nil {
-			return err
-		}
-		state := states[id.ThreadID(t)]
-		state.Kind = thread.Kind(kind)
-		m := state.Members[id.UserID(u)]
+	return s.history.Changes(ctx, ids, from, func(c *history.Change) error {
+		state := states[c.Thread]
+		state.Kind = c.Kind
+		m := state.Members[c.User]
 		if m == nil {
 			m = &thread.Member{}
-			state.Members[id.UserID(u)] = m
+			state.Members[c.User] = m
 		}
-		m.Role = thread.Role(role)
+		m.Role = c.Role
 		switch {
-		case active && !m.Active():
-			m.Spans = append(m.Spans, thread.Span{From: topic.Position(pos)})
-			m.BaseOrdinal, m.EndOrdinal = ordinal, 0
-		case !active && m.Active():
-			m.Spans[len(m.Spans)-1].To = topic.Position(pos)
-			m.EndOrdinal = ordinal
+		case c.Active && !m.Active():
+			m.Spans = append(m.Spans, thread.Span{From: c.Position})
+			m.BaseOrdinal, m.EndOrdinal = c.Ordinal, 0
+		case !c.Active && m.Active():
+			m.Spans[len(m.Spans)-1].To = c.Position
+			m.EndOrdinal = c.Ordinal
 		}
-	}
-	return rows.Err()
+		return nil
+	})
 }
 
-// loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it. The stamps
-// of a log may go back, so neither the clock nor the ordinal need be those of the last messages; the one with the
-// highest stamp is always within the window.
+// loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it.
 func (s *Sink) loadMessages(
-	ctx context.Context, in string, from topic.Position, states map[id.ThreadID]*thread.State,
+	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
 ) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	counts := map[id.ThreadID]int{}
-	var last time.Time
-	var ordinals int64
-	err := s.eachMessage(
-		ctx,
-		fmt.Sprintf(
-			`SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time, l.last, l.ordinals
-FROM messages AS m INNER JOIN (
-  SELECT thread_id, max(log_time) AS last, max(ordinal) AS ordinals FROM messages WHERE thread_id IN (%[1]s) AND position < %[2]d GROUP BY thread_id
-) AS l ON l.thread_id = m.thread_id
-WHERE m.thread_id IN (%[1]s) AND m.position < %[2]d AND (m.log_time >= l.last - INTERVAL 24 HOUR)
-ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`,
-			in,
-			from,
-			s.cfg.Recent,
-		),
-		states,
-		func(state *thread.State) {
-			state.LastOrdinal, state.LastTimeMS = ordinals, max(0, last.UnixMilli())
-			counts[state.ID]++
-		},
-		&last,
-		&ordinals,
-	)
+	err := s.history.Recent(ctx, ids, from, s.cfg.Recent, func(r *history.Recent) error {
+		state := states[r.Thread]
+		seen(state, &r.Sent)
+		state.LastOrdinal, state.LastTimeMS = r.LastOrdinal, max(0, r.LastTime.UnixMilli())
+		counts[r.Thread]++
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -276,54 +187,24 @@ ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`,
 func (s *Sink) lookUp(
 	ctx context.Context, some []sent, from topic.Position, states map[id.ThreadID]*thread.State,
 ) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	threads, messages := map[id.ThreadID]bool{}, map[id.MessageID]bool{}
 	since := int64(math.MaxInt64)
 	for _, m := range some {
 		threads[m.thread], messages[m.message] = true, true
 		since = min(since, states[m.thread].LastTimeMS-thread.Window.Milliseconds())
 	}
-	return s.eachMessage(
-		ctx,
-		fmt.Sprintf(
-			`SELECT thread_id, sender_id, message_id, position, ordinal, log_time FROM messages
-WHERE thread_id IN (%s) AND message_id IN (%s) AND position < %d AND log_time >= fromUnixTimestamp64Milli(%d)`,
-			list(
-				slices.Collect(maps.Keys(threads)),
-			),
-			list(slices.Collect(maps.Keys(messages))),
-			from,
-			since,
-		),
-		states,
-		func(*thread.State) {},
+	return s.history.Sent(
+		ctx, slices.Collect(maps.Keys(threads)), slices.Collect(maps.Keys(messages)), from, since,
+		func(r *history.Sent) error { seen(states[r.Thread], r); return nil },
 	)
 }
 
-// eachMessage reads messages into the states' Recent, and tells of each once its row's further columns are in more. Of
-// an id that was used again after the window, the later one counts.
-func (s *Sink) eachMessage(
-	ctx context.Context, query string, states map[id.ThreadID]*thread.State, each func(*thread.State), more ...any,
-) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-	defer cancel()
-	rows, err := s.conn.Query(ctx, query)
-	if err != nil {
-		return err
+// seen notes a message in a state's Recent. Of an id that was used again after the window, the later one counts.
+func seen(state *thread.State, r *history.Sent) {
+	key := thread.Key{Sender: r.Sender, Message: r.Message}
+	if known, ok := state.Recent[key]; !ok || known.Position < r.Position {
+		state.Recent[key] = thread.Seen{Position: r.Position, TimeMS: r.Time.UnixMilli(), Ordinal: r.Ordinal}
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var t, sender, message uuid.UUID
-		var pos, ordinal int64
-		var at time.Time
-		if err := rows.Scan(append([]any{&t, &sender, &message, &pos, &ordinal, &at}, more...)...); err != nil {
-			return err
-		}
-		state := states[id.ThreadID(t)]
-		key := thread.Key{Sender: id.UserID(sender), Message: id.MessageID(message)}
-		if known, ok := state.Recent[key]; !ok || known.Position < topic.Position(pos) {
-			state.Recent[key] = thread.Seen{Position: topic.Position(pos), TimeMS: at.UnixMilli(), Ordinal: ordinal}
-		}
-		each(state)
-	}
-	return rows.Err()
 }

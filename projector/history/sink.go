@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/clickhouse"
+	"heliograph/infra/history"
 	"heliograph/infra/kafka"
 	"heliograph/projector"
 	"heliograph/schemas/id"
@@ -21,7 +22,8 @@ import (
 type Sink struct {
 	// Fixed before the first Open.
 	cfg        Config
-	conn       driver.Conn
+	conn       driver.Conn // for what is inserted
+	history    *history.History
 	log        *slog.Logger
 	metrics    *metrics
 	partitions func() int // P, or 0 while it is unknown
@@ -48,7 +50,8 @@ func NewSink(cfg Config, conn driver.Conn, log *slog.Logger, reg prometheus.Regi
 	cfg = cfg.withDefaults(log, reg)
 	n := cfg.Consumer.Partitions
 	s := &Sink{
-		cfg: cfg, conn: conn, log: log.With("view", cfg.Consumer.View), metrics: newMetrics(reg),
+		cfg: cfg, conn: conn, history: history.New(conn), log: log.With("view", cfg.Consumer.View),
+		metrics:    newMetrics(reg),
 		partitions: func() int { return n },
 		slots:      make(map[topic.Slot]*slotState), room: make(chan struct{}, cfg.Inserts),
 	}

@@ -10,16 +10,12 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/google/uuid"
 
+	"heliograph/infra/history"
 	"heliograph/infra/kafka"
 	"heliograph/projector"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
-)
-
-const (
-	stateBegun = "begun"
-	stateDone  = "done"
 )
 
 const (
@@ -181,7 +177,7 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 					slot:       b.Slot,
 					from:       b.From[t],
 					next:       next,
-					state:      stateBegun,
+					state:      history.Begun,
 					generation: s.cfg.Generation,
 					timeMS:     times[t],
 				},
@@ -209,7 +205,7 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 	}
 	done := slices.Clone(ranges) // the others may still be on their way, if their put was given up
 	for i := range done {
-		done[i].state = stateDone
+		done[i].state = history.Done
 	}
 	return s.positions.put(ctx, done)
 }

@@ -13,6 +13,7 @@ import (
 
 	"heliograph/infra/kafka"
 	"heliograph/infra/postgres"
+	"heliograph/infra/views"
 	"heliograph/projector"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -24,7 +25,8 @@ import (
 type Sink struct {
 	// Fixed before the first Open.
 	cfg        Config
-	pool       *pgxpool.Pool
+	pool       *pgxpool.Pool // for what is written
+	views      *views.Views
 	log        *slog.Logger
 	metrics    *metrics
 	partitions func() int // P, or 0 while it is unknown
@@ -53,7 +55,8 @@ func NewSink(cfg Config, pool *pgxpool.Pool, log *slog.Logger, reg prometheus.Re
 	cfg = cfg.withDefaults(log, reg)
 	n := cfg.Consumer.Partitions
 	return &Sink{
-		cfg: cfg, pool: pool, log: log.With("view", cfg.Consumer.View), metrics: newMetrics(reg),
+		cfg: cfg, pool: pool, views: views.New(pool), log: log.With("view", cfg.Consumer.View),
+		metrics:    newMetrics(reg),
 		partitions: func() int { return n },
 		slots:      make(map[topic.Slot]*slotState),
 	}

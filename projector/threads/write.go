@@ -408,3 +408,5 @@ func (w *writes) quarantineRows() rows {
 	}
 	return rows{tableQuarantine, []column{&number, &slot, &pos, &subject, &reason, &at}}
 }
+
+func uuid[T ~[id.Size]byte](v T) pgtype.UUID { return pgtype.UUID{Bytes: v, Valid: true} }
