@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	clickhousego "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -54,6 +55,11 @@ func newStore(t *testing.T) store {
 			t.Error(err)
 		}
 	})
+	for _, table := range []string{"messages", "memberships", "quarantine"} {
+		if err := conn.Exec(t.Context(), "SYSTEM STOP MERGES "+table); err != nil { // what is there twice stays so
+			t.Fatal(err)
+		}
+	}
 	return store{history.New(conn), t, conn}
 }
 
@@ -81,8 +87,13 @@ func (s store) put(into string, values ...any) {
 			texts[i] = fmt.Sprint(v)
 		}
 	}
-	if err := s.conn.Exec(s.t.Context(), "INSERT INTO "+into+" VALUES ("+strings.Join(texts, ", ")+")"); err != nil {
-		s.t.Fatalf("%s: %v", into, err)
+	// a row that is put again is to be there twice, as when the token of its insert was forgotten
+	ctx := clickhousego.Context(
+		s.t.Context(), clickhousego.WithSettings(clickhousego.Settings{"insert_deduplication_token": id.NewMessage().String()}),
+	)
+	sql := "INSERT INTO " + into + " VALUES (" + strings.Join(texts, ", ") + ")"
+	if err := s.conn.Exec(ctx, sql); err != nil {
+		s.t.Fatalf("%s: %v", sql, err)
 	}
 }
 
@@ -328,4 +339,42 @@ func TestQuarantine(t *testing.T) {
 	held := must[[]history.Held](t)
 	same(t, "held", held(s.Held(ctx, 1)), []history.Held{{Topic: topic.Threads, Subject: sick}})
 	same(t, "an event without a subject holds nothing", held(s.Held(ctx, 2)), nil)
+}
+
+func TestTables(t *testing.T) {
+	s := newStore(t)
+	th, m := id.NewGroup(), id.NewMessage()
+	s.other(th, 1, 0)
+	for range 2 { // a range that was inserted again
+		s.message(th, 2, 1, userN(1), m)
+	}
+	s.put(
+		"receipts (thread_id, user_id, position, slot, delivered_position, delivered_ordinal, log_time)", th, userN(1),
+		7, 3, 2, 1, at(5),
+	)
+	read := func(raw bool) (messages []history.Message, others []history.Other, receipts []history.Receipt) {
+		t.Helper()
+		err := s.Tables(t.Context(), history.Tables{
+			Raw: raw, Messages: into(&messages), Others: into(&others), Receipts: into(&receipts),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return messages, others, receipts
+	}
+	messages, others, receipts := read(false)
+	same(t, "messages", messages, []history.Message{{
+		Thread: th, Position: 2, Ordinal: 1, Sender: userN(1), Message: m, Time: at(2),
+		ClientTime: time.Unix(0, 0).UTC(), Event: []byte("0123456789"),
+	}})
+	same(t, "others", others, []history.Other{
+		{Thread: th, Position: 1, Time: at(1), Event: []byte("0123456789")},
+	})
+	same(t, "receipts", receipts, []history.Receipt{{
+		Thread: th, User: userN(1), Position: 7, Slot: 3, Time: at(5),
+		Mark: thread.Watermark{DeliveredPosition: 2, DeliveredOrdinal: 1},
+	}})
+	if raw, _, _ := read(true); len(raw) != 2 {
+		t.Errorf("%d rows as they are there, want 2", len(raw))
+	}
 }

@@ -35,7 +35,7 @@ func (r *Held) scan(into func(...any) error) error {
 }
 
 const (
-	sqlQuarantine = `SELECT topic, slot, position, subject, reason, log_time FROM quarantine FINAL`
+	sqlQuarantine = sqlQuarantineColumns + ` FINAL`
 
 	sqlQuarantineAt = sqlQuarantine + ` WHERE topic = ? AND slot = ? AND position = ?`
 

@@ -21,12 +21,14 @@ type Change struct {
 	Ordinal  int64 // of the last message before this event
 }
 
-func (r *Change) scan(into func(...any) error) error {
-	return into(
+func (r *Change) columns() []any {
+	return []any{
 		(*key)(&r.Thread), (*key)(&r.User), (*int64)(&r.Position), (*int16)(&r.Kind), &r.Active, (*int16)(&r.Role),
 		&r.Ordinal,
-	)
+	}
 }
+
+func (r *Change) scan(into func(...any) error) error { return into(r.columns()...) }
 
 // Sent is a message, as the rule on retries knows it.
 type Sent struct {

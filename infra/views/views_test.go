@@ -506,3 +506,38 @@ func TestQuarantine(t *testing.T) {
 	same(t, "held in a slot", inSlot, held)
 	same(t, "an event without a subject holds nothing", nothing, []views.Held(nil))
 }
+
+func TestTables(t *testing.T) {
+	s := newStore(t)
+	th, m := id.NewGroup(), id.NewMessage()
+	s.put("threads", th, int16(thread.Group), "", int64(8), int64(5), at(8), userN(2), "")
+	s.event(th, 1, 0, created, userN(1), id.MessageID{})
+	s.event(th, 2, 1, message, userN(1), m)
+	s.put("device_watermarks", th, id.DeviceID{1}, userN(1), int64(8), int64(3), int64(7), int64(2))
+	var threads []views.Thread
+	var marks []views.DeviceWatermark
+	rows := map[topic.Position]views.Message{}
+	err := s.Tables(t.Context(), views.Tables{
+		Threads:          into(&threads),
+		DeviceWatermarks: into(&marks),
+		Messages:         func(r *views.Message) error { rows[r.Position] = *r; return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(threads) != 1 || threads[0].ID != th {
+		t.Errorf("threads %+v", threads)
+	}
+	same(t, "messages", rows, map[topic.Position]views.Message{
+		1: {Thread: th, Position: 1, Kind: created, Sender: userN(1), Time: at(1), Event: []byte("0123456789")},
+		2: {
+			Thread: th, Position: 2, Ordinal: 1, Kind: message, Sender: userN(1), Message: m, Time: at(2),
+			Event: []byte("0123456789"),
+		},
+	})
+	same(t, "marks", marks, []views.DeviceWatermark{{
+		Thread: th, Device: id.DeviceID{1}, User: userN(1), Mark: thread.Watermark{
+			DeliveredPosition: 8, DeliveredOrdinal: 3, ReadPosition: 7, ReadOrdinal: 2,
+		},
+	}})
+}

@@ -9,7 +9,6 @@ import (
 
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
-	"heliograph/schemas/topic"
 )
 
 // Difference is a row that is not as the log gives it.
@@ -102,12 +101,4 @@ func zeroID(s string) string {
 		return id.MessageID{}.String()
 	}
 	return s
-}
-
-func markOf(w [4]int64) thread.Watermark {
-	return thread.Watermark{
-		DeliveredPosition: topic.Position(
-			w[0],
-		), DeliveredOrdinal: w[1], ReadPosition: topic.Position(w[2]), ReadOrdinal: w[3],
-	}
 }

@@ -3,11 +3,10 @@ package verify
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-	"github.com/google/uuid"
 
+	"heliograph/infra/history"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -91,134 +90,58 @@ func CompareHistory(ctx context.Context, conn driver.Conn, ref *Reference, final
 	return append(diff(ref.historyRows(), got, "receipts"), twice...), nil
 }
 
-type historyReader struct {
-	table, columns string
-	row            func(driver.Rows) (key string, fields []any, err error)
-}
-
 func readHistory(ctx context.Context, conn driver.Conn, final bool) (tables, []Difference, error) {
 	out := tables{}
 	var twice []Difference
-	for _, r := range historyReaders() {
-		sql := "SELECT " + r.columns + " FROM " + r.table
-		if final && r.table != "positions" {
-			sql += " FINAL"
+	put := func(table, key string, fields ...any) error {
+		if _, ok := out[table][key]; ok {
+			twice = append(twice, Difference{Table: table, Key: key, Got: "the row is there twice"})
 		}
-		if r.table == "positions" {
-			sql += " WHERE state = 'done' GROUP BY topic, slot"
-		}
-		rows, err := conn.Query(ctx, sql)
-		if err != nil {
-			return nil, nil, err
-		}
-		for rows.Next() {
-			key, fields, err := r.row(rows)
-			if err != nil {
-				rows.Close()
-				return nil, nil, err
-			}
-			if _, ok := out[r.table][key]; ok {
-				twice = append(twice, Difference{Table: r.table, Key: key, Got: "the row is there twice"})
-			}
-			out.put(r.table, key, fields...)
-		}
-		err = rows.Err()
-		rows.Close()
-		if err != nil {
-			return nil, nil, err
-		}
+		out.put(table, key, fields...)
+		return nil
 	}
-	return out, twice, nil
-}
-
-func historyReaders() []historyReader {
-	var a, b, c, d, e uuid.UUID
-	var s1, s2, s3 string
-	var n16, m16 int16
-	var n32 int32
-	var n64, m64 int64
-	var u64 uint64
-	var flag bool
-	var at, at2 time.Time
-	return []historyReader{
-		{"positions", "topic, slot, max(next)", func(r driver.Rows) (string, []any, error) {
-			if err := r.Scan(&n16, &n32, &n64); err != nil {
-				return "", nil, err
-			}
-			t, err := topic.FromNumber(int32(n16))
-			return keyOf(t, n32), []any{n64}, err
-		}},
-		{"quarantine", "topic, slot, position, subject, reason, log_time", func(r driver.Rows) (string, []any, error) {
-			if err := r.Scan(&n16, &n32, &n64, &a, &s1, &at); err != nil {
-				return "", nil, err
-			}
-			t, err := topic.FromNumber(int32(n16))
-			return keyOf(t, n32, n64), []any{a.String(), s1, at.UnixMilli()}, err
-		}},
-		{
-			"messages",
-			"thread_id, position, ordinal, slot, sender_id, sender_device, message_id, reply_to, log_time, client_time, key_id, body, event",
-			func(r driver.Rows) (string, []any, error) {
-				err := r.Scan(&a, &n64, &m64, &n32, &b, &c, &d, &e, &at, &at2, &u64, &s1, &s2)
-				return keyOf(
-						a, n64,
-					), []any{
-						m64,
-						n32,
-						b.String(),
-						c.String(),
-						d.String(),
-						e.String(),
-						at.UnixMilli(),
-						at2.UnixMilli(),
-						u64,
-						digest([]byte(s1)),
-						digest([]byte(s2)),
-					}, err
-			},
+	err := history.New(conn).Tables(ctx, history.Tables{
+		Raw: !final,
+		Freshness: func(r *history.Freshness) error {
+			return put("positions", keyOf(r.Topic, r.Slot), int64(r.Next))
 		},
-		{
-			"thread_events",
-			"thread_id, position, ordinal, slot, kind, actor_id, log_time, title, event",
-			func(r driver.Rows) (string, []any, error) {
-				err := r.Scan(&a, &n64, &m64, &n32, &s1, &b, &at, &s2, &s3)
-				return keyOf(a, n64), []any{m64, n32, s1, b.String(), at.UnixMilli(), s2, digest([]byte(s3))}, err
-			},
+		Quarantined: func(r *history.Quarantined) error {
+			return put(
+				"quarantine", keyOf(r.Topic, r.Slot, r.Position), id.ThreadID(r.Subject).String(), r.Reason,
+				r.Time.UnixMilli(),
+			)
 		},
-		{
-			"message_changes",
-			"thread_id, author_id, message_id, position, slot, change, actor_id, log_time, key_id, body, emoji",
-			func(r driver.Rows) (string, []any, error) {
-				err := r.Scan(&a, &b, &c, &n64, &n32, &s1, &d, &at, &u64, &s2, &s3)
-				return keyOf(
-						keyOf(a, n64), b, c,
-					), []any{
-						n32,
-						s1,
-						d.String(),
-						at.UnixMilli(),
-						u64,
-						digest([]byte(s2)),
-						s3,
-					}, err
-			},
+		Messages: func(r *history.Message) error {
+			return put(
+				"messages", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Sender.String(),
+				r.Device.String(), r.Message.String(), r.ReplyTo.String(), r.Time.UnixMilli(),
+				r.ClientTime.UnixMilli(), r.KeyID, digest(r.Body), digest(r.Event),
+			)
 		},
-		{
-			"memberships",
-			"thread_id, user_id, position, slot, kind, active, role, ordinal, log_time",
-			func(r driver.Rows) (string, []any, error) {
-				err := r.Scan(&a, &b, &n64, &n32, &n16, &flag, &m16, &m64, &at)
-				return keyOf(keyOf(a, n64), b), []any{n32, n16, flag, m16, m64, at.UnixMilli()}, err
-			},
+		Others: func(r *history.Other) error {
+			return put(
+				"thread_events", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Kind, r.Actor.String(),
+				r.Time.UnixMilli(), r.Title, digest(r.Event),
+			)
 		},
-		{
-			"receipts",
-			"thread_id, user_id, device_id, position, slot, delivered_position, delivered_ordinal, read_position, read_ordinal, log_time",
-			func(r driver.Rows) (string, []any, error) {
-				var w [4]int64
-				err := r.Scan(&a, &b, &c, &n64, &n32, &w[0], &w[1], &w[2], &w[3], &at)
-				return keyOf(a, b, c, n64), []any{n32, markOf(w), at.UnixMilli()}, err
-			},
+		MessageChanges: func(r *history.MessageChange) error {
+			return put(
+				"message_changes", keyOf(keyOf(r.Thread, int64(r.Position)), r.Author, r.Message), int(r.Slot),
+				r.Change, r.Actor.String(), r.Time.UnixMilli(), r.KeyID, digest(r.Body), r.Emoji,
+			)
 		},
-	}
+		Memberships: func(r *history.Membership) error {
+			return put(
+				"memberships", keyOf(keyOf(r.Thread, int64(r.Position)), r.User), int(r.Slot), r.Kind, r.Active, r.Role,
+				r.Ordinal, r.Time.UnixMilli(),
+			)
+		},
+		Receipts: func(r *history.Receipt) error {
+			return put(
+				"receipts", keyOf(r.Thread, r.User, r.Device, int64(r.Position)), int(r.Slot), r.Mark,
+				r.Time.UnixMilli(),
+			)
+		},
+	})
+	return out, twice, err
 }

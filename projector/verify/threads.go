@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"heliograph/infra/views"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 )
@@ -95,152 +94,87 @@ func CompareThreads(
 
 func readThreads(ctx context.Context, pool *pgxpool.Pool, ref *Reference, retention time.Duration) (tables, error) {
 	out := tables{}
-	err := pgx.BeginTxFunc(
-		ctx,
-		pool,
-		pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
-		func(tx pgx.Tx) error {
-			for _, r := range threadReaders(out, ref, retention) {
-				rows, err := tx.Query(ctx, r.sql)
-				if err != nil {
-					return err
-				}
-				for rows.Next() {
-					if err := r.row(rows); err != nil {
-						rows.Close()
-						return err
-					}
-				}
-				if err := rows.Err(); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	)
-	return out, err
-}
-
-type reader struct {
-	sql string
-	row func(pgx.Rows) error
-}
-
-func threadReaders(out tables, ref *Reference, retention time.Duration) []reader {
-	cutoffs := map[int32]int64{}
+	cutoffs := map[topic.Slot]int64{}
 	if retention > 0 {
 		ref.mu.Lock()
 		for n, s := range ref.slots {
-			cutoffs[int32(n)] = s.latest[topic.Threads] - retention.Milliseconds()
+			cutoffs[n] = s.latest[topic.Threads] - retention.Milliseconds()
 		}
 		ref.mu.Unlock()
 	}
-	var a, b, c, d [16]byte
-	var s1, s2 string
-	var n16, m16 int16
-	var n32 int32
-	var n64, m64 int64
-	var b1, b2 bool
-	var raw []byte
-	var at time.Time
-	uuid := func(v [16]byte) string { return id.UserID(v).String() }
-	return []reader{
-		{"SELECT topic, slot, next FROM positions", func(r pgx.Rows) error {
-			if err := r.Scan(&n16, &n32, &n64); err != nil {
-				return err
-			}
-			t, err := topic.FromNumber(int32(n16))
-			out.put("positions", keyOf(t, n32), n64)
-			return err
-		}},
-		{"SELECT topic, slot, position, subject, reason, log_time FROM quarantine", func(r pgx.Rows) error {
-			if err := r.Scan(&n16, &n32, &n64, &a, &s1, &at); err != nil {
-				return err
-			}
-			t, err := topic.FromNumber(int32(n16))
-			out.put("quarantine", keyOf(t, n32, n64), uuid(a), s1, at.UnixMilli())
-			return err
-		}},
-		{
-			"SELECT thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview FROM threads",
-			func(r pgx.Rows) error {
-				err := r.Scan(&a, &n16, &s1, &n64, &m64, &at, &b, &s2)
-				out.put("threads", keyOf(id.ThreadID(a)), n16, s1, n64, m64, at.UnixMilli(), uuid(b), s2)
-				return err
-			},
+	err := views.New(pool).Tables(ctx, views.Tables{
+		Freshness: func(r *views.Freshness) error {
+			out.put("positions", keyOf(r.Topic, r.Slot), int64(r.Next))
+			return nil
 		},
-		{
-			"SELECT thread_id, user_id, role, active, spans, base_ordinal, end_ordinal FROM members",
-			func(r pgx.Rows) error {
-				var spans []int64
-				err := r.Scan(&a, &b, &n16, &b1, &spans, &n64, &m64)
-				out.put("members", keyOf(uuid(a), uuid(b)), n16, b1, spans, n64, m64)
-				return err
-			},
+		Quarantined: func(r *views.Quarantined) error {
+			out.put(
+				"quarantine", keyOf(r.Topic, r.Slot, r.Position), id.ThreadID(r.Subject).String(), r.Reason,
+				r.Time.UnixMilli(),
+			)
+			return nil
 		},
-		{
-			"SELECT thread_id, position, ordinal, kind, sender_id, message_id, log_time, slot, event FROM messages",
-			func(r pgx.Rows) error {
-				var message pgtype.UUID
-				if err := r.Scan(&a, &n64, &m64, &m16, &b, &message, &at, &n32, &raw); err != nil {
-					return err
-				}
-				if cut, ok := cutoffs[n32]; ok && at.UnixMilli() < cut {
-					return nil
-				}
-				s1 = ""
-				if message.Valid {
-					s1 = uuid(message.Bytes)
-				}
-				out.put("messages", keyOf(uuid(a), n64), m64, m16, uuid(b), s1, at.UnixMilli(), n32, digest(raw))
+		Threads: func(r *views.Thread) error {
+			out.put(
+				"threads", keyOf(r.ID), r.Kind, r.Title, int64(r.LastPosition), r.LastOrdinal, r.LastTime.UnixMilli(),
+				r.LastSender.String(), r.Preview,
+			)
+			return nil
+		},
+		Members: func(r *views.Member) error {
+			m := &r.Member
+			out.put(
+				"members", keyOf(r.Thread, r.User), m.Role, r.Active, flatten(m.Spans), m.BaseOrdinal, m.EndOrdinal,
+			)
+			return nil
+		},
+		Messages: func(r *views.Message) error {
+			if cut, ok := cutoffs[r.Slot]; ok && r.Time.UnixMilli() < cut {
 				return nil
-			},
+			}
+			message := ""
+			if r.Message != (id.MessageID{}) {
+				message = r.Message.String()
+			}
+			out.put(
+				"messages", keyOf(r.Thread, int64(r.Position)), r.Ordinal, r.Kind, r.Sender.String(), message,
+				r.Time.UnixMilli(), int(r.Slot), digest(r.Event),
+			)
+			return nil
 		},
-		{
-			"SELECT thread_id, user_id, delivered_position, delivered_ordinal, read_position, read_ordinal FROM watermarks",
-			func(r pgx.Rows) error {
-				var w [4]int64
-				err := r.Scan(&a, &b, &w[0], &w[1], &w[2], &w[3])
-				out.put("watermarks", keyOf(uuid(a), uuid(b)), markOf(w))
-				return err
-			},
+		Watermarks: func(r *views.Watermark) error {
+			out.put("watermarks", keyOf(r.Thread, r.User), r.Mark)
+			return nil
 		},
-		{
-			"SELECT thread_id, device_id, user_id, delivered_position, delivered_ordinal, read_position, read_ordinal FROM device_watermarks",
-			func(r pgx.Rows) error {
-				var w [4]int64
-				err := r.Scan(&a, &b, &c, &w[0], &w[1], &w[2], &w[3])
-				out.put("device_watermarks", keyOf(uuid(a), uuid(b), uuid(c)), markOf(w))
-				return err
-			},
+		DeviceWatermarks: func(r *views.DeviceWatermark) error {
+			out.put("device_watermarks", keyOf(r.Thread, r.Device, r.User), r.Mark)
+			return nil
 		},
-		{"SELECT user_id, phone_hash, generation, name, registered FROM users", func(r pgx.Rows) error {
-			err := r.Scan(&a, &b, &n32, &s1, &at)
-			out.put("users", keyOf(uuid(a)), uuid(b), uint32(n32), s1, at.UnixMilli())
-			return err
-		}},
-		{
-			"SELECT user_id, device_id, public_key, name, is_primary, revoked, since_position, since FROM devices",
-			func(r pgx.Rows) error {
-				err := r.Scan(&a, &b, &raw, &s1, &b1, &b2, &n64, &at)
-				out.put("devices", keyOf(uuid(a), uuid(b)), digest(raw), s1, b1, b2, n64, at.UnixMilli())
-				return err
-			},
+		Users: func(r *views.User) error {
+			out.put(
+				"users", keyOf(r.ID), id.UserID(r.PhoneHash).String(), r.Generation, r.Name, r.Registered.UnixMilli(),
+			)
+			return nil
 		},
-		{"SELECT user_id, phone_hash, name FROM contacts", func(r pgx.Rows) error {
-			err := r.Scan(&a, &b, &s1)
-			out.put("contacts", keyOf(uuid(a), uuid(b)), s1)
-			return err
-		}},
-		{"SELECT user_id, blocked_id FROM blocks", func(r pgx.Rows) error {
-			err := r.Scan(&a, &d)
-			out.put("blocks", keyOf(uuid(a), uuid(d)), true)
-			return err
-		}},
-		{"SELECT user_id, thread_id, joined_position, has_left FROM user_threads", func(r pgx.Rows) error {
-			err := r.Scan(&a, &b, &n64, &b1)
-			out.put("user_threads", keyOf(uuid(a), uuid(b)), n64, b1)
-			return err
-		}},
-	}
+		Devices: func(r *views.Device) error {
+			out.put(
+				"devices", keyOf(r.User, r.ID), digest(r.Key[:]), r.Name, r.Primary, r.Revoked, int64(r.Since),
+				r.Time.UnixMilli(),
+			)
+			return nil
+		},
+		Contacts: func(r *views.Contact) error {
+			out.put("contacts", keyOf(r.User, id.UserID(r.PhoneHash)), r.Name)
+			return nil
+		},
+		Blocks: func(r *views.Block) error {
+			out.put("blocks", keyOf(r.User, r.Blocked), true)
+			return nil
+		},
+		UserThreads: func(r *views.UserThread) error {
+			out.put("user_threads", keyOf(r.User, r.Thread), int64(r.Joined.At), r.Joined.Left)
+			return nil
+		},
+	})
+	return out, err
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/google/uuid"
 
 	"heliograph/infra/clickhouse"
+	"heliograph/infra/history"
+	"heliograph/infra/views"
 	"heliograph/schemas/id"
 )
 
@@ -33,7 +35,7 @@ func (p *play) history(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return waitViews(ctx, pool, conn, ref.ends)
+		return waitViews(ctx, views.New(pool), history.New(conn), ref.ends)
 	})
 	if err != nil {
 		return err
@@ -133,7 +135,7 @@ func (p *play) verdict(ctx context.Context) error {
 			if ref, err = readLog(ctx, p.kafka()); err != nil {
 				return err
 			}
-			if err := waitViews(ctx, pool, conn, ref.ends); err != nil {
+			if err := waitViews(ctx, views.New(pool), history.New(conn), ref.ends); err != nil {
 				return err
 			}
 			again, err := readLog(ctx, p.kafka())
@@ -166,14 +168,14 @@ func (p *play) verdict(ctx context.Context) error {
 		p.result.Comparisons = append(
 			p.result.Comparisons, compareAll("what was said", onlyMessages(ref.accepted, said), said, p.nameOf),
 		)
-		got, marks, err := fromPostgres(ctx, pool)
+		got, marks, err := fromPostgres(ctx, views.New(pool))
 		if err != nil {
 			return err
 		}
 		c := compareAll("Postgres", ref.accepted, got, p.nameOf)
 		c.Receipts, c.Differences = len(marks), append(c.Differences, compareMarks(ref.marks, marks, p.nameOf)...)
 		p.result.Comparisons = append(p.result.Comparisons, c)
-		if got, marks, err = fromClickHouse(ctx, conn); err != nil {
+		if got, marks, err = fromClickHouse(ctx, history.New(conn)); err != nil {
 			return err
 		}
 		c = compareAll("ClickHouse", ref.accepted, got, p.nameOf)
