@@ -17,11 +17,11 @@ import (
 
 // handle takes one frame. An error closes the connection with its code. Reader only.
 func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
-	kind := int(f.WhichBody())
-	if kind < 0 || kind >= frameKinds {
-		kind = 0
+	n := int(f.WhichBody())
+	if n < 0 || n >= frameKinds {
+		n = 0
 	}
-	s.srv.metrics.received[kind].Inc()
+	s.srv.metrics.received[n].Inc()
 	req := f.GetRequestId()
 	if s.state != stateAuthenticated {
 		return s.handleEarly(ctx, f, req)

@@ -541,8 +541,9 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 	var oldest time.Time
 	for _, s := range whole.Slots() {
 		var latest time.Time
-		if err := pool.QueryRow(t.Context(), "SELECT p.log_time, min(m.log_time) FROM positions p JOIN messages m ON m.slot = p.slot WHERE p.topic = 1 AND p.slot = $1 GROUP BY 1",
-			int32(s)).Scan(&latest, &oldest); err != nil {
+		err := pool.QueryRow(t.Context(), `SELECT p.log_time, min(m.log_time) FROM positions p JOIN messages m USING (slot)
+			WHERE p.topic = $2 AND p.slot = $1 GROUP BY 1`, int32(s), topic.Threads.Number()).Scan(&latest, &oldest)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if latest.Sub(oldest) > cfg.Retention {

@@ -127,6 +127,46 @@ func checkTop(names []string) []string {
 
 var unfinishedWord = regexp.MustCompile(`\b(` + strings.Join(unfinished, "|") + `)\b`)
 
+// bareNumber is a kind of event or a topic that is compared with its number.
+var bareNumber = regexp.MustCompile(`\b(kind|topic) = [0-9]`)
+
+// asks is a question to a table, the beginning of which may be on a line before.
+var asks = regexp.MustCompile(`(?:SELECT\b.*|^\s*|\)\s*)FROM (\w+)`)
+
+// checkQueries finds questions to a room's tables that are asked elsewhere, and numbers that should be names.
+func checkQueries(file, text string) []string {
+	var findings []string
+	for i, line := range strings.Split(text, "\n") {
+		if found := bareNumber.FindString(line); found != "" {
+			findings = append(
+				findings, fmt.Sprintf("%s:%d: %q: name it by the proto's field or by its topic", file, i+1, found),
+			)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, m := range asks.FindAllStringSubmatch(line, -1) {
+			for _, r := range rooms {
+				if slices.Contains(r.tables, m[1]) && !within(file, r.folder) && !r.excepts(file) {
+					findings = append(
+						findings, fmt.Sprintf("%s:%d: asks the table %s: %s", file, i+1, m[1], r.reason),
+					)
+				}
+			}
+		}
+	}
+	return findings
+}
+
+func (r room) excepts(file string) bool {
+	for folder := range r.except {
+		if within(file, folder) {
+			return true
+		}
+	}
+	return false
+}
+
 // checkText finds words that mark unfinished work.
 func checkText(file, text string) []string {
 	var findings []string

@@ -20,7 +20,7 @@ step_fmt() { # gofmt
 step_vet() { "$go" vet ./...; }           # go vet
 step_static() { tool staticcheck ./...; } # staticcheck
 step_lint() { tool golangci-lint run --allow-parallel-runners; } # golangci-lint
-step_layers() { "$go" run ./tools/lint; } # imports between the stages, names, comments
+step_layers() { "$go" run ./tools/lint; } # imports between the stages, names, comments, where the stores are asked
 step_proto() { buf lint; }                # buf lint
 
 # The contract is what clients and logs out there hold: the last release. Before the first

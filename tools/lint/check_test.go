@@ -94,6 +94,36 @@ func TestText(t *testing.T) {
 	}
 }
 
+func TestQueries(t *testing.T) {
+	// the numbers are put together here so that this file is not found
+	const kind, topic = "kind = ", "topic = "
+	for _, c := range []struct {
+		name, file, text string
+		want             int
+	}{
+		{"a kind by its number", "a/b.go", "WHERE " + kind + "10", 1},
+		{"a topic by its number, in a test", "a/b_test.go", "WHERE p." + topic + "1 AND slot = 2", 1},
+		{"a kind by its name", "infra/views/b.go", "WHERE " + kind + "` + kindMessage", 0},
+		{"a topic as a parameter", "a/b.go", "WHERE " + topic + "$1 AND " + topic + "?", 0},
+		{"another word", "a/b.go", "man" + kind + "1", 0},
+		{"a question", "edge/query/b.go", "`SELECT name FROM users WHERE user_id = $1`", 1},
+		{"in a line of its own", "edge/query/b.go", "  FROM members m", 1},
+		{"within another", "edge/query/b.go", "(SELECT 1 FROM messages)", 1},
+		{"two of them", "tools/helio/b.go", "SELECT (SELECT max(next) FROM positions), x\nFROM receipts", 2},
+		{"of the history, in the views", "infra/views/b.go", "SELECT 1 FROM receipts", 1},
+		{"where it belongs", "infra/views/b.go", "SELECT 1 FROM threads t", 0},
+		{"a table of both", "infra/history/b.go", "SELECT 1 FROM messages FINAL", 0},
+		{"in a test", "edge/query/b_test.go", "SELECT 1 FROM threads", 0},
+		{"what is taken away", "edge/query/b.go", "DELETE FROM contacts WHERE user_id = $1", 0},
+		{"other tables", "edge/auth/b.go", "SELECT 1 FROM registration.pins", 0},
+		{"an analyst's", "tools/demo/b.go", "SELECT 1 FROM messages", 0},
+	} {
+		if got := checkQueries(c.file, c.text); len(got) != c.want {
+			t.Errorf("%s: got %d findings %q, want %d", c.name, len(got), got, c.want)
+		}
+	}
+}
+
 func TestDecode(t *testing.T) {
 	got, err := decode(
 		strings.NewReader(`{"ImportPath":"heliograph/a","GoFiles":["a.go"]}{"ImportPath":"heliograph/b"}`),

@@ -1,6 +1,7 @@
 // Command lint checks what the compiler and the linters do not know: which
-// package may import which, what may stand at the top of the tree, and how
-// packages are named and described. Run it at the root of the module:
+// package may import which, what may stand at the top of the tree, how packages
+// are named and described, and where the two stores are asked. Run it at the root
+// of the module:
 //
 //	go run ./tools/lint
 //
@@ -62,6 +63,7 @@ func run(dir string, w io.Writer) (int, error) {
 				return 0, err
 			}
 			findings = append(findings, checkText(p.path()+"/"+file, string(text))...)
+			findings = append(findings, checkQueries(p.path()+"/"+file, string(text))...)
 		}
 	}
 	sort.Strings(findings)
