@@ -6,10 +6,12 @@ KAFKA   ?= .helio/kafka
 ARGS    ?=
 
 # What ships is built without cgo, so the same is tested; only -race needs cgo.
-# PARALLEL bounds the packages tested at once: several start real engines.
+# PARALLEL bounds the packages tested at once: several start real engines, and wait for them most of the time.
+# The end-to-end suite kills processes at random points, so it runs alone. PACKAGES names some packages in place of all.
 CGO_ENABLED ?= 0
-PARALLEL    ?= 2
-PACKAGES    ?= ./...
+PARALLEL    ?= 3
+PACKAGES    ?=
+E2E         := ./tools/e2e
 FUZZTIME    ?= 10s
 export CGO_ENABLED
 # Where the tests and bin/helio find what was fetched.
@@ -17,10 +19,10 @@ export HELIO_ENGINES    := $(abspath $(ENGINES))
 export HELIO_KAFKA_JARS := $(abspath $(KAFKA))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo build check check-quick test race fuzz bench gen engines kafka clean
+.PHONY: help run demo build check check-quick test test-fast test-e2e race fuzz bench gen engines kafka clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: engines build ## fetch the engines, build, and run everything in one place with data under .helio/
 	exec bin/helio dev $(ARGS)
@@ -32,10 +34,20 @@ build: ## build bin/helio
 	$(GO) build -o bin/helio ./tools/helio
 
 test: engines ## run all tests with the real Postgres and ClickHouse engines (after `make kafka` infra/kafka also on Apache Kafka; HELIO_E2E_LOG=kafka: tools/e2e on it)
+ifneq ($(PACKAGES),)
 	$(GO) test -p $(PARALLEL) -timeout 20m $(ARGS) $(PACKAGES)
+else
+	@$(MAKE) --no-print-directory test-fast; fast=$$?; $(MAKE) --no-print-directory test-e2e && exit $$fast
+endif
+
+test-fast: engines ## the inner loop: all tests but the end-to-end suite, in under 4 minutes on two cores
+	$(GO) test -p $(PARALLEL) -timeout 10m $(ARGS) $$($(GO) list ./... | grep -v '$(E2E:.%=%)$$')
+
+test-e2e: engines ## the end-to-end suite: whole deployments, faults and kills
+	$(GO) test -timeout 20m $(ARGS) $(E2E)
 
 race: engines ## the same tests under the race detector
-	CGO_ENABLED=1 $(GO) test -race -p $(PARALLEL) -timeout 40m $(ARGS) $(PACKAGES)
+	CGO_ENABLED=1 $(GO) test -race -p $(PARALLEL) -timeout 40m $(ARGS) $(or $(PACKAGES),./...)
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@GO="$(GO)" tools/lint/fuzz.sh $(FUZZTIME)
