@@ -3,9 +3,9 @@
 // schemas/clickhouse; the thread views in Postgres have a room of their own, infra/views.
 //
 // Promise: an answer holds each event once, however often its range was inserted, save where a question says that one
-// may come twice. There is no moment over several
-// questions: each sees what was inserted when it began. What lies before the freshness that was asked first is in every
-// later answer, and what lies behind it may be; a question with a position to end before does not see it.
+// may come twice. There is no moment over several questions: each sees what was inserted when it began. What lies
+// before the freshness that was asked first is in every later answer, and what lies behind it may be; a question with a
+// position to end before does not see it.
 //
 // Order: as each question says; rows of a question that says nothing come in any order.
 //

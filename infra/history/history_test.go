@@ -88,9 +88,8 @@ func (s store) put(into string, values ...any) {
 		}
 	}
 	// a row that is put again is to be there twice, as when the token of its insert was forgotten
-	ctx := clickhousego.Context(
-		s.t.Context(), clickhousego.WithSettings(clickhousego.Settings{"insert_deduplication_token": id.NewMessage().String()}),
-	)
+	token := clickhousego.Settings{"insert_deduplication_token": id.NewMessage().String()}
+	ctx := clickhousego.Context(s.t.Context(), clickhousego.WithSettings(token))
 	sql := "INSERT INTO " + into + " VALUES (" + strings.Join(texts, ", ") + ")"
 	if err := s.conn.Exec(ctx, sql); err != nil {
 		s.t.Fatalf("%s: %v", sql, err)
@@ -352,6 +351,14 @@ func TestTables(t *testing.T) {
 		"receipts (thread_id, user_id, position, slot, delivered_position, delivered_ordinal, log_time)", th, userN(1),
 		7, 3, 2, 1, at(5),
 	)
+	s.put(
+		"message_changes (thread_id, author_id, message_id, position, slot, change, actor_id, log_time, key_id, emoji)",
+		th, userN(1), m, 8, 3, "reaction", userN(2), at(6), 9, "+1",
+	)
+	s.put(
+		"memberships (thread_id, user_id, position, kind, active, role, ordinal, slot, log_time)", th, userN(2), 9, 2,
+		true, 1, 4, 3, at(7),
+	)
 	read := func(raw bool) (messages []history.Message, others []history.Other, receipts []history.Receipt) {
 		t.Helper()
 		err := s.Tables(t.Context(), history.Tables{
@@ -373,6 +380,25 @@ func TestTables(t *testing.T) {
 	same(t, "receipts", receipts, []history.Receipt{{
 		Thread: th, User: userN(1), Position: 7, Slot: 3, Time: at(5),
 		Mark: thread.Watermark{DeliveredPosition: 2, DeliveredOrdinal: 1},
+	}})
+	var (
+		changes     []history.MessageChange
+		memberships []history.Membership
+	)
+	err := s.Tables(t.Context(), history.Tables{MessageChanges: into(&changes), Memberships: into(&memberships)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "changes of messages", changes, []history.MessageChange{{
+		Thread: th, Author: userN(1), Message: m, Position: 8, Slot: 3, Change: "reaction", Actor: userN(2),
+		Time: at(6), KeyID: 9, Emoji: "+1",
+	}})
+	same(t, "memberships", memberships, []history.Membership{{
+		Change: history.Change{
+			Thread: th, User: userN(2), Position: 9, Kind: thread.Group, Active: true, Role: thread.RoleMember,
+			Ordinal: 4,
+		},
+		Slot: 3, Time: at(7),
 	}})
 	if raw, _, _ := read(true); len(raw) != 2 {
 		t.Errorf("%d rows as they are there, want 2", len(raw))

@@ -128,10 +128,10 @@ func checkTop(names []string) []string {
 var unfinishedWord = regexp.MustCompile(`\b(` + strings.Join(unfinished, "|") + `)\b`)
 
 // bareNumber is a kind of event or a topic that is compared with its number.
-var bareNumber = regexp.MustCompile(`\b(kind|topic) = [0-9]`)
+var bareNumber = regexp.MustCompile(`\b(kind|topic) (=|<>|IN \() ?[0-9]`)
 
-// asks is a question to a table, the beginning of which may be on a line before.
-var asks = regexp.MustCompile(`(?:SELECT\b.*|^\s*|\)\s*)FROM (\w+)`)
+// asks is a table that is read, and the word before, which tells whether it is rather written.
+var asks = regexp.MustCompile(`(\w*)\s*\b(?:FROM|JOIN) (?:views\.)?(\w+)`)
 
 // checkQueries finds questions to a room's tables that are asked elsewhere, and numbers that should be names.
 func checkQueries(file, text string) []string {
@@ -147,9 +147,9 @@ func checkQueries(file, text string) []string {
 		}
 		for _, m := range asks.FindAllStringSubmatch(line, -1) {
 			for _, r := range rooms {
-				if slices.Contains(r.tables, m[1]) && !within(file, r.folder) && !r.excepts(file) {
+				if m[1] != "DELETE" && slices.Contains(r.tables, m[2]) && !within(file, r.folder) && !r.excepts(file) {
 					findings = append(
-						findings, fmt.Sprintf("%s:%d: asks the table %s: %s", file, i+1, m[1], r.reason),
+						findings, fmt.Sprintf("%s:%d: asks the table %s: %s", file, i+1, m[2], r.reason),
 					)
 				}
 			}
