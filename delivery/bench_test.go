@@ -96,7 +96,7 @@ func push(b *testing.B, w *world, group string, subjects []topic.Subject, n int)
 			for _, slot := range m.GetOwned().GetSlots() {
 				if !asked[slot] {
 					asked[slot] = true
-					if err := edge.Send(ctx, subscribeFrame(uint64(slot)+1, topic.Slot(slot), &cursor{}, bySlot[topic.Slot(slot)]...)); err != nil {
+					if err := edge.Send(ctx, subscribeFrame(uint64(slot)+1, topic.Slot(slot), &topic.Cursor{}, bySlot[topic.Slot(slot)]...)); err != nil {
 						b.Fatal(err)
 					}
 				}

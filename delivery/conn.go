@@ -36,7 +36,7 @@ type request struct {
 	drop     bool
 	id       uint64
 	subjects []topic.Subject
-	from     *cursor
+	from     *topic.Cursor
 }
 
 // linkError is why a link was ended by this side.
@@ -120,7 +120,7 @@ func (c *conn) serve(ctx context.Context) error {
 			sub := m.GetSubscribe()
 			r := request{id: sub.GetId(), subjects: subjectsOf(sub.GetSubjects())}
 			if sub.HasFrom() {
-				from := cursorOf(sub.GetFrom())
+				from := link.DecodeCursor(sub.GetFrom())
 				r.from = &from
 			}
 			err = c.route(ctx, topic.Slot(sub.GetSlot()), r)

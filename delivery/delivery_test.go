@@ -19,7 +19,7 @@ import (
 
 // answer is what a link says about one subscription until its first Progress.
 type answer struct {
-	LiveFrom cursor
+	LiveFrom topic.Cursor
 	NotOwner bool
 	Past     []topic.Position // of helio.threads
 }
@@ -43,7 +43,7 @@ func ask(t *testing.T, edge link.EdgeEnd, m *linkv1.ToDelivery) answer {
 		switch m.WhichBody() {
 		case linkv1.ToEdge_Subscribed_case:
 			if got := m.GetSubscribed(); got.GetId() == id {
-				a.LiveFrom, a.NotOwner, answered = cursorOf(got.GetLiveFrom()), got.GetNotOwner(), true
+				a.LiveFrom, a.NotOwner, answered = link.DecodeCursor(got.GetLiveFrom()), got.GetNotOwner(), true
 				if a.NotOwner {
 					return a
 				}
@@ -69,19 +69,19 @@ func TestSubscribe(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		cfg    Config
-		from   *cursor
+		from   *topic.Cursor
 		want   answer
 		served string
 	}{
 		{name: "fresh", want: answer{Past: []topic.Position{0, 2, 4}}, served: servedFresh},
-		{name: "from the ring", from: &cursor{1, 0, 0}, want: answer{LiveFrom: cursor{1, 0, 0}, Past: []topic.Position{2, 4}}, served: servedRing},
-		{name: "at the end", from: &cursor{6, 0, 0}, want: answer{LiveFrom: cursor{6, 0, 0}}, served: servedRing},
-		{name: "ahead of this instance", from: &cursor{9, 0, 7}, want: answer{LiveFrom: cursor{9, 0, 7}}, served: servedRing},
-		{name: "older than the ring", cfg: Config{RingBytes: 1}, from: &cursor{1, 0, 0},
-			want: answer{LiveFrom: cursor{1, 0, 0}, Past: []topic.Position{2, 4}}, served: servedLog},
-		{name: "older than the log may serve", cfg: Config{RingBytes: 1, MaxGapRecords: 2}, from: &cursor{1, 0, 0},
-			want: answer{LiveFrom: cursor{6, 0, 0}}, served: servedSnapshot},
-		{name: "without a ring", cfg: Config{RingBytes: 1}, want: answer{LiveFrom: cursor{6, 0, 0}}, served: servedFresh},
+		{name: "from the ring", from: &topic.Cursor{1, 0, 0}, want: answer{LiveFrom: topic.Cursor{1, 0, 0}, Past: []topic.Position{2, 4}}, served: servedRing},
+		{name: "at the end", from: &topic.Cursor{6, 0, 0}, want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedRing},
+		{name: "ahead of this instance", from: &topic.Cursor{9, 0, 7}, want: answer{LiveFrom: topic.Cursor{9, 0, 7}}, served: servedRing},
+		{name: "older than the ring", cfg: Config{RingBytes: 1}, from: &topic.Cursor{1, 0, 0},
+			want: answer{LiveFrom: topic.Cursor{1, 0, 0}, Past: []topic.Position{2, 4}}, served: servedLog},
+		{name: "older than the log may serve", cfg: Config{RingBytes: 1, MaxGapRecords: 2}, from: &topic.Cursor{1, 0, 0},
+			want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedSnapshot},
+		{name: "without a ring", cfg: Config{RingBytes: 1}, want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedFresh},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -95,7 +95,7 @@ func TestSubscribe(t *testing.T) {
 				sl := s.slot(1)
 				sl.mu.Lock()
 				defer sl.mu.Unlock()
-				return sl.ring.next() == cursor{6, 0, 0}
+				return sl.ring.next() == topic.Cursor{6, 0, 0}
 			})
 			edge := w.open(s)
 			if got := ask(t, edge, subscribeFrame(7, 1, tc.from, a)); !cmp.Equal(got, tc.want) {
@@ -204,7 +204,7 @@ func TestSlowLink(t *testing.T) {
 	ended := make(chan error, 1)
 	wg.Go(func() { ended <- s.ServeLink(ctx, end) })
 	hello(t, slow)
-	if err := slow.Send(ctx, subscribeFrame(1, 0, &cursor{}, subjects[0])); err != nil {
+	if err := slow.Send(ctx, subscribeFrame(1, 0, &topic.Cursor{}, subjects[0])); err != nil {
 		t.Fatal(err)
 	}
 	var err error
@@ -344,10 +344,10 @@ func (f *follower) follows(s topic.Subject) bool {
 	return false
 }
 
-func (s *Service) ringNext(subject topic.Subject) cursor {
+func (s *Service) ringNext(subject topic.Subject) topic.Cursor {
 	sl := s.slot(topic.SlotOf(subject, partitions))
 	if sl == nil {
-		return cursor{}
+		return topic.Cursor{}
 	}
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
@@ -468,8 +468,8 @@ func TestRestartReadsBacklog(t *testing.T) {
 	again := w.service(Config{})
 	w.start(again)
 	until(t, "the backlog is read", func() bool { return again.ringNext(a)[0] == second+1 })
-	got := ask(t, w.open(again), subscribeFrame(1, 3, &cursor{second, 0, 0}, a))
-	if want := (answer{LiveFrom: cursor{second, 0, 0}, Past: []topic.Position{second}}); !cmp.Equal(got, want) {
+	got := ask(t, w.open(again), subscribeFrame(1, 3, &topic.Cursor{second, 0, 0}, a))
+	if want := (answer{LiveFrom: topic.Cursor{second, 0, 0}, Past: []topic.Position{second}}); !cmp.Equal(got, want) {
 		t.Errorf("answer (-want +got):\n%s", cmp.Diff(want, got))
 	}
 }

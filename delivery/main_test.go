@@ -150,13 +150,13 @@ func hello(t testing.TB, edge link.EdgeEnd) {
 	}
 }
 
-func subscribeFrame(id uint64, slot topic.Slot, from *cursor, subjects ...topic.Subject) *linkv1.ToDelivery {
+func subscribeFrame(id uint64, slot topic.Slot, from *topic.Cursor, subjects ...topic.Subject) *linkv1.ToDelivery {
 	b := linkv1.Subscribe_builder{Id: id, Slot: int32(slot)}
 	for _, s := range subjects {
 		b.Subjects = append(b.Subjects, s[:])
 	}
 	if from != nil {
-		b.From = from.proto()
+		b.From = link.EncodeCursor(*from)
 	}
 	return linkv1.ToDelivery_builder{Subscribe: b.Build()}.Build()
 }
@@ -171,7 +171,7 @@ type follower struct {
 
 	ids   atomic.Uint64
 	mu    sync.Mutex
-	next  map[topic.Slot]cursor
+	next  map[topic.Slot]topic.Cursor
 	got   map[stream][]topic.Position
 	again int // events that came more than once
 	links int // that were opened
@@ -185,7 +185,7 @@ type stream struct {
 
 func newFollower(t *testing.T, dir link.Directory, dialer link.Dialer, subjects []topic.Subject) *follower {
 	f := &follower{t: t, dir: dir, dialer: dialer, subjects: make(map[topic.Slot][]topic.Subject),
-		next: make(map[topic.Slot]cursor), got: make(map[stream][]topic.Position)}
+		next: make(map[topic.Slot]topic.Cursor), got: make(map[stream][]topic.Position)}
 	for _, s := range subjects {
 		slot := topic.SlotOf(s, partitions)
 		f.subjects[slot] = append(f.subjects[slot], s)
@@ -231,7 +231,7 @@ func (f *follower) serve(ctx context.Context, edge link.EdgeEnd) {
 	hello(f.t, edge)
 	type sub struct {
 		id   uint64
-		from cursor
+		from topic.Cursor
 		live bool
 	}
 	subs := make(map[topic.Slot]*sub)
@@ -275,7 +275,7 @@ func (f *follower) serve(ctx context.Context, edge link.EdgeEnd) {
 				continue
 			}
 			s.live = true
-			for t, p := range cursorOf(a.GetLiveFrom()) {
+			for t, p := range link.DecodeCursor(a.GetLiveFrom()) {
 				if p > s.from[t] {
 					f.mu.Lock()
 					f.gaps++
@@ -290,7 +290,7 @@ func (f *follower) serve(ctx context.Context, edge link.EdgeEnd) {
 				}
 				f.mu.Lock()
 				c := f.next[slot]
-				for t, n := range cursorOf(p.GetNext()) {
+				for t, n := range link.DecodeCursor(p.GetNext()) {
 					c[t] = max(c[t], n)
 				}
 				f.next[slot] = c

@@ -101,12 +101,12 @@ func (p *past) ask(ctx context.Context, partitions int, after time.Time) (*marks
 
 // begin returns where the ring of a slot that was just taken over begins: at what the group has committed or at the
 // tail less the ring's window, whichever is earlier, but no further back than a gap may be.
-func (p *past) begin(ctx context.Context, s topic.Slot, partitions int, after time.Time) (cursor, error) {
+func (p *past) begin(ctx context.Context, s topic.Slot, partitions int, after time.Time) (topic.Cursor, error) {
 	m, err := p.ask(ctx, partitions, after)
 	if err != nil {
-		return cursor{}, err
+		return topic.Cursor{}, err
 	}
-	var c cursor
+	var c topic.Cursor
 	for i, t := range topic.Folded {
 		name := p.cfg.Kafka.Name(t)
 		first, end, at := offset(m.starts, name, s), offset(m.ends, name, s), offset(m.window, name, s)
@@ -126,7 +126,7 @@ func offset(l kadm.ListedOffsets, name string, s topic.Slot) int64 {
 
 // reachable tells for each topic whether the gap between from and the ring's start may be read from the log. When the
 // log cannot be asked it may not: the edge takes a snapshot.
-func (p *past) reachable(ctx context.Context, s topic.Slot, from, start cursor) (ok [topics]bool) {
+func (p *past) reachable(ctx context.Context, s topic.Slot, from, start topic.Cursor) (ok [topics]bool) {
 	p.mu.Lock()
 	m := p.marks
 	p.mu.Unlock()

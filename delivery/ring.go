@@ -10,30 +10,15 @@ import (
 )
 
 // topics is how many topics a slot reads: those of topic.Folded, in that order.
-const topics = 3
+const topics = len(topic.Cursor{})
 
-// index is a topic's place in cursors and rings.
+// index is a topic's place in cursors, rings and counters.
 func index(t topic.Topic) int {
-	switch t {
-	case topic.Threads:
-		return 0
-	case topic.Receipts:
-		return 1
-	case topic.Users:
-		return 2
+	i, ok := t.Place()
+	if !ok {
+		panic("delivery: topic " + string(t) + " is not delivered")
 	}
-	panic("delivery: topic " + string(t) + " is not delivered")
-}
-
-// cursor is a position per topic: everything before it is known.
-type cursor [topics]topic.Position
-
-func (c cursor) proto() *linkv1.Cursor {
-	return linkv1.Cursor_builder{Threads: int64(c[0]), Receipts: int64(c[1]), Users: int64(c[2])}.Build()
-}
-
-func cursorOf(c *linkv1.Cursor) cursor {
-	return cursor{topic.Position(c.GetThreads()), topic.Position(c.GetReceipts()), topic.Position(c.GetUsers())}
+	return i
 }
 
 // entryWeight is what an entry takes besides its key and value.
@@ -76,7 +61,7 @@ type ringLog struct {
 	start, next topic.Position
 }
 
-func newRing(window time.Duration, max int, at cursor) ring {
+func newRing(window time.Duration, max int, at topic.Cursor) ring {
 	r := ring{window: window, max: max, count: make(map[topic.Subject]int)}
 	for t := range r.logs {
 		r.logs[t].start, r.logs[t].next = at[t], at[t]
@@ -84,14 +69,14 @@ func newRing(window time.Duration, max int, at cursor) ring {
 	return r
 }
 
-func (r *ring) start() (c cursor) {
+func (r *ring) start() (c topic.Cursor) {
 	for t := range r.logs {
 		c[t] = r.logs[t].start
 	}
 	return c
 }
 
-func (r *ring) next() (c cursor) {
+func (r *ring) next() (c topic.Cursor) {
 	for t := range r.logs {
 		c[t] = r.logs[t].next
 	}
@@ -171,8 +156,8 @@ const (
 // collect returns the records of the subjects from cur on and before to, in order, as far as its bounds allow, and
 // where it got to.
 func (r *ring) collect(
-	cur, to cursor, want map[topic.Subject]struct{},
-) (recs [topics][]*linkv1.Record, reached cursor) {
+	cur, to topic.Cursor, want map[topic.Subject]struct{},
+) (recs [topics][]*linkv1.Record, reached topic.Cursor) {
 	if !r.mayHave(want) {
 		for t := range cur {
 			cur[t] = max(cur[t], to[t])

@@ -26,7 +26,7 @@ func count(t *testing.T, s *Service, served string) float64 {
 func TestRingCollect(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1000, 0)
-		r := newRing(10*time.Second, rapid.IntRange(1, 20_000).Draw(t, "bytes"), cursor{})
+		r := newRing(10*time.Second, rapid.IntRange(1, 20_000).Draw(t, "bytes"), topic.Cursor{})
 		type rec struct {
 			pos     topic.Position
 			subject topic.Subject
@@ -65,7 +65,7 @@ func TestRingCollect(t *testing.T) {
 				}
 			}
 			cur = reached
-			if covers(cur, r.next()) {
+			if cur.Covers(r.next()) {
 				break
 			}
 		}

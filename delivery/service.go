@@ -242,7 +242,7 @@ func (k *sink) Open(ctx context.Context, id topic.Slot) (kafka.Positions, error)
 		s.tellOwned(c)
 		sl.join(c)
 	}
-	s.log.Debug("slot opened", "slot", id, "threads", at[0], "receipts", at[1], "users", at[2])
+	s.log.Debug("slot opened", "slot", id, "position", at)
 	next := make(kafka.Positions, topics)
 	for i, t := range topic.Folded {
 		next[t] = at[i]

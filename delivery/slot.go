@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"heliograph/infra/kafka"
+	"heliograph/infra/link"
 	linkv1 "heliograph/schemas/link/v1"
 	"heliograph/schemas/topic"
 )
@@ -34,7 +35,7 @@ type linkSlot struct {
 	conn     *conn
 	slot     *slot
 	subjects map[topic.Subject]struct{}
-	sent     cursor                   // everything before it is in the link's queue, as far as it is subscribed
+	sent     topic.Cursor             // everything before it is in the link's queue, as far as it is subscribed
 	held     bool                     // a subscription catches up: no live events, no progress
 	dirty    bool                     // sent moved since the last Progress
 	batch    [topics][]*linkv1.Record // scratch of apply
@@ -227,7 +228,11 @@ func (ls *linkSlot) send(m *linkv1.ToEdge) {
 // count counts the events of a frame that was queued.
 func (ls *linkSlot) count(m *linkv1.ToEdge) {
 	if e := m.GetEvents(); e != nil {
-		ls.slot.metrics.out[e.GetTopic()-1].Add(float64(len(e.GetRecords())))
+		t, err := topic.FromNumber(e.GetTopic())
+		if err != nil {
+			panic("delivery: " + err.Error()) // frames has named it
+		}
+		ls.slot.metrics.out[index(t)].Add(float64(len(e.GetRecords())))
 	}
 }
 
@@ -235,7 +240,7 @@ func (ls *linkSlot) count(m *linkv1.ToEdge) {
 func (ls *linkSlot) progress() {
 	ls.dirty = false
 	ls.send(linkv1.ToEdge_builder{Progress: linkv1.Progress_builder{Slots: []*linkv1.SlotProgress{
-		linkv1.SlotProgress_builder{Slot: int32(ls.slot.id), Next: ls.sent.proto()}.Build(),
+		linkv1.SlotProgress_builder{Slot: int32(ls.slot.id), Next: link.EncodeCursor(ls.sent)}.Build(),
 	}}.Build()}.Build())
 }
 

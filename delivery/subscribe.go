@@ -59,7 +59,7 @@ func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 
 	// mu is held here and at the head of each round.
 	out := []*linkv1.ToEdge{linkv1.ToEdge_builder{Subscribed: linkv1.Subscribed_builder{
-		Id: r.id, Slot: int32(s.id), LiveFrom: cur.proto(),
+		Id: r.id, Slot: int32(s.id), LiveFrom: link.EncodeCursor(cur),
 	}.Build()}.Build()}
 	for {
 		if s.gone || ls.subjects == nil {
@@ -97,7 +97,7 @@ func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 		if s.gone || ls.subjects == nil {
 			continue
 		}
-		if covers(cur, ls.sent) {
+		if cur.Covers(ls.sent) {
 			break
 		}
 		s.mu.Unlock() // others get their turn between two pieces of the ring
@@ -205,21 +205,11 @@ func (ls *linkSlot) sendWait(ctx context.Context, ms []*linkv1.ToEdge) error {
 }
 
 // behind tells whether something of [cur, to) has left the ring, and in which topic.
-func (r *ring) behind(cur, to cursor) (t int, ok bool) {
+func (r *ring) behind(cur, to topic.Cursor) (t int, ok bool) {
 	for t := range r.logs {
 		if cur[t] < min(r.logs[t].start, to[t]) {
 			return t, true
 		}
 	}
 	return 0, false
-}
-
-// covers tells whether cur is at or past to in every topic.
-func covers(cur, to cursor) bool {
-	for t := range cur {
-		if cur[t] < to[t] {
-			return false
-		}
-	}
-	return true
 }

@@ -277,10 +277,12 @@ func (w readSide) Watermark(id.ThreadID, id.UserID) thread.Watermark {
 	return w.known
 }
 
-func (w readSide) Cursor(topic.Slot) (threads, receipts, users topic.Position, ok bool) {
+func (w readSide) Cursor(topic.Slot) (at topic.Cursor, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.next[topic.Threads], 0, w.seen, true
+	at.Set(topic.Threads, w.next[topic.Threads])
+	at.Set(topic.Users, w.seen)
+	return at, true
 }
 
 func (w readSide) DeviceKey(_ context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {

@@ -293,7 +293,7 @@ func (h *Hub) addLocal(t *threadSub, u *userSub, bornAt topic.Position, after *a
 	}
 	if bornAt >= 0 && t.state == nil {
 		t.bornAt = bornAt
-		if t.phase == loading && t.liveFrom[threadsMark] <= bornAt {
+		if t.phase == loading && t.liveFrom.At(topic.Threads) <= bornAt {
 			h.born(t, after)
 			return
 		}

@@ -62,7 +62,7 @@ func liveGroup(b *testing.B, n, messages int) (h *Hub, c *conn, s *slot, records
 		h.addLocal(ts, us, -1, &after)
 	}
 	h.born(ts, &after)
-	records = w.log[s.n][threadsMark]
+	records = w.log[s.n][0] // the threads, which are first in topic.Folded
 	h.events(s, c, topic.Threads, records[:1])
 	return h, c, s, records[1:], sinks
 }

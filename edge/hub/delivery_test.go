@@ -27,7 +27,7 @@ type instance struct {
 }
 
 type ownedSlot struct {
-	start, next marks // the ring
+	start, next topic.Cursor // the ring
 }
 
 type edgeLink struct {
@@ -97,7 +97,7 @@ func (c *cluster) owned(in *instance, l *edgeLink) {
 
 func (c *cluster) progress(l *edgeLink, s topic.Slot, o *ownedSlot) {
 	l.send(linkv1.ToEdge_builder{Progress: linkv1.Progress_builder{Slots: []*linkv1.SlotProgress{
-		linkv1.SlotProgress_builder{Slot: int32(s), Next: o.next.cursor()}.Build(),
+		linkv1.SlotProgress_builder{Slot: int32(s), Next: link.EncodeCursor(o.next)}.Build(),
 	}}.Build()}.Build())
 }
 
@@ -137,9 +137,9 @@ func (c *cluster) subscribe(in *instance, l *edgeLink, r *linkv1.Subscribe) {
 	}
 	from := o.start
 	if r.HasFrom() {
-		from = from.highest(marksOf(r.GetFrom()))
+		from = from.Highest(link.DecodeCursor(r.GetFrom()))
 	}
-	answer.LiveFrom = from.cursor()
+	answer.LiveFrom = link.EncodeCursor(from)
 	l.send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
 	c.world.mu.Lock()
 	slow := c.world.rnd.IntN(6) == 0
@@ -273,7 +273,7 @@ func (c *cluster) give(s topic.Slot, to string, back int) {
 	c.world.mu.Lock()
 	end := c.world.end(s)
 	c.world.mu.Unlock()
-	start := marks{}
+	start := topic.Cursor{}
 	for i := range start {
 		start[i] = max(0, end[i]-topic.Position(back))
 	}

@@ -5,7 +5,11 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"heliograph/schemas/id"
+	linkv1 "heliograph/schemas/link/v1"
+	"heliograph/schemas/topic"
 )
 
 // all is a crash that takes back so many events of everything.
@@ -103,23 +107,41 @@ func TestViewClockGoesBack(t *testing.T) {
 	back := 0
 	v := newViewClock(nil, 2, testConfig(), nil, func() { back++ })
 	first := v.answered()
-	v.advance(first, []marks{{10, 1, 1}, {5, 5, 5}})
-	v.advance(first, []marks{{9, 2, 1}, {5, 5, 5}})
-	mustBe(t, "a late answer", v.slot(0), marks{10, 2, 1})
+	v.advance(first, []topic.Cursor{{10, 1, 1}, {5, 5, 5}})
+	v.advance(first, []topic.Cursor{{9, 2, 1}, {5, 5, 5}})
+	mustBe(t, "a late answer", v.slot(0), topic.Cursor{10, 2, 1})
 	_, moved := v.look()
-	v.advance(v.answered(), []marks{{8, 2, 1}, {5, 5, 5}})
-	mustBe(t, "after a crash", v.slot(0), marks{8, 2, 1})
-	mustBe(t, "the other slot", v.slot(1), marks{5, 5, 5})
+	v.advance(v.answered(), []topic.Cursor{{8, 2, 1}, {5, 5, 5}})
+	mustBe(t, "after a crash", v.slot(0), topic.Cursor{8, 2, 1})
+	mustBe(t, "the other slot", v.slot(1), topic.Cursor{5, 5, 5})
 	mustBe(t, "counted", back, 1)
 	select {
 	case <-moved:
 		t.Error("told that the views are further when they went back")
 	default:
 	}
-	v.take(v.answered(), seen{0, threadsMark, 9})
+	v.take(v.answered(), seen{0, topic.Threads, 9})
 	select {
 	case <-moved:
 	default:
 		t.Error("not told that the views are further again")
 	}
+}
+
+// Events of a topic that a later version added are dropped and counted; the link goes on.
+func TestEventsOfAnUnknownTopicDoNotEndTheLink(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		h := b.hubs[0]
+		m := linkv1.ToEdge_builder{Events: linkv1.Events_builder{
+			Topic: 99, Records: []*linkv1.Record{linkv1.Record_builder{Key: make([]byte, id.Size)}.Build()},
+		}.Build()}.Build()
+		if err := h.frame(&conn{}, m); err != nil {
+			t.Errorf("the link ends: %v", err)
+		}
+		var c dto.Metric
+		if err := h.metrics.drops.WithLabelValues("unknown_topic").Write(&c); err != nil {
+			t.Fatal(err)
+		}
+		mustBe(t, "dropped", c.GetCounter().GetValue(), 1.0)
+	})
 }

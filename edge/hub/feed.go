@@ -238,9 +238,9 @@ func (h *Hub) ask(ctx context.Context, ranges []tailRange) ([]tail, error) {
 
 // reach waits until the views have the events of these positions.
 func (h *Hub) reach(ctx context.Context, need map[topic.Slot]topic.Position) error {
-	return h.views.wait(ctx, func(at []marks) bool {
+	return h.views.wait(ctx, func(at []topic.Cursor) bool {
 		for s, p := range need {
-			if at[s][threadsMark] <= p {
+			if at[s].At(topic.Threads) <= p {
 				return false
 			}
 		}
@@ -257,7 +257,7 @@ func (h *Hub) readTails(ctx context.Context, ranges []tailRange) ([]tail, error)
 	}
 	found := make([]seen, len(tails))
 	for i, t := range tails {
-		found[i] = seen{topic.SlotOf(topic.Subject(ranges[i].thread), len(h.slots)), threadsMark, t.next}
+		found[i] = seen{topic.SlotOf(topic.Subject(ranges[i].thread), len(h.slots)), topic.Threads, t.next}
 	}
 	h.views.take(asked, found...)
 	return tails, nil

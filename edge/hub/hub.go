@@ -239,7 +239,7 @@ func (h *Hub) View(t id.ThreadID) (ThreadView, bool) {
 	}
 	next := ts.state.Next
 	if ts.phase == live && s.known {
-		next = max(next, s.cursor[threadsMark])
+		next = max(next, s.cursor.At(topic.Threads))
 	}
 	return ThreadView{
 		ID: t, Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
@@ -328,12 +328,12 @@ func (h *Hub) Watermark(t id.ThreadID, u id.UserID) thread.Watermark {
 
 // Cursor tells how far this edge has read each topic of a slot: every event before it was seen here, as far as its
 // subject is of interest. ok is false until a delivery instance has said so.
-func (h *Hub) Cursor(n topic.Slot) (threads, receipts, users topic.Position, ok bool) {
+func (h *Hub) Cursor(n topic.Slot) (at topic.Cursor, ok bool) {
 	if n < 0 || int(n) >= len(h.slots) {
-		return 0, 0, 0, false
+		return topic.Cursor{}, false
 	}
 	s := h.slots[n]
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.cursor[threadsMark], s.cursor[receiptsMark], s.cursor[usersMark], s.known
+	return s.cursor, s.known
 }

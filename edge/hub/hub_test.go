@@ -472,7 +472,7 @@ func TestReady(t *testing.T) {
 		if err := b.hubs[0].Ready(context.Background()); err != nil {
 			t.Error(err)
 		}
-		_, _, _, ok := b.hubs[0].Cursor(3)
+		_, ok := b.hubs[0].Cursor(3)
 		mustBe(t, "cursor", ok, true)
 		b.cluster.give(3, "", 0)
 		synctest.Wait()

@@ -40,9 +40,9 @@ func (q *loadQueue) take() []*subject {
 
 // reached tells whether a snapshot at these positions joins on to what the stream brings. The caller holds the slot's
 // lock.
-func (sub *subject) reached(at []marks) bool {
-	for _, i := range sub.marks() {
-		if at[sub.slot.n][i] < sub.liveFrom[i] {
+func (sub *subject) reached(at []topic.Cursor) bool {
+	for _, t := range sub.topics() {
+		if at[sub.slot.n].At(t) < sub.liveFrom.At(t) {
 			return false
 		}
 	}
@@ -174,7 +174,8 @@ func (h *Hub) load(ctx context.Context, subs []*subject) (late []*subject) {
 func (h *Hub) born(t *threadSub, after *actions) {
 	t.state = newThreadState(t.id)
 	t.state.Next = t.bornAt
-	at := marks{threadsMark: t.bornAt, receiptsMark: t.liveFrom[receiptsMark]}
+	at := t.liveFrom
+	at.Set(topic.Threads, t.bornAt)
 	h.turnLive(&t.subject, at, after)
 }
 
@@ -186,7 +187,7 @@ func (h *Hub) threadLoaded(t *threadSub, snap *snapshot, after *actions) {
 	if now == nil {
 		now = newThreadState(t.id)
 	}
-	now.Next = at[threadsMark]
+	now.Next = at.At(topic.Threads)
 	now.Restore()
 	t.poisonedBy(snap)
 	switch {
@@ -227,7 +228,7 @@ func (h *Hub) userLoaded(u *userSub, snap *snapshot, after *actions) {
 	if now == nil {
 		now = slimUser(u.id)
 	}
-	now.Next = at[usersMark]
+	now.Next = at.At(topic.Users)
 	u.poisonedBy(snap)
 	if u.state == nil || now.Next > u.state.Next {
 		u.state = now
@@ -253,7 +254,7 @@ func (sub *subject) poisonedBy(snap *snapshot) {
 
 // turnLive makes a subject live whose state stands at the given positions, and applies what came meanwhile. The caller
 // holds the slot's lock.
-func (h *Hub) turnLive(sub *subject, at marks, after *actions) {
+func (h *Hub) turnLive(sub *subject, at topic.Cursor, after *actions) {
 	sub.slot.turnedLive(sub, at)
 	list := sub.held
 	sub.held = nil

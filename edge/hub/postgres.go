@@ -28,14 +28,14 @@ const (
 )
 
 // take notes how far a slot is. A topic that is not folded here is passed over.
-func (p *postgresStore) take(at []marks, f *views.Freshness) {
-	if n := int(f.Topic.Number()); f.Slot >= 0 && int(f.Slot) < len(at) && n >= 1 && n <= len(at[0]) {
-		at[f.Slot][n-1] = f.Next
+func (p *postgresStore) take(at []topic.Cursor, f *views.Freshness) {
+	if i, ok := f.Topic.Place(); ok && f.Slot >= 0 && int(f.Slot) < len(at) {
+		at[f.Slot][i] = f.Next
 	}
 }
 
-func (p *postgresStore) positions(ctx context.Context) ([]marks, error) {
-	at := make([]marks, p.partitions)
+func (p *postgresStore) positions(ctx context.Context) ([]topic.Cursor, error) {
+	at := make([]topic.Cursor, p.partitions)
 	all, err := p.views.Freshness(ctx)
 	for i := range all {
 		p.take(at, &all[i])
@@ -45,7 +45,7 @@ func (p *postgresStore) positions(ctx context.Context) ([]marks, error) {
 
 func (p *postgresStore) snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error) {
 	out := &snapshot{
-		at:      make([]marks, p.partitions),
+		at:      make([]topic.Cursor, p.partitions),
 		threads: make(map[id.ThreadID]*threadState, len(threads)), users: make(map[id.UserID]*user.State, len(users)),
 		poisoned: map[poison]bool{},
 	}

@@ -52,7 +52,9 @@ func (m *memStore) write(t *testing.T, pool *pgxpool.Pool) {
 	}
 	for s := range m.at {
 		for i, p := range m.at[s] {
-			exec("INSERT INTO positions (topic, slot, next) VALUES ($1, $2, $3)", i+1, s, int64(p))
+			exec(
+				"INSERT INTO positions (topic, slot, next) VALUES ($1, $2, $3)", topic.Folded[i].Number(), s, int64(p),
+			)
 		}
 	}
 	for th, s := range m.threads {
@@ -237,7 +239,7 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	}
 	all := mem.rows[group]
 	for i, th := range []id.ThreadID{group, empty, group, group} {
-		mustBe(t, "how far the views were", tails[i].next, mem.at[w.slot(topic.Subject(th))][threadsMark])
+		mustBe(t, "how far the views were", tails[i].next, mem.at[w.slot(topic.Subject(th))].At(topic.Threads))
 	}
 	for i, want := range []topic.Position{-1, -1, -1, -1, 7, -1, -1} {
 		mustBe(t, "trimmed", tails[i].trimmed, want)

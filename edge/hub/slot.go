@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"heliograph/infra/link"
 	"heliograph/schemas/id"
 	linkv1 "heliograph/schemas/link/v1"
 	"heliograph/schemas/topic"
@@ -36,7 +37,7 @@ type subject struct {
 	poisoned uint8  // bits by topic number: events of these are dropped
 	request  uint64 // the Subscribe that it waits for, or that made it what it is
 	ackedAt  uint64 // slot.progressed when that was answered
-	liveFrom marks
+	liveFrom topic.Cursor
 	held     []held        // by arrival
 	news     chan struct{} // closed when it turned live or, a user, changed; nil while nobody waits
 	asking   time.Time     // since when it is not live
@@ -93,13 +94,13 @@ type slot struct {
 	parked  []*subject             // wanted, but not before the views were asked again
 
 	// cursor: every live subject has taken in all events before it. It is where they resume.
-	cursor marks
+	cursor topic.Cursor
 	known  bool // cursor was told by a delivery instance
 
 	owner      *conn
-	read       marks     // the owner's last Progress
-	progressed uint64    // how many it sent
-	heard      time.Time // the last of them
+	read       topic.Cursor // the owner's last Progress
+	progressed uint64       // how many it sent
+	heard      time.Time    // the last of them
 	requests   map[uint64]request
 	// live subjects that are not yet subscribed with this owner; the cursor stands still
 	unacked  map[*subject]struct{}
@@ -111,7 +112,7 @@ type slot struct {
 // request is a Subscribe that was sent.
 type request struct {
 	subjects []*subject
-	from     marks
+	from     topic.Cursor
 	resume   bool
 }
 
@@ -204,7 +205,7 @@ func (s *slot) remove(sub *subject) {
 
 // setOwner makes a link the one that delivers the slot, or none. What the former one had been asked is void.
 func (s *slot) setOwner(c *conn) {
-	s.owner, s.read, s.progressed, s.heard = c, marks{}, 0, time.Now()
+	s.owner, s.read, s.progressed, s.heard = c, topic.Cursor{}, 0, time.Now()
 	s.requests = map[uint64]request{}
 	clear(s.unacked)
 	s.toAsk, s.toResume, s.toDrop = nil, nil, nil
@@ -233,7 +234,7 @@ func (s *slot) setOwner(c *conn) {
 
 // frames takes what is to be written to the owner, at most max subjects to a frame. nextID makes request ids; the views
 // are at the position views.
-func (s *slot) frames(c *conn, max int, views marks, nextID func() uint64) []*linkv1.ToDelivery {
+func (s *slot) frames(c *conn, max int, views topic.Cursor, nextID func() uint64) []*linkv1.ToDelivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.owner != c {
@@ -247,13 +248,13 @@ func (s *slot) frames(c *conn, max int, views marks, nextID func() uint64) []*li
 		}
 		out = append(out, linkv1.ToDelivery_builder{Unsubscribe: u.Build()}.Build())
 	}
-	subscribe := func(list []*subject, resume bool, from *marks) {
+	subscribe := func(list []*subject, resume bool, from *topic.Cursor) {
 		for part := range slices.Chunk(list, max) {
 			r := request{subjects: part, resume: resume}
 			b := linkv1.Subscribe_builder{Id: nextID(), Slot: int32(s.n)}
 			if from != nil {
 				r.from = *from
-				b.From = from.cursor()
+				b.From = link.EncodeCursor(*from)
 			}
 			for _, sub := range part {
 				sub.request = b.Id
@@ -289,36 +290,36 @@ func (s *slot) frames(c *conn, max int, views marks, nextID func() uint64) []*li
 }
 
 // progress takes in how far the owner has sent the slot.
-func (s *slot) progress(next marks) {
+func (s *slot) progress(next topic.Cursor) {
 	s.read, s.heard = next, time.Now()
 	s.progressed++
 	if len(s.unacked) == 0 {
-		s.cursor, s.known = s.cursor.highest(next), true
+		s.cursor, s.known = s.cursor.Highest(next), true
 	}
 }
 
 // turnedLive keeps the cursor's promise for a subject that is live from now on: it has taken in everything before at,
 // and before the owner's last Progress if that came after the answer to its Subscribe.
-func (s *slot) turnedLive(sub *subject, at marks) {
+func (s *slot) turnedLive(sub *subject, at topic.Cursor) {
 	if s.progressed > sub.ackedAt {
-		at = at.highest(s.read)
+		at = at.Highest(s.read)
 	}
-	for _, i := range sub.marks() {
-		s.cursor[i] = min(s.cursor[i], at[i])
+	for _, t := range sub.topics() {
+		s.cursor.Set(t, min(s.cursor.At(t), at.At(t)))
 	}
 	sub.phase, sub.tooMany = live, false
 	delete(s.waiting, sub)
 }
 
-// marks tells which topics the subject has events in.
-func (sub *subject) marks() []int {
+// topics tells which topics the subject has events in.
+func (sub *subject) topics() []topic.Topic {
 	if sub.thread != nil {
-		return threadMarks
+		return threadTopics
 	}
-	return userMarks
+	return userTopics
 }
 
 var (
-	threadMarks = []int{threadsMark, receiptsMark}
-	userMarks   = []int{usersMark}
+	threadTopics = []topic.Topic{topic.Threads, topic.Receipts}
+	userTopics   = []topic.Topic{topic.Users}
 )

@@ -3,8 +3,6 @@ package hub
 import (
 	"context"
 
-	linkv1 "heliograph/schemas/link/v1"
-
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -12,31 +10,10 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// marks is a position per folded topic, by number less 1: everything before it has been taken in.
-type marks [3]topic.Position
-
-func marksOf(c *linkv1.Cursor) marks {
-	return marks{topic.Position(c.GetThreads()), topic.Position(c.GetReceipts()), topic.Position(c.GetUsers())}
-}
-
-func (m marks) cursor() *linkv1.Cursor {
-	return linkv1.Cursor_builder{Threads: int64(m[0]), Receipts: int64(m[1]), Users: int64(m[2])}.Build()
-}
-
-func (m marks) highest(o marks) marks {
-	return marks{max(m[0], o[0]), max(m[1], o[1]), max(m[2], o[2])}
-}
-
-const (
-	threadsMark = iota
-	receiptsMark
-	usersMark
-)
-
 // store is the queries that the hub asks of the thread views. Answers are in the order of the keys.
 type store interface {
 	// positions returns how far each slot is in the views; it has one entry per slot.
-	positions(ctx context.Context) ([]marks, error)
+	positions(ctx context.Context) ([]topic.Cursor, error)
 	// snapshot returns the states of threads and users as of one moment.
 	snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*snapshot, error)
 	// cursors returns the delivered watermark of each device in each thread, -1 where there is none.
@@ -97,7 +74,7 @@ type row struct {
 // snapshot is the state of subjects at one moment of the views. A subject that the views do not have is not in the
 // maps.
 type snapshot struct {
-	at       []marks // by slot
+	at       []topic.Cursor // by slot
 	threads  map[id.ThreadID]*threadState
 	users    map[id.UserID]*user.State
 	poisoned map[poison]bool

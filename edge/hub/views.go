@@ -21,10 +21,10 @@ type viewClock struct {
 	fellBack func()        // told when the views went back
 	kick     chan struct{} // capacity 1: somebody waits
 
-	mu      sync.Mutex  // guards what follows; no other lock is taken under it
-	at      []marks     // replaced, never changed
-	raised  [][3]uint64 // by slot and mark: asked when at was last raised
-	asked   uint64      // how often it was asked and has answered
+	mu      sync.Mutex                    // guards what follows; no other lock is taken under it
+	at      []topic.Cursor                // replaced, never changed
+	raised  [][len(topic.Cursor{})]uint64 // by slot and place: asked when at was last raised
+	asked   uint64                        // how often it was asked and has answered
 	waiting int
 	moved   chan struct{} // closed and replaced when at has moved
 }
@@ -34,23 +34,23 @@ func newViewClock(s store, partitions int, cfg Config, failed func(string, error
 		store: s, timeout: cfg.Wait, min: cfg.RetryMin, max: cfg.RetryMax, failed: failed, fellBack: fellBack,
 		kick: make(
 			chan struct{}, 1,
-		), at: make([]marks, partitions), raised: make([][3]uint64, partitions), moved: make(chan struct{}),
+		), at: make([]topic.Cursor, partitions), raised: make([][len(topic.Cursor{})]uint64, partitions), moved: make(chan struct{}),
 	}
 }
 
 // seen is how far a query found a slot.
 type seen struct {
-	slot topic.Slot
-	mark int
-	next topic.Position
+	slot  topic.Slot
+	topic topic.Topic
+	next  topic.Position
 }
 
 // advance takes in how far a query found all slots. asked is what answered said before the query was begun.
-func (v *viewClock) advance(asked uint64, at []marks) {
-	all := make([]seen, 0, len(marks{})*len(at))
+func (v *viewClock) advance(asked uint64, at []topic.Cursor) {
+	all := make([]seen, 0, len(topic.Folded)*len(at))
 	for n, m := range at {
 		for i, next := range m {
-			all = append(all, seen{topic.Slot(n), i, next})
+			all = append(all, seen{topic.Slot(n), topic.Folded[i], next})
 		}
 	}
 	v.take(asked, all...)
@@ -64,14 +64,15 @@ func (v *viewClock) take(asked uint64, found ...seen) {
 	v.asked++
 	now, further, back := slices.Clone(v.at), false, false
 	for _, s := range found {
-		if s.slot < 0 || int(s.slot) >= len(now) {
+		i, ok := s.topic.Place()
+		if !ok || s.slot < 0 || int(s.slot) >= len(now) {
 			continue
 		}
-		switch was := now[s.slot][s.mark]; {
+		switch was := now[s.slot][i]; {
 		case s.next > was:
-			now[s.slot][s.mark], v.raised[s.slot][s.mark], further = s.next, v.asked, true
-		case s.next < was && asked >= v.raised[s.slot][s.mark]:
-			now[s.slot][s.mark], back = s.next, true
+			now[s.slot][i], v.raised[s.slot][i], further = s.next, v.asked, true
+		case s.next < was && asked >= v.raised[s.slot][i]:
+			now[s.slot][i], back = s.next, true
 		}
 	}
 	if further || back {
@@ -87,7 +88,7 @@ func (v *viewClock) take(asked uint64, found ...seen) {
 }
 
 // slot returns how far a slot is known to be.
-func (v *viewClock) slot(n topic.Slot) marks {
+func (v *viewClock) slot(n topic.Slot) topic.Cursor {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.at[n]
@@ -102,7 +103,7 @@ func (v *viewClock) answered() uint64 {
 
 // look returns how far the views are known to be, which the caller must not change, and a channel that is closed when
 // they are known to be further.
-func (v *viewClock) look() (at []marks, moved <-chan struct{}) {
+func (v *viewClock) look() (at []topic.Cursor, moved <-chan struct{}) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.at, v.moved
@@ -125,7 +126,7 @@ func (v *viewClock) want() (done func()) {
 }
 
 // wait returns once reached says so.
-func (v *viewClock) wait(ctx context.Context, reached func(at []marks) bool) error {
+func (v *viewClock) wait(ctx context.Context, reached func(at []topic.Cursor) bool) error {
 	at, moved := v.look()
 	if reached(at) {
 		return nil

@@ -27,7 +27,7 @@ const testSlots = 4
 type world struct {
 	mu      sync.Mutex
 	rnd     *rand.Rand
-	log     [testSlots][3][]*linkv1.Record
+	log     [testSlots][len(topic.Cursor{})][]*linkv1.Record // by place in topic.Folded
 	clock   int64
 	grown   chan struct{}
 	views   memStore
@@ -51,7 +51,7 @@ func newWorld(seed uint64) *world {
 	w.views = memStore{
 		world: w, threads: map[id.ThreadID]*threadState{}, users: map[id.UserID]*user.State{},
 		rows:     map[id.ThreadID][]row{},
-		devices_: map[deviceThread]thread.Watermark{}, at: make([]marks, testSlots), trimmed: map[id.ThreadID]row{},
+		devices_: map[deviceThread]thread.Watermark{}, at: make([]topic.Cursor, testSlots), trimmed: map[id.ThreadID]row{},
 	}
 	w.past.world = w
 	return w
@@ -97,8 +97,12 @@ func (w *world) addRaw(t topic.Topic, key, value []byte) topic.Position {
 	return at
 }
 
-func (w *world) end(s topic.Slot) marks {
-	return marks{topic.Position(len(w.log[s][0])), topic.Position(len(w.log[s][1])), topic.Position(len(w.log[s][2]))}
+func (w *world) end(s topic.Slot) topic.Cursor {
+	var c topic.Cursor
+	for i := range c {
+		c[i] = topic.Position(len(w.log[s][i]))
+	}
+	return c
 }
 
 // The events that the tests write.
@@ -149,7 +153,7 @@ func (w *world) join(t id.ThreadID, since topic.Position, users ...id.UserID) {
 func (w *world) next(t id.ThreadID) topic.Position {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.end(w.slot(topic.Subject(t)))[threadsMark]
+	return w.end(w.slot(topic.Subject(t))).At(topic.Threads)
 }
 
 func (w *world) create(t id.ThreadID, by id.UserID, members ...id.UserID) {
@@ -214,7 +218,7 @@ func (w *world) watermark(t id.ThreadID, u id.UserID, d id.DeviceID, wm thread.W
 // memStore is the thread views in memory. Guarded by world.mu.
 type memStore struct {
 	world    *world
-	at       []marks
+	at       []topic.Cursor
 	threads  map[id.ThreadID]*threadState
 	users    map[id.UserID]*user.State
 	rows     map[id.ThreadID][]row
@@ -295,7 +299,7 @@ func (m *memHistory) Events(
 	if m.down || m.shaky && m.world.rnd.IntN(4) == 0 {
 		return nil, errDown
 	}
-	if m.world.end(m.world.slot(topic.Subject(t)))[threadsMark]-m.behind <= upTo {
+	if m.world.end(m.world.slot(topic.Subject(t))).At(topic.Threads)-m.behind <= upTo {
 		return nil, errors.New("the history is behind")
 	}
 	var out []*wirev1.Event
@@ -331,7 +335,7 @@ func (m *memStore) apply(i int, r *linkv1.Record) {
 		return
 	}
 	at := topic.Position(r.GetPosition())
-	if i == usersMark {
+	if topic.Folded[i] == topic.Users {
 		u := id.UserID(r.GetKey())
 		s := m.users[u]
 		if s == nil {
@@ -347,7 +351,7 @@ func (m *memStore) apply(i int, r *linkv1.Record) {
 		s = newThreadState(t)
 		m.threads[t] = s
 	}
-	if i == receiptsMark {
+	if topic.Folded[i] == topic.Receipts {
 		w := thread.WatermarkOf(e.GetWatermarksMoved())
 		u, d := id.UserID(e.GetUserId()), id.DeviceID(e.GetDeviceId())
 		s.watermarks[u] = s.watermarks[u].Merge(w)
@@ -387,7 +391,7 @@ func (m *memStore) finish(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (m *memStore) positions(ctx context.Context) ([]marks, error) {
+func (m *memStore) positions(ctx context.Context) ([]topic.Cursor, error) {
 	if err := m.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -451,7 +455,7 @@ func (m *memStore) tails(ctx context.Context, ranges []tailRange) ([]tail, error
 		if x, ok := m.trimmed[r.thread]; ok {
 			out[i].trimmed, out[i].trimmedMS = x.position, x.logTimeMS
 		}
-		out[i].next = m.at[m.world.slot(topic.Subject(r.thread))][threadsMark]
+		out[i].next = m.at[m.world.slot(topic.Subject(r.thread))].At(topic.Threads)
 		bytes := 0
 		for _, x := range m.rows[r.thread] {
 			if x.position > r.after && x.position <= r.upTo && x.logTimeMS >= r.floorMS && len(out[i].rows) < r.limit &&

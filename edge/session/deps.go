@@ -61,7 +61,7 @@ type Hub interface {
 	View(t id.ThreadID) (View, bool)
 	Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool)
 	Watermark(t id.ThreadID, u id.UserID) thread.Watermark
-	Cursor(s topic.Slot) (threads, receipts, users topic.Position, ok bool)
+	Cursor(s topic.Slot) (at topic.Cursor, ok bool)
 	EnsureThread(ctx context.Context, t id.ThreadID) error
 	// DeviceKey returns a device of a user, revoked or not.
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)

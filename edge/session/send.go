@@ -300,8 +300,8 @@ const notNew = topic.Position(-1)
 // cursor is how far this edge has read the slot of a thread: one that has no event yet, judged after this call, has
 // none before it.
 func (s *Session) cursor(t id.ThreadID) topic.Position {
-	if at, _, _, ok := s.srv.hub.Cursor(topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)); ok {
-		return at
+	if at, ok := s.srv.hub.Cursor(topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)); ok {
+		return at.At(topic.Threads)
 	}
 	return notNew
 }
@@ -329,8 +329,8 @@ func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, si
 		own := receipts[k]
 		read := false
 		if err := poll(ctx, waitStarting, func() (bool, error) {
-			_, _, next, ok := s.srv.hub.Cursor(own.Slot)
-			read = ok && next > own.Position
+			at, ok := s.srv.hub.Cursor(own.Slot)
+			read = ok && at.At(topic.Users) > own.Position
 			return read, nil
 		}); err != nil {
 			return err

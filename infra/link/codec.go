@@ -52,8 +52,8 @@ func checkToEdge(m *linkv1.ToEdge) error {
 		return checkSlot(m.GetSubscribed().GetSlot())
 	case linkv1.ToEdge_Events_case:
 		e := m.GetEvents()
-		if _, err := topic.FromNumber(e.GetTopic()); err != nil {
-			return err
+		if e.GetTopic() <= 0 { // one that this version does not know is the reader's to pass over
+			return fmt.Errorf("topic number %d", e.GetTopic())
 		}
 		last := int64(-1)
 		for _, r := range e.GetRecords() {
@@ -71,6 +71,9 @@ func checkToEdge(m *linkv1.ToEdge) error {
 			if err := checkSlot(p.GetSlot()); err != nil {
 				return err
 			}
+			if err := checkCursor(p.GetNext()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -82,8 +85,8 @@ func checkToDelivery(m *linkv1.ToDelivery) error {
 	switch m.WhichBody() {
 	case linkv1.ToDelivery_Subscribe_case:
 		slot, subjects = m.GetSubscribe().GetSlot(), m.GetSubscribe().GetSubjects()
-		if f := m.GetSubscribe().GetFrom(); f != nil && min(f.GetThreads(), f.GetReceipts(), f.GetUsers()) < 0 {
-			return errors.New("negative position")
+		if err := checkCursor(m.GetSubscribe().GetFrom()); err != nil {
+			return err
 		}
 	case linkv1.ToDelivery_Unsubscribe_case:
 		slot, subjects = m.GetUnsubscribe().GetSlot(), m.GetUnsubscribe().GetSubjects()

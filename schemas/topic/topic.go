@@ -31,9 +31,6 @@ const (
 // All lists every topic, in the order in which they are created.
 var All = []Topic{Threads, Receipts, Users, Presence, Quarantine}
 
-// Folded lists the topics that the views are folded from.
-var Folded = []Topic{Threads, Receipts, Users}
-
 // Number is the small number by which the link protocol and the stores name a topic. It is never reused.
 func (t Topic) Number() int32 {
 	switch t {

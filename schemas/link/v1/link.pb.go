@@ -650,11 +650,17 @@ func (b0 Owned_builder) Build() *Owned {
 }
 
 // Cursor is a position per topic: everything before it is known.
+//
+//  6. Versions. entries says it all; a topic that it does not name stands at 0, and a number that the reader does not
+//     know is passed over. The three fields before it are the first version's cursor, for which edge and delivery may
+//     still be of different versions: whoever writes entries writes these too, with the same positions, and whoever
+//     reads a cursor without entries reads these. They stay reserved for that; a further topic is an entry alone.
 type Cursor struct {
 	state               protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_Threads  int64                  `protobuf:"varint,1,opt,name=threads"`
 	xxx_hidden_Receipts int64                  `protobuf:"varint,2,opt,name=receipts"`
 	xxx_hidden_Users    int64                  `protobuf:"varint,3,opt,name=users"`
+	xxx_hidden_Entries  *[]*CursorEntry        `protobuf:"bytes,4,rep,name=entries"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -705,6 +711,15 @@ func (x *Cursor) GetUsers() int64 {
 	return 0
 }
 
+func (x *Cursor) GetEntries() []*CursorEntry {
+	if x != nil {
+		if x.xxx_hidden_Entries != nil {
+			return *x.xxx_hidden_Entries
+		}
+	}
+	return nil
+}
+
 func (x *Cursor) SetThreads(v int64) {
 	x.xxx_hidden_Threads = v
 }
@@ -717,15 +732,21 @@ func (x *Cursor) SetUsers(v int64) {
 	x.xxx_hidden_Users = v
 }
 
+func (x *Cursor) SetEntries(v []*CursorEntry) {
+	x.xxx_hidden_Entries = &v
+}
+
 type Cursor_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// helio.threads.
+	// helio.threads, as in entries.
 	Threads int64
-	// helio.receipts.
+	// helio.receipts, as in entries.
 	Receipts int64
-	// helio.users.
+	// helio.users, as in entries.
 	Users int64
+	// At most one per topic, those at 0 may be left out.
+	Entries []*CursorEntry
 }
 
 func (b0 Cursor_builder) Build() *Cursor {
@@ -735,6 +756,81 @@ func (b0 Cursor_builder) Build() *Cursor {
 	x.xxx_hidden_Threads = b.Threads
 	x.xxx_hidden_Receipts = b.Receipts
 	x.xxx_hidden_Users = b.Users
+	x.xxx_hidden_Entries = &b.Entries
+	return m0
+}
+
+// CursorEntry is how far one topic is known.
+type CursorEntry struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Topic    int32                  `protobuf:"varint,1,opt,name=topic"`
+	xxx_hidden_Position int64                  `protobuf:"varint,2,opt,name=position"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *CursorEntry) Reset() {
+	*x = CursorEntry{}
+	mi := &file_link_v1_link_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CursorEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CursorEntry) ProtoMessage() {}
+
+func (x *CursorEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_link_v1_link_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CursorEntry) GetTopic() int32 {
+	if x != nil {
+		return x.xxx_hidden_Topic
+	}
+	return 0
+}
+
+func (x *CursorEntry) GetPosition() int64 {
+	if x != nil {
+		return x.xxx_hidden_Position
+	}
+	return 0
+}
+
+func (x *CursorEntry) SetTopic(v int32) {
+	x.xxx_hidden_Topic = v
+}
+
+func (x *CursorEntry) SetPosition(v int64) {
+	x.xxx_hidden_Position = v
+}
+
+type CursorEntry_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The topic's number.
+	Topic int32
+	// Everything before it is known.
+	Position int64
+}
+
+func (b0 CursorEntry_builder) Build() *CursorEntry {
+	m0 := &CursorEntry{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Topic = b.Topic
+	x.xxx_hidden_Position = b.Position
 	return m0
 }
 
@@ -751,7 +847,7 @@ type Subscribe struct {
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_link_v1_link_proto_msgTypes[5]
+	mi := &file_link_v1_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +859,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[5]
+	mi := &file_link_v1_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +962,7 @@ type Subscribed struct {
 
 func (x *Subscribed) Reset() {
 	*x = Subscribed{}
-	mi := &file_link_v1_link_proto_msgTypes[6]
+	mi := &file_link_v1_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +974,7 @@ func (x *Subscribed) String() string {
 func (*Subscribed) ProtoMessage() {}
 
 func (x *Subscribed) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[6]
+	mi := &file_link_v1_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1075,7 @@ type Unsubscribe struct {
 
 func (x *Unsubscribe) Reset() {
 	*x = Unsubscribe{}
-	mi := &file_link_v1_link_proto_msgTypes[7]
+	mi := &file_link_v1_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1087,7 @@ func (x *Unsubscribe) String() string {
 func (*Unsubscribe) ProtoMessage() {}
 
 func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[7]
+	mi := &file_link_v1_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1151,7 @@ type Events struct {
 
 func (x *Events) Reset() {
 	*x = Events{}
-	mi := &file_link_v1_link_proto_msgTypes[8]
+	mi := &file_link_v1_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1163,7 @@ func (x *Events) String() string {
 func (*Events) ProtoMessage() {}
 
 func (x *Events) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[8]
+	mi := &file_link_v1_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1257,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_link_v1_link_proto_msgTypes[9]
+	mi := &file_link_v1_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1269,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[9]
+	mi := &file_link_v1_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1364,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_link_v1_link_proto_msgTypes[10]
+	mi := &file_link_v1_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1376,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[10]
+	mi := &file_link_v1_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1426,7 @@ type SlotProgress struct {
 
 func (x *SlotProgress) Reset() {
 	*x = SlotProgress{}
-	mi := &file_link_v1_link_proto_msgTypes[11]
+	mi := &file_link_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1438,7 @@ func (x *SlotProgress) String() string {
 func (*SlotProgress) ProtoMessage() {}
 
 func (x *SlotProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[11]
+	mi := &file_link_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,11 +1522,15 @@ const file_link_v1_link_proto_rawDesc = "" +
 	"\tEdgeHello\x12\x12\n" +
 	"\x04edge\x18\x01 \x01(\tR\x04edge\"\x1d\n" +
 	"\x05Owned\x12\x14\n" +
-	"\x05slots\x18\x01 \x03(\x05R\x05slots\"T\n" +
+	"\x05slots\x18\x01 \x03(\x05R\x05slots\"\x84\x01\n" +
 	"\x06Cursor\x12\x18\n" +
 	"\athreads\x18\x01 \x01(\x03R\athreads\x12\x1a\n" +
 	"\breceipts\x18\x02 \x01(\x03R\breceipts\x12\x14\n" +
-	"\x05users\x18\x03 \x01(\x03R\x05users\"w\n" +
+	"\x05users\x18\x03 \x01(\x03R\x05users\x12.\n" +
+	"\aentries\x18\x04 \x03(\v2\x14.link.v1.CursorEntryR\aentries\"?\n" +
+	"\vCursorEntry\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\x05R\x05topic\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x03R\bposition\"w\n" +
 	"\tSubscribe\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12\x1a\n" +
@@ -1461,39 +1561,41 @@ const file_link_v1_link_proto_rawDesc = "" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12#\n" +
 	"\x04next\x18\x02 \x01(\v2\x0f.link.v1.CursorR\x04nextB(Z!heliograph/schemas/link/v1;linkv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
-var file_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_link_v1_link_proto_goTypes = []any{
 	(*ToDelivery)(nil),   // 0: link.v1.ToDelivery
 	(*ToEdge)(nil),       // 1: link.v1.ToEdge
 	(*EdgeHello)(nil),    // 2: link.v1.EdgeHello
 	(*Owned)(nil),        // 3: link.v1.Owned
 	(*Cursor)(nil),       // 4: link.v1.Cursor
-	(*Subscribe)(nil),    // 5: link.v1.Subscribe
-	(*Subscribed)(nil),   // 6: link.v1.Subscribed
-	(*Unsubscribe)(nil),  // 7: link.v1.Unsubscribe
-	(*Events)(nil),       // 8: link.v1.Events
-	(*Record)(nil),       // 9: link.v1.Record
-	(*Progress)(nil),     // 10: link.v1.Progress
-	(*SlotProgress)(nil), // 11: link.v1.SlotProgress
+	(*CursorEntry)(nil),  // 5: link.v1.CursorEntry
+	(*Subscribe)(nil),    // 6: link.v1.Subscribe
+	(*Subscribed)(nil),   // 7: link.v1.Subscribed
+	(*Unsubscribe)(nil),  // 8: link.v1.Unsubscribe
+	(*Events)(nil),       // 9: link.v1.Events
+	(*Record)(nil),       // 10: link.v1.Record
+	(*Progress)(nil),     // 11: link.v1.Progress
+	(*SlotProgress)(nil), // 12: link.v1.SlotProgress
 }
 var file_link_v1_link_proto_depIdxs = []int32{
 	2,  // 0: link.v1.ToDelivery.hello:type_name -> link.v1.EdgeHello
-	5,  // 1: link.v1.ToDelivery.subscribe:type_name -> link.v1.Subscribe
-	7,  // 2: link.v1.ToDelivery.unsubscribe:type_name -> link.v1.Unsubscribe
+	6,  // 1: link.v1.ToDelivery.subscribe:type_name -> link.v1.Subscribe
+	8,  // 2: link.v1.ToDelivery.unsubscribe:type_name -> link.v1.Unsubscribe
 	3,  // 3: link.v1.ToEdge.owned:type_name -> link.v1.Owned
-	6,  // 4: link.v1.ToEdge.subscribed:type_name -> link.v1.Subscribed
-	8,  // 5: link.v1.ToEdge.events:type_name -> link.v1.Events
-	10, // 6: link.v1.ToEdge.progress:type_name -> link.v1.Progress
-	4,  // 7: link.v1.Subscribe.from:type_name -> link.v1.Cursor
-	4,  // 8: link.v1.Subscribed.live_from:type_name -> link.v1.Cursor
-	9,  // 9: link.v1.Events.records:type_name -> link.v1.Record
-	11, // 10: link.v1.Progress.slots:type_name -> link.v1.SlotProgress
-	4,  // 11: link.v1.SlotProgress.next:type_name -> link.v1.Cursor
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	7,  // 4: link.v1.ToEdge.subscribed:type_name -> link.v1.Subscribed
+	9,  // 5: link.v1.ToEdge.events:type_name -> link.v1.Events
+	11, // 6: link.v1.ToEdge.progress:type_name -> link.v1.Progress
+	5,  // 7: link.v1.Cursor.entries:type_name -> link.v1.CursorEntry
+	4,  // 8: link.v1.Subscribe.from:type_name -> link.v1.Cursor
+	4,  // 9: link.v1.Subscribed.live_from:type_name -> link.v1.Cursor
+	10, // 10: link.v1.Events.records:type_name -> link.v1.Record
+	12, // 11: link.v1.Progress.slots:type_name -> link.v1.SlotProgress
+	4,  // 12: link.v1.SlotProgress.next:type_name -> link.v1.Cursor
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_link_v1_link_proto_init() }
@@ -1518,7 +1620,7 @@ func file_link_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_link_v1_link_proto_rawDesc), len(file_link_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
