@@ -36,8 +36,6 @@ type Config struct {
 	MaxGapAge     time.Duration // likewise; default 1 h
 	GapReaders    int           // how many such reads run at the same time; default 4
 
-	Pace time.Duration // least time between two reads of the log; default 0.5 ms
-
 	MaxSubjects   int           // of one link; default 1,000,000
 	ProgressEvery time.Duration // how soon links hear of slots that had nothing for them; default 50 ms
 }
@@ -63,7 +61,6 @@ func (c Config) Validate() error {
 		"max gap records": int64(c.MaxGapRecords), "max gap age": int64(c.MaxGapAge),
 		"gap readers":  int64(c.GapReaders),
 		"max subjects": int64(c.MaxSubjects), "progress interval": int64(c.ProgressEvery),
-		"pace": int64(c.Pace),
 	} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("delivery: %s is negative", name))
@@ -84,7 +81,6 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.MaxGapRecords, 100_000)
 	run.Default(&c.MaxGapAge, time.Hour)
 	run.Default(&c.GapReaders, 4)
-	run.Default(&c.Pace, 500*time.Microsecond)
 	run.Default(&c.MaxSubjects, 1_000_000)
 	run.Default(&c.ProgressEvery, 50*time.Millisecond)
 	return c

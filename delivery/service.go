@@ -58,7 +58,6 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Service, err
 		SessionTimeout: cfg.SessionTimeout, HeartbeatInterval: cfg.HeartbeatInterval,
 		RebalanceTimeout: max(10*time.Second, cfg.SessionTimeout), DrainTimeout: 2 * time.Second,
 		Topics: topic.Folded, BackoffMax: time.Second, CommitEvery: time.Second,
-		Pace: cfg.Pace,
 	}, (*sink)(s))
 	if err != nil {
 		return nil, err

@@ -43,11 +43,6 @@ type ConsumerConfig struct {
 	MaxRecords    int // of a batch; default 2,000
 	MaxBytes      int // of a batch; default 4 MiB
 
-	// Pace is the least time between two polls of the log, up to four times as long when there is traffic, for
-	// consumers that do not linger: at a thousand events a second each would be fetched alone, which costs more than
-	// the event. Default 0: none.
-	Pace time.Duration
-
 	QueueRecords int // fetched ahead per slot before its fetching is paused; default 4 batches
 	QueueBytes   int // likewise; default 8 MiB
 
@@ -81,8 +76,8 @@ func (c ConsumerConfig) Validate() error {
 	}
 	for name, n := range map[string]int64{
 		"partitions": int64(c.Partitions), "linger": int64(c.Linger), "busy linger": int64(c.LingerBusy),
-		"linger records": int64(c.LingerRecords), "pace": int64(c.Pace), "max records": int64(c.MaxRecords),
-		"max bytes":     int64(c.MaxBytes),
+		"linger records": int64(c.LingerRecords),
+		"max records":    int64(c.MaxRecords), "max bytes": int64(c.MaxBytes),
 		"queue records": int64(c.QueueRecords), "queue bytes": int64(c.QueueBytes),
 		"session timeout": int64(c.SessionTimeout), "backoff": int64(min(c.BackoffMin, c.BackoffMax)),
 	} {

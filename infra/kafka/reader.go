@@ -3,11 +3,9 @@ package kafka
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"heliograph/infra/run"
 	"heliograph/schemas/topic"
 )
 
@@ -21,10 +19,6 @@ func (c *Consumer) do(fn func()) {
 		c.wakePoll()
 	}
 }
-
-// maxPaces is how many times Pace the reader rests at most: once for each record that it got, so that the rest grows
-// with the traffic.
-const maxPaces = 4
 
 // read is the reader's goroutine: it polls the log and puts the records into the slots' feeds.
 func (c *Consumer) read(ctx context.Context) {
@@ -44,11 +38,7 @@ func (c *Consumer) read(ctx context.Context) {
 		}
 		fs := c.cl.PollFetches(poll)
 		cancel()
-		took := time.Now()
 		c.route(fs)
-		if left := c.cfg.Pace*time.Duration(min(fs.NumRecords(), maxPaces)) - time.Since(took); left > 0 {
-			run.Sleep(ctx, left) // also while slots come and go: it is short
-		}
 	}
 }
 
