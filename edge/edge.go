@@ -142,6 +142,7 @@ func (e *Edge) Listen() error {
 		InitialConnectionReceiveWindow: connWindow, MaxConnectionReceiveWindow: maxConnWindow,
 		MaxIncomingStreams:    1, // the control stream (section 1)
 		MaxIncomingUniStreams: -1,
+		InitialPacketSize:     wire.PacketSize, DisablePathMTUDiscovery: true,
 	})
 	if err != nil {
 		e.socket.Close()

@@ -144,6 +144,7 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 		InitialStreamReceiveWindow: 128 << 10, MaxStreamReceiveWindow: 1 << 20,
 		InitialConnectionReceiveWindow: 256 << 10, MaxConnectionReceiveWindow: 4 << 20,
 		MaxIncomingStreams: -1, MaxIncomingUniStreams: 8,
+		InitialPacketSize: wire.PacketSize, DisablePathMTUDiscovery: true,
 	}
 	var q *quic.Conn
 	var err error
