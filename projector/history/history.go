@@ -21,9 +21,10 @@ var Topics = []topic.Topic{topic.Threads, topic.Receipts}
 // Config of the projector. Zero means default.
 type Config struct {
 	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Logger and
-	// Registerer to those given to New. Linger defaults to 500 ms, LingerBusy to 10 s, LingerRecords to 2,500: an
+	// Registerer to those given to New. Linger defaults to 500 ms, LingerBusy to 10 s, LingerRecords to 10,000: an
 	// insert costs the engine some 10 ms of CPU and a dozen files whatever its size, so a busy slot writes seldom and
-	// much at a time. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes
+	// much at a time. What waits is bounded by the queue's bytes and, over many slots, by what the log takes in within
+	// LingerBusy. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes
 	// to MaxBytes.
 	Consumer kafka.ConsumerConfig
 	// Generation of the view; a rebuild in place takes a higher one, and a projector of a lower one then refuses to go
@@ -67,7 +68,7 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 	}
 	run.Default(&c.Consumer.Linger, 500*time.Millisecond)
 	run.Default(&c.Consumer.LingerBusy, 10*time.Second)
-	run.Default(&c.Consumer.LingerRecords, 2500)
+	run.Default(&c.Consumer.LingerRecords, 10_000)
 	run.Default(&c.Consumer.MaxRecords, 20_000)
 	run.Default(&c.Consumer.MaxBytes, 16<<20)
 	run.Default(&c.Consumer.QueueRecords, 2*c.Consumer.MaxRecords)
