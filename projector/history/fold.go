@@ -7,13 +7,8 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
-	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 )
-
-type outcome struct {
-	topic   topic.Topic
-	outcome string
-}
 
 type messageRow struct {
 	thread   id.ThreadID
@@ -79,55 +74,29 @@ type receiptRow struct {
 	log      time.Time
 }
 
-// writes is a folded batch.
+// writes are the rows of a batch.
 type writes struct {
-	states      map[id.ThreadID]*thread.State
-	messages    []messageRow
-	events      []eventRow
-	changes     []changeRow
-	members     []memberRow
-	receipts    []receiptRow
-	quarantined []projector.Quarantined
-
-	outcomes map[outcome]int
+	messages []messageRow
+	events   []eventRow
+	changes  []changeRow
+	members  []memberRow
+	receipts []receiptRow
 }
 
-// fold applies one event. The state that it needs is there: load has seen to that.
-func (w *writes) fold(e *projector.Event) {
-	switch e.Topic {
-	case topic.Threads:
-		w.foldThread(e)
-	case topic.Receipts:
-		u, mark, ok := projector.Watermark(e)
-		if !ok {
-			w.count(e.Topic, string(thread.Malformed))
-			return
-		}
-		w.count(e.Topic, "accepted")
-		w.receipts = append(w.receipts, receiptRow{
-			thread: id.ThreadID(
-				e.Subject,
-			), user: u, device: e.Device, position: int64(e.Position), slot: int32(e.Slot), mark: mark, log: storable(e.TimeMS),
-		})
-	}
+// Receipt implements projector.Rows.
+func (w *writes) Receipt(e *projector.Event, u id.UserID, mark thread.Watermark) {
+	w.receipts = append(w.receipts, receiptRow{
+		thread: id.ThreadID(e.Subject), user: u, device: e.Device, position: int64(e.Position), slot: int32(e.Slot),
+		mark: mark, log: storable(e.TimeMS),
+	})
 }
 
-func (w *writes) foldThread(e *projector.Event) {
-	t := id.ThreadID(e.Subject)
-	state := w.states[t]
-	v := state.Apply(e.Body, e.Position, e.TimeMS)
-	switch v.Outcome {
-	case thread.Stale:
-		w.count(e.Topic, "stale")
-		return
-	case thread.Duplicate:
-		w.count(e.Topic, "duplicate")
-		return
-	case thread.Rejected:
-		w.count(e.Topic, string(v.Reason))
-		return
-	}
-	w.count(e.Topic, "accepted")
+// User implements projector.Rows; the history holds nothing of users.
+func (w *writes) User(*projector.Event, *user.State, user.Verdict) {}
+
+// Thread implements projector.Rows.
+func (w *writes) Thread(e *projector.Event, state *thread.State, v thread.Verdict) {
+	t := state.ID
 	actor := id.UserID(e.Body.GetUserId()) // 16 bytes: the fold has accepted it
 	pos, slot, at := int64(e.Position), int32(e.Slot), storable(e.TimeMS)
 	before := v.Ordinal
@@ -226,5 +195,3 @@ const (
 
 // storable turns Unix milliseconds into a time that a DateTime64 holds. A client's clock may say anything.
 func storable(ms int64) time.Time { return projector.Time(min(max(ms, earliestMS), latestMS)) }
-
-func (w *writes) count(t topic.Topic, o string) { w.outcomes[outcome{t, o}]++ }

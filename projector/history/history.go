@@ -89,10 +89,7 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 }
 
 // Projector keeps the history of the slots that it owns. Its methods may be called from any goroutine.
-type Projector struct {
-	sink     *Sink
-	consumer *kafka.Consumer
-}
+type Projector struct{ consumer *kafka.Consumer }
 
 // New returns a projector that does nothing until Run. The connection's default database is that of the history, which
 // must have been migrated.
@@ -100,16 +97,13 @@ func New(cfg Config, conn driver.Conn, log *slog.Logger, reg prometheus.Register
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
 	cfg = cfg.withDefaults(log, reg)
-	p := &Projector{sink: NewSink(cfg, conn, log, reg)}
+	p := &Projector{}
+	sink := newSink(cfg, conn, log, reg, func() int { return p.consumer.Partitions() })
 	var err error
-	if p.consumer, err = kafka.NewConsumer(cfg.Consumer, p.sink); err != nil {
+	if p.consumer, err = kafka.NewConsumer(cfg.Consumer, sink); err != nil {
 		return nil, err
 	}
-	p.sink.partitions = p.consumer.Partitions
 	return p, nil
 }
 

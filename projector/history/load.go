@@ -15,97 +15,93 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// readPositions reads a slot's positions: the highest done, and the highest that was begun from there.
-func (s *Sink) readPositions(ctx context.Context, slot topic.Slot) (next, pending kafka.Positions, err error) {
+// Read reads a slot's positions: the highest done, and the highest that was begun from there; and which subjects are
+// held by what lies before them.
+func (s *store) Read(ctx context.Context, slot topic.Slot) (projector.Stored, error) {
+	out := projector.Stored{Next: kafka.Positions{}, Pending: kafka.Positions{}}
+	if err := s.readPositions(ctx, slot, &out); err != nil {
+		return out, err
+	}
+	if len(out.Pending) > 0 {
+		s.metrics.repeated.Inc()
+	}
+	return out, s.readHeld(ctx, slot, &out)
+}
+
+func (s *store) readPositions(ctx context.Context, slot topic.Slot, out *projector.Stored) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	if err := CheckGeneration(ctx, s.conn, s.cfg.Generation); err != nil {
-		return nil, nil, err
+		return err
 	}
 	ranges, err := s.history.Ranges(ctx, slot, s.cfg.Generation)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	next, pending = kafka.Positions{}, kafka.Positions{}
 	for _, r := range ranges {
 		if r.Topic == "" {
-			return nil, nil, errLater
+			return errLater
 		}
 		if r.State == history.Done {
-			next[r.Topic] = max(next[r.Topic], r.Next)
+			out.Next[r.Topic] = max(out.Next[r.Topic], r.Next)
 		}
 	}
 	for _, r := range ranges {
-		if r.State != history.Done && r.From == next[r.Topic] && r.Next > r.From {
-			pending[r.Topic] = max(pending[r.Topic], r.Next)
+		if r.State != history.Done && r.From == out.Next[r.Topic] && r.Next > r.From {
+			out.Pending[r.Topic] = max(out.Pending[r.Topic], r.Next)
 		}
 	}
-	return next, pending, nil
+	return nil
 }
 
 // errLater refuses what a version that knows more topics has written.
 var errLater = errors.New("a topic of a later version")
 
-// readHeld reads which subjects are parked by what lies before the positions.
-func (s *Sink) readHeld(ctx context.Context, slot topic.Slot, next kafka.Positions) ([]projector.Held, error) {
+func (s *store) readHeld(ctx context.Context, slot topic.Slot, out *projector.Stored) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	found, err := s.history.Held(ctx, slot)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var held []projector.Held
 	for _, h := range found {
 		if h.Topic == "" {
-			return nil, errLater
+			return errLater
 		}
-		if h.First < next[h.Topic] {
-			held = append(held, projector.Held{Topic: h.Topic, Subject: h.Subject})
+		if h.First < out.Next[h.Topic] {
+			out.Held = append(out.Held, projector.Held{Topic: h.Topic, Subject: h.Subject})
 		}
 	}
-	return held, nil
+	return nil
 }
 
-// load brings the thread states that the events touch into w: from the cache, and the rest from the tables as of the
-// batch's first position.
-func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []projector.Event, w *writes) error {
-	var missing []id.ThreadID
-	from := b.From[topic.Threads]
-	for i := range events {
-		if events[i].Topic != topic.Threads {
-			continue
-		}
-		t := id.ThreadID(events[i].Subject)
-		if w.states[t] != nil {
-			continue
-		}
-		state, ok := st.threads.Get(t)
-		if !ok {
-			state = thread.New(t)
-			state.Next = from
-			missing = append(missing, t)
-		}
-		w.states[t] = state
+// Load brings the wanted thread states from the tables, as of the batch's first position.
+func (s *store) Load(ctx context.Context, states *projector.States, w projector.Wanted) error {
+	from := w.From[topic.Threads]
+	for _, t := range w.Threads {
+		state := thread.New(t)
+		state.Next = from
+		states.Threads[t] = state
 	}
 	if from == 0 {
 		return nil // nothing can have been stored before
 	}
-	for some := range slices.Chunk(missing, history.AtOnce) {
-		if err := s.loadThreads(ctx, some, from, w.states); err != nil {
+	for some := range slices.Chunk(w.Threads, history.AtOnce) {
+		if err := s.loadThreads(ctx, some, from, states.Threads); err != nil {
 			return err
 		}
 		s.metrics.loaded.Add(float64(len(some)))
 	}
 	var unsure []sent
-	for i := range events {
-		if e := &events[i]; e.Topic == topic.Threads {
-			if key, ok := w.states[id.ThreadID(e.Subject)].Unsure(e.Body); ok {
+	for i := range w.Events {
+		if e := &w.Events[i]; e.Topic == topic.Threads {
+			if key, ok := states.Threads[id.ThreadID(e.Subject)].Unsure(e.Body); ok {
 				unsure = append(unsure, sent{id.ThreadID(e.Subject), key.Message})
 			}
 		}
 	}
 	for some := range slices.Chunk(unsure, history.AtOnce) {
-		if err := s.lookUp(ctx, some, from, w.states); err != nil {
+		if err := s.lookUp(ctx, some, from, states.Threads); err != nil {
 			return err
 		}
 		s.metrics.lookedUp.Add(float64(len(some)))
@@ -119,7 +115,7 @@ type sent struct {
 	message id.MessageID
 }
 
-func (s *Sink) loadThreads(
+func (s *store) loadThreads(
 	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
 ) error {
 	if err := s.loadMembers(ctx, ids, from, states); err != nil {
@@ -132,7 +128,7 @@ func (s *Sink) loadThreads(
 }
 
 // loadMembers rebuilds the members and their spans from what each event made of them.
-func (s *Sink) loadMembers(
+func (s *store) loadMembers(
 	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
@@ -159,7 +155,7 @@ func (s *Sink) loadMembers(
 }
 
 // loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it.
-func (s *Sink) loadMessages(
+func (s *store) loadMessages(
 	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
@@ -184,7 +180,7 @@ func (s *Sink) loadMessages(
 }
 
 // lookUp finds messages that may have been accepted before.
-func (s *Sink) lookUp(
+func (s *store) lookUp(
 	ctx context.Context, some []sent, from topic.Position, states map[id.ThreadID]*thread.State,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)

@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"heliograph/infra/history"
-	"heliograph/infra/kafka"
 	"heliograph/projector"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -165,8 +164,9 @@ type positionRow struct {
 	timeMS     int64
 }
 
-// write stores a folded batch: its ranges as begun, its rows, its ranges as done.
-func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]int64, w *writes) error {
+// Write stores a folded batch: its ranges as begun, its rows, its ranges as done.
+func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
+	b, w := f.Batch, f.Rows
 	var ranges []positionRow
 	for _, t := range Topics {
 		if next, ok := b.To[t]; ok && next != b.From[t] {
@@ -179,7 +179,7 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 					next:       next,
 					state:      history.Begun,
 					generation: s.cfg.Generation,
-					timeMS:     times[t],
+					timeMS:     f.LogTimes[t],
 				},
 			)
 		}
@@ -197,7 +197,7 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 		func() error { return insert(ctx, s, tableChanges, token, w.changes) },
 		func() error { return insert(ctx, s, tableMembers, token, w.members) },
 		func() error { return insert(ctx, s, tableReceipts, token, w.receipts) },
-		func() error { return insert(ctx, s, tableQuarantine, token, w.quarantined) },
+		func() error { return insert(ctx, s, tableQuarantine, token, f.Quarantined) },
 	} {
 		if err := do(); err != nil {
 			return err
@@ -212,7 +212,7 @@ func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]i
 
 // token names a batch: view, generation, slot and the range of each topic. What an insert adds to it is the table, the
 // month and the chunk.
-func (s *Sink) token(ranges []positionRow) string {
+func (s *store) token(ranges []positionRow) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s/%d/%d", s.cfg.Consumer.View, s.cfg.Generation, ranges[0].slot)
 	for _, r := range ranges {
@@ -222,7 +222,7 @@ func (s *Sink) token(ranges []positionRow) string {
 }
 
 // insert inserts rows, month by month and chunk by chunk, each under a token of its own.
-func insert[R any](ctx context.Context, s *Sink, t *table[R], token string, rows []R) error {
+func insert[R any](ctx context.Context, s *store, t *table[R], token string, rows []R) error {
 	months := map[string][]R{}
 	if t.time == nil {
 		months["-"] = rows
@@ -249,7 +249,7 @@ func insert[R any](ctx context.Context, s *Sink, t *table[R], token string, rows
 	return nil
 }
 
-func insertChunk[R any](ctx context.Context, s *Sink, t *table[R], token string, rows []R) error {
+func insertChunk[R any](ctx context.Context, s *store, t *table[R], token string, rows []R) error {
 	select {
 	case s.room <- struct{}{}:
 		defer func() { <-s.room }()

@@ -49,17 +49,11 @@ type messageRow struct {
 	event    []byte
 }
 
-type outcome struct {
-	topic   topic.Topic
-	outcome string
-}
-
-// writes is a folded batch: the states that it touched and which of their rows changed. The rows' contents are read
-// from the states when it is written, so each row is written once however often it changed.
+// writes are the rows of a batch: those that changed. Their contents are read from the states when they are written, so
+// each row is written once however often it changed.
 type writes struct {
-	slot         topic.Slot
-	threadStates map[id.ThreadID]*thread.State
-	userStates   map[id.UserID]*user.State
+	slot   topic.Slot
+	states *projector.States
 
 	threads     map[id.ThreadID]bool
 	members     map[memberKey]bool
@@ -71,50 +65,21 @@ type writes struct {
 	contacts    map[contactKey]bool
 	blocks      map[blockKey]bool
 	lists       map[listKey]bool
-	quarantined []projector.Quarantined
-
-	outcomes map[outcome]int
 }
 
-func newWrites(slot topic.Slot) *writes {
+func newWrites(slot topic.Slot, states *projector.States) *writes {
 	return &writes{
-		slot:         slot,
-		threadStates: map[id.ThreadID]*thread.State{}, userStates: map[id.UserID]*user.State{},
+		slot: slot, states: states,
 		threads: map[id.ThreadID]bool{}, members: map[memberKey]bool{}, marks: map[memberKey]thread.Watermark{},
 		deviceMarks: map[markKey]thread.Watermark{},
 		users:       map[id.UserID]bool{}, devices: map[deviceKey]bool{}, contacts: map[contactKey]bool{},
 		blocks: map[blockKey]bool{}, lists: map[listKey]bool{},
-		outcomes: map[outcome]int{},
 	}
 }
 
-// fold applies one event. The states that it needs are there: load has seen to that.
-func (w *writes) fold(e *projector.Event) {
-	switch e.Topic {
-	case topic.Threads:
-		w.foldThread(e)
-	case topic.Receipts:
-		w.foldReceipt(e)
-	case topic.Users:
-		w.foldUser(e)
-	}
-}
-
-func (w *writes) foldThread(e *projector.Event) {
+// Thread implements projector.Rows.
+func (w *writes) Thread(e *projector.Event, _ *thread.State, v thread.Verdict) {
 	t := id.ThreadID(e.Subject)
-	v := w.threadStates[t].Apply(e.Body, e.Position, e.TimeMS)
-	switch v.Outcome {
-	case thread.Stale:
-		w.count(e.Topic, "stale")
-		return
-	case thread.Duplicate:
-		w.count(e.Topic, "duplicate")
-		return
-	case thread.Rejected:
-		w.count(e.Topic, string(v.Reason))
-		return
-	}
-	w.count(e.Topic, "accepted")
 	w.threads[t] = true
 	for _, u := range v.Members {
 		w.members[memberKey{t, u}] = true
@@ -149,13 +114,8 @@ func messageOf(e *eventv1.Event) []byte {
 	return nil
 }
 
-func (w *writes) foldReceipt(e *projector.Event) {
-	u, mark, ok := projector.Watermark(e)
-	if !ok {
-		w.count(e.Topic, string(thread.Malformed))
-		return
-	}
-	w.count(e.Topic, "accepted")
+// Receipt implements projector.Rows.
+func (w *writes) Receipt(e *projector.Event, u id.UserID, mark thread.Watermark) {
 	t := id.ThreadID(e.Subject)
 	m := memberKey{t, u}
 	w.marks[m] = w.marks[m].Merge(mark)
@@ -163,18 +123,9 @@ func (w *writes) foldReceipt(e *projector.Event) {
 	w.deviceMarks[d] = w.deviceMarks[d].Merge(mark)
 }
 
-func (w *writes) foldUser(e *projector.Event) {
+// User implements projector.Rows.
+func (w *writes) User(e *projector.Event, _ *user.State, v user.Verdict) {
 	u := id.UserID(e.Subject)
-	v := w.userStates[u].Apply(e.Body, e.Position, e.TimeMS)
-	switch v.Outcome {
-	case user.Stale:
-		w.count(e.Topic, "stale")
-		return
-	case user.Rejected:
-		w.count(e.Topic, "rejected")
-		return
-	}
-	w.count(e.Topic, "accepted")
 	for _, d := range v.Devices {
 		w.devices[deviceKey{u, d}] = true
 	}
@@ -194,5 +145,3 @@ func (w *writes) foldUser(e *projector.Event) {
 		w.blocks[blockKey{u, id.UserID(e.Body.GetUserUnblocked().GetBlockedId())}] = true
 	}
 }
-
-func (w *writes) count(t topic.Topic, o string) { w.outcomes[outcome{t, o}]++ }

@@ -13,31 +13,22 @@ import (
 	"heliograph/schemas/user"
 )
 
-// readSlot reads what is stored about a slot: positions, the latest log time of its threads and the subjects that are
-// parked.
-func (s *Sink) readSlot(
-	ctx context.Context, slot topic.Slot,
-) (next kafka.Positions, latest int64, held []projector.Held, err error) {
+// Read reads what is stored about a slot: positions, latest log times and the subjects that are held in quarantine.
+func (s *store) Read(ctx context.Context, slot topic.Slot) (projector.Stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	next = kafka.Positions{}
-	err = s.views.Together(ctx, func(q *views.Questions) {
+	out := projector.Stored{Next: kafka.Positions{}, Latest: map[topic.Topic]int64{}}
+	err := s.views.Together(ctx, func(q *views.Questions) {
 		q.FreshnessOfSlot(slot, func(f *views.Freshness) error {
-			next[f.Topic] = f.Next
-			if f.Topic == topic.Threads {
-				latest = f.Time.UnixMilli()
-			}
+			out.Next[f.Topic], out.Latest[f.Topic] = f.Next, f.Time.UnixMilli()
 			return known(f.Topic)
 		})
 		q.HeldInSlot(slot, func(h *views.Held) error {
-			held = append(held, projector.Held{Topic: h.Topic, Subject: h.Subject})
+			out.Held = append(out.Held, projector.Held{Topic: h.Topic, Subject: h.Subject})
 			return known(h.Topic)
 		})
 	})
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	return next, latest, held, nil
+	return out, err
 }
 
 // known refuses what a version that knows more topics has written.
@@ -48,69 +39,52 @@ func known(t topic.Topic) error {
 	return nil
 }
 
-// load brings the states that the events touch into w: from the caches, and the rest from the tables in one round trip.
-// Of a thread's recent messages it brings those that the events may repeat.
-func (s *Sink) load(ctx context.Context, st *slotState, b kafka.Batch, events []projector.Event, w *writes) error {
-	var threads []id.ThreadID
-	var users []id.UserID
+// Load brings the wanted states in one round trip, and of the recent messages of all threads those that the events may
+// repeat.
+func (s *store) Load(ctx context.Context, states *projector.States, w projector.Wanted) error {
+	for _, t := range w.Threads {
+		states.Threads[t] = thread.Unloaded(t)
+	}
+	for _, u := range w.Users {
+		states.Users[u] = user.New(u)
+	}
 	var unsure []views.MessageKey
-	for i := range events {
-		switch e := &events[i]; e.Topic {
-		case topic.Threads:
+	for i := range w.Events {
+		if e := &w.Events[i]; e.Topic == topic.Threads {
 			t := id.ThreadID(e.Subject)
-			state := w.threadStates[t]
-			if state == nil {
-				var ok bool
-				if state, ok = st.threads.Get(t); !ok {
-					state = thread.Unloaded(t)
-					threads = append(threads, t)
-				}
-				w.threadStates[t] = state
-			}
-			if key, ok := state.Unsure(e.Body); ok {
+			if key, ok := states.Threads[t].Unsure(e.Body); ok {
 				unsure = append(unsure, views.MessageKey{Thread: t, Key: key})
 			}
-		case topic.Users:
-			u := id.UserID(e.Subject)
-			if w.userStates[u] != nil {
-				continue
-			}
-			state, ok := st.users.Get(u)
-			if !ok {
-				state = user.New(u)
-				users = append(users, u)
-			}
-			w.userStates[u] = state
 		}
 	}
-	if len(threads)+len(users)+len(unsure) == 0 {
+	if len(w.Threads)+len(w.Users)+len(unsure) == 0 {
 		return nil
 	}
 	// Nobody else writes what this slot's owner reads, so one moment need not be seen.
 	err := s.views.Together(ctx, func(q *views.Questions) {
-		if len(threads) > 0 {
-			askThreads(q, threads, w.threadStates)
+		if len(w.Threads) > 0 {
+			askThreads(q, w.Threads, states.Threads)
 		}
 		if len(unsure) > 0 {
-			askSent(q, unsure, b.From[topic.Threads], w.threadStates)
+			askSent(q, unsure, w.From[topic.Threads], states.Threads)
 		}
-		if len(users) > 0 {
-			askUsers(q, users, w.userStates)
+		if len(w.Users) > 0 {
+			askUsers(q, w.Users, states.Users)
 		}
 	})
 	if err != nil {
 		return err
 	}
-	for _, t := range threads {
-		state := w.threadStates[t]
-		state.Next = b.From[topic.Threads]
+	for _, t := range w.Threads {
+		state := states.Threads[t]
+		state.Next = w.From[topic.Threads]
 		state.RestoreWithoutRecent()
 	}
-	for _, u := range users {
-		w.userStates[u].Next = b.From[topic.Users]
+	for _, u := range w.Users {
+		states.Users[u].Next = w.From[topic.Users]
 	}
-	s.metrics.loaded.WithLabelValues("thread").Add(float64(len(threads)))
-	s.metrics.loaded.WithLabelValues("user").Add(float64(len(users)))
+	s.metrics.loaded.WithLabelValues("thread").Add(float64(len(w.Threads)))
+	s.metrics.loaded.WithLabelValues("user").Add(float64(len(w.Users)))
 	s.metrics.lookedUp.Add(float64(len(unsure)))
 	return nil
 }

@@ -107,10 +107,8 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 
 // Projector keeps the thread views of the slots that it owns. Its methods may be called from any goroutine.
 type Projector struct {
-	cfg      Config
 	sink     *Sink
 	consumer *kafka.Consumer
-	log      *slog.Logger
 }
 
 // New returns a projector that does nothing until Run. The pool's search_path names the schema of the views, which must
@@ -119,17 +117,13 @@ func New(cfg Config, pool *pgxpool.Pool, log *slog.Logger, reg prometheus.Regist
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
 	cfg = cfg.withDefaults(log, reg)
-	p := &Projector{cfg: cfg, log: log}
-	p.sink = NewSink(cfg, pool, log, reg)
+	p := &Projector{}
+	p.sink = newSink(cfg, pool, log, reg, func() int { return p.consumer.Partitions() })
 	var err error
 	if p.consumer, err = kafka.NewConsumer(cfg.Consumer, p.sink); err != nil {
 		return nil, err
 	}
-	p.sink.partitions = p.consumer.Partitions
 	return p, nil
 }
 

@@ -3,6 +3,7 @@ package threads
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,7 +29,7 @@ SELECT count(*) FROM gone`
 // TrimLoop trims the slots that are open, every TrimEvery, until ctx is cancelled. What fails is counted and tried
 // again the next time.
 func (s *Sink) TrimLoop(ctx context.Context) {
-	t := time.NewTicker(s.cfg.TrimEvery)
+	t := time.NewTicker(s.store.cfg.TrimEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -37,35 +38,30 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 		case <-t.C:
 		}
 		if err := s.Trim(ctx); err != nil && ctx.Err() == nil {
-			s.metrics.trimFails.Inc()
-			s.log.Warn("the tail could not be trimmed", "err", err)
+			s.store.metrics.trimFails.Inc()
+			s.store.log.Warn("the tail could not be trimmed", "err", err)
 		}
 	}
 }
 
 // Trim removes, from every open slot, messages whose log time is more than Retention before the latest log time that
 // the slot has taken in. It goes in statements of TrimRows, so that no transaction is long; each notes in the table
-// trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply: it
-// takes only rows that no batch writes any more.
+// trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply, since
+// it takes only rows that no batch writes any more, but not beside itself.
 func (s *Sink) Trim(ctx context.Context) error {
-	s.mu.Lock()
-	latest := make(map[topic.Slot]int64, len(s.slots))
-	states := make(map[topic.Slot]*slotState, len(s.slots))
-	for n, st := range s.slots {
-		latest[n], states[n] = st.latest, st
-	}
-	s.mu.Unlock()
+	latest := s.Latest(topic.Threads)
+	maps.DeleteFunc(s.trimmed, func(n topic.Slot, _ int64) bool { _, open := latest[n]; return !open })
 	for n, ms := range latest {
-		cutoff := ms - s.cfg.Retention.Milliseconds()
-		if cutoff <= 0 || cutoff <= states[n].trimmed {
+		cutoff := ms - s.store.cfg.Retention.Milliseconds()
+		if cutoff <= 0 || cutoff <= s.trimmed[n] {
 			continue
 		}
 		for {
-			bounded, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+			bounded, cancel := context.WithTimeout(ctx, s.store.cfg.Timeout)
 			var gone int64
 			// Planned each time: a plan for the table as it once was could read all of it for each row.
-			err := s.pool.QueryRow(
-				bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.cfg.TrimRows,
+			err := s.store.pool.QueryRow(
+				bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.store.cfg.TrimRows,
 			).Scan(
 				&gone,
 			)
@@ -73,12 +69,12 @@ func (s *Sink) Trim(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)
 			}
-			s.metrics.trimmed.Add(float64(gone))
-			if gone < int64(s.cfg.TrimRows) {
+			s.store.metrics.trimmed.Add(float64(gone))
+			if gone < int64(s.store.cfg.TrimRows) {
 				break
 			}
 		}
-		states[n].trimmed = cutoff
+		s.trimmed[n] = cutoff
 	}
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"heliograph/infra/kafka"
 	"heliograph/projector"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -94,19 +93,21 @@ type advance struct {
 	timeMS       int64
 }
 
-// write stores a folded batch and its positions in one transaction. The positions come first: their rows are locked
+// Write stores a folded batch and its positions in one transaction. The positions come first: their rows are locked
 // before any other, and a writer that is not the slot's owner any more stops there.
-func (s *Sink) write(ctx context.Context, b kafka.Batch, times map[topic.Topic]int64, w *writes) error {
+func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
+	b, w := f.Batch, f.Rows
 	var moves []advance
 	for _, t := range topic.Folded {
 		if next, ok := b.To[t]; ok && next != b.From[t] {
-			moves = append(moves, advance{t, b.From[t], next, times[t]})
+			moves = append(moves, advance{t, b.From[t], next, f.LogTimes[t]})
 		}
 	}
 	if len(moves) == 0 {
 		return nil
 	}
 	upserts, dropContacts, dropBlocks := w.rows()
+	upserts = append(upserts, quarantineRows(f.Quarantined))
 	total := 0
 	for _, r := range upserts {
 		total += r.len()
@@ -193,7 +194,7 @@ func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
 		var u, h vec[pgtype.UUID]
 		var name vec[string]
 		for _, k := range sorted(w.contacts, func(a, b contactKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.hash, b.hash)) }) {
-			n, ok := w.userStates[k.user].Contacts[k.hash]
+			n, ok := w.states.Users[k.user].Contacts[k.hash]
 			if !ok {
 				dropContacts[0].add(uuid(k.user))
 				dropContacts[1].add(uuid(k.hash))
@@ -208,7 +209,7 @@ func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
 	{
 		var u, o vec[pgtype.UUID]
 		for _, k := range sorted(w.blocks, func(a, b blockKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.blocked, b.blocked)) }) {
-			if !w.userStates[k.user].Blocked[k.blocked] {
+			if !w.states.Users[k.user].Blocked[k.blocked] {
 				dropBlocks[0].add(uuid(k.user))
 				dropBlocks[1].add(uuid(k.blocked))
 				continue
@@ -218,7 +219,7 @@ func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
 		}
 		upserts = append(upserts, rows{tableBlocks, []column{&u, &o}})
 	}
-	return append(upserts, w.listRows(), w.quarantineRows()), dropContacts, dropBlocks
+	return append(upserts, w.listRows()), dropContacts, dropBlocks
 }
 
 func (w *writes) threadRows() rows {
@@ -228,7 +229,7 @@ func (w *writes) threadRows() rows {
 	var pos, ordinal vec[int64]
 	var last vec[time.Time]
 	for _, k := range sorted(w.threads, byBytes) {
-		s := w.threadStates[k]
+		s := w.states.Threads[k]
 		t.add(uuid(k))
 		kind.add(int16(s.Kind))
 		title.add(s.Title)
@@ -252,7 +253,7 @@ func (w *writes) memberRows() rows {
 	var spans lists
 	var base, end vec[int64]
 	for _, k := range sorted(w.members, compareMember) {
-		m := w.threadStates[k.thread].Members[k.user]
+		m := w.states.Threads[k.thread].Members[k.user]
 		t.add(uuid(k.thread))
 		u.add(uuid(k.user))
 		role.add(int16(m.Role))
@@ -341,7 +342,7 @@ func (w *writes) userRows() rows {
 	var name vec[string]
 	var registered vec[time.Time]
 	for _, k := range sorted(w.users, byBytes) {
-		s := w.userStates[k]
+		s := w.states.Users[k]
 		u.add(uuid(k))
 		hash.add(uuid(s.PhoneHash))
 		generation.add(int32(s.Generation))
@@ -360,7 +361,7 @@ func (w *writes) deviceRows() rows {
 	var since vec[time.Time]
 	compare := func(a, b deviceKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.device, b.device)) }
 	for _, k := range sorted(w.devices, compare) {
-		dev := w.userStates[k.user].Devices[k.device]
+		dev := w.states.Users[k.user].Devices[k.device]
 		u.add(uuid(k.user))
 		d.add(uuid(k.device))
 		key.add(dev.Key[:])
@@ -379,7 +380,7 @@ func (w *writes) listRows() rows {
 	var left vec[bool]
 	compare := func(a, b listKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.thread, b.thread)) }
 	for _, k := range sorted(w.lists, compare) {
-		j := w.userStates[k.user].Threads[k.thread]
+		j := w.states.Users[k.user].Threads[k.thread]
 		u.add(uuid(k.user))
 		t.add(uuid(k.thread))
 		joined.add(int64(j.At))
@@ -388,17 +389,17 @@ func (w *writes) listRows() rows {
 	return rows{tableLists, []column{&u, &t, &joined, &left}}
 }
 
-func (w *writes) quarantineRows() rows {
+func quarantineRows(quarantined []projector.Quarantined) rows {
 	var number vec[int16]
 	var slot vec[int32]
 	var pos vec[int64]
 	var subject vec[pgtype.UUID]
 	var reason vec[string]
 	var at vec[time.Time]
-	slices.SortFunc(w.quarantined, func(a, b projector.Quarantined) int {
+	slices.SortFunc(quarantined, func(a, b projector.Quarantined) int {
 		return cmp.Or(cmp.Compare(a.Topic.Number(), b.Topic.Number()), cmp.Compare(a.Position, b.Position))
 	})
-	for _, q := range w.quarantined {
+	for _, q := range quarantined {
 		number.add(int16(q.Topic.Number()))
 		slot.add(int32(q.Slot))
 		pos.add(int64(q.Position))

@@ -30,10 +30,10 @@ var changeOf = map[int16]string{
 
 // historyRows returns what the history should hold.
 func (r *Reference) historyRows() tables {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
 	out := tables{}
-	for n, s := range r.slots {
+	for n, s := range r.memory.slots {
 		for t, next := range s.next {
 			if next > 0 && t != topic.Users {
 				out.put("positions", keyOf(t, n), int64(next))

@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
+	"maps"
 	"sync"
 
 	"heliograph/infra/kafka"
@@ -18,14 +18,18 @@ import (
 
 // Reference is a fold of the log in memory. It is a kafka.Sink: kafka.Replay fills it.
 type Reference struct {
-	partitions int
+	*projector.Sink[*rows]
+	memory *memory
+}
 
+// memory is the projector.Store of a Reference.
+type memory struct {
 	mu    sync.Mutex // guards what follows
 	slots map[topic.Slot]*slot
 }
 
+// slot is what is stored of one.
 type slot struct {
-	intake      *projector.Intake
 	next        kafka.Positions
 	latest      map[topic.Topic]int64
 	threads     map[id.ThreadID]*thread.State
@@ -35,6 +39,12 @@ type slot struct {
 	accepted    []accepted
 	receipts    []receipt
 	quarantined []projector.Quarantined
+}
+
+// rows are those of a batch.
+type rows struct {
+	accepted []accepted
+	receipts []receipt
 }
 
 // accepted is an accepted event of a thread.
@@ -78,139 +88,96 @@ type receipt struct {
 
 // NewReference returns an empty one. partitions is P; 0 does not check in which slot a subject lies.
 func NewReference(partitions int) *Reference {
-	return &Reference{partitions: partitions, slots: map[topic.Slot]*slot{}}
+	r := &Reference{memory: &memory{slots: map[topic.Slot]*slot{}}}
+	r.Sink = projector.NewSink(projector.Config{
+		Kind: "reference", View: "reference", Partitions: func() int { return partitions },
+	}, r.memory, nil, nil)
+	return r
 }
 
-// Open implements kafka.Sink.
-func (r *Reference) Open(_ context.Context, n topic.Slot) (kafka.Positions, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.slots[n]
+// Read implements projector.Store.
+func (m *memory) Read(_ context.Context, n topic.Slot) (projector.Stored, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.slots[n]
 	if s == nil {
 		s = &slot{
-			intake: projector.NewIntake(r.partitions, nil), next: kafka.Positions{}, latest: map[topic.Topic]int64{},
-			threads: map[id.ThreadID]*thread.State{}, users: map[id.UserID]*user.State{},
-			marks: map[[2][16]byte]thread.Watermark{}, devices: map[[3][16]byte]thread.Watermark{},
+			next: kafka.Positions{}, latest: map[topic.Topic]int64{}, threads: map[id.ThreadID]*thread.State{},
+			users: map[id.UserID]*user.State{}, marks: map[[2][16]byte]thread.Watermark{},
+			devices: map[[3][16]byte]thread.Watermark{},
 		}
-		r.slots[n] = s
+		m.slots[n] = s
 	}
-	return s.next.Clone(), nil
+	out := projector.Stored{Next: s.next.Clone()}
+	for _, q := range s.quarantined {
+		if q.Subject != (topic.Subject{}) {
+			out.Held = append(out.Held, projector.Held{Topic: q.Topic, Subject: q.Subject})
+		}
+	}
+	return out, nil
 }
 
-// Close implements kafka.Sink.
-func (r *Reference) Close(topic.Slot, bool) {}
-
-// Apply implements kafka.Sink.
-func (r *Reference) Apply(_ context.Context, b kafka.Batch) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.slots[b.Slot]
-	if s == nil {
-		return kafka.Permanent(fmt.Errorf("verify: slot %d is not open", b.Slot))
-	}
-	sorted := s.intake.Sort(b)
-	for {
-		undo := s.mark(sorted.Events)
-		if s.intake.Fold(sorted, s.fold) == nil {
-			break
-		}
-		undo()
-		sorted = s.intake.Sort(b)
-	}
-	s.intake.Commit(sorted)
-	s.quarantined = append(s.quarantined, sorted.Quarantined...)
-	for t, ms := range sorted.LogTimes {
-		if was, ok := s.latest[t]; !ok || ms > was {
-			s.latest[t] = ms
+// Load implements projector.Store. A batch folds copies, so that one that is given up has changed nothing.
+func (m *memory) Load(_ context.Context, states *projector.States, w projector.Wanted) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range w.Threads {
+		states.Threads[t] = thread.New(t)
+		if known := m.slots[w.Slot].threads[t]; known != nil {
+			states.Threads[t] = known.Clone()
 		}
 	}
-	for t, next := range b.To {
-		s.next[t] = next
+	for _, u := range w.Users {
+		states.Users[u] = user.New(u)
+		if known := m.slots[w.Slot].users[u]; known != nil {
+			states.Users[u] = known.Clone()
+		}
 	}
 	return nil
 }
 
-// mark returns what takes the slot back to where it stands now, after events were folded. Watermarks need not go back:
-// they come to the same again.
-func (s *slot) mark(events []projector.Event) (undo func()) {
-	threads, users := map[id.ThreadID]*thread.State{}, map[id.UserID]*user.State{}
-	accepted, receipts := len(s.accepted), len(s.receipts)
-	for i := range events {
-		switch t, u := id.ThreadID(events[i].Subject), id.UserID(events[i].Subject); events[i].Topic {
-		case topic.Threads:
-			if _, kept := threads[t]; !kept {
-				threads[t] = nil
-				if state := s.threads[t]; state != nil {
-					threads[t] = state.Clone()
-				}
-			}
-		case topic.Users:
-			if _, kept := users[u]; !kept {
-				users[u] = nil
-				if state := s.users[u]; state != nil {
-					users[u] = state.Clone()
-				}
-			}
+// Rows implements projector.Store.
+func (m *memory) Rows(topic.Slot, *projector.States) *rows { return &rows{} }
+
+// Classify implements projector.Store.
+func (m *memory) Classify(err error) error { return err }
+
+// Write implements projector.Store.
+func (m *memory) Write(_ context.Context, f *projector.Folded[*rows]) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.slots[f.Batch.Slot]
+	maps.Copy(s.threads, f.States.Threads)
+	maps.Copy(s.users, f.States.Users)
+	s.accepted = append(s.accepted, f.Rows.accepted...)
+	for _, r := range f.Rows.receipts {
+		byUser, byDevice := [2][16]byte{r.thread, r.user}, [3][16]byte{r.thread, r.device, r.user}
+		s.marks[byUser] = s.marks[byUser].Merge(r.mark)
+		s.devices[byDevice] = s.devices[byDevice].Merge(r.mark)
+		s.receipts = append(s.receipts, r)
+	}
+	s.quarantined = append(s.quarantined, f.Quarantined...)
+	for t, ms := range f.LogTimes {
+		if was, ok := s.latest[t]; !ok || ms > was {
+			s.latest[t] = ms
 		}
 	}
-	return func() {
-		s.accepted, s.receipts = s.accepted[:accepted], s.receipts[:receipts]
-		for t, state := range threads {
-			if s.threads[t] = state; state == nil {
-				delete(s.threads, t)
-			}
-		}
-		for u, state := range users {
-			if s.users[u] = state; state == nil {
-				delete(s.users, u)
-			}
-		}
-	}
+	maps.Copy(s.next, f.Batch.To)
+	return nil
 }
 
-func (s *slot) fold(e *projector.Event) {
-	switch e.Topic {
-	case topic.Threads:
-		t := id.ThreadID(e.Subject)
-		state := s.threads[t]
-		if state == nil {
-			state = thread.New(t)
-			s.threads[t] = state
-		}
-		if v := state.Apply(e.Body, e.Position, e.TimeMS); v.Outcome == thread.Accepted {
-			s.accept(e, state, v)
-		}
-	case topic.Receipts:
-		u, mark, ok := projector.Watermark(e)
-		if !ok {
-			return
-		}
-		byUser, byDevice := [2][16]byte{e.Subject, u}, [3][16]byte{e.Subject, e.Device, u}
-		s.marks[byUser] = s.marks[byUser].Merge(mark)
-		s.devices[byDevice] = s.devices[byDevice].Merge(mark)
-		s.receipts = append(
-			s.receipts,
-			receipt{
-				thread: id.ThreadID(e.Subject),
-				user:   u,
-				device: e.Device,
-				at:     e.Position,
-				timeMS: e.TimeMS,
-				mark:   mark,
-			},
-		)
-	case topic.Users:
-		u := id.UserID(e.Subject)
-		state := s.users[u]
-		if state == nil {
-			state = user.New(u)
-			s.users[u] = state
-		}
-		state.Apply(e.Body, e.Position, e.TimeMS)
-	}
+// User implements projector.Rows; what the views hold of users is in their states.
+func (r *rows) User(*projector.Event, *user.State, user.Verdict) {}
+
+// Receipt implements projector.Rows.
+func (r *rows) Receipt(e *projector.Event, u id.UserID, mark thread.Watermark) {
+	r.receipts = append(r.receipts, receipt{
+		thread: id.ThreadID(e.Subject), user: u, device: e.Device, at: e.Position, timeMS: e.TimeMS, mark: mark,
+	})
 }
 
-func (s *slot) accept(e *projector.Event, state *thread.State, v thread.Verdict) {
+// Thread implements projector.Rows.
+func (r *rows) Thread(e *projector.Event, state *thread.State, v thread.Verdict) {
 	a := accepted{
 		thread: state.ID, at: e.Position, ordinal: v.Ordinal, timeMS: e.TimeMS, kind: int16(e.Body.WhichBody()),
 		name:   fieldName(e.Body),
@@ -259,7 +226,7 @@ func (s *slot) accept(e *projector.Event, state *thread.State, v thread.Verdict)
 			a.members, member{user: u, kind: state.Kind, role: m.Role, active: m.Active(), ordinal: ordinal},
 		)
 	}
-	s.accepted = append(s.accepted, a)
+	r.accepted = append(r.accepted, a)
 }
 
 func fieldName(e *eventv1.Event) string {

@@ -15,10 +15,10 @@ import (
 // threadRows returns what the thread views should hold. Messages older than retention before the latest log time of
 // their slot are left out; 0 leaves out none.
 func (r *Reference) threadRows(retention time.Duration) tables {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
 	out := tables{}
-	for n, s := range r.slots {
+	for n, s := range r.memory.slots {
 		for t, next := range s.next {
 			if next > 0 {
 				out.put("positions", keyOf(t, n), int64(next))
@@ -96,11 +96,11 @@ func readThreads(ctx context.Context, pool *pgxpool.Pool, ref *Reference, retent
 	out := tables{}
 	cutoffs := map[topic.Slot]int64{}
 	if retention > 0 {
-		ref.mu.Lock()
-		for n, s := range ref.slots {
+		ref.memory.mu.Lock()
+		for n, s := range ref.memory.slots {
 			cutoffs[n] = s.latest[topic.Threads] - retention.Milliseconds()
 		}
-		ref.mu.Unlock()
+		ref.memory.mu.Unlock()
 	}
 	err := views.New(pool).Tables(ctx, views.Tables{
 		Freshness: func(r *views.Freshness) error {

@@ -1,0 +1,286 @@
+package projector
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/kafka"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+)
+
+// Config of a Sink.
+type Config struct {
+	// Kind of view: it names the metrics (helio_KIND_…) and begins the errors. A closed set.
+	Kind string
+	// View is the name in logs and reports.
+	View string
+	// Partitions returns P, or 0 while it is unknown; events are then not looked at for being in the wrong slot.
+	Partitions func() int
+	// CacheBytes bounds the thread states kept per slot, by estimate; user states get a quarter of it on top. 0 keeps
+	// none.
+	CacheBytes int
+	// Report is told of each event that could not be applied, after it is stored, and not of those behind it. It must
+	// not block. nil: nobody is told.
+	Report func(view string, q Quarantined)
+}
+
+// Sink is a kafka.Sink and a kafka.Pender over a Store: it owns what it knows of each slot, sorts batches into events
+// and quarantine, folds them and has the store write them.
+type Sink[R Rows] struct {
+	// Fixed before the first Open.
+	cfg     Config
+	store   Store[R]
+	log     *slog.Logger
+	metrics *metrics
+
+	mu    sync.Mutex // guards slots and the latest fields of its values
+	slots map[topic.Slot]*slotState
+}
+
+// slotState is what the sink knows of an owned slot; all but latest belongs to the slot's goroutine.
+type slotState struct {
+	intake  *Intake
+	threads *Cache[id.ThreadID, *thread.State]
+	users   *Cache[id.UserID, *user.State]
+	pending kafka.Positions
+
+	latest map[topic.Topic]int64 // guarded by Sink.mu
+}
+
+func (st *slotState) weight() int { return st.threads.Weight() + st.users.Weight() }
+
+// NewSink returns a sink over a store. A nil log is silent.
+func NewSink[R Rows](cfg Config, store Store[R], log *slog.Logger, reg prometheus.Registerer) *Sink[R] {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Sink[R]{
+		cfg: cfg, store: store, log: log.With("view", cfg.View), metrics: newMetrics(reg, cfg.Kind),
+		slots: make(map[topic.Slot]*slotState),
+	}
+}
+
+// Open implements kafka.Sink.
+func (s *Sink[R]) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
+	stored, err := s.store.Read(ctx, slot)
+	if err != nil {
+		return nil, fmt.Errorf("%s: open slot %d: %w", s.cfg.Kind, slot, err)
+	}
+	st := &slotState{
+		intake:  NewIntake(s.cfg.Partitions(), stored.Held),
+		threads: NewCache[id.ThreadID](s.cfg.CacheBytes, weighThread),
+		users:   NewCache[id.UserID](s.cfg.CacheBytes/4, weighUser),
+		pending: stored.Pending,
+		latest:  make(map[topic.Topic]int64),
+	}
+	s.mu.Lock()
+	raise(st.latest, stored.Latest)
+	s.slots[slot] = st
+	s.mu.Unlock()
+	s.metrics.held.Add(float64(st.intake.Held()))
+	return stored.Next, nil
+}
+
+// Pending implements kafka.Pender.
+func (s *Sink[R]) Pending(_ context.Context, slot topic.Slot) (kafka.Positions, error) {
+	if st := s.slot(slot); st != nil {
+		return st.pending, nil
+	}
+	return nil, nil
+}
+
+// Stored returns the stored next positions of a slot: what kafka.Checker asks.
+func (s *Sink[R]) Stored(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
+	stored, err := s.store.Read(ctx, slot)
+	if err != nil {
+		return nil, fmt.Errorf("%s: positions of slot %d: %w", s.cfg.Kind, slot, err)
+	}
+	return stored.Next, nil
+}
+
+func (s *Sink[R]) slot(n topic.Slot) *slotState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slots[n]
+}
+
+// Latest returns the highest stored log time of a topic in each open slot that has one, Unix milliseconds. Any
+// goroutine may call it.
+func (s *Sink[R]) Latest(t topic.Topic) map[topic.Slot]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[topic.Slot]int64, len(s.slots))
+	for n, st := range s.slots {
+		if ms, ok := st.latest[t]; ok {
+			out[n] = ms
+		}
+	}
+	return out
+}
+
+// Close implements kafka.Sink.
+func (s *Sink[R]) Close(slot topic.Slot, _ bool) {
+	s.mu.Lock()
+	st := s.slots[slot]
+	delete(s.slots, slot)
+	s.mu.Unlock()
+	if st != nil {
+		s.metrics.held.Sub(float64(st.intake.Held()))
+		s.metrics.cacheBytes.Sub(float64(st.weight()))
+	}
+}
+
+// Apply implements kafka.Sink. It may be called again with the same batch after any failure.
+func (s *Sink[R]) Apply(ctx context.Context, b kafka.Batch) error {
+	st := s.slot(b.Slot)
+	if st == nil {
+		return kafka.Permanent(fmt.Errorf("%s: slot %d is not open", s.cfg.Kind, b.Slot))
+	}
+	before := st.weight()
+	defer func() { s.metrics.cacheBytes.Add(float64(st.weight() - before)) }()
+
+	sorted, p, err := s.fold(ctx, st, b)
+	if err != nil {
+		return err
+	}
+	err = s.store.Write(ctx, &Folded[R]{
+		Batch: b, LogTimes: sorted.LogTimes, States: p.states, Rows: p.rows, Quarantined: sorted.Quarantined,
+	})
+	if err != nil {
+		st.forget(p.states)
+		return s.store.Classify(fmt.Errorf("%s: write slot %d: %w", s.cfg.Kind, b.Slot, err))
+	}
+
+	held := st.intake.Held()
+	st.intake.Commit(sorted)
+	s.metrics.held.Add(float64(st.intake.Held() - held))
+	st.keep(p.states)
+	s.mu.Lock()
+	raise(st.latest, sorted.LogTimes)
+	s.mu.Unlock()
+	for o, n := range p.outcomes {
+		s.metrics.events.WithLabelValues(string(o.topic), o.outcome).Add(float64(n))
+	}
+	s.tell(sorted.Quarantined)
+	return nil
+}
+
+// fold folds a batch in memory.
+func (s *Sink[R]) fold(ctx context.Context, st *slotState, b kafka.Batch) (Sorted, *pass[R], error) {
+	for {
+		sorted := st.intake.Sort(b)
+		states, wanted := st.recall(sorted.Events)
+		wanted.Slot, wanted.From = b.Slot, b.From
+		if err := s.store.Load(ctx, states, wanted); err != nil {
+			err = fmt.Errorf("%s: load states of slot %d: %w", s.cfg.Kind, b.Slot, err)
+			return sorted, nil, s.store.Classify(err)
+		}
+		p := &pass[R]{states: states, rows: s.store.Rows(b.Slot, states), outcomes: map[outcome]int{}}
+		err := st.intake.Fold(sorted, p.fold)
+		if err == nil {
+			return sorted, p, nil
+		}
+		st.forget(states)
+		s.metrics.panics.Inc()
+		s.log.Error(
+			"the fold panicked, the event goes into quarantine", "slot", b.Slot, "err", err, "stack", Stack(err),
+		)
+	}
+}
+
+// tell counts, logs and reports what went into quarantine.
+func (s *Sink[R]) tell(qs []Quarantined) {
+	for _, q := range qs {
+		kind := "first"
+		if q.Reason == Parked {
+			kind = "parked"
+		}
+		s.metrics.quarantined.WithLabelValues(string(q.Topic), kind).Inc()
+		if kind == "parked" {
+			continue
+		}
+		s.log.Error(
+			"event put into quarantine, its subject is parked from here on", "topic", q.Topic, "slot", q.Slot,
+			"position", q.Position, "subject", id.ThreadID(q.Subject), "reason", q.Reason,
+		)
+		if s.cfg.Report != nil {
+			s.cfg.Report(s.cfg.View, q)
+		}
+	}
+}
+
+// recall takes the states that events need from the caches, and says which are in none.
+func (st *slotState) recall(events []Event) (*States, Wanted) {
+	states := &States{Threads: map[id.ThreadID]*thread.State{}, Users: map[id.UserID]*user.State{}}
+	w := Wanted{Events: events}
+	for i := range events {
+		switch e := &events[i]; e.Topic {
+		case topic.Threads:
+			recall(st.threads, id.ThreadID(e.Subject), states.Threads, &w.Threads)
+		case topic.Users:
+			recall(st.users, id.UserID(e.Subject), states.Users, &w.Users)
+		}
+	}
+	for _, t := range w.Threads {
+		delete(states.Threads, t)
+	}
+	for _, u := range w.Users {
+		delete(states.Users, u)
+	}
+	return states, w
+}
+
+// recall brings one state, or nil and its name as missing, once.
+func recall[K comparable, V any](cache *Cache[K, V], k K, into map[K]V, missing *[]K) {
+	if _, asked := into[k]; asked {
+		return
+	}
+	v, ok := cache.Get(k)
+	if !ok {
+		*missing = append(*missing, k)
+	}
+	into[k] = v
+}
+
+// keep puts the states of a stored batch into the caches.
+func (st *slotState) keep(states *States) {
+	for t, state := range states.Threads {
+		st.threads.Put(t, state)
+	}
+	for u, state := range states.Users {
+		st.users.Put(u, state)
+	}
+}
+
+// forget drops the states that a batch has changed without being stored.
+func (st *slotState) forget(states *States) {
+	for t := range states.Threads {
+		st.threads.Drop(t)
+	}
+	for u := range states.Users {
+		st.users.Drop(u)
+	}
+}
+
+// weighThread estimates a state's size in bytes.
+func weighThread(s *thread.State) int { return 600 + 150*len(s.Members) + 130*len(s.Recent) }
+
+// weighUser estimates a state's size in bytes.
+func weighUser(s *user.State) int {
+	return 600 + 220*len(s.Devices) + 100*len(s.Contacts) + 40*len(s.Blocked) + 60*len(s.Threads)
+}
+
+func raise(latest, times map[topic.Topic]int64) {
+	for t, ms := range times {
+		if was, ok := latest[t]; !ok || ms > was {
+			latest[t] = ms
+		}
+	}
+}

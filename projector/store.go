@@ -1,0 +1,69 @@
+package projector
+
+import (
+	"context"
+
+	"heliograph/infra/kafka"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+)
+
+// Store is where a view keeps its rows: it loads and writes, and the rest is the Sink's. R is what the view makes of a
+// batch. Calls for one slot come one at a time, calls for different slots at the same time.
+type Store[R Rows] interface {
+	// Read returns what is stored about a slot.
+	Read(ctx context.Context, slot topic.Slot) (Stored, error)
+	// Load adds to the states those that are wanted.
+	Load(ctx context.Context, states *States, w Wanted) error
+	// Rows returns empty rows for a batch of a slot, which is folded into the states.
+	Rows(slot topic.Slot, states *States) R
+	// Write stores a folded batch: rows, quarantine and positions, all or nothing in effect.
+	Write(ctx context.Context, f *Folded[R]) error
+	// Classify tells the consumer loop what kind of error Load or Write has returned: fenced, transient or permanent.
+	Classify(err error) error
+}
+
+// Rows take in the events of a batch that have an effect.
+type Rows interface {
+	// Thread is called for an accepted event of a thread, after it was folded.
+	Thread(e *Event, s *thread.State, v thread.Verdict)
+	// Receipt is called for a watermark.
+	Receipt(e *Event, u id.UserID, mark thread.Watermark)
+	// User is called for an accepted event of a user, after it was folded.
+	User(e *Event, s *user.State, v user.Verdict)
+}
+
+// Stored is what a store knows about a slot.
+type Stored struct {
+	Next    kafka.Positions
+	Pending kafka.Positions       // the end of a batch that was begun at Next and may not be whole; empty: there is none
+	Latest  map[topic.Topic]int64 // the highest log times, Unix milliseconds
+	Held    []Held
+}
+
+// States are the fold states of the subjects that a batch is about.
+type States struct {
+	Threads map[id.ThreadID]*thread.State
+	Users   map[id.UserID]*user.State
+}
+
+// Wanted are the states that a batch needs and that are in no cache, as of From.
+type Wanted struct {
+	Slot    topic.Slot
+	From    kafka.Positions
+	Threads []id.ThreadID
+	Users   []id.UserID
+	// Events are those of the batch. They may repeat messages that a state, cached or not, does not remember.
+	Events []Event
+}
+
+// Folded is a batch, ready to be written.
+type Folded[R Rows] struct {
+	Batch       kafka.Batch
+	LogTimes    map[topic.Topic]int64 // the highest of the batch, Unix milliseconds
+	States      *States
+	Rows        R
+	Quarantined []Quarantined
+}
