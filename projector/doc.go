@@ -1,17 +1,21 @@
-// Package projector is what the two projectors have in common: how a batch of the log is read into events, which
-// subjects are parked, and a bounded cache of fold states. projector/threads keeps the thread views in Postgres,
-// projector/history the history in ClickHouse, and projector/verify compares either with a fresh fold of the log.
+// Package projector is the skeleton of every view of the log: a Sink reads batches into events, puts those that cannot
+// be applied into quarantine, folds the others, has a Store write what came of them with the positions behind it, and
+// counts, logs and reports. projector/threads keeps the thread views in Postgres, projector/history the history in
+// ClickHouse, projector/verify a reference in memory, with which it compares either: they load and write, no more.
 //
-// Promise: whether an event is applied, ignored or parked depends on the log alone, so every view parks the same
-// events.
+// Promise: whether an event is applied, ignored or put into quarantine depends on the log alone, so every view puts the
+// same events there.
 //
-// Order: within a (topic, subject) events keep the order of the log, parked ones too.
+// Order: within a (topic, subject) events keep the order of the log, those in quarantine too.
 //
-// Durability: none here; a view stores its parked events with its rows.
+// Durability: the store's. What a Sink knows of a slot is what the store has written, or is forgotten.
 //
-// When slow or restarted: nothing of this package outlives a slot's session.
+// When slow: a slot's calls come one at a time and wait for its store. When restarted: nothing of this package outlives
+// a slot's session; Open reads what is stored, and states are loaded as events ask for them.
 //
 // Non-obvious:
+//   - A batch that failed may have changed the states that it touched: they leave the caches and are loaded again.
+//   - What has an effect is the fold's to say, so a store is only told of accepted events.
 //   - An event is parked, not skipped: once one of a subject could not be read, all later ones of that subject on that
 //     topic are parked behind it, because the fold after a hole would be a guess. Other subjects, and the same subject
 //     on other topics, go on.

@@ -96,15 +96,6 @@ func (s *Sink[R]) Pending(_ context.Context, slot topic.Slot) (kafka.Positions, 
 	return nil, nil
 }
 
-// Stored returns the stored next positions of a slot: what kafka.Checker asks.
-func (s *Sink[R]) Stored(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
-	stored, err := s.store.Read(ctx, slot)
-	if err != nil {
-		return nil, fmt.Errorf("%s: positions of slot %d: %w", s.cfg.Kind, slot, err)
-	}
-	return stored.Next, nil
-}
-
 func (s *Sink[R]) slot(n topic.Slot) *slotState {
 	s.mu.Lock()
 	defer s.mu.Unlock()

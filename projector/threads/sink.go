@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -20,8 +21,10 @@ import (
 // Sink is a kafka.Sink and kafka.Checker that writes the thread views.
 type Sink struct {
 	*projector.Sink[*writes]
-	store   *store
-	trimmed map[topic.Slot]int64 // the cutoff up to which a slot's tail is known to be trimmed; the trim loop's
+	store *store
+
+	mu      sync.Mutex           // guards trimmed
+	trimmed map[topic.Slot]int64 // the cutoff up to which a slot's tail was trimmed since the slot was opened
 }
 
 // store is the projector.Store of the thread views.
@@ -54,11 +57,30 @@ func newSink(
 	}, st, log, reg)}
 }
 
+// Open implements kafka.Sink. Whoever had the slot since may have left rows that were trimmed before.
+func (s *Sink) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
+	next, err := s.Sink.Open(ctx, slot)
+	s.mu.Lock()
+	delete(s.trimmed, slot)
+	s.mu.Unlock()
+	return next, err
+}
+
 // Apply implements kafka.Sink.
 func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
 	ctx, cancel := context.WithTimeout(ctx, s.store.cfg.Timeout)
 	defer cancel()
 	return s.Sink.Apply(ctx, b)
+}
+
+// Stored implements kafka.Checker: commits do not wait for the disk, so a crash of the database may take the last of
+// them back.
+func (s *Sink) Stored(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
+	stored, err := s.store.Read(ctx, slot)
+	if err != nil {
+		return nil, fmt.Errorf("threads: positions of slot %d: %w", slot, err)
+	}
+	return stored.Next, nil
 }
 
 // Rows implements projector.Store.

@@ -3,7 +3,6 @@ package threads
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,14 +45,15 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 
 // Trim removes, from every open slot, messages whose log time is more than Retention before the latest log time that
 // the slot has taken in. It goes in statements of TrimRows, so that no transaction is long; each notes in the table
-// trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply, since
-// it takes only rows that no batch writes any more, but not beside itself.
+// trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply: it
+// takes only rows that no batch writes any more.
 func (s *Sink) Trim(ctx context.Context) error {
-	latest := s.Latest(topic.Threads)
-	maps.DeleteFunc(s.trimmed, func(n topic.Slot, _ int64) bool { _, open := latest[n]; return !open })
-	for n, ms := range latest {
+	for n, ms := range s.Latest(topic.Threads) {
 		cutoff := ms - s.store.cfg.Retention.Milliseconds()
-		if cutoff <= 0 || cutoff <= s.trimmed[n] {
+		s.mu.Lock()
+		before := s.trimmed[n]
+		s.mu.Unlock()
+		if cutoff <= 0 || cutoff <= before {
 			continue
 		}
 		for {
@@ -74,7 +74,9 @@ func (s *Sink) Trim(ctx context.Context) error {
 				break
 			}
 		}
+		s.mu.Lock()
 		s.trimmed[n] = cutoff
+		s.mu.Unlock()
 	}
 	return nil
 }

@@ -13,7 +13,7 @@
 // reference, or ahead of it, differs: pause it, or compare again.
 //
 // Non-obvious:
-//   - The reference shares the folds and the intake with the projectors, and nothing else: rows are made here anew.
+//   - The reference shares the folds and the skeleton with the projectors, and nothing else: rows are made here anew.
 //   - Messages that the tail may have lost by now, by log time, are left out of the comparison with Postgres.
 //   - Receipts are compacted in the log: the history may hold more of them than a fresh fold, and that is not a
 //     difference.
