@@ -39,6 +39,7 @@ type world struct {
 	threads  map[id.ThreadID]*thread.State
 	next     map[topic.Topic]topic.Position // one slot's worth of positions is enough
 	seen     topic.Position                 // of users: what the hub has read
+	further  chan struct{}                  // closed when seen goes on; nil while nobody waits
 	appended []record
 	marks    []mark
 	sessions map[hub.Session]bool
@@ -116,6 +117,10 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic.Position) {
 	if t != topic.Threads {
 		w.seen = at + 1
+		if w.further != nil {
+			close(w.further)
+			w.further = nil
+		}
 		if l := ev.GetDeviceLinked(); l != nil {
 			d := id.DeviceID(l.GetDeviceId())
 			w.keys[d], w.owners[d] = l.GetPublicKey(), id.UserID(s)
@@ -283,6 +288,29 @@ func (w readSide) Cursor(topic.Slot) (at topic.Cursor, ok bool) {
 	at.Set(topic.Threads, w.next[topic.Threads])
 	at.Set(topic.Users, w.seen)
 	return at, true
+}
+
+func (w readSide) WaitFor(ctx context.Context, _ topic.Slot, t topic.Topic, p topic.Position) error {
+	if t != topic.Users {
+		panic("waits for users alone")
+	}
+	for {
+		w.mu.Lock()
+		if w.seen > p {
+			w.mu.Unlock()
+			return nil
+		}
+		if w.further == nil {
+			w.further = make(chan struct{})
+		}
+		further := w.further
+		w.mu.Unlock()
+		select {
+		case <-further:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (w readSide) DeviceKey(_ context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {

@@ -559,3 +559,42 @@ func TestSummaryOfAFormerMember(t *testing.T) {
 		mustBe(t, "position later", later.GetLastPosition(), at.GetLastPosition())
 	})
 }
+
+// WaitFor returns with the Progress that passes the position, and not before.
+func TestWaitFor(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		b.settle()
+		h := b.hubs[0]
+		s := h.slots[3]
+		s.mu.Lock()
+		at := s.cursor.At(topic.Users)
+		s.mu.Unlock()
+		done := make(chan error, 2)
+		for range cap(done) {
+			go func() { done <- h.WaitFor(t.Context(), 3, topic.Users, at) }()
+		}
+		pass := func(p topic.Position) {
+			s.mu.Lock()
+			next := s.cursor
+			next.Raise(topic.Users, p)
+			s.progress(next)
+			s.mu.Unlock()
+			synctest.Wait()
+		}
+		synctest.Wait()
+		pass(at)
+		mustBe(t, "returned before the position was passed", len(done), 0)
+		pass(at + 1)
+		for range cap(done) {
+			mustBe(t, "passed", <-done, nil)
+		}
+		mustBe(t, "long passed", h.WaitFor(t.Context(), 3, topic.Users, at), nil)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- h.WaitFor(ctx, 3, topic.Users, at+100) }()
+		synctest.Wait()
+		cancel()
+		mustBe(t, "given up", errors.Is(<-done, context.Canceled), true)
+		mustBe(t, "a slot that is none", h.WaitFor(t.Context(), -1, topic.Users, 0) != nil, true)
+	})
+}

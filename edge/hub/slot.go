@@ -94,8 +94,9 @@ type slot struct {
 	parked  []*subject             // wanted, but not before the views were asked again
 
 	// cursor: every live subject has taken in all events before it. It is where they resume.
-	cursor topic.Cursor
-	known  bool // cursor was told by a delivery instance
+	cursor  topic.Cursor
+	known   bool          // cursor was told by a delivery instance
+	further chan struct{} // closed when the cursor goes on; nil while nobody waits
 
 	owner      *conn
 	read       topic.Cursor // the owner's last Progress
@@ -295,6 +296,10 @@ func (s *slot) progress(next topic.Cursor) {
 	s.progressed++
 	if len(s.unacked) == 0 {
 		s.cursor, s.known = s.cursor.Highest(next), true
+		if s.further != nil {
+			close(s.further)
+			s.further = nil
+		}
 	}
 }
 

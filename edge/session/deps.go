@@ -62,6 +62,8 @@ type Hub interface {
 	Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool)
 	Watermark(t id.ThreadID, u id.UserID) thread.Watermark
 	Cursor(s topic.Slot) (at topic.Cursor, ok bool)
+	// WaitFor returns once this edge has read past a position of a slot's topic.
+	WaitFor(ctx context.Context, s topic.Slot, t topic.Topic, p topic.Position) error
 	EnsureThread(ctx context.Context, t id.ThreadID) error
 	// DeviceKey returns a device of a user, revoked or not.
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)

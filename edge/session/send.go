@@ -327,15 +327,13 @@ func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, si
 		// The other side may have begun the same thread a moment ago. What is ahead of our own ThreadJoined in this
 		// user's slot, the hub has taken in by now, and the first one's beginning counts.
 		own := receipts[k]
-		read := false
-		if err := poll(ctx, waitStarting, func() (bool, error) {
-			at, ok := s.srv.hub.Cursor(own.Slot)
-			read = ok && at.At(topic.Users) > own.Position
-			return read, nil
-		}); err != nil {
-			return err
-		}
-		if !read {
+		limited, cancel := context.WithTimeout(ctx, waitStarting)
+		err := s.srv.hub.WaitFor(limited, own.Slot, topic.Users, own.Position)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
 			return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "this edge does not hear the log now")
 		}
 		if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
