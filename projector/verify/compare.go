@@ -13,10 +13,19 @@ import (
 
 // Difference is a row that is not as the log gives it.
 type Difference struct {
-	Table string
-	Key   string
-	Want  string // as the log gives it; empty: there should be no such row
-	Got   string // as the view has it; empty: the row is missing
+	Table string `json:"table"`
+	Key   string `json:"key"`
+	Want  string `json:"want,omitempty"` // as the log gives it; empty: there should be no such row
+	Got   string `json:"got,omitempty"`  // as the view has it; empty: the row is missing
+	// Columns are those that differ, of a row that is there.
+	Columns []Column `json:"columns,omitempty"`
+}
+
+// Column is one that differs.
+type Column struct {
+	Name string `json:"name"`
+	Want string `json:"want"`
+	Got  string `json:"got"`
 }
 
 // String says what is wrong in one line.
@@ -30,7 +39,27 @@ func (d Difference) String() string {
 	return fmt.Sprintf("%s %s: is %s, want %s", d.Table, d.Key, d.Got, d.Want)
 }
 
-// tables holds rows by table and key, each as one line of text.
+// columns names the columns of tables, in the order in which put gets them.
+type columns map[string][]string
+
+// differ returns what is wrong with a row; an empty text is no row.
+func (c columns) differ(table, key, want, got string) Difference {
+	d := Difference{Table: table, Key: key, Want: line(want), Got: line(got)}
+	w, g := strings.Split(want, between), strings.Split(got, between)
+	for i, name := range c[table] {
+		if want != "" && got != "" && i < len(w) && i < len(g) && w[i] != g[i] {
+			d.Columns = append(d.Columns, Column{Name: name, Want: w[i], Got: g[i]})
+		}
+	}
+	return d
+}
+
+// between stands between the columns of a row, and in none.
+const between = "\x1f"
+
+func line(row string) string { return strings.ReplaceAll(row, between, " ") }
+
+// tables holds rows by table and key, each as its columns in text.
 type tables map[string]map[string]string
 
 func (t tables) put(table, key string, fields ...any) {
@@ -40,7 +69,7 @@ func (t tables) put(table, key string, fields ...any) {
 	var b strings.Builder
 	for i, f := range fields {
 		if i > 0 {
-			b.WriteByte(' ')
+			b.WriteString(between)
 		}
 		switch v := f.(type) {
 		case string:
@@ -61,7 +90,7 @@ func keyOf(parts ...any) string {
 }
 
 // diff compares two sets of rows. Tables in mayHaveMore may have rows that the log does not give.
-func diff(want, got tables, mayHaveMore ...string) []Difference {
+func (c columns) diff(want, got tables, mayHaveMore ...string) []Difference {
 	var out []Difference
 	names := map[string]bool{}
 	for n := range want {
@@ -74,12 +103,12 @@ func diff(want, got tables, mayHaveMore ...string) []Difference {
 		var found []Difference
 		for k, w := range want[n] {
 			if g := got[n][k]; g != w {
-				found = append(found, Difference{Table: n, Key: k, Want: w, Got: g})
+				found = append(found, c.differ(n, k, w, g))
 			}
 		}
 		for k, g := range got[n] {
 			if _, ok := want[n][k]; !ok && !slices.Contains(mayHaveMore, n) {
-				found = append(found, Difference{Table: n, Key: k, Got: g})
+				found = append(found, c.differ(n, k, "", g))
 			}
 		}
 		slices.SortFunc(found, func(a, b Difference) int { return cmp.Compare(a.Key, b.Key) })

@@ -79,19 +79,38 @@ func (r *Reference) historyRows() tables {
 
 func canonicalOrZero(b []byte) string { return zeroID(canonical(b)) }
 
+// historyColumns are the columns of the history that are compared.
+var historyColumns = columns{
+	"positions":  {"next"},
+	"quarantine": {"subject", "reason", "log_time"},
+	"messages": {
+		"ordinal", "slot", "sender_id", "sender_device", "message_id", "reply_to", "log_time", "client_time", "key_id",
+		"body", "event",
+	},
+	"thread_events":   {"ordinal", "slot", "kind", "actor_id", "log_time", "title", "event"},
+	"message_changes": {"slot", "change", "actor_id", "log_time", "key_id", "body", "emoji"},
+	"memberships":     {"slot", "kind", "active", "role", "ordinal", "log_time"},
+	"receipts":        {"slot", "mark", "log_time"},
+}
+
 // CompareHistory compares the history with the reference, which should have been filled from the same topics, and
 // returns the differences. The connection's default database is that of the history. With final, rows that
 // ReplacingMergeTree has yet to make one count once; without, a row that is there twice is a difference.
 func CompareHistory(ctx context.Context, conn driver.Conn, ref *Reference, final bool) ([]Difference, error) {
-	got, twice, err := readHistory(ctx, conn, final)
+	got, _, twice, err := readHistory(ctx, conn, selection{}, final)
 	if err != nil {
-		return nil, fmt.Errorf("verify: read the history: %w", err)
+		return nil, err
 	}
-	return append(diff(ref.historyRows(), got, "receipts"), twice...), nil
+	return append(historyColumns.diff(ref.historyRows(), got, "receipts"), twice...), nil
 }
 
-func readHistory(ctx context.Context, conn driver.Conn, final bool) (tables, []Difference, error) {
-	out := tables{}
+// readHistory reads the history as of the positions that it had when the reading began: rows of later events, which
+// come while it reads, are left out.
+func readHistory(
+	ctx context.Context, conn driver.Conn, sel selection, final bool,
+) (tables, ends, []Difference, error) {
+	out, at := tables{}, ends{}
+	taken := func(t topic.Topic, s topic.Slot, p topic.Position) bool { return sel.has(s) && p < at[s][t] }
 	var twice []Difference
 	put := func(table, key string, fields ...any) error {
 		if _, ok := out[table][key]; ok {
@@ -102,16 +121,26 @@ func readHistory(ctx context.Context, conn driver.Conn, final bool) (tables, []D
 	}
 	err := history.New(conn).Tables(ctx, history.Tables{
 		Raw: !final,
-		Freshness: func(r *history.Freshness) error {
+		Freshness: func(r *history.Freshness) error { // read first
+			if !sel.has(r.Slot) {
+				return nil
+			}
+			at.put(r.Topic, r.Slot, r.Next)
 			return put("positions", keyOf(r.Topic, r.Slot), int64(r.Next))
 		},
 		Quarantined: func(r *history.Quarantined) error {
+			if !taken(r.Topic, r.Slot, r.Position) {
+				return nil
+			}
 			return put(
 				"quarantine", keyOf(r.Topic, r.Slot, r.Position), id.ThreadID(r.Subject).String(), r.Reason,
 				r.Time.UnixMilli(),
 			)
 		},
 		Messages: func(r *history.Message) error {
+			if !taken(topic.Threads, r.Slot, r.Position) {
+				return nil
+			}
 			return put(
 				"messages", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Sender.String(),
 				r.Device.String(), r.Message.String(), r.ReplyTo.String(), r.Time.UnixMilli(),
@@ -119,29 +148,44 @@ func readHistory(ctx context.Context, conn driver.Conn, final bool) (tables, []D
 			)
 		},
 		Others: func(r *history.Other) error {
+			if !taken(topic.Threads, r.Slot, r.Position) {
+				return nil
+			}
 			return put(
 				"thread_events", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Kind, r.Actor.String(),
 				r.Time.UnixMilli(), r.Title, digest(r.Event),
 			)
 		},
 		MessageChanges: func(r *history.MessageChange) error {
+			if !taken(topic.Threads, r.Slot, r.Position) {
+				return nil
+			}
 			return put(
 				"message_changes", keyOf(keyOf(r.Thread, int64(r.Position)), r.Author, r.Message), int(r.Slot),
 				r.Change, r.Actor.String(), r.Time.UnixMilli(), r.KeyID, digest(r.Body), r.Emoji,
 			)
 		},
 		Memberships: func(r *history.Membership) error {
+			if !taken(topic.Threads, r.Slot, r.Position) {
+				return nil
+			}
 			return put(
 				"memberships", keyOf(keyOf(r.Thread, int64(r.Position)), r.User), int(r.Slot), r.Kind, r.Active, r.Role,
 				r.Ordinal, r.Time.UnixMilli(),
 			)
 		},
 		Receipts: func(r *history.Receipt) error {
+			if !taken(topic.Receipts, r.Slot, r.Position) {
+				return nil
+			}
 			return put(
 				"receipts", keyOf(r.Thread, r.User, r.Device, int64(r.Position)), int(r.Slot), r.Mark,
 				r.Time.UnixMilli(),
 			)
 		},
 	})
-	return out, twice, err
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("verify: read the history: %w", err)
+	}
+	return out, at, twice, nil
 }

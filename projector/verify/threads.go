@@ -80,34 +80,57 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 	return out
 }
 
+// threadColumns are the columns of the thread views that are compared.
+var threadColumns = columns{
+	"positions":         {"next"},
+	"quarantine":        {"subject", "reason", "log_time"},
+	"threads":           {"kind", "title", "last_position", "last_ordinal", "last_time", "last_sender", "preview"},
+	"members":           {"role", "active", "spans", "base_ordinal", "end_ordinal"},
+	"messages":          {"ordinal", "kind", "sender_id", "message_id", "log_time", "slot", "event"},
+	"watermarks":        {"mark"},
+	"device_watermarks": {"mark"},
+	"users":             {"phone_hash", "generation", "name", "registered"},
+	"devices":           {"public_key", "name", "is_primary", "revoked", "since_position", "since"},
+	"contacts":          {"name"},
+	"blocks":            {"blocked"},
+	"user_threads":      {"joined_position", "left"},
+}
+
 // CompareThreads compares the thread views with the reference and returns the differences. The pool's search_path names
 // the views' schema; retention is the projector's, and 0 expects every message.
 func CompareThreads(
 	ctx context.Context, pool *pgxpool.Pool, ref *Reference, retention time.Duration,
 ) ([]Difference, error) {
-	got, err := readThreads(ctx, pool, ref, retention)
+	got, _, err := readThreads(ctx, pool, selection{}, retention)
 	if err != nil {
-		return nil, fmt.Errorf("verify: read the thread views: %w", err)
+		return nil, err
 	}
-	return diff(ref.threadRows(retention), got), nil
+	return threadColumns.diff(ref.threadRows(retention), got), nil
 }
 
-func readThreads(ctx context.Context, pool *pgxpool.Pool, ref *Reference, retention time.Duration) (tables, error) {
-	out := tables{}
+// readThreads reads the views as of one moment, and up to where they have taken in the log by then. Messages older
+// than retention before the latest log time that their slot has taken in are left out; 0 leaves out none.
+func readThreads(
+	ctx context.Context, pool *pgxpool.Pool, sel selection, retention time.Duration,
+) (tables, ends, error) {
+	out, at := tables{}, ends{}
 	cutoffs := map[topic.Slot]int64{}
-	if retention > 0 {
-		ref.memory.mu.Lock()
-		for n, s := range ref.memory.slots {
-			cutoffs[n] = s.latest[topic.Threads] - retention.Milliseconds()
-		}
-		ref.memory.mu.Unlock()
-	}
 	err := views.New(pool).Tables(ctx, views.Tables{
 		Freshness: func(r *views.Freshness) error {
+			if !sel.has(r.Slot) {
+				return nil
+			}
+			at.put(r.Topic, r.Slot, r.Next)
+			if r.Topic == topic.Threads && retention > 0 {
+				cutoffs[r.Slot] = r.Time.UnixMilli() - retention.Milliseconds()
+			}
 			out.put("positions", keyOf(r.Topic, r.Slot), int64(r.Next))
 			return nil
 		},
 		Quarantined: func(r *views.Quarantined) error {
+			if !sel.has(r.Slot) {
+				return nil
+			}
 			out.put(
 				"quarantine", keyOf(r.Topic, r.Slot, r.Position), id.ThreadID(r.Subject).String(), r.Reason,
 				r.Time.UnixMilli(),
@@ -115,6 +138,9 @@ func readThreads(ctx context.Context, pool *pgxpool.Pool, ref *Reference, retent
 			return nil
 		},
 		Threads: func(r *views.Thread) error {
+			if !sel.holds(topic.Subject(r.ID)) {
+				return nil
+			}
 			out.put(
 				"threads", keyOf(r.ID), r.Kind, r.Title, int64(r.LastPosition), r.LastOrdinal, r.LastTime.UnixMilli(),
 				r.LastSender.String(), r.Preview,
@@ -122,6 +148,9 @@ func readThreads(ctx context.Context, pool *pgxpool.Pool, ref *Reference, retent
 			return nil
 		},
 		Members: func(r *views.Member) error {
+			if !sel.holds(topic.Subject(r.Thread)) {
+				return nil
+			}
 			m := &r.Member
 			out.put(
 				"members", keyOf(r.Thread, r.User), m.Role, r.Active, flatten(m.Spans), m.BaseOrdinal, m.EndOrdinal,
@@ -129,7 +158,7 @@ func readThreads(ctx context.Context, pool *pgxpool.Pool, ref *Reference, retent
 			return nil
 		},
 		Messages: func(r *views.Message) error {
-			if cut, ok := cutoffs[r.Slot]; ok && r.Time.UnixMilli() < cut {
+			if cut, ok := cutoffs[r.Slot]; !sel.has(r.Slot) || ok && r.Time.UnixMilli() < cut {
 				return nil
 			}
 			message := ""
@@ -143,20 +172,32 @@ func readThreads(ctx context.Context, pool *pgxpool.Pool, ref *Reference, retent
 			return nil
 		},
 		Watermarks: func(r *views.Watermark) error {
+			if !sel.holds(topic.Subject(r.Thread)) {
+				return nil
+			}
 			out.put("watermarks", keyOf(r.Thread, r.User), r.Mark)
 			return nil
 		},
 		DeviceWatermarks: func(r *views.DeviceWatermark) error {
+			if !sel.holds(topic.Subject(r.Thread)) {
+				return nil
+			}
 			out.put("device_watermarks", keyOf(r.Thread, r.Device, r.User), r.Mark)
 			return nil
 		},
 		Users: func(r *views.User) error {
+			if !sel.holds(topic.Subject(r.ID)) {
+				return nil
+			}
 			out.put(
 				"users", keyOf(r.ID), id.UserID(r.PhoneHash).String(), r.Generation, r.Name, r.Registered.UnixMilli(),
 			)
 			return nil
 		},
 		Devices: func(r *views.Device) error {
+			if !sel.holds(topic.Subject(r.User)) {
+				return nil
+			}
 			out.put(
 				"devices", keyOf(r.User, r.ID), digest(r.Key[:]), r.Name, r.Primary, r.Revoked, int64(r.Since),
 				r.Time.UnixMilli(),
@@ -164,17 +205,29 @@ func readThreads(ctx context.Context, pool *pgxpool.Pool, ref *Reference, retent
 			return nil
 		},
 		Contacts: func(r *views.Contact) error {
+			if !sel.holds(topic.Subject(r.User)) {
+				return nil
+			}
 			out.put("contacts", keyOf(r.User, id.UserID(r.PhoneHash)), r.Name)
 			return nil
 		},
 		Blocks: func(r *views.Block) error {
+			if !sel.holds(topic.Subject(r.User)) {
+				return nil
+			}
 			out.put("blocks", keyOf(r.User, r.Blocked), true)
 			return nil
 		},
 		UserThreads: func(r *views.UserThread) error {
+			if !sel.holds(topic.Subject(r.User)) {
+				return nil
+			}
 			out.put("user_threads", keyOf(r.User, r.Thread), int64(r.Joined.At), r.Joined.Left)
 			return nil
 		},
 	})
-	return out, err
+	if err != nil {
+		return nil, nil, fmt.Errorf("verify: read the thread views: %w", err)
+	}
+	return out, at, nil
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"io/fs"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/clickhouse"
@@ -19,6 +21,7 @@ import (
 	chschema "heliograph/schemas/clickhouse"
 	"heliograph/schemas/eventtest"
 	pgschema "heliograph/schemas/postgres"
+	"heliograph/schemas/topic"
 )
 
 const partitions = 4
@@ -83,6 +86,49 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	}
 	defer conn.Close()
 
+	// A comparison while everything goes on takes a moment of each view.
+	cfg := verify.Config{Kafka: kc, Partitions: partitions}
+	traffic, stop := context.WithCancel(t.Context())
+	defer stop()
+	var running sync.WaitGroup
+	th, err := threads.New(threads.Config{Consumer: kafka.ConsumerConfig{Kafka: kc}}, pool, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hi, err := history.New(
+		history.Config{Consumer: kafka.ConsumerConfig{Kafka: kc, Linger: 20 * time.Millisecond}}, conn, nil, nil,
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running.Go(func() { _ = th.Run(traffic) })
+	running.Go(func() { _ = hi.Run(traffic) })
+	judged := map[string]map[topic.Position]bool{"threads": {}, "history": {}}
+	for range 6 {
+		produce(200)
+		for view, compare := range map[string]func() (*verify.Report, error){
+			"threads": func() (*verify.Report, error) { return verify.Threads(t.Context(), cfg, pool) },
+			"history": func() (*verify.Report, error) { return verify.History(t.Context(), cfg, conn) },
+		} {
+			r, err := compare()
+			if err != nil || !r.Equal() {
+				t.Fatalf("%s under traffic: %v, %d differences: %+v", view, err, len(r.Differences), r)
+			}
+			var sum topic.Position
+			for _, p := range r.Places {
+				sum += p.Next
+			}
+			judged[view][sum] = true
+		}
+	}
+	stop()
+	running.Wait()
+	for view, moments := range judged {
+		if len(moments) < 2 {
+			t.Errorf("the %s did not move while they were compared", view)
+		}
+	}
+
 	for range 3 { // three lives of each projector, each with something new to take in
 		produce(700)
 		th, err := threads.New(threads.Config{Consumer: kafka.ConsumerConfig{Kafka: kc}}, pool, nil, nil)
@@ -112,14 +158,65 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	}
 
 	// The comparison sees what is wrong.
-	if _, err := pool.Exec(t.Context(), "UPDATE threads SET last_ordinal = last_ordinal + 1 WHERE thread_id = (SELECT min(thread_id::text)::uuid FROM threads)"); err != nil {
+	if _, err := pool.Exec(
+		t.Context(), "UPDATE threads SET last_ordinal = last_ordinal + 1 WHERE thread_id = (SELECT "+
+			"min(thread_id::text)::uuid FROM threads)",
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pool.Exec(t.Context(), "DELETE FROM messages WHERE (thread_id, position) IN (SELECT thread_id, position FROM messages LIMIT 1)"); err != nil {
+	if _, err := pool.Exec(
+		t.Context(), "DELETE FROM messages WHERE (thread_id, position) IN (SELECT thread_id, position FROM messages "+
+			"LIMIT 1)",
+	); err != nil {
 		t.Fatal(err)
 	}
 	if diffs, err = verify.CompareThreads(t.Context(), pool, ref, 0); err != nil || len(diffs) != 2 {
 		t.Errorf("after two changes: %v, %v", err, diffs)
+	}
+
+	// So does a comparison of each partition for itself, with the columns.
+	if _, err := pool.Exec(
+		t.Context(), "UPDATE threads SET title = title || '!' WHERE thread_id = (SELECT min(thread_id::text)::uuid "+
+			"FROM threads)",
+	); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Exec(
+		t.Context(), "ALTER TABLE messages UPDATE body = 'changed' WHERE (thread_id, position) = (SELECT thread_id, "+
+			"position FROM messages ORDER BY thread_id, position LIMIT 1) SETTINGS mutations_sync = 2",
+	); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string][]string{}
+	for n := range topic.Slot(partitions) {
+		one := cfg
+		one.Slots = []topic.Slot{n}
+		r, err := verify.Threads(t.Context(), one, pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := verify.History(t.Context(), one, conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range append(r.Differences, h.Differences...) {
+			for _, c := range d.Columns {
+				found[d.Table] = append(found[d.Table], c.Name)
+			}
+		}
+	}
+	want := map[string][]string{"threads": {"title", "last_ordinal"}, "messages": {"body"}}
+	if d := cmp.Diff(want, found); d != "" {
+		t.Errorf("columns that differ (-want +got):\n%s", d)
+	}
+	// A view that is ahead of the log cannot be compared.
+	if _, err := pool.Exec(
+		t.Context(), "UPDATE positions SET next = next + 1 WHERE topic = $1 AND slot = 0", topic.Threads.Number(),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := verify.Threads(t.Context(), cfg, pool); err != nil || r.Comparable() {
+		t.Errorf("a view ahead of the log: %v, %+v", err, r)
 	}
 }
 
