@@ -442,7 +442,7 @@ func (m *Model) infoLines(c *conversation, w, h int) []string {
 		add(m.theme.accent.Render, fmt.Sprintf("%s, %s:", what, m.local(it.place.Time).Format("2 Jan 15:04:05")))
 		out = append(out, " "+m.ruler.cut("“"+CleanLine(clip(it.text, 128))+"”", w-2))
 		add(m.theme.dim.Render, fmt.Sprintf("position %d in the log", it.place.Position))
-		add(m.theme.dim.Render, "helio where "+it.id.String())
+		add(m.theme.dim.Render, "helio trace "+it.id.String())
 		out = append(out, "")
 	}
 	people := m.people(c)

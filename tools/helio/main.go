@@ -36,7 +36,9 @@ type cli struct {
 	Delivery   deliveryCmd   `cmd:"" help:"Run a delivery instance: it pushes events from the log to the edges."`
 	Projector  projectorCmd  `cmd:"" help:"Run a projector: it folds the log into thread views or history."`
 	Log        logCmd        `cmd:"" help:"Look into the log."`
-	Where      whereCmd      `cmd:"" help:"Tell how far a message has got: log, views, devices."`
+	Trace      traceCmd      `cmd:"" help:"Tell how far a message has got: log, views, devices."`
+	Where      traceCmd      `cmd:"" hidden:"" help:"The old name of trace."`
+	Verify     verifyCmd     `cmd:"" help:"Compare the views with a fresh fold of the log."`
 	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency, fan-out and connections."`
 	Engine     engineCmd     `cmd:"" help:"Run one embedded engine: kafka, postgres or clickhouse."`
 	Secrets    secretsCmd    `cmd:"" help:"Make the secrets of a deployment, those that are missing."`
@@ -55,7 +57,8 @@ func (cli) Help() string {
   helio chat --as ann                   (in another terminal)
   helio demo
   helio log tail --follow
-  helio where MESSAGE-ID
+  helio trace MESSAGE-ID
+  helio verify
   helio edge --help                     (each role and tool has examples of its own)`
 }
 

@@ -18,8 +18,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// whereCmd tells how far one message has got. It only reads.
-type whereCmd struct {
+// traceCmd tells how far one message has got. It only reads.
+type traceCmd struct {
 	kafkaFlags
 	postgresFlags
 	clickhouseFlags
@@ -31,11 +31,11 @@ type whereCmd struct {
 }
 
 // Help shows how it is used.
-func (whereCmd) Help() string {
+func (traceCmd) Help() string {
 	return `Examples:
-  helio where 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f
-  helio where 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f -o json
-  helio where 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f --window 24h
+  helio trace 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f
+  helio trace 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f -o json
+  helio trace 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f --window 24h
 
 The views are asked first, because they know the place in the log; that place is then read. A message that no view has, or that no view can tell of, is searched
 for in the log itself, among what was logged around the time that its id carries: the clock of the device that wrote it. A message that is in the log and not in
@@ -75,13 +75,13 @@ type searched struct {
 }
 
 // Run prints what locate finds. A message that is nowhere is a failure, told after the table.
-func (c *whereCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c *traceCmd) Run(ctx context.Context, log *slog.Logger) error {
 	out, err := c.locate(ctx, log)
 	if err != nil {
 		return err
 	}
 	out.Postgres.State, out.ClickHouse.State = out.Postgres.word(), out.ClickHouse.word()
-	if err := c.print(out, table.Row{"where", "state", "detail"}, out.rows()); err != nil {
+	if err := c.print(out, table.Row{"place", "state", "detail"}, out.rows()); err != nil {
 		return err
 	}
 	if out.LogError != "" {
@@ -144,7 +144,7 @@ func (p *place) rows() []table.Row {
 }
 
 // locate asks the views first, because they know the place in the log, and then the log itself.
-func (c *whereCmd) locate(ctx context.Context, log *slog.Logger) (*place, error) {
+func (c *traceCmd) locate(ctx context.Context, log *slog.Logger) (*place, error) {
 	mid, err := id.Parse[id.MessageID](c.Message)
 	if err != nil {
 		return nil, fmt.Errorf("%q is not a message id: %w", c.Message, err)
@@ -170,7 +170,7 @@ func (c *whereCmd) locate(ctx context.Context, log *slog.Logger) (*place, error)
 	defer v.close()
 	out := &place{Message: mid.String(), Devices: []received{}}
 	known := v.message(ctx, mid, out)
-	o, err := lookAt(ctx, c.kafkaFlags.config(log, nil, "helio-where"), topic.Threads)
+	o, err := lookAt(ctx, c.kafkaFlags.config(log, nil, "helio-trace"), topic.Threads)
 	if err != nil {
 		out.LogError = err.Error()
 		return out, nil

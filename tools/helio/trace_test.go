@@ -221,8 +221,8 @@ func TestWhere(t *testing.T) {
 		)
 	}
 
-	here := func(m id.MessageID) *whereCmd {
-		return &whereCmd{
+	here := func(m id.MessageID) *traceCmd {
+		return &traceCmd{
 			kafkaFlags: kafkaFlags{
 				Kafka: w.cfg.Brokers,
 			}, postgresFlags: postgresFlags{Postgres: url, PostgresSchema: "views"},
@@ -232,12 +232,12 @@ func TestWhere(t *testing.T) {
 			}, Message: m.String(), Window: 15 * time.Minute,
 		}
 	}
-	noViews := func(c *whereCmd) {
+	noViews := func(c *traceCmd) {
 		c.Postgres, c.Clickhouse = "postgres://helio@127.0.0.1:1/helio", []string{"127.0.0.1:1"}
 	}
 	for name, c := range map[string]struct {
 		of     string
-		change func(*whereCmd)
+		change func(*traceCmd)
 		want   summary
 	}{
 		"in both views":       {of: "accepted", want: summary{Found: true, Postgres: "yes", ClickHouse: "yes", Devices: 2}},
@@ -251,13 +251,13 @@ func TestWhere(t *testing.T) {
 		}},
 		"parked":            {of: "parked", want: summary{Found: true, Offset: offsets["parked"], Postgres: "parked", ClickHouse: "no"}},
 		"beyond the window": {of: "too late", want: summary{Postgres: "not yet", ClickHouse: "not yet"}},
-		"in a wider window": {of: "too late", change: func(c *whereCmd) { c.Window = 6 * time.Hour }, want: summary{
+		"in a wider window": {of: "too late", change: func(c *traceCmd) { c.Window = 6 * time.Hour }, want: summary{
 			Found: true, Offset: offsets["too late"], Postgres: "not yet", ClickHouse: "not yet", Devices: 2,
 		}},
-		"in the slot of its thread": {of: "elsewhere", change: func(c *whereCmd) { c.Thread = id.DirectThread(ann, eve).String() }, want: summary{
+		"in the slot of its thread": {of: "elsewhere", change: func(c *traceCmd) { c.Thread = id.DirectThread(ann, eve).String() }, want: summary{
 			Found: true, Offset: offsets["elsewhere"], Postgres: "not yet", ClickHouse: "not yet",
 		}},
-		"from no time that is": {of: "accepted", change: func(c *whereCmd) { c.Message = "ffffffff-ffff-7fff-bfff-ffffffffffff" }, want: summary{
+		"from no time that is": {of: "accepted", change: func(c *traceCmd) { c.Message = "ffffffff-ffff-7fff-bfff-ffffffffffff" }, want: summary{
 			Postgres: "not yet", ClickHouse: "not yet",
 		}},
 		"without views": {of: "accepted", change: noViews, want: summary{Found: true, Postgres: "unknown", ClickHouse: "unknown"}},

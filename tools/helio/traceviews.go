@@ -94,11 +94,11 @@ type stores struct {
 }
 
 func openStores(ctx context.Context, log *slog.Logger, p postgresFlags, c clickhouseFlags) (*stores, error) {
-	pool, err := postgres.Open(ctx, p.config(log, nil, "where", 2))
+	pool, err := postgres.Open(ctx, p.config(log, nil, "trace", 2))
 	if err != nil {
 		return nil, err
 	}
-	conn, err := clickhouse.Open(c.config(log, nil, "where"))
+	conn, err := clickhouse.Open(c.config(log, nil, "trace"))
 	if err != nil {
 		pool.Close()
 		return nil, err
