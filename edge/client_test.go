@@ -72,8 +72,8 @@ func collect(t *testing.T, c *client.Client, n int) []string {
 	return out
 }
 
-// event takes events until one is as wanted.
-func event[T client.Event](t *testing.T, c *client.Client, wanted func(T) bool) T {
+// awaited takes events until one is as wanted.
+func awaited[T client.Event](t *testing.T, c *client.Client, wanted func(T) bool) T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -100,7 +100,7 @@ func said(t *testing.T, c *client.Client, th id.ThreadID, text string) error {
 		t.Fatal(err)
 	}
 	var why error
-	event(t, c, func(e client.Event) bool {
+	awaited(t, c, func(e client.Event) bool {
 		switch e := e.(type) {
 		case client.Sent:
 			return e.ID == m

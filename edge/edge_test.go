@@ -37,12 +37,12 @@ func TestMessageTravels(t *testing.T) {
 	if err := a.SendRaw(o); err != nil {
 		t.Fatal(err)
 	}
-	sent := event(t, a, func(e client.Sent) bool { return e.ID == o.ID })
+	sent := awaited(t, a, func(e client.Sent) bool { return e.ID == o.ID })
 	slot := topic.SlotOf(topic.Subject(o.Thread), partitions)
 	if sent.Ack.Thread != o.Thread || sent.Ack.Slot != slot || sent.Ack.Time.IsZero() {
 		t.Fatalf("got %v, want the place in the log", sent.Ack)
 	}
-	got := event(t, b, func(e client.Message) bool { return e.ID == o.ID })
+	got := awaited(t, b, func(e client.Message) bool { return e.ID == o.ID })
 	if got.Thread != o.Thread || got.Position != sent.Ack.Position || got.Ordinal != 1 || got.Text != "hello" ||
 		got.Sender != me {
 		t.Errorf("the other device got %+v", got)
@@ -65,7 +65,7 @@ func TestMessageTravels(t *testing.T) {
 		t.Fatal(err)
 	}
 	sents := 0 // the one at which the events were left comes again
-	again := event(t, a, func(e client.Sent) bool { sents++; return e.ID == o.ID && sents == 2 })
+	again := awaited(t, a, func(e client.Sent) bool { sents++; return e.ID == o.ID && sents == 2 })
 	if again.Ack.Position != sent.Ack.Position || len(f.world.log()) != 3 {
 		t.Errorf("retry answered by %v, log of %d", again.Ack, len(f.world.log()))
 	}
@@ -75,7 +75,7 @@ func TestMessageTravels(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []*client.Client{a, b} {
-		event(t, c, func(e client.Message) bool { return e.ID == m })
+		awaited(t, c, func(e client.Message) bool { return e.ID == m })
 	}
 	if r := f.world.log(); len(r) != 4 || len(r[3].ev.GetMessageSent().GetDirectPeer()) != 0 {
 		t.Errorf("second message: %v", r[len(r)-1].ev)

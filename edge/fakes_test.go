@@ -13,6 +13,7 @@ import (
 	"heliograph/edge/hub"
 	"heliograph/edge/session"
 	"heliograph/ingest"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
@@ -132,7 +133,7 @@ func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic
 		th = thread.New(id.ThreadID(s))
 		w.threads[th.ID] = th
 	}
-	v := th.Apply(ev, at, 1_000_000+int64(at))
+	v := th.Apply(event.Of(ev), at, 1_000_000+int64(at))
 	if v.Outcome != thread.Accepted {
 		return
 	}

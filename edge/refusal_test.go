@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -164,8 +165,8 @@ func (w *world) texts(t *testing.T, th id.ThreadID) (out []string) {
 	state := thread.New(th)
 	for at, r := range w.appended {
 		if r.topic == topic.Threads && r.subject == topic.Subject(th) &&
-			state.Apply(r.ev, topic.Position(at), int64(at)).Outcome == thread.Accepted {
-			s, ok := thread.Text(r.ev.GetMessageSent().GetContent())
+			state.Apply(event.Of(r.ev), topic.Position(at), int64(at)).Outcome == thread.Accepted {
+			s, ok := event.Text(r.ev.GetMessageSent().GetContent())
 			if !ok {
 				t.Fatal("a message without text")
 			}
@@ -186,7 +187,7 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 	kept := false
 	f.world.mu.Lock()
 	f.world.refuse = func(e *eventv1.Event) (bool, bool) {
-		s, _ := thread.Text(e.GetMessageSent().GetContent())
+		s, _ := event.Text(e.GetMessageSent().GetContent())
 		return e.HasMessageSent() && s == refuse, kept
 	}
 	f.world.mu.Unlock()

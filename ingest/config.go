@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"heliograph/infra/kafka"
+	"heliograph/schemas/event"
 	"heliograph/schemas/topic"
 )
 
@@ -15,6 +17,9 @@ type Config struct {
 	Kafka kafka.Config
 	// Partitions is P; needed.
 	Partitions int
+	// Producer is what the envelope of every event but receipts says of who appended it: the edge's name, a slash, its
+	// version. At most event.MaxProducer bytes; default: nothing.
+	Producer string
 	// Linger of events; default 0: a record goes at once and batches form behind the requests in flight. At most 1 s.
 	Linger time.Duration
 	// ReceiptWindow is how long watermarks are gathered and coalesced before they are produced; default 15 ms.
@@ -64,6 +69,9 @@ func (c Config) Validate() error {
 	errs := []error{c.Kafka.Validate()}
 	if c.Partitions < 1 || c.Partitions > topic.MaxPartitions {
 		errs = append(errs, fmt.Errorf("ingest: %d partitions is not in 1..%d", c.Partitions, topic.MaxPartitions))
+	}
+	if len(c.Producer) > event.MaxProducer || !utf8.ValidString(c.Producer) {
+		errs = append(errs, fmt.Errorf("ingest: the producer is not text of at most %d bytes", event.MaxProducer))
 	}
 	for _, d := range []struct {
 		name string

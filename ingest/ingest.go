@@ -17,6 +17,7 @@ import (
 
 	"heliograph/infra/kafka"
 	"heliograph/infra/run"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -46,6 +47,7 @@ type Ingest struct {
 	metrics  *metrics
 	events   *kgo.Client
 	receipts *kgo.Client
+	envelope []byte        // what is added to every event
 	kick     chan struct{} // capacity 1: watermarks wait
 	probe    chan struct{} // capacity 1: look at the log now
 
@@ -85,6 +87,10 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 		kick: make(chan struct{}, 1), probe: make(chan struct{}, 1), waiting: map[pair]thread.Watermark{},
 	}
 	var err error
+	i.envelope, err = proto.Marshal(eventv1.Event_builder{Rules: event.CurrentRules, Producer: cfg.Producer}.Build())
+	if err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
 	i.events, err = kafka.Dial(cfg.Kafka, append(kafka.ProducerOpts(kafka.ProducerConfig{
 		Linger: cfg.Linger, MaxRecords: cfg.MaxRecords + slackRecords, MaxBytes: cfg.MaxBytes + slackRecords*MaxEvent,
 		DeliveryTimeout: cfg.DeliveryTimeout,
@@ -112,9 +118,11 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 
 // Append hands an event over to the log. done is called exactly once, on the producer's goroutine or, when the event is
 // refused at once, on the caller's before Append returns: it must not block. Its error is ErrUnavailable (retriable) or
-// *Invalid (permanent), wrapped or bare. The event is not kept.
+// *event.Invalid (permanent), wrapped or bare. The event is not kept.
 func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done func(Receipt, error)) {
-	if err := check(t, s, ev); err != nil {
+	e := event.Of(ev)
+	e.Rules = event.CurrentRules
+	if err := check(t, s, e); err != nil {
 		i.metrics.failures.WithLabelValues(string(t), reasonInvalid).Inc()
 		done(Receipt{}, err)
 		return
@@ -127,11 +135,11 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 		i.refuse(t, reasonDown, done)
 		return
 	}
-	value, err := proto.Marshal(ev)
+	value, err := i.encode(e)
 	if err != nil {
-		err = invalid("event", "cannot be encoded: %v", err)
+		err = event.Invalidf("event", "cannot be encoded: %v", err)
 	} else if len(value) > MaxEvent {
-		err = invalid("event", "has %d bytes, at most %d", len(value), MaxEvent)
+		err = event.Invalidf("event", "has %d bytes, at most %d", len(value), MaxEvent)
 	}
 	if err != nil {
 		i.metrics.failures.WithLabelValues(string(t), reasonInvalid).Inc()
@@ -159,6 +167,26 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 			done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
 		},
 	)
+}
+
+// encode returns the bytes of an event in the log: the event, and behind it what ingest adds to every envelope.
+// Protobuf's encodings of two messages, one behind the other, are that of the two merged, so that part is encoded once
+// (Protocol Buffers, Encoding: Last One Wins).
+func (i *Ingest) encode(e *event.Event) ([]byte, error) {
+	value, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, 0, proto.Size(e.Event)+len(i.envelope)+8), e.Event)
+	if err != nil {
+		return nil, err
+	}
+	value = append(value, i.envelope...)
+	d, _ := event.Declared(e.Type)
+	if d.Since <= 1 {
+		return value, nil
+	}
+	more := eventv1.Event_builder{MinReader: d.Since, Ignorable: d.Ignorable}
+	if d.Ignorable {
+		more.MinReader = 0
+	}
+	return proto.MarshalOptions{}.MarshalAppend(value, more.Build())
 }
 
 // AppendWait appends an event and waits for the log. When ctx ends first the outcome is unknown.
@@ -284,7 +312,7 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	s := topic.Subject(p.thread)
 	slot := topic.SlotOf(s, i.cfg.Partitions)
 	value, err := proto.Marshal(eventv1.Event_builder{
-		UserId: p.user[:], DeviceId: p.device[:],
+		UserId: p.user[:], DeviceId: p.device[:], Rules: event.CurrentRules,
 		WatermarksMoved: eventv1.WatermarksMoved_builder{
 			DeliveredPosition: int64(m.DeliveredPosition), DeliveredOrdinal: m.DeliveredOrdinal,
 			ReadPosition: int64(m.ReadPosition), ReadOrdinal: m.ReadOrdinal,
@@ -293,7 +321,7 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	if err != nil {
 		panic(fmt.Sprintf("ingest: encode a watermark: %v", err)) // no strings in it: it always encodes
 	}
-	key := append(append(make([]byte, 0, 2*id.Size), p.thread[:]...), p.device[:]...)
+	key := event.ReceiptKey(p.thread, p.device, p.user)
 	begun := time.Now()
 	i.receipts.TryProduce(
 		context.Background(),

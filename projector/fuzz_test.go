@@ -2,6 +2,7 @@ package projector
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -9,11 +10,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"heliograph/infra/kafka"
-	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/event"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -26,7 +26,7 @@ import (
 func FuzzIntake(f *testing.F) {
 	for seed := range uint64(4) {
 		w := eventtest.NewWorld(4, rand.New(rand.NewPCG(seed, 7)).IntN)
-		w.Poison = seed%2 == 1
+		w.Poison, w.Newer = seed%2 == 1, seed >= 2
 		f.Add(byte(seed), uint16(15), eventtest.Script(w.Steps(30)))
 	}
 	f.Fuzz(func(t *testing.T, partitions byte, cut uint16, script []byte) {
@@ -105,14 +105,13 @@ func FuzzIntake(f *testing.F) {
 
 // fate is what must become of a record, said without regard to speed.
 func fate(r kafka.Record, partitions int, held map[Held]bool) string {
-	var e eventv1.Event
-	err := proto.Unmarshal(r.Value, &e)
-	if r.Value == nil || err == nil && e.HasLogOpened() {
+	e, err := event.Decode(r.Value)
+	if r.Value == nil || errors.Is(err, event.ErrIgnorable) || err == nil && e.HasLogOpened() {
 		return "skipped"
 	}
 	keyed := len(r.Key) == id.Size
 	if r.Topic == topic.Receipts {
-		keyed = len(r.Key) == 2*id.Size
+		keyed = len(r.Key) == 2*id.Size || len(r.Key) == 3*id.Size
 	}
 	if !keyed {
 		return "refused"

@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"heliograph/infra/kafka"
 	"heliograph/infra/run"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -21,6 +20,9 @@ const (
 	Parked = "parked"
 	// FoldPanicked is the reason of an event on which the fold broke.
 	FoldPanicked = "the fold panicked"
+	// NewerVersion begins the reason of an event that only a newer version can apply; that version takes it, and all
+	// that is parked behind it, out of quarantine when it opens the slot.
+	NewerVersion = "newer_version"
 )
 
 // Event is a record of the log that could be read.
@@ -31,8 +33,10 @@ type Event struct {
 	TimeMS   int64 // log time, Unix milliseconds
 	Subject  topic.Subject
 	Device   id.DeviceID // of a receipt, from its key
-	Body     *eventv1.Event
+	Body     *event.Event
 	Raw      []byte // as it stands in the log
+
+	user id.UserID // of a receipt, from its key; zero: the key is of a version that did not write it
 }
 
 // Quarantined is an event that is not applied, and why.
@@ -64,6 +68,7 @@ type Intake struct {
 	partitions int
 	held       map[Held]bool
 	broken     map[place]bool // events of the batch at hand on which the fold panicked
+	decode     func(raw []byte) (*event.Event, error)
 }
 
 // place is where an event lies in its slot.
@@ -75,7 +80,7 @@ type place struct {
 // NewIntake returns an intake that holds back the subjects that the view has parked already. With partitions (P) set,
 // an event whose subject belongs to another slot cannot be applied either; 0 does not look.
 func NewIntake(partitions int, held []Held) *Intake {
-	in := &Intake{partitions: partitions, held: make(map[Held]bool, len(held)), broken: map[place]bool{}}
+	in := &Intake{partitions: partitions, held: make(map[Held]bool, len(held)), broken: map[place]bool{}, decode: event.Decode}
 	for _, h := range held {
 		in.held[h] = true
 	}
@@ -133,14 +138,14 @@ func (in *Intake) Sort(b kafka.Batch) Sorted {
 		if r.Value == nil {
 			continue // a tombstone
 		}
-		e := Event{Topic: r.Topic, Slot: r.Slot, Position: r.Position, TimeMS: ms, Raw: r.Value, Body: &eventv1.Event{}}
-		err := proto.Unmarshal(r.Value, e.Body)
-		if err == nil && e.Body.WhichBody() == eventv1.Event_LogOpened_case {
+		body, err := in.decode(r.Value)
+		if errors.Is(err, event.ErrIgnorable) || err == nil && body.HasLogOpened() {
 			continue
 		}
+		e := Event{Topic: r.Topic, Slot: r.Slot, Position: r.Position, TimeMS: ms, Raw: r.Value, Body: body}
 		reason, keyed := in.key(&e, r.Key)
 		if err != nil && reason == "" {
-			reason = "the event cannot be decoded"
+			reason = reasonOf(err)
 		}
 		if reason == "" && in.broken[place{r.Topic, r.Position}] {
 			reason = FoldPanicked
@@ -174,19 +179,21 @@ func (in *Intake) Sort(b kafka.Batch) Sorted {
 	return out
 }
 
-// key reads the subject from a record's key; keyed tells whether there is one.
-func (in *Intake) key(e *Event, key []byte) (reason string, keyed bool) {
-	want := id.Size
-	if e.Topic == topic.Receipts {
-		want = 2 * id.Size
+// reasonOf says why an event could not be read.
+func reasonOf(err error) string {
+	if newer := (*event.NewerError)(nil); errors.As(err, &newer) {
+		return NewerVersion + ": " + newer.Error()
 	}
-	if len(key) != want {
-		return fmt.Sprintf("the key has %d bytes instead of %d", len(key), want), false
+	return event.ErrMalformed.Error()
+}
+
+// key reads a record's key; keyed tells whether there is a subject in it.
+func (in *Intake) key(e *Event, raw []byte) (reason string, keyed bool) {
+	k, err := event.ParseKey(e.Topic, raw)
+	if err != nil {
+		return err.Error(), false
 	}
-	copy(e.Subject[:], key)
-	if e.Topic == topic.Receipts {
-		copy(e.Device[:], key[id.Size:])
-	}
+	e.Subject, e.Device, e.user = k.Subject, k.Device, k.User
 	if in.partitions > 0 {
 		if s := topic.SlotOf(e.Subject, in.partitions); s != e.Slot {
 			return fmt.Sprintf("the subject belongs to slot %d", s), true
@@ -208,8 +215,8 @@ func (in *Intake) Held() int { return len(in.held) }
 
 // Watermark reads a receipt: whose it is and what it says. False: it breaks a rule and has no effect.
 func Watermark(e *Event) (id.UserID, thread.Watermark, bool) {
-	u, err := id.From[id.UserID](e.Body.GetUserId())
-	if err != nil || u.IsZero() || e.Body.WhichBody() != eventv1.Event_WatermarksMoved_case {
+	u := e.Body.User
+	if u.IsZero() || !e.Body.HasWatermarksMoved() || !e.user.IsZero() && e.user != u {
 		return id.UserID{}, thread.Watermark{}, false
 	}
 	if d := e.Body.GetDeviceId(); len(d) != 0 && string(d) != string(e.Device[:]) {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/infra/kafka"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/topic"
 )
@@ -73,7 +74,7 @@ func TestIntakeParksBehindWhatCannotBeRead(t *testing.T) {
 			"the event cannot be decoded",
 			Parked,
 			"the key has 15 bytes instead of 16",
-			"the key has 16 bytes instead of 32",
+			"the key has 16 bytes instead of 48",
 		}
 		if d := cmp.Diff(wantReasons, reasons); d != "" {
 			t.Errorf("reasons (-want +got):\n%s", d)
@@ -105,7 +106,7 @@ func TestIntakeRefusesOtherSlots(t *testing.T) {
 	home := topic.SlotOf(topic.Subject(subject), 4)
 	for slot := range topic.Slot(4) {
 		r := record(topic.Users, 0, subject, nil)
-		r.Slot, r.Value = slot, []byte{}
+		r.Slot, r.Value = slot, encoded(t, eventv1.Event_builder{ProfileChanged: &eventv1.ProfileChanged{}}.Build())
 		got := NewIntake(4, nil).Sort(kafka.Batch{Slot: slot, Records: []kafka.Record{r}})
 		if want := slot == home; (len(got.Events) == 1) != want {
 			t.Errorf("slot %d: taken in %v, want %v", slot, !want, want)
@@ -117,7 +118,7 @@ func TestWatermark(t *testing.T) {
 	u, d := make([]byte, 16), make([]byte, 16)
 	u[0], d[0] = 1, 2
 	moved := eventv1.WatermarksMoved_builder{DeliveredPosition: 9, ReadPosition: -4}.Build()
-	e := &Event{Body: eventv1.Event_builder{UserId: u, DeviceId: d, WatermarksMoved: moved}.Build()}
+	e := &Event{Body: event.Of(eventv1.Event_builder{UserId: u, DeviceId: d, WatermarksMoved: moved}.Build())}
 	copy(e.Device[:], d)
 	_, w, ok := Watermark(e)
 	if !ok || w.DeliveredPosition != 9 || w.ReadPosition != 0 {

@@ -156,7 +156,7 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-func event(
+func eventFrame(
 	t *testing.T, th id.ThreadID, at topic.Position, me Identity, m id.MessageID, text string,
 ) *wirev1.ServerFrame {
 	t.Helper()
@@ -221,7 +221,7 @@ func TestSendsAgainAfterLoss(t *testing.T) {
 			again <- id.MessageID(f.GetSendMessage().GetMessageId())
 		case wirev1.ClientFrame_Sync_case:
 			if p.n > 0 {
-				p.write(event(t, th, 3, me, ids[1], "b"))
+				p.write(eventFrame(t, th, 3, me, ids[1], "b"))
 			}
 		default:
 		}
@@ -263,7 +263,7 @@ func TestRepeatsWatermarkThatWasLost(t *testing.T) {
 	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
 		switch f.WhichBody() {
 		case wirev1.ClientFrame_Sync_case:
-			p.write(event(t, th, 4, other, id.MessageID(th), "hello"))
+			p.write(eventFrame(t, th, 4, other, id.MessageID(th), "hello"))
 		case wirev1.ClientFrame_Watermarks_case:
 			if p.n == 0 {
 				_ = p.quic.CloseWithError(quic.ApplicationErrorCode(wirev1.Code_CODE_SLOW_CONSUMER), "")
@@ -312,7 +312,7 @@ func TestEventsAfterBreak(t *testing.T) {
 	th, other := id.NewGroup(), identity(t)
 	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
 		if f.WhichBody() == wirev1.ClientFrame_Sync_case {
-			p.write(event(t, th, 4, other, id.MessageID(th), "hello"))
+			p.write(eventFrame(t, th, 4, other, id.MessageID(th), "hello"))
 		}
 		return false
 	})

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -148,7 +149,7 @@ func decodeEvent(e *wirev1.Event) (Event, error) {
 	if r := m.GetReplyTo(); len(r) == id.Size {
 		out.ReplyTo = id.MessageID(r)
 	}
-	out.Text, _ = thread.Text(m.GetContent())
+	out.Text, _ = event.Text(m.GetContent())
 	return out, nil
 }
 

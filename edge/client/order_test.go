@@ -102,7 +102,7 @@ func TestRefusedSendThatComesBackIsSentAgain(t *testing.T) {
 	first, second := r.next("0"), r.next("1")
 	first.refuse(wirev1.Code_CODE_UNAVAILABLE)
 	eventually(t, func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.stopped) == 1 })
-	first.p.write(event(t, th, 5, me, m, "0"))
+	first.p.write(eventFrame(t, th, 5, me, m, "0"))
 	second.refuse(wirev1.Code_CODE_UNAVAILABLE)
 	r.next("0").ack()
 	r.next("1").ack()

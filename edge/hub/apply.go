@@ -1,11 +1,11 @@
 package hub
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	linkv1 "heliograph/schemas/link/v1"
@@ -81,18 +81,21 @@ func (h *Hub) apply(sub *subject, t topic.Topic, r *linkv1.Record, after *action
 			h.poison(sub, t, r, fmt.Errorf("panic: %v", p))
 		}
 	}()
-	var e eventv1.Event
-	if err := proto.Unmarshal(r.GetValue(), &e); err != nil {
+	e, err := event.Decode(r.GetValue())
+	switch {
+	case errors.Is(err, event.ErrIgnorable):
+		return
+	case err != nil: // a newer version's too: its subject takes nothing more here until one that reads it has come
 		h.poison(sub, t, r, err)
 		return
 	}
 	switch t {
 	case topic.Threads:
-		h.threadEvent(sub.thread, &e, r, after)
+		h.threadEvent(sub.thread, e, r, after)
 	case topic.Receipts:
-		h.receiptEvent(sub.thread, &e)
+		h.receiptEvent(sub.thread, e)
 	case topic.Users:
-		h.userEvent(sub.user, &e, r, after)
+		h.userEvent(sub.user, e, r, after)
 	}
 }
 
@@ -106,7 +109,7 @@ func (h *Hub) poison(sub *subject, t topic.Topic, r *linkv1.Record, err error) {
 	)
 }
 
-func (h *Hub) threadEvent(t *threadSub, e *eventv1.Event, r *linkv1.Record, after *actions) {
+func (h *Hub) threadEvent(t *threadSub, e *event.Event, r *linkv1.Record, after *actions) {
 	at := topic.Position(r.GetPosition())
 	v := t.state.Apply(e, at, r.GetLogTimeMs())
 	switch v.Outcome {
@@ -151,18 +154,11 @@ func (h *Hub) threadEvent(t *threadSub, e *eventv1.Event, r *linkv1.Record, afte
 }
 
 // rejected tells the device that sent a message which the fold does not accept, when it is connected here.
-func (h *Hub) rejected(t *threadSub, e *eventv1.Event, at topic.Position, reason thread.Reason, after *actions) {
+func (h *Hub) rejected(t *threadSub, e *event.Event, at topic.Position, reason thread.Reason, after *actions) {
 	if !e.HasMessageSent() {
 		return
 	}
-	u, err := id.From[id.UserID](e.GetUserId())
-	if err != nil {
-		return
-	}
-	d, err := id.From[id.DeviceID](e.GetDeviceId())
-	if err != nil {
-		return
-	}
+	u, d := e.User, e.Device
 	p := push{t.id, never, rejectedFrame(t.id, e.GetMessageSent().GetMessageId(), at, reason), false}
 	after.add(func() {
 		s := h.slotOf(topic.Subject(u))
@@ -180,16 +176,14 @@ func (h *Hub) rejected(t *threadSub, e *eventv1.Event, at topic.Position, reason
 	})
 }
 
-func (h *Hub) receiptEvent(t *threadSub, e *eventv1.Event) {
+func (h *Hub) receiptEvent(t *threadSub, e *event.Event) {
 	if !e.HasWatermarksMoved() {
 		return
 	}
-	u, err := id.From[id.UserID](e.GetUserId())
-	if err != nil || u.IsZero() {
+	if e.User.IsZero() {
 		return
 	}
-	d, _ := id.From[id.DeviceID](e.GetDeviceId())
-	h.watermark(t, u, d, thread.WatermarkOf(e.GetWatermarksMoved()))
+	h.watermark(t, e.User, e.Device, thread.WatermarkOf(e.GetWatermarksMoved()))
 }
 
 // watermark merges a watermark of a user's device and tells those whom it concerns: the user's other devices, and
@@ -224,7 +218,7 @@ func (h *Hub) watermark(t *threadSub, u id.UserID, d id.DeviceID, w thread.Water
 	}
 }
 
-func (h *Hub) userEvent(u *userSub, e *eventv1.Event, r *linkv1.Record, after *actions) {
+func (h *Hub) userEvent(u *userSub, e *event.Event, r *linkv1.Record, after *actions) {
 	at := topic.Position(r.GetPosition())
 	if at < u.state.Next {
 		return

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	linkv1 "heliograph/schemas/link/v1"
@@ -85,9 +86,8 @@ func (w *world) addRaw(t topic.Topic, key, value []byte) topic.Position {
 			o = &oracle{state: thread.New(th)}
 			w.oracles[th] = o
 		}
-		var e eventv1.Event
-		if proto.Unmarshal(value, &e) == nil {
-			if v := o.state.Apply(&e, at, w.clock); v.Outcome == thread.Accepted {
+		if e, err := event.Decode(value); err == nil {
+			if v := o.state.Apply(e, at, w.clock); v.Outcome == thread.Accepted {
 				o.accepted = append(o.accepted, row{at, v.Ordinal, w.clock, value})
 			}
 		}
@@ -330,8 +330,8 @@ func (m *memStore) crash(back func() int) {
 
 func (m *memStore) apply(i int, r *linkv1.Record) {
 	defer func() { _ = recover() }() // a broken fold: as with what cannot be decoded
-	var e eventv1.Event
-	if proto.Unmarshal(r.GetValue(), &e) != nil {
+	e, err := event.Decode(r.GetValue())
+	if err != nil {
 		return
 	}
 	at := topic.Position(r.GetPosition())
@@ -342,7 +342,7 @@ func (m *memStore) apply(i int, r *linkv1.Record) {
 			s = user.New(u)
 			m.users[u] = s
 		}
-		s.Apply(&e, at, r.GetLogTimeMs())
+		s.Apply(e, at, r.GetLogTimeMs())
 		return
 	}
 	t := id.ThreadID(r.GetKey()[:16])
@@ -353,18 +353,18 @@ func (m *memStore) apply(i int, r *linkv1.Record) {
 	}
 	if topic.Folded[i] == topic.Receipts {
 		w := thread.WatermarkOf(e.GetWatermarksMoved())
-		u, d := id.UserID(e.GetUserId()), id.DeviceID(e.GetDeviceId())
+		u, d := e.User, e.Device
 		s.watermarks[u] = s.watermarks[u].Merge(w)
 		k := deviceThread{u, d, t}
 		m.devices_[k] = m.devices_[k].Merge(w)
 		return
 	}
-	v := s.Apply(&e, at, r.GetLogTimeMs())
+	v := s.Apply(e, at, r.GetLogTimeMs())
 	if v.Outcome != thread.Accepted {
 		return
 	}
 	if e.HasMessageSent() {
-		s.sent[id.UserID(e.GetUserId())] = sentAt{at, v.Ordinal}
+		s.sent[e.User] = sentAt{at, v.Ordinal}
 	}
 	m.rows[t] = append(m.rows[t], row{at, v.Ordinal, r.GetLogTimeMs(), r.GetValue()})
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"heliograph/ingest"
+	"heliograph/schemas/event"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -20,7 +21,7 @@ var errGone = errors.New("the connection is gone")
 // since the device is told nothing of it.
 func refusal(err error) (out *wire.Error, known bool) {
 	var we *wire.Error
-	var bad *ingest.Invalid
+	var bad *event.Invalid
 	switch {
 	case errors.As(err, &we):
 		return we, true

@@ -11,25 +11,28 @@ import (
 
 // Message is a row of messages, as it was sent.
 type Message struct {
-	Thread     id.ThreadID
-	Position   topic.Position
-	Ordinal    int64
-	Slot       topic.Slot
-	Sender     id.UserID
-	Device     id.DeviceID
-	Message    id.MessageID
-	ReplyTo    id.MessageID // all zero: none
-	Time       time.Time
-	ClientTime time.Time
-	KeyID      uint64 // 0: the body is plain text
-	Body       []byte
-	Event      []byte // as it stands in the log
+	Thread   id.ThreadID
+	Position topic.Position
+	Ordinal  int64
+	Slot     topic.Slot
+	Sender   id.UserID
+	Device   id.DeviceID
+	Message  id.MessageID
+	ReplyTo  id.MessageID // all zero: none
+	// ReplyAuthor is whose message it answers; all zero: none, or the event did not say.
+	ReplyAuthor id.UserID
+	Time        time.Time
+	ClientTime  time.Time
+	KeyID       uint64 // 0: the body is plain text
+	Body        []byte
+	Event       []byte // as it stands in the log
 }
 
 func (r *Message) scan(into func(...any) error) error {
 	return into(
 		(*key)(&r.Thread), (*int64)(&r.Position), &r.Ordinal, (*int32)(&r.Slot), (*key)(&r.Sender), (*key)(&r.Device),
-		(*key)(&r.Message), (*key)(&r.ReplyTo), &r.Time, &r.ClientTime, &r.KeyID, &r.Body, &r.Event,
+		(*key)(&r.Message), (*key)(&r.ReplyTo), (*key)(&r.ReplyAuthor),
+		&r.Time, &r.ClientTime, &r.KeyID, &r.Body, &r.Event,
 	)
 }
 
@@ -124,8 +127,8 @@ const (
 	sqlQuarantineColumns = `SELECT topic, slot, position, subject, reason, log_time FROM quarantine`
 
 	sqlMessages = `
-SELECT thread_id, position, ordinal, slot, sender_id, sender_device, message_id, reply_to, log_time, client_time,
-       key_id, body, event
+SELECT thread_id, position, ordinal, slot, sender_id, sender_device, message_id, reply_to, reply_author,
+       log_time, client_time, key_id, body, event
   FROM messages`
 
 	sqlOthers = `SELECT thread_id, position, ordinal, slot, kind, actor_id, log_time, title, event FROM thread_events`

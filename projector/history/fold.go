@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"heliograph/projector"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -19,11 +20,13 @@ type messageRow struct {
 	device   id.DeviceID
 	message  id.MessageID
 	replyTo  id.MessageID
-	log      time.Time
-	client   time.Time
-	keyID    uint64
-	body     string
-	event    string
+	// zero in events that did not say it
+	replyAuthor id.UserID
+	log         time.Time
+	client      time.Time
+	keyID       uint64
+	body        string
+	event       string
 }
 
 type eventRow struct {
@@ -97,7 +100,7 @@ func (w *writes) User(*projector.Event, *user.State, user.Verdict) {}
 // Thread implements projector.Rows.
 func (w *writes) Thread(e *projector.Event, state *thread.State, v thread.Verdict) {
 	t := state.ID
-	actor := id.UserID(e.Body.GetUserId()) // 16 bytes: the fold has accepted it
+	actor := e.Body.User
 	pos, slot, at := int64(e.Position), int32(e.Slot), storable(e.TimeMS)
 	before := v.Ordinal
 	if e.Body.WhichBody() == eventv1.Event_MessageSent_case {
@@ -105,7 +108,7 @@ func (w *writes) Thread(e *projector.Event, state *thread.State, v thread.Verdic
 		w.messages = append(w.messages, message(e, t, actor, v.Ordinal, at))
 	} else {
 		w.events = append(w.events, eventRow{
-			thread: t, position: pos, ordinal: v.Ordinal, slot: slot, kind: kindOf(e.Body), actor: actor, log: at,
+			thread: t, position: pos, ordinal: v.Ordinal, slot: slot, kind: e.Body.Type.String(), actor: actor, log: at,
 			title: titleOf(e.Body), event: string(e.Raw),
 		})
 		w.change(e, t, actor, at)
@@ -123,61 +126,32 @@ func message(e *projector.Event, t id.ThreadID, actor id.UserID, ordinal int64, 
 	m := e.Body.GetMessageSent()
 	row := messageRow{
 		thread: t, position: int64(e.Position), ordinal: ordinal, slot: int32(e.Slot), sender: actor, log: at,
-		client:  storable(m.GetClientTimeMs()),
-		message: id.MessageID(m.GetMessageId()), event: string(e.Raw),
+		device: e.Body.Device, client: storable(m.GetClientTimeMs()), message: e.Body.About.ID,
+		replyTo: e.Body.Reply.ID, replyAuthor: e.Body.Reply.Author, event: string(e.Raw),
 	}
-	row.device, _ = id.From[id.DeviceID](e.Body.GetDeviceId()) // zero when the system did it
-	row.replyTo, _ = id.From[id.MessageID](m.GetReplyTo())     // zero: none
-	row.keyID, row.body = body(m.GetContent())
+	row.keyID, row.body = e.Body.Content.KeyID, string(e.Body.Content.Bytes())
 	return row
 }
 
-// body opens plain content; sealed bytes stay as they are.
-func body(c *eventv1.Sealed) (keyID uint64, text string) {
-	if c.GetKeyId() != 0 {
-		return c.GetKeyId(), string(c.GetData())
-	}
-	text, _ = thread.Text(c)
-	return 0, text
-}
-
 func (w *writes) change(e *projector.Event, t id.ThreadID, actor id.UserID, at time.Time) {
-	row := changeRow{thread: t, author: actor, position: int64(e.Position), slot: int32(e.Slot), actor: actor, log: at}
-	var message []byte
+	row := changeRow{
+		thread: t, author: e.Body.About.Author, message: e.Body.About.ID, position: int64(e.Position),
+		slot: int32(e.Slot), actor: actor, log: at, keyID: e.Body.Content.KeyID, body: string(e.Body.Content.Bytes()),
+	}
 	switch e.Body.WhichBody() {
 	case eventv1.Event_MessageEdited_case:
-		m := e.Body.GetMessageEdited()
-		row.change, message = "edited", m.GetMessageId()
-		row.keyID, row.body = body(m.GetContent())
+		row.change = "edited"
 	case eventv1.Event_MessageDeleted_case:
-		m := e.Body.GetMessageDeleted()
-		row.change, message = "deleted", m.GetMessageId()
-		if a, err := id.From[id.UserID](m.GetAuthorId()); err == nil {
-			row.author = a
-		}
+		row.change = "deleted"
 	case eventv1.Event_ReactionSet_case:
-		m := e.Body.GetReactionSet()
-		row.change, message, row.emoji = "reaction", m.GetMessageId(), m.GetEmoji()
-		if a, err := id.From[id.UserID](m.GetAuthorId()); err == nil {
-			row.author = a
-		}
+		row.change, row.emoji = "reaction", e.Body.GetReactionSet().GetEmoji()
 	default:
 		return
 	}
-	row.message = id.MessageID(message) // 16 bytes: the fold has accepted it
 	w.changes = append(w.changes, row)
 }
 
-// kindOf names an event as its field in event.v1.Event is named.
-func kindOf(e *eventv1.Event) string {
-	m := e.ProtoReflect()
-	if fd := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); fd != nil {
-		return string(fd.Name())
-	}
-	return ""
-}
-
-func titleOf(e *eventv1.Event) string {
+func titleOf(e *event.Event) string {
 	switch e.WhichBody() {
 	case eventv1.Event_ThreadCreated_case:
 		return e.GetThreadCreated().GetTitle()

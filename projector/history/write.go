@@ -79,6 +79,7 @@ var (
 		key("sender_device", func(r messageRow) id.DeviceID { return r.device }),
 		key("message_id", func(r messageRow) id.MessageID { return r.message }),
 		key("reply_to", func(r messageRow) id.MessageID { return r.replyTo }),
+		key("reply_author", func(r messageRow) id.UserID { return r.replyAuthor }),
 		field("log_time", typeTime, func(r messageRow) time.Time { return r.log }),
 		field("client_time", typeTime, func(r messageRow) time.Time { return r.client }),
 		field("key_id", "UInt64", func(r messageRow) uint64 { return r.keyID }),

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
@@ -40,7 +41,7 @@ func Retries(partitions, filler int) (*Log, Options) {
 				Subject:  topic.Subject(t),
 				Key:      t[:],
 				Value:    v,
-				Event:    e,
+				Event:    event.Of(e),
 			},
 		)
 	}

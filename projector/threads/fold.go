@@ -88,30 +88,13 @@ func (w *writes) Thread(e *projector.Event, _ *thread.State, v thread.Verdict) {
 		thread:   t,
 		position: e.Position,
 		ordinal:  v.Ordinal,
-		kind:     int16(e.Body.WhichBody()),
+		kind:     int16(e.Body.Type),
 		timeMS:   e.TimeMS,
 		event:    e.Raw,
 	}
-	row.sender = id.UserID(e.Body.GetUserId()) // 16 bytes: the fold has accepted it
-	if m, err := id.From[id.MessageID](messageOf(e.Body)); err == nil {
-		row.message, row.named = m, true
-	}
+	row.sender = e.Body.User
+	row.message, row.named = e.Body.About.ID, !e.Body.About.IsZero()
 	w.messages = append(w.messages, row)
-}
-
-// messageOf returns the id of the message that an event is or changes.
-func messageOf(e *eventv1.Event) []byte {
-	switch e.WhichBody() {
-	case eventv1.Event_MessageSent_case:
-		return e.GetMessageSent().GetMessageId()
-	case eventv1.Event_MessageEdited_case:
-		return e.GetMessageEdited().GetMessageId()
-	case eventv1.Event_MessageDeleted_case:
-		return e.GetMessageDeleted().GetMessageId()
-	case eventv1.Event_ReactionSet_case:
-		return e.GetReactionSet().GetMessageId()
-	}
-	return nil
 }
 
 // Receipt implements projector.Rows.

@@ -51,8 +51,9 @@ func (r *Reference) historyRows() tables {
 			key := keyOf(a.thread, int64(a.at))
 			if a.kind == kindMessage {
 				out.put(
-					"messages", key, a.ordinal, int(n), a.sender.String(), canonicalOrZero(a.device), zeroID(a.message),
-					zeroID(a.replyTo), a.timeMS, min(max(a.client, earliestMS), latestMS), a.keyID, a.body, a.event,
+					"messages", key, a.ordinal, int(n), a.sender.String(), a.device.String(), zeroID(a.message),
+					a.replyTo.String(), a.replyAuthor.String(), a.timeMS,
+					min(max(a.client, earliestMS), latestMS), a.keyID, a.body, a.event,
 				)
 			} else {
 				out.put("thread_events", key, a.ordinal, int(n), a.name, a.sender.String(), a.timeMS, a.title, a.event)
@@ -77,15 +78,13 @@ func (r *Reference) historyRows() tables {
 	return out
 }
 
-func canonicalOrZero(b []byte) string { return zeroID(canonical(b)) }
-
 // historyColumns are the columns of the history that are compared.
 var historyColumns = columns{
 	"positions":  {"next"},
 	"quarantine": {"subject", "reason", "log_time"},
 	"messages": {
-		"ordinal", "slot", "sender_id", "sender_device", "message_id", "reply_to", "log_time", "client_time", "key_id",
-		"body", "event",
+		"ordinal", "slot", "sender_id", "sender_device", "message_id", "reply_to", "reply_author", "log_time",
+		"client_time", "key_id", "body", "event",
 	},
 	"thread_events":   {"ordinal", "slot", "kind", "actor_id", "log_time", "title", "event"},
 	"message_changes": {"slot", "change", "actor_id", "log_time", "key_id", "body", "emoji"},
@@ -143,8 +142,8 @@ func readHistory(
 			}
 			return put(
 				"messages", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Sender.String(),
-				r.Device.String(), r.Message.String(), r.ReplyTo.String(), r.Time.UnixMilli(),
-				r.ClientTime.UnixMilli(), r.KeyID, digest(r.Body), digest(r.Event),
+				r.Device.String(), r.Message.String(), r.ReplyTo.String(), r.ReplyAuthor.String(),
+				r.Time.UnixMilli(), r.ClientTime.UnixMilli(), r.KeyID, digest(r.Body), digest(r.Event),
 			)
 		},
 		Others: func(r *history.Other) error {

@@ -49,24 +49,25 @@ type rows struct {
 
 // accepted is an accepted event of a thread.
 type accepted struct {
-	thread  id.ThreadID
-	at      topic.Position
-	ordinal int64
-	timeMS  int64
-	kind    int16
-	name    string // of the body's field
-	sender  id.UserID
-	device  []byte
-	message string // canonical, or empty
-	replyTo string
-	author  string // of the message that a change is about
-	client  int64
-	keyID   uint64
-	body    string // digest
-	emoji   string
-	title   string
-	event   string // digest
-	members []member
+	thread      id.ThreadID
+	at          topic.Position
+	ordinal     int64
+	timeMS      int64
+	kind        int16
+	name        string // of the body's field
+	sender      id.UserID
+	device      id.DeviceID
+	message     string // canonical, or empty
+	replyTo     id.MessageID
+	replyAuthor id.UserID
+	author      string // of the message that a change is about
+	client      int64
+	keyID       uint64
+	body        string // digest
+	emoji       string
+	title       string
+	event       string // digest
+	members     []member
 }
 
 type member struct {
@@ -179,38 +180,24 @@ func (r *rows) Receipt(e *projector.Event, u id.UserID, mark thread.Watermark) {
 // Thread implements projector.Rows.
 func (r *rows) Thread(e *projector.Event, state *thread.State, v thread.Verdict) {
 	a := accepted{
-		thread: state.ID, at: e.Position, ordinal: v.Ordinal, timeMS: e.TimeMS, kind: int16(e.Body.WhichBody()),
-		name:   fieldName(e.Body),
-		sender: id.UserID(e.Body.GetUserId()), device: e.Body.GetDeviceId(), event: digest(e.Raw),
+		thread: state.ID, at: e.Position, ordinal: v.Ordinal, timeMS: e.TimeMS, kind: int16(e.Body.Type),
+		name: e.Body.Type.String(), sender: e.Body.User, device: e.Body.Device, event: digest(e.Raw),
+		replyTo: e.Body.Reply.ID, replyAuthor: e.Body.Reply.Author,
 	}
-	a.author = a.sender.String()
-	var content *eventv1.Sealed
+	if !e.Body.About.IsZero() {
+		a.author, a.message = e.Body.About.Author.String(), e.Body.About.ID.String()
+	}
 	switch e.Body.WhichBody() {
 	case eventv1.Event_MessageSent_case:
-		m := e.Body.GetMessageSent()
-		a.message, a.replyTo, a.client, content = canonical(
-			m.GetMessageId(),
-		), canonical(
-			m.GetReplyTo(),
-		), m.GetClientTimeMs(), m.GetContent()
-	case eventv1.Event_MessageEdited_case:
-		m := e.Body.GetMessageEdited()
-		a.message, content = canonical(m.GetMessageId()), m.GetContent()
-	case eventv1.Event_MessageDeleted_case:
-		m := e.Body.GetMessageDeleted()
-		a.message = canonical(m.GetMessageId())
-		if len(m.GetAuthorId()) != 0 {
-			a.author = canonical(m.GetAuthorId())
-		}
+		a.client = e.Body.GetMessageSent().GetClientTimeMs()
 	case eventv1.Event_ReactionSet_case:
-		m := e.Body.GetReactionSet()
-		a.message, a.author, a.emoji = canonical(m.GetMessageId()), canonical(m.GetAuthorId()), m.GetEmoji()
+		a.emoji = e.Body.GetReactionSet().GetEmoji()
 	case eventv1.Event_ThreadCreated_case:
 		a.title = e.Body.GetThreadCreated().GetTitle()
 	case eventv1.Event_ThreadRenamed_case:
 		a.title = e.Body.GetThreadRenamed().GetTitle()
 	}
-	a.keyID, a.body = content.GetKeyId(), digest(plain(content))
+	a.keyID, a.body = e.Body.Content.KeyID, digest(e.Body.Content.Bytes())
 	for _, u := range v.Members {
 		m := state.Members[u]
 		// of the last message before the event, when it began or ended a stretch; else the verdict's
@@ -227,29 +214,6 @@ func (r *rows) Thread(e *projector.Event, state *thread.State, v thread.Verdict)
 		)
 	}
 	r.accepted = append(r.accepted, a)
-}
-
-func fieldName(e *eventv1.Event) string {
-	m := e.ProtoReflect()
-	if fd := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); fd != nil {
-		return string(fd.Name())
-	}
-	return ""
-}
-
-func plain(c *eventv1.Sealed) []byte {
-	if c.GetKeyId() != 0 {
-		return c.GetData()
-	}
-	t, _ := thread.Text(c)
-	return []byte(t)
-}
-
-func canonical(b []byte) string {
-	if v, err := id.From[id.MessageID](b); err == nil {
-		return v.String()
-	}
-	return ""
 }
 
 func digest(b []byte) string {

@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -29,13 +30,15 @@ type Step struct {
 	Subject  topic.Subject
 	Key      []byte
 	Value    []byte
-	Event    *eventv1.Event // nil when Value cannot be decoded
+	Event    *event.Event // nil when Value is not one that this version reads
 }
 
 // World makes steps.
 type World struct {
 	// Poison makes some values that cannot be decoded and some keys of the wrong length.
 	Poison bool
+	// Newer makes some events of a newer version: of a type that this one does not read, or with a min_reader above it.
+	Newer bool
 	// Partitions is P. Default 1.
 	Partitions int
 
@@ -66,6 +69,16 @@ func NewWorld(users int, pick func(n int) int) *World {
 		w.groups = append(w.groups, id.ThreadID(v7(2, i)))
 	}
 	return w
+}
+
+// Newer makes an event of a newer version of an encoded one: its meaning is that of the old, but only a reader of
+// version event.Reader + 1 may apply it.
+func Newer(value []byte) []byte {
+	more, err := proto.Marshal(eventv1.Event_builder{MinReader: event.Reader + 1}.Build())
+	if err != nil {
+		panic(err) // a broken test world
+	}
+	return slices.Concat(value, more)
 }
 
 // v7 makes an id with the shape of a UUIDv7 from two numbers.
@@ -117,11 +130,21 @@ func (w *World) Next() Step {
 	if s.Key == nil {
 		s.Key = s.Subject[:]
 	}
+	if s.Event.GetUserId() != nil && w.pick(2) == 0 { // else it is of a version before rules had numbers
+		s.Event.SetRules(uint32(1 + w.pick(event.CurrentRules)))
+		s.Event.SetProducer("edge/1")
+	}
 	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(s.Event)
 	if err != nil {
 		panic(err) // a broken test world
 	}
-	s.Value = value
+	s.Value, s.Event = value, event.Of(s.Event.Event)
+	if w.Newer && w.pick(20) == 0 {
+		s.Value = Newer(s.Value)
+		if s.Event, err = event.Decode(s.Value); err == nil {
+			panic("an event of a newer version was read")
+		}
+	}
 	if w.Poison {
 		switch w.pick(60) {
 		case 0:
@@ -210,10 +233,11 @@ func (w *World) thread(s *Step) {
 			b.MessageDeleted = eventv1.MessageDeleted_builder{MessageId: w.message(), AuthorId: other[:]}.Build()
 		case 2:
 			b.ReactionSet = eventv1.ReactionSet_builder{MessageId: w.message(), AuthorId: other[:], Emoji: "👍"}.Build()
-		case 3: // of a later version, or none at all
+		case 3: // of another topic
+			b.UserBlocked = eventv1.UserBlocked_builder{BlockedId: other[:]}.Build()
 		}
 	}
-	s.Event = b.Build()
+	s.Event = event.Of(b.Build())
 }
 
 func (w *World) receipt(s *Step) {
@@ -224,15 +248,18 @@ func (w *World) receipt(s *Step) {
 	}
 	d := w.devices[a][w.pick(3)]
 	s.Subject = topic.Subject(t)
-	s.Key = slices.Concat(t[:], d[:])
+	s.Key = slices.Concat(t[:], d[:]) // as versions before wrote it
+	if w.pick(3) > 0 {
+		s.Key = event.ReceiptKey(t, d, w.users[a])
+	}
 	delivered := int64(w.pick(100))
-	s.Event = eventv1.Event_builder{
+	s.Event = event.Of(eventv1.Event_builder{
 		UserId: w.users[a][:], DeviceId: d[:],
 		WatermarksMoved: eventv1.WatermarksMoved_builder{
 			DeliveredPosition: delivered, DeliveredOrdinal: delivered / 2, ReadPosition: delivered - int64(w.pick(5)),
 			ReadOrdinal: delivered / 3,
 		}.Build(),
-	}.Build()
+	}.Build())
 	if w.pick(20) == 0 {
 		s.Event.SetUserId([]byte("short"))
 	}
@@ -286,5 +313,5 @@ func (w *World) user(s *Step) {
 	case 11:
 		b.ThreadLeft = eventv1.ThreadLeft_builder{ThreadId: group[:]}.Build()
 	}
-	s.Event = b.Build()
+	s.Event = event.Of(b.Build())
 }

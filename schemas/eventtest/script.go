@@ -3,9 +3,7 @@ package eventtest
 import (
 	"encoding/binary"
 
-	"google.golang.org/protobuf/proto"
-
-	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/event"
 	"heliograph/schemas/topic"
 )
 
@@ -63,11 +61,9 @@ func ParseScript(script []byte) []Step {
 		script = script[1:]
 		at[n] = (at[n] + topic.Position(number())) & (1<<48 - 1)
 		now = (now + number()) & (1<<48 - 1)
-		s := Step{Topic: fuzzed[n], Position: at[n], TimeMS: now, Key: text(), Value: text(), Event: &eventv1.Event{}}
+		s := Step{Topic: fuzzed[n], Position: at[n], TimeMS: now, Key: text(), Value: text()}
 		copy(s.Subject[:], s.Key)
-		if proto.Unmarshal(s.Value, s.Event) != nil {
-			s.Event = nil
-		}
+		s.Event, _ = event.Decode(s.Value)
 		out = append(out, s)
 	}
 	return out

@@ -4,8 +4,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/proto"
-
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -41,7 +40,7 @@ const (
 	Exists Reason = "exists"
 	// Missing: the thread or the member does not exist.
 	Missing Reason = "missing"
-	// Full: the group would have more than MaxMembers.
+	// Full: the group would have more than its rules allow.
 	Full Reason = "full"
 	// WrongKind: the event does not fit the kind of thread.
 	WrongKind Reason = "wrong_kind"
@@ -65,7 +64,7 @@ func reject(r Reason) Verdict { return Verdict{Outcome: Rejected, Reason: r} }
 
 // Apply folds one event of helio.threads into the state. logTimeMS is the record's timestamp in Unix milliseconds. The
 // event is not kept.
-func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verdict {
+func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
 	if at < s.Next {
 		return Verdict{Outcome: Stale}
 	}
@@ -76,65 +75,46 @@ func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verd
 		v.Ordinal = s.LastOrdinal
 	}
 	if fn := trip.Load(); fn != nil {
-		(*fn)(e)
+		(*fn)(e.Event)
 	}
 	return v
 }
 
-func (s *State) apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verdict {
-	actor, err := id.From[id.UserID](e.GetUserId())
-	if err != nil || actor.IsZero() {
+func (s *State) apply(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
+	if err := Check(e); err != nil {
 		return reject(Malformed)
 	}
+	r := RulesOf(e.Rules)
 	switch e.WhichBody() {
 	case eventv1.Event_MessageSent_case:
-		return s.messageSent(actor, e.GetMessageSent(), at, logTimeMS)
-	case eventv1.Event_MessageEdited_case:
-		m := e.GetMessageEdited()
-		return s.change(actor, m.GetMessageId(), nil, checkSealed(m.GetContent()))
-	case eventv1.Event_MessageDeleted_case:
-		m := e.GetMessageDeleted()
-		return s.change(actor, m.GetMessageId(), m.GetAuthorId(), true)
-	case eventv1.Event_ReactionSet_case:
-		m := e.GetReactionSet()
-		_, err := id.From[id.UserID](m.GetAuthorId())
-		return s.change(
-			actor, m.GetMessageId(), nil, err == nil && len(m.GetEmoji()) <= MaxEmoji && utf8.ValidString(m.GetEmoji()),
-		)
+		return s.messageSent(e, at, logTimeMS)
+	case eventv1.Event_MessageEdited_case, eventv1.Event_MessageDeleted_case, eventv1.Event_ReactionSet_case:
+		return s.change(e)
 	case eventv1.Event_ThreadCreated_case:
-		return s.created(actor, e.GetThreadCreated(), at)
+		return s.created(e.User, e.GetThreadCreated(), r, at)
 	case eventv1.Event_ThreadRenamed_case:
-		if v, ok := s.admin(actor); !ok {
+		if v, ok := s.admin(e.User); !ok {
 			return v
 		}
-		title := e.GetThreadRenamed().GetTitle()
-		if !ValidTitle(title) {
-			return reject(Malformed)
-		}
-		s.Title = title
+		s.Title = e.GetThreadRenamed().GetTitle()
 		return Verdict{}
 	case eventv1.Event_MemberAdded_case:
-		return s.added(actor, e.GetMemberAdded().GetMemberIds(), at)
+		return s.added(e.User, idsOf(e.GetMemberAdded().GetMemberIds()), r, at)
 	case eventv1.Event_MemberRemoved_case:
-		return s.removed(actor, e.GetMemberRemoved().GetMemberId(), at)
+		return s.removed(e.User, id.UserID(e.GetMemberRemoved().GetMemberId()), at)
 	case eventv1.Event_MemberLeft_case:
-		return s.left(actor, at)
+		return s.left(e.User, at)
 	case eventv1.Event_RoleChanged_case:
-		return s.roleChanged(actor, e.GetRoleChanged())
+		c := e.GetRoleChanged()
+		return s.roleChanged(e.User, id.UserID(c.GetMemberId()), Role(c.GetRole()))
 	default:
 		return reject(Unknown)
 	}
 }
 
-func (s *State) messageSent(actor id.UserID, m *eventv1.MessageSent, at topic.Position, logTimeMS int64) Verdict {
-	mid, err := id.From[id.MessageID](m.GetMessageId())
-	if err != nil || !mid.Valid() || !checkSealed(m.GetContent()) {
-		return reject(Malformed)
-	}
-	if r := m.GetReplyTo(); len(r) != 0 && len(r) != id.Size {
-		return reject(Malformed)
-	}
-	key := Key{Sender: actor, Message: mid}
+func (s *State) messageSent(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
+	actor := e.User
+	key := Key{Sender: actor, Message: e.About.ID}
 	now := max(logTimeMS, s.LastTimeMS)
 	if seen, ok := s.Recent[key]; ok && now-seen.TimeMS <= Window.Milliseconds() {
 		return Verdict{Outcome: Duplicate, Original: seen}
@@ -142,7 +122,7 @@ func (s *State) messageSent(actor id.UserID, m *eventv1.MessageSent, at topic.Po
 	var touched []id.UserID
 	switch {
 	case s.Kind == None:
-		peer, err := id.From[id.UserID](m.GetDirectPeer())
+		peer, err := id.From[id.UserID](e.GetMessageSent().GetDirectPeer())
 		if err != nil || peer.IsZero() || id.DirectThread(actor, peer) != s.ID {
 			return reject(NotMember)
 		}
@@ -159,48 +139,33 @@ func (s *State) messageSent(actor id.UserID, m *eventv1.MessageSent, at topic.Po
 	s.LastOrdinal++
 	s.LastTimeMS = now
 	s.LastSender = actor
-	s.Preview = preview(m.GetContent())
+	s.Preview = preview(e.Content)
 	s.Recent[key] = Seen{Position: at, TimeMS: logTimeMS, Ordinal: s.LastOrdinal}
 	s.prune()
 	return Verdict{Members: touched}
 }
 
-// change judges an edit, a deletion or a reaction: by members, on a message named by author and id; another's only by
-// an admin.
-func (s *State) change(actor id.UserID, message, author []byte, valid bool) Verdict {
-	mid, err := id.From[id.MessageID](message)
-	if err != nil || !mid.Valid() || !valid {
-		return reject(Malformed)
-	}
-	if !s.IsMember(actor) {
+// change judges an edit, a deletion or a reaction: by members; another's message is edited by nobody and deleted only
+// by an admin.
+func (s *State) change(e *event.Event) Verdict {
+	if !s.IsMember(e.User) {
 		return reject(NotMember)
 	}
-	if len(author) != 0 {
-		a, err := id.From[id.UserID](author)
-		if err != nil {
-			return reject(Malformed)
-		}
-		if a != actor && s.Members[actor].Role != RoleAdmin {
-			return reject(NotAdmin)
-		}
+	if e.About.Author != e.User && (e.HasMessageEdited() || e.HasMessageDeleted() && s.Members[e.User].Role != RoleAdmin) {
+		return reject(NotAdmin)
 	}
 	return Verdict{}
 }
 
-func (s *State) created(actor id.UserID, c *eventv1.ThreadCreated, at topic.Position) Verdict {
+func (s *State) created(actor id.UserID, c *eventv1.ThreadCreated, r *Rules, at topic.Position) Verdict {
 	switch {
 	case s.Kind != None:
 		return reject(Exists)
 	case !s.ID.IsGroup():
 		return reject(WrongKind)
-	case !ValidTitle(c.GetTitle()):
-		return reject(Malformed)
 	}
-	members, ok := idsOf(c.GetMemberIds())
-	if !ok {
-		return reject(Malformed)
-	}
-	if len(members)+1 > MaxMembers {
+	members := idsOf(c.GetMemberIds())
+	if len(members)+1 > r.MaxMembers {
 		return reject(Full)
 	}
 	s.Kind = Group
@@ -231,13 +196,9 @@ func (s *State) admin(actor id.UserID) (Verdict, bool) {
 	return Verdict{}, true
 }
 
-func (s *State) added(actor id.UserID, raw [][]byte, at topic.Position) Verdict {
+func (s *State) added(actor id.UserID, members []id.UserID, r *Rules, at topic.Position) Verdict {
 	if v, ok := s.admin(actor); !ok {
 		return v
-	}
-	members, ok := idsOf(raw)
-	if !ok || len(members) == 0 {
-		return reject(Malformed)
 	}
 	var fresh []id.UserID
 	seen := map[id.UserID]bool{}
@@ -250,7 +211,7 @@ func (s *State) added(actor id.UserID, raw [][]byte, at topic.Position) Verdict 
 	switch {
 	case len(fresh) == 0:
 		return reject(Exists)
-	case s.active+len(fresh) > MaxMembers:
+	case s.active+len(fresh) > r.MaxMembers:
 		return reject(Full)
 	}
 	for _, u := range fresh {
@@ -259,13 +220,9 @@ func (s *State) added(actor id.UserID, raw [][]byte, at topic.Position) Verdict 
 	return Verdict{Members: fresh}
 }
 
-func (s *State) removed(actor id.UserID, raw []byte, at topic.Position) Verdict {
+func (s *State) removed(actor, u id.UserID, at topic.Position) Verdict {
 	if v, ok := s.admin(actor); !ok {
 		return v
-	}
-	u, err := id.From[id.UserID](raw)
-	if err != nil {
-		return reject(Malformed)
 	}
 	if !s.IsMember(u) {
 		return reject(Missing)
@@ -311,14 +268,9 @@ func (s *State) end(u id.UserID, at topic.Position) Verdict {
 	return Verdict{Members: touched}
 }
 
-func (s *State) roleChanged(actor id.UserID, c *eventv1.RoleChanged) Verdict {
+func (s *State) roleChanged(actor, u id.UserID, role Role) Verdict {
 	if v, ok := s.admin(actor); !ok {
 		return v
-	}
-	u, err := id.From[id.UserID](c.GetMemberId())
-	role := Role(c.GetRole())
-	if err != nil || role != RoleMember && role != RoleAdmin {
-		return reject(Malformed)
 	}
 	if !s.IsMember(u) {
 		return reject(Missing)
@@ -338,58 +290,17 @@ func (s *State) roleChanged(actor id.UserID, c *eventv1.RoleChanged) Verdict {
 
 func less(a, b id.UserID) bool { return string(a[:]) < string(b[:]) }
 
-func idsOf(raw [][]byte) ([]id.UserID, bool) {
-	if len(raw) > MaxMembers {
-		return nil, false
-	}
+// idsOf reads ids that Check has let through.
+func idsOf(raw [][]byte) []id.UserID {
 	out := make([]id.UserID, len(raw))
 	for i, b := range raw {
-		u, err := id.From[id.UserID](b)
-		if err != nil || u.IsZero() {
-			return nil, false
-		}
-		out[i] = u
+		out[i] = id.UserID(b)
 	}
-	return out, true
+	return out
 }
 
-// ValidTitle tells whether a text can be a group's title: 1 to MaxTitle bytes of UTF-8 without control characters that
-// are not all blank.
-func ValidTitle(t string) bool {
-	control := func(r rune) bool { return r < ' ' || r == 0x7f }
-	return len(t) <= MaxTitle && utf8.ValidString(t) && !strings.ContainsFunc(t, control) && strings.TrimSpace(t) != ""
-}
-
-// checkSealed tells whether content keeps to the limits and, when plain, can be read.
-func checkSealed(c *eventv1.Sealed) bool {
-	if c == nil || len(c.GetData()) > MaxSealed || len(c.GetNonce()) > 32 {
-		return false
-	}
-	if c.GetKeyId() != 0 {
-		return true
-	}
-	_, ok := Text(c)
-	return ok
-}
-
-// Text opens plain content: its text, and whether it is plain, well formed and not too long.
-func Text(c *eventv1.Sealed) (string, bool) {
-	if c.GetKeyId() != 0 {
-		return "", false
-	}
-	var content eventv1.Content
-	if err := proto.Unmarshal(c.GetData(), &content); err != nil {
-		return "", false
-	}
-	t := content.GetText()
-	return t, len(t) <= MaxText && utf8.ValidString(t)
-}
-
-func preview(c *eventv1.Sealed) string {
-	t, ok := Text(c)
-	if !ok {
-		return ""
-	}
+func preview(c event.Content) string {
+	t := c.Text
 	if len(t) > MaxPreview {
 		cut := MaxPreview
 		for cut > 0 && !utf8.RuneStart(t[cut]) {

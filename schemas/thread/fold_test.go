@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
@@ -185,7 +186,7 @@ func (g *group) do(by id.UserID, b eventv1.Event_builder) thread.Verdict {
 	g.t.Helper()
 	b.UserId = by[:]
 	g.at++
-	return g.s.Apply(b.Build(), g.at, g.ms)
+	return g.s.Apply(event.Of(b.Build()), g.at, g.ms)
 }
 
 func (g *group) must(reason thread.Reason, v thread.Verdict) {
@@ -332,9 +333,9 @@ func TestDirectThreadBeginsWithItsFirstMessage(t *testing.T) {
 	a, b, c := user(1), user(2), user(3)
 	send := func(s *thread.State, at topic.Position, by, peer id.UserID) thread.Verdict {
 		m := id.NewMessage()
-		return s.Apply(eventv1.Event_builder{UserId: by[:], MessageSent: eventv1.MessageSent_builder{
+		return s.Apply(event.Of(eventv1.Event_builder{UserId: by[:], MessageSent: eventv1.MessageSent_builder{
 			MessageId: m[:], Content: eventtest.Text("hi"), DirectPeer: peer[:],
-		}.Build()}.Build(), at, 1)
+		}.Build()}.Build()), at, 1)
 	}
 	s := thread.New(id.DirectThread(a, b))
 	if v := send(s, 0, c, b); v.Reason != thread.NotMember {
@@ -356,7 +357,7 @@ func TestDirectThreadBeginsWithItsFirstMessage(t *testing.T) {
 		UserId:        a[:],
 		ThreadCreated: eventv1.ThreadCreated_builder{Title: "t"}.Build(),
 	}.Build()
-	if v := g.Apply(create, 0, 1); v.Reason != thread.WrongKind {
+	if v := g.Apply(event.Of(create), 0, 1); v.Reason != thread.WrongKind {
 		t.Fatalf("a group took a direct thread's id: %+v", v)
 	}
 }

@@ -58,13 +58,13 @@ func FuzzApply(f *testing.F) {
 				was = thread.New(id.ThreadID(s.Subject))
 			}
 			was = was.Clone()
-			given := proto.CloneOf(s.Event)
+			given := proto.CloneOf(s.Event.Event)
 			v := log.apply(s)
 			if !reflect.DeepEqual(v, want) {
 				t.Fatalf("%+v as a whole, %+v when cut", v, want)
 			}
 			is := log[id.ThreadID(s.Subject)]
-			if !proto.Equal(given, s.Event) {
+			if !proto.Equal(given, s.Event.Event) {
 				t.Fatalf("%v was changed into %v", given, s.Event)
 			}
 			if v.Outcome != thread.Stale {

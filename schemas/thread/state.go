@@ -6,12 +6,14 @@ import (
 	"slices"
 	"time"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 )
 
-// Limits of threads and messages. They are part of the fold: changing one changes verdicts, so they only ever grow.
+// Limits of threads and messages by the current rules: what is written now keeps to them. The folds judge by the rules
+// of each event; see Rules.
 const (
 	// MaxMembers is the most members that a group has at one time.
 	MaxMembers = 1024
@@ -21,10 +23,14 @@ const (
 	MaxTitle = 256
 	// MaxSealed is the longest Sealed.data in bytes: a text of MaxText and room for the encoding and a seal.
 	MaxSealed = MaxText + 1024
-	// MaxPreview is the most bytes of a message that a thread list shows.
-	MaxPreview = 160
 	// MaxEmoji is the longest reaction in bytes.
 	MaxEmoji = 64
+)
+
+// What every version does alike, whatever the rules.
+const (
+	// MaxPreview is the most bytes of a message that a thread list shows.
+	MaxPreview = 160
 	// Window is how long, in log time, a repeated message id counts as a retry.
 	Window = 24 * time.Hour
 )
@@ -177,21 +183,16 @@ func (s *State) RestoreWithoutRecent() {
 // must then be looked up among what the store holds of the thread from before e's batch, and what is found be put into
 // Recent, before e is applied; messages older than Window before LastTimeMS may be left out. Of several with one key
 // the one at the highest position counts: an earlier one was out of the window when that was accepted, and stays so.
-func (s *State) Unsure(e *eventv1.Event) (Key, bool) {
+func (s *State) Unsure(e *event.Event) (Key, bool) {
 	if s.lacks == 0 || s.LastTimeMS-s.lacks > Window.Milliseconds() {
 		return Key{}, false
 	}
 	if e.WhichBody() != eventv1.Event_MessageSent_case {
 		return Key{}, false
 	}
-	sender, err := id.From[id.UserID](e.GetUserId())
-	if err != nil {
-		return Key{}, false
-	}
-	message, err := id.From[id.MessageID](e.GetMessageSent().GetMessageId())
-	key := Key{Sender: sender, Message: message}
+	key := Key{Sender: e.User, Message: e.About.ID}
 	_, known := s.Recent[key]
-	return key, err == nil && !known
+	return key, !e.About.IsZero() && !known
 }
 
 // ActiveMembers is the number of members now.

@@ -35,10 +35,10 @@ func FuzzApply(f *testing.F) {
 				was = user.New(id.UserID(s.Subject))
 			}
 			was = was.Clone()
-			given := proto.CloneOf(s.Event)
+			given := proto.CloneOf(s.Event.Event)
 			v := log.apply(s)
 			is := log[id.UserID(s.Subject)]
-			if !proto.Equal(given, s.Event) {
+			if !proto.Equal(given, s.Event.Event) {
 				t.Fatalf("%v was changed into %v", given, s.Event)
 			}
 			if v.Outcome != user.Stale {

@@ -16,14 +16,15 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 )
 
-// Limits of users. They only ever grow.
+// Limits of users by the current rules: what is written now keeps to them. The fold judges by the rules of each event;
+// see Rules.
 const (
 	// MaxName is the longest display name or device name in bytes.
 	MaxName = 64
@@ -120,73 +121,68 @@ func (s *State) Active(d id.DeviceID) *Device {
 }
 
 // Apply folds one event of helio.users into the state. logTimeMS is the record's timestamp in Unix milliseconds.
-func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verdict {
+func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
 	if at < s.Next {
 		return Verdict{Outcome: Stale}
 	}
 	s.Next = at + 1
+	if Check(e) != nil {
+		return Verdict{Outcome: Rejected}
+	}
 	switch e.WhichBody() {
 	case eventv1.Event_UserRegistered_case:
 		return s.registered(e.GetUserRegistered(), at, logTimeMS)
 	case eventv1.Event_DeviceLinked_case:
 		return s.linked(e, at, logTimeMS)
 	case eventv1.Event_DeviceRevoked_case:
-		d, err := id.From[id.DeviceID](e.GetDeviceRevoked().GetDeviceId())
-		if err != nil || s.Active(d) == nil {
+		d := id.DeviceID(e.GetDeviceRevoked().GetDeviceId())
+		if s.Active(d) == nil {
 			return Verdict{Outcome: Rejected}
 		}
 		s.Devices[d].Revoked = true
 		return Verdict{Devices: []id.DeviceID{d}, Revoked: []id.DeviceID{d}}
 	case eventv1.Event_ProfileChanged_case:
-		name := e.GetProfileChanged().GetName()
-		if s.Generation == 0 || name == "" || !ValidName(name) {
+		if s.Generation == 0 {
 			return Verdict{Outcome: Rejected}
 		}
-		s.Name = name
+		s.Name = e.GetProfileChanged().GetName()
 		return Verdict{}
 	case eventv1.Event_ContactSaved_case:
 		c := e.GetContactSaved()
-		h, ok := hash(c.GetPhoneHash())
-		if !ok || !ValidName(c.GetName()) {
-			return Verdict{Outcome: Rejected}
-		}
-		s.Contacts[h] = c.GetName()
+		s.Contacts[[id.Size]byte(c.GetPhoneHash())] = c.GetName()
 		return Verdict{}
 	case eventv1.Event_ContactRemoved_case:
-		h, ok := hash(e.GetContactRemoved().GetPhoneHash())
-		if _, known := s.Contacts[h]; !ok || !known {
+		h := [id.Size]byte(e.GetContactRemoved().GetPhoneHash())
+		if _, known := s.Contacts[h]; !known {
 			return Verdict{Outcome: Rejected}
 		}
 		delete(s.Contacts, h)
 		return Verdict{}
 	case eventv1.Event_UserBlocked_case:
-		u, err := id.From[id.UserID](e.GetUserBlocked().GetBlockedId())
-		if err != nil || u == s.ID || s.Blocked[u] {
+		u := id.UserID(e.GetUserBlocked().GetBlockedId())
+		if u == s.ID || s.Blocked[u] {
 			return Verdict{Outcome: Rejected}
 		}
 		s.Blocked[u] = true
 		return Verdict{}
 	case eventv1.Event_UserUnblocked_case:
-		u, err := id.From[id.UserID](e.GetUserUnblocked().GetBlockedId())
-		if err != nil || !s.Blocked[u] {
+		u := id.UserID(e.GetUserUnblocked().GetBlockedId())
+		if !s.Blocked[u] {
 			return Verdict{Outcome: Rejected}
 		}
 		delete(s.Blocked, u)
 		return Verdict{}
 	case eventv1.Event_ThreadJoined_case:
-		t, err := id.From[id.ThreadID](e.GetThreadJoined().GetThreadId())
-		if err != nil || t.IsZero() {
-			return Verdict{Outcome: Rejected}
-		}
+		t := id.ThreadID(e.GetThreadJoined().GetThreadId())
 		if j, known := s.Threads[t]; known && !j.Left {
 			return Verdict{Outcome: Rejected}
 		}
 		s.Threads[t] = Joined{At: at}
 		return Verdict{Thread: t}
 	case eventv1.Event_ThreadLeft_case:
-		t, err := id.From[id.ThreadID](e.GetThreadLeft().GetThreadId())
+		t := id.ThreadID(e.GetThreadLeft().GetThreadId())
 		j, known := s.Threads[t]
-		if err != nil || !known || j.Left {
+		if !known || j.Left {
 			return Verdict{Outcome: Rejected}
 		}
 		j.Left = true
@@ -198,17 +194,14 @@ func (s *State) Apply(e *eventv1.Event, at topic.Position, logTimeMS int64) Verd
 }
 
 func (s *State) registered(r *eventv1.UserRegistered, at topic.Position, logTimeMS int64) Verdict {
-	d, err := id.From[id.DeviceID](r.GetDeviceId())
-	ph, ok := hash(r.GetPhoneHash())
-	if err != nil || !ok || !d.Valid() || len(r.GetPublicKey()) != ed25519.PublicKeySize || !ValidName(r.GetDeviceName()) ||
-		r.GetGeneration() == 0 || r.GetGeneration() < s.Generation ||
-		s.Devices[d] != nil {
+	d := id.DeviceID(r.GetDeviceId())
+	if r.GetGeneration() < s.Generation || s.Devices[d] != nil {
 		return Verdict{Outcome: Rejected}
 	}
 	if r.GetGeneration() > s.Generation {
 		s.RegisteredMS = logTimeMS
 	}
-	s.PhoneHash, s.Generation = ph, r.GetGeneration()
+	s.PhoneHash, s.Generation = [id.Size]byte(r.GetPhoneHash()), r.GetGeneration()
 	v := Verdict{Devices: []id.DeviceID{d}}
 	for other, dev := range s.Devices {
 		if !dev.Revoked {
@@ -228,15 +221,10 @@ func (s *State) registered(r *eventv1.UserRegistered, at topic.Position, logTime
 	return v
 }
 
-func (s *State) linked(e *eventv1.Event, at topic.Position, logTimeMS int64) Verdict {
+func (s *State) linked(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
 	l := e.GetDeviceLinked()
-	by, err := id.From[id.DeviceID](e.GetDeviceId())
-	if err != nil || s.Active(by) == nil {
-		return Verdict{Outcome: Rejected}
-	}
-	d, err := id.From[id.DeviceID](l.GetDeviceId())
-	if err != nil || !d.Valid() || s.Devices[d] != nil || len(l.GetPublicKey()) != ed25519.PublicKeySize ||
-		!ValidName(l.GetDeviceName()) {
+	by, d := e.Device, id.DeviceID(l.GetDeviceId())
+	if s.Active(by) == nil || s.Devices[d] != nil {
 		return Verdict{Outcome: Rejected}
 	}
 	active := 0
@@ -245,7 +233,7 @@ func (s *State) linked(e *eventv1.Event, at topic.Position, logTimeMS int64) Ver
 			active++
 		}
 	}
-	if active >= MaxDevices {
+	if active >= RulesOf(e.Rules).MaxDevices {
 		return Verdict{Outcome: Rejected}
 	}
 	// What the approving device may see, the new one may: it takes over the moment from which history is shown.
@@ -258,20 +246,6 @@ func (s *State) linked(e *eventv1.Event, at topic.Position, logTimeMS int64) Ver
 	return Verdict{Devices: []id.DeviceID{d}}
 }
 
-// ValidName tells whether a text can be a display or device name: at most MaxName bytes of UTF-8 without control
-// characters. Empty is valid.
-func ValidName(n string) bool {
-	if len(n) > MaxName || !utf8.ValidString(n) {
-		return false
-	}
-	for _, r := range n {
-		if r < ' ' || r == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
 // Deceptive tells whether a text holds characters that reorder what stands around it (UAX 9: embeddings, overrides and
 // isolates), with which one name can look like another. Edges refuse it; the fold knows nothing of it, since what it
 // has taken once it must take for ever.
@@ -279,11 +253,4 @@ func Deceptive(text string) bool {
 	return strings.ContainsFunc(
 		text, func(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 },
 	)
-}
-
-func hash(b []byte) ([id.Size]byte, bool) {
-	if len(b) != id.Size {
-		return [id.Size]byte{}, false
-	}
-	return [id.Size]byte(b), true
 }

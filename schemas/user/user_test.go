@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
@@ -82,7 +83,7 @@ type account struct {
 func (a *account) do(b eventv1.Event_builder) user.Verdict {
 	a.t.Helper()
 	a.at++
-	return a.s.Apply(b.Build(), a.at, int64(a.at)*1000)
+	return a.s.Apply(event.Of(b.Build()), a.at, int64(a.at)*1000)
 }
 
 func (a *account) register(d id.DeviceID, generation uint32) user.Verdict {

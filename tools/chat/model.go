@@ -13,6 +13,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -142,7 +143,7 @@ func New(ctx context.Context, cfg Config, c Client) *Model {
 	m.me = who.User
 	for _, o := range cfg.Outbox {
 		text := "(sealed)"
-		if t, ok := thread.Text(eventv1.Sealed_builder{KeyId: o.KeyID, Nonce: o.Nonce, Data: o.Data}.Build()); ok {
+		if t, ok := event.Text(eventv1.Sealed_builder{KeyId: o.KeyID, Nonce: o.Nonce, Data: o.Data}.Build()); ok {
 			text = Clean(t)
 		}
 		conv := m.conversation(o.Thread)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -288,7 +289,7 @@ func (c *conversation) threadEvent(e client.ThreadEvent, me id.UserID) bool {
 	case eventv1.Event_MessageEdited_case:
 		ed := e.Event.GetMessageEdited()
 		if m, err := id.From[id.MessageID](ed.GetMessageId()); err == nil {
-			text, _ := thread.Text(ed.GetContent())
+			text, _ := event.Text(ed.GetContent())
 			c.change(changeKey{actor, m}, change{at: e.Position, text: Clean(text)})
 		}
 		return false

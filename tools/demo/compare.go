@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -26,26 +25,17 @@ type Entry struct {
 }
 
 // entryOf describes an event.
-func entryOf(ev *eventv1.Event, raw []byte, at topic.Position, ordinal int64) (Entry, error) {
-	e := Entry{Position: at, Ordinal: ordinal, Raw: raw}
-	m := ev.ProtoReflect()
-	if fd := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); fd != nil {
-		e.Kind = string(fd.Name())
-	}
-	var err error
-	if e.Sender, err = id.From[id.UserID](ev.GetUserId()); err != nil {
-		return e, fmt.Errorf("sender of the event at %d: %w", at, err)
+func entryOf(ev *event.Event, raw []byte, at topic.Position, ordinal int64) (Entry, error) {
+	e := Entry{Position: at, Ordinal: ordinal, Raw: raw, Kind: ev.Type.String(), Sender: ev.User}
+	if ev.User.IsZero() {
+		return e, fmt.Errorf("the event at %d has no sender", at)
 	}
 	switch ev.WhichBody() {
 	case eventv1.Event_MessageSent_case:
-		b := ev.GetMessageSent()
-		if e.Message, err = id.From[id.MessageID](b.GetMessageId()); err != nil {
-			return e, fmt.Errorf("message at %d: %w", at, err)
+		if ev.About.IsZero() {
+			return e, fmt.Errorf("the message at %d has no id", at)
 		}
-		if len(b.GetReplyTo()) == id.Size {
-			e.ReplyTo = id.MessageID(b.GetReplyTo())
-		}
-		e.Text, _ = thread.Text(b.GetContent())
+		e.Message, e.ReplyTo, e.Text = ev.About.ID, ev.Reply.ID, ev.Content.Text
 	case eventv1.Event_ThreadCreated_case:
 		e.Text = ev.GetThreadCreated().GetTitle()
 	case eventv1.Event_ThreadRenamed_case:
@@ -57,11 +47,11 @@ func entryOf(ev *eventv1.Event, raw []byte, at topic.Position, ordinal int64) (E
 
 // decodeEntry describes an event of the log.
 func decodeEntry(raw []byte, at topic.Position, ordinal int64) (Entry, error) {
-	var ev eventv1.Event
-	if err := proto.Unmarshal(raw, &ev); err != nil {
+	ev, err := event.Decode(raw)
+	if err != nil {
 		return Entry{}, fmt.Errorf("decode the event at %d: %w", at, err)
 	}
-	return entryOf(&ev, raw, at, ordinal)
+	return entryOf(ev, raw, at, ordinal)
 }
 
 // unlike names what differs between two entries of one position.

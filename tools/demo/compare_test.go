@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -131,11 +132,11 @@ func TestSeenBy(t *testing.T) {
 		sent(ann),
 	} {
 		at := topic.Position(i)
-		v := s.Apply(ev, at, 1000+int64(i))
+		v := s.Apply(event.Of(ev), at, 1000+int64(i))
 		if v.Outcome != thread.Accepted {
 			continue
 		}
-		e, err := entryOf(ev, nil, at, v.Ordinal)
+		e, err := entryOf(event.Of(ev), nil, at, v.Ordinal)
 		if err != nil {
 			t.Fatal(err)
 		}

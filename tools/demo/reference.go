@@ -8,10 +8,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/proto"
 
 	"heliograph/infra/kafka"
-	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -112,8 +111,8 @@ func readLog(ctx context.Context, cfg kafka.Config) (*reference, error) {
 // add folds a record.
 func (r *reference) add(t topic.Topic, rec *kgo.Record, at topic.Position) error {
 	r.records++
-	var ev eventv1.Event
-	if err := proto.Unmarshal(rec.Value, &ev); err != nil {
+	ev, err := event.Decode(rec.Value)
+	if err != nil {
 		return fmt.Errorf("decode: %w", err)
 	}
 	if len(rec.Key) < id.Size {
@@ -129,23 +128,19 @@ func (r *reference) add(t topic.Topic, rec *kgo.Record, at topic.Position) error
 			s = thread.New(tid)
 			r.threads[tid], r.times[tid] = s, map[topic.Position]int64{}
 		}
-		v := s.Apply(&ev, at, ms)
+		v := s.Apply(ev, at, ms)
 		if v.Outcome != thread.Accepted {
 			r.refused++
 			return nil
 		}
-		e, err := entryOf(&ev, rec.Value, at, v.Ordinal)
+		e, err := entryOf(ev, rec.Value, at, v.Ordinal)
 		if err != nil {
 			return err
 		}
 		r.accepted[tid] = append(r.accepted[tid], e)
 		r.times[tid][at] = ms
 	case topic.Receipts:
-		u, err := id.From[id.UserID](ev.GetUserId())
-		if err != nil {
-			return err
-		}
-		k := mark{id.ThreadID(subject), u}
+		k := mark{id.ThreadID(subject), ev.User}
 		r.marks[k] = r.marks[k].Merge(thread.WatermarkOf(ev.GetWatermarksMoved()))
 	case topic.Users:
 		u := id.UserID(subject)
@@ -154,7 +149,7 @@ func (r *reference) add(t topic.Topic, rec *kgo.Record, at topic.Position) error
 			s = user.New(u)
 			r.users[u] = s
 		}
-		s.Apply(&ev, at, ms)
+		s.Apply(ev, at, ms)
 	}
 	return nil
 }

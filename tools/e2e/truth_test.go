@@ -11,9 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/proto"
 
-	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -138,21 +137,27 @@ func (e *env) readLog(t *testing.T) *truth {
 }
 
 func (tr *truth) foldUser(r *kgo.Record) {
-	var ev eventv1.Event
 	u, err := id.From[id.UserID](r.Key)
-	if err != nil || proto.Unmarshal(r.Value, &ev) != nil {
+	if err != nil {
+		return
+	}
+	ev, err := event.Decode(r.Value)
+	if err != nil {
 		return
 	}
 	if tr.users[u] == nil {
 		tr.users[u] = user.New(u)
 	}
-	tr.users[u].Apply(&ev, topic.Position(r.Offset), r.Timestamp.UnixMilli())
+	tr.users[u].Apply(ev, topic.Position(r.Offset), r.Timestamp.UnixMilli())
 }
 
 func (tr *truth) foldThread(r *kgo.Record) {
-	var ev eventv1.Event
 	t, err := id.From[id.ThreadID](r.Key)
-	if err != nil || proto.Unmarshal(r.Value, &ev) != nil {
+	if err != nil {
+		return
+	}
+	ev, err := event.Decode(r.Value)
+	if err != nil {
 		return
 	}
 	c := tr.threads[t]
@@ -165,19 +170,17 @@ func (tr *truth) foldThread(r *kgo.Record) {
 		tr.threads[t] = c
 	}
 	at := topic.Position(r.Offset)
-	v := c.state.Apply(&ev, at, r.Timestamp.UnixMilli())
+	v := c.state.Apply(ev, at, r.Timestamp.UnixMilli())
 	s := seen{
 		At:      at,
 		Ordinal: v.Ordinal,
 		Kind:    int(ev.WhichBody()),
-		Sender:  id.UserID(ev.GetUserId()),
-		Text:    titleOf(&ev),
+		Sender:  ev.User,
+		Text:    titleOf(ev.Event),
 		TimeMS:  r.Timestamp.UnixMilli(),
 	}
 	if s.Kind == 10 {
-		s.Message = id.MessageID(ev.GetMessageSent().GetMessageId())
-		s.Reply, _ = id.From[id.MessageID](ev.GetMessageSent().GetReplyTo()) // zero: none
-		s.Text, _ = thread.Text(ev.GetMessageSent().GetContent())
+		s.Message, s.Reply, s.Text = ev.About.ID, ev.Reply.ID, ev.Content.Text
 		c.copies[s.Message] = append(c.copies[s.Message], at)
 	}
 	if v.Outcome == thread.Accepted {

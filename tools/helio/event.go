@@ -8,9 +8,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	logevent "heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
-	"heliograph/schemas/thread"
 )
 
 // event is an event of the log as the tools show it.
@@ -79,7 +79,7 @@ func scalar(fd protoreflect.FieldDescriptor, v protoreflect.Value, bodies bool) 
 }
 
 func content(s *eventv1.Sealed, bodies bool) any {
-	text, plain := thread.Text(s)
+	text, plain := logevent.Text(s)
 	switch {
 	case plain && bodies:
 		return text

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	logevent "heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -315,11 +316,14 @@ func (o *openTopic) refusal(ctx context.Context, h *hit, passed bool) (string, e
 	}
 	state, word := thread.New(h.thread), ""
 	err := o.scan(ctx, sp, func(r *kgo.Record) bool {
-		var ev eventv1.Event
-		if len(r.Key) < id.Size || id.ThreadID(r.Key[:id.Size]) != h.thread || proto.Unmarshal(r.Value, &ev) != nil {
+		if len(r.Key) < id.Size || id.ThreadID(r.Key[:id.Size]) != h.thread {
 			return true
 		}
-		v := state.Apply(&ev, o.bases.Position(r), r.Timestamp.UnixMilli())
+		ev, err := logevent.Decode(r.Value)
+		if err != nil {
+			return true
+		}
+		v := state.Apply(ev, o.bases.Position(r), r.Timestamp.UnixMilli())
 		if r.Offset == h.Offset {
 			switch v.Outcome {
 			case thread.Rejected:

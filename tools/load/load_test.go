@@ -16,9 +16,9 @@ import (
 
 	"heliograph/edge/auth"
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
-	"heliograph/schemas/thread"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -34,7 +34,7 @@ func next(t *testing.T, f *flow, due time.Time) (client.Outgoing, int) {
 	t.Helper()
 	o, err := f.next(due)
 	must(t, err)
-	text, ok := thread.Text(eventv1.Sealed_builder{Data: o.Data}.Build())
+	text, ok := event.Text(eventv1.Sealed_builder{Data: o.Data}.Build())
 	if !ok {
 		t.Fatal("no text")
 	}
@@ -88,11 +88,11 @@ func TestTrafficOfOtherRuns(t *testing.T) {
 	tr.copyOf = func(device, flow int) (int, bool) { return 0, device == 1+flow }
 	o, err := tr.flows[0].next(time.Now())
 	must(t, err)
-	text, _ := thread.Text(eventv1.Sealed_builder{Data: o.Data}.Build())
+	text, _ := event.Text(eventv1.Sealed_builder{Data: o.Data}.Build())
 	old := newFlow(tr.run+1, 0, 1, 100, client.To{})
 	oo, err := old.next(time.Now())
 	must(t, err)
-	oldText, _ := thread.Text(eventv1.Sealed_builder{Data: oo.Data}.Build())
+	oldText, _ := event.Text(eventv1.Sealed_builder{Data: oo.Data}.Build())
 	must(
 		t,
 		tr.handle(

@@ -9,6 +9,24 @@
 //
 // Subject. What an event is about (a thread or a user) is the record's key and is not repeated in the value. Time is
 // the record's timestamp (log time); a fold never reads a clock.
+//
+// Evolution. An event type is declared once, on its field in Event.body: its topic, its class, since which reader
+// version it is read and whether an older reader may pass over it. Everything else (ingest, the folds, the projectors,
+// the log tools) reads the declaration from there.
+//
+//  1. Numbers 1-9 and 1000-1099 of Event are the envelope's, all others are bodies. A reader that meets a number of a
+//     body that it does not know, a min_reader above its own version, or rules that it does not have, puts the event
+//     into quarantine and everything of that subject and topic behind it, unless the envelope says that it is
+//     ignorable. A version that knows the event takes it out again. Nothing unknown is ever skipped.
+//  2. The log holds attempts; folds judge them by the rules whose number stands in the envelope. Folds keep every
+//     number, so a new limit is a new number and changes nothing that is in the log.
+//  3. What a deployment or a group can set is an event too (ThreadPolicyChanged, DeploymentPolicyChanged), never a flag
+//     that a fold reads.
+//  4. No verdict depends on what sealed content says when opened. What the server must know of a message stands beside
+//     the sealed part, in MessageSent.
+//  5. An event that is about a message names it by a MessageRef: message ids are unique per author only.
+//  6. A type that is declared with since 0 is laid down: its numbers and limits are fixed, no version writes or reads
+//     it yet, and a reader treats it as unknown.
 
 package eventv1
 
@@ -79,6 +97,152 @@ func (x Class) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
+// ActorKind is what kind of actor did something.
+type ActorKind int32
+
+const (
+	// A user, on a device of his.
+	ActorKind_ACTOR_KIND_UNSPECIFIED ActorKind = 0
+	// A bot: user_id is the bot's.
+	ActorKind_ACTOR_KIND_BOT ActorKind = 1
+	// An operator of the deployment.
+	ActorKind_ACTOR_KIND_OPERATOR ActorKind = 2
+	// The system itself.
+	ActorKind_ACTOR_KIND_SYSTEM ActorKind = 3
+)
+
+// Enum value maps for ActorKind.
+var (
+	ActorKind_name = map[int32]string{
+		0: "ACTOR_KIND_UNSPECIFIED",
+		1: "ACTOR_KIND_BOT",
+		2: "ACTOR_KIND_OPERATOR",
+		3: "ACTOR_KIND_SYSTEM",
+	}
+	ActorKind_value = map[string]int32{
+		"ACTOR_KIND_UNSPECIFIED": 0,
+		"ACTOR_KIND_BOT":         1,
+		"ACTOR_KIND_OPERATOR":    2,
+		"ACTOR_KIND_SYSTEM":      3,
+	}
+)
+
+func (x ActorKind) Enum() *ActorKind {
+	p := new(ActorKind)
+	*p = x
+	return p
+}
+
+func (x ActorKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ActorKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_event_v1_event_proto_enumTypes[1].Descriptor()
+}
+
+func (ActorKind) Type() protoreflect.EnumType {
+	return &file_event_v1_event_proto_enumTypes[1]
+}
+
+func (x ActorKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Scheme says how content is sealed end to end. The key is one that the members share; the server has none of them.
+type Scheme int32
+
+const (
+	// Plain when key_id is 0, else a scheme that only the clients know.
+	Scheme_SCHEME_UNSPECIFIED Scheme = 0
+	// AES-256-GCM (RFC 5116 section 5.2) with a nonce of 12 bytes; the tag is at the end of data. The associated data is
+	// "helio/sealed/1" NUL, the thread's id, the author's id and the message's id, 16 bytes each, so sealed bytes cannot
+	// be moved to another thread, author or message.
+	Scheme_SCHEME_AES_256_GCM Scheme = 1
+)
+
+// Enum value maps for Scheme.
+var (
+	Scheme_name = map[int32]string{
+		0: "SCHEME_UNSPECIFIED",
+		1: "SCHEME_AES_256_GCM",
+	}
+	Scheme_value = map[string]int32{
+		"SCHEME_UNSPECIFIED": 0,
+		"SCHEME_AES_256_GCM": 1,
+	}
+)
+
+func (x Scheme) Enum() *Scheme {
+	p := new(Scheme)
+	*p = x
+	return p
+}
+
+func (x Scheme) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Scheme) Descriptor() protoreflect.EnumDescriptor {
+	return file_event_v1_event_proto_enumTypes[2].Descriptor()
+}
+
+func (Scheme) Type() protoreflect.EnumType {
+	return &file_event_v1_event_proto_enumTypes[2]
+}
+
+func (x Scheme) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// HistoryVisibility is what a new member sees of the time before.
+type HistoryVisibility int32
+
+const (
+	// Not said.
+	HistoryVisibility_HISTORY_VISIBILITY_UNSPECIFIED HistoryVisibility = 0
+	// Nothing.
+	HistoryVisibility_HISTORY_VISIBILITY_NONE HistoryVisibility = 1
+	// Everything.
+	HistoryVisibility_HISTORY_VISIBILITY_ALL HistoryVisibility = 2
+)
+
+// Enum value maps for HistoryVisibility.
+var (
+	HistoryVisibility_name = map[int32]string{
+		0: "HISTORY_VISIBILITY_UNSPECIFIED",
+		1: "HISTORY_VISIBILITY_NONE",
+		2: "HISTORY_VISIBILITY_ALL",
+	}
+	HistoryVisibility_value = map[string]int32{
+		"HISTORY_VISIBILITY_UNSPECIFIED": 0,
+		"HISTORY_VISIBILITY_NONE":        1,
+		"HISTORY_VISIBILITY_ALL":         2,
+	}
+)
+
+func (x HistoryVisibility) Enum() *HistoryVisibility {
+	p := new(HistoryVisibility)
+	*p = x
+	return p
+}
+
+func (x HistoryVisibility) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HistoryVisibility) Descriptor() protoreflect.EnumDescriptor {
+	return file_event_v1_event_proto_enumTypes[3].Descriptor()
+}
+
+func (HistoryVisibility) Type() protoreflect.EnumType {
+	return &file_event_v1_event_proto_enumTypes[3]
+}
+
+func (x HistoryVisibility) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
 // Role of a member in a group.
 type Role int32
 
@@ -116,30 +280,293 @@ func (x Role) String() string {
 }
 
 func (Role) Descriptor() protoreflect.EnumDescriptor {
-	return file_event_v1_event_proto_enumTypes[1].Descriptor()
+	return file_event_v1_event_proto_enumTypes[4].Descriptor()
 }
 
 func (Role) Type() protoreflect.EnumType {
-	return &file_event_v1_event_proto_enumTypes[1]
+	return &file_event_v1_event_proto_enumTypes[4]
 }
 
 func (x Role) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Event is the value of every record on an event topic.
-type Event struct {
+// Release is what becomes of an event in quarantine.
+type Release int32
+
+const (
+	// Not said.
+	Release_RELEASE_UNSPECIFIED Release = 0
+	// It is folded again.
+	Release_RELEASE_RETRIED Release = 1
+	// It is passed over for ever.
+	Release_RELEASE_DROPPED Release = 2
+)
+
+// Enum value maps for Release.
+var (
+	Release_name = map[int32]string{
+		0: "RELEASE_UNSPECIFIED",
+		1: "RELEASE_RETRIED",
+		2: "RELEASE_DROPPED",
+	}
+	Release_value = map[string]int32{
+		"RELEASE_UNSPECIFIED": 0,
+		"RELEASE_RETRIED":     1,
+		"RELEASE_DROPPED":     2,
+	}
+)
+
+func (x Release) Enum() *Release {
+	p := new(Release)
+	*p = x
+	return p
+}
+
+func (x Release) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Release) Descriptor() protoreflect.EnumDescriptor {
+	return file_event_v1_event_proto_enumTypes[5].Descriptor()
+}
+
+func (Release) Type() protoreflect.EnumType {
+	return &file_event_v1_event_proto_enumTypes[5]
+}
+
+func (x Release) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Declaration is what is said of an event type, once, on its field of Event.body.
+type Declaration struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Topic     string                 `protobuf:"bytes,1,opt,name=topic"`
+	xxx_hidden_Class     Class                  `protobuf:"varint,2,opt,name=class,enum=event.v1.Class"`
+	xxx_hidden_Since     uint32                 `protobuf:"varint,3,opt,name=since"`
+	xxx_hidden_Ignorable bool                   `protobuf:"varint,4,opt,name=ignorable"`
+	xxx_hidden_System    bool                   `protobuf:"varint,5,opt,name=system"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Declaration) Reset() {
+	*x = Declaration{}
+	mi := &file_event_v1_event_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Declaration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Declaration) ProtoMessage() {}
+
+func (x *Declaration) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *Declaration) GetTopic() string {
+	if x != nil {
+		return x.xxx_hidden_Topic
+	}
+	return ""
+}
+
+func (x *Declaration) GetClass() Class {
+	if x != nil {
+		return x.xxx_hidden_Class
+	}
+	return Class_CLASS_UNSPECIFIED
+}
+
+func (x *Declaration) GetSince() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Since
+	}
+	return 0
+}
+
+func (x *Declaration) GetIgnorable() bool {
+	if x != nil {
+		return x.xxx_hidden_Ignorable
+	}
+	return false
+}
+
+func (x *Declaration) GetSystem() bool {
+	if x != nil {
+		return x.xxx_hidden_System
+	}
+	return false
+}
+
+func (x *Declaration) SetTopic(v string) {
+	x.xxx_hidden_Topic = v
+}
+
+func (x *Declaration) SetClass(v Class) {
+	x.xxx_hidden_Class = v
+}
+
+func (x *Declaration) SetSince(v uint32) {
+	x.xxx_hidden_Since = v
+}
+
+func (x *Declaration) SetIgnorable(v bool) {
+	x.xxx_hidden_Ignorable = v
+}
+
+func (x *Declaration) SetSystem(v bool) {
+	x.xxx_hidden_System = v
+}
+
+type Declaration_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The topic that it lies on, as "helio.threads".
+	Topic string
+	// What replay may do with it.
+	Class Class
+	// The first reader version that reads it; 0: laid down, see 6 above.
+	Since uint32
+	// Readers older than since may pass over it: it changes nothing that they show.
+	Ignorable bool
+	// It may be the system's: then user_id and device_id may be empty.
+	System bool
+}
+
+func (b0 Declaration_builder) Build() *Declaration {
+	m0 := &Declaration{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Topic = b.Topic
+	x.xxx_hidden_Class = b.Class
+	x.xxx_hidden_Since = b.Since
+	x.xxx_hidden_Ignorable = b.Ignorable
+	x.xxx_hidden_System = b.System
+	return m0
+}
+
+// Cause is the place of the event that led to another.
+type Cause struct {
 	state               protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_UserId   []byte                 `protobuf:"bytes,1,opt,name=user_id,json=userId"`
-	xxx_hidden_DeviceId []byte                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId"`
-	xxx_hidden_Body     isEvent_Body           `protobuf_oneof:"body"`
+	xxx_hidden_Topic    int32                  `protobuf:"varint,1,opt,name=topic"`
+	xxx_hidden_Slot     int32                  `protobuf:"varint,2,opt,name=slot"`
+	xxx_hidden_Position int64                  `protobuf:"varint,3,opt,name=position"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
+func (x *Cause) Reset() {
+	*x = Cause{}
+	mi := &file_event_v1_event_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cause) ProtoMessage() {}
+
+func (x *Cause) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *Cause) GetTopic() int32 {
+	if x != nil {
+		return x.xxx_hidden_Topic
+	}
+	return 0
+}
+
+func (x *Cause) GetSlot() int32 {
+	if x != nil {
+		return x.xxx_hidden_Slot
+	}
+	return 0
+}
+
+func (x *Cause) GetPosition() int64 {
+	if x != nil {
+		return x.xxx_hidden_Position
+	}
+	return 0
+}
+
+func (x *Cause) SetTopic(v int32) {
+	x.xxx_hidden_Topic = v
+}
+
+func (x *Cause) SetSlot(v int32) {
+	x.xxx_hidden_Slot = v
+}
+
+func (x *Cause) SetPosition(v int64) {
+	x.xxx_hidden_Position = v
+}
+
+type Cause_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The topic's number: 1 helio.threads, 2 helio.receipts, 3 helio.users, 4 helio.presence, 5 helio.quarantine.
+	Topic int32
+	// The slot.
+	Slot int32
+	// The position.
+	Position int64
+}
+
+func (b0 Cause_builder) Build() *Cause {
+	m0 := &Cause{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Topic = b.Topic
+	x.xxx_hidden_Slot = b.Slot
+	x.xxx_hidden_Position = b.Position
+	return m0
+}
+
+// Event is the value of every record on an event topic.
+type Event struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_UserId    []byte                 `protobuf:"bytes,1,opt,name=user_id,json=userId"`
+	xxx_hidden_DeviceId  []byte                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId"`
+	xxx_hidden_Rules     uint32                 `protobuf:"varint,3,opt,name=rules"`
+	xxx_hidden_MinReader uint32                 `protobuf:"varint,4,opt,name=min_reader,json=minReader"`
+	xxx_hidden_Producer  string                 `protobuf:"bytes,5,opt,name=producer"`
+	xxx_hidden_RequestId []byte                 `protobuf:"bytes,6,opt,name=request_id,json=requestId"`
+	xxx_hidden_Cause     *Cause                 `protobuf:"bytes,7,opt,name=cause"`
+	xxx_hidden_ActorKind ActorKind              `protobuf:"varint,8,opt,name=actor_kind,json=actorKind,enum=event.v1.ActorKind"`
+	xxx_hidden_Ignorable bool                   `protobuf:"varint,9,opt,name=ignorable"`
+	xxx_hidden_Body      isEvent_Body           `protobuf_oneof:"body"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_event_v1_event_proto_msgTypes[0]
+	mi := &file_event_v1_event_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -151,7 +578,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[0]
+	mi := &file_event_v1_event_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -174,6 +601,55 @@ func (x *Event) GetDeviceId() []byte {
 		return x.xxx_hidden_DeviceId
 	}
 	return nil
+}
+
+func (x *Event) GetRules() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Rules
+	}
+	return 0
+}
+
+func (x *Event) GetMinReader() uint32 {
+	if x != nil {
+		return x.xxx_hidden_MinReader
+	}
+	return 0
+}
+
+func (x *Event) GetProducer() string {
+	if x != nil {
+		return x.xxx_hidden_Producer
+	}
+	return ""
+}
+
+func (x *Event) GetRequestId() []byte {
+	if x != nil {
+		return x.xxx_hidden_RequestId
+	}
+	return nil
+}
+
+func (x *Event) GetCause() *Cause {
+	if x != nil {
+		return x.xxx_hidden_Cause
+	}
+	return nil
+}
+
+func (x *Event) GetActorKind() ActorKind {
+	if x != nil {
+		return x.xxx_hidden_ActorKind
+	}
+	return ActorKind_ACTOR_KIND_UNSPECIFIED
+}
+
+func (x *Event) GetIgnorable() bool {
+	if x != nil {
+		return x.xxx_hidden_Ignorable
+	}
+	return false
 }
 
 func (x *Event) GetMessageSent() *MessageSent {
@@ -261,6 +737,33 @@ func (x *Event) GetRoleChanged() *RoleChanged {
 	if x != nil {
 		if x, ok := x.xxx_hidden_Body.(*event_RoleChanged); ok {
 			return x.RoleChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetMessageImported() *MessageImported {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_MessageImported); ok {
+			return x.MessageImported
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetThreadPolicyChanged() *ThreadPolicyChanged {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_ThreadPolicyChanged); ok {
+			return x.ThreadPolicyChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetAbuseReported() *AbuseReported {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_AbuseReported); ok {
+			return x.AbuseReported
 		}
 	}
 	return nil
@@ -365,6 +868,15 @@ func (x *Event) GetThreadLeft() *ThreadLeft {
 	return nil
 }
 
+func (x *Event) GetDeploymentPolicyChanged() *DeploymentPolicyChanged {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_DeploymentPolicyChanged); ok {
+			return x.DeploymentPolicyChanged
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetPresenceChanged() *PresenceChanged {
 	if x != nil {
 		if x, ok := x.xxx_hidden_Body.(*event_PresenceChanged); ok {
@@ -378,6 +890,15 @@ func (x *Event) GetQuarantined() *Quarantined {
 	if x != nil {
 		if x, ok := x.xxx_hidden_Body.(*event_Quarantined); ok {
 			return x.Quarantined
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetQuarantineReleased() *QuarantineReleased {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_QuarantineReleased); ok {
+			return x.QuarantineReleased
 		}
 	}
 	return nil
@@ -404,6 +925,37 @@ func (x *Event) SetDeviceId(v []byte) {
 		v = []byte{}
 	}
 	x.xxx_hidden_DeviceId = v
+}
+
+func (x *Event) SetRules(v uint32) {
+	x.xxx_hidden_Rules = v
+}
+
+func (x *Event) SetMinReader(v uint32) {
+	x.xxx_hidden_MinReader = v
+}
+
+func (x *Event) SetProducer(v string) {
+	x.xxx_hidden_Producer = v
+}
+
+func (x *Event) SetRequestId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_RequestId = v
+}
+
+func (x *Event) SetCause(v *Cause) {
+	x.xxx_hidden_Cause = v
+}
+
+func (x *Event) SetActorKind(v ActorKind) {
+	x.xxx_hidden_ActorKind = v
+}
+
+func (x *Event) SetIgnorable(v bool) {
+	x.xxx_hidden_Ignorable = v
 }
 
 func (x *Event) SetMessageSent(v *MessageSent) {
@@ -484,6 +1036,30 @@ func (x *Event) SetRoleChanged(v *RoleChanged) {
 		return
 	}
 	x.xxx_hidden_Body = &event_RoleChanged{v}
+}
+
+func (x *Event) SetMessageImported(v *MessageImported) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_MessageImported{v}
+}
+
+func (x *Event) SetThreadPolicyChanged(v *ThreadPolicyChanged) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_ThreadPolicyChanged{v}
+}
+
+func (x *Event) SetAbuseReported(v *AbuseReported) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_AbuseReported{v}
 }
 
 func (x *Event) SetWatermarksMoved(v *WatermarksMoved) {
@@ -574,6 +1150,14 @@ func (x *Event) SetThreadLeft(v *ThreadLeft) {
 	x.xxx_hidden_Body = &event_ThreadLeft{v}
 }
 
+func (x *Event) SetDeploymentPolicyChanged(v *DeploymentPolicyChanged) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_DeploymentPolicyChanged{v}
+}
+
 func (x *Event) SetPresenceChanged(v *PresenceChanged) {
 	if v == nil {
 		x.xxx_hidden_Body = nil
@@ -590,12 +1174,27 @@ func (x *Event) SetQuarantined(v *Quarantined) {
 	x.xxx_hidden_Body = &event_Quarantined{v}
 }
 
+func (x *Event) SetQuarantineReleased(v *QuarantineReleased) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_QuarantineReleased{v}
+}
+
 func (x *Event) SetLogOpened(v *LogOpened) {
 	if v == nil {
 		x.xxx_hidden_Body = nil
 		return
 	}
 	x.xxx_hidden_Body = &event_LogOpened{v}
+}
+
+func (x *Event) HasCause() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Cause != nil
 }
 
 func (x *Event) HasBody() bool {
@@ -682,6 +1281,30 @@ func (x *Event) HasRoleChanged() bool {
 		return false
 	}
 	_, ok := x.xxx_hidden_Body.(*event_RoleChanged)
+	return ok
+}
+
+func (x *Event) HasMessageImported() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_MessageImported)
+	return ok
+}
+
+func (x *Event) HasThreadPolicyChanged() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_ThreadPolicyChanged)
+	return ok
+}
+
+func (x *Event) HasAbuseReported() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_AbuseReported)
 	return ok
 }
 
@@ -773,6 +1396,14 @@ func (x *Event) HasThreadLeft() bool {
 	return ok
 }
 
+func (x *Event) HasDeploymentPolicyChanged() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_DeploymentPolicyChanged)
+	return ok
+}
+
 func (x *Event) HasPresenceChanged() bool {
 	if x == nil {
 		return false
@@ -789,12 +1420,24 @@ func (x *Event) HasQuarantined() bool {
 	return ok
 }
 
+func (x *Event) HasQuarantineReleased() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_QuarantineReleased)
+	return ok
+}
+
 func (x *Event) HasLogOpened() bool {
 	if x == nil {
 		return false
 	}
 	_, ok := x.xxx_hidden_Body.(*event_LogOpened)
 	return ok
+}
+
+func (x *Event) ClearCause() {
+	x.xxx_hidden_Cause = nil
 }
 
 func (x *Event) ClearBody() {
@@ -857,6 +1500,24 @@ func (x *Event) ClearMemberLeft() {
 
 func (x *Event) ClearRoleChanged() {
 	if _, ok := x.xxx_hidden_Body.(*event_RoleChanged); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearMessageImported() {
+	if _, ok := x.xxx_hidden_Body.(*event_MessageImported); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearThreadPolicyChanged() {
+	if _, ok := x.xxx_hidden_Body.(*event_ThreadPolicyChanged); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearAbuseReported() {
+	if _, ok := x.xxx_hidden_Body.(*event_AbuseReported); ok {
 		x.xxx_hidden_Body = nil
 	}
 }
@@ -927,6 +1588,12 @@ func (x *Event) ClearThreadLeft() {
 	}
 }
 
+func (x *Event) ClearDeploymentPolicyChanged() {
+	if _, ok := x.xxx_hidden_Body.(*event_DeploymentPolicyChanged); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 func (x *Event) ClearPresenceChanged() {
 	if _, ok := x.xxx_hidden_Body.(*event_PresenceChanged); ok {
 		x.xxx_hidden_Body = nil
@@ -935,6 +1602,12 @@ func (x *Event) ClearPresenceChanged() {
 
 func (x *Event) ClearQuarantined() {
 	if _, ok := x.xxx_hidden_Body.(*event_Quarantined); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearQuarantineReleased() {
+	if _, ok := x.xxx_hidden_Body.(*event_QuarantineReleased); ok {
 		x.xxx_hidden_Body = nil
 	}
 }
@@ -956,6 +1629,9 @@ const Event_MemberAdded_case case_Event_Body = 16
 const Event_MemberRemoved_case case_Event_Body = 17
 const Event_MemberLeft_case case_Event_Body = 18
 const Event_RoleChanged_case case_Event_Body = 19
+const Event_MessageImported_case case_Event_Body = 20
+const Event_ThreadPolicyChanged_case case_Event_Body = 21
+const Event_AbuseReported_case case_Event_Body = 22
 const Event_WatermarksMoved_case case_Event_Body = 30
 const Event_UserRegistered_case case_Event_Body = 50
 const Event_DeviceLinked_case case_Event_Body = 51
@@ -967,8 +1643,10 @@ const Event_UserBlocked_case case_Event_Body = 56
 const Event_UserUnblocked_case case_Event_Body = 57
 const Event_ThreadJoined_case case_Event_Body = 58
 const Event_ThreadLeft_case case_Event_Body = 59
+const Event_DeploymentPolicyChanged_case case_Event_Body = 60
 const Event_PresenceChanged_case case_Event_Body = 70
 const Event_Quarantined_case case_Event_Body = 80
+const Event_QuarantineReleased_case case_Event_Body = 81
 const Event_LogOpened_case case_Event_Body = 90
 
 func (x *Event) WhichBody() case_Event_Body {
@@ -996,6 +1674,12 @@ func (x *Event) WhichBody() case_Event_Body {
 		return Event_MemberLeft_case
 	case *event_RoleChanged:
 		return Event_RoleChanged_case
+	case *event_MessageImported:
+		return Event_MessageImported_case
+	case *event_ThreadPolicyChanged:
+		return Event_ThreadPolicyChanged_case
+	case *event_AbuseReported:
+		return Event_AbuseReported_case
 	case *event_WatermarksMoved:
 		return Event_WatermarksMoved_case
 	case *event_UserRegistered:
@@ -1018,10 +1702,14 @@ func (x *Event) WhichBody() case_Event_Body {
 		return Event_ThreadJoined_case
 	case *event_ThreadLeft:
 		return Event_ThreadLeft_case
+	case *event_DeploymentPolicyChanged:
+		return Event_DeploymentPolicyChanged_case
 	case *event_PresenceChanged:
 		return Event_PresenceChanged_case
 	case *event_Quarantined:
 		return Event_Quarantined_case
+	case *event_QuarantineReleased:
+		return Event_QuarantineReleased_case
 	case *event_LogOpened:
 		return Event_LogOpened_case
 	default:
@@ -1036,7 +1724,23 @@ type Event_builder struct {
 	UserId []byte
 	// The device it was done on (16 bytes); empty when the system did.
 	DeviceId []byte
-	// What happened. Numbers 10-29 are about threads, 30-39 receipts, 50-69 users, 70-79 presence, 80-99 the log itself.
+	// The number of the rules by which the folds judge it, set by ingest; 0 means 1: written before rules had numbers.
+	Rules uint32
+	// The lowest reader version that may apply it; 0: any that knows its body.
+	MinReader uint32
+	// Who appended it: the edge's name, a slash, its version; at most 64 bytes. For people; nothing rests on it.
+	Producer string
+	// What the one who asked for it called the request (an idempotency key, a trace id), at most 64 bytes; empty:
+	// nothing.
+	RequestId []byte
+	// The event that led to this one, when one did.
+	Cause *Cause
+	// What kind of actor did it.
+	ActorKind ActorKind
+	// A reader that does not know it passes over it: copied from the declaration by ingest, since an old reader does not
+	// have the declaration.
+	Ignorable bool
+	// What happened.
 
 	// Fields of oneof xxx_hidden_Body:
 	// A message was sent.
@@ -1059,6 +1763,12 @@ type Event_builder struct {
 	MemberLeft *MemberLeft
 	// A member's role was changed.
 	RoleChanged *RoleChanged
+	// A message of another system was taken over, with its own author and time.
+	MessageImported *MessageImported
+	// What a thread allows was set.
+	ThreadPolicyChanged *ThreadPolicyChanged
+	// A member reported a message.
+	AbuseReported *AbuseReported
 	// A device's watermarks in a thread moved.
 	WatermarksMoved *WatermarksMoved
 	// A user registered (again) and so has a new primary device.
@@ -1081,10 +1791,14 @@ type Event_builder struct {
 	ThreadJoined *ThreadJoined
 	// The user is no longer a member of a thread.
 	ThreadLeft *ThreadLeft
+	// What the deployment allows was set; its subject is the deployment's own (see DeploymentPolicyChanged).
+	DeploymentPolicyChanged *DeploymentPolicyChanged
 	// A user came on line or went away.
 	PresenceChanged *PresenceChanged
 	// A projector could not apply an event and parked its subject.
 	Quarantined *Quarantined
+	// A subject was released from quarantine.
+	QuarantineReleased *QuarantineReleased
 	// First record of a partition that does not begin at position 0.
 	LogOpened *LogOpened
 	// -- end of xxx_hidden_Body
@@ -1096,6 +1810,13 @@ func (b0 Event_builder) Build() *Event {
 	_, _ = b, x
 	x.xxx_hidden_UserId = b.UserId
 	x.xxx_hidden_DeviceId = b.DeviceId
+	x.xxx_hidden_Rules = b.Rules
+	x.xxx_hidden_MinReader = b.MinReader
+	x.xxx_hidden_Producer = b.Producer
+	x.xxx_hidden_RequestId = b.RequestId
+	x.xxx_hidden_Cause = b.Cause
+	x.xxx_hidden_ActorKind = b.ActorKind
+	x.xxx_hidden_Ignorable = b.Ignorable
 	if b.MessageSent != nil {
 		x.xxx_hidden_Body = &event_MessageSent{b.MessageSent}
 	}
@@ -1125,6 +1846,15 @@ func (b0 Event_builder) Build() *Event {
 	}
 	if b.RoleChanged != nil {
 		x.xxx_hidden_Body = &event_RoleChanged{b.RoleChanged}
+	}
+	if b.MessageImported != nil {
+		x.xxx_hidden_Body = &event_MessageImported{b.MessageImported}
+	}
+	if b.ThreadPolicyChanged != nil {
+		x.xxx_hidden_Body = &event_ThreadPolicyChanged{b.ThreadPolicyChanged}
+	}
+	if b.AbuseReported != nil {
+		x.xxx_hidden_Body = &event_AbuseReported{b.AbuseReported}
 	}
 	if b.WatermarksMoved != nil {
 		x.xxx_hidden_Body = &event_WatermarksMoved{b.WatermarksMoved}
@@ -1159,11 +1889,17 @@ func (b0 Event_builder) Build() *Event {
 	if b.ThreadLeft != nil {
 		x.xxx_hidden_Body = &event_ThreadLeft{b.ThreadLeft}
 	}
+	if b.DeploymentPolicyChanged != nil {
+		x.xxx_hidden_Body = &event_DeploymentPolicyChanged{b.DeploymentPolicyChanged}
+	}
 	if b.PresenceChanged != nil {
 		x.xxx_hidden_Body = &event_PresenceChanged{b.PresenceChanged}
 	}
 	if b.Quarantined != nil {
 		x.xxx_hidden_Body = &event_Quarantined{b.Quarantined}
+	}
+	if b.QuarantineReleased != nil {
+		x.xxx_hidden_Body = &event_QuarantineReleased{b.QuarantineReleased}
 	}
 	if b.LogOpened != nil {
 		x.xxx_hidden_Body = &event_LogOpened{b.LogOpened}
@@ -1174,7 +1910,7 @@ func (b0 Event_builder) Build() *Event {
 type case_Event_Body protoreflect.FieldNumber
 
 func (x case_Event_Body) String() string {
-	md := file_event_v1_event_proto_msgTypes[0].Descriptor()
+	md := file_event_v1_event_proto_msgTypes[2].Descriptor()
 	if x == 0 {
 		return "not set"
 	}
@@ -1235,6 +1971,21 @@ type event_RoleChanged struct {
 	RoleChanged *RoleChanged `protobuf:"bytes,19,opt,name=role_changed,json=roleChanged,oneof"`
 }
 
+type event_MessageImported struct {
+	// A message of another system was taken over, with its own author and time.
+	MessageImported *MessageImported `protobuf:"bytes,20,opt,name=message_imported,json=messageImported,oneof"`
+}
+
+type event_ThreadPolicyChanged struct {
+	// What a thread allows was set.
+	ThreadPolicyChanged *ThreadPolicyChanged `protobuf:"bytes,21,opt,name=thread_policy_changed,json=threadPolicyChanged,oneof"`
+}
+
+type event_AbuseReported struct {
+	// A member reported a message.
+	AbuseReported *AbuseReported `protobuf:"bytes,22,opt,name=abuse_reported,json=abuseReported,oneof"`
+}
+
 type event_WatermarksMoved struct {
 	// A device's watermarks in a thread moved.
 	WatermarksMoved *WatermarksMoved `protobuf:"bytes,30,opt,name=watermarks_moved,json=watermarksMoved,oneof"`
@@ -1290,6 +2041,11 @@ type event_ThreadLeft struct {
 	ThreadLeft *ThreadLeft `protobuf:"bytes,59,opt,name=thread_left,json=threadLeft,oneof"`
 }
 
+type event_DeploymentPolicyChanged struct {
+	// What the deployment allows was set; its subject is the deployment's own (see DeploymentPolicyChanged).
+	DeploymentPolicyChanged *DeploymentPolicyChanged `protobuf:"bytes,60,opt,name=deployment_policy_changed,json=deploymentPolicyChanged,oneof"`
+}
+
 type event_PresenceChanged struct {
 	// A user came on line or went away.
 	PresenceChanged *PresenceChanged `protobuf:"bytes,70,opt,name=presence_changed,json=presenceChanged,oneof"`
@@ -1298,6 +2054,11 @@ type event_PresenceChanged struct {
 type event_Quarantined struct {
 	// A projector could not apply an event and parked its subject.
 	Quarantined *Quarantined `protobuf:"bytes,80,opt,name=quarantined,oneof"`
+}
+
+type event_QuarantineReleased struct {
+	// A subject was released from quarantine.
+	QuarantineReleased *QuarantineReleased `protobuf:"bytes,81,opt,name=quarantine_released,json=quarantineReleased,oneof"`
 }
 
 type event_LogOpened struct {
@@ -1325,6 +2086,12 @@ func (*event_MemberLeft) isEvent_Body() {}
 
 func (*event_RoleChanged) isEvent_Body() {}
 
+func (*event_MessageImported) isEvent_Body() {}
+
+func (*event_ThreadPolicyChanged) isEvent_Body() {}
+
+func (*event_AbuseReported) isEvent_Body() {}
+
 func (*event_WatermarksMoved) isEvent_Body() {}
 
 func (*event_UserRegistered) isEvent_Body() {}
@@ -1347,25 +2114,111 @@ func (*event_ThreadJoined) isEvent_Body() {}
 
 func (*event_ThreadLeft) isEvent_Body() {}
 
+func (*event_DeploymentPolicyChanged) isEvent_Body() {}
+
 func (*event_PresenceChanged) isEvent_Body() {}
 
 func (*event_Quarantined) isEvent_Body() {}
 
+func (*event_QuarantineReleased) isEvent_Body() {}
+
 func (*event_LogOpened) isEvent_Body() {}
 
-// Sealed is the content of a message, encrypted or plain.
+// MessageRef is the one name of a message within its thread: message ids are unique per author only.
+type MessageRef struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_AuthorId  []byte                 `protobuf:"bytes,1,opt,name=author_id,json=authorId"`
+	xxx_hidden_MessageId []byte                 `protobuf:"bytes,2,opt,name=message_id,json=messageId"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *MessageRef) Reset() {
+	*x = MessageRef{}
+	mi := &file_event_v1_event_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageRef) ProtoMessage() {}
+
+func (x *MessageRef) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MessageRef) GetAuthorId() []byte {
+	if x != nil {
+		return x.xxx_hidden_AuthorId
+	}
+	return nil
+}
+
+func (x *MessageRef) GetMessageId() []byte {
+	if x != nil {
+		return x.xxx_hidden_MessageId
+	}
+	return nil
+}
+
+func (x *MessageRef) SetAuthorId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_AuthorId = v
+}
+
+func (x *MessageRef) SetMessageId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_MessageId = v
+}
+
+type MessageRef_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Its author (16 bytes).
+	AuthorId []byte
+	// Its id (16 bytes), as the author's client made it.
+	MessageId []byte
+}
+
+func (b0 MessageRef_builder) Build() *MessageRef {
+	m0 := &MessageRef{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_AuthorId = b.AuthorId
+	x.xxx_hidden_MessageId = b.MessageId
+	return m0
+}
+
+// Sealed is the content of a message as its author's client made it: plain, or encrypted end to end. Encryption at
+// rest is a layer of its own with keys of its own: see Stored.
 type Sealed struct {
-	state            protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_KeyId uint64                 `protobuf:"varint,1,opt,name=key_id,json=keyId"`
-	xxx_hidden_Nonce []byte                 `protobuf:"bytes,2,opt,name=nonce"`
-	xxx_hidden_Data  []byte                 `protobuf:"bytes,3,opt,name=data"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_KeyId  uint64                 `protobuf:"varint,1,opt,name=key_id,json=keyId"`
+	xxx_hidden_Nonce  []byte                 `protobuf:"bytes,2,opt,name=nonce"`
+	xxx_hidden_Data   []byte                 `protobuf:"bytes,3,opt,name=data"`
+	xxx_hidden_Scheme Scheme                 `protobuf:"varint,4,opt,name=scheme,enum=event.v1.Scheme"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Sealed) Reset() {
 	*x = Sealed{}
-	mi := &file_event_v1_event_proto_msgTypes[1]
+	mi := &file_event_v1_event_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +2230,7 @@ func (x *Sealed) String() string {
 func (*Sealed) ProtoMessage() {}
 
 func (x *Sealed) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[1]
+	mi := &file_event_v1_event_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,6 +2262,13 @@ func (x *Sealed) GetData() []byte {
 	return nil
 }
 
+func (x *Sealed) GetScheme() Scheme {
+	if x != nil {
+		return x.xxx_hidden_Scheme
+	}
+	return Scheme_SCHEME_UNSPECIFIED
+}
+
 func (x *Sealed) SetKeyId(v uint64) {
 	x.xxx_hidden_KeyId = v
 }
@@ -1427,15 +2287,21 @@ func (x *Sealed) SetData(v []byte) {
 	x.xxx_hidden_Data = v
 }
 
+func (x *Sealed) SetScheme(v Scheme) {
+	x.xxx_hidden_Scheme = v
+}
+
 type Sealed_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The key that the bytes are sealed with; 0: plain.
+	// The members' key that the bytes are sealed with; 0: plain.
 	KeyId uint64
-	// The nonce that was used; empty when plain.
+	// The nonce that was used, at most 32 bytes; empty when plain.
 	Nonce []byte
 	// An encoded Content, sealed with the key when there is one.
 	Data []byte
+	// How it is sealed.
+	Scheme Scheme
 }
 
 func (b0 Sealed_builder) Build() *Sealed {
@@ -1445,20 +2311,118 @@ func (b0 Sealed_builder) Build() *Sealed {
 	x.xxx_hidden_KeyId = b.KeyId
 	x.xxx_hidden_Nonce = b.Nonce
 	x.xxx_hidden_Data = b.Data
+	x.xxx_hidden_Scheme = b.Scheme
 	return m0
 }
 
-// Content is what a message says, once opened.
+// Stored is a Sealed encrypted at rest by the server, with a data key of the thread. Destroying that key erases it.
+type Stored struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_DataKeyId uint64                 `protobuf:"varint,1,opt,name=data_key_id,json=dataKeyId"`
+	xxx_hidden_Nonce     []byte                 `protobuf:"bytes,2,opt,name=nonce"`
+	xxx_hidden_Data      []byte                 `protobuf:"bytes,3,opt,name=data"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Stored) Reset() {
+	*x = Stored{}
+	mi := &file_event_v1_event_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stored) ProtoMessage() {}
+
+func (x *Stored) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *Stored) GetDataKeyId() uint64 {
+	if x != nil {
+		return x.xxx_hidden_DataKeyId
+	}
+	return 0
+}
+
+func (x *Stored) GetNonce() []byte {
+	if x != nil {
+		return x.xxx_hidden_Nonce
+	}
+	return nil
+}
+
+func (x *Stored) GetData() []byte {
+	if x != nil {
+		return x.xxx_hidden_Data
+	}
+	return nil
+}
+
+func (x *Stored) SetDataKeyId(v uint64) {
+	x.xxx_hidden_DataKeyId = v
+}
+
+func (x *Stored) SetNonce(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Nonce = v
+}
+
+func (x *Stored) SetData(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Data = v
+}
+
+type Stored_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The data key, of the deployment's key space; it has nothing to do with Sealed.key_id.
+	DataKeyId uint64
+	// The nonce (12 bytes).
+	Nonce []byte
+	// An encoded Sealed under AES-256-GCM; the associated data is "helio/stored/1" NUL, then thread, author and message
+	// id, 16 bytes each.
+	Data []byte
+}
+
+func (b0 Stored_builder) Build() *Stored {
+	m0 := &Stored{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_DataKeyId = b.DataKeyId
+	x.xxx_hidden_Nonce = b.Nonce
+	x.xxx_hidden_Data = b.Data
+	return m0
+}
+
+// Content is what a message says, once opened. A client shows the parts when it knows them all, else the text.
 type Content struct {
-	state           protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Text string                 `protobuf:"bytes,1,opt,name=text"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Text  string                 `protobuf:"bytes,1,opt,name=text"`
+	xxx_hidden_Parts *[]*Part               `protobuf:"bytes,2,rep,name=parts"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_event_v1_event_proto_msgTypes[2]
+	mi := &file_event_v1_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +2434,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[2]
+	mi := &file_event_v1_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,15 +2452,30 @@ func (x *Content) GetText() string {
 	return ""
 }
 
+func (x *Content) GetParts() []*Part {
+	if x != nil {
+		if x.xxx_hidden_Parts != nil {
+			return *x.xxx_hidden_Parts
+		}
+	}
+	return nil
+}
+
 func (x *Content) SetText(v string) {
 	x.xxx_hidden_Text = v
+}
+
+func (x *Content) SetParts(v []*Part) {
+	x.xxx_hidden_Parts = &v
 }
 
 type Content_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The text in UTF-8, at most 65,536 bytes.
+	// The text in UTF-8, at most 65,536 bytes; with parts it is what a client shows that does not know them.
 	Text string
+	// What it consists of, in order, at most 32; empty: the text alone.
+	Parts []*Part
 }
 
 func (b0 Content_builder) Build() *Content {
@@ -1504,24 +2483,625 @@ func (b0 Content_builder) Build() *Content {
 	b, x := &b0, m0
 	_, _ = b, x
 	x.xxx_hidden_Text = b.Text
+	x.xxx_hidden_Parts = &b.Parts
+	return m0
+}
+
+// Part of a message's content.
+type Part struct {
+	state           protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Kind isPart_Kind            `protobuf_oneof:"kind"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_event_v1_event_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *Part) GetText() *TextPart {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Kind.(*part_Text); ok {
+			return x.Text
+		}
+	}
+	return nil
+}
+
+func (x *Part) GetMedia() *MediaPart {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Kind.(*part_Media); ok {
+			return x.Media
+		}
+	}
+	return nil
+}
+
+func (x *Part) GetLocation() *LocationPart {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Kind.(*part_Location); ok {
+			return x.Location
+		}
+	}
+	return nil
+}
+
+func (x *Part) SetText(v *TextPart) {
+	if v == nil {
+		x.xxx_hidden_Kind = nil
+		return
+	}
+	x.xxx_hidden_Kind = &part_Text{v}
+}
+
+func (x *Part) SetMedia(v *MediaPart) {
+	if v == nil {
+		x.xxx_hidden_Kind = nil
+		return
+	}
+	x.xxx_hidden_Kind = &part_Media{v}
+}
+
+func (x *Part) SetLocation(v *LocationPart) {
+	if v == nil {
+		x.xxx_hidden_Kind = nil
+		return
+	}
+	x.xxx_hidden_Kind = &part_Location{v}
+}
+
+func (x *Part) HasKind() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Kind != nil
+}
+
+func (x *Part) HasText() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Kind.(*part_Text)
+	return ok
+}
+
+func (x *Part) HasMedia() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Kind.(*part_Media)
+	return ok
+}
+
+func (x *Part) HasLocation() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Kind.(*part_Location)
+	return ok
+}
+
+func (x *Part) ClearKind() {
+	x.xxx_hidden_Kind = nil
+}
+
+func (x *Part) ClearText() {
+	if _, ok := x.xxx_hidden_Kind.(*part_Text); ok {
+		x.xxx_hidden_Kind = nil
+	}
+}
+
+func (x *Part) ClearMedia() {
+	if _, ok := x.xxx_hidden_Kind.(*part_Media); ok {
+		x.xxx_hidden_Kind = nil
+	}
+}
+
+func (x *Part) ClearLocation() {
+	if _, ok := x.xxx_hidden_Kind.(*part_Location); ok {
+		x.xxx_hidden_Kind = nil
+	}
+}
+
+const Part_Kind_not_set_case case_Part_Kind = 0
+const Part_Text_case case_Part_Kind = 1
+const Part_Media_case case_Part_Kind = 2
+const Part_Location_case case_Part_Kind = 3
+
+func (x *Part) WhichKind() case_Part_Kind {
+	if x == nil {
+		return Part_Kind_not_set_case
+	}
+	switch x.xxx_hidden_Kind.(type) {
+	case *part_Text:
+		return Part_Text_case
+	case *part_Media:
+		return Part_Media_case
+	case *part_Location:
+		return Part_Location_case
+	default:
+		return Part_Kind_not_set_case
+	}
+}
+
+type Part_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// What it is; none: a kind that this version does not know.
+
+	// Fields of oneof xxx_hidden_Kind:
+	// Text.
+	Text *TextPart
+	// A picture, film, voice message or file.
+	Media *MediaPart
+	// A place.
+	Location *LocationPart
+	// -- end of xxx_hidden_Kind
+}
+
+func (b0 Part_builder) Build() *Part {
+	m0 := &Part{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Text != nil {
+		x.xxx_hidden_Kind = &part_Text{b.Text}
+	}
+	if b.Media != nil {
+		x.xxx_hidden_Kind = &part_Media{b.Media}
+	}
+	if b.Location != nil {
+		x.xxx_hidden_Kind = &part_Location{b.Location}
+	}
+	return m0
+}
+
+type case_Part_Kind protoreflect.FieldNumber
+
+func (x case_Part_Kind) String() string {
+	md := file_event_v1_event_proto_msgTypes[7].Descriptor()
+	if x == 0 {
+		return "not set"
+	}
+	return protoimpl.X.MessageFieldStringOf(md, protoreflect.FieldNumber(x))
+}
+
+type isPart_Kind interface {
+	isPart_Kind()
+}
+
+type part_Text struct {
+	// Text.
+	Text *TextPart `protobuf:"bytes,1,opt,name=text,oneof"`
+}
+
+type part_Media struct {
+	// A picture, film, voice message or file.
+	Media *MediaPart `protobuf:"bytes,2,opt,name=media,oneof"`
+}
+
+type part_Location struct {
+	// A place.
+	Location *LocationPart `protobuf:"bytes,3,opt,name=location,oneof"`
+}
+
+func (*part_Text) isPart_Kind() {}
+
+func (*part_Media) isPart_Kind() {}
+
+func (*part_Location) isPart_Kind() {}
+
+// TextPart is text.
+type TextPart struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Text      string                 `protobuf:"bytes,1,opt,name=text"`
+	xxx_hidden_MediaType string                 `protobuf:"bytes,2,opt,name=media_type,json=mediaType"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *TextPart) Reset() {
+	*x = TextPart{}
+	mi := &file_event_v1_event_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TextPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TextPart) ProtoMessage() {}
+
+func (x *TextPart) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *TextPart) GetText() string {
+	if x != nil {
+		return x.xxx_hidden_Text
+	}
+	return ""
+}
+
+func (x *TextPart) GetMediaType() string {
+	if x != nil {
+		return x.xxx_hidden_MediaType
+	}
+	return ""
+}
+
+func (x *TextPart) SetText(v string) {
+	x.xxx_hidden_Text = v
+}
+
+func (x *TextPart) SetMediaType(v string) {
+	x.xxx_hidden_MediaType = v
+}
+
+type TextPart_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// UTF-8.
+	Text string
+	// As "text/plain" or "text/markdown"; empty: plain.
+	MediaType string
+}
+
+func (b0 TextPart_builder) Build() *TextPart {
+	m0 := &TextPart{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Text = b.Text
+	x.xxx_hidden_MediaType = b.MediaType
+	return m0
+}
+
+// MediaPart is a blob: link, thumbnail and what is needed to show it before it is fetched.
+type MediaPart struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_BlobId     []byte                 `protobuf:"bytes,1,opt,name=blob_id,json=blobId"`
+	xxx_hidden_MediaType  string                 `protobuf:"bytes,2,opt,name=media_type,json=mediaType"`
+	xxx_hidden_FileName   string                 `protobuf:"bytes,3,opt,name=file_name,json=fileName"`
+	xxx_hidden_SizeBytes  uint64                 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes"`
+	xxx_hidden_Thumbnail  []byte                 `protobuf:"bytes,5,opt,name=thumbnail"`
+	xxx_hidden_Width      uint32                 `protobuf:"varint,6,opt,name=width"`
+	xxx_hidden_Height     uint32                 `protobuf:"varint,7,opt,name=height"`
+	xxx_hidden_DurationMs uint32                 `protobuf:"varint,8,opt,name=duration_ms,json=durationMs"`
+	xxx_hidden_Key        []byte                 `protobuf:"bytes,9,opt,name=key"`
+	xxx_hidden_Digest     []byte                 `protobuf:"bytes,10,opt,name=digest"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *MediaPart) Reset() {
+	*x = MediaPart{}
+	mi := &file_event_v1_event_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MediaPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MediaPart) ProtoMessage() {}
+
+func (x *MediaPart) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MediaPart) GetBlobId() []byte {
+	if x != nil {
+		return x.xxx_hidden_BlobId
+	}
+	return nil
+}
+
+func (x *MediaPart) GetMediaType() string {
+	if x != nil {
+		return x.xxx_hidden_MediaType
+	}
+	return ""
+}
+
+func (x *MediaPart) GetFileName() string {
+	if x != nil {
+		return x.xxx_hidden_FileName
+	}
+	return ""
+}
+
+func (x *MediaPart) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.xxx_hidden_SizeBytes
+	}
+	return 0
+}
+
+func (x *MediaPart) GetThumbnail() []byte {
+	if x != nil {
+		return x.xxx_hidden_Thumbnail
+	}
+	return nil
+}
+
+func (x *MediaPart) GetWidth() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Width
+	}
+	return 0
+}
+
+func (x *MediaPart) GetHeight() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Height
+	}
+	return 0
+}
+
+func (x *MediaPart) GetDurationMs() uint32 {
+	if x != nil {
+		return x.xxx_hidden_DurationMs
+	}
+	return 0
+}
+
+func (x *MediaPart) GetKey() []byte {
+	if x != nil {
+		return x.xxx_hidden_Key
+	}
+	return nil
+}
+
+func (x *MediaPart) GetDigest() []byte {
+	if x != nil {
+		return x.xxx_hidden_Digest
+	}
+	return nil
+}
+
+func (x *MediaPart) SetBlobId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_BlobId = v
+}
+
+func (x *MediaPart) SetMediaType(v string) {
+	x.xxx_hidden_MediaType = v
+}
+
+func (x *MediaPart) SetFileName(v string) {
+	x.xxx_hidden_FileName = v
+}
+
+func (x *MediaPart) SetSizeBytes(v uint64) {
+	x.xxx_hidden_SizeBytes = v
+}
+
+func (x *MediaPart) SetThumbnail(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Thumbnail = v
+}
+
+func (x *MediaPart) SetWidth(v uint32) {
+	x.xxx_hidden_Width = v
+}
+
+func (x *MediaPart) SetHeight(v uint32) {
+	x.xxx_hidden_Height = v
+}
+
+func (x *MediaPart) SetDurationMs(v uint32) {
+	x.xxx_hidden_DurationMs = v
+}
+
+func (x *MediaPart) SetKey(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Key = v
+}
+
+func (x *MediaPart) SetDigest(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Digest = v
+}
+
+type MediaPart_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The blob (16 bytes); it stands in MessageSent.blob_ids too.
+	BlobId []byte
+	// As "image/jpeg", at most 128 bytes.
+	MediaType string
+	// At most 256 bytes.
+	FileName string
+	// Its length in bytes.
+	SizeBytes uint64
+	// A small picture, at most 8,192 bytes.
+	Thumbnail []byte
+	// In pixels; 0: not said.
+	Width uint32
+	// In pixels; 0: not said.
+	Height uint32
+	// In milliseconds; 0: not said.
+	DurationMs uint32
+	// The key that the blob is encrypted with (32 bytes); empty: it is not.
+	Key []byte
+	// SHA-256 of the blob as it is stored (32 bytes).
+	Digest []byte
+}
+
+func (b0 MediaPart_builder) Build() *MediaPart {
+	m0 := &MediaPart{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_BlobId = b.BlobId
+	x.xxx_hidden_MediaType = b.MediaType
+	x.xxx_hidden_FileName = b.FileName
+	x.xxx_hidden_SizeBytes = b.SizeBytes
+	x.xxx_hidden_Thumbnail = b.Thumbnail
+	x.xxx_hidden_Width = b.Width
+	x.xxx_hidden_Height = b.Height
+	x.xxx_hidden_DurationMs = b.DurationMs
+	x.xxx_hidden_Key = b.Key
+	x.xxx_hidden_Digest = b.Digest
+	return m0
+}
+
+// LocationPart is a place (WGS 84).
+type LocationPart struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Latitude  float64                `protobuf:"fixed64,1,opt,name=latitude"`
+	xxx_hidden_Longitude float64                `protobuf:"fixed64,2,opt,name=longitude"`
+	xxx_hidden_Name      string                 `protobuf:"bytes,3,opt,name=name"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *LocationPart) Reset() {
+	*x = LocationPart{}
+	mi := &file_event_v1_event_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocationPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocationPart) ProtoMessage() {}
+
+func (x *LocationPart) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *LocationPart) GetLatitude() float64 {
+	if x != nil {
+		return x.xxx_hidden_Latitude
+	}
+	return 0
+}
+
+func (x *LocationPart) GetLongitude() float64 {
+	if x != nil {
+		return x.xxx_hidden_Longitude
+	}
+	return 0
+}
+
+func (x *LocationPart) GetName() string {
+	if x != nil {
+		return x.xxx_hidden_Name
+	}
+	return ""
+}
+
+func (x *LocationPart) SetLatitude(v float64) {
+	x.xxx_hidden_Latitude = v
+}
+
+func (x *LocationPart) SetLongitude(v float64) {
+	x.xxx_hidden_Longitude = v
+}
+
+func (x *LocationPart) SetName(v string) {
+	x.xxx_hidden_Name = v
+}
+
+type LocationPart_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Degrees north.
+	Latitude float64
+	// Degrees east.
+	Longitude float64
+	// What it is called, at most 256 bytes.
+	Name string
+}
+
+func (b0 LocationPart_builder) Build() *LocationPart {
+	m0 := &LocationPart{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Latitude = b.Latitude
+	x.xxx_hidden_Longitude = b.Longitude
+	x.xxx_hidden_Name = b.Name
 	return m0
 }
 
 // MessageSent: a message was sent to the thread that is the subject.
 type MessageSent struct {
-	state                   protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_MessageId    []byte                 `protobuf:"bytes,1,opt,name=message_id,json=messageId"`
-	xxx_hidden_Content      *Sealed                `protobuf:"bytes,2,opt,name=content"`
-	xxx_hidden_ReplyTo      []byte                 `protobuf:"bytes,3,opt,name=reply_to,json=replyTo"`
-	xxx_hidden_DirectPeer   []byte                 `protobuf:"bytes,4,opt,name=direct_peer,json=directPeer"`
-	xxx_hidden_ClientTimeMs int64                  `protobuf:"varint,5,opt,name=client_time_ms,json=clientTimeMs"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	state                    protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MessageId     []byte                 `protobuf:"bytes,1,opt,name=message_id,json=messageId"`
+	xxx_hidden_Content       *Sealed                `protobuf:"bytes,2,opt,name=content"`
+	xxx_hidden_ReplyTo       []byte                 `protobuf:"bytes,3,opt,name=reply_to,json=replyTo"`
+	xxx_hidden_DirectPeer    []byte                 `protobuf:"bytes,4,opt,name=direct_peer,json=directPeer"`
+	xxx_hidden_ClientTimeMs  int64                  `protobuf:"varint,5,opt,name=client_time_ms,json=clientTimeMs"`
+	xxx_hidden_Reply         *MessageRef            `protobuf:"bytes,6,opt,name=reply"`
+	xxx_hidden_MentionedIds  [][]byte               `protobuf:"bytes,7,rep,name=mentioned_ids,json=mentionedIds"`
+	xxx_hidden_BlobIds       [][]byte               `protobuf:"bytes,8,rep,name=blob_ids,json=blobIds"`
+	xxx_hidden_ExpireAfterS  uint32                 `protobuf:"varint,9,opt,name=expire_after_s,json=expireAfterS"`
+	xxx_hidden_Silent        bool                   `protobuf:"varint,10,opt,name=silent"`
+	xxx_hidden_Commitment    []byte                 `protobuf:"bytes,11,opt,name=commitment"`
+	xxx_hidden_StoredContent *Stored                `protobuf:"bytes,12,opt,name=stored_content,json=storedContent"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *MessageSent) Reset() {
 	*x = MessageSent{}
-	mi := &file_event_v1_event_proto_msgTypes[3]
+	mi := &file_event_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +3113,7 @@ func (x *MessageSent) String() string {
 func (*MessageSent) ProtoMessage() {}
 
 func (x *MessageSent) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[3]
+	mi := &file_event_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,6 +3159,55 @@ func (x *MessageSent) GetClientTimeMs() int64 {
 	return 0
 }
 
+func (x *MessageSent) GetReply() *MessageRef {
+	if x != nil {
+		return x.xxx_hidden_Reply
+	}
+	return nil
+}
+
+func (x *MessageSent) GetMentionedIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_MentionedIds
+	}
+	return nil
+}
+
+func (x *MessageSent) GetBlobIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_BlobIds
+	}
+	return nil
+}
+
+func (x *MessageSent) GetExpireAfterS() uint32 {
+	if x != nil {
+		return x.xxx_hidden_ExpireAfterS
+	}
+	return 0
+}
+
+func (x *MessageSent) GetSilent() bool {
+	if x != nil {
+		return x.xxx_hidden_Silent
+	}
+	return false
+}
+
+func (x *MessageSent) GetCommitment() []byte {
+	if x != nil {
+		return x.xxx_hidden_Commitment
+	}
+	return nil
+}
+
+func (x *MessageSent) GetStoredContent() *Stored {
+	if x != nil {
+		return x.xxx_hidden_StoredContent
+	}
+	return nil
+}
+
 func (x *MessageSent) SetMessageId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -1608,6 +3237,37 @@ func (x *MessageSent) SetClientTimeMs(v int64) {
 	x.xxx_hidden_ClientTimeMs = v
 }
 
+func (x *MessageSent) SetReply(v *MessageRef) {
+	x.xxx_hidden_Reply = v
+}
+
+func (x *MessageSent) SetMentionedIds(v [][]byte) {
+	x.xxx_hidden_MentionedIds = v
+}
+
+func (x *MessageSent) SetBlobIds(v [][]byte) {
+	x.xxx_hidden_BlobIds = v
+}
+
+func (x *MessageSent) SetExpireAfterS(v uint32) {
+	x.xxx_hidden_ExpireAfterS = v
+}
+
+func (x *MessageSent) SetSilent(v bool) {
+	x.xxx_hidden_Silent = v
+}
+
+func (x *MessageSent) SetCommitment(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Commitment = v
+}
+
+func (x *MessageSent) SetStoredContent(v *Stored) {
+	x.xxx_hidden_StoredContent = v
+}
+
 func (x *MessageSent) HasContent() bool {
 	if x == nil {
 		return false
@@ -1615,8 +3275,30 @@ func (x *MessageSent) HasContent() bool {
 	return x.xxx_hidden_Content != nil
 }
 
+func (x *MessageSent) HasReply() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Reply != nil
+}
+
+func (x *MessageSent) HasStoredContent() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_StoredContent != nil
+}
+
 func (x *MessageSent) ClearContent() {
 	x.xxx_hidden_Content = nil
+}
+
+func (x *MessageSent) ClearReply() {
+	x.xxx_hidden_Reply = nil
+}
+
+func (x *MessageSent) ClearStoredContent() {
+	x.xxx_hidden_StoredContent = nil
 }
 
 type MessageSent_builder struct {
@@ -1626,7 +3308,8 @@ type MessageSent_builder struct {
 	MessageId []byte
 	// What it says.
 	Content *Sealed
-	// The message (16 bytes) of this thread that it answers; empty: none.
+	// The message (16 bytes) of this thread that it answers, without its author: as versions before MessageRef wrote it.
+	// Still read; reply counts when both are there.
 	ReplyTo []byte
 	// The other member (16 bytes) of a direct thread, by which the fold can begin the thread at its first message. Empty
 	// in groups.
@@ -1634,6 +3317,21 @@ type MessageSent_builder struct {
 	// The client's clock when the message was written, in Unix milliseconds. For display only: no order and no rule rests
 	// on it.
 	ClientTimeMs int64
+	// The message of this thread that it answers; absent: none.
+	Reply *MessageRef
+	// The users (16 bytes each) that it mentions, at most 64. Laid down, like what follows.
+	MentionedIds [][]byte
+	// The blobs (16 bytes each) that it refers to, at most 32.
+	BlobIds [][]byte
+	// It vanishes so long after its log time, in seconds, at most 31,536,000; 0: never.
+	ExpireAfterS uint32
+	// It rings at nobody's device.
+	Silent bool
+	// HMAC-SHA-256 over the opened content by a key inside of it (32 bytes), by which a member can prove to the server
+	// what a sealed message said (message franking: Grubbs, Lu, Ristenpart 2017); empty: none.
+	Commitment []byte
+	// The content encrypted at rest; then content is absent.
+	StoredContent *Stored
 }
 
 func (b0 MessageSent_builder) Build() *MessageSent {
@@ -1645,6 +3343,13 @@ func (b0 MessageSent_builder) Build() *MessageSent {
 	x.xxx_hidden_ReplyTo = b.ReplyTo
 	x.xxx_hidden_DirectPeer = b.DirectPeer
 	x.xxx_hidden_ClientTimeMs = b.ClientTimeMs
+	x.xxx_hidden_Reply = b.Reply
+	x.xxx_hidden_MentionedIds = b.MentionedIds
+	x.xxx_hidden_BlobIds = b.BlobIds
+	x.xxx_hidden_ExpireAfterS = b.ExpireAfterS
+	x.xxx_hidden_Silent = b.Silent
+	x.xxx_hidden_Commitment = b.Commitment
+	x.xxx_hidden_StoredContent = b.StoredContent
 	return m0
 }
 
@@ -1653,13 +3358,14 @@ type MessageEdited struct {
 	state                protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_MessageId []byte                 `protobuf:"bytes,1,opt,name=message_id,json=messageId"`
 	xxx_hidden_Content   *Sealed                `protobuf:"bytes,2,opt,name=content"`
+	xxx_hidden_Message   *MessageRef            `protobuf:"bytes,3,opt,name=message"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
 
 func (x *MessageEdited) Reset() {
 	*x = MessageEdited{}
-	mi := &file_event_v1_event_proto_msgTypes[4]
+	mi := &file_event_v1_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +3377,7 @@ func (x *MessageEdited) String() string {
 func (*MessageEdited) ProtoMessage() {}
 
 func (x *MessageEdited) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[4]
+	mi := &file_event_v1_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,6 +3402,13 @@ func (x *MessageEdited) GetContent() *Sealed {
 	return nil
 }
 
+func (x *MessageEdited) GetMessage() *MessageRef {
+	if x != nil {
+		return x.xxx_hidden_Message
+	}
+	return nil
+}
+
 func (x *MessageEdited) SetMessageId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -1707,6 +3420,10 @@ func (x *MessageEdited) SetContent(v *Sealed) {
 	x.xxx_hidden_Content = v
 }
 
+func (x *MessageEdited) SetMessage(v *MessageRef) {
+	x.xxx_hidden_Message = v
+}
+
 func (x *MessageEdited) HasContent() bool {
 	if x == nil {
 		return false
@@ -1714,17 +3431,31 @@ func (x *MessageEdited) HasContent() bool {
 	return x.xxx_hidden_Content != nil
 }
 
+func (x *MessageEdited) HasMessage() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Message != nil
+}
+
 func (x *MessageEdited) ClearContent() {
 	x.xxx_hidden_Content = nil
+}
+
+func (x *MessageEdited) ClearMessage() {
+	x.xxx_hidden_Message = nil
 }
 
 type MessageEdited_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The message (16 bytes).
+	// The message (16 bytes), without its author, who is the acting user: as versions before MessageRef wrote it. Still
+	// read; message counts when both are there.
 	MessageId []byte
 	// What it says now.
 	Content *Sealed
+	// The message; its author is the acting user.
+	Message *MessageRef
 }
 
 func (b0 MessageEdited_builder) Build() *MessageEdited {
@@ -1733,6 +3464,7 @@ func (b0 MessageEdited_builder) Build() *MessageEdited {
 	_, _ = b, x
 	x.xxx_hidden_MessageId = b.MessageId
 	x.xxx_hidden_Content = b.Content
+	x.xxx_hidden_Message = b.Message
 	return m0
 }
 
@@ -1741,13 +3473,14 @@ type MessageDeleted struct {
 	state                protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_MessageId []byte                 `protobuf:"bytes,1,opt,name=message_id,json=messageId"`
 	xxx_hidden_AuthorId  []byte                 `protobuf:"bytes,2,opt,name=author_id,json=authorId"`
+	xxx_hidden_Message   *MessageRef            `protobuf:"bytes,3,opt,name=message"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
 
 func (x *MessageDeleted) Reset() {
 	*x = MessageDeleted{}
-	mi := &file_event_v1_event_proto_msgTypes[5]
+	mi := &file_event_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +3492,7 @@ func (x *MessageDeleted) String() string {
 func (*MessageDeleted) ProtoMessage() {}
 
 func (x *MessageDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[5]
+	mi := &file_event_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,6 +3517,13 @@ func (x *MessageDeleted) GetAuthorId() []byte {
 	return nil
 }
 
+func (x *MessageDeleted) GetMessage() *MessageRef {
+	if x != nil {
+		return x.xxx_hidden_Message
+	}
+	return nil
+}
+
 func (x *MessageDeleted) SetMessageId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -1798,13 +3538,30 @@ func (x *MessageDeleted) SetAuthorId(v []byte) {
 	x.xxx_hidden_AuthorId = v
 }
 
+func (x *MessageDeleted) SetMessage(v *MessageRef) {
+	x.xxx_hidden_Message = v
+}
+
+func (x *MessageDeleted) HasMessage() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Message != nil
+}
+
+func (x *MessageDeleted) ClearMessage() {
+	x.xxx_hidden_Message = nil
+}
+
 type MessageDeleted_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The message (16 bytes).
+	// The message (16 bytes): as versions before MessageRef wrote it. Still read; message counts when both are there.
 	MessageId []byte
-	// Its author (16 bytes), when another than the deleting user.
+	// Its author (16 bytes), when another than the deleting user; like message_id.
 	AuthorId []byte
+	// The message.
+	Message *MessageRef
 }
 
 func (b0 MessageDeleted_builder) Build() *MessageDeleted {
@@ -1813,6 +3570,7 @@ func (b0 MessageDeleted_builder) Build() *MessageDeleted {
 	_, _ = b, x
 	x.xxx_hidden_MessageId = b.MessageId
 	x.xxx_hidden_AuthorId = b.AuthorId
+	x.xxx_hidden_Message = b.Message
 	return m0
 }
 
@@ -1822,13 +3580,14 @@ type ReactionSet struct {
 	xxx_hidden_MessageId []byte                 `protobuf:"bytes,1,opt,name=message_id,json=messageId"`
 	xxx_hidden_AuthorId  []byte                 `protobuf:"bytes,2,opt,name=author_id,json=authorId"`
 	xxx_hidden_Emoji     string                 `protobuf:"bytes,3,opt,name=emoji"`
+	xxx_hidden_Message   *MessageRef            `protobuf:"bytes,4,opt,name=message"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
 
 func (x *ReactionSet) Reset() {
 	*x = ReactionSet{}
-	mi := &file_event_v1_event_proto_msgTypes[6]
+	mi := &file_event_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +3599,7 @@ func (x *ReactionSet) String() string {
 func (*ReactionSet) ProtoMessage() {}
 
 func (x *ReactionSet) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[6]
+	mi := &file_event_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1872,6 +3631,13 @@ func (x *ReactionSet) GetEmoji() string {
 	return ""
 }
 
+func (x *ReactionSet) GetMessage() *MessageRef {
+	if x != nil {
+		return x.xxx_hidden_Message
+	}
+	return nil
+}
+
 func (x *ReactionSet) SetMessageId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -1890,15 +3656,32 @@ func (x *ReactionSet) SetEmoji(v string) {
 	x.xxx_hidden_Emoji = v
 }
 
+func (x *ReactionSet) SetMessage(v *MessageRef) {
+	x.xxx_hidden_Message = v
+}
+
+func (x *ReactionSet) HasMessage() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Message != nil
+}
+
+func (x *ReactionSet) ClearMessage() {
+	x.xxx_hidden_Message = nil
+}
+
 type ReactionSet_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The message (16 bytes).
+	// The message (16 bytes): as versions before MessageRef wrote it. Still read; message counts when both are there.
 	MessageId []byte
-	// Its author (16 bytes).
+	// Its author (16 bytes); like message_id.
 	AuthorId []byte
-	// The emoji; empty takes the reaction away.
+	// The emoji, at most 64 bytes; empty takes the reaction away.
 	Emoji string
+	// The message.
+	Message *MessageRef
 }
 
 func (b0 ReactionSet_builder) Build() *ReactionSet {
@@ -1908,6 +3691,555 @@ func (b0 ReactionSet_builder) Build() *ReactionSet {
 	x.xxx_hidden_MessageId = b.MessageId
 	x.xxx_hidden_AuthorId = b.AuthorId
 	x.xxx_hidden_Emoji = b.Emoji
+	x.xxx_hidden_Message = b.Message
+	return m0
+}
+
+// MessageImported: a message of another system was taken over into the thread. Its author need not be a member, no
+// window is judged by its time, and it rings at nobody's device.
+type MessageImported struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Message    *MessageRef            `protobuf:"bytes,1,opt,name=message"`
+	xxx_hidden_Content    *Sealed                `protobuf:"bytes,2,opt,name=content"`
+	xxx_hidden_SentTimeMs int64                  `protobuf:"varint,3,opt,name=sent_time_ms,json=sentTimeMs"`
+	xxx_hidden_Source     string                 `protobuf:"bytes,4,opt,name=source"`
+	xxx_hidden_SourceId   string                 `protobuf:"bytes,5,opt,name=source_id,json=sourceId"`
+	xxx_hidden_Reply      *MessageRef            `protobuf:"bytes,6,opt,name=reply"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *MessageImported) Reset() {
+	*x = MessageImported{}
+	mi := &file_event_v1_event_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageImported) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageImported) ProtoMessage() {}
+
+func (x *MessageImported) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MessageImported) GetMessage() *MessageRef {
+	if x != nil {
+		return x.xxx_hidden_Message
+	}
+	return nil
+}
+
+func (x *MessageImported) GetContent() *Sealed {
+	if x != nil {
+		return x.xxx_hidden_Content
+	}
+	return nil
+}
+
+func (x *MessageImported) GetSentTimeMs() int64 {
+	if x != nil {
+		return x.xxx_hidden_SentTimeMs
+	}
+	return 0
+}
+
+func (x *MessageImported) GetSource() string {
+	if x != nil {
+		return x.xxx_hidden_Source
+	}
+	return ""
+}
+
+func (x *MessageImported) GetSourceId() string {
+	if x != nil {
+		return x.xxx_hidden_SourceId
+	}
+	return ""
+}
+
+func (x *MessageImported) GetReply() *MessageRef {
+	if x != nil {
+		return x.xxx_hidden_Reply
+	}
+	return nil
+}
+
+func (x *MessageImported) SetMessage(v *MessageRef) {
+	x.xxx_hidden_Message = v
+}
+
+func (x *MessageImported) SetContent(v *Sealed) {
+	x.xxx_hidden_Content = v
+}
+
+func (x *MessageImported) SetSentTimeMs(v int64) {
+	x.xxx_hidden_SentTimeMs = v
+}
+
+func (x *MessageImported) SetSource(v string) {
+	x.xxx_hidden_Source = v
+}
+
+func (x *MessageImported) SetSourceId(v string) {
+	x.xxx_hidden_SourceId = v
+}
+
+func (x *MessageImported) SetReply(v *MessageRef) {
+	x.xxx_hidden_Reply = v
+}
+
+func (x *MessageImported) HasMessage() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Message != nil
+}
+
+func (x *MessageImported) HasContent() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Content != nil
+}
+
+func (x *MessageImported) HasReply() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Reply != nil
+}
+
+func (x *MessageImported) ClearMessage() {
+	x.xxx_hidden_Message = nil
+}
+
+func (x *MessageImported) ClearContent() {
+	x.xxx_hidden_Content = nil
+}
+
+func (x *MessageImported) ClearReply() {
+	x.xxx_hidden_Reply = nil
+}
+
+type MessageImported_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Its author here, and the id that it has here (UUIDv7, made from source and source_id).
+	Message *MessageRef
+	// What it says.
+	Content *Sealed
+	// When it was sent there, in Unix milliseconds.
+	SentTimeMs int64
+	// The system that it comes from, as "slack" or "whatsapp"; 1 to 32 bytes.
+	Source string
+	// Its name there, 1 to 256 bytes: the same message is imported once.
+	SourceId string
+	// The message that it answers; absent: none.
+	Reply *MessageRef
+}
+
+func (b0 MessageImported_builder) Build() *MessageImported {
+	m0 := &MessageImported{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Message = b.Message
+	x.xxx_hidden_Content = b.Content
+	x.xxx_hidden_SentTimeMs = b.SentTimeMs
+	x.xxx_hidden_Source = b.Source
+	x.xxx_hidden_SourceId = b.SourceId
+	x.xxx_hidden_Reply = b.Reply
+	return m0
+}
+
+// ThreadPolicy is what a thread allows. A field that is 0 leaves it to the deployment's policy.
+type ThreadPolicy struct {
+	state                    protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_EditWindowS   uint32                 `protobuf:"varint,1,opt,name=edit_window_s,json=editWindowS"`
+	xxx_hidden_DeleteWindowS uint32                 `protobuf:"varint,2,opt,name=delete_window_s,json=deleteWindowS"`
+	xxx_hidden_Writers       Role                   `protobuf:"varint,3,opt,name=writers,enum=event.v1.Role"`
+	xxx_hidden_RetentionS    uint32                 `protobuf:"varint,4,opt,name=retention_s,json=retentionS"`
+	xxx_hidden_History       HistoryVisibility      `protobuf:"varint,5,opt,name=history,enum=event.v1.HistoryVisibility"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *ThreadPolicy) Reset() {
+	*x = ThreadPolicy{}
+	mi := &file_event_v1_event_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThreadPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThreadPolicy) ProtoMessage() {}
+
+func (x *ThreadPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ThreadPolicy) GetEditWindowS() uint32 {
+	if x != nil {
+		return x.xxx_hidden_EditWindowS
+	}
+	return 0
+}
+
+func (x *ThreadPolicy) GetDeleteWindowS() uint32 {
+	if x != nil {
+		return x.xxx_hidden_DeleteWindowS
+	}
+	return 0
+}
+
+func (x *ThreadPolicy) GetWriters() Role {
+	if x != nil {
+		return x.xxx_hidden_Writers
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *ThreadPolicy) GetRetentionS() uint32 {
+	if x != nil {
+		return x.xxx_hidden_RetentionS
+	}
+	return 0
+}
+
+func (x *ThreadPolicy) GetHistory() HistoryVisibility {
+	if x != nil {
+		return x.xxx_hidden_History
+	}
+	return HistoryVisibility_HISTORY_VISIBILITY_UNSPECIFIED
+}
+
+func (x *ThreadPolicy) SetEditWindowS(v uint32) {
+	x.xxx_hidden_EditWindowS = v
+}
+
+func (x *ThreadPolicy) SetDeleteWindowS(v uint32) {
+	x.xxx_hidden_DeleteWindowS = v
+}
+
+func (x *ThreadPolicy) SetWriters(v Role) {
+	x.xxx_hidden_Writers = v
+}
+
+func (x *ThreadPolicy) SetRetentionS(v uint32) {
+	x.xxx_hidden_RetentionS = v
+}
+
+func (x *ThreadPolicy) SetHistory(v HistoryVisibility) {
+	x.xxx_hidden_History = v
+}
+
+type ThreadPolicy_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// How long after its log time a message may be edited, in seconds, at most 31,536,000.
+	EditWindowS uint32
+	// How long after its log time a message may be taken back for everyone, in seconds, at most 31,536,000.
+	DeleteWindowS uint32
+	// The role that may write.
+	Writers Role
+	// How long messages are kept, in seconds, at least 3,600.
+	RetentionS uint32
+	// How much of what was written before a new member sees.
+	History HistoryVisibility
+}
+
+func (b0 ThreadPolicy_builder) Build() *ThreadPolicy {
+	m0 := &ThreadPolicy{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_EditWindowS = b.EditWindowS
+	x.xxx_hidden_DeleteWindowS = b.DeleteWindowS
+	x.xxx_hidden_Writers = b.Writers
+	x.xxx_hidden_RetentionS = b.RetentionS
+	x.xxx_hidden_History = b.History
+	return m0
+}
+
+// ThreadPolicyChanged: an admin set what the thread allows, for the events after this one.
+type ThreadPolicyChanged struct {
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Policy *ThreadPolicy          `protobuf:"bytes,1,opt,name=policy"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ThreadPolicyChanged) Reset() {
+	*x = ThreadPolicyChanged{}
+	mi := &file_event_v1_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThreadPolicyChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThreadPolicyChanged) ProtoMessage() {}
+
+func (x *ThreadPolicyChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ThreadPolicyChanged) GetPolicy() *ThreadPolicy {
+	if x != nil {
+		return x.xxx_hidden_Policy
+	}
+	return nil
+}
+
+func (x *ThreadPolicyChanged) SetPolicy(v *ThreadPolicy) {
+	x.xxx_hidden_Policy = v
+}
+
+func (x *ThreadPolicyChanged) HasPolicy() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Policy != nil
+}
+
+func (x *ThreadPolicyChanged) ClearPolicy() {
+	x.xxx_hidden_Policy = nil
+}
+
+type ThreadPolicyChanged_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The whole policy.
+	Policy *ThreadPolicy
+}
+
+func (b0 ThreadPolicyChanged_builder) Build() *ThreadPolicyChanged {
+	m0 := &ThreadPolicyChanged{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Policy = b.Policy
+	return m0
+}
+
+// DeploymentPolicyChanged: an operator set what threads allow that say nothing themselves. Its subject is the
+// deployment's own, SHA-256 of "helio/deployment/1" cut to a UUIDv8. A fold looks at no other subject, so ingest copies
+// what counts into the events that begin threads.
+type DeploymentPolicyChanged struct {
+	state              protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Threads *ThreadPolicy          `protobuf:"bytes,1,opt,name=threads"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *DeploymentPolicyChanged) Reset() {
+	*x = DeploymentPolicyChanged{}
+	mi := &file_event_v1_event_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeploymentPolicyChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeploymentPolicyChanged) ProtoMessage() {}
+
+func (x *DeploymentPolicyChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *DeploymentPolicyChanged) GetThreads() *ThreadPolicy {
+	if x != nil {
+		return x.xxx_hidden_Threads
+	}
+	return nil
+}
+
+func (x *DeploymentPolicyChanged) SetThreads(v *ThreadPolicy) {
+	x.xxx_hidden_Threads = v
+}
+
+func (x *DeploymentPolicyChanged) HasThreads() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Threads != nil
+}
+
+func (x *DeploymentPolicyChanged) ClearThreads() {
+	x.xxx_hidden_Threads = nil
+}
+
+type DeploymentPolicyChanged_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The whole policy.
+	Threads *ThreadPolicy
+}
+
+func (b0 DeploymentPolicyChanged_builder) Build() *DeploymentPolicyChanged {
+	m0 := &DeploymentPolicyChanged{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Threads = b.Threads
+	return m0
+}
+
+// AbuseReported: a member showed the operators a message. The report proves what a sealed message said when the opening
+// fits the message's commitment.
+type AbuseReported struct {
+	state              protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Message *MessageRef            `protobuf:"bytes,1,opt,name=message"`
+	xxx_hidden_Reason  string                 `protobuf:"bytes,2,opt,name=reason"`
+	xxx_hidden_Note    string                 `protobuf:"bytes,3,opt,name=note"`
+	xxx_hidden_Opening []byte                 `protobuf:"bytes,4,opt,name=opening"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *AbuseReported) Reset() {
+	*x = AbuseReported{}
+	mi := &file_event_v1_event_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbuseReported) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbuseReported) ProtoMessage() {}
+
+func (x *AbuseReported) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *AbuseReported) GetMessage() *MessageRef {
+	if x != nil {
+		return x.xxx_hidden_Message
+	}
+	return nil
+}
+
+func (x *AbuseReported) GetReason() string {
+	if x != nil {
+		return x.xxx_hidden_Reason
+	}
+	return ""
+}
+
+func (x *AbuseReported) GetNote() string {
+	if x != nil {
+		return x.xxx_hidden_Note
+	}
+	return ""
+}
+
+func (x *AbuseReported) GetOpening() []byte {
+	if x != nil {
+		return x.xxx_hidden_Opening
+	}
+	return nil
+}
+
+func (x *AbuseReported) SetMessage(v *MessageRef) {
+	x.xxx_hidden_Message = v
+}
+
+func (x *AbuseReported) SetReason(v string) {
+	x.xxx_hidden_Reason = v
+}
+
+func (x *AbuseReported) SetNote(v string) {
+	x.xxx_hidden_Note = v
+}
+
+func (x *AbuseReported) SetOpening(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Opening = v
+}
+
+func (x *AbuseReported) HasMessage() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Message != nil
+}
+
+func (x *AbuseReported) ClearMessage() {
+	x.xxx_hidden_Message = nil
+}
+
+type AbuseReported_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The message.
+	Message *MessageRef
+	// Why: a word of the deployment's list, 1 to 64 bytes.
+	Reason string
+	// What the reporter says, at most 4,096 bytes.
+	Note string
+	// The opened Content, encoded, at most 66,560 bytes; empty: the message is plain.
+	Opening []byte
+}
+
+func (b0 AbuseReported_builder) Build() *AbuseReported {
+	m0 := &AbuseReported{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Message = b.Message
+	x.xxx_hidden_Reason = b.Reason
+	x.xxx_hidden_Note = b.Note
+	x.xxx_hidden_Opening = b.Opening
 	return m0
 }
 
@@ -1916,13 +4248,14 @@ type ThreadCreated struct {
 	state                protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_Title     string                 `protobuf:"bytes,1,opt,name=title"`
 	xxx_hidden_MemberIds [][]byte               `protobuf:"bytes,2,rep,name=member_ids,json=memberIds"`
+	xxx_hidden_Policy    *ThreadPolicy          `protobuf:"bytes,3,opt,name=policy"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
 
 func (x *ThreadCreated) Reset() {
 	*x = ThreadCreated{}
-	mi := &file_event_v1_event_proto_msgTypes[7]
+	mi := &file_event_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +4267,7 @@ func (x *ThreadCreated) String() string {
 func (*ThreadCreated) ProtoMessage() {}
 
 func (x *ThreadCreated) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[7]
+	mi := &file_event_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,12 +4292,34 @@ func (x *ThreadCreated) GetMemberIds() [][]byte {
 	return nil
 }
 
+func (x *ThreadCreated) GetPolicy() *ThreadPolicy {
+	if x != nil {
+		return x.xxx_hidden_Policy
+	}
+	return nil
+}
+
 func (x *ThreadCreated) SetTitle(v string) {
 	x.xxx_hidden_Title = v
 }
 
 func (x *ThreadCreated) SetMemberIds(v [][]byte) {
 	x.xxx_hidden_MemberIds = v
+}
+
+func (x *ThreadCreated) SetPolicy(v *ThreadPolicy) {
+	x.xxx_hidden_Policy = v
+}
+
+func (x *ThreadCreated) HasPolicy() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Policy != nil
+}
+
+func (x *ThreadCreated) ClearPolicy() {
+	x.xxx_hidden_Policy = nil
 }
 
 type ThreadCreated_builder struct {
@@ -1974,6 +4329,8 @@ type ThreadCreated_builder struct {
 	Title string
 	// The first members (16 bytes each), the creator need not be among them.
 	MemberIds [][]byte
+	// What it allows from the beginning. Laid down.
+	Policy *ThreadPolicy
 }
 
 func (b0 ThreadCreated_builder) Build() *ThreadCreated {
@@ -1982,6 +4339,7 @@ func (b0 ThreadCreated_builder) Build() *ThreadCreated {
 	_, _ = b, x
 	x.xxx_hidden_Title = b.Title
 	x.xxx_hidden_MemberIds = b.MemberIds
+	x.xxx_hidden_Policy = b.Policy
 	return m0
 }
 
@@ -1995,7 +4353,7 @@ type ThreadRenamed struct {
 
 func (x *ThreadRenamed) Reset() {
 	*x = ThreadRenamed{}
-	mi := &file_event_v1_event_proto_msgTypes[8]
+	mi := &file_event_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +4365,7 @@ func (x *ThreadRenamed) String() string {
 func (*ThreadRenamed) ProtoMessage() {}
 
 func (x *ThreadRenamed) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[8]
+	mi := &file_event_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +4412,7 @@ type MemberAdded struct {
 
 func (x *MemberAdded) Reset() {
 	*x = MemberAdded{}
-	mi := &file_event_v1_event_proto_msgTypes[9]
+	mi := &file_event_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +4424,7 @@ func (x *MemberAdded) String() string {
 func (*MemberAdded) ProtoMessage() {}
 
 func (x *MemberAdded) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[9]
+	mi := &file_event_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +4471,7 @@ type MemberRemoved struct {
 
 func (x *MemberRemoved) Reset() {
 	*x = MemberRemoved{}
-	mi := &file_event_v1_event_proto_msgTypes[10]
+	mi := &file_event_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +4483,7 @@ func (x *MemberRemoved) String() string {
 func (*MemberRemoved) ProtoMessage() {}
 
 func (x *MemberRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[10]
+	mi := &file_event_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +4532,7 @@ type MemberLeft struct {
 
 func (x *MemberLeft) Reset() {
 	*x = MemberLeft{}
-	mi := &file_event_v1_event_proto_msgTypes[11]
+	mi := &file_event_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +4544,7 @@ func (x *MemberLeft) String() string {
 func (*MemberLeft) ProtoMessage() {}
 
 func (x *MemberLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[11]
+	mi := &file_event_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +4578,7 @@ type RoleChanged struct {
 
 func (x *RoleChanged) Reset() {
 	*x = RoleChanged{}
-	mi := &file_event_v1_event_proto_msgTypes[12]
+	mi := &file_event_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +4590,7 @@ func (x *RoleChanged) String() string {
 func (*RoleChanged) ProtoMessage() {}
 
 func (x *RoleChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[12]
+	mi := &file_event_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +4659,7 @@ type WatermarksMoved struct {
 
 func (x *WatermarksMoved) Reset() {
 	*x = WatermarksMoved{}
-	mi := &file_event_v1_event_proto_msgTypes[13]
+	mi := &file_event_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +4671,7 @@ func (x *WatermarksMoved) String() string {
 func (*WatermarksMoved) ProtoMessage() {}
 
 func (x *WatermarksMoved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[13]
+	mi := &file_event_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,19 +4753,20 @@ func (b0 WatermarksMoved_builder) Build() *WatermarksMoved {
 // UserRegistered: somebody proved to hold the phone number. The device becomes the primary one; every device before it
 // is revoked.
 type UserRegistered struct {
-	state                 protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_PhoneHash  []byte                 `protobuf:"bytes,1,opt,name=phone_hash,json=phoneHash"`
-	xxx_hidden_Generation uint32                 `protobuf:"varint,2,opt,name=generation"`
-	xxx_hidden_DeviceId   []byte                 `protobuf:"bytes,3,opt,name=device_id,json=deviceId"`
-	xxx_hidden_PublicKey  []byte                 `protobuf:"bytes,4,opt,name=public_key,json=publicKey"`
-	xxx_hidden_DeviceName string                 `protobuf:"bytes,5,opt,name=device_name,json=deviceName"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	state                   protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_PhoneHash    []byte                 `protobuf:"bytes,1,opt,name=phone_hash,json=phoneHash"`
+	xxx_hidden_Generation   uint32                 `protobuf:"varint,2,opt,name=generation"`
+	xxx_hidden_DeviceId     []byte                 `protobuf:"bytes,3,opt,name=device_id,json=deviceId"`
+	xxx_hidden_PublicKey    []byte                 `protobuf:"bytes,4,opt,name=public_key,json=publicKey"`
+	xxx_hidden_DeviceName   string                 `protobuf:"bytes,5,opt,name=device_name,json=deviceName"`
+	xxx_hidden_IdentityHash []byte                 `protobuf:"bytes,6,opt,name=identity_hash,json=identityHash"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
 }
 
 func (x *UserRegistered) Reset() {
 	*x = UserRegistered{}
-	mi := &file_event_v1_event_proto_msgTypes[14]
+	mi := &file_event_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +4778,7 @@ func (x *UserRegistered) String() string {
 func (*UserRegistered) ProtoMessage() {}
 
 func (x *UserRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[14]
+	mi := &file_event_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,6 +4824,13 @@ func (x *UserRegistered) GetDeviceName() string {
 	return ""
 }
 
+func (x *UserRegistered) GetIdentityHash() []byte {
+	if x != nil {
+		return x.xxx_hidden_IdentityHash
+	}
+	return nil
+}
+
 func (x *UserRegistered) SetPhoneHash(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -2494,6 +4860,13 @@ func (x *UserRegistered) SetDeviceName(v string) {
 	x.xxx_hidden_DeviceName = v
 }
 
+func (x *UserRegistered) SetIdentityHash(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_IdentityHash = v
+}
+
 type UserRegistered_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -2507,6 +4880,9 @@ type UserRegistered_builder struct {
 	PublicKey []byte
 	// What the device calls itself, at most 64 bytes.
 	DeviceName string
+	// Keyed hash (16 bytes) of the issuer and subject that a token named, of a user who has no phone number; then
+	// phone_hash is empty. Laid down.
+	IdentityHash []byte
 }
 
 func (b0 UserRegistered_builder) Build() *UserRegistered {
@@ -2518,6 +4894,7 @@ func (b0 UserRegistered_builder) Build() *UserRegistered {
 	x.xxx_hidden_DeviceId = b.DeviceId
 	x.xxx_hidden_PublicKey = b.PublicKey
 	x.xxx_hidden_DeviceName = b.DeviceName
+	x.xxx_hidden_IdentityHash = b.IdentityHash
 	return m0
 }
 
@@ -2527,13 +4904,14 @@ type DeviceLinked struct {
 	xxx_hidden_DeviceId   []byte                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId"`
 	xxx_hidden_PublicKey  []byte                 `protobuf:"bytes,2,opt,name=public_key,json=publicKey"`
 	xxx_hidden_DeviceName string                 `protobuf:"bytes,3,opt,name=device_name,json=deviceName"`
+	xxx_hidden_Approval   []byte                 `protobuf:"bytes,4,opt,name=approval"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
 
 func (x *DeviceLinked) Reset() {
 	*x = DeviceLinked{}
-	mi := &file_event_v1_event_proto_msgTypes[15]
+	mi := &file_event_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +4923,7 @@ func (x *DeviceLinked) String() string {
 func (*DeviceLinked) ProtoMessage() {}
 
 func (x *DeviceLinked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[15]
+	mi := &file_event_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,6 +4955,13 @@ func (x *DeviceLinked) GetDeviceName() string {
 	return ""
 }
 
+func (x *DeviceLinked) GetApproval() []byte {
+	if x != nil {
+		return x.xxx_hidden_Approval
+	}
+	return nil
+}
+
 func (x *DeviceLinked) SetDeviceId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -2595,6 +4980,13 @@ func (x *DeviceLinked) SetDeviceName(v string) {
 	x.xxx_hidden_DeviceName = v
 }
 
+func (x *DeviceLinked) SetApproval(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Approval = v
+}
+
 type DeviceLinked_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -2604,6 +4996,9 @@ type DeviceLinked_builder struct {
 	PublicKey []byte
 	// What the device calls itself, at most 64 bytes.
 	DeviceName string
+	// The approving device's Ed25519 signature (64 bytes) over "helio/1 link" NUL, the user's id, the approving device's
+	// id and public key, the new device's id and public key; empty: it was not asked for. Laid down.
+	Approval []byte
 }
 
 func (b0 DeviceLinked_builder) Build() *DeviceLinked {
@@ -2613,6 +5008,7 @@ func (b0 DeviceLinked_builder) Build() *DeviceLinked {
 	x.xxx_hidden_DeviceId = b.DeviceId
 	x.xxx_hidden_PublicKey = b.PublicKey
 	x.xxx_hidden_DeviceName = b.DeviceName
+	x.xxx_hidden_Approval = b.Approval
 	return m0
 }
 
@@ -2626,7 +5022,7 @@ type DeviceRevoked struct {
 
 func (x *DeviceRevoked) Reset() {
 	*x = DeviceRevoked{}
-	mi := &file_event_v1_event_proto_msgTypes[16]
+	mi := &file_event_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +5034,7 @@ func (x *DeviceRevoked) String() string {
 func (*DeviceRevoked) ProtoMessage() {}
 
 func (x *DeviceRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[16]
+	mi := &file_event_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +5084,7 @@ type ProfileChanged struct {
 
 func (x *ProfileChanged) Reset() {
 	*x = ProfileChanged{}
-	mi := &file_event_v1_event_proto_msgTypes[17]
+	mi := &file_event_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +5096,7 @@ func (x *ProfileChanged) String() string {
 func (*ProfileChanged) ProtoMessage() {}
 
 func (x *ProfileChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[17]
+	mi := &file_event_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +5144,7 @@ type ContactSaved struct {
 
 func (x *ContactSaved) Reset() {
 	*x = ContactSaved{}
-	mi := &file_event_v1_event_proto_msgTypes[18]
+	mi := &file_event_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2760,7 +5156,7 @@ func (x *ContactSaved) String() string {
 func (*ContactSaved) ProtoMessage() {}
 
 func (x *ContactSaved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[18]
+	mi := &file_event_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +5220,7 @@ type ContactRemoved struct {
 
 func (x *ContactRemoved) Reset() {
 	*x = ContactRemoved{}
-	mi := &file_event_v1_event_proto_msgTypes[19]
+	mi := &file_event_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +5232,7 @@ func (x *ContactRemoved) String() string {
 func (*ContactRemoved) ProtoMessage() {}
 
 func (x *ContactRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[19]
+	mi := &file_event_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +5282,7 @@ type UserBlocked struct {
 
 func (x *UserBlocked) Reset() {
 	*x = UserBlocked{}
-	mi := &file_event_v1_event_proto_msgTypes[20]
+	mi := &file_event_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2898,7 +5294,7 @@ func (x *UserBlocked) String() string {
 func (*UserBlocked) ProtoMessage() {}
 
 func (x *UserBlocked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[20]
+	mi := &file_event_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +5344,7 @@ type UserUnblocked struct {
 
 func (x *UserUnblocked) Reset() {
 	*x = UserUnblocked{}
-	mi := &file_event_v1_event_proto_msgTypes[21]
+	mi := &file_event_v1_event_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +5356,7 @@ func (x *UserUnblocked) String() string {
 func (*UserUnblocked) ProtoMessage() {}
 
 func (x *UserUnblocked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[21]
+	mi := &file_event_v1_event_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +5410,7 @@ type ThreadJoined struct {
 
 func (x *ThreadJoined) Reset() {
 	*x = ThreadJoined{}
-	mi := &file_event_v1_event_proto_msgTypes[22]
+	mi := &file_event_v1_event_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +5422,7 @@ func (x *ThreadJoined) String() string {
 func (*ThreadJoined) ProtoMessage() {}
 
 func (x *ThreadJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[22]
+	mi := &file_event_v1_event_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3105,7 +5501,7 @@ type ThreadLeft struct {
 
 func (x *ThreadLeft) Reset() {
 	*x = ThreadLeft{}
-	mi := &file_event_v1_event_proto_msgTypes[23]
+	mi := &file_event_v1_event_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +5513,7 @@ func (x *ThreadLeft) String() string {
 func (*ThreadLeft) ProtoMessage() {}
 
 func (x *ThreadLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[23]
+	mi := &file_event_v1_event_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +5564,7 @@ type PresenceChanged struct {
 
 func (x *PresenceChanged) Reset() {
 	*x = PresenceChanged{}
-	mi := &file_event_v1_event_proto_msgTypes[24]
+	mi := &file_event_v1_event_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3180,7 +5576,7 @@ func (x *PresenceChanged) String() string {
 func (*PresenceChanged) ProtoMessage() {}
 
 func (x *PresenceChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[24]
+	mi := &file_event_v1_event_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3240,13 +5636,14 @@ type Quarantined struct {
 	xxx_hidden_Slot     int32                  `protobuf:"varint,3,opt,name=slot"`
 	xxx_hidden_Position int64                  `protobuf:"varint,4,opt,name=position"`
 	xxx_hidden_Reason   string                 `protobuf:"bytes,5,opt,name=reason"`
+	xxx_hidden_Code     string                 `protobuf:"bytes,6,opt,name=code"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Quarantined) Reset() {
 	*x = Quarantined{}
-	mi := &file_event_v1_event_proto_msgTypes[25]
+	mi := &file_event_v1_event_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3258,7 +5655,7 @@ func (x *Quarantined) String() string {
 func (*Quarantined) ProtoMessage() {}
 
 func (x *Quarantined) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[25]
+	mi := &file_event_v1_event_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3304,6 +5701,13 @@ func (x *Quarantined) GetReason() string {
 	return ""
 }
 
+func (x *Quarantined) GetCode() string {
+	if x != nil {
+		return x.xxx_hidden_Code
+	}
+	return ""
+}
+
 func (x *Quarantined) SetView(v string) {
 	x.xxx_hidden_View = v
 }
@@ -3324,6 +5728,10 @@ func (x *Quarantined) SetReason(v string) {
 	x.xxx_hidden_Reason = v
 }
 
+func (x *Quarantined) SetCode(v string) {
+	x.xxx_hidden_Code = v
+}
+
 type Quarantined_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -3337,6 +5745,8 @@ type Quarantined_builder struct {
 	Position int64
 	// Why, in words.
 	Reason string
+	// Why, as a word of a closed set: undecodable, key, partition, fold_panicked, newer_version.
+	Code string
 }
 
 func (b0 Quarantined_builder) Build() *Quarantined {
@@ -3348,6 +5758,126 @@ func (b0 Quarantined_builder) Build() *Quarantined {
 	x.xxx_hidden_Slot = b.Slot
 	x.xxx_hidden_Position = b.Position
 	x.xxx_hidden_Reason = b.Reason
+	x.xxx_hidden_Code = b.Code
+	return m0
+}
+
+// QuarantineReleased: an operator released a subject from quarantine. Every fold obeys it.
+type QuarantineReleased struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Topic    int32                  `protobuf:"varint,1,opt,name=topic"`
+	xxx_hidden_Slot     int32                  `protobuf:"varint,2,opt,name=slot"`
+	xxx_hidden_Position int64                  `protobuf:"varint,3,opt,name=position"`
+	xxx_hidden_Release  Release                `protobuf:"varint,4,opt,name=release,enum=event.v1.Release"`
+	xxx_hidden_Note     string                 `protobuf:"bytes,5,opt,name=note"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *QuarantineReleased) Reset() {
+	*x = QuarantineReleased{}
+	mi := &file_event_v1_event_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuarantineReleased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuarantineReleased) ProtoMessage() {}
+
+func (x *QuarantineReleased) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *QuarantineReleased) GetTopic() int32 {
+	if x != nil {
+		return x.xxx_hidden_Topic
+	}
+	return 0
+}
+
+func (x *QuarantineReleased) GetSlot() int32 {
+	if x != nil {
+		return x.xxx_hidden_Slot
+	}
+	return 0
+}
+
+func (x *QuarantineReleased) GetPosition() int64 {
+	if x != nil {
+		return x.xxx_hidden_Position
+	}
+	return 0
+}
+
+func (x *QuarantineReleased) GetRelease() Release {
+	if x != nil {
+		return x.xxx_hidden_Release
+	}
+	return Release_RELEASE_UNSPECIFIED
+}
+
+func (x *QuarantineReleased) GetNote() string {
+	if x != nil {
+		return x.xxx_hidden_Note
+	}
+	return ""
+}
+
+func (x *QuarantineReleased) SetTopic(v int32) {
+	x.xxx_hidden_Topic = v
+}
+
+func (x *QuarantineReleased) SetSlot(v int32) {
+	x.xxx_hidden_Slot = v
+}
+
+func (x *QuarantineReleased) SetPosition(v int64) {
+	x.xxx_hidden_Position = v
+}
+
+func (x *QuarantineReleased) SetRelease(v Release) {
+	x.xxx_hidden_Release = v
+}
+
+func (x *QuarantineReleased) SetNote(v string) {
+	x.xxx_hidden_Note = v
+}
+
+type QuarantineReleased_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The topic's number.
+	Topic int32
+	// The slot.
+	Slot int32
+	// The subject (16 bytes) is this record's key; of it the event at this position is concerned, and what follows it.
+	Position int64
+	// What becomes of that event.
+	Release Release
+	// Why, in words, at most 1,024 bytes.
+	Note string
+}
+
+func (b0 QuarantineReleased_builder) Build() *QuarantineReleased {
+	m0 := &QuarantineReleased{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Topic = b.Topic
+	x.xxx_hidden_Slot = b.Slot
+	x.xxx_hidden_Position = b.Position
+	x.xxx_hidden_Release = b.Release
+	x.xxx_hidden_Note = b.Note
 	return m0
 }
 
@@ -3362,7 +5892,7 @@ type LogOpened struct {
 
 func (x *LogOpened) Reset() {
 	*x = LogOpened{}
-	mi := &file_event_v1_event_proto_msgTypes[26]
+	mi := &file_event_v1_event_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +5904,7 @@ func (x *LogOpened) String() string {
 func (*LogOpened) ProtoMessage() {}
 
 func (x *LogOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[26]
+	mi := &file_event_v1_event_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3420,59 +5950,170 @@ var file_event_v1_event_proto_extTypes = []protoimpl.ExtensionInfo{
 		Tag:           "varint,50001,opt,name=class,enum=event.v1.Class",
 		Filename:      "event/v1/event.proto",
 	},
+	{
+		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
+		ExtensionType: (*Declaration)(nil),
+		Field:         50002,
+		Name:          "event.v1.declared",
+		Tag:           "bytes,50002,opt,name=declared",
+		Filename:      "event/v1/event.proto",
+	},
 }
 
 // Extension fields to descriptorpb.MessageOptions.
 var (
-	// The class of an event type.
+	// The class of an event type, as versions before Declaration said it. Nothing reads it.
 	//
 	// optional event.v1.Class class = 50001;
+	//
+	// Deprecated: Marked as deprecated in event/v1/event.proto.
 	E_Class = &file_event_v1_event_proto_extTypes[0]
+)
+
+// Extension fields to descriptorpb.FieldOptions.
+var (
+	// On each field of Event.body.
+	//
+	// optional event.v1.Declaration declared = 50002;
+	E_Declared = &file_event_v1_event_proto_extTypes[1]
 )
 
 var File_event_v1_event_proto protoreflect.FileDescriptor
 
 const file_event_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x14event/v1/event.proto\x12\bevent.v1\x1a google/protobuf/descriptor.proto\"\xc1\f\n" +
+	"\x14event/v1/event.proto\x12\bevent.v1\x1a google/protobuf/descriptor.proto\"\x96\x01\n" +
+	"\vDeclaration\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12%\n" +
+	"\x05class\x18\x02 \x01(\x0e2\x0f.event.v1.ClassR\x05class\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\rR\x05since\x12\x1c\n" +
+	"\tignorable\x18\x04 \x01(\bR\tignorable\x12\x16\n" +
+	"\x06system\x18\x05 \x01(\bR\x06system\"M\n" +
+	"\x05Cause\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\x05R\x05topic\x12\x12\n" +
+	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\x03R\bposition\"\x8e\x17\n" +
 	"\x05Event\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x1b\n" +
-	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\x12:\n" +
-	"\fmessage_sent\x18\n" +
-	" \x01(\v2\x15.event.v1.MessageSentH\x00R\vmessageSent\x12@\n" +
-	"\x0emessage_edited\x18\v \x01(\v2\x17.event.v1.MessageEditedH\x00R\rmessageEdited\x12C\n" +
-	"\x0fmessage_deleted\x18\f \x01(\v2\x18.event.v1.MessageDeletedH\x00R\x0emessageDeleted\x12:\n" +
-	"\freaction_set\x18\r \x01(\v2\x15.event.v1.ReactionSetH\x00R\vreactionSet\x12@\n" +
-	"\x0ethread_created\x18\x0e \x01(\v2\x17.event.v1.ThreadCreatedH\x00R\rthreadCreated\x12@\n" +
-	"\x0ethread_renamed\x18\x0f \x01(\v2\x17.event.v1.ThreadRenamedH\x00R\rthreadRenamed\x12:\n" +
-	"\fmember_added\x18\x10 \x01(\v2\x15.event.v1.MemberAddedH\x00R\vmemberAdded\x12@\n" +
-	"\x0emember_removed\x18\x11 \x01(\v2\x17.event.v1.MemberRemovedH\x00R\rmemberRemoved\x127\n" +
-	"\vmember_left\x18\x12 \x01(\v2\x14.event.v1.MemberLeftH\x00R\n" +
-	"memberLeft\x12:\n" +
-	"\frole_changed\x18\x13 \x01(\v2\x15.event.v1.RoleChangedH\x00R\vroleChanged\x12F\n" +
-	"\x10watermarks_moved\x18\x1e \x01(\v2\x19.event.v1.WatermarksMovedH\x00R\x0fwatermarksMoved\x12C\n" +
-	"\x0fuser_registered\x182 \x01(\v2\x18.event.v1.UserRegisteredH\x00R\x0euserRegistered\x12=\n" +
-	"\rdevice_linked\x183 \x01(\v2\x16.event.v1.DeviceLinkedH\x00R\fdeviceLinked\x12@\n" +
-	"\x0edevice_revoked\x184 \x01(\v2\x17.event.v1.DeviceRevokedH\x00R\rdeviceRevoked\x12C\n" +
-	"\x0fprofile_changed\x185 \x01(\v2\x18.event.v1.ProfileChangedH\x00R\x0eprofileChanged\x12=\n" +
-	"\rcontact_saved\x186 \x01(\v2\x16.event.v1.ContactSavedH\x00R\fcontactSaved\x12C\n" +
-	"\x0fcontact_removed\x187 \x01(\v2\x18.event.v1.ContactRemovedH\x00R\x0econtactRemoved\x12:\n" +
-	"\fuser_blocked\x188 \x01(\v2\x15.event.v1.UserBlockedH\x00R\vuserBlocked\x12@\n" +
-	"\x0euser_unblocked\x189 \x01(\v2\x17.event.v1.UserUnblockedH\x00R\ruserUnblocked\x12=\n" +
-	"\rthread_joined\x18: \x01(\v2\x16.event.v1.ThreadJoinedH\x00R\fthreadJoined\x127\n" +
-	"\vthread_left\x18; \x01(\v2\x14.event.v1.ThreadLeftH\x00R\n" +
-	"threadLeft\x12F\n" +
-	"\x10presence_changed\x18F \x01(\v2\x19.event.v1.PresenceChangedH\x00R\x0fpresenceChanged\x129\n" +
-	"\vquarantined\x18P \x01(\v2\x15.event.v1.QuarantinedH\x00R\vquarantined\x124\n" +
+	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\x12\x14\n" +
+	"\x05rules\x18\x03 \x01(\rR\x05rules\x12\x1d\n" +
 	"\n" +
-	"log_opened\x18Z \x01(\v2\x13.event.v1.LogOpenedH\x00R\tlogOpenedB\x06\n" +
-	"\x04body\"I\n" +
+	"min_reader\x18\x04 \x01(\rR\tminReader\x12\x1a\n" +
+	"\bproducer\x18\x05 \x01(\tR\bproducer\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\fR\trequestId\x12%\n" +
+	"\x05cause\x18\a \x01(\v2\x0f.event.v1.CauseR\x05cause\x122\n" +
+	"\n" +
+	"actor_kind\x18\b \x01(\x0e2\x13.event.v1.ActorKindR\tactorKind\x12\x1c\n" +
+	"\tignorable\x18\t \x01(\bR\tignorable\x12S\n" +
+	"\fmessage_sent\x18\n" +
+	" \x01(\v2\x15.event.v1.MessageSentB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\vmessageSent\x12Y\n" +
+	"\x0emessage_edited\x18\v \x01(\v2\x17.event.v1.MessageEditedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\rmessageEdited\x12\\\n" +
+	"\x0fmessage_deleted\x18\f \x01(\v2\x18.event.v1.MessageDeletedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\x0emessageDeleted\x12S\n" +
+	"\freaction_set\x18\r \x01(\v2\x15.event.v1.ReactionSetB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\vreactionSet\x12Y\n" +
+	"\x0ethread_created\x18\x0e \x01(\v2\x17.event.v1.ThreadCreatedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\rthreadCreated\x12Y\n" +
+	"\x0ethread_renamed\x18\x0f \x01(\v2\x17.event.v1.ThreadRenamedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\rthreadRenamed\x12S\n" +
+	"\fmember_added\x18\x10 \x01(\v2\x15.event.v1.MemberAddedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\vmemberAdded\x12Y\n" +
+	"\x0emember_removed\x18\x11 \x01(\v2\x17.event.v1.MemberRemovedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\rmemberRemoved\x12P\n" +
+	"\vmember_left\x18\x12 \x01(\v2\x14.event.v1.MemberLeftB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\n" +
+	"memberLeft\x12S\n" +
+	"\frole_changed\x18\x13 \x01(\v2\x15.event.v1.RoleChangedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x01H\x00R\vroleChanged\x12]\n" +
+	"\x10message_imported\x18\x14 \x01(\v2\x19.event.v1.MessageImportedB\x15\x92\xb5\x18\x11\n" +
+	"\rhelio.threads\x10\x01H\x00R\x0fmessageImported\x12j\n" +
+	"\x15thread_policy_changed\x18\x15 \x01(\v2\x1d.event.v1.ThreadPolicyChangedB\x15\x92\xb5\x18\x11\n" +
+	"\rhelio.threads\x10\x01H\x00R\x13threadPolicyChanged\x12W\n" +
+	"\x0eabuse_reported\x18\x16 \x01(\v2\x17.event.v1.AbuseReportedB\x15\x92\xb5\x18\x11\n" +
+	"\rhelio.threads\x10\x01H\x00R\rabuseReported\x12`\n" +
+	"\x10watermarks_moved\x18\x1e \x01(\v2\x19.event.v1.WatermarksMovedB\x18\x92\xb5\x18\x14\n" +
+	"\x0ehelio.receipts\x10\x01\x18\x01H\x00R\x0fwatermarksMoved\x12\\\n" +
+	"\x0fuser_registered\x182 \x01(\v2\x18.event.v1.UserRegisteredB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\x0euserRegistered\x12V\n" +
+	"\rdevice_linked\x183 \x01(\v2\x16.event.v1.DeviceLinkedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\fdeviceLinked\x12Y\n" +
+	"\x0edevice_revoked\x184 \x01(\v2\x17.event.v1.DeviceRevokedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\rdeviceRevoked\x12\\\n" +
+	"\x0fprofile_changed\x185 \x01(\v2\x18.event.v1.ProfileChangedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\x0eprofileChanged\x12V\n" +
+	"\rcontact_saved\x186 \x01(\v2\x16.event.v1.ContactSavedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\fcontactSaved\x12\\\n" +
+	"\x0fcontact_removed\x187 \x01(\v2\x18.event.v1.ContactRemovedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\x0econtactRemoved\x12S\n" +
+	"\fuser_blocked\x188 \x01(\v2\x15.event.v1.UserBlockedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\vuserBlocked\x12Y\n" +
+	"\x0euser_unblocked\x189 \x01(\v2\x17.event.v1.UserUnblockedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\ruserUnblocked\x12V\n" +
+	"\rthread_joined\x18: \x01(\v2\x16.event.v1.ThreadJoinedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\fthreadJoined\x12P\n" +
+	"\vthread_left\x18; \x01(\v2\x14.event.v1.ThreadLeftB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\n" +
+	"threadLeft\x12v\n" +
+	"\x19deployment_policy_changed\x18< \x01(\v2!.event.v1.DeploymentPolicyChangedB\x15\x92\xb5\x18\x11\n" +
+	"\vhelio.users\x10\x01(\x01H\x00R\x17deploymentPolicyChanged\x12`\n" +
+	"\x10presence_changed\x18F \x01(\v2\x19.event.v1.PresenceChangedB\x18\x92\xb5\x18\x14\n" +
+	"\x0ehelio.presence\x10\x01\x18\x01H\x00R\x0fpresenceChanged\x12W\n" +
+	"\vquarantined\x18P \x01(\v2\x15.event.v1.QuarantinedB\x1c\x92\xb5\x18\x18\n" +
+	"\x10helio.quarantine\x10\x01\x18\x01(\x01H\x00R\vquarantined\x12k\n" +
+	"\x13quarantine_released\x18Q \x01(\v2\x1c.event.v1.QuarantineReleasedB\x1a\x92\xb5\x18\x16\n" +
+	"\x10helio.quarantine\x10\x01(\x01H\x00R\x12quarantineReleased\x12I\n" +
+	"\n" +
+	"log_opened\x18Z \x01(\v2\x13.event.v1.LogOpenedB\x13\x92\xb5\x18\x0f\n" +
+	"\ahelio.*\x10\x01\x18\x01(\x01H\x00R\tlogOpenedB\x06\n" +
+	"\x04body\"H\n" +
+	"\n" +
+	"MessageRef\x12\x1b\n" +
+	"\tauthor_id\x18\x01 \x01(\fR\bauthorId\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\fR\tmessageId\"s\n" +
 	"\x06Sealed\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\x04R\x05keyId\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"\x1d\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12(\n" +
+	"\x06scheme\x18\x04 \x01(\x0e2\x10.event.v1.SchemeR\x06scheme\"R\n" +
+	"\x06Stored\x12\x1e\n" +
+	"\vdata_key_id\x18\x01 \x01(\x04R\tdataKeyId\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"C\n" +
 	"\aContent\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"\xc0\x01\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12$\n" +
+	"\x05parts\x18\x02 \x03(\v2\x0e.event.v1.PartR\x05parts\"\x9b\x01\n" +
+	"\x04Part\x12(\n" +
+	"\x04text\x18\x01 \x01(\v2\x12.event.v1.TextPartH\x00R\x04text\x12+\n" +
+	"\x05media\x18\x02 \x01(\v2\x13.event.v1.MediaPartH\x00R\x05media\x124\n" +
+	"\blocation\x18\x03 \x01(\v2\x16.event.v1.LocationPartH\x00R\blocationB\x06\n" +
+	"\x04kind\"=\n" +
+	"\bTextPart\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x02 \x01(\tR\tmediaType\"\x96\x02\n" +
+	"\tMediaPart\x12\x17\n" +
+	"\ablob_id\x18\x01 \x01(\fR\x06blobId\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x02 \x01(\tR\tmediaType\x12\x1b\n" +
+	"\tfile_name\x18\x03 \x01(\tR\bfileName\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x04 \x01(\x04R\tsizeBytes\x12\x1c\n" +
+	"\tthumbnail\x18\x05 \x01(\fR\tthumbnail\x12\x14\n" +
+	"\x05width\x18\x06 \x01(\rR\x05width\x12\x16\n" +
+	"\x06height\x18\a \x01(\rR\x06height\x12\x1f\n" +
+	"\vduration_ms\x18\b \x01(\rR\n" +
+	"durationMs\x12\x10\n" +
+	"\x03key\x18\t \x01(\fR\x03key\x12\x16\n" +
+	"\x06digest\x18\n" +
+	" \x01(\fR\x06digest\"\\\n" +
+	"\fLocationPart\x12\x1a\n" +
+	"\blatitude\x18\x01 \x01(\x01R\blatitude\x12\x1c\n" +
+	"\tlongitude\x18\x02 \x01(\x01R\tlongitude\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xbd\x03\n" +
 	"\vMessageSent\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12*\n" +
@@ -3480,41 +6121,79 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\breply_to\x18\x03 \x01(\fR\areplyTo\x12\x1f\n" +
 	"\vdirect_peer\x18\x04 \x01(\fR\n" +
 	"directPeer\x12$\n" +
-	"\x0eclient_time_ms\x18\x05 \x01(\x03R\fclientTimeMs:\x04\x88\xb5\x18\x01\"`\n" +
+	"\x0eclient_time_ms\x18\x05 \x01(\x03R\fclientTimeMs\x12*\n" +
+	"\x05reply\x18\x06 \x01(\v2\x14.event.v1.MessageRefR\x05reply\x12#\n" +
+	"\rmentioned_ids\x18\a \x03(\fR\fmentionedIds\x12\x19\n" +
+	"\bblob_ids\x18\b \x03(\fR\ablobIds\x12$\n" +
+	"\x0eexpire_after_s\x18\t \x01(\rR\fexpireAfterS\x12\x16\n" +
+	"\x06silent\x18\n" +
+	" \x01(\bR\x06silent\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\v \x01(\fR\n" +
+	"commitment\x127\n" +
+	"\x0estored_content\x18\f \x01(\v2\x10.event.v1.StoredR\rstoredContent\"\x8a\x01\n" +
 	"\rMessageEdited\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12*\n" +
-	"\acontent\x18\x02 \x01(\v2\x10.event.v1.SealedR\acontent:\x04\x88\xb5\x18\x01\"R\n" +
+	"\acontent\x18\x02 \x01(\v2\x10.event.v1.SealedR\acontent\x12.\n" +
+	"\amessage\x18\x03 \x01(\v2\x14.event.v1.MessageRefR\amessage\"|\n" +
 	"\x0eMessageDeleted\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1b\n" +
-	"\tauthor_id\x18\x02 \x01(\fR\bauthorId:\x04\x88\xb5\x18\x01\"e\n" +
+	"\tauthor_id\x18\x02 \x01(\fR\bauthorId\x12.\n" +
+	"\amessage\x18\x03 \x01(\v2\x14.event.v1.MessageRefR\amessage\"\x8f\x01\n" +
 	"\vReactionSet\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1b\n" +
 	"\tauthor_id\x18\x02 \x01(\fR\bauthorId\x12\x14\n" +
-	"\x05emoji\x18\x03 \x01(\tR\x05emoji:\x04\x88\xb5\x18\x01\"J\n" +
+	"\x05emoji\x18\x03 \x01(\tR\x05emoji\x12.\n" +
+	"\amessage\x18\x04 \x01(\v2\x14.event.v1.MessageRefR\amessage\"\xf0\x01\n" +
+	"\x0fMessageImported\x12.\n" +
+	"\amessage\x18\x01 \x01(\v2\x14.event.v1.MessageRefR\amessage\x12*\n" +
+	"\acontent\x18\x02 \x01(\v2\x10.event.v1.SealedR\acontent\x12 \n" +
+	"\fsent_time_ms\x18\x03 \x01(\x03R\n" +
+	"sentTimeMs\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x1b\n" +
+	"\tsource_id\x18\x05 \x01(\tR\bsourceId\x12*\n" +
+	"\x05reply\x18\x06 \x01(\v2\x14.event.v1.MessageRefR\x05reply\"\xdc\x01\n" +
+	"\fThreadPolicy\x12\"\n" +
+	"\redit_window_s\x18\x01 \x01(\rR\veditWindowS\x12&\n" +
+	"\x0fdelete_window_s\x18\x02 \x01(\rR\rdeleteWindowS\x12(\n" +
+	"\awriters\x18\x03 \x01(\x0e2\x0e.event.v1.RoleR\awriters\x12\x1f\n" +
+	"\vretention_s\x18\x04 \x01(\rR\n" +
+	"retentionS\x125\n" +
+	"\ahistory\x18\x05 \x01(\x0e2\x1b.event.v1.HistoryVisibilityR\ahistory\"E\n" +
+	"\x13ThreadPolicyChanged\x12.\n" +
+	"\x06policy\x18\x01 \x01(\v2\x16.event.v1.ThreadPolicyR\x06policy\"K\n" +
+	"\x17DeploymentPolicyChanged\x120\n" +
+	"\athreads\x18\x01 \x01(\v2\x16.event.v1.ThreadPolicyR\athreads\"\x85\x01\n" +
+	"\rAbuseReported\x12.\n" +
+	"\amessage\x18\x01 \x01(\v2\x14.event.v1.MessageRefR\amessage\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12\x18\n" +
+	"\aopening\x18\x04 \x01(\fR\aopening\"t\n" +
 	"\rThreadCreated\x12\x14\n" +
 	"\x05title\x18\x01 \x01(\tR\x05title\x12\x1d\n" +
 	"\n" +
-	"member_ids\x18\x02 \x03(\fR\tmemberIds:\x04\x88\xb5\x18\x01\"+\n" +
+	"member_ids\x18\x02 \x03(\fR\tmemberIds\x12.\n" +
+	"\x06policy\x18\x03 \x01(\v2\x16.event.v1.ThreadPolicyR\x06policy\"%\n" +
 	"\rThreadRenamed\x12\x14\n" +
-	"\x05title\x18\x01 \x01(\tR\x05title:\x04\x88\xb5\x18\x01\"2\n" +
+	"\x05title\x18\x01 \x01(\tR\x05title\",\n" +
 	"\vMemberAdded\x12\x1d\n" +
 	"\n" +
-	"member_ids\x18\x01 \x03(\fR\tmemberIds:\x04\x88\xb5\x18\x01\"2\n" +
+	"member_ids\x18\x01 \x03(\fR\tmemberIds\",\n" +
 	"\rMemberRemoved\x12\x1b\n" +
-	"\tmember_id\x18\x01 \x01(\fR\bmemberId:\x04\x88\xb5\x18\x01\"\x12\n" +
+	"\tmember_id\x18\x01 \x01(\fR\bmemberId\"\f\n" +
 	"\n" +
-	"MemberLeft:\x04\x88\xb5\x18\x01\"T\n" +
+	"MemberLeft\"N\n" +
 	"\vRoleChanged\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\fR\bmemberId\x12\"\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x0e.event.v1.RoleR\x04role:\x04\x88\xb5\x18\x01\"\xbb\x01\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x0e.event.v1.RoleR\x04role\"\xb5\x01\n" +
 	"\x0fWatermarksMoved\x12-\n" +
 	"\x12delivered_position\x18\x01 \x01(\x03R\x11deliveredPosition\x12+\n" +
 	"\x11delivered_ordinal\x18\x02 \x01(\x03R\x10deliveredOrdinal\x12#\n" +
 	"\rread_position\x18\x03 \x01(\x03R\freadPosition\x12!\n" +
-	"\fread_ordinal\x18\x04 \x01(\x03R\vreadOrdinal:\x04\x88\xb5\x18\x01\"\xb2\x01\n" +
+	"\fread_ordinal\x18\x04 \x01(\x03R\vreadOrdinal\"\xd1\x01\n" +
 	"\x0eUserRegistered\x12\x1d\n" +
 	"\n" +
 	"phone_hash\x18\x01 \x01(\fR\tphoneHash\x12\x1e\n" +
@@ -3525,131 +6204,206 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"public_key\x18\x04 \x01(\fR\tpublicKey\x12\x1f\n" +
 	"\vdevice_name\x18\x05 \x01(\tR\n" +
-	"deviceName:\x04\x88\xb5\x18\x01\"q\n" +
+	"deviceName\x12#\n" +
+	"\ridentity_hash\x18\x06 \x01(\fR\fidentityHash\"\x87\x01\n" +
 	"\fDeviceLinked\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\fR\bdeviceId\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x02 \x01(\fR\tpublicKey\x12\x1f\n" +
 	"\vdevice_name\x18\x03 \x01(\tR\n" +
-	"deviceName:\x04\x88\xb5\x18\x01\"2\n" +
+	"deviceName\x12\x1a\n" +
+	"\bapproval\x18\x04 \x01(\fR\bapproval\",\n" +
 	"\rDeviceRevoked\x12\x1b\n" +
-	"\tdevice_id\x18\x01 \x01(\fR\bdeviceId:\x04\x88\xb5\x18\x01\"*\n" +
+	"\tdevice_id\x18\x01 \x01(\fR\bdeviceId\"$\n" +
 	"\x0eProfileChanged\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name:\x04\x88\xb5\x18\x01\"G\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\fContactSaved\x12\x1d\n" +
 	"\n" +
 	"phone_hash\x18\x01 \x01(\fR\tphoneHash\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name:\x04\x88\xb5\x18\x01\"5\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"/\n" +
 	"\x0eContactRemoved\x12\x1d\n" +
 	"\n" +
-	"phone_hash\x18\x01 \x01(\fR\tphoneHash:\x04\x88\xb5\x18\x01\"2\n" +
+	"phone_hash\x18\x01 \x01(\fR\tphoneHash\",\n" +
 	"\vUserBlocked\x12\x1d\n" +
 	"\n" +
-	"blocked_id\x18\x01 \x01(\fR\tblockedId:\x04\x88\xb5\x18\x01\"4\n" +
+	"blocked_id\x18\x01 \x01(\fR\tblockedId\".\n" +
 	"\rUserUnblocked\x12\x1d\n" +
 	"\n" +
-	"blocked_id\x18\x01 \x01(\fR\tblockedId:\x04\x88\xb5\x18\x01\"w\n" +
+	"blocked_id\x18\x01 \x01(\fR\tblockedId\"q\n" +
 	"\fThreadJoined\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x1d\n" +
 	"\n" +
 	"new_thread\x18\x02 \x01(\bR\tnewThread\x12%\n" +
-	"\x0esince_position\x18\x03 \x01(\x03R\rsincePosition:\x04\x88\xb5\x18\x01\"/\n" +
+	"\x0esince_position\x18\x03 \x01(\x03R\rsincePosition\")\n" +
 	"\n" +
 	"ThreadLeft\x12\x1b\n" +
-	"\tthread_id\x18\x01 \x01(\fR\bthreadId:\x04\x88\xb5\x18\x01\"Q\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\"K\n" +
 	"\x0fPresenceChanged\x12\x16\n" +
 	"\x06online\x18\x01 \x01(\bR\x06online\x12 \n" +
 	"\flast_seen_ms\x18\x02 \x01(\x03R\n" +
-	"lastSeenMs:\x04\x88\xb5\x18\x01\"\x85\x01\n" +
+	"lastSeenMs\"\x93\x01\n" +
 	"\vQuarantined\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\tR\x04view\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x12\n" +
 	"\x04slot\x18\x03 \x01(\x05R\x04slot\x12\x1a\n" +
 	"\bposition\x18\x04 \x01(\x03R\bposition\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason:\x04\x88\xb5\x18\x01\"%\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04code\x18\x06 \x01(\tR\x04code\"\x9b\x01\n" +
+	"\x12QuarantineReleased\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\x05R\x05topic\x12\x12\n" +
+	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\x03R\bposition\x12+\n" +
+	"\arelease\x18\x04 \x01(\x0e2\x11.event.v1.ReleaseR\arelease\x12\x12\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note\"\x1f\n" +
 	"\tLogOpened\x12\x12\n" +
-	"\x04base\x18\x01 \x01(\x03R\x04base:\x04\x88\xb5\x18\x01*a\n" +
+	"\x04base\x18\x01 \x01(\x03R\x04base*a\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CLASS_REPLAYABLE\x10\x01\x12\x13\n" +
 	"\x0fCLASS_LIVE_ONLY\x10\x02\x12\x16\n" +
-	"\x12CLASS_CONSUME_ONCE\x10\x03*=\n" +
+	"\x12CLASS_CONSUME_ONCE\x10\x03*k\n" +
+	"\tActorKind\x12\x1a\n" +
+	"\x16ACTOR_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eACTOR_KIND_BOT\x10\x01\x12\x17\n" +
+	"\x13ACTOR_KIND_OPERATOR\x10\x02\x12\x15\n" +
+	"\x11ACTOR_KIND_SYSTEM\x10\x03*8\n" +
+	"\x06Scheme\x12\x16\n" +
+	"\x12SCHEME_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12SCHEME_AES_256_GCM\x10\x01*p\n" +
+	"\x11HistoryVisibility\x12\"\n" +
+	"\x1eHISTORY_VISIBILITY_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17HISTORY_VISIBILITY_NONE\x10\x01\x12\x1a\n" +
+	"\x16HISTORY_VISIBILITY_ALL\x10\x02*=\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_MEMBER\x10\x01\x12\x0e\n" +
 	"\n" +
-	"ROLE_ADMIN\x10\x02:H\n" +
-	"\x05class\x12\x1f.google.protobuf.MessageOptions\x18ц\x03 \x01(\x0e2\x0f.event.v1.ClassR\x05classB*Z#heliograph/schemas/event/v1;eventv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"ROLE_ADMIN\x10\x02*L\n" +
+	"\aRelease\x12\x17\n" +
+	"\x13RELEASE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fRELEASE_RETRIED\x10\x01\x12\x13\n" +
+	"\x0fRELEASE_DROPPED\x10\x02:L\n" +
+	"\x05class\x12\x1f.google.protobuf.MessageOptions\x18ц\x03 \x01(\x0e2\x0f.event.v1.ClassB\x02\x18\x01R\x05class:R\n" +
+	"\bdeclared\x12\x1d.google.protobuf.FieldOptions\x18҆\x03 \x01(\v2\x15.event.v1.DeclarationR\bdeclaredB*Z#heliograph/schemas/event/v1;eventv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
-var file_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_event_v1_event_proto_goTypes = []any{
 	(Class)(0),                          // 0: event.v1.Class
-	(Role)(0),                           // 1: event.v1.Role
-	(*Event)(nil),                       // 2: event.v1.Event
-	(*Sealed)(nil),                      // 3: event.v1.Sealed
-	(*Content)(nil),                     // 4: event.v1.Content
-	(*MessageSent)(nil),                 // 5: event.v1.MessageSent
-	(*MessageEdited)(nil),               // 6: event.v1.MessageEdited
-	(*MessageDeleted)(nil),              // 7: event.v1.MessageDeleted
-	(*ReactionSet)(nil),                 // 8: event.v1.ReactionSet
-	(*ThreadCreated)(nil),               // 9: event.v1.ThreadCreated
-	(*ThreadRenamed)(nil),               // 10: event.v1.ThreadRenamed
-	(*MemberAdded)(nil),                 // 11: event.v1.MemberAdded
-	(*MemberRemoved)(nil),               // 12: event.v1.MemberRemoved
-	(*MemberLeft)(nil),                  // 13: event.v1.MemberLeft
-	(*RoleChanged)(nil),                 // 14: event.v1.RoleChanged
-	(*WatermarksMoved)(nil),             // 15: event.v1.WatermarksMoved
-	(*UserRegistered)(nil),              // 16: event.v1.UserRegistered
-	(*DeviceLinked)(nil),                // 17: event.v1.DeviceLinked
-	(*DeviceRevoked)(nil),               // 18: event.v1.DeviceRevoked
-	(*ProfileChanged)(nil),              // 19: event.v1.ProfileChanged
-	(*ContactSaved)(nil),                // 20: event.v1.ContactSaved
-	(*ContactRemoved)(nil),              // 21: event.v1.ContactRemoved
-	(*UserBlocked)(nil),                 // 22: event.v1.UserBlocked
-	(*UserUnblocked)(nil),               // 23: event.v1.UserUnblocked
-	(*ThreadJoined)(nil),                // 24: event.v1.ThreadJoined
-	(*ThreadLeft)(nil),                  // 25: event.v1.ThreadLeft
-	(*PresenceChanged)(nil),             // 26: event.v1.PresenceChanged
-	(*Quarantined)(nil),                 // 27: event.v1.Quarantined
-	(*LogOpened)(nil),                   // 28: event.v1.LogOpened
-	(*descriptorpb.MessageOptions)(nil), // 29: google.protobuf.MessageOptions
+	(ActorKind)(0),                      // 1: event.v1.ActorKind
+	(Scheme)(0),                         // 2: event.v1.Scheme
+	(HistoryVisibility)(0),              // 3: event.v1.HistoryVisibility
+	(Role)(0),                           // 4: event.v1.Role
+	(Release)(0),                        // 5: event.v1.Release
+	(*Declaration)(nil),                 // 6: event.v1.Declaration
+	(*Cause)(nil),                       // 7: event.v1.Cause
+	(*Event)(nil),                       // 8: event.v1.Event
+	(*MessageRef)(nil),                  // 9: event.v1.MessageRef
+	(*Sealed)(nil),                      // 10: event.v1.Sealed
+	(*Stored)(nil),                      // 11: event.v1.Stored
+	(*Content)(nil),                     // 12: event.v1.Content
+	(*Part)(nil),                        // 13: event.v1.Part
+	(*TextPart)(nil),                    // 14: event.v1.TextPart
+	(*MediaPart)(nil),                   // 15: event.v1.MediaPart
+	(*LocationPart)(nil),                // 16: event.v1.LocationPart
+	(*MessageSent)(nil),                 // 17: event.v1.MessageSent
+	(*MessageEdited)(nil),               // 18: event.v1.MessageEdited
+	(*MessageDeleted)(nil),              // 19: event.v1.MessageDeleted
+	(*ReactionSet)(nil),                 // 20: event.v1.ReactionSet
+	(*MessageImported)(nil),             // 21: event.v1.MessageImported
+	(*ThreadPolicy)(nil),                // 22: event.v1.ThreadPolicy
+	(*ThreadPolicyChanged)(nil),         // 23: event.v1.ThreadPolicyChanged
+	(*DeploymentPolicyChanged)(nil),     // 24: event.v1.DeploymentPolicyChanged
+	(*AbuseReported)(nil),               // 25: event.v1.AbuseReported
+	(*ThreadCreated)(nil),               // 26: event.v1.ThreadCreated
+	(*ThreadRenamed)(nil),               // 27: event.v1.ThreadRenamed
+	(*MemberAdded)(nil),                 // 28: event.v1.MemberAdded
+	(*MemberRemoved)(nil),               // 29: event.v1.MemberRemoved
+	(*MemberLeft)(nil),                  // 30: event.v1.MemberLeft
+	(*RoleChanged)(nil),                 // 31: event.v1.RoleChanged
+	(*WatermarksMoved)(nil),             // 32: event.v1.WatermarksMoved
+	(*UserRegistered)(nil),              // 33: event.v1.UserRegistered
+	(*DeviceLinked)(nil),                // 34: event.v1.DeviceLinked
+	(*DeviceRevoked)(nil),               // 35: event.v1.DeviceRevoked
+	(*ProfileChanged)(nil),              // 36: event.v1.ProfileChanged
+	(*ContactSaved)(nil),                // 37: event.v1.ContactSaved
+	(*ContactRemoved)(nil),              // 38: event.v1.ContactRemoved
+	(*UserBlocked)(nil),                 // 39: event.v1.UserBlocked
+	(*UserUnblocked)(nil),               // 40: event.v1.UserUnblocked
+	(*ThreadJoined)(nil),                // 41: event.v1.ThreadJoined
+	(*ThreadLeft)(nil),                  // 42: event.v1.ThreadLeft
+	(*PresenceChanged)(nil),             // 43: event.v1.PresenceChanged
+	(*Quarantined)(nil),                 // 44: event.v1.Quarantined
+	(*QuarantineReleased)(nil),          // 45: event.v1.QuarantineReleased
+	(*LogOpened)(nil),                   // 46: event.v1.LogOpened
+	(*descriptorpb.MessageOptions)(nil), // 47: google.protobuf.MessageOptions
+	(*descriptorpb.FieldOptions)(nil),   // 48: google.protobuf.FieldOptions
 }
 var file_event_v1_event_proto_depIdxs = []int32{
-	5,  // 0: event.v1.Event.message_sent:type_name -> event.v1.MessageSent
-	6,  // 1: event.v1.Event.message_edited:type_name -> event.v1.MessageEdited
-	7,  // 2: event.v1.Event.message_deleted:type_name -> event.v1.MessageDeleted
-	8,  // 3: event.v1.Event.reaction_set:type_name -> event.v1.ReactionSet
-	9,  // 4: event.v1.Event.thread_created:type_name -> event.v1.ThreadCreated
-	10, // 5: event.v1.Event.thread_renamed:type_name -> event.v1.ThreadRenamed
-	11, // 6: event.v1.Event.member_added:type_name -> event.v1.MemberAdded
-	12, // 7: event.v1.Event.member_removed:type_name -> event.v1.MemberRemoved
-	13, // 8: event.v1.Event.member_left:type_name -> event.v1.MemberLeft
-	14, // 9: event.v1.Event.role_changed:type_name -> event.v1.RoleChanged
-	15, // 10: event.v1.Event.watermarks_moved:type_name -> event.v1.WatermarksMoved
-	16, // 11: event.v1.Event.user_registered:type_name -> event.v1.UserRegistered
-	17, // 12: event.v1.Event.device_linked:type_name -> event.v1.DeviceLinked
-	18, // 13: event.v1.Event.device_revoked:type_name -> event.v1.DeviceRevoked
-	19, // 14: event.v1.Event.profile_changed:type_name -> event.v1.ProfileChanged
-	20, // 15: event.v1.Event.contact_saved:type_name -> event.v1.ContactSaved
-	21, // 16: event.v1.Event.contact_removed:type_name -> event.v1.ContactRemoved
-	22, // 17: event.v1.Event.user_blocked:type_name -> event.v1.UserBlocked
-	23, // 18: event.v1.Event.user_unblocked:type_name -> event.v1.UserUnblocked
-	24, // 19: event.v1.Event.thread_joined:type_name -> event.v1.ThreadJoined
-	25, // 20: event.v1.Event.thread_left:type_name -> event.v1.ThreadLeft
-	26, // 21: event.v1.Event.presence_changed:type_name -> event.v1.PresenceChanged
-	27, // 22: event.v1.Event.quarantined:type_name -> event.v1.Quarantined
-	28, // 23: event.v1.Event.log_opened:type_name -> event.v1.LogOpened
-	3,  // 24: event.v1.MessageSent.content:type_name -> event.v1.Sealed
-	3,  // 25: event.v1.MessageEdited.content:type_name -> event.v1.Sealed
-	1,  // 26: event.v1.RoleChanged.role:type_name -> event.v1.Role
-	29, // 27: event.v1.class:extendee -> google.protobuf.MessageOptions
-	0,  // 28: event.v1.class:type_name -> event.v1.Class
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	28, // [28:29] is the sub-list for extension type_name
-	27, // [27:28] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	0,  // 0: event.v1.Declaration.class:type_name -> event.v1.Class
+	7,  // 1: event.v1.Event.cause:type_name -> event.v1.Cause
+	1,  // 2: event.v1.Event.actor_kind:type_name -> event.v1.ActorKind
+	17, // 3: event.v1.Event.message_sent:type_name -> event.v1.MessageSent
+	18, // 4: event.v1.Event.message_edited:type_name -> event.v1.MessageEdited
+	19, // 5: event.v1.Event.message_deleted:type_name -> event.v1.MessageDeleted
+	20, // 6: event.v1.Event.reaction_set:type_name -> event.v1.ReactionSet
+	26, // 7: event.v1.Event.thread_created:type_name -> event.v1.ThreadCreated
+	27, // 8: event.v1.Event.thread_renamed:type_name -> event.v1.ThreadRenamed
+	28, // 9: event.v1.Event.member_added:type_name -> event.v1.MemberAdded
+	29, // 10: event.v1.Event.member_removed:type_name -> event.v1.MemberRemoved
+	30, // 11: event.v1.Event.member_left:type_name -> event.v1.MemberLeft
+	31, // 12: event.v1.Event.role_changed:type_name -> event.v1.RoleChanged
+	21, // 13: event.v1.Event.message_imported:type_name -> event.v1.MessageImported
+	23, // 14: event.v1.Event.thread_policy_changed:type_name -> event.v1.ThreadPolicyChanged
+	25, // 15: event.v1.Event.abuse_reported:type_name -> event.v1.AbuseReported
+	32, // 16: event.v1.Event.watermarks_moved:type_name -> event.v1.WatermarksMoved
+	33, // 17: event.v1.Event.user_registered:type_name -> event.v1.UserRegistered
+	34, // 18: event.v1.Event.device_linked:type_name -> event.v1.DeviceLinked
+	35, // 19: event.v1.Event.device_revoked:type_name -> event.v1.DeviceRevoked
+	36, // 20: event.v1.Event.profile_changed:type_name -> event.v1.ProfileChanged
+	37, // 21: event.v1.Event.contact_saved:type_name -> event.v1.ContactSaved
+	38, // 22: event.v1.Event.contact_removed:type_name -> event.v1.ContactRemoved
+	39, // 23: event.v1.Event.user_blocked:type_name -> event.v1.UserBlocked
+	40, // 24: event.v1.Event.user_unblocked:type_name -> event.v1.UserUnblocked
+	41, // 25: event.v1.Event.thread_joined:type_name -> event.v1.ThreadJoined
+	42, // 26: event.v1.Event.thread_left:type_name -> event.v1.ThreadLeft
+	24, // 27: event.v1.Event.deployment_policy_changed:type_name -> event.v1.DeploymentPolicyChanged
+	43, // 28: event.v1.Event.presence_changed:type_name -> event.v1.PresenceChanged
+	44, // 29: event.v1.Event.quarantined:type_name -> event.v1.Quarantined
+	45, // 30: event.v1.Event.quarantine_released:type_name -> event.v1.QuarantineReleased
+	46, // 31: event.v1.Event.log_opened:type_name -> event.v1.LogOpened
+	2,  // 32: event.v1.Sealed.scheme:type_name -> event.v1.Scheme
+	13, // 33: event.v1.Content.parts:type_name -> event.v1.Part
+	14, // 34: event.v1.Part.text:type_name -> event.v1.TextPart
+	15, // 35: event.v1.Part.media:type_name -> event.v1.MediaPart
+	16, // 36: event.v1.Part.location:type_name -> event.v1.LocationPart
+	10, // 37: event.v1.MessageSent.content:type_name -> event.v1.Sealed
+	9,  // 38: event.v1.MessageSent.reply:type_name -> event.v1.MessageRef
+	11, // 39: event.v1.MessageSent.stored_content:type_name -> event.v1.Stored
+	10, // 40: event.v1.MessageEdited.content:type_name -> event.v1.Sealed
+	9,  // 41: event.v1.MessageEdited.message:type_name -> event.v1.MessageRef
+	9,  // 42: event.v1.MessageDeleted.message:type_name -> event.v1.MessageRef
+	9,  // 43: event.v1.ReactionSet.message:type_name -> event.v1.MessageRef
+	9,  // 44: event.v1.MessageImported.message:type_name -> event.v1.MessageRef
+	10, // 45: event.v1.MessageImported.content:type_name -> event.v1.Sealed
+	9,  // 46: event.v1.MessageImported.reply:type_name -> event.v1.MessageRef
+	4,  // 47: event.v1.ThreadPolicy.writers:type_name -> event.v1.Role
+	3,  // 48: event.v1.ThreadPolicy.history:type_name -> event.v1.HistoryVisibility
+	22, // 49: event.v1.ThreadPolicyChanged.policy:type_name -> event.v1.ThreadPolicy
+	22, // 50: event.v1.DeploymentPolicyChanged.threads:type_name -> event.v1.ThreadPolicy
+	9,  // 51: event.v1.AbuseReported.message:type_name -> event.v1.MessageRef
+	22, // 52: event.v1.ThreadCreated.policy:type_name -> event.v1.ThreadPolicy
+	4,  // 53: event.v1.RoleChanged.role:type_name -> event.v1.Role
+	5,  // 54: event.v1.QuarantineReleased.release:type_name -> event.v1.Release
+	47, // 55: event.v1.class:extendee -> google.protobuf.MessageOptions
+	48, // 56: event.v1.declared:extendee -> google.protobuf.FieldOptions
+	0,  // 57: event.v1.class:type_name -> event.v1.Class
+	6,  // 58: event.v1.declared:type_name -> event.v1.Declaration
+	59, // [59:59] is the sub-list for method output_type
+	59, // [59:59] is the sub-list for method input_type
+	57, // [57:59] is the sub-list for extension type_name
+	55, // [55:57] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_event_v1_event_proto_init() }
@@ -3657,7 +6411,7 @@ func file_event_v1_event_proto_init() {
 	if File_event_v1_event_proto != nil {
 		return
 	}
-	file_event_v1_event_proto_msgTypes[0].OneofWrappers = []any{
+	file_event_v1_event_proto_msgTypes[2].OneofWrappers = []any{
 		(*event_MessageSent)(nil),
 		(*event_MessageEdited)(nil),
 		(*event_MessageDeleted)(nil),
@@ -3668,6 +6422,9 @@ func file_event_v1_event_proto_init() {
 		(*event_MemberRemoved)(nil),
 		(*event_MemberLeft)(nil),
 		(*event_RoleChanged)(nil),
+		(*event_MessageImported)(nil),
+		(*event_ThreadPolicyChanged)(nil),
+		(*event_AbuseReported)(nil),
 		(*event_WatermarksMoved)(nil),
 		(*event_UserRegistered)(nil),
 		(*event_DeviceLinked)(nil),
@@ -3679,18 +6436,25 @@ func file_event_v1_event_proto_init() {
 		(*event_UserUnblocked)(nil),
 		(*event_ThreadJoined)(nil),
 		(*event_ThreadLeft)(nil),
+		(*event_DeploymentPolicyChanged)(nil),
 		(*event_PresenceChanged)(nil),
 		(*event_Quarantined)(nil),
+		(*event_QuarantineReleased)(nil),
 		(*event_LogOpened)(nil),
+	}
+	file_event_v1_event_proto_msgTypes[7].OneofWrappers = []any{
+		(*part_Text)(nil),
+		(*part_Media)(nil),
+		(*part_Location)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_event_v1_event_proto_rawDesc), len(file_event_v1_event_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   27,
-			NumExtensions: 1,
+			NumEnums:      6,
+			NumMessages:   41,
+			NumExtensions: 2,
 			NumServices:   0,
 		},
 		GoTypes:           file_event_v1_event_proto_goTypes,

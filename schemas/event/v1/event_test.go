@@ -15,9 +15,10 @@ func TestEveryBodyHasAClass(t *testing.T) {
 	}
 	for i := range bodies.Len() {
 		f := bodies.Get(i)
-		class, ok := proto.GetExtension(f.Message().Options(), E_Class).(Class)
-		if !ok || class == Class_CLASS_UNSPECIFIED {
-			t.Errorf("%s has no class", f.Message().FullName())
+		d, ok := proto.GetExtension(f.Options(), E_Declared).(*Declaration)
+		class := d.GetClass()
+		if !ok || class == Class_CLASS_UNSPECIFIED || d.GetTopic() == "" {
+			t.Errorf("%s has no class or no topic", f.Message().FullName())
 		}
 		if class != Class_CLASS_REPLAYABLE {
 			t.Errorf("%s is in the log, but its class is %v", f.Message().FullName(), class)

@@ -2382,10 +2382,11 @@ func (*serverFrame_Views) isServerFrame_Body() {}
 
 // Hello opens a connection.
 type Hello struct {
-	state             protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Client string                 `protobuf:"bytes,1,opt,name=client"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Client   string                 `protobuf:"bytes,1,opt,name=client"`
+	xxx_hidden_Features []string               `protobuf:"bytes,2,rep,name=features"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -2420,8 +2421,19 @@ func (x *Hello) GetClient() string {
 	return ""
 }
 
+func (x *Hello) GetFeatures() []string {
+	if x != nil {
+		return x.xxx_hidden_Features
+	}
+	return nil
+}
+
 func (x *Hello) SetClient(v string) {
 	x.xxx_hidden_Client = v
+}
+
+func (x *Hello) SetFeatures(v []string) {
+	x.xxx_hidden_Features = v
 }
 
 type Hello_builder struct {
@@ -2429,6 +2441,9 @@ type Hello_builder struct {
 
 	// The name and version of the client software, for the server's logs; at most 64 bytes.
 	Client string
+	// What the client can do: words of the protocol, sorted, each 1 to 32 bytes of a-z, 0-9, '-' and '.', at most 64. An
+	// unknown word is passed over.
+	Features []string
 }
 
 func (b0 Hello_builder) Build() *Hello {
@@ -2436,17 +2451,19 @@ func (b0 Hello_builder) Build() *Hello {
 	b, x := &b0, m0
 	_, _ = b, x
 	x.xxx_hidden_Client = b.Client
+	x.xxx_hidden_Features = b.Features
 	return m0
 }
 
 // Welcome answers Hello.
 type Welcome struct {
-	state             protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Nonce  []byte                 `protobuf:"bytes,1,opt,name=nonce"`
-	xxx_hidden_Limits *Limits                `protobuf:"bytes,2,opt,name=limits"`
-	xxx_hidden_Edge   string                 `protobuf:"bytes,3,opt,name=edge"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Nonce    []byte                 `protobuf:"bytes,1,opt,name=nonce"`
+	xxx_hidden_Limits   *Limits                `protobuf:"bytes,2,opt,name=limits"`
+	xxx_hidden_Edge     string                 `protobuf:"bytes,3,opt,name=edge"`
+	xxx_hidden_Features []string               `protobuf:"bytes,4,rep,name=features"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -2495,6 +2512,13 @@ func (x *Welcome) GetEdge() string {
 	return ""
 }
 
+func (x *Welcome) GetFeatures() []string {
+	if x != nil {
+		return x.xxx_hidden_Features
+	}
+	return nil
+}
+
 func (x *Welcome) SetNonce(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -2508,6 +2532,10 @@ func (x *Welcome) SetLimits(v *Limits) {
 
 func (x *Welcome) SetEdge(v string) {
 	x.xxx_hidden_Edge = v
+}
+
+func (x *Welcome) SetFeatures(v []string) {
+	x.xxx_hidden_Features = v
 }
 
 func (x *Welcome) HasLimits() bool {
@@ -2530,6 +2558,8 @@ type Welcome_builder struct {
 	Limits *Limits
 	// The name of this edge, for logs.
 	Edge string
+	// What the server can do, like Hello.features.
+	Features []string
 }
 
 func (b0 Welcome_builder) Build() *Welcome {
@@ -2539,6 +2569,7 @@ func (b0 Welcome_builder) Build() *Welcome {
 	x.xxx_hidden_Nonce = b.Nonce
 	x.xxx_hidden_Limits = b.Limits
 	x.xxx_hidden_Edge = b.Edge
+	x.xxx_hidden_Features = b.Features
 	return m0
 }
 
@@ -3463,6 +3494,7 @@ type SendMessage struct {
 	xxx_hidden_ReplyTo      []byte                 `protobuf:"bytes,4,opt,name=reply_to,json=replyTo"`
 	xxx_hidden_DirectPeer   []byte                 `protobuf:"bytes,5,opt,name=direct_peer,json=directPeer"`
 	xxx_hidden_ClientTimeMs int64                  `protobuf:"varint,6,opt,name=client_time_ms,json=clientTimeMs"`
+	xxx_hidden_Reply        *v1.MessageRef         `protobuf:"bytes,7,opt,name=reply"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -3534,6 +3566,13 @@ func (x *SendMessage) GetClientTimeMs() int64 {
 	return 0
 }
 
+func (x *SendMessage) GetReply() *v1.MessageRef {
+	if x != nil {
+		return x.xxx_hidden_Reply
+	}
+	return nil
+}
+
 func (x *SendMessage) SetThreadId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -3570,6 +3609,10 @@ func (x *SendMessage) SetClientTimeMs(v int64) {
 	x.xxx_hidden_ClientTimeMs = v
 }
 
+func (x *SendMessage) SetReply(v *v1.MessageRef) {
+	x.xxx_hidden_Reply = v
+}
+
 func (x *SendMessage) HasContent() bool {
 	if x == nil {
 		return false
@@ -3577,8 +3620,19 @@ func (x *SendMessage) HasContent() bool {
 	return x.xxx_hidden_Content != nil
 }
 
+func (x *SendMessage) HasReply() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Reply != nil
+}
+
 func (x *SendMessage) ClearContent() {
 	x.xxx_hidden_Content = nil
+}
+
+func (x *SendMessage) ClearReply() {
+	x.xxx_hidden_Reply = nil
 }
 
 type SendMessage_builder struct {
@@ -3590,12 +3644,14 @@ type SendMessage_builder struct {
 	MessageId []byte
 	// What it says.
 	Content *v1.Sealed
-	// The message (16 bytes) that it answers; empty: none.
+	// The message (16 bytes) that it answers, without its author, as clients before reply wrote it; empty: none.
 	ReplyTo []byte
 	// The other member (16 bytes) of a direct thread; needed at least until the thread exists.
 	DirectPeer []byte
 	// The client's clock when the message was written, in Unix milliseconds.
 	ClientTimeMs int64
+	// The message that it answers; absent: none. It counts when reply_to is there too.
+	Reply *v1.MessageRef
 }
 
 func (b0 SendMessage_builder) Build() *SendMessage {
@@ -3608,6 +3664,7 @@ func (b0 SendMessage_builder) Build() *SendMessage {
 	x.xxx_hidden_ReplyTo = b.ReplyTo
 	x.xxx_hidden_DirectPeer = b.DirectPeer
 	x.xxx_hidden_ClientTimeMs = b.ClientTimeMs
+	x.xxx_hidden_Reply = b.Reply
 	return m0
 }
 
@@ -6693,13 +6750,15 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x05users\x18\x12 \x01(\v2\x0e.wire.v1.UsersH\x00R\x05users\x12,\n" +
 	"\adevices\x18\x13 \x01(\v2\x10.wire.v1.DevicesH\x00R\adevices\x12&\n" +
 	"\x05views\x18\x14 \x01(\v2\x0e.wire.v1.ViewsH\x00R\x05viewsB\x06\n" +
-	"\x04body\"\x1f\n" +
+	"\x04body\";\n" +
 	"\x05Hello\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\tR\x06client\"\\\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1a\n" +
+	"\bfeatures\x18\x02 \x03(\tR\bfeatures\"x\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12'\n" +
 	"\x06limits\x18\x02 \x01(\v2\x0f.wire.v1.LimitsR\x06limits\x12\x12\n" +
-	"\x04edge\x18\x03 \x01(\tR\x04edge\"\x9a\x01\n" +
+	"\x04edge\x18\x03 \x01(\tR\x04edge\x12\x1a\n" +
+	"\bfeatures\x18\x04 \x03(\tR\bfeatures\"\x9a\x01\n" +
 	"\x06Limits\x12&\n" +
 	"\x0fmax_frame_bytes\x18\x01 \x01(\rR\rmaxFrameBytes\x12$\n" +
 	"\x0emax_text_bytes\x18\x02 \x01(\rR\fmaxTextBytes\x12\x1f\n" +
@@ -6739,7 +6798,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\x0e2\r.wire.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
 	"\x0eretry_after_ms\x18\x03 \x01(\rR\fretryAfterMs\"\x06\n" +
-	"\x04Done\"\xd7\x01\n" +
+	"\x04Done\"\x83\x02\n" +
 	"\vSendMessage\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x1d\n" +
 	"\n" +
@@ -6748,7 +6807,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\breply_to\x18\x04 \x01(\fR\areplyTo\x12\x1f\n" +
 	"\vdirect_peer\x18\x05 \x01(\fR\n" +
 	"directPeer\x12$\n" +
-	"\x0eclient_time_ms\x18\x06 \x01(\x03R\fclientTimeMs\"\xa7\x01\n" +
+	"\x0eclient_time_ms\x18\x06 \x01(\x03R\fclientTimeMs\x12*\n" +
+	"\x05reply\x18\a \x01(\v2\x14.event.v1.MessageRefR\x05reply\"\xa7\x01\n" +
 	"\x03Ack\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1b\n" +
@@ -6983,7 +7043,8 @@ var file_wire_v1_wire_proto_goTypes = []any{
 	(*GetViews)(nil),        // 51: wire.v1.GetViews
 	(*Views)(nil),           // 52: wire.v1.Views
 	(*v1.Sealed)(nil),       // 53: event.v1.Sealed
-	(v1.Role)(0),            // 54: event.v1.Role
+	(*v1.MessageRef)(nil),   // 54: event.v1.MessageRef
+	(v1.Role)(0),            // 55: event.v1.Role
 }
 var file_wire_v1_wire_proto_depIdxs = []int32{
 	4,  // 0: wire.v1.ClientFrame.hello:type_name -> wire.v1.Hello
@@ -7032,27 +7093,28 @@ var file_wire_v1_wire_proto_depIdxs = []int32{
 	0,  // 43: wire.v1.Resync.code:type_name -> wire.v1.Code
 	0,  // 44: wire.v1.Error.code:type_name -> wire.v1.Code
 	53, // 45: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
-	0,  // 46: wire.v1.Rejected.code:type_name -> wire.v1.Code
-	23, // 47: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
-	25, // 48: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
-	54, // 49: wire.v1.SetRole.role:type_name -> event.v1.Role
-	34, // 50: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
-	1,  // 51: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
-	25, // 52: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
-	54, // 53: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
-	34, // 54: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
-	34, // 55: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
-	38, // 56: wire.v1.Thread.members:type_name -> wire.v1.Member
-	25, // 57: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
-	54, // 58: wire.v1.Member.role:type_name -> event.v1.Role
-	20, // 59: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
-	44, // 60: wire.v1.Users.users:type_name -> wire.v1.User
-	50, // 61: wire.v1.Devices.devices:type_name -> wire.v1.Device
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	54, // 46: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
+	0,  // 47: wire.v1.Rejected.code:type_name -> wire.v1.Code
+	23, // 48: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
+	25, // 49: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
+	55, // 50: wire.v1.SetRole.role:type_name -> event.v1.Role
+	34, // 51: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
+	1,  // 52: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
+	25, // 53: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
+	55, // 54: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
+	34, // 55: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
+	34, // 56: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
+	38, // 57: wire.v1.Thread.members:type_name -> wire.v1.Member
+	25, // 58: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
+	55, // 59: wire.v1.Member.role:type_name -> event.v1.Role
+	20, // 60: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
+	44, // 61: wire.v1.Users.users:type_name -> wire.v1.User
+	50, // 62: wire.v1.Devices.devices:type_name -> wire.v1.Device
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_wire_v1_wire_proto_init() }
