@@ -20,8 +20,8 @@ const (
 	Parked = "parked"
 	// FoldPanicked is the reason of an event on which the fold broke.
 	FoldPanicked = "the fold panicked"
-	// NewerVersion begins the reason of an event that only a newer version can apply; that version takes it, and all
-	// that is parked behind it, out of quarantine when it opens the slot.
+	// NewerVersion begins the reason of an event that only a newer version can apply. It and all that is parked behind it
+	// come into the view when it is rebuilt by that version.
 	NewerVersion = "newer_version"
 )
 

@@ -18,7 +18,7 @@ var ErrMalformed = errors.New("the event cannot be decoded")
 // ErrIgnorable: an event of a newer version that this one passes over.
 var ErrIgnorable = errors.New("an event of a newer version that may be passed over")
 
-// NewerError is an event that only a newer version can apply. It is kept until that one takes it.
+// NewerError is an event that only a newer version can apply.
 type NewerError struct {
 	// Type is the event's: one that this version does not read, or does.
 	Type Type
