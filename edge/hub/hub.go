@@ -338,8 +338,8 @@ func (h *Hub) Cursor(n topic.Slot) (at topic.Cursor, ok bool) {
 	return s.cursor, s.known
 }
 
-// WaitFor returns once this edge has read past a position of a folded topic of a slot: what is there, and before it, has
-// been taken in as far as its subject is live here. It costs nothing while it waits, and fails with ctx.
+// WaitFor returns once this edge has read past a position of a folded topic of a slot: what is there, and before it,
+// has been taken in as far as its subject is live here. It costs nothing while it waits, and fails with ctx.
 func (h *Hub) WaitFor(ctx context.Context, n topic.Slot, t topic.Topic, p topic.Position) error {
 	s, err := h.slotNumber(int32(n))
 	if err != nil {
