@@ -187,7 +187,7 @@ func (c *Client) serve(ctx context.Context, cn *conn) error {
 	cn.write(
 		wirev1.ClientFrame_builder{
 			RequestId: cn.request(nil),
-			Hello:     wirev1.Hello_builder{Client: c.cfg.Name}.Build(),
+			Hello:     wirev1.Hello_builder{Client: c.cfg.Name, Features: wire.Features}.Build(),
 		}.Build(),
 	)
 	var buf []byte

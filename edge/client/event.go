@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -135,22 +136,14 @@ func decodeEvent(e *wirev1.Event) (Event, error) {
 	if ev.WhichBody() != eventv1.Event_MessageSent_case {
 		return ThreadEvent{Place: place, Event: &ev}, nil
 	}
-	m := ev.GetMessageSent()
-	out := Message{Place: place, Content: m.GetContent()}
-	if out.ID, err = id.From[id.MessageID](m.GetMessageId()); err != nil {
-		return nil, err
+	read := event.Of(&ev)
+	if read.About.IsZero() || read.User.IsZero() {
+		return nil, fmt.Errorf("the message at %d has no sender or id", place.Position)
 	}
-	if out.Sender, err = id.From[id.UserID](ev.GetUserId()); err != nil {
-		return nil, err
-	}
-	if out.Device, err = id.From[id.DeviceID](ev.GetDeviceId()); err != nil {
-		return nil, err
-	}
-	if r := m.GetReplyTo(); len(r) == id.Size {
-		out.ReplyTo = id.MessageID(r)
-	}
-	out.Text, _ = event.Text(m.GetContent())
-	return out, nil
+	return Message{
+		Place: place, ID: read.About.ID, Sender: read.User, Device: read.Device, ReplyTo: read.Reply.ID,
+		Content: ev.GetMessageSent().GetContent(), Text: read.Content.Text,
+	}, nil
 }
 
 func placeOf(e Event) (Place, bool) {

@@ -204,11 +204,15 @@ func (s *Session) hello(req uint64, h *wirev1.Hello) error {
 		s.refuse(req, invalid("client is longer than %d bytes or not plain text", user.MaxName))
 		return nil
 	}
+	if !wire.ValidFeatures(h.GetFeatures()) {
+		s.refuse(req, invalid("features are not at most %d sorted words", wire.MaxFeatures))
+		return nil
+	}
 	s.nonce = make([]byte, wire.NonceSize)
 	_, _ = rand.Read(s.nonce) // never fails: crypto/rand ends the process instead
 	s.setState(stateUnauthenticated)
 	s.reply(req, wirev1.ServerFrame_builder{Welcome: wirev1.Welcome_builder{
-		Nonce: s.nonce, Edge: s.srv.cfg.Edge,
+		Nonce: s.nonce, Edge: s.srv.cfg.Edge, Features: wire.Features,
 		Limits: wirev1.Limits_builder{
 			MaxFrameBytes: wire.MaxFrame, MaxTextBytes: thread.MaxText, MaxMembers: thread.MaxMembers,
 			MaxInflight: uint32(s.srv.cfg.MaxInflight),

@@ -173,7 +173,7 @@ func (s *Session) append(x sending, peer id.UserID) {
 		return
 	}
 	sent := eventv1.MessageSent_builder{
-		MessageId: x.message[:], Content: x.m.GetContent(), ReplyTo: x.m.GetReplyTo(),
+		MessageId: x.message[:], Content: x.m.GetContent(), ReplyTo: x.m.GetReplyTo(), Reply: x.m.GetReply(),
 		ClientTimeMs: x.m.GetClientTimeMs(),
 	}
 	if !peer.IsZero() {

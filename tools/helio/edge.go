@@ -248,7 +248,8 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		}
 	})
 	in, err := ingest.New(
-		ingest.Config{Kafka: parts.kafka, Partitions: parts.kafka.Partitions}, parts.bases, p.log, p.reg,
+		ingest.Config{Kafka: parts.kafka, Partitions: parts.kafka.Partitions, Producer: producer(parts.name)},
+		parts.bases, p.log, p.reg,
 	)
 	if err != nil {
 		return nil, err

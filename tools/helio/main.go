@@ -25,6 +25,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	kongcompletion "github.com/jotaen/kong-completion"
+
+	logevent "heliograph/schemas/event"
 )
 
 // cli is the command line.
@@ -152,10 +154,19 @@ func (c *cli) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, opts))
 }
 
-func version() string {
+func version() string { return "helio " + release() }
+
+// release is the version that was built, or "(development)".
+func release() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
-		return "helio (development)"
+		return "(development)"
 	}
-	return "helio " + info.Main.Version
+	return info.Main.Version
+}
+
+// producer is what an edge's events say of who appended them. It never fails: what is too long is cut.
+func producer(edge string) string {
+	p := strings.ToValidUTF8(edge+"/"+release(), "")
+	return strings.ToValidUTF8(p[:min(len(p), logevent.MaxProducer)], "")
 }

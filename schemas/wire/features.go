@@ -1,0 +1,40 @@
+package wire
+
+import "slices"
+
+// Features are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello and
+// Welcome. "reply-ref": a message names what it answers by author and id.
+var Features = []string{"reply-ref"}
+
+// Bounds of a list of features.
+const (
+	// MaxFeatures is how many words it has at most.
+	MaxFeatures = 64
+	// MaxFeature is the longest word in bytes.
+	MaxFeature = 32
+)
+
+// ValidFeatures tells whether a list keeps to its form: sorted, each word once, of 1 to MaxFeature bytes of a-z, 0-9,
+// '-' and '.'. Words that this version does not know are valid.
+func ValidFeatures(words []string) bool {
+	if len(words) > MaxFeatures {
+		return false
+	}
+	for i, w := range words {
+		if len(w) == 0 || len(w) > MaxFeature || i > 0 && words[i-1] >= w {
+			return false
+		}
+		for _, c := range []byte(w) {
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// HasFeature tells whether a valid list has a word.
+func HasFeature(words []string, word string) bool {
+	_, ok := slices.BinarySearch(words, word)
+	return ok
+}
