@@ -19,7 +19,7 @@ export HELIO_ENGINES    := $(abspath $(ENGINES))
 export HELIO_KAFKA_JARS := $(abspath $(KAFKA))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo build check check-quick test test-fast test-e2e race fuzz bench gen engines kafka clean
+.PHONY: help run demo build check check-quick test test-fast test-e2e race fuzz bench pgo gen engines kafka clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 
 bench: engines build ## measure throughput, latency, fan-out and connections
 	exec bin/helio bench $(ARGS)
+
+pgo: engines ## renew tools/helio/default.pgo, by which `make build` optimizes, from a load on this machine: after a change to the hot paths, then commit it
+	@tools/helio/pgo.sh $(ENGINES)
 
 check: ## everything that is checked without running tests (STEPS="fmt vet" for some)
 	@GO="$(GO)" tools/lint/check.sh $(STEPS)
