@@ -210,12 +210,11 @@ func (h *Hub) frame(c *conn, m *linkv1.ToEdge) error {
 		if err != nil {
 			return err
 		}
-		t, err := topic.FromNumber(e.GetTopic())
-		if err != nil { // a delivery instance of a later version; what of it concerns a view is in the log
+		if t, err := topic.FromNumber(e.GetTopic()); err == nil {
+			h.events(s, c, t, e.GetRecords())
+		} else { // a delivery instance of a later version; what of it concerns a view is in the log
 			h.metrics.drops.WithLabelValues("unknown_topic").Add(float64(len(e.GetRecords())))
-			return nil
 		}
-		h.events(s, c, t, e.GetRecords())
 	case linkv1.ToEdge_Progress_case:
 		for _, p := range m.GetProgress().GetSlots() {
 			s, err := h.slotNumber(p.GetSlot())

@@ -12,10 +12,10 @@ import (
 	"heliograph/schemas/id"
 )
 
-// ErrMalformed: no version reads these bytes.
+// ErrMalformed says that no version reads these bytes.
 var ErrMalformed = errors.New("the event cannot be decoded")
 
-// ErrIgnorable: an event of a newer version that this one passes over.
+// ErrIgnorable says that it is an event of a newer version that this one passes over.
 var ErrIgnorable = errors.New("an event of a newer version that may be passed over")
 
 // NewerError is an event that only a newer version can apply.
