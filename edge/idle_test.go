@@ -11,11 +11,11 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"github.com/quic-go/quic-go"
 
 	"heliograph/schemas/wire"
@@ -73,15 +73,15 @@ func rss(b *testing.B) float64 {
 		runtime.GC()
 	}
 	debug.FreeOSMemory()
-	raw, err := os.ReadFile("/proc/self/statm")
+	p, err := procfs.Self()
 	if err != nil {
 		b.Skip(err)
 	}
-	pages, err := strconv.ParseFloat(strings.Fields(string(raw))[1], 64)
+	s, err := p.Stat()
 	if err != nil {
 		b.Fatal(err)
 	}
-	return pages * float64(os.Getpagesize()) / 1024
+	return float64(s.ResidentMemory()) / 1024
 }
 
 // BenchmarkIdleConnection measures the resident memory of an idle authenticated connection, quic-go's share included

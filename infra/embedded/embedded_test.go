@@ -20,6 +20,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/procfs"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -508,10 +509,10 @@ func TestParentKilled(t *testing.T) {
 
 // running says whether the process exists and is not a zombie.
 func running(pid int) bool {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return false
 	}
-	_, after, ok := strings.Cut(string(raw), ") ")
-	return ok && !strings.HasPrefix(after, "Z")
+	s, err := p.Stat()
+	return err == nil && s.State != "Z"
 }

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"strconv"
-	"strings"
 	"sync"
+
+	"github.com/prometheus/procfs"
 )
 
 // firstPort of those that are given to roles.
@@ -23,11 +23,9 @@ var given = struct {
 // connection, so that it stays free while the process that has it is down.
 func freePort() (string, error) {
 	limit := 32_768 // Linux's default
-	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
-		if f := strings.Fields(string(b)); len(f) == 2 {
-			if low, err := strconv.Atoi(f[0]); err == nil {
-				limit = low
-			}
+	if proc, err := procfs.NewDefaultFS(); err == nil {
+		if r, err := proc.SysctlInts("net.ipv4.ip_local_port_range"); err == nil && len(r) == 2 {
+			limit = r[0]
 		}
 	}
 	if limit < firstPort+1000 {

@@ -3,15 +3,12 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"heliograph/edge/client"
 	"heliograph/infra/embedded"
@@ -115,31 +112,15 @@ func (e *env) freeze(t *testing.T, kinds ...embedded.Kind) (thaw func()) {
 
 // descendants are a process and all that it has begun, directly or not, parents before children.
 func descendants(pid int) ([]int, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	procs, err := procfs.AllProcs()
 	if err != nil {
 		return nil, err
 	}
 	children := map[int][]int{}
-	for _, name := range stats {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended
+	for _, p := range procs {
+		if s, err := p.Stat(); err == nil { // else it has ended
+			children[s.PPID] = append(children[s.PPID], p.PID)
 		}
-		// pid (name) state parent …; the name may hold anything.
-		_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
-		fields := strings.Fields(rest)
-		if len(fields) < 2 {
-			return nil, fmt.Errorf("%s: %q", name, b)
-		}
-		own, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-		if err != nil {
-			return nil, err
-		}
-		parent, err := strconv.Atoi(fields[1])
-		if err != nil {
-			return nil, err
-		}
-		children[parent] = append(children[parent], own)
 	}
 	out := []int{pid}
 	for i := 0; i < len(out); i++ {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/procfs"
 	"go.uber.org/goleak"
 
 	"heliograph/edge/auth"
@@ -184,15 +185,9 @@ func TestSMSFile(t *testing.T) {
 	}
 }
 
-func TestParseStat(t *testing.T) {
-	p, err := parseStat("42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 100 50 20 30 20 0 1 0 5 6 7")
-	if err != nil || p.pid != 42 || p.parent != 7 || p.cpu != 2 {
-		t.Fatalf("%+v, %v", p, err)
-	}
-	for _, s := range []string{"", "42", "42 (a", "42 (a) S 1", "x (a) S 7 42 42 0 -1 4194560 1 2 3 4 100 50 20 30 20 0"} {
-		if _, err := parseStat(s); err == nil {
-			t.Errorf("%q was taken", s)
-		}
+func TestCPUSecondsHaveThoseOfEndedChildren(t *testing.T) {
+	if got := cpuSeconds(procfs.ProcStat{UTime: 100, STime: 50, CUTime: 20, CSTime: 30}); got != 2 {
+		t.Errorf("got %v s, want 2", got)
 	}
 }
 

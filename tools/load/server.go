@@ -9,13 +9,13 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // errUnknown is returned for a figure of the servers that cannot be had from here.
@@ -24,38 +24,9 @@ var errUnknown = errors.New("not known from here")
 // ticks of /proc's clock in a second: USER_HZ is 100 on every architecture that Go runs on.
 const ticks = 100
 
-// process is a line of /proc.
-type process struct {
-	pid, parent int
-	cpu         float64 // seconds, with those of its children that have ended
-}
-
-// parseStat reads /proc/<pid>/stat. The name, in brackets, may hold anything.
-func parseStat(s string) (process, error) {
-	open, end := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
-	if open < 1 || end < open {
-		return process{}, fmt.Errorf("not a stat line: %.40q", s)
-	}
-	f := strings.Fields(s[end+1:])
-	if len(f) < 15 {
-		return process{}, fmt.Errorf("stat line with %d fields", len(f))
-	}
-	var p process
-	var err error
-	if p.pid, err = strconv.Atoi(strings.TrimSpace(s[:open])); err != nil {
-		return process{}, fmt.Errorf("stat: %w", err)
-	}
-	if p.parent, err = strconv.Atoi(f[1]); err != nil {
-		return process{}, fmt.Errorf("stat: %w", err)
-	}
-	for _, field := range f[11:15] { // utime stime cutime cstime
-		n, err := strconv.ParseUint(field, 10, 64)
-		if err != nil {
-			return process{}, fmt.Errorf("stat: %w", err)
-		}
-		p.cpu += float64(n) / ticks
-	}
-	return p, nil
+// cpuSeconds are those that a process used, with its children that have ended.
+func cpuSeconds(s procfs.ProcStat) float64 {
+	return float64(int(s.UTime+s.STime)+s.CUTime+s.CSTime) / ticks
 }
 
 // cpuTimes are CPU seconds by process, each with all its children that are not named themselves. The one that holds the
@@ -84,21 +55,15 @@ func (t Target) cpu() (cpuTimes, error) {
 	if t.PID == 0 {
 		return nil, errUnknown
 	}
-	names, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil || len(names) == 0 {
+	procs, err := procfs.AllProcs()
+	if err != nil || len(procs) == 0 {
 		return nil, errUnknown
 	}
-	all := make(map[int]process, len(names))
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended; its parent has its time
+	all := make(map[int]procfs.ProcStat, len(procs))
+	for _, p := range procs {
+		if s, err := p.Stat(); err == nil { // else it has ended, and its parent has its time
+			all[p.PID] = s
 		}
-		p, err := parseStat(string(b))
-		if err != nil {
-			return nil, err
-		}
-		all[p.pid] = p
 	}
 	if _, ok := all[t.PID]; !ok {
 		return nil, fmt.Errorf("the servers' process %d is gone", t.PID)
@@ -110,12 +75,12 @@ func (t Target) cpu() (cpuTimes, error) {
 	sum := cpuTimes{}
 	for _, p := range all {
 		for q, depth := p, 0; depth < 32; depth++ {
-			if name, ok := roots[q.pid]; ok {
-				sum[name] += p.cpu
+			if name, ok := roots[q.PID]; ok {
+				sum[name] += cpuSeconds(p)
 				break
 			}
 			var ok bool
-			if q, ok = all[q.parent]; !ok {
+			if q, ok = all[q.PPID]; !ok {
 				break
 			}
 		}
@@ -137,19 +102,15 @@ func (t Target) rss() (int64, error) {
 	if t.PID == 0 {
 		return 0, errUnknown
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", t.PID))
+	p, err := procfs.NewProc(t.PID)
 	if err != nil {
 		return 0, fmt.Errorf("memory of the servers: %w", err)
 	}
-	f := strings.Fields(string(b))
-	if len(f) < 2 {
-		return 0, fmt.Errorf("memory of the servers: statm has %d fields", len(f))
-	}
-	pages, err := strconv.ParseInt(f[1], 10, 64)
+	s, err := p.Stat()
 	if err != nil {
 		return 0, fmt.Errorf("memory of the servers: %w", err)
 	}
-	return pages * int64(os.Getpagesize()), nil
+	return int64(s.ResidentMemory()), nil
 }
 
 // settledRSS collects garbage and waits until the memory has stopped changing, at most 15 times a second.
