@@ -2,20 +2,18 @@ package chdb
 
 import (
 	"bufio"
-	"compress/zlib"
 	"io"
 	"net/http"
 	"strings"
 
 	chcompress "github.com/ClickHouse/ch-go/compress"
-	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 )
 
 // encodings are the HTTP content encodings that the front knows, the preferred one first.
-var encodings = []string{"zstd", "lz4", "gzip", "deflate", "br"}
+var encodings = []string{"zstd", "lz4", "gzip"}
 
 // acceptedEncoding picks the encoding of a result, or none.
 func acceptedEncoding(h http.Header) string {
@@ -47,12 +45,8 @@ func encoder(name string, w io.Writer) (flushCloser, error) {
 		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
 	case "lz4":
 		return lz4.NewWriter(w), nil
-	case "gzip":
-		return gzip.NewWriterLevel(w, gzip.BestSpeed)
-	case "deflate":
-		return zlib.NewWriterLevel(w, zlib.BestSpeed)
 	default:
-		return brotli.NewWriterLevel(w, brotli.BestSpeed), nil
+		return gzip.NewWriterLevel(w, gzip.BestSpeed)
 	}
 }
 
@@ -63,8 +57,6 @@ func decoder(name string, r io.Reader) (io.Reader, error) {
 		return r, nil
 	case "gzip":
 		return gzip.NewReader(r)
-	case "deflate":
-		return zlib.NewReader(r)
 	case "zstd":
 		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
 		if err != nil {
@@ -73,8 +65,6 @@ func decoder(name string, r io.Reader) (io.Reader, error) {
 		return d.IOReadCloser(), nil
 	case "lz4":
 		return lz4.NewReader(r), nil
-	case "br":
-		return brotli.NewReader(r), nil
 	default:
 		return nil, exceptionf(codeUnknownCompression, "Unknown Content-Encoding %s", name)
 	}

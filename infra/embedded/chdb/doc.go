@@ -6,8 +6,7 @@
 // that breaks off half way inserts nothing. Errors carry ClickHouse's own codes.
 //
 // Order: statements of different requests run side by side, each on a connection of its own, so no setting, database
-// or temporary table leaks from one request into another. Requests with the same session_id share one, one at a time:
-// there, what SET, USE and CREATE TEMPORARY TABLE did stays until the session ends.
+// or temporary table leaks from one request into another.
 //
 // Durability: the engine writes parts into the data directory without fsync, like a ClickHouse server at its defaults:
 // a killed process loses nothing that was answered, a power cut can lose the last seconds. With Config.SyncWrites an
@@ -30,8 +29,11 @@
 //     answered with 0, and from then on both sides use plain Native blocks.
 //   - The engine gives every statement an id of its own. The client's query_id is carried in log_comment, and KILL
 //     QUERY is rewritten to look there; system.processes still shows the engine's ids.
-//   - A GET runs with readonly=2, as on a server. Within a session it takes only statements that read, since readonly
-//     could not be taken back.
+//   - A GET runs with readonly=2, as on a server.
+//   - The front does what our own code, curl, clickhouse-connect and Grafana's ClickHouse data source use, and no more.
+//     There are no sessions: clickhouse-connect sends a session_id with every request, which is taken and means nothing;
+//     with it SET, USE and CREATE TEMPORARY TABLE are refused, since they would be for later requests alone. Bodies and
+//     results are compressed with zstd, lz4 or gzip.
 //   - A client that goes away ends its SELECT; an INSERT or a DDL statement goes on, as on a server.
 //   - There is one user. Table functions such as file() read whatever the process can read: without a password the
 //     address must be a loopback one, and requests that a web page of another site sends are refused.

@@ -124,18 +124,17 @@ type job struct {
 	queryID  string
 	comment  string // the client's own log_comment
 	readonly bool
-	session  *session // whose connection it runs on; nil for one of its own
 }
 
-// answer is the result of a job, with what gives up the connection that it came from.
+// answer is the result of a job, with the connection that it came from, which was the job's own.
 type answer struct {
 	*result
-	release func()
+	conn *conn
 }
 
 func (a *answer) free() {
 	a.result.free()
-	a.release()
+	a.conn.close()
 }
 
 // do runs a job. When ctx ends, the statement is killed and do returns soon after.
@@ -143,9 +142,9 @@ func (c *core) do(ctx context.Context, j job) (*answer, error) {
 	if ctx.Err() != nil {
 		return nil, exceptionf(codeCancelled, "Query was cancelled")
 	}
-	cn, release, err := c.connection(j)
+	cn, err := c.lib.open(c.args)
 	if err != nil {
-		return nil, err
+		return nil, &exception{code: codeAborted, text: "no connection to the engine: " + err.Error()}
 	}
 	prepare := []string{setStatement(j)}
 	if j.database != "" {
@@ -154,7 +153,7 @@ func (c *core) do(ctx context.Context, j job) (*answer, error) {
 	for _, sql := range prepare {
 		r, err := cn.exec(sql, "Null", nil)
 		if err != nil {
-			release()
+			cn.close()
 			return nil, err
 		}
 		r.free()
@@ -172,36 +171,10 @@ func (c *core) do(ctx context.Context, j job) (*answer, error) {
 	close(done)
 	<-watched
 	if err != nil {
-		release()
+		cn.close()
 		return nil, err
 	}
-	return &answer{result: r, release: release}, nil
-}
-
-// connection is what a job runs on, and how it is left: one of the job's own is closed, a session's is put back to what
-// the session's own statements made of it.
-func (c *core) connection(j job) (*conn, func(), error) {
-	if j.session == nil {
-		cn, err := c.lib.open(c.args)
-		if err != nil {
-			return nil, nil, &exception{code: codeAborted, text: "no connection to the engine: " + err.Error()}
-		}
-		return cn, cn.close, nil
-	}
-	cn := j.session.conn
-	back, err := j.session.undo(j)
-	if err != nil {
-		return nil, nil, err
-	}
-	return cn, func() {
-		// Until the next statement the engine counts one that was killed among those that run.
-		for _, sql := range append(back, "SELECT 1") {
-			// It fails where the statement itself ended what is to be put back: SET readonly, DROP DATABASE.
-			if r, err := cn.exec(sql, "Null", nil); err == nil {
-				r.free()
-			}
-		}
-	}, nil
+	return &answer{result: r, conn: cn}, nil
 }
 
 // killUntil kills the statement with that id, again and again until done.

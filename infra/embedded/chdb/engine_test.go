@@ -40,8 +40,6 @@ func TestClickHouseGoRoundTrip(t *testing.T) {
 		"gzip": {Method: clickhouse.CompressionGZIP, Level: 1},
 		"lz4":  {Method: clickhouse.CompressionLZ4},
 		"zstd": {Method: clickhouse.CompressionZSTD},
-		"br":   {Method: clickhouse.CompressionBrotli, Level: 1},
-		"zlib": {Method: clickhouse.CompressionDeflate, Level: 1},
 	}
 	for name, compression := range compressions {
 		t.Run(name, func(t *testing.T) {

@@ -24,9 +24,6 @@ const (
 	codeNoSpace             = 243
 	codeCannotDecompress    = 271
 	codeOutfileNotAllowed   = 358
-	codeSessionNotFound     = 372
-	codeSessionLocked       = 373
-	codeSessionTimeout      = 374
 	codeCancelled           = 394
 	codeResultTooLarge      = 396
 	codeAuthenticationError = 516
@@ -39,8 +36,6 @@ var codeNames = map[int]string{
 	codeSameQueryID: "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", codeTooLarge: "QUERY_IS_TOO_LARGE",
 	codeAborted: "ABORTED", codeNoSpace: "NOT_ENOUGH_SPACE", codeCannotDecompress: "CANNOT_DECOMPRESS",
 	codeOutfileNotAllowed: "INTO_OUTFILE_NOT_ALLOWED", codeReadonly: "READONLY",
-	codeSessionNotFound: "SESSION_NOT_FOUND",
-	codeSessionLocked:   "SESSION_IS_LOCKED", codeSessionTimeout: "INVALID_SESSION_TIMEOUT",
 	codeCancelled:      "QUERY_WAS_CANCELLED",
 	codeResultTooLarge: "TOO_MANY_ROWS_OR_BYTES", codeAuthenticationError: "AUTHENTICATION_FAILED",
 }

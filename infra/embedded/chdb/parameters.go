@@ -2,9 +2,7 @@ package chdb
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -21,6 +19,7 @@ var notSettings = map[string]bool{
 // are switches may be sent as off.
 var notServed = map[string]string{
 	"role":                                  "there are no roles",
+	"session_check":                         "there are no sessions",
 	"quota_key":                             "there are no quotas",
 	"stacktrace":                            "errors carry no stack trace",
 	"replace_running_query":                 "end the other query with KILL QUERY first",
@@ -36,9 +35,6 @@ func (q *query) readParameters() *exception {
 		if q.enabled(name) {
 			return exceptionf(codeNotImplemented, "The embedded engine does not serve %s: %s", name, why)
 		}
-	}
-	if e := q.readSession(); e != nil {
-		return e
 	}
 	q.id = q.values.Get("query_id")
 	if q.id == "" {
@@ -69,39 +65,6 @@ func (q *query) readParameters() *exception {
 		default:
 			q.job.settings = append(q.job.settings, param{name, value})
 		}
-	}
-	return nil
-}
-
-// readSession reads the parameters of a session.
-func (q *query) readSession() *exception {
-	id := q.values.Get("session_id")
-	if id == "" {
-		for _, name := range []string{"session_timeout", "session_check", "close_session"} {
-			if q.values.Has(name) {
-				return exceptionf(codeBadArguments, "%s without a session_id", name)
-			}
-		}
-		return nil
-	}
-	if len(id) > maxQueryID {
-		return exceptionf(codeBadArguments, "session_id must be at most %d characters", maxQueryID)
-	}
-	if q.values.Has("readonly") {
-		return exceptionf(
-			codeNotImplemented, "The embedded engine does not serve readonly in the address within a session: use GET",
-		)
-	}
-	q.timeout = sessionTimeout
-	if text := q.values.Get("session_timeout"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 || time.Duration(n)*time.Second > maxSessionTimeout {
-			return exceptionf(
-				codeSessionTimeout, "Invalid session timeout: '%s' (at most %.0f seconds)", text,
-				maxSessionTimeout.Seconds(),
-			)
-		}
-		q.timeout = time.Duration(n) * time.Second
 	}
 	return nil
 }

@@ -70,7 +70,6 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) error {
 		cfg.Logger.Warn("statements did not end: leaving the engine as after a crash")
 		return errors.Join(err, dir.Close())
 	}
-	s.sessions.closeAll()
 	c.close()
 	return errors.Join(err, dir.Close())
 }

@@ -35,8 +35,6 @@ type server struct {
 
 	reading, ordinary, preferred, kills *gate
 
-	sessions *sessions
-
 	mu      sync.Mutex
 	running map[string]bool // query ids; guarded by mu
 }
@@ -47,9 +45,8 @@ func newServer(ctx context.Context, cfg Config, c *core, m *metrics) *server {
 		cfg: cfg, core: c, m: m, log: cfg.Logger, name: displayName(), stop: ctx.Done(),
 		reading:  newGate(0, cfg.MaxConcurrent+cfg.MaxPreferred+killSlots+2*cfg.MaxQueued),
 		ordinary: newGate(cfg.MaxConcurrent, cfg.MaxQueued), preferred: newGate(cfg.MaxPreferred, cfg.MaxQueued),
-		kills:    newGate(killSlots, cfg.MaxQueued),
-		sessions: &sessions{open: func() (*conn, error) { return c.lib.open(c.args) }, byID: map[string]*session{}},
-		running:  map[string]bool{},
+		kills:   newGate(killSlots, cfg.MaxQueued),
+		running: map[string]bool{},
 	}
 	s.http = newHTTPServer(s, cfg.Logger)
 	s.http.BaseContext = func(net.Listener) context.Context { return ctx }
@@ -182,10 +179,9 @@ type query struct {
 	values url.Values
 	begin  time.Time
 
-	id      string
-	job     job
-	body    io.Reader
-	timeout time.Duration // of its session
+	id   string
+	job  job
+	body io.Reader
 }
 
 func (q *query) serve() {
@@ -244,6 +240,10 @@ func (q *query) run() *exception {
 		r.finish(stats{resultRows: 1})
 		return nil
 	}
+	if q.values.Get("session_id") != "" && forLater(text) {
+		return exceptionf(codeNotImplemented, "The embedded engine keeps no sessions: "+
+			"what SET, USE and CREATE TEMPORARY TABLE do ends with their request")
+	}
 	if st.kind != stmtInsertData {
 		q.bodyRead()
 	}
@@ -253,12 +253,6 @@ func (q *query) run() *exception {
 	}
 	g.rise()
 	g = right
-	if e := q.openSession(st, text); e != nil {
-		return e
-	}
-	if s := q.job.session; s != nil {
-		defer func() { s.give(q.timeout, q.enabled("close_session")) }()
-	}
 	ctx, cancel := q.untilStop()
 	defer cancel()
 	switch st.kind {
@@ -291,27 +285,6 @@ func (q *query) gate(st statement) *gate {
 	default:
 		return q.s.ordinary
 	}
-}
-
-// openSession takes the session that the request names.
-func (q *query) openSession(st statement, text []byte) *exception {
-	id := q.values.Get("session_id")
-	if id == "" {
-		return nil
-	}
-	if q.job.readonly && st.kind != stmtSelect && !looks(text) {
-		return exceptionf(
-			codeReadonly,
-			"Cannot execute this query in readonly mode. Within a session, GET is for queries that only read",
-		)
-	}
-	s, e := q.s.sessions.take(id, q.enabled("session_check"))
-	if e != nil {
-		return e
-	}
-	q.job.session = s
-	q.job.readonly = false // the session could not be changed after it
-	return nil
 }
 
 // untilStop is the context of a statement that goes on without its client: it ends when the server stops.

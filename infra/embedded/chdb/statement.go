@@ -185,16 +185,21 @@ func insertKind(text []byte, top []token) statementKind {
 	return stmtInsert
 }
 
-// looks reports whether a statement that is no SELECT only reads.
-func looks(text []byte) bool {
+// forLater reports whether a statement does nothing but for later ones of its session.
+func forLater(text []byte) bool {
 	l := &lexer{src: text}
 	t := l.next()
-	for _, word := range []string{"SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN"} {
-		if is(text, t, word) {
-			return true
-		}
+	switch {
+	case is(text, t, "SET"), is(text, t, "USE"):
+		return true
+	case !is(text, t, "CREATE"):
+		return false
 	}
-	return false
+	if t = l.next(); is(text, t, "OR") {
+		l.next() // REPLACE
+		t = l.next()
+	}
+	return is(text, t, "TEMPORARY")
 }
 
 // onlyTarget reports whether an INSERT names neither data nor a source of data.
