@@ -40,7 +40,7 @@ func (p *pass[R]) apply(e *Event) string {
 		}
 		p.rows.Thread(e, state, v)
 	case topic.Receipts:
-		u, mark, ok := Watermark(e)
+		u, mark, ok := thread.Receipt(e.Key, e.Body)
 		if !ok {
 			return string(thread.Malformed)
 		}

@@ -16,6 +16,7 @@ import (
 	"heliograph/schemas/event"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -74,7 +75,7 @@ func FuzzIntake(f *testing.F) {
 			if e.Body == nil || e.Position < 0 || e.Raw == nil {
 				t.Fatalf("an event that cannot be folded: %+v", e)
 			}
-			if _, w, ok := Watermark(e); ok &&
+			if _, w, ok := thread.Receipt(e.Key, e.Body); ok &&
 				(w.ReadPosition < 0 || w.DeliveredPosition < 0 || w.ReadOrdinal < 0 || w.DeliveredOrdinal < 0) {
 				t.Fatalf("a watermark below nothing: %+v", w)
 			}

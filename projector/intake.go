@@ -10,7 +10,6 @@ import (
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
-	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -34,9 +33,8 @@ type Event struct {
 	Subject  topic.Subject
 	Device   id.DeviceID // of a receipt, from its key
 	Body     *event.Event
+	Key      event.Key
 	Raw      []byte // as it stands in the log
-
-	user id.UserID // of a receipt, from its key; zero: the key is of a version that did not write it
 }
 
 // Quarantined is an event that is not applied, and why.
@@ -193,7 +191,7 @@ func (in *Intake) key(e *Event, raw []byte) (reason string, keyed bool) {
 	if err != nil {
 		return err.Error(), false
 	}
-	e.Subject, e.Device, e.user = k.Subject, k.Device, k.User
+	e.Subject, e.Device, e.Key = k.Subject, k.Device, k
 	if in.partitions > 0 {
 		if s := topic.SlotOf(e.Subject, in.partitions); s != e.Slot {
 			return fmt.Sprintf("the subject belongs to slot %d", s), true
@@ -212,18 +210,6 @@ func (in *Intake) Commit(s Sorted) {
 
 // Held is the number of subjects that are held back.
 func (in *Intake) Held() int { return len(in.held) }
-
-// Watermark reads a receipt: whose it is and what it says. False: it breaks a rule and has no effect.
-func Watermark(e *Event) (id.UserID, thread.Watermark, bool) {
-	u := e.Body.User
-	if u.IsZero() || !e.Body.HasWatermarksMoved() || !e.user.IsZero() && e.user != u {
-		return id.UserID{}, thread.Watermark{}, false
-	}
-	if d := e.Body.GetDeviceId(); len(d) != 0 && string(d) != string(e.Device[:]) {
-		return id.UserID{}, thread.Watermark{}, false
-	}
-	return u, thread.Watermark{}.Merge(thread.WatermarkOf(e.Body.GetWatermarksMoved())), true
-}
 
 // Time turns log time in Unix milliseconds into what the stores take.
 func Time(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

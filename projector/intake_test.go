@@ -114,19 +114,49 @@ func TestIntakeRefusesOtherSlots(t *testing.T) {
 	}
 }
 
-func TestWatermark(t *testing.T) {
-	u, d := make([]byte, 16), make([]byte, 16)
-	u[0], d[0] = 1, 2
-	moved := eventv1.WatermarksMoved_builder{DeliveredPosition: 9, ReadPosition: -4}.Build()
-	e := &Event{Body: event.Of(eventv1.Event_builder{UserId: u, DeviceId: d, WatermarksMoved: moved}.Build())}
-	copy(e.Device[:], d)
-	_, w, ok := Watermark(e)
-	if !ok || w.DeliveredPosition != 9 || w.ReadPosition != 0 {
-		t.Errorf("got %+v %v", w, ok)
+// What only a newer version can apply is kept with its subject, and one that may be passed over is passed over. The old
+// version is the decoder of one that does not know renamed groups.
+func TestIntakeKeepsWhatANewerVersionApplies(t *testing.T) {
+	a, b, c := make([]byte, 16), make([]byte, 16), make([]byte, 16)
+	a[0], b[0], c[0] = 1, 2, 3
+	left := eventv1.Event_builder{UserId: a, MemberLeft: &eventv1.MemberLeft{}}
+	renamed := eventv1.Event_builder{UserId: a, ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "t"}.Build()}
+	ignorable := renamed
+	ignorable.Ignorable = true
+	later := left
+	later.MinReader = event.Reader + 1
+	batch := kafka.Batch{Records: []kafka.Record{
+		record(topic.Threads, 0, a, encoded(t, renamed.Build())),
+		record(topic.Threads, 1, a, encoded(t, left.Build())),
+		record(topic.Threads, 2, b, encoded(t, ignorable.Build())),
+		record(topic.Threads, 3, b, encoded(t, left.Build())),
+		record(topic.Threads, 4, c, encoded(t, later.Build())),
+	}}
+	sort := func(in *Intake) (events []topic.Position, reasons []string) {
+		got := in.Sort(batch)
+		for _, e := range got.Events {
+			events = append(events, e.Position)
+		}
+		for _, q := range got.Quarantined {
+			reasons = append(reasons, q.Reason)
+		}
+		return events, reasons
 	}
-	e.Device[0] = 3
-	if _, _, ok := Watermark(e); ok {
-		t.Error("took a receipt under another device's key")
+	old := NewIntake(0, nil)
+	old.decode = event.As(event.Reader, func(tp event.Type) bool {
+		return tp != event.Type(eventv1.Event_ThreadRenamed_case) && event.Known(tp)
+	})
+	const newer = NewerVersion + ": event of a newer version: type "
+	events, reasons := sort(old)
+	if d := cmp.Diff([]topic.Position{3}, events); d != "" {
+		t.Errorf("an old version's events (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{newer + "15, min_reader 0, rules 0", Parked, newer + "18, min_reader 3, rules 0"}, reasons); d != "" {
+		t.Errorf("an old version's quarantine (-want +got):\n%s", d)
+	}
+	events, reasons = sort(NewIntake(0, nil))
+	if d := cmp.Diff([]topic.Position{0, 1, 2, 3}, events); d != "" || len(reasons) != 1 {
+		t.Errorf("this version's events (-want +got):\n%s; quarantine %q", d, reasons)
 	}
 }
 

@@ -93,7 +93,7 @@ func (h *Hub) apply(sub *subject, t topic.Topic, r *linkv1.Record, after *action
 	case topic.Threads:
 		h.threadEvent(sub.thread, e, r, after)
 	case topic.Receipts:
-		h.receiptEvent(sub.thread, e)
+		h.receiptEvent(sub.thread, e, r)
 	case topic.Users:
 		h.userEvent(sub.user, e, r, after)
 	}
@@ -176,14 +176,15 @@ func (h *Hub) rejected(t *threadSub, e *event.Event, at topic.Position, reason t
 	})
 }
 
-func (h *Hub) receiptEvent(t *threadSub, e *event.Event) {
-	if !e.HasWatermarksMoved() {
+func (h *Hub) receiptEvent(t *threadSub, e *event.Event, r *linkv1.Record) {
+	k, err := event.ParseKey(topic.Receipts, r.GetKey())
+	if err != nil {
+		h.metrics.drops.WithLabelValues("malformed_key").Inc()
 		return
 	}
-	if e.User.IsZero() {
-		return
+	if u, w, ok := thread.Receipt(k, e); ok {
+		h.watermark(t, u, k.Device, w)
 	}
-	h.watermark(t, e.User, e.Device, thread.WatermarkOf(e.GetWatermarksMoved()))
 }
 
 // watermark merges a watermark of a user's device and tells those whom it concerns: the user's other devices, and

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -323,6 +324,33 @@ func TestReceiptsThatDoNotFit(t *testing.T) {
 }
 
 func TestPoisonStopsOneSubject(t *testing.T) { poisonStopsOneSubject(t, false) }
+
+// What only a newer version can apply stops its subject here too; what may be passed over does not.
+func TestNewerVersionStopsOneSubject(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann := b.person(1)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		newer, ignorable := b.group(ann.user), b.group(ann.user)
+		b.settle()
+		left := eventv1.Event_builder{UserId: ann.user[:], MemberLeft: &eventv1.MemberLeft{}, MinReader: event.Reader + 1}
+		b.world.add(topic.Threads, newer[:], left.Build())
+		left.Ignorable = true
+		b.world.add(topic.Threads, ignorable[:], left.Build())
+		for _, g := range []id.ThreadID{newer, ignorable} {
+			b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		}
+		b.settle()
+		mustBe(t, "of the newer version", ann.count(newer), 1)
+		mustBe(t, "that may be passed over", ann.count(ignorable), 2)
+		for g, want := range map[id.ThreadID]bool{newer: true, ignorable: false} {
+			v, ok := b.hubs[0].View(g)
+			mustBe(t, "view", ok, true)
+			mustBe(t, "parked", v.Parked, want)
+			mustBe(t, "still a member", v.IsMember(ann.user), true)
+		}
+	})
+}
 
 func TestBrokenFoldStopsItsSubject(t *testing.T) { poisonStopsOneSubject(t, true) }
 

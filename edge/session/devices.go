@@ -75,12 +75,10 @@ func (s *Session) move(t id.ThreadID, claim thread.Watermark) (outcome string) {
 	}
 	known := s.srv.hub.Watermark(t, s.user)
 	s.srv.ingest.Watermark(t, s.user, s.device, thread.Watermark{
-		DeliveredPosition: min(
-			claim.DeliveredPosition, v.LastPosition,
-		), DeliveredOrdinal: min(claim.DeliveredOrdinal, v.LastOrdinal),
-		ReadPosition: max(
-			known.ReadPosition, min(claim.ReadPosition, v.LastPosition),
-		), ReadOrdinal: max(known.ReadOrdinal, min(claim.ReadOrdinal, v.LastOrdinal)),
+		DeliveredPosition: min(claim.DeliveredPosition, v.LastPosition),
+		DeliveredOrdinal:  min(claim.DeliveredOrdinal, v.LastOrdinal),
+		ReadPosition:      max(known.ReadPosition, min(claim.ReadPosition, v.LastPosition)),
+		ReadOrdinal:       max(known.ReadOrdinal, min(claim.ReadOrdinal, v.LastOrdinal)),
 	})
 	return markTaken
 }

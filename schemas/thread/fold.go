@@ -44,7 +44,7 @@ const (
 	Full Reason = "full"
 	// WrongKind: the event does not fit the kind of thread.
 	WrongKind Reason = "wrong_kind"
-	// Unknown: an event type that this version does not know.
+	// Unknown: an event of a type that does not belong in a thread.
 	Unknown Reason = "unknown"
 )
 

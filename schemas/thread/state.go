@@ -266,6 +266,19 @@ type Watermark struct {
 	ReadOrdinal       int64
 }
 
+// Receipt reads an event of helio.receipts by its record's key: whose it is and what it says, never below 0. False: it
+// breaks a rule and has no effect. The key names the thread, the device and, but for records of versions before, the
+// user; what the event says of them must be the same, or it could be compacted away as another's.
+func Receipt(k event.Key, e *event.Event) (id.UserID, Watermark, bool) {
+	if e.User.IsZero() || !e.HasWatermarksMoved() || !k.User.IsZero() && k.User != e.User {
+		return id.UserID{}, Watermark{}, false
+	}
+	if d := e.GetDeviceId(); len(d) != 0 && string(d) != string(k.Device[:]) {
+		return id.UserID{}, Watermark{}, false
+	}
+	return e.User, Watermark{}.Merge(WatermarkOf(e.GetWatermarksMoved())), true
+}
+
 // WatermarkOf reads the event.
 func WatermarkOf(e *eventv1.WatermarksMoved) Watermark {
 	return Watermark{
@@ -278,9 +291,9 @@ func WatermarkOf(e *eventv1.WatermarksMoved) Watermark {
 // and repetition do not matter.
 func (w Watermark) Merge(o Watermark) Watermark {
 	return Watermark{
-		DeliveredPosition: max(
-			w.DeliveredPosition, o.DeliveredPosition,
-		), DeliveredOrdinal: max(w.DeliveredOrdinal, o.DeliveredOrdinal),
-		ReadPosition: max(w.ReadPosition, o.ReadPosition), ReadOrdinal: max(w.ReadOrdinal, o.ReadOrdinal),
+		DeliveredPosition: max(w.DeliveredPosition, o.DeliveredPosition),
+		DeliveredOrdinal:  max(w.DeliveredOrdinal, o.DeliveredOrdinal),
+		ReadPosition:      max(w.ReadPosition, o.ReadPosition),
+		ReadOrdinal:       max(w.ReadOrdinal, o.ReadOrdinal),
 	}
 }

@@ -1,7 +1,5 @@
 package wire
 
-import "slices"
-
 // Features are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello and
 // Welcome. "reply-ref": a message names what it answers by author and id.
 var Features = []string{"reply-ref"}
@@ -31,10 +29,4 @@ func ValidFeatures(words []string) bool {
 		}
 	}
 	return true
-}
-
-// HasFeature tells whether a valid list has a word.
-func HasFeature(words []string, word string) bool {
-	_, ok := slices.BinarySearch(words, word)
-	return ok
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"maps"
 	"os"
 	"slices"
@@ -8,10 +9,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/embedded"
+	"heliograph/infra/kafka"
+	"heliograph/ingest"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -153,6 +159,8 @@ func testCompacted(t *testing.T, e *env) {
 			func() bool { return ann.mark(to.Thread, bob.me.User).ReadPosition >= p.Position },
 		)
 	}
+	// Ann claims Bob's device id, which is only its user's word: her receipt under it must not stand for his.
+	e.claim(t, to.Thread, ann.me.User, bob.me.Device)
 	// The last receipt is of what he has and has not read: what he has read must be in it all the same.
 	m := ann.say(to, "read this later")
 	bob.has(m)
@@ -161,6 +169,7 @@ func testCompacted(t *testing.T, e *env) {
 		t, "ann sees that bob has it",
 		func() bool { return ann.mark(to.Thread, bob.me.User).DeliveredPosition >= p.Position },
 	)
+	e.claim(t, to.Thread, ann.me.User, bob.me.Device)
 	e.agree(t, ann, bob)
 	e.stopProjectors(t)
 	before := e.dump(t)
@@ -189,6 +198,26 @@ func testCompacted(t *testing.T, e *env) {
 	bob.has(m)
 	tr := e.agree(t, ann, bob)
 	e.viewsAgree(t, tr, to.Thread)
+}
+
+// claim appends a receipt of a user under a device id that another's device has, as an edge does for a user who
+// registered with it.
+func (e *env) claim(t *testing.T, th id.ThreadID, u id.UserID, d id.DeviceID) {
+	t.Helper()
+	cl := e.plain(t)
+	defer cl.Close()
+	cfg := kafka.Config{Brokers: []string{e.KafkaAddr()}, Partitions: e.Partitions()}
+	bases, err := kafka.LoadBases(e.context(t), cl, cfg, topic.All, e.Partitions())
+	must(t, err)
+	in, err := ingest.New(ingest.Config{Kafka: cfg, Partitions: e.Partitions()}, bases, nil, prometheus.NewRegistry())
+	must(t, err)
+	ctx, cancel := context.WithCancel(e.context(t))
+	done := make(chan error, 1)
+	go func() { done <- in.Run(ctx) }()
+	in.Watermark(th, u, d, thread.Watermark{DeliveredPosition: 1, DeliveredOrdinal: 1})
+	must(t, in.Flush(ctx))
+	cancel()
+	must(t, <-done)
 }
 
 // compactReceipts has the log compact its receipts, which it does at leisure otherwise, until none is left that a later
