@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"os"
-	"path/filepath"
+	"maps"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -15,6 +15,7 @@ import (
 
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/goldentest"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -109,7 +110,8 @@ func (r *reader) read(g golden, t *testing.T) golden {
 		if r.users[s] == nil {
 			r.users[s] = user.New(id.UserID(s))
 		}
-		out.Verdict = map[user.Outcome]string{user.Accepted: "accepted", user.Rejected: "rejected"}[r.users[s].Apply(e, r.at, int64(r.at)).Outcome]
+		v := r.users[s].Apply(e, r.at, int64(r.at))
+		out.Verdict = map[user.Outcome]string{user.Accepted: "accepted", user.Rejected: "rejected"}[v.Outcome]
 	}
 	return out
 }
@@ -128,22 +130,12 @@ func same(a, b json.RawMessage) bool {
 }
 
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.json")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no golden files: %v", err)
-	}
+	goldentest.Frozen(t, "testdata")
+	files := goldentest.Read[golden](t, "testdata")
 	have := map[protoreflect.Name]bool{}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var list []golden
-		if err := json.Unmarshal(b, &list); err != nil {
-			t.Fatalf("%s: %v", f, err)
-		}
+	for _, f := range slices.Sorted(maps.Keys(files)) {
 		r := newReader()
-		for _, want := range list {
+		for _, want := range files[f] {
 			got := r.read(want, t)
 			if !same(want.Event, got.Event) {
 				t.Errorf("%s: %s is decoded as %s, want %s", f, want.Name, got.Event, want.Event)
@@ -184,22 +176,10 @@ func TestWriteGolden(t *testing.T) {
 	if *write == "" {
 		return
 	}
-	name := filepath.Join("testdata", filepath.Base(*write))
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
 	r := newReader()
 	var out []golden
 	for _, s := range samples(t) {
 		out = append(out, r.read(s, t))
 	}
-	b, err := json.MarshalIndent(out, "", " ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.Write(append(b, '\n')); err != nil {
-		t.Fatal(err)
-	}
+	goldentest.Create(t, "testdata", *write, out)
 }

@@ -74,10 +74,11 @@ var forbidden = []edge{
 	},
 
 	{from: "", to: "infra/kafka/real", production: true, reason: "it starts an Apache Kafka for a test"},
+	{from: "", to: "schemas/goldentest", production: true, reason: "it reads and writes files of goldens for tests"},
 	{
 		from:       "",
 		to:         "testing",
-		except:     []string{"infra/kafka/real", "infra/embedded"},
+		except:     []string{"infra/kafka/real", "infra/embedded", "schemas/goldentest"},
 		production: true,
 		reason:     "the product does not link the test framework",
 	},
