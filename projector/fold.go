@@ -1,6 +1,7 @@
 package projector
 
 import (
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -17,6 +18,7 @@ type pass[R Rows] struct {
 	states   *States
 	rows     R
 	outcomes map[outcome]int
+	folded   func(*eventv1.Event) // of the Sink
 }
 
 // fold applies one event. The states that it needs are there: the store has loaded them.
@@ -30,6 +32,9 @@ func (p *pass[R]) apply(e *Event) string {
 	case topic.Threads:
 		state := p.states.Threads[id.ThreadID(e.Subject)]
 		v := state.Apply(e.Body, e.Position, e.TimeMS)
+		if p.folded != nil {
+			p.folded(e.Body.Event)
+		}
 		switch v.Outcome {
 		case thread.Stale:
 			return "stale"

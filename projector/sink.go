@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/kafka"
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -39,6 +40,7 @@ type Sink[R Rows] struct {
 	store   Store[R]
 	log     *slog.Logger
 	metrics *metrics
+	folded  func(*eventv1.Event) // nil but in tests
 
 	mu    sync.Mutex // guards slots and the latest fields of its values
 	slots map[topic.Slot]*slotState
@@ -66,6 +68,10 @@ func NewSink[R Rows](cfg Config, store Store[R], log *slog.Logger, reg prometheu
 		slots: make(map[topic.Slot]*slotState),
 	}
 }
+
+// OnFold is for tests, before the first Open: fn is called after each event of a thread that this sink has folded, and
+// may panic as a broken fold would, when the state has changed and there are no rows yet.
+func (s *Sink[R]) OnFold(fn func(*eventv1.Event)) { s.folded = fn }
 
 // Open implements kafka.Sink.
 func (s *Sink[R]) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
@@ -173,7 +179,7 @@ func (s *Sink[R]) fold(ctx context.Context, st *slotState, b kafka.Batch) (Sorte
 			err = fmt.Errorf("%s: load states of slot %d: %w", s.cfg.Kind, b.Slot, err)
 			return sorted, nil, s.store.Classify(err)
 		}
-		p := &pass[R]{states: states, rows: s.store.Rows(b.Slot, states), outcomes: map[outcome]int{}}
+		p := &pass[R]{states: states, rows: s.store.Rows(b.Slot, states), outcomes: map[outcome]int{}, folded: s.folded}
 		err := st.intake.Fold(sorted, p.fold)
 		if err == nil {
 			return sorted, p, nil

@@ -25,7 +25,6 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
-	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -77,7 +76,19 @@ func world(seed uint64, n int) *sinktest.Log {
 
 func reference(t testing.TB, l *sinktest.Log) *verify.Reference {
 	t.Helper()
+	return fill(t, l, verify.NewReference(2))
+}
+
+// brokenReference is one whose fold is Brittle.
+func brokenReference(t testing.TB, l *sinktest.Log) *verify.Reference {
+	t.Helper()
 	ref := verify.NewReference(2)
+	ref.OnFold(sinktest.Brittle)
+	return fill(t, l, ref)
+}
+
+func fill(t testing.TB, l *sinktest.Log, ref *verify.Reference) *verify.Reference {
+	t.Helper()
 	if err := sinktest.Feed(context.Background(), l, ref, sinktest.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -161,18 +172,18 @@ func TestNativeProtocol(t *testing.T) {
 // TestBrokenFoldStopsItsSubject: wherever the log is cut, history and reference put the same events into quarantine
 // when the fold panics on some.
 func TestBrokenFoldStopsItsSubject(t *testing.T) {
-	thread.Trip(sinktest.Brittle)
-	t.Cleanup(func() { thread.Trip(nil) })
-	conn, l, pick, reg := newHistory(t), world(1, 250), seeded(7), prometheus.NewRegistry()
+	conn, l, pick, reg := newHistory(t), world(2, 250), seeded(7), prometheus.NewRegistry()
 	cfg := config()
 	cfg.CacheBytes = 1 << 20
-	err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, reg), sinktest.Options{
+	sink := history.NewSink(cfg, conn, nil, reg)
+	sink.OnFold(sinktest.Brittle)
+	err := sinktest.Feed(t.Context(), l, sink, sinktest.Options{
 		Cut: func() int { return 1 + pick(20) }, Reopen: func() bool { return pick(9) == 0 },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustEqual(t, conn, reference(t, l), false)
+	mustEqual(t, conn, brokenReference(t, l), false)
 	var stored uint64
 	if err := conn.QueryRow(t.Context(), `SELECT count() FROM quarantine FINAL WHERE reason = ?`, projector.FoldPanicked).Scan(&stored); err != nil {
 		t.Fatal(err)

@@ -72,7 +72,7 @@ func (l *Log) Batch(s topic.Slot, from, to kafka.Positions, limit int) kafka.Bat
 	return b
 }
 
-// Brittle is for thread.Trip: a fold that panics on some messages.
+// Brittle is for projector.Sink.OnFold: a fold that panics on some messages.
 func Brittle(e *eventv1.Event) {
 	if m := e.GetMessageSent().GetMessageId(); len(m) > 0 && crc32.ChecksumIEEE(m)%9 == 0 {
 		panic("a broken fold")

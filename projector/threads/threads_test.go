@@ -26,7 +26,6 @@ import (
 	"heliograph/projector/verify"
 	"heliograph/schemas/eventtest"
 	pgschema "heliograph/schemas/postgres"
-	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -78,7 +77,19 @@ func world(seed uint64, n int) []eventtest.Step {
 
 func reference(t testing.TB, l *sinktest.Log) *verify.Reference {
 	t.Helper()
+	return fill(t, l, verify.NewReference(3))
+}
+
+// brokenReference is one whose fold is Brittle.
+func brokenReference(t testing.TB, l *sinktest.Log) *verify.Reference {
+	t.Helper()
 	ref := verify.NewReference(3)
+	ref.OnFold(sinktest.Brittle)
+	return fill(t, l, ref)
+}
+
+func fill(t testing.TB, l *sinktest.Log, ref *verify.Reference) *verify.Reference {
+	t.Helper()
 	if err := sinktest.Feed(context.Background(), l, ref, sinktest.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -174,8 +185,6 @@ func TestBrokenFoldStopsItsSubject(t *testing.T) {
 	for seed := range uint64(4) {
 		empty(t, pool)
 		l := sinktest.NewLog(world(seed, 300))
-		thread.Trip(sinktest.Brittle)
-		t.Cleanup(func() { thread.Trip(nil) })
 		cfg := config(3)
 		cfg.CacheBytes = []int{1, 1 << 20}[seed%2]
 		pick, reg, reported := seeded(seed+100), prometheus.NewRegistry(), 0
@@ -184,13 +193,15 @@ func TestBrokenFoldStopsItsSubject(t *testing.T) {
 				reported++
 			}
 		}
-		err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, reg), sinktest.Options{
+		sink := threads.NewSink(cfg, pool, nil, reg)
+		sink.OnFold(sinktest.Brittle)
+		err := sinktest.Feed(t.Context(), l, sink, sinktest.Options{
 			Cut: func() int { return 1 + pick(60) }, Reopen: func() bool { return pick(9) == 0 },
 		})
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
-		mustEqual(t, pool, reference(t, l), 0)
+		mustEqual(t, pool, brokenReference(t, l), 0)
 		var stored int
 		if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM quarantine WHERE reason = $1`, projector.FoldPanicked).Scan(&stored); err != nil {
 			t.Fatal(err)

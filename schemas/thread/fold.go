@@ -74,9 +74,6 @@ func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 		s.LastPosition = at
 		v.Ordinal = s.LastOrdinal
 	}
-	if fn := trip.Load(); fn != nil {
-		(*fn)(e.Event)
-	}
 	return v
 }
 
