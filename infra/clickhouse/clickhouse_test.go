@@ -19,11 +19,9 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 func migrations(n int, comment string) fstest.MapFS {
 	fsys := fstest.MapFS{}
 	for i := 1; i <= n; i++ {
-		fsys[fmt.Sprintf("%05d_step.sql", i)] = &fstest.MapFile{Data: fmt.Appendf(
-			nil,
-			"-- %s\nCREATE TABLE IF NOT EXISTS a%d (x Int64 COMMENT 'one; two') ENGINE = MergeTree ORDER BY x;\nINSERT INTO a%d VALUES (1);\n",
-			comment, i, i,
-		)}
+		fsys[fmt.Sprintf("%05d_step.sql", i)] = &fstest.MapFile{Data: fmt.Appendf(nil, "-- %s\n"+
+			"CREATE TABLE IF NOT EXISTS a%d (x Int64 COMMENT 'one; two') ENGINE = MergeTree ORDER BY x;\n"+
+			"INSERT INTO a%d VALUES (1);\n", comment, i, i)}
 	}
 	return fsys
 }
@@ -61,7 +59,8 @@ func TestMigrate(t *testing.T) {
 	}
 	defer conn.Close()
 	var rows uint64
-	if err := conn.QueryRow(ctx, "SELECT (SELECT count() FROM a1) + (SELECT count() FROM a2) + (SELECT count() FROM a3)").Scan(&rows); err != nil {
+	const count = "SELECT (SELECT count() FROM a1) + (SELECT count() FROM a2) + (SELECT count() FROM a3)"
+	if err := conn.QueryRow(ctx, count).Scan(&rows); err != nil {
 		t.Fatal(err)
 	}
 	if rows != 3 {

@@ -15,8 +15,8 @@
 //   - Transient and Refused overlap: a certificate that is not trusted stalls what runs, since it may be replaced, and
 //     ends what starts.
 //   - The embedded engine speaks HTTP only; every feature used here works over HTTP and over the native protocol alike.
-//   - Migrations are not goose's, as Postgres's are: for ClickHouse goose has no lock between processes, no check that a
-//     migration was not edited, and none that waits for a newer server (min-version), and it knows the versions of
+//   - Migrations are not goose's, as Postgres's are: for ClickHouse goose has no lock between processes, no check that
+//     a migration was not edited, and none that waits for a newer server (min-version), and it knows the versions of
 //     existing databases not at all.
 //   - The lock is a table whose creation is atomic; a lock that is older than LockExpiry was left by a killed process
 //     and is taken over.

@@ -33,7 +33,8 @@ type NewerError struct {
 // Error names the database, both versions and what mends it.
 func (e *NewerError) Error() string {
 	return fmt.Sprintf(
-		"clickhouse: database %s is at version %d, newer than this program's %d: run the later program, or rebuild the view from the log",
+		"clickhouse: database %s is at version %d, newer than this program's %d: "+
+			"run the later program, or rebuild the view from the log",
 		e.Database, e.Have, e.Want,
 	)
 }
@@ -186,13 +187,9 @@ func lock(ctx context.Context, conn driver.Conn, database string) (unlock func()
 			return nil, fmt.Errorf("lock: %w", err)
 		}
 		var stale uint64
-		err = conn.QueryRow(
-			ctx,
-			fmt.Sprintf("SELECT count() FROM system.tables WHERE database = %s AND name = 'schema_migrations_lock' "+
-				"AND metadata_modification_time < now() - INTERVAL %d SECOND", text(database), int(LockExpiry.Seconds())),
-		).Scan(
-			&stale,
-		)
+		old := fmt.Sprintf("SELECT count() FROM system.tables WHERE database = %s AND name = 'schema_migrations_lock' "+
+			"AND metadata_modification_time < now() - INTERVAL %d SECOND", text(database), int(LockExpiry.Seconds()))
+		err = conn.QueryRow(ctx, old).Scan(&stale)
 		if err != nil {
 			return nil, fmt.Errorf("lock: read its age: %w", err)
 		}
@@ -228,16 +225,13 @@ func readMigrations(fsys fs.FS) ([]migration, error) {
 			return nil, fmt.Errorf("clickhouse: read migration %s: %w", e.Name(), err)
 		}
 		sum := sha256.Sum256(raw)
-		out = append(
-			out,
-			migration{
-				version:    v,
-				name:       e.Name(),
-				sum:        hex.EncodeToString(sum[:]),
-				min:        minVersion(string(raw)),
-				statements: split(string(raw)),
-			},
-		)
+		out = append(out, migration{
+			version:    v,
+			name:       e.Name(),
+			sum:        hex.EncodeToString(sum[:]),
+			min:        minVersion(string(raw)),
+			statements: split(string(raw)),
+		})
 	}
 	slices.SortFunc(out, func(a, b migration) int { return int(a.version - b.version) })
 	for i := 1; i < len(out); i++ {

@@ -61,7 +61,8 @@ func testSecure(t *testing.T, ca *certtest.Authority, base Config) {
 		})
 	}
 
-	if _, err := Migrate(t.Context(), config(func(c *Config) { c.TLS.CAFile = "/nonexistent/ca.pem" }), migrations(1, "")); err == nil ||
+	unreadable := config(func(c *Config) { c.TLS.CAFile = "/nonexistent/ca.pem" })
+	if _, err := Migrate(t.Context(), unreadable, migrations(1, "")); err == nil ||
 		Transient(err) {
 		t.Errorf("a missing file of an authority: %v (transient %v)", err, Transient(err))
 	}
@@ -93,7 +94,8 @@ func testSecure(t *testing.T, ca *certtest.Authority, base Config) {
 	}
 	var n uint64
 	var sum int64
-	if err := conn.QueryRow(t.Context(), "SELECT count(), sum(x) FROM a1 WHERE x < ?", rows).Scan(&n, &sum); err != nil {
+	err = conn.QueryRow(t.Context(), "SELECT count(), sum(x) FROM a1 WHERE x < ?", rows).Scan(&n, &sum)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if n != rows+1 || sum != rows*(rows-1)/2+1 { // with the migration's own row

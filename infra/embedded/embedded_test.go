@@ -80,7 +80,8 @@ func TestSharedEngines(t *testing.T) {
 	}
 	defer conn.Close(ctx)
 	var commit, lower string
-	if err := conn.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), lower('ÄÖ')`).Scan(&commit, &lower); err != nil {
+	err = conn.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), lower('ÄÖ')`).Scan(&commit, &lower)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := commit+" "+lower, "off äö"; got != want {
@@ -115,7 +116,8 @@ func TestKillKafka(t *testing.T) {
 		for range 100 {
 			value := fmt.Sprint(n)
 			n++
-			if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "t", Partition: int32(n % 4), Value: []byte(value)}).FirstErr(); err != nil {
+			r := &kgo.Record{Topic: "t", Partition: int32(n % 4), Value: []byte(value)}
+			if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
 				t.Fatalf("round %d: produce: %v", round, err)
 			}
 			want[value] = true
@@ -293,7 +295,8 @@ func TestFaults(t *testing.T) {
 			says  []string
 		}{
 			{"port in use", func(t *testing.T, o *embedded.Options) {
-				o.KafkaListen, o.PostgresListen, o.ClickHouseListen = taken.Addr().String(), taken.Addr().String(), taken.Addr().String()
+				addr := taken.Addr().String()
+				o.KafkaListen, o.PostgresListen, o.ClickHouseListen = addr, addr, addr
 			}, embedded.PortInUse, []string{port, "--" + string(kind) + "-listen"}},
 			{"wildcard", func(t *testing.T, o *embedded.Options) {
 				o.KafkaListen, o.PostgresListen, o.ClickHouseListen = "0.0.0.0:0", "0.0.0.0:0", "0.0.0.0:0"

@@ -48,14 +48,20 @@ func TestNamesOfADeployment(t *testing.T) {
 	seen := map[string]string{}
 	for _, prefix := range []string{"helio.", "helio", "helio-", "a.", "a-", "delivery.", "."} {
 		c := Config{TopicPrefix: prefix}
-		for _, name := range []string{c.Group("delivery"), c.Group("projector-threads"), c.Instance("d1"), c.Instance("d2"), c.Name(topic.Threads)} {
+		for _, name := range []string{
+			c.Group("delivery"), c.Group("projector-threads"),
+			c.Instance("d1"), c.Instance("d2"), c.Name(topic.Threads),
+		} {
 			if other, taken := seen[name]; taken {
 				t.Errorf("%q is a name of both %q and %q", name, other, prefix)
 			}
 			seen[name] = prefix
 		}
 	}
-	for name, want := range map[string]string{Config{}.Group("delivery"): "helio-delivery", Config{}.Instance("d1"): "d1"} {
+	for name, want := range map[string]string{
+		Config{}.Group("delivery"): "helio-delivery",
+		Config{}.Instance("d1"):    "d1",
+	} {
 		if name != want {
 			t.Errorf("%q, want %q", name, want)
 		}

@@ -23,16 +23,18 @@ func base(t *testing.T, cfg Config, cl *kgo.Client) {
 	}
 	first := cfg.NewRecord(topic.Threads, 1, nil, []byte("opened"))
 	first.Headers = base(5000)
-	if err := cl.ProduceSync(t.Context(), first, cfg.NewRecord(topic.Threads, 1, nil, []byte("next"))).FirstErr(); err != nil {
+	next := cfg.NewRecord(topic.Threads, 1, nil, []byte("next"))
+	if err := cl.ProduceSync(t.Context(), first, next).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	b, err := LoadBases(t.Context(), cl, cfg, topic.Folded, testSlots)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := []topic.Position{b.Of(topic.Threads, 1), b.Of(topic.Threads, 2), b.Of(topic.Users, 1), b.Of(topic.Presence, 1)}; !slices.Equal(
-		got, []topic.Position{5000, 0, 0, 0},
-	) {
+	got := []topic.Position{
+		b.Of(topic.Threads, 1), b.Of(topic.Threads, 2), b.Of(topic.Users, 1), b.Of(topic.Presence, 1),
+	}
+	if !slices.Equal(got, []topic.Position{5000, 0, 0, 0}) {
 		t.Errorf("bases = %v", got)
 	}
 	s := &sink{store: newStore()}
@@ -51,7 +53,8 @@ func base(t *testing.T, cfg Config, cl *kgo.Client) {
 	}
 	again := &sink{store: s.store}
 	_, stop = start(t, consumerConfig(cfg), again)
-	if err := cl.ProduceSync(t.Context(), cfg.NewRecord(topic.Threads, 1, nil, []byte("third"))).FirstErr(); err != nil {
+	third := cfg.NewRecord(topic.Threads, 1, nil, []byte("third"))
+	if err := cl.ProduceSync(t.Context(), third).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "read on from the stored position", func() bool { return s.count() == 4 })
@@ -81,7 +84,11 @@ func TestEnsureTopics(t *testing.T) {
 	if p, err := EnsureTopics(t.Context(), cl, cfg); err != nil || p != 3 {
 		t.Fatalf("a topic that a broker made: %d, %v", p, err)
 	}
-	for tp, want := range map[topic.Topic][2]string{topic.Users: {"delete", "-1"}, topic.Receipts: {"compact", "-1"}, topic.Presence: {"compact,delete", presenceRetention}} {
+	for tp, want := range map[topic.Topic][2]string{
+		topic.Users:    {"delete", "-1"},
+		topic.Receipts: {"compact", "-1"},
+		topic.Presence: {"compact,delete", presenceRetention},
+	} {
 		got := [2]string{"delete", "604800000"} // Kafka's defaults
 		for i, k := range []string{"cleanup.policy", "retention.ms"} {
 			if v := fake.TopicInfo(cfg.Name(tp)).Configs[k]; v != nil {

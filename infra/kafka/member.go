@@ -126,14 +126,11 @@ func (c *Consumer) commit(ctx context.Context) {
 	if len(offsets) == 0 {
 		return
 	}
-	c.member.CommitOffsetsSync(
-		ctx,
-		offsets,
-		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
-			if err != nil && ctx.Err() == nil {
-				c.metrics.commitFails.Inc()
-				c.log.Debug("commit for Kafka's tools failed", "group", c.cfg.Group, "err", err)
-			}
-		},
-	)
+	done := func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+		if err != nil && ctx.Err() == nil {
+			c.metrics.commitFails.Inc()
+			c.log.Debug("commit for Kafka's tools failed", "group", c.cfg.Group, "err", err)
+		}
+	}
+	c.member.CommitOffsetsSync(ctx, offsets, done)
 }

@@ -42,24 +42,16 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, view string) *metrics {
 	gauge := func(name, help string, more ...string) *prometheus.GaugeVec {
-		return run.Register(
-			reg,
-			prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, append([]string{"view"}, more...)),
-		)
+		opts := prometheus.GaugeOpts{Name: name, Help: help}
+		return run.Register(reg, prometheus.NewGaugeVec(opts, append([]string{"view"}, more...)))
 	}
 	counter := func(name, help string, more ...string) *prometheus.CounterVec {
-		return run.Register(
-			reg,
-			prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"view"}, more...)),
-		)
+		opts := prometheus.CounterOpts{Name: name, Help: help}
+		return run.Register(reg, prometheus.NewCounterVec(opts, append([]string{"view"}, more...)))
 	}
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
-		return run.Register(
-			reg,
-			prometheus.NewHistogramVec(
-				prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, []string{"view"},
-			),
-		)
+		opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}
+		return run.Register(reg, prometheus.NewHistogramVec(opts, []string{"view"}))
 	}
 	return &metrics{
 		view:       view,
@@ -69,29 +61,19 @@ func newMetrics(reg prometheus.Registerer, view string) *metrics {
 		),
 		unsure: gauge(
 			"helio_kafka_lag_unsure_seconds",
-			"For how long the lags could not be trusted: the log did not tell its ends, or the group did not count this process in.",
+			"For how long the lags could not be trusted: "+
+				"the log did not tell its ends, or the group did not count this process in.",
 		).WithLabelValues(view),
-		queue: gauge(
-			"helio_kafka_queue_records", "Records fetched and not yet applied, all slots.",
-		).WithLabelValues(
-			view,
-		),
-		queueBytes: gauge(
-			"helio_kafka_queue_bytes", "Bytes fetched and not yet applied, all slots.",
-		).WithLabelValues(
-			view,
-		),
+		queue: gauge("helio_kafka_queue_records", "Records fetched and not yet applied, all slots.").
+			WithLabelValues(view),
+		queueBytes: gauge("helio_kafka_queue_bytes", "Bytes fetched and not yet applied, all slots.").
+			WithLabelValues(view),
 		owned:   gauge("helio_kafka_slots_owned", "Slots that this process owns.").WithLabelValues(view),
 		stalled: gauge("helio_kafka_slots_stalled", "Owned slots whose last attempt failed.").WithLabelValues(view),
-		pauses: counter(
-			"helio_kafka_pauses_total", "Times that a slot's queue was full and its fetching was paused.",
-		).WithLabelValues(
-			view,
-		),
-		gaps: counter("helio_kafka_position_gaps_total", "Holes seen in a topic that is kept for ever.", "topic"),
-		failures: counter(
-			"helio_kafka_slot_failures_total", "Failed attempts to open or apply, by reason.", "reason",
-		),
+		pauses: counter("helio_kafka_pauses_total", "Times that a slot's queue was full and its fetching was paused.").
+			WithLabelValues(view),
+		gaps:     counter("helio_kafka_position_gaps_total", "Holes seen in a topic that is kept for ever.", "topic"),
+		failures: counter("helio_kafka_slot_failures_total", "Failed attempts to open or apply, by reason.", "reason"),
 		rebalances: counter(
 			"helio_kafka_rebalances_total", "Slots moved by the group, by kind: assigned, revoked, lost.", "kind",
 		),
@@ -100,11 +82,8 @@ func newMetrics(reg prometheus.Registerer, view string) *metrics {
 			prometheus.ExponentialBuckets(1, 4, 8)).WithLabelValues(view),
 		apply: histogram("helio_kafka_apply_seconds", "Time of one successful Apply.",
 			prometheus.ExponentialBuckets(0.0001, 3, 11)).WithLabelValues(view),
-		commitFails: counter(
-			"helio_kafka_commit_failures_total", "Commits to Kafka (for its tools only) that failed.",
-		).WithLabelValues(
-			view,
-		),
+		commitFails: counter("helio_kafka_commit_failures_total", "Commits to Kafka (for its tools only) that failed.").
+			WithLabelValues(view),
 	}
 }
 

@@ -23,12 +23,15 @@ const (
 // not.
 func TestSecureFake(t *testing.T) {
 	ca := certtest.New(t, "the log's authority")
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(100*time.Millisecond),
+	fake, err := kfake.NewCluster(
+		kfake.NumBrokers(1),
+		kfake.GroupMinSessionTimeout(100*time.Millisecond),
 		kfake.TLS(&tls.Config{
-			Certificates: []tls.Certificate{
-				ca.Server(t, "127.0.0.1").Certificate,
-			}, ClientCAs: ca.Pool(), ClientAuth: tls.RequireAndVerifyClientCert,
-		}), kfake.EnableSASL(),
+			Certificates: []tls.Certificate{ca.Server(t, "127.0.0.1").Certificate},
+			ClientCAs:    ca.Pool(),
+			ClientAuth:   tls.RequireAndVerifyClientCert,
+		}),
+		kfake.EnableSASL(),
 		// A password for each mechanism, so that none passes for another.
 		kfake.Superuser("PLAIN", secureUser, securePassword.Reveal()+"-plain"),
 		kfake.Superuser("SCRAM-SHA-256", secureUser, securePassword.Reveal()+"-scram-sha-256"),
@@ -76,15 +79,21 @@ func testSecure(t *testing.T, ca *certtest.Authority, addr, wrongPassword string
 		{"plain", func(c *Config) { c.SASL.Mechanism = MechanismPlain }, ""},
 		{"scram-sha-256", func(c *Config) { c.SASL.Mechanism = MechanismScramSHA256 }, ""},
 		{"scram-sha-512", func(*Config) {}, ""},
-		{"plain, wrong password", func(c *Config) { c.SASL.Mechanism, c.SASL.Password = MechanismPlain, "wrong" }, wrongPassword},
-		{"scram-sha-256, wrong password", func(c *Config) { c.SASL.Mechanism, c.SASL.Password = MechanismScramSHA256, "wrong" }, wrongPassword},
+		{"plain, wrong password", func(c *Config) {
+			c.SASL.Mechanism, c.SASL.Password = MechanismPlain, "wrong"
+		}, wrongPassword},
+		{"scram-sha-256, wrong password", func(c *Config) {
+			c.SASL.Mechanism, c.SASL.Password = MechanismScramSHA256, "wrong"
+		}, wrongPassword},
 		{"scram-sha-512, wrong password", func(c *Config) { c.SASL.Password = "wrong" }, wrongPassword},
 		{"unknown user", func(c *Config) { c.SASL.User = "nobody" }, wrongPassword},
 		{"wrong authority", func(c *Config) { c.TLS.CAFile = other.File }, "certificate signed by unknown authority"},
 		{"the system's authorities", func(c *Config) { c.TLS.CAFile = "" }, "certificate signed by unknown authority"},
 		{"wrong name", func(c *Config) { c.TLS.ServerName = "log.example" }, "log.example"},
 		{"no certificate", func(c *Config) { c.TLS.CertFile, c.TLS.KeyFile = "", "" }, "remote error: tls: "},
-		{"another authority's certificate", func(c *Config) { c.TLS.CertFile, c.TLS.KeyFile = foreign.CertFile, foreign.KeyFile }, "remote error: tls: "},
+		{"another authority's certificate", func(c *Config) {
+			c.TLS.CertFile, c.TLS.KeyFile = foreign.CertFile, foreign.KeyFile
+		}, "remote error: tls: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			// Far less than the client's own patience with a connection that is cut.

@@ -29,7 +29,8 @@ type PartitionsError struct {
 // Error names the topic, both counts and what mends it.
 func (e *PartitionsError) Error() string {
 	return fmt.Sprintf(
-		"kafka: topic %s has %d partitions, not %d: partitions are never added to a live topic; set the partition count that the log has, or reshard",
+		"kafka: topic %s has %d partitions, not %d: partitions are never added to a live topic; "+
+			"set the partition count that the log has, or reshard",
 		e.Topic, e.Have, e.Want,
 	)
 }
@@ -104,7 +105,8 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) 
 	for _, t := range present {
 		if n := have[cfg.Name(t)].replicas; n < replicas {
 			cfg.logger().Warn(
-				"topic has fewer replicas than there are brokers for: what they lose is lost; give it more with kafka-reassign-partitions",
+				"topic has fewer replicas than there are brokers for: what they lose is lost; "+
+					"give it more with kafka-reassign-partitions",
 				"topic", cfg.Name(t), "replicas", n, "want", replicas,
 			)
 		}

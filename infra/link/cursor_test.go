@@ -85,8 +85,8 @@ func TestCursorsThatNobodyWrites(t *testing.T) {
 	}
 }
 
-// A delivery instance of a later version may push a topic that this one does not know: the frame is the reader's to pass
-// over, and no reason to end the link.
+// A delivery instance of a later version may push a topic that this one does not know: the frame is the reader's to
+// pass over, and no reason to end the link.
 func TestEventsOfTopicsThatAreNotKnown(t *testing.T) {
 	for n, want := range map[int32]bool{99: true, 1: true, 0: false, -1: false} {
 		raw, err := proto.Marshal(linkv1.ToEdge_builder{Events: linkv1.Events_builder{Topic: n}.Build()}.Build())

@@ -218,9 +218,10 @@ func TestQUIC(t *testing.T) {
 				return err
 			}
 		}
-		if err := end.SendWait(ctx, linkv1.ToEdge_builder{Events: linkv1.Events_builder{Topic: 1, Slot: 3, Records: []*linkv1.Record{
-			linkv1.Record_builder{Position: 7, Key: make([]byte, 16), Value: make([]byte, 1<<20)}.Build(),
-		}}.Build()}.Build()); err != nil {
+		big := linkv1.Record_builder{Position: 7, Key: make([]byte, 16), Value: make([]byte, 1<<20)}.Build()
+		if err := end.SendWait(ctx, linkv1.ToEdge_builder{Events: linkv1.Events_builder{
+			Topic: 1, Slot: 3, Records: []*linkv1.Record{big},
+		}.Build()}.Build()); err != nil {
 			return err
 		}
 		_, err = end.Recv(ctx) // until the edge closes
@@ -261,22 +262,18 @@ func TestQUICSlowReader(t *testing.T) {
 	ctx := within(t)
 	ca := authority(t)
 	full := make(chan error, 1)
-	addr := serveQUIC(
-		t,
-		config(t, ca, "delivery"),
-		ListenConfig{Queue: 32},
-		func(ctx context.Context, end DeliveryEnd) error {
-			big := linkv1.ToEdge_builder{Events: linkv1.Events_builder{Topic: 1, Records: []*linkv1.Record{
-				linkv1.Record_builder{Position: 7, Key: make([]byte, 16), Value: make([]byte, 1<<20)}.Build(),
-			}}.Build()}.Build()
-			var err error
-			for err == nil && ctx.Err() == nil {
-				err = end.Send(big)
-			}
-			full <- err
-			return err
-		},
-	)
+	listen := ListenConfig{Queue: 32}
+	addr := serveQUIC(t, config(t, ca, "delivery"), listen, func(ctx context.Context, end DeliveryEnd) error {
+		big := linkv1.ToEdge_builder{Events: linkv1.Events_builder{Topic: 1, Records: []*linkv1.Record{
+			linkv1.Record_builder{Position: 7, Key: make([]byte, 16), Value: make([]byte, 1<<20)}.Build(),
+		}}.Build()}.Build()
+		var err error
+		for err == nil && ctx.Err() == nil {
+			err = end.Send(big)
+		}
+		full <- err
+		return err
+	})
 	edge, err := Dial(ctx, addr, config(t, ca, "edge"))
 	if err != nil {
 		t.Fatal(err)
@@ -300,7 +297,9 @@ func TestQUICRefuses(t *testing.T) {
 	ours, theirs := authority(t), authority(t)
 	good := config(t, ours, "delivery")
 	none := config(t, ours, "edge")
-	none.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return new(tls.Certificate), nil }
+	none.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return new(tls.Certificate), nil
+	}
 	stranger := config(t, theirs, "edge") // trusts the server, but shows a certificate of another CA
 	stranger.RootCAs = good.RootCAs
 	elsewhere := config(t, ours, "edge") // wants to talk to another kind of server
@@ -405,7 +404,10 @@ func TestLocal(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return end.SendWait(ctx, linkv1.ToEdge_builder{Owned: linkv1.Owned_builder{Slots: []int32{int32(len(m.GetHello().GetEdge()))}}.Build()}.Build())
+			name := m.GetHello().GetEdge()
+			return end.SendWait(ctx, linkv1.ToEdge_builder{
+				Owned: linkv1.Owned_builder{Slots: []int32{int32(len(name))}}.Build(),
+			}.Build())
 		})
 	}()
 	var list []Instance
@@ -437,7 +439,10 @@ func TestClientID(t *testing.T) {
 			t.Errorf("%v became %v, %v", i, got, ok)
 		}
 	}
-	for _, id := range []string{"", "helio", "helio-delivery/", "helio-delivery/a", "helio-delivery/@h:1", "helio-delivery/a@host", "helio-edge/a@h:1"} {
+	for _, id := range []string{
+		"", "helio", "helio-delivery/", "helio-delivery/a", "helio-delivery/@h:1", "helio-delivery/a@host",
+		"helio-edge/a@h:1",
+	} {
 		if got, ok := ParseClientID(id); ok {
 			t.Errorf("%q became %v", id, got)
 		}
@@ -500,8 +505,12 @@ func TestGroupDirectory(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for _, m := range []proto.Message{
 		hello("a"), progress(3),
-		linkv1.ToDelivery_builder{Subscribe: linkv1.Subscribe_builder{Id: 1, Slot: 2, Subjects: [][]byte{make([]byte, 16)}, From: &linkv1.Cursor{}}.Build()}.Build(),
-		linkv1.ToEdge_builder{Events: linkv1.Events_builder{Topic: 1, Records: []*linkv1.Record{linkv1.Record_builder{Key: make([]byte, 16)}.Build()}}.Build()}.Build(),
+		linkv1.ToDelivery_builder{Subscribe: linkv1.Subscribe_builder{
+			Id: 1, Slot: 2, Subjects: [][]byte{make([]byte, 16)}, From: &linkv1.Cursor{},
+		}.Build()}.Build(),
+		linkv1.ToEdge_builder{Events: linkv1.Events_builder{
+			Topic: 1, Records: []*linkv1.Record{linkv1.Record_builder{Key: make([]byte, 16)}.Build()},
+		}.Build()}.Build(),
 	} {
 		b, err := frame.Append(nil, m)
 		if err != nil {

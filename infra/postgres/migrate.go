@@ -25,7 +25,8 @@ type NewerError struct {
 // Error names the schema, both versions and what mends it.
 func (e *NewerError) Error() string {
 	return fmt.Sprintf(
-		"postgres: schema %s is at version %d, newer than this program's %d: run the later program, or rebuild the view from the log",
+		"postgres: schema %s is at version %d, newer than this program's %d: "+
+			"run the later program, or rebuild the view from the log",
 		e.Schema, e.Have, e.Want,
 	)
 }

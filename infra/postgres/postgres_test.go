@@ -57,22 +57,21 @@ func TestMigrate(t *testing.T) {
 	}
 
 	reg := prometheus.NewRegistry()
-	pool, err := Open(
-		ctx,
-		Config{
-			URL:        url,
-			Name:       "views",
-			Params:     map[string]string{"search_path": "views", "synchronous_commit": "off"},
-			Registerer: reg,
-		},
-	)
+	pool, err := Open(ctx, Config{
+		URL:        url,
+		Name:       "views",
+		Params:     map[string]string{"search_path": "views", "synchronous_commit": "off"},
+		Registerer: reg,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
 	var commit string
 	var tables int
-	if err := pool.QueryRow(ctx, "SELECT current_setting('synchronous_commit'), count(*) FROM pg_tables WHERE schemaname = 'views' AND tablename ~ '^t[0-9]'").Scan(&commit, &tables); err != nil {
+	if err := pool.QueryRow(ctx, `
+		SELECT current_setting('synchronous_commit'), count(*)
+		FROM pg_tables WHERE schemaname = 'views' AND tablename ~ '^t[0-9]'`).Scan(&commit, &tables); err != nil {
 		t.Fatal(err)
 	}
 	if commit != "off" || tables != 3 {
@@ -123,7 +122,9 @@ func TestTransient(t *testing.T) {
 }
 
 func TestConfigHidesThePassword(t *testing.T) {
-	for _, url := range []string{"postgres://u:hunter2@h/d", "host=h password=hunter2", "postgres://h/d?user=u&password=hunter2"} {
+	for _, url := range []string{
+		"postgres://u:hunter2@h/d", "host=h password=hunter2", "postgres://h/d?user=u&password=hunter2",
+	} {
 		c := Config{URL: url}
 		if s := fmt.Sprintf("%v %+v %#v %s", c, c, c, c); strings.Contains(s, "hunter2") {
 			t.Errorf("shown: %s", s)

@@ -16,17 +16,18 @@ func TestSecure(t *testing.T) {
 	const password = "heliotrope"
 	ca, other := certtest.New(t, "the database's authority"), certtest.New(t, "another authority")
 	base := enginetest.SecurePostgres(t, ca.Server(t, "127.0.0.1"), password)
-	full := base + "?sslmode=verify-full&sslrootcert=" + ca.File
+	full, theirs := base+"?sslmode=verify-full&sslrootcert="+ca.File, "&sslrootcert="+other.File
 	elsewhere := strings.Replace(
 		enginetest.SecurePostgres(t, ca.Server(t, "127.0.0.1"), password), password, "wrong", 1,
 	)
+	hosts := strings.Replace(base, "127.0.0.1:", "127.0.0.1:1,127.0.0.1:", 1)
 	for _, c := range []struct{ name, url, want string }{
-		{"wrong authority", base + "?sslmode=verify-full&sslrootcert=" + other.File, "certificate signed by unknown authority"},
-		{"wrong authority, any name", base + "?sslmode=verify-ca&sslrootcert=" + other.File, "certificate signed by unknown authority"},
+		{"wrong authority", base + "?sslmode=verify-full" + theirs, "certificate signed by unknown authority"},
+		{"wrong authority, any name", base + "?sslmode=verify-ca" + theirs, "certificate signed by unknown authority"},
 		{"the system's authorities", base + "?sslmode=verify-full", "certificate signed by unknown authority"},
 		{"wrong password", elsewhere + "?sslmode=verify-full&sslrootcert=" + ca.File, "28P01"},
 		{"wrong password without TLS", elsewhere + "?sslmode=disable", "28P01"},
-		{"several hosts", strings.Replace(base, "127.0.0.1:", "127.0.0.1:1,127.0.0.1:", 1) + "?sslmode=verify-full&sslrootcert=" + other.File, "unknown authority"},
+		{"several hosts", hosts + "?sslmode=verify-full" + theirs, "unknown authority"},
 		{"another name", strings.Replace(full, "127.0.0.1", "localhost", 1), "wanted to match localhost"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -46,10 +47,9 @@ func TestSecure(t *testing.T) {
 	if v, err := Migrate(t.Context(), full, migrations(2), "views"); err != nil || v != 2 {
 		t.Fatalf("Migrate = %d, %v", v, err)
 	}
-	pool, err := Open(
-		t.Context(),
-		Config{URL: full, Params: map[string]string{"search_path": "views"}, ConnectTimeout: 20 * time.Second},
-	)
+	pool, err := Open(t.Context(), Config{
+		URL: full, Params: map[string]string{"search_path": "views"}, ConnectTimeout: 20 * time.Second,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,9 @@ func TestSecure(t *testing.T) {
 	}
 	var encrypted bool
 	var rows int
-	if err := pool.QueryRow(t.Context(), "SELECT ssl, (SELECT count(*) FROM t2) FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&encrypted, &rows); err != nil {
+	if err := pool.QueryRow(t.Context(), `
+		SELECT ssl, (SELECT count(*) FROM t2)
+		FROM pg_stat_ssl WHERE pid = pg_backend_pid()`).Scan(&encrypted, &rows); err != nil {
 		t.Fatal(err)
 	}
 	if !encrypted || rows != 1 {

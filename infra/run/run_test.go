@@ -40,12 +40,16 @@ func TestGroupStopsInReverse(t *testing.T) {
 	g := newGroup(t, Config{})
 	up := make(chan struct{}, 3)
 	for _, name := range []string{"log", "projector", "edge"} {
-		g.Add(Service{Name: name, Run: func(ctx context.Context) error {
-			up <- struct{}{}
-			<-ctx.Done()
-			note("stopped " + name)
-			return ctx.Err()
-		}, Drain: func(context.Context) error { note("drain " + name); return nil }})
+		g.Add(Service{
+			Name: name,
+			Run: func(ctx context.Context) error {
+				up <- struct{}{}
+				<-ctx.Done()
+				note("stopped " + name)
+				return ctx.Err()
+			},
+			Drain: func(context.Context) error { note("drain " + name); return nil },
+		})
 	}
 	g.Go("one shot", func(context.Context) error { return nil })
 	ctx, cancel := context.WithCancel(t.Context())
@@ -204,7 +208,9 @@ func TestSecretNeverShows(t *testing.T) {
 	}
 	var logged strings.Builder
 	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "conf", c, "password", c.Password)
-	for _, s := range []string{fmt.Sprint(c), fmt.Sprintf("%+v %#v %q %s", c, c, c, c.Password), string(js), logged.String()} {
+	for _, s := range []string{
+		fmt.Sprint(c), fmt.Sprintf("%+v %#v %q %s", c, c, c, c.Password), string(js), logged.String(),
+	} {
 		if strings.Contains(s, "hunter2") {
 			t.Errorf("shown in %s", s)
 		}

@@ -140,7 +140,8 @@ func (w *Watchdog) judge(g *watched, v float64) {
 		if math.IsNaN(v) {
 			w.log.Warn("watchdog: no value", "gauge", g.name, "samples", g.grown)
 		} else {
-			w.log.Warn("watchdog: past its threshold and not falling", "gauge", g.name, "value", v, "threshold", g.threshold, "samples", g.grown)
+			w.log.Warn("watchdog: past its threshold and not falling",
+				"gauge", g.name, "value", v, "threshold", g.threshold, "samples", g.grown)
 		}
 	}
 	if !math.IsNaN(v) {

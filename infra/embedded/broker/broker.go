@@ -178,7 +178,9 @@ func (l *logger) failure(dir string) error {
 }
 
 func isDiskFault(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.EACCES, syscall.EMFILE, syscall.ENFILE} {
+	for _, errno := range []syscall.Errno{
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.EACCES, syscall.EMFILE, syscall.ENFILE,
+	} {
 		if errors.Is(err, errno) {
 			return true
 		}

@@ -116,7 +116,8 @@ func TestRecordsStayForEver(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 3 { // batches of their own: the last one is never cleaned
-			if err := cl.ProduceSync(ctx, &kgo.Record{Topic: name, Key: []byte("k"), Value: []byte{byte(i)}, Timestamp: old}).FirstErr(); err != nil {
+			r := &kgo.Record{Topic: name, Key: []byte("k"), Value: []byte{byte(i)}, Timestamp: old}
+			if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -69,9 +69,8 @@ func New(tb testing.TB, name string) *Authority {
 func (a *Authority) Server(tb testing.TB, hosts ...string) Pair {
 	tb.Helper()
 	template := &x509.Certificate{
-		Subject: pkix.Name{
-			CommonName: hosts[0],
-		}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		Subject:     pkix.Name{CommonName: hosts[0]},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
@@ -86,13 +85,10 @@ func (a *Authority) Server(tb testing.TB, hosts ...string) Pair {
 // Client signs a certificate for a client.
 func (a *Authority) Client(tb testing.TB, name string) Pair {
 	tb.Helper()
-	return a.pair(
-		tb,
-		&x509.Certificate{
-			Subject:     pkix.Name{CommonName: name},
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		},
-	)
+	return a.pair(tb, &x509.Certificate{
+		Subject:     pkix.Name{CommonName: name},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
 }
 
 // Pool holds the authority alone.

@@ -17,30 +17,25 @@ func BenchmarkInsert(b *testing.B) {
 		for _, compression := range []string{"none", "lz4"} {
 			b.Run(fmt.Sprintf("rows=%d/%s", rows, compression), func(b *testing.B) {
 				p := start(b, childConfig{})
-				p.sql(
-					b,
-					`CREATE TABLE messages (thread UUID, position UInt64, at DateTime64(3), sender UUID, kind LowCardinality(String),
-					body String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree ORDER BY (thread, position)
-					SETTINGS non_replicated_deduplication_window = 1000`,
-				)
+				p.sql(b, `CREATE TABLE messages (
+						thread UUID, position UInt64, at DateTime64(3), sender UUID, kind LowCardinality(String),
+						body String CODEC(ZSTD(1))
+					) ENGINE = ReplacingMergeTree ORDER BY (thread, position)
+					SETTINGS non_replicated_deduplication_window = 1000`)
 				c := p.open(b, func(o *clickhouse.Options) {
 					if compression == "lz4" {
 						o.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 					}
 				})
-				ctx := clickhouse.Context(
-					context.Background(),
-					clickhouse.WithColumnNamesAndTypes([]clickhouse.ColumnNameAndType{
-						{
-							Name: "thread",
-							Type: "UUID",
-						}, {Name: "position", Type: "UInt64"}, {Name: "at", Type: "DateTime64(3)"},
-						{
-							Name: "sender",
-							Type: "UUID",
-						}, {Name: "kind", Type: "LowCardinality(String)"}, {Name: "body", Type: "String"},
-					}),
-				)
+				columns := []clickhouse.ColumnNameAndType{
+					{Name: "thread", Type: "UUID"},
+					{Name: "position", Type: "UInt64"},
+					{Name: "at", Type: "DateTime64(3)"},
+					{Name: "sender", Type: "UUID"},
+					{Name: "kind", Type: "LowCardinality(String)"},
+					{Name: "body", Type: "String"},
+				}
+				ctx := clickhouse.Context(context.Background(), clickhouse.WithColumnNamesAndTypes(columns))
 				threads, positions, times := make([]uuid.UUID, rows), make([]uint64, rows), make([]time.Time, rows)
 				senders, kinds, bodies := make([]uuid.UUID, rows), make([]string, rows), make([]string, rows)
 				for i := range rows {

@@ -43,10 +43,13 @@ func TestGrafanaDataSource(t *testing.T) {
 		t.Errorf("got %q, %v", version, err)
 	}
 	for _, stmt := range []string{
-		"CREATE TABLE m (at DateTime64(3), n UInt64, who LowCardinality(String), note Nullable(String)) ENGINE = MergeTree ORDER BY at",
-		"INSERT INTO m SELECT toDateTime64('2026-01-01 00:00:00', 3) + number, number, 'x', if(number % 2, NULL, 'n') FROM numbers(5000)",
+		`CREATE TABLE m (at DateTime64(3), n UInt64, who LowCardinality(String), note Nullable(String))
+			ENGINE = MergeTree ORDER BY at`,
+		`INSERT INTO m SELECT toDateTime64('2026-01-01 00:00:00', 3) + number, number, 'x', if(number % 2, NULL, 'n')
+			FROM numbers(5000)`,
 	} {
-		if r := p.do(t, http.MethodPost, url.Values{"user": {"grafana"}, "password": {"s3cret"}}, nil, []byte(stmt)); r.status != http.StatusOK {
+		login := url.Values{"user": {"grafana"}, "password": {"s3cret"}}
+		if r := p.do(t, http.MethodPost, login, nil, []byte(stmt)); r.status != http.StatusOK {
 			t.Fatal(r.body)
 		}
 	}
@@ -106,10 +109,15 @@ func TestBareHTTP(t *testing.T) {
 			"query":          {"SELECT toUInt64(getSetting('max_block_size')) AS n FORMAT JSONEachRow"},
 			"max_block_size": {"11"}, "output_format_json_quote_64bit_integers": {"1"},
 		}, basic, "", http.StatusOK, "{\"n\":\"11\"}\n"},
-		{"default format", p, http.MethodGet, url.Values{"query": {"SELECT version() = '' AS v"}, "default_format": {"JSONCompactEachRow"}}, basic, "", http.StatusOK, "[0]\n"},
-		{"database header", p2, http.MethodPost, nil, http.Header{"X-Clickhouse-Database": {"d"}}, "SELECT currentDatabase()", http.StatusOK, "d\n"},
-		{"unknown database", p2, http.MethodPost, nil, http.Header{"X-Clickhouse-Database": {"e"}}, "SELECT 1", http.StatusNotFound, ""},
-		{"a form that is none", p2, http.MethodPost, nil, http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, "SELECT 1", http.StatusOK, "1\n"},
+		{"default format", p, http.MethodGet, url.Values{
+			"query": {"SELECT version() = '' AS v"}, "default_format": {"JSONCompactEachRow"},
+		}, basic, "", http.StatusOK, "[0]\n"},
+		{"database header", p2, http.MethodPost, nil, http.Header{"X-Clickhouse-Database": {"d"}},
+			"SELECT currentDatabase()", http.StatusOK, "d\n"},
+		{"unknown database", p2, http.MethodPost, nil, http.Header{"X-Clickhouse-Database": {"e"}},
+			"SELECT 1", http.StatusNotFound, ""},
+		{"a form that is none", p2, http.MethodPost, nil,
+			http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, "SELECT 1", http.StatusOK, "1\n"},
 		{"no password", p, http.MethodGet, url.Values{"query": {"SELECT 1"}}, nil, "", http.StatusForbidden, ""},
 		{"preflight", p, http.MethodOptions, nil, basic, "", http.StatusMethodNotAllowed, ""},
 	} {

@@ -56,7 +56,8 @@ func TestContentEncodings(t *testing.T) {
 			if r := p.do(t, http.MethodPost, insert, header, body); r.status != http.StatusOK {
 				t.Fatalf("%d %s", r.status, r.body)
 			}
-			if r := p.do(t, http.MethodPost, nil, header, packed(t, name, "INSERT INTO t FORMAT JSONEachRow "+lines)); r.status != http.StatusOK {
+			whole := packed(t, name, "INSERT INTO t FORMAT JSONEachRow "+lines)
+			if r := p.do(t, http.MethodPost, nil, header, whole); r.status != http.StatusOK {
 				t.Fatalf("all in the body: %d %s", r.status, r.body)
 			}
 			if got := p.sql(t, "SELECT count(), sum(k), max(s) FROM t"); got != "40000\t399980000\tline 9999" {
@@ -76,11 +77,12 @@ func TestContentEncodings(t *testing.T) {
 			if r.code() != "229" {
 				t.Errorf("a body that is too large once unpacked: got %d %s", r.status, r.body)
 			}
-			for sql, size := range map[string]int{"SELECT number, 'some text' FROM numbers(5000)": 73890, "SELECT number FROM numbers(500000)": 3388890} {
-				r = p.do(
-					t, http.MethodPost, nil, http.Header{"Accept-Encoding": {"identity, " + name + ";q=0.5"}},
-					[]byte(sql),
-				)
+			accept := http.Header{"Accept-Encoding": {"identity, " + name + ";q=0.5"}}
+			for sql, size := range map[string]int{
+				"SELECT number, 'some text' FROM numbers(5000)": 73890,
+				"SELECT number FROM numbers(500000)":            3388890,
+			} {
+				r = p.do(t, http.MethodPost, nil, accept, []byte(sql))
 				if r.header.Get("Content-Encoding") != name {
 					t.Fatalf("got %v", r.header)
 				}

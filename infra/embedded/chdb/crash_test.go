@@ -56,7 +56,8 @@ func TestKillUnderInserts(t *testing.T) {
 		wg.Wait()
 		_ = c.Close()
 		p = start(t, childConfig{DataDir: dir})
-		if got := p.sql(t, fmt.Sprintf("SELECT batch, count() AS n FROM t GROUP BY batch HAVING n != %d", rows)); got != "" {
+		torn := fmt.Sprintf("SELECT batch, count() AS n FROM t GROUP BY batch HAVING n != %d", rows)
+		if got := p.sql(t, torn); got != "" {
 			t.Errorf("round %d: batches in part:\n%s", round, got)
 		}
 		have := map[string]bool{}

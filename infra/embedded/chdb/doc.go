@@ -31,9 +31,9 @@
 //     QUERY is rewritten to look there; system.processes still shows the engine's ids.
 //   - A GET runs with readonly=2, as on a server.
 //   - The front does what our own code, curl, clickhouse-connect and Grafana's ClickHouse data source use, and no more.
-//     There are no sessions: clickhouse-connect sends a session_id with every request, which is taken and means nothing;
-//     with it SET, USE and CREATE TEMPORARY TABLE are refused, since they would be for later requests alone. Bodies and
-//     results are compressed with zstd, lz4 or gzip.
+//     There are no sessions: clickhouse-connect sends a session_id with every request, which is taken and means
+//     nothing; with it SET, USE and CREATE TEMPORARY TABLE are refused, since they would be for later requests alone.
+//     Bodies and results are compressed with zstd, lz4 or gzip.
 //   - A client that goes away ends its SELECT; an INSERT or a DDL statement goes on, as on a server.
 //   - There is one user. Table functions such as file() read whatever the process can read: without a password the
 //     address must be a loopback one, and requests that a web page of another site sends are refused.

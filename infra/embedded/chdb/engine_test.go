@@ -23,8 +23,12 @@ func TestSyncWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 		var set, rows uint64
-		if err := c.QueryRow(t.Context(), `SELECT (SELECT count() FROM system.merge_tree_settings WHERE value = '1' AND name IN
-			('fsync_after_insert', 'fsync_part_directory', 'min_compressed_bytes_to_fsync_after_merge')), (SELECT count() FROM synced)`).Scan(&set, &rows); err != nil {
+		if err := c.QueryRow(t.Context(), `
+			SELECT
+				(SELECT count() FROM system.merge_tree_settings WHERE value = '1' AND name IN (
+					'fsync_after_insert', 'fsync_part_directory', 'min_compressed_bytes_to_fsync_after_merge'
+				)),
+				(SELECT count() FROM synced)`).Scan(&set, &rows); err != nil {
 			t.Fatal(err)
 		}
 		if want := map[bool]uint64{true: 3}[sync]; set != want || rows != 1 {
@@ -81,12 +85,11 @@ func TestClickHouseGoRoundTrip(t *testing.T) {
 					ID: uuid.New(), At3: time.UnixMilli(1_700_000_000_123 + int64(i)).UTC(),
 					At6: time.UnixMicro(1_700_000_000_123_456 + int64(i)).UTC(),
 					Day: time.Date(2026, 1, 1+i%28, 0, 0, 0, 0, time.UTC), Kind: fmt.Sprint("kind", i%5),
-					IDs: []uuid.UUID{
-						uuid.New(),
-						uuid.New(),
-					}, Body: string([]byte{0, 255, byte(i), '\n', '\'', '\\', 0x1a}),
-					N: uint64(i), I: -int32(i), F: float64(i) / 3, OK: i%2 == 0, Tags: []string{"x", fmt.Sprint(i % 3)},
-					M: map[string]uint64{"k": uint64(i)}, Fixed: "0123456789abcdef", E: "b",
+					IDs:  []uuid.UUID{uuid.New(), uuid.New()},
+					Body: string([]byte{0, 255, byte(i), '\n', '\'', '\\', 0x1a}),
+					N:    uint64(i), I: -int32(i), F: float64(i) / 3, OK: i%2 == 0,
+					Tags: []string{"x", fmt.Sprint(i % 3)},
+					M:    map[string]uint64{"k": uint64(i)}, Fixed: "0123456789abcdef", E: "b",
 				}
 				if i%3 == 0 {
 					want[i].Note = &note
@@ -112,7 +115,8 @@ func TestClickHouseGoRoundTrip(t *testing.T) {
 				t.Fatalf("rows differ (-got +want):\n%s", d)
 			}
 			var count uint64
-			if err := c.QueryRow(ctx, "SELECT count() FROM numbers(300000) WHERE number >= ?", 10).Scan(&count); err != nil {
+			err = c.QueryRow(ctx, "SELECT count() FROM numbers(300000) WHERE number >= ?", 10).Scan(&count)
+			if err != nil {
 				t.Fatal(err)
 			}
 			if count != 299_990 {
@@ -208,10 +212,8 @@ func TestParametersAndErrors(t *testing.T) {
 			"gzip": {Method: clickhouse.CompressionGZIP, Level: 1},
 		} {
 			c := p.open(t, func(o *clickhouse.Options) { o.Compression = compression })
-			rows, err := c.Query(
-				context.Background(),
-				"SELECT number, throwIf(number = 2000000) FROM numbers(3000000) SETTINGS max_threads=1",
-			)
+			rows, err := c.Query(context.Background(),
+				"SELECT number, throwIf(number = 2000000) FROM numbers(3000000) SETTINGS max_threads=1")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -233,8 +235,8 @@ func TestParametersAndErrors(t *testing.T) {
 		if err := c.QueryRow(ctx, "SELECT toUInt64(getSetting('max_block_size'))").Scan(&v); err != nil || v != 17 {
 			t.Errorf("got %d %v", v, err)
 		}
-		if err := c.QueryRow(context.Background(), "SELECT toUInt64(getSetting('max_block_size'))").Scan(&v); err != nil ||
-			v == 17 {
+		err := c.QueryRow(context.Background(), "SELECT toUInt64(getSetting('max_block_size'))").Scan(&v)
+		if err != nil || v == 17 {
 			t.Errorf("the setting leaked into another query: %d %v", v, err)
 		}
 		ctx = clickhouse.Context(

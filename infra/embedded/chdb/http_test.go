@@ -21,6 +21,11 @@ import (
 )
 
 func TestFormats(t *testing.T) {
+	const (
+		tsv    = "text/tab-separated-values; charset=UTF-8"
+		csv    = "text/csv; charset=UTF-8; header="
+		ndjson = "application/x-ndjson; charset=UTF-8"
+	)
 	p := start(t, childConfig{})
 	for _, tc := range []struct {
 		name   string
@@ -30,23 +35,27 @@ func TestFormats(t *testing.T) {
 		want   string
 		typ    string
 	}{
-		{"default", nil, nil, "SELECT 1, 'a'", "1\ta\n", "text/tab-separated-values; charset=UTF-8"},
-		{"clause", nil, nil, "SELECT 1 AS x FORMAT JSONEachRow", "{\"x\":1}\n", "application/x-ndjson; charset=UTF-8"},
-		{"clause and settings", nil, nil, "SELECT 1 AS x FORMAT JSONEachRow SETTINGS max_threads = 1;", "{\"x\":1}\n", "application/x-ndjson; charset=UTF-8"},
-		{"settings and clause", nil, nil, "SELECT 1 AS x SETTINGS max_threads = 1 FORMAT CSV -- done", "1\n", "text/csv; charset=UTF-8; header=absent"},
-		{"parameter", url.Values{"default_format": {"CSVWithNames"}}, nil, "SELECT 1 AS x", "\"x\"\n1\n", "text/csv; charset=UTF-8; header=present"},
-		{"header", nil, http.Header{"X-Clickhouse-Format": {"TSVWithNames"}}, "SELECT 1 AS x", "x\n1\n", "text/tab-separated-values; charset=UTF-8"},
-		{"show", nil, nil, "SHOW DATABASES LIKE 'def%' FORMAT CSV", "\"default\"\n", "text/csv; charset=UTF-8; header=absent"},
-		{"exists", nil, nil, "EXISTS TABLE nothing", "0\n", "text/tab-separated-values; charset=UTF-8"},
-		{"with", nil, nil, "WITH x AS (SELECT 1 AS a) SELECT a FROM x", "1\n", "text/tab-separated-values; charset=UTF-8"},
-		{"parenthesis", nil, nil, "(SELECT 1)", "1\n", "text/tab-separated-values; charset=UTF-8"},
-		{"totals", nil, nil, "SELECT number % 2 AS k, count() FROM numbers(4) GROUP BY k WITH TOTALS ORDER BY k", "0\t2\n1\t2\n\n0\t4\n", "text/tab-separated-values; charset=UTF-8"},
-		{"no rows", nil, nil, "SELECT 1 WHERE 0", "", "text/tab-separated-values; charset=UTF-8"},
-		{"in the address", url.Values{"query": {"SELECT {n:UInt8} + 1"}, "param_n": {"41"}}, nil, "", "42\n", "text/tab-separated-values; charset=UTF-8"},
-		{"split over both", url.Values{"query": {"SELECT"}}, nil, "7", "7\n", "text/tab-separated-values; charset=UTF-8"},
-		{"database", url.Values{"database": {"system"}}, nil, "SELECT currentDatabase()", "system\n", "text/tab-separated-values; charset=UTF-8"},
+		{"default", nil, nil, "SELECT 1, 'a'", "1\ta\n", tsv},
+		{"clause", nil, nil, "SELECT 1 AS x FORMAT JSONEachRow", "{\"x\":1}\n", ndjson},
+		{"clause and settings", nil, nil, "SELECT 1 AS x FORMAT JSONEachRow SETTINGS max_threads = 1;",
+			"{\"x\":1}\n", ndjson},
+		{"settings and clause", nil, nil, "SELECT 1 AS x SETTINGS max_threads = 1 FORMAT CSV -- done",
+			"1\n", csv + "absent"},
+		{"parameter", url.Values{"default_format": {"CSVWithNames"}}, nil, "SELECT 1 AS x",
+			"\"x\"\n1\n", csv + "present"},
+		{"header", nil, http.Header{"X-Clickhouse-Format": {"TSVWithNames"}}, "SELECT 1 AS x", "x\n1\n", tsv},
+		{"show", nil, nil, "SHOW DATABASES LIKE 'def%' FORMAT CSV", "\"default\"\n", csv + "absent"},
+		{"exists", nil, nil, "EXISTS TABLE nothing", "0\n", tsv},
+		{"with", nil, nil, "WITH x AS (SELECT 1 AS a) SELECT a FROM x", "1\n", tsv},
+		{"parenthesis", nil, nil, "(SELECT 1)", "1\n", tsv},
+		{"totals", nil, nil, "SELECT number % 2 AS k, count() FROM numbers(4) GROUP BY k WITH TOTALS ORDER BY k",
+			"0\t2\n1\t2\n\n0\t4\n", tsv},
+		{"no rows", nil, nil, "SELECT 1 WHERE 0", "", tsv},
+		{"in the address", url.Values{"query": {"SELECT {n:UInt8} + 1"}, "param_n": {"41"}}, nil, "", "42\n", tsv},
+		{"split over both", url.Values{"query": {"SELECT"}}, nil, "7", "7\n", tsv},
+		{"database", url.Values{"database": {"system"}}, nil, "SELECT currentDatabase()", "system\n", tsv},
 		{"row binary", nil, nil, "SELECT toUInt16(258) FORMAT RowBinary", "\x02\x01", "application/octet-stream"},
-		{"a column named format", nil, nil, "SELECT 1 AS format", "1\n", "text/tab-separated-values; charset=UTF-8"},
+		{"a column named format", nil, nil, "SELECT 1 AS format", "1\n", tsv},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := p.do(t, http.MethodPost, tc.args, tc.header, []byte(tc.body))
@@ -90,7 +99,9 @@ func TestFormats(t *testing.T) {
 		}
 	})
 	t.Run("errors", func(t *testing.T) {
-		for sql, want := range map[string]string{"SELECT * FROM nope": "404 60", "SELEKT": "400 62", "": "400 62", "exit": "400 62"} {
+		for sql, want := range map[string]string{
+			"SELECT * FROM nope": "404 60", "SELEKT": "400 62", "": "400 62", "exit": "400 62",
+		} {
 			r := p.do(t, http.MethodPost, nil, nil, []byte(sql))
 			got := fmt.Sprint(r.status, " ", r.header.Get("X-ClickHouse-Exception-Code"))
 			if got != want ||
@@ -116,7 +127,9 @@ func TestFormats(t *testing.T) {
 		if got := r.header.Get("X-ClickHouse-Exception-Code"); got != "164" {
 			t.Errorf("got %d %s", r.status, r.body)
 		}
-		for value, want := range map[string]string{"0": "164", "00": "164", "": "164", "false": "164", "1": "", "2": ""} {
+		for value, want := range map[string]string{
+			"0": "164", "00": "164", "": "164", "false": "164", "1": "", "2": "",
+		} {
 			r := p.do(t, http.MethodGet, url.Values{"query": {"SELECT 1"}, "readonly": {value}}, nil, nil)
 			if got := r.header.Get("X-ClickHouse-Exception-Code"); got != want {
 				t.Errorf("readonly=%s: got %d %s", value, r.status, r.body)
@@ -128,7 +141,12 @@ func TestFormats(t *testing.T) {
 		if r.status != http.StatusForbidden {
 			t.Errorf("got %d %s", r.status, r.body)
 		}
-		for from, want := range map[string]int{"cross-site": http.StatusForbidden, "same-site": http.StatusForbidden, "none": http.StatusOK, "same-origin": http.StatusOK} {
+		for from, want := range map[string]int{
+			"cross-site":  http.StatusForbidden,
+			"same-site":   http.StatusForbidden,
+			"none":        http.StatusOK,
+			"same-origin": http.StatusOK,
+		} {
 			r = p.do(t, http.MethodGet, url.Values{"query": {"SELECT 1"}}, http.Header{"Sec-Fetch-Site": {from}}, nil)
 			if r.status != want {
 				t.Errorf("%s: got %d %s", from, r.status, r.body)
@@ -158,16 +176,19 @@ func TestInsertBodies(t *testing.T) {
 		body string
 		want string
 	}{
-		{"JSONEachRow, query in the address", url.Values{"query": {"INSERT INTO d.t FORMAT JSONEachRow"}}, lines(1000), "1000\t499500"},
+		{"JSONEachRow, query in the address", url.Values{"query": {"INSERT INTO d.t FORMAT JSONEachRow"}},
+			lines(1000), "1000\t499500"},
 		{"JSONEachRow, all in the body", nil, "INSERT INTO d.t FORMAT JSONEachRow\n" + lines(1000), "1000\t499500"},
 		{"more than the head", nil, "INSERT INTO d.t FORMAT JSONEachRow " + lines(100_000), "100000\t4999950000"},
-		{"a semicolon after the format", url.Values{"query": {"INSERT INTO d.t (k, s) FORMAT CSV;\n"}}, "1,a\n2,\"b;c\"\n", "2\t3"},
+		{"a semicolon after the format", url.Values{"query": {"INSERT INTO d.t (k, s) FORMAT CSV;\n"}},
+			"1,a\n2,\"b;c\"\n", "2\t3"},
 		{"values", nil, "INSERT INTO d.t VALUES (1, 'a;b'), (2, 'it''s')", "2\t3"},
 		{"values in the body", url.Values{"query": {"INSERT INTO d.t VALUES"}}, "(1, 'a'), (2 + 5, 'b')", "2\t8"},
 		{"no format at all", url.Values{"query": {"INSERT INTO d.t"}}, "(1, 'a'), (2, 'b')", "2\t3"},
 		{"settings", nil, "INSERT INTO d.t (k, s) SETTINGS max_insert_threads = 1 FORMAT TSV\n5\tx\n6\ty\n", "2\t11"},
 		{"database", url.Values{"database": {"d"}}, "INSERT INTO t FORMAT TSV 5\tx\n", "1\t5"},
-		{"row binary", url.Values{"query": {"INSERT INTO d.t FORMAT RowBinary"}}, "\x0a\x00\x00\x00\x00\x00\x00\x00\x02\x00\n\x00\x00\x00\x00\x00\x00\x01\x00\x00", "2\t281474976710666"},
+		{"row binary", url.Values{"query": {"INSERT INTO d.t FORMAT RowBinary"}},
+			"\x0a\x00\x00\x00\x00\x00\x00\x00\x02\x00\n\x00\x00\x00\x00\x00\x00\x01\x00\x00", "2\t281474976710666"},
 		{"select", nil, "INSERT INTO d.t SELECT number, 'x' FROM numbers(4)", "4\t6"},
 		{"parameters", url.Values{"param_k": {"9"}}, "INSERT INTO d.t VALUES ({k:UInt64}, 'x')", "1\t9"},
 	} {
@@ -250,7 +271,8 @@ func TestParallelAndLimits(t *testing.T) {
 						errs <- err
 					}
 					var n uint64
-					if err := c.QueryRow(context.Background(), "SELECT count() FROM t WHERE w = ?", w).Scan(&n); err != nil {
+					err = c.QueryRow(context.Background(), "SELECT count() FROM t WHERE w = ?", w).Scan(&n)
+					if err != nil {
 						errs <- err
 					} else if n != uint64(round+1)*500 {
 						errs <- fmt.Errorf("writer %d sees %d rows after %d inserts", w, n, round+1)
@@ -288,17 +310,16 @@ func TestParallelAndLimits(t *testing.T) {
 	})
 }
 
-// endless runs for hours if nobody stops it.
-const endless = "SELECT max(sipHash64(number)) FROM numbers(1000000000000)"
+// endless runs for hours if nobody stops it; countEndless says how often it runs.
+const (
+	endless      = "SELECT max(sipHash64(number)) FROM numbers(1000000000000)"
+	countEndless = "SELECT count() FROM system.processes " +
+		"WHERE query LIKE '%1000000000000%' AND query NOT LIKE '%system.processes%'"
+)
 
 func (p *process) runningEndless(tb testing.TB) int {
 	tb.Helper()
-	n, err := strconv.Atoi(
-		p.sql(
-			tb,
-			"SELECT count() FROM system.processes WHERE query LIKE '%1000000000000%' AND query NOT LIKE '%system.processes%'",
-		),
-	)
+	n, err := strconv.Atoi(p.sql(tb, countEndless))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -421,12 +442,9 @@ func TestDatabaseSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got string
-	err := db.QueryRow(
-		"SELECT arrayStringConcat(groupArray(concat(s, toString(extra))), '|') FROM (SELECT * FROM t WHERE k < ? ORDER BY k)",
-		9,
-	).Scan(
-		&got,
-	)
+	err := db.QueryRow(`
+		SELECT arrayStringConcat(groupArray(concat(s, toString(extra))), '|')
+		FROM (SELECT * FROM t WHERE k < ? ORDER BY k)`, 9).Scan(&got)
 	if err != nil || got != "it's7|c7|it's \\ here7" {
 		t.Errorf("got %q, %v", got, err)
 	}

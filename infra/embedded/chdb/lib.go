@@ -13,8 +13,9 @@ type library struct {
 	setSignalHandlers func(enabled int32)
 	connect           func(argc int32, argv unsafe.Pointer) unsafe.Pointer
 	closeConn         func(conn unsafe.Pointer)
-	query             func(conn unsafe.Pointer, sql unsafe.Pointer, sqlLen uint64, format unsafe.Pointer, formatLen uint64) unsafe.Pointer
-	queryParams       func(conn unsafe.Pointer, sql unsafe.Pointer, sqlLen uint64, format unsafe.Pointer, formatLen uint64,
+	query             func(conn, sql unsafe.Pointer, sqlLen uint64,
+		format unsafe.Pointer, formatLen uint64) unsafe.Pointer
+	queryParams func(conn, sql unsafe.Pointer, sqlLen uint64, format unsafe.Pointer, formatLen uint64,
 		names, nameLens, values, valueLens unsafe.Pointer, count uint64) unsafe.Pointer
 	destroy      func(result unsafe.Pointer)
 	buffer       func(result unsafe.Pointer) unsafe.Pointer

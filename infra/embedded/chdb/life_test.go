@@ -41,11 +41,9 @@ func TestRestartAfterKill(t *testing.T) {
 func TestDeduplication(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	p := start(t, childConfig{DataDir: dir})
-	p.sql(
-		t,
-		`CREATE TABLE t (day Date, k UInt64, s String) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(day) ORDER BY k
-		SETTINGS non_replicated_deduplication_window = 1000`,
-	)
+	p.sql(t, `CREATE TABLE t (day Date, k UInt64, s String)
+		ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(day) ORDER BY k
+		SETTINGS non_replicated_deduplication_window = 1000`)
 	// The view's target needs a window of its own: without one a repeated insert reaches the view.
 	p.sql(t, `CREATE TABLE counts (n UInt64) ENGINE = MergeTree ORDER BY tuple()
 		SETTINGS non_replicated_deduplication_window = 1000`)
@@ -103,11 +101,8 @@ func TestTextIndexAndMerges(t *testing.T) {
 	for i := range 30 {
 		p.sql(t, fmt.Sprintf("INSERT INTO t VALUES (%d, 'x')", 10_000+i))
 	}
-	until(t, "parts are merged", func() bool {
-		return p.sql(
-			t, "SELECT countIf(active) < 15 FROM system.parts WHERE table = 't' AND database = 'default'",
-		) == "1"
-	})
+	const merged = "SELECT countIf(active) < 15 FROM system.parts WHERE table = 't' AND database = 'default'"
+	until(t, "parts are merged", func() bool { return p.sql(t, merged) == "1" })
 }
 
 func TestGoKeepsItsSignals(t *testing.T) {
@@ -124,7 +119,9 @@ func TestGoKeepsItsSignals(t *testing.T) {
 		_, _ = fmt.Sscanf(line, "SigCgt: %x", &caught)
 		_, _ = fmt.Sscanf(line, "SigIgn: %x", &ignored)
 	}
-	for _, s := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGTERM, syscall.SIGINT} {
+	for _, s := range []syscall.Signal{
+		syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGTERM, syscall.SIGINT,
+	} {
 		if caught>>(uint(s)-1)&1 == 0 {
 			t.Errorf("no handler for %v any more", s)
 		}

@@ -43,7 +43,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "helio_chdb_result_bytes_total", Help: "Bytes of results taken from the engine, before compression.",
 		}),
 	}
-	for _, c := range []prometheus.Collector{m.statements, m.seconds, m.refused, m.running, m.waiting, m.received, m.sent} {
+	for _, c := range []prometheus.Collector{
+		m.statements, m.seconds, m.refused, m.running, m.waiting, m.received, m.sent,
+	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("chdb: register metrics: %w", err)
 		}

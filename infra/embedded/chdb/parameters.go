@@ -18,15 +18,16 @@ var notSettings = map[string]bool{
 // notServed are the parameters and settings that ask something of the interface that this one does not do. Those that
 // are switches may be sent as off.
 var notServed = map[string]string{
-	"role":                                  "there are no roles",
-	"session_check":                         "there are no sessions",
-	"quota_key":                             "there are no quotas",
-	"stacktrace":                            "errors carry no stack trace",
-	"replace_running_query":                 "end the other query with KILL QUERY first",
-	"http_write_exception_in_output_format": "an error after the first bytes comes in the frame that X-ClickHouse-Exception-Tag announces",
-	"http_response_headers":                 "the answer's headers are fixed",
-	"add_http_cors_header":                  "pages of other sites are not served",
-	"allow_get_client_http_header":          "queries do not see the request's headers",
+	"role":                         "there are no roles",
+	"session_check":                "there are no sessions",
+	"quota_key":                    "there are no quotas",
+	"stacktrace":                   "errors carry no stack trace",
+	"replace_running_query":        "end the other query with KILL QUERY first",
+	"http_response_headers":        "the answer's headers are fixed",
+	"add_http_cors_header":         "pages of other sites are not served",
+	"allow_get_client_http_header": "queries do not see the request's headers",
+	"http_write_exception_in_output_format": "an error after the first bytes comes in the frame that " +
+		"X-ClickHouse-Exception-Tag announces",
 }
 
 // readParameters reads what the URL and the headers say.

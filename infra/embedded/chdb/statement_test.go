@@ -26,16 +26,19 @@ func TestParseStatement(t *testing.T) {
 		{"SELECT (SELECT 1 FORMAT CSV)", stmtSelect, "", "SELECT (SELECT 1 FORMAT CSV)"},
 		{"SELECT $$ ; FORMAT CSV$$", stmtSelect, "", "SELECT $$ ; FORMAT CSV$$"},
 		{"WITH 1 AS x SELECT x", stmtSelect, "", "WITH 1 AS x SELECT x"},
-		{"WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", stmtOther, "", "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x"},
+		{"WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", stmtOther, "",
+			"WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x"},
 		{"SHOW TABLES FORMAT JSON", stmtOther, "JSON", "SHOW TABLES "},
 		{"KILL QUERY WHERE query_id = 'x'", stmtKill, "", "KILL QUERY WHERE query_id = 'x'"},
 		{"INSERT INTO t VALUES (1, ';')", stmtInsertValues, "", "INSERT INTO t VALUES (1, ';')"},
 		{"INSERT INTO t (format) SELECT 1", stmtInsert, "", "INSERT INTO t (format) SELECT 1"},
 		{"INSERT INTO t FORMAT Native", stmtInsertData, "Native", "INSERT INTO t "},
 		{"INSERT INTO values (a) FORMAT CSV 1;2;3", stmtInsertData, "CSV", "INSERT INTO values (a) "},
-		{"insert into d.`t x` (a, b) settings x = 1 format JSONEachRow {}", stmtInsertData, "JSONEachRow", "insert into d.`t x` (a, b) "},
+		{"insert into d.`t x` (a, b) settings x = 1 format JSONEachRow {}", stmtInsertData, "JSONEachRow",
+			"insert into d.`t x` (a, b) "},
 		{"INSERT INTO t", stmtInsertData, "", "INSERT INTO t"},
-		{"INSERT INTO FUNCTION file('x', CSV) FORMAT CSV", stmtInsertData, "CSV", "INSERT INTO FUNCTION file('x', CSV) "},
+		{"INSERT INTO FUNCTION file('x', CSV) FORMAT CSV", stmtInsertData, "CSV",
+			"INSERT INTO FUNCTION file('x', CSV) "},
 	} {
 		st, more, e := parseStatement([]byte(tc.sql), true)
 		if e != nil || more {
@@ -72,7 +75,8 @@ func TestRewriteKill(t *testing.T) {
 
 func TestParseException(t *testing.T) {
 	got := parseException(
-		"Code: 107. DB::Exception: Code: 60. DB::Exception: File x doesn't exist: in y. (FILE_DOESNT_EXIST) (version 26.5.1.1). (FILE_DOESNT_EXIST)",
+		"Code: 107. DB::Exception: Code: 60. DB::Exception: File x doesn't exist: in y. (FILE_DOESNT_EXIST) " +
+			"(version 26.5.1.1). (FILE_DOESNT_EXIST)",
 	)
 	want := &exception{code: 60, text: "File x doesn't exist: in y. (FILE_DOESNT_EXIST). (FILE_DOESNT_EXIST)"}
 	if d := cmp.Diff(got, want, cmp.AllowUnexported(exception{})); d != "" {

@@ -100,7 +100,9 @@ func TestListen(t *testing.T) {
 	if !errors.Is(err, PortInUse) {
 		t.Errorf("taken port: got %v", err)
 	}
-	for _, addr := range []string{"", "9092", "0.0.0.0:1", "[::]:1", ":1", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1", "kafka:1"} {
+	for _, addr := range []string{
+		"", "9092", "0.0.0.0:1", "[::]:1", ":1", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1", "kafka:1",
+	} {
 		if err := CheckListen(Kafka, addr); !errors.Is(err, BadListen) {
 			t.Errorf("%q: got %v", addr, err)
 		}

@@ -340,8 +340,8 @@ func (s *nativeSession) send(b *proto.Block) error {
 	return s.flush()
 }
 
-// encode writes a block as a server does: without rows a column is its name, its type and the mark of an ordinary serialization, and nothing of its own, which
-// the client's library would write even then.
+// encode writes a block as a server does: without rows a column is its name, its type and the mark of an ordinary
+// serialization, and nothing of its own, which the client's library would write even then.
 func encode(to *chproto.Buffer, b *proto.Block) error {
 	if b.Rows() > 0 {
 		return b.Encode(to, proto.DBMS_TCP_PROTOCOL_VERSION)
@@ -361,12 +361,8 @@ func (s *nativeSession) ask(q chproto.Query, sql string, body []byte, each func(
 	for _, set := range q.Settings {
 		v.Set(set.Key, set.Value)
 	}
-	req, err := http.NewRequestWithContext(
-		context.Background(),
-		http.MethodPost,
-		"http://"+s.behind+"/?"+v.Encode(),
-		bytes.NewReader(body),
-	)
+	to := "http://" + s.behind + "/?" + v.Encode()
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, to, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -29,9 +29,7 @@ import (
 func SecureKafka(tb testing.TB, server certtest.Pair, user, password string) string {
 	tb.Helper()
 	fake, err := kfake.NewCluster(
-		kfake.NumBrokers(
-			1,
-		),
+		kfake.NumBrokers(1),
 		kfake.GroupMinSessionTimeout(time.Second),
 		kfake.TLS(&tls.Config{Certificates: []tls.Certificate{server.Certificate}}),
 		kfake.EnableSASL(),
@@ -178,10 +176,8 @@ func SecureClickHouse(tb testing.TB, server certtest.Pair, user, password string
 			// As a server answers: it says the same for an unknown user and for a wrong password.
 			w.Header().Set("X-ClickHouse-Exception-Code", "516")
 			w.WriteHeader(http.StatusForbidden)
-			_, _ = io.WriteString(
-				w,
-				"Code: 516. DB::Exception: Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)",
-			)
+			_, _ = io.WriteString(w, "Code: 516. DB::Exception: Authentication failed: password is incorrect, "+
+				"or there is no user with such name. (AUTHENTICATION_FAILED)")
 			return
 		}
 		proxy.ServeHTTP(w, r)

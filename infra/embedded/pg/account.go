@@ -68,13 +68,10 @@ func (a account) reaches(dir string) error {
 		if !a.passes(info) {
 			return &engine.Error{
 				Engine: engine.Postgres, Fault: engine.Unreachable,
-				Reason: fmt.Sprintf(
-					"PostgreSQL refuses to run as root, and the user %s cannot pass through %s to %s", a.name, d, dir,
-				),
-				Mend: fmt.Sprintf(
-					"run 'chmod o+x %s', run helio as an ordinary user, or choose other places with --data DIR and --engines DIR",
-					d,
-				),
+				Reason: fmt.Sprintf("PostgreSQL refuses to run as root, and the user %s cannot pass through %s to %s",
+					a.name, d, dir),
+				Mend: fmt.Sprintf("run 'chmod o+x %s', run helio as an ordinary user, "+
+					"or choose other places with --data DIR and --engines DIR", d),
 			}
 		}
 		if d == filepath.Dir(d) {

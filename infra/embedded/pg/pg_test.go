@@ -87,11 +87,14 @@ func TestRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS starts (n serial); INSERT INTO starts DEFAULT VALUES"); err != nil {
+		const start = "CREATE TABLE IF NOT EXISTS starts (n serial); INSERT INTO starts DEFAULT VALUES"
+		if _, err := conn.Exec(ctx, start); err != nil {
 			t.Fatal(err)
 		}
 		var got string
-		if err := conn.QueryRow(ctx, `SELECT concat_ws(' ', max(n), current_setting('synchronous_commit'), current_setting('work_mem')) FROM starts`).Scan(&got); err != nil {
+		if err := conn.QueryRow(ctx, `
+			SELECT concat_ws(' ', max(n), current_setting('synchronous_commit'), current_setting('work_mem'))
+			FROM starts`).Scan(&got); err != nil {
 			t.Fatal(err)
 		}
 		if got != want {
@@ -113,7 +116,8 @@ func TestRestart(t *testing.T) {
 		if round == 0 {
 			// As after a crash of the machine, with the id taken by a process that has nothing to do with it.
 			stale := fmt.Sprintf("%d\n%s\n0\n0\n\n\n0 0\nready\n", os.Getppid(), filepath.Join(cfg.DataDir, "data"))
-			if err := os.WriteFile(filepath.Join(cfg.DataDir, "data", "postmaster.pid"), []byte(stale), 0o600); err != nil {
+			file := filepath.Join(cfg.DataDir, "data", "postmaster.pid")
+			if err := os.WriteFile(file, []byte(stale), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -152,11 +156,8 @@ func TestRefusals(t *testing.T) {
 		{"unwritable", "file/data", "", engine.Unwritable, "--data"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := Run(
-				context.Background(),
-				Config{DataDir: filepath.Join(dir, tc.data), EnginesDir: enginesDir, Listen: tc.addr},
-				func(string) { t.Error("ready") },
-			)
+			cfg := Config{DataDir: filepath.Join(dir, tc.data), EnginesDir: enginesDir, Listen: tc.addr}
+			err := Run(context.Background(), cfg, func(string) { t.Error("ready") })
 			if errors.Is(err, engine.Missing) && os.Getenv("CI") != "true" {
 				t.Skip(err)
 			}
@@ -165,9 +166,8 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
-	if err := Run(context.Background(), Config{StopTimeout: -1, Settings: map[string]string{"a=b": ""}}, nil); strings.Count(
-		fmt.Sprint(err), "\n",
-	) != 2 {
+	err = Run(context.Background(), Config{StopTimeout: -1, Settings: map[string]string{"a=b": ""}}, nil)
+	if strings.Count(fmt.Sprint(err), "\n") != 2 {
 		t.Errorf("got %v, want three faults", err)
 	}
 }

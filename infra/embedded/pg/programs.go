@@ -73,10 +73,8 @@ func find(enginesDir string, want int, as account) (programs, error) {
 		return programs{}, &engine.Error{
 			Engine: engine.Postgres, Fault: engine.WrongVersion,
 			Reason: fmt.Sprintf("the data was written by PostgreSQL %d, here is %s", want, strings.Join(have, " and ")),
-			Mend: fmt.Sprintf(
-				"install PostgreSQL %d, or choose an empty place with --data DIR (the views are built again from the log)",
-				want,
-			),
+			Mend: fmt.Sprintf("install PostgreSQL %d, or choose an empty place with --data DIR "+
+				"(the views are built again from the log)", want),
 		}
 	case closed != nil:
 		return programs{}, closed

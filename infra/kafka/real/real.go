@@ -101,7 +101,11 @@ func (s *Secure) write(dir string) error {
 	if err == nil {
 		err = os.Mkdir(dir, 0o700)
 	}
-	for name, b := range map[string][]byte{"server.pem": s.Server, "ca.pem": ca, "user": fmt.Appendf(nil, "%s %s\n", s.User, s.Password)} {
+	for name, b := range map[string][]byte{
+		"server.pem": s.Server,
+		"ca.pem":     ca,
+		"user":       fmt.Appendf(nil, "%s %s\n", s.User, s.Password),
+	} {
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
 		}

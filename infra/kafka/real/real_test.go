@@ -34,15 +34,12 @@ func TestKill(t *testing.T) {
 	for round := range 2 {
 		var records []*kgo.Record
 		for i := range perRound {
-			records = append(
-				records,
-				&kgo.Record{
-					Topic:     topic,
-					Partition: int32(i % 4),
-					Timestamp: stamp,
-					Value:     fmt.Appendf(nil, "%d/%d", round, i),
-				},
-			)
+			records = append(records, &kgo.Record{
+				Topic:     topic,
+				Partition: int32(i % 4),
+				Timestamp: stamp,
+				Value:     fmt.Appendf(nil, "%d/%d", round, i),
+			})
 		}
 		if err := client.ProduceSync(ctx, records...).FirstErr(); err != nil {
 			t.Fatalf("round %d: %v", round, err)
