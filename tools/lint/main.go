@@ -1,7 +1,8 @@
 // Command lint checks what the compiler and the linters do not know: which
 // package may import which, what may stand at the top of the tree, how packages
-// are named and described, and where the two stores are asked. Run it at the root
-// of the module:
+// are named and described, where the two stores are asked, which words were
+// replaced by the glossary's, and whether the files that documents name are there.
+// Run it at the root of the module:
 //
 //	go run ./tools/lint
 //
@@ -64,7 +65,18 @@ func run(dir string, w io.Writer) (int, error) {
 			}
 			findings = append(findings, checkText(p.path()+"/"+file, string(text))...)
 			findings = append(findings, checkQueries(p.path()+"/"+file, string(text))...)
+			findings = append(findings, checkWords(p.path()+"/"+file, string(text))...)
 		}
+	}
+	for _, document := range documents {
+		text, err := os.ReadFile(filepath.Join(dir, document))
+		if err != nil {
+			return 0, err
+		}
+		findings = append(findings, checkFiles(document, string(text), func(file string) bool {
+			_, err := os.Stat(filepath.Join(dir, file))
+			return err == nil
+		})...)
 	}
 	sort.Strings(findings)
 	for _, f := range findings {
