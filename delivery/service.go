@@ -99,7 +99,7 @@ func (s *Service) leaveGroup(ctx context.Context, adm *kadm.Client) {
 	}
 	if err != nil {
 		s.log.Warn(
-			"could not leave the group, the slots move when the session times out", "group", s.cfg.Group, "err", err,
+			"leaving the consumer group failed, slots move after its session timeout", "group", s.cfg.Group, "err", err,
 		)
 	}
 }

@@ -37,7 +37,7 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	defer c.mu.Unlock()
 	if time.Since(c.checked) > certCheck {
 		if err := c.refreshLocked(); err != nil {
-			c.log.Error("certificate not read again, the old one is used on", "file", c.certFile, "err", err)
+			c.log.Error("certificate reload failed, keeping the old one", "file", c.certFile, "err", err)
 		}
 	}
 	return c.cert, nil

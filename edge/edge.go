@@ -175,7 +175,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	if err := e.Listen(); err != nil {
 		return err
 	}
-	e.log.Info("devices may connect", "address", e.Addr().String())
+	e.log.Info("quic listener listening", "address", e.Addr().String())
 	defer e.socket.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {

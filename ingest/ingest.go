@@ -369,7 +369,7 @@ func (i *Ingest) failed(t topic.Topic, slot topic.Slot, err error) error {
 func (i *Ingest) suspect(err error) {
 	if i.down.CompareAndSwap(false, true) {
 		i.metrics.up.Set(0)
-		i.log.Warn("the log does not answer, refusing events until it does", "err", err)
+		i.log.Warn("kafka not answering, refusing events", "err", err)
 	}
 	kick(i.probe)
 }
@@ -398,7 +398,7 @@ func (i *Ingest) look(ctx context.Context) {
 			}
 			if i.down.CompareAndSwap(false, true) {
 				i.metrics.up.Set(0)
-				i.log.Warn("the log cannot be reached, refusing events until it can", "err", err)
+				i.log.Warn("kafka unreachable, refusing events", "err", err)
 			}
 			if !run.Sleep(ctx, i.cfg.ProbeInterval) {
 				return
@@ -406,7 +406,7 @@ func (i *Ingest) look(ctx context.Context) {
 		}
 		if i.down.CompareAndSwap(true, false) {
 			i.metrics.up.Set(1)
-			i.log.Info("the log answers again")
+			i.log.Info("kafka reachable again, taking events")
 			kick(i.kick)
 		}
 		// A probe that met one dead broker among living ones has asked for the next: not at once.

@@ -24,7 +24,7 @@ func NewArchive(h *history.History, partitions int) *Archive {
 
 // Events returns the accepted events of a thread at positions after < p <= upTo with a log time of at least floorMS
 // (Unix milliseconds), in order, the first limit of them. It looks at nobody's membership. A history that has not got
-// beyond upTo is an error, not a hole.
+// beyond upTo is an error, not a gap.
 func (a *Archive) Events(
 	ctx context.Context, t id.ThreadID, after, upTo topic.Position, floorMS int64, limit int,
 ) ([]*wirev1.Event, error) {

@@ -95,7 +95,7 @@ func fitting(events []*wirev1.Event) int {
 
 // membership reads a member's spans and the thread's last position. When the views lack something before the position
 // that is asked for, it says to try again soon: a device may have come by that position faster, from delivery, and a
-// page that begins below it would have a hole.
+// page that begins below it would have a gap.
 func (q *Queries) membership(
 	ctx context.Context, u id.UserID, t id.ThreadID, before topic.Position,
 ) (views.Membership, error) {
@@ -139,11 +139,11 @@ func (q *Queries) tail(
 	return out, nil
 }
 
-// errBehind says that the history has not got as far as the tail's beginning, so a page from it would have a hole.
+// errBehind says that the history has not got as far as the tail's beginning, so a page from it would have a gap.
 var errBehind = errors.New("the history has not reached the beginning of the tail yet")
 
 // older reads what only ClickHouse has. The history may lag, but never behind the beginning of Postgres' tail: then it
-// is an error, not a hole.
+// is an error, not a gap.
 func (q *Queries) older(
 	ctx context.Context, t id.ThreadID, v visible, before int64, limit int,
 ) ([]*wirev1.Event, error) {

@@ -270,7 +270,7 @@ func TestHistoryShowsSpans(t *testing.T) {
 	}
 }
 
-// TestHistoryBehind refuses a page with a hole: the tail was trimmed, but the history has not got that far.
+// TestHistoryBehind refuses a page with a gap: the tail was trimmed, but the history has not got that far.
 func TestHistoryBehind(t *testing.T) {
 	w := newWorld(t)
 	th, u := id.NewGroup(), userN(1)
@@ -289,7 +289,7 @@ func TestHistoryBehind(t *testing.T) {
 	}
 }
 
-// A device has come by a position from delivery that the views do not have yet: a page would have a hole.
+// A device has come by a position from delivery that the views do not have yet: a page would have a gap.
 func TestHistoryBeforeWhatTheViewsLack(t *testing.T) {
 	w := newWorld(t)
 	th, u := id.NewGroup(), userN(1)

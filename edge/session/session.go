@@ -38,7 +38,7 @@ type Server struct {
 	budgets  *budgets
 	resync   []byte        // the encoded push of section 8
 	pages    chan struct{} // one for each page of history that is read or written
-	crew     *crew
+	workers  *workers
 
 	mu   sync.Mutex // guards what follows; taken outside sessions' locks
 	open map[*Session]struct{}
@@ -56,7 +56,7 @@ func New(
 	}
 	srv := &Server{cfg: cfg.withDefaults(), hub: h, auth: a, queries: q, ingest: l, registry: r, log: log}
 	srv.pages = make(chan struct{}, srv.cfg.MaxPages)
-	srv.crew = newCrew()
+	srv.workers = newWorkers()
 	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
 	srv.open = map[*Session]struct{}{}
 	srv.metrics = newMetrics(reg, &srv.load, srv.oldest)
@@ -224,7 +224,7 @@ func (s *Session) spawn(fn func()) bool {
 		return false
 	}
 	s.wg.Add(1)
-	s.srv.crew.run(func() {
+	s.srv.workers.run(func() {
 		defer s.wg.Done()
 		if err := run.Protect(func() error { fn(); return nil }); err != nil {
 			s.panicked(err)

@@ -2,23 +2,25 @@ package session
 
 import "time"
 
-// Bounds of a crew.
+// Bounds of a worker pool.
 const (
 	maxIdle  = 64                     // workers that wait for work
 	restTime = 200 * time.Millisecond // how long one waits
 )
 
-// crew runs short jobs on goroutines that are used again: a new goroutine begins with a small stack, and growing it
-// costs more than the writing of a frame.
-type crew struct {
+// workers is a worker pool: it runs short jobs on goroutines that are used again, since a new one begins with a small
+// stack, and growing that costs more than the writing of a frame.
+type workers struct {
 	jobs chan func()   // unbuffered: a job is given only to a worker that waits
 	idle chan struct{} // a place for each worker that waits
 }
 
-func newCrew() *crew { return &crew{jobs: make(chan func()), idle: make(chan struct{}, maxIdle)} }
+func newWorkers() *workers {
+	return &workers{jobs: make(chan func()), idle: make(chan struct{}, maxIdle)}
+}
 
 // run has a job done at once, on a worker that waits or on a new one.
-func (c *crew) run(job func()) {
+func (c *workers) run(job func()) {
 	select {
 	case c.jobs <- job:
 	default:
@@ -26,7 +28,7 @@ func (c *crew) run(job func()) {
 	}
 }
 
-func (c *crew) work(job func()) {
+func (c *workers) work(job func()) {
 	job()
 	rest := time.NewTimer(restTime)
 	defer rest.Stop()

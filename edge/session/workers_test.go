@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// TestCrewUsesWorkersAgain: jobs never wait for each other, workers are used again, and those that rest for long end.
-func TestCrewUsesWorkersAgain(t *testing.T) {
+// TestWorkersAreUsedAgain: jobs never wait for each other, workers are used again, and those that rest for long end.
+func TestWorkersAreUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrew()
+		c := newWorkers()
 		var all sync.WaitGroup
 		hold := make(chan struct{})
 		for range 3 * maxIdle { // each holds a worker

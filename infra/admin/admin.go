@@ -1,4 +1,4 @@
-// Package admin is the operator's door of a process: liveness, readiness per dependency, metrics and profiles over
+// Package admin is the admin server of a process: liveness, readiness per dependency, metrics and profiles over
 // HTTP.
 //
 // Promise: /livez answers 200 while the process can answer at all. /readyz runs every check, at the same time, each
@@ -37,14 +37,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Config says where the door is. Zero means default.
+// Config says where the server listens. Zero means default.
 type Config struct {
 	Addr         string        // default "127.0.0.1:0"
 	Flag         string        // the flag that sets Addr, for error messages; default "--admin-addr"
 	CheckTimeout time.Duration // default 2 s
 
 	Logger     *slog.Logger
-	Registerer prometheus.Registerer // for the door's own metrics; nil registers nothing
+	Registerer prometheus.Registerer // for the server's own metrics; nil registers nothing
 	Gatherer   prometheus.Gatherer   // what /metrics shows; nil is prometheus.DefaultGatherer
 }
 
@@ -65,7 +65,7 @@ func (c Config) Validate() error {
 // Check asks a dependency whether it works; it must honour ctx.
 type Check func(ctx context.Context) error
 
-// Server is the door. Its methods may be called from any goroutine.
+// Server is the admin server. Its methods may be called from any goroutine.
 type Server struct {
 	// Fixed after New.
 	cfg     Config
@@ -98,7 +98,7 @@ type readiness struct {
 	status Status // to be read after done
 }
 
-// New returns a door that is neither bound nor served.
+// New returns a server that is neither bound nor served.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// door starts a server and returns how to ask it.
-func door(t *testing.T) (*Server, func(path string) (int, string)) {
+// serve starts a server and returns how to ask it.
+func serve(t *testing.T) (*Server, func(path string) (int, string)) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	s, err := New(Config{CheckTimeout: 30 * time.Millisecond, Registerer: reg, Gatherer: reg})
@@ -54,7 +54,7 @@ func door(t *testing.T) (*Server, func(path string) (int, string)) {
 }
 
 func TestReadiness(t *testing.T) {
-	s, get := door(t)
+	s, get := serve(t)
 	s.Check("log", func(context.Context) error { return nil })
 	if code, body := get("/readyz"); code != http.StatusOK {
 		t.Errorf("ready = %d %s", code, body)
@@ -94,7 +94,7 @@ func TestReadiness(t *testing.T) {
 }
 
 func TestDraining(t *testing.T) {
-	s, get := door(t)
+	s, get := serve(t)
 	s.Check("log", func(context.Context) error { return nil })
 	s.SetDraining()
 	if code, body := get("/readyz?of=log"); code != http.StatusServiceUnavailable {

@@ -294,7 +294,7 @@ func (c *Consumer) setUp(ctx context.Context) error {
 			return err
 		}
 		if back.Tries() == 0 {
-			c.log.Warn("the log does not answer yet", "err", err)
+			c.log.Warn("kafka unreachable, retrying", "err", err)
 		}
 		if err := back.Wait(ctx); err != nil {
 			return err
@@ -422,7 +422,7 @@ func (c *Consumer) release(slots []topic.Slot, lost bool) {
 		select {
 		case <-o.done:
 		case <-late.C:
-			c.log.Warn("slots are late in giving up, hard stop", "slot", o.slot)
+			c.log.Warn("shutdown timed out: slot not given up", "slot", o.slot)
 			for _, o := range gone {
 				o.hard()
 			}

@@ -28,7 +28,7 @@
 //     ms, or the linger where that is shorter
 //   - A stored position that the log does not have stalls the slot (ErrPositions) and is never mended by a rewind:
 //     rewinding would be silent loss.
-//   - Positions have holes in compacted topics; a hole in another topic is logged and counted, since nothing can bring
+//   - Positions have gaps in compacted topics; a gap in another topic is logged and counted, since nothing can bring
 //     the records back.
 //   - base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that record
 //     needs a key of its own.

@@ -79,7 +79,7 @@ func (f *feed) fail(err error) {
 // pushed is what push did.
 type pushed struct {
 	records, bytes int
-	gaps           int  // holes that were seen
+	gaps           int  // gaps that were seen
 	full           bool // the queue has just become full: the caller pauses fetching
 }
 

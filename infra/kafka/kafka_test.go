@@ -435,7 +435,7 @@ func TestSlowSinkBoundsTheQueue(t *testing.T) {
 	stop()
 	s.check(t, 2000)
 	if got := value(t, reg, "helio_kafka_position_gaps_total"); got != 0 {
-		t.Errorf("holes = %v, want 0", got)
+		t.Errorf("gaps = %v, want 0", got)
 	}
 }
 

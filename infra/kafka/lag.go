@@ -42,7 +42,7 @@ func (c *Consumer) watchLag(ctx context.Context) {
 	for {
 		limited, cancel := context.WithTimeout(ctx, max(c.cfg.LagEvery, time.Second))
 		if _, err := c.askEnds(limited); err != nil && ctx.Err() == nil {
-			c.log.Debug("the log's ends are unknown", "err", err)
+			c.log.Debug("end offsets unknown", "err", err)
 		}
 		cancel()
 		c.metrics.unsure.Set(c.Unsure().Seconds())

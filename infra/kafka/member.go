@@ -129,7 +129,7 @@ func (c *Consumer) commit(ctx context.Context) {
 	done := func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
 		if err != nil && ctx.Err() == nil {
 			c.metrics.commitFails.Inc()
-			c.log.Debug("commit for Kafka's tools failed", "group", c.cfg.Group, "err", err)
+			c.log.Debug("offset commit failed, lag in Kafka's tools is stale", "group", c.cfg.Group, "err", err)
 		}
 	}
 	c.member.CommitOffsetsSync(ctx, offsets, done)

@@ -65,7 +65,7 @@ func (c *Consumer) route(fs kgo.Fetches) {
 		if got.gaps > 0 {
 			c.metrics.gaps.WithLabelValues(c.cfg.View, string(t)).Add(float64(got.gaps))
 			c.log.Error(
-				"the log has a hole in a topic that is kept for ever", "topic", t, "slot", f.slot, "holes", got.gaps,
+				"offset gap in a topic that is kept for ever", "topic", t, "slot", f.slot, "gaps", got.gaps,
 			)
 		}
 		if got.full {

@@ -75,7 +75,7 @@ func (c *Consumer) supervise(st stops, o *ownedSlot) {
 		if errors.As(err, &p) {
 			args = append(args, "stack", string(p.Stack))
 		}
-		log.Error("slot dropped, to be opened again", args...)
+		log.Error("slot failed, reopening", args...)
 		wait := back.Next()
 		if reason == reasonPermanent || reason == reasonPosition {
 			wait = c.cfg.BackoffMax
@@ -153,7 +153,7 @@ func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error
 		maxBytes:   c.cfg.MaxBytes,
 	}
 	if until := ahead(next, pending); len(until) > 0 {
-		c.log.Info("bringing an announced batch again", "slot", o.slot, "from", next, "to", until)
+		c.log.Info("repeating the batch begun before the restart", "slot", o.slot, "from", next, "to", until)
 		if next, err = c.serve(st, o, next, until, true, g, back); err != nil {
 			return err
 		}
@@ -287,7 +287,7 @@ func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) err
 			o.next = b.To.Clone()
 			o.mu.Unlock()
 			if tries > 1 {
-				c.log.Info("slot goes on", "slot", o.slot, "tries", tries)
+				c.log.Info("slot recovered", "slot", o.slot, "tries", tries)
 			}
 			o.setErr(c.metrics, nil)
 			back.Reset()
@@ -303,7 +303,7 @@ func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) err
 		c.metrics.failed(reasonTransient)
 		o.setErr(c.metrics, err)
 		if tries == 1 {
-			c.log.Warn("slot stalls, the batch is tried again", "slot", o.slot, "records", len(b.Records), "err", err)
+			c.log.Warn("slot stalled, retrying the batch", "slot", o.slot, "records", len(b.Records), "err", err)
 		}
 		if !run.Sleep(st.polite, back.Next()) {
 			return errStopped

@@ -260,7 +260,7 @@ func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.To
 		for k, v := range settings(t) {
 			if !sameSetting(is[k], v) {
 				alter = append(alter, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: kadm.StringPtr(v)})
-				cfg.logger().Warn("topic setting mended", "topic", names[i], "setting", k, "was", is[k], "now", v)
+				cfg.logger().Warn("topic config corrected", "topic", names[i], "setting", k, "was", is[k], "now", v)
 			}
 		}
 		if len(alter) == 0 {

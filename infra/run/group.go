@@ -131,7 +131,7 @@ func (g *Group) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		g.log.Info("draining", "services", len(all), "timeout", g.cfg.DrainTimeout)
 	case <-failed:
-		g.log.Warn("a service failed, draining the others")
+		g.log.Warn("service failed, draining the others")
 	case <-allDone:
 		return runErr
 	}
@@ -171,7 +171,7 @@ func (g *Group) stop(ctx context.Context, all []*started) {
 		case <-st.done:
 		case <-ctx.Done():
 			g.metrics.hardStops.WithLabelValues(st.Name).Inc()
-			g.log.Warn("service is late, hard stop", "service", st.Name)
+			g.log.Warn("shutdown timed out: "+st.Name, "service", st.Name)
 		}
 	}
 }

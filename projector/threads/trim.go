@@ -38,7 +38,7 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 		}
 		if err := s.Trim(ctx); err != nil && ctx.Err() == nil {
 			s.store.metrics.trimFails.Inc()
-			s.store.log.Warn("the tail could not be trimmed", "err", err)
+			s.store.log.Warn("trimming the tail failed", "err", err)
 		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 // process wait for each other.
 type Process struct {
 	// Role, Name, Addr, Admin and Log are fixed: what it is, its name within its role, where it listens for devices or
-	// links (projectors: nowhere), the operators' door, and the file that its log is appended to.
+	// links (projectors: nowhere), the admin server, and the file that its log is appended to.
 	Role  Role
 	Name  string
 	Addr  string
@@ -254,14 +254,14 @@ func (p *Process) Metrics(ctx context.Context) (string, error) {
 	return string(b), err
 }
 
-var door = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var admin = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 func (p *Process) get(ctx context.Context, path string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Admin+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", p, err)
 	}
-	res, err := door.Do(req)
+	res, err := admin.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", p, err)
 	}

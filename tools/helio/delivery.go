@@ -79,7 +79,7 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Check {
 		return listener.Close()
 	}
-	log.Info("delivery runs", "links", advertise, "admin", "http://"+p.Admin)
+	log.Info("delivery started", "links", advertise, "admin", "http://"+p.Admin)
 	return p.run(ctx)
 }
 

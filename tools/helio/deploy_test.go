@@ -85,7 +85,7 @@ func parsed(t *testing.T, args []string, env map[string]string) (c cli) {
 	return c
 }
 
-// ports are the UDP port that a role listens on, if it does, and that of its admin door.
+// ports are the UDP port that a role listens on, if it does, and that of its admin server.
 func ports(t *testing.T, role string, c cli) (udp, admin string) {
 	t.Helper()
 	port := func(addr string) string {

@@ -249,7 +249,7 @@ func superviseEngines(ctx context.Context, log *slog.Logger, engines engineSet, 
 			pause = 0
 		}
 		for {
-			log.Error("an engine ended; starting it again", "engine", ee.Engine, "after", pause, "err", err)
+			log.Error("engine exited, restarting it", "engine", ee.Engine, "after", pause, "err", err)
 			if !run.Sleep(ctx, pause) {
 				return nil
 			}
@@ -308,7 +308,7 @@ func (c *devCmd) welcome(
 				"\nThe canary message did not come round: %v\nEverything runs on. 'curl http://%s/readyz' tells what is not well.\n",
 				err, p.Admin,
 			)
-			log.Error("the canary message did not come round", "err", err)
+			log.Error("canary failed", "err", err)
 		} else {
 			fmt.Printf("\nA canary message went round, %.1f s after the start:\n", time.Since(began).Seconds())
 		}

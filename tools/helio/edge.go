@@ -134,7 +134,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		p.close()
 		return nil
 	}
-	log.Info("edge runs", "listen", e.Addr().String(), "admin", "http://"+p.Admin)
+	log.Info("edge started", "listen", e.Addr().String(), "admin", "http://"+p.Admin)
 	return p.run(ctx)
 }
 

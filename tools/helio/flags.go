@@ -126,7 +126,7 @@ func (f clickhouseFlags) config(log *slog.Logger, reg prometheus.Registerer, nam
 	}
 }
 
-// adminFlags say where the operators' door is.
+// adminFlags say where the admin server is.
 type adminFlags struct {
 	Admin string `help:"Address of health checks, metrics and profiles." placeholder:"HOST:PORT" default:"127.0.0.1:0" env:"HELIO_ADMIN"`
 }

@@ -25,14 +25,14 @@ import (
 	pgschema "heliograph/schemas/postgres"
 )
 
-// process is what every role has: metrics, the operators' door, the watchdog, and the group of its services.
+// process is what every role has: metrics, the admin server, the watchdog, and the group of its services.
 type process struct {
 	log   *slog.Logger
 	reg   *prometheus.Registry
 	admin *admin.Server
 	dog   *run.Watchdog
 	group *run.Group
-	// Admin is the bound address of the operators' door.
+	// Admin is the bound address of the admin server.
 	Admin string
 
 	gather   sync.Mutex // guards sums and gathered
@@ -43,17 +43,17 @@ type process struct {
 	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
 }
 
-// newProcess opens the operators' door: a taken port is told before anything else starts, and who asks hears what the
+// newProcess opens the admin server: a taken port is told before anything else starts, and who asks hears what the
 // start waits for.
 func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	keepHeapRoomy(growingHeap)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	door, err := admin.New(admin.Config{Addr: adminAddr, Flag: "--admin", Logger: log, Registerer: reg, Gatherer: reg})
+	server, err := admin.New(admin.Config{Addr: adminAddr, Flag: "--admin", Logger: log, Registerer: reg, Gatherer: reg})
 	if err != nil {
 		return nil, err
 	}
-	addr, err := door.Listen()
+	addr, err := server.Listen()
 	if err != nil {
 		return nil, err
 	}
@@ -64,13 +64,13 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	p := &process{
 		log:   log,
 		reg:   reg,
-		admin: door,
+		admin: server,
 		dog:   run.NewWatchdog(5*time.Second, 3, log, reg),
 		group: group,
 		Admin: addr,
 	}
 	p.waitFor("the start")
-	door.Check("start", func(context.Context) error {
+	server.Check("start", func(context.Context) error {
 		if what := p.waiting.Load(); what != nil {
 			return errors.New("waiting for " + *what)
 		}
@@ -81,7 +81,7 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	var failed error
 	go func() {
 		defer close(served)
-		failed = door.Run(serving)
+		failed = server.Run(serving)
 	}()
 	p.onClose(func() { stop(); <-served })
 	group.Go("admin", func(ctx context.Context) error {
@@ -93,7 +93,7 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 		}
 	})
 	group.Go("watchdog", p.dog.Run)
-	log.Info("the operators' door is open", "admin", "http://"+addr)
+	log.Info("admin server listening", "admin", "http://"+addr)
 	return p, nil
 }
 
@@ -179,7 +179,7 @@ func (p *process) close() {
 	select {
 	case <-done:
 	case <-time.After(15 * time.Second):
-		p.log.Error("something was not released within 15 s; ending without it")
+		p.log.Error("shutdown timed out: not all was released within 15 s")
 	}
 }
 

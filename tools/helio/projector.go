@@ -68,7 +68,7 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 		p.close()
 		return nil
 	}
-	log.Info("projector runs", "admin", "http://"+p.Admin)
+	log.Info("projector started", "admin", "http://"+p.Admin)
 	return p.run(ctx)
 }
 

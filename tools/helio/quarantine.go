@@ -42,7 +42,7 @@ func reportQuarantine(p *process, cfg kafka.Config) (func(view string, q project
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		if err := cl.Flush(ctx); err != nil {
-			p.log.Warn("reports of quarantine were lost", "err", err)
+			p.log.Warn("quarantine reports lost", "err", err)
 		}
 		cl.Close()
 	})
@@ -62,7 +62,7 @@ func reportQuarantine(p *process, cfg kafka.Config) (func(view string, q project
 				}
 				lost.WithLabelValues(reason).Inc()
 				p.log.Error(
-					"report of quarantine did not reach the log", "slot", q.Slot, "position", q.Position, "err", err,
+					"quarantine report not appended to the log", "slot", q.Slot, "position", q.Position, "err", err,
 				)
 			}
 		})

@@ -181,7 +181,7 @@ func (s settings) start(t *testing.T, args ...string) *role {
 	return r
 }
 
-var door = regexp.MustCompile(`admin=(http://\S+)`)
+var adminLine = regexp.MustCompile(`admin=(http://\S+)`)
 
 // awaitReady waits until the role's admin port says that it is ready.
 func (r *role) awaitReady(t *testing.T) {
@@ -192,7 +192,7 @@ func (r *role) awaitReady(t *testing.T) {
 	defer tick.Stop()
 	last := errors.New("it does not tell its admin address")
 	for {
-		if m := door.FindStringSubmatch(r.out.String()); m != nil {
+		if m := adminLine.FindStringSubmatch(r.out.String()); m != nil {
 			if last = ready(ctx, m[1]); last == nil {
 				return
 			}

@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) error {
 	}
 	if !s.drain(cfg.DrainTimeout, killAll) {
 		// Closing the engine under a running statement aborts the process; leaving it open loses nothing.
-		cfg.Logger.Warn("statements did not end: leaving the engine as after a crash")
+		cfg.Logger.Warn("shutdown timed out: statements still run, exiting as after a crash")
 		return errors.Join(err, dir.Close())
 	}
 	c.close()
@@ -89,7 +89,7 @@ func (s *server) drain(grace time.Duration, killAll context.CancelFunc) bool {
 	// Shutdown waits for idle connections; a request that was aborted closes its own.
 	err = s.http.Shutdown(hard)
 	if err != nil {
-		s.log.Warn("requests did not end", slog.Any("err", err))
+		s.log.Warn("shutdown timed out: requests", slog.Any("err", err))
 		_ = s.http.Close()
 	}
 	return err == nil

@@ -5742,7 +5742,7 @@ type GetHistory_builder struct {
 	ThreadId []byte
 	// Only events before this position, which is of an event that the device knows or from a page; 0: from the end. The
 	// thread views may not have everything before it yet: CODE_UNAVAILABLE then, with retry_after_ms, since a page would
-	// have a hole.
+	// have a gap.
 	BeforePosition int64
 	// At most so many, 1 to 500; 0: 100.
 	Limit uint32
