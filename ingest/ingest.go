@@ -154,19 +154,16 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 	}
 	slot := topic.SlotOf(s, i.cfg.Partitions)
 	begun := time.Now()
-	i.events.TryProduce(
-		context.Background(),
-		i.cfg.Kafka.NewRecord(t, slot, s[:], value),
-		func(rec *kgo.Record, err error) {
-			if err != nil {
-				done(Receipt{}, i.failed(t, slot, err))
-				return
-			}
-			i.metrics.appended.WithLabelValues(string(t)).Inc()
-			i.metrics.ack.WithLabelValues(string(t)).Observe(time.Since(begun).Seconds())
-			done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
-		},
-	)
+	record := i.cfg.Kafka.NewRecord(t, slot, s[:], value)
+	i.events.TryProduce(context.Background(), record, func(rec *kgo.Record, err error) {
+		if err != nil {
+			done(Receipt{}, i.failed(t, slot, err))
+			return
+		}
+		i.metrics.appended.WithLabelValues(string(t)).Inc()
+		i.metrics.ack.WithLabelValues(string(t)).Observe(time.Since(begun).Seconds())
+		done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
+	})
 }
 
 // encode returns the bytes of an event in the log: the event, and behind it what ingest adds to every envelope.
@@ -323,22 +320,19 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	}
 	key := event.ReceiptKey(p.thread, p.device, p.user)
 	begun := time.Now()
-	i.receipts.TryProduce(
-		context.Background(),
-		i.cfg.Kafka.NewRecord(topic.Receipts, slot, key, value),
-		func(_ *kgo.Record, err error) {
-			if err == nil {
-				i.metrics.appended.WithLabelValues(string(topic.Receipts)).Inc()
-				i.metrics.ack.WithLabelValues(string(topic.Receipts)).Observe(time.Since(begun).Seconds())
-				return
-			}
-			_ = i.failed(topic.Receipts, slot, err) // nobody waits for it
-			i.mu.Lock()
-			i.hold(p, m) // it only grows: appending it twice does no harm
-			i.mu.Unlock()
-			kick(i.kick)
-		},
-	)
+	record := i.cfg.Kafka.NewRecord(topic.Receipts, slot, key, value)
+	i.receipts.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) {
+		if err == nil {
+			i.metrics.appended.WithLabelValues(string(topic.Receipts)).Inc()
+			i.metrics.ack.WithLabelValues(string(topic.Receipts)).Observe(time.Since(begun).Seconds())
+			return
+		}
+		_ = i.failed(topic.Receipts, slot, err) // nobody waits for it
+		i.mu.Lock()
+		i.hold(p, m) // it only grows: appending it twice does no harm
+		i.mu.Unlock()
+		kick(i.kick)
+	})
 }
 
 // refuse fails an event without handing it over.

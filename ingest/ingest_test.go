@@ -369,9 +369,14 @@ func TestInvalidEventsAreRefused(t *testing.T) {
 		data, _ := proto.Marshal(eventv1.Content_builder{Text: text}.Build())
 		return eventv1.Sealed_builder{Data: data}.Build()
 	}
+	long, garbled := string(make([]byte, thread.MaxText+1)), eventv1.Sealed_builder{Data: []byte{0xff}}.Build()
 	m := id.NewMessage()
 	sent := func(b eventv1.MessageSent_builder) *eventv1.Event {
 		return eventv1.Event_builder{UserId: alice[:], DeviceId: phone[:], MessageSent: b.Build()}.Build()
+	}
+	byAlice := func(b eventv1.Event_builder) *eventv1.Event {
+		b.UserId = alice[:]
+		return b.Build()
 	}
 	members := make([][]byte, thread.MaxMembers)
 	for k := range members {
@@ -386,22 +391,40 @@ func TestInvalidEventsAreRefused(t *testing.T) {
 	}{
 		{"no subject", topic.Threads, topic.Subject{}, message("x"), "subject"},
 		{"no user", topic.Threads, direct, eventv1.Event_builder{MemberLeft: &eventv1.MemberLeft{}}.Build(), "user_id"},
-		{"short device", topic.Threads, direct, eventv1.Event_builder{UserId: alice[:], DeviceId: []byte{1}, MemberLeft: &eventv1.MemberLeft{}}.Build(), "device_id"},
+		{"short device", topic.Threads, direct,
+			byAlice(eventv1.Event_builder{DeviceId: []byte{1}, MemberLeft: &eventv1.MemberLeft{}}), "device_id"},
 		{"no body", topic.Threads, direct, eventv1.Event_builder{UserId: alice[:]}.Build(), "body"},
 		{"wrong topic", topic.Users, direct, message("x"), "body"},
-		{"quarantine", topic.Quarantine, direct, eventv1.Event_builder{Quarantined: &eventv1.Quarantined{}}.Build(), "body"},
-		{"message id", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: make([]byte, 16), Content: content("x")}), "message_id"},
+		{"quarantine", topic.Quarantine, direct,
+			eventv1.Event_builder{Quarantined: &eventv1.Quarantined{}}.Build(), "body"},
+		{"message id", topic.Threads, direct,
+			sent(eventv1.MessageSent_builder{MessageId: make([]byte, 16), Content: content("x")}), "message_id"},
 		{"no content", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: m[:]}), "content"},
-		{"long text", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: m[:], Content: content(string(make([]byte, thread.MaxText+1)))}), "content"},
-		{"garbled text", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: m[:], Content: eventv1.Sealed_builder{Data: []byte{0xff}}.Build()}), "content"},
-		{"short reply", topic.Threads, direct, sent(eventv1.MessageSent_builder{MessageId: m[:], Content: content("x"), ReplyTo: []byte{1}}), "reply_to"},
-		{"group under a direct id", topic.Threads, direct, eventv1.Event_builder{UserId: alice[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "t"}.Build()}.Build(), "subject"},
-		{"blank title", topic.Threads, topic.Subject(group), eventv1.Event_builder{UserId: alice[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: " "}.Build()}.Build(), "title"},
-		{"too many members", topic.Threads, topic.Subject(group), eventv1.Event_builder{UserId: alice[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "t", MemberIds: members}.Build()}.Build(), "member_ids"},
-		{"no members added", topic.Threads, topic.Subject(group), eventv1.Event_builder{UserId: alice[:], MemberAdded: &eventv1.MemberAdded{}}.Build(), "member_ids"},
-		{"role", topic.Threads, topic.Subject(group), eventv1.Event_builder{UserId: alice[:], RoleChanged: eventv1.RoleChanged_builder{MemberId: alice[:]}.Build()}.Build(), "role"},
-		{"key", topic.Users, topic.Subject(alice), eventv1.Event_builder{UserId: alice[:], DeviceLinked: eventv1.DeviceLinked_builder{DeviceId: phone[:]}.Build()}.Build(), "public_key"},
-		{"name", topic.Users, topic.Subject(alice), eventv1.Event_builder{UserId: alice[:], ProfileChanged: &eventv1.ProfileChanged{}}.Build(), "name"},
+		{"long text", topic.Threads, direct,
+			sent(eventv1.MessageSent_builder{MessageId: m[:], Content: content(long)}), "content"},
+		{"garbled text", topic.Threads, direct,
+			sent(eventv1.MessageSent_builder{MessageId: m[:], Content: garbled}), "content"},
+		{"short reply", topic.Threads, direct,
+			sent(eventv1.MessageSent_builder{MessageId: m[:], Content: content("x"), ReplyTo: []byte{1}}), "reply_to"},
+		{"group under a direct id", topic.Threads, direct, byAlice(eventv1.Event_builder{
+			ThreadCreated: eventv1.ThreadCreated_builder{Title: "t"}.Build(),
+		}), "subject"},
+		{"blank title", topic.Threads, topic.Subject(group), byAlice(eventv1.Event_builder{
+			ThreadCreated: eventv1.ThreadCreated_builder{Title: " "}.Build(),
+		}), "title"},
+		{"too many members", topic.Threads, topic.Subject(group), byAlice(eventv1.Event_builder{
+			ThreadCreated: eventv1.ThreadCreated_builder{Title: "t", MemberIds: members}.Build(),
+		}), "member_ids"},
+		{"no members added", topic.Threads, topic.Subject(group),
+			byAlice(eventv1.Event_builder{MemberAdded: &eventv1.MemberAdded{}}), "member_ids"},
+		{"role", topic.Threads, topic.Subject(group), byAlice(eventv1.Event_builder{
+			RoleChanged: eventv1.RoleChanged_builder{MemberId: alice[:]}.Build(),
+		}), "role"},
+		{"key", topic.Users, topic.Subject(alice), byAlice(eventv1.Event_builder{
+			DeviceLinked: eventv1.DeviceLinked_builder{DeviceId: phone[:]}.Build(),
+		}), "public_key"},
+		{"name", topic.Users, topic.Subject(alice),
+			byAlice(eventv1.Event_builder{ProfileChanged: &eventv1.ProfileChanged{}}), "name"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := f.AppendWait(t.Context(), c.topic, c.subj, c.ev)
