@@ -25,15 +25,12 @@ func BenchmarkPush(b *testing.B) {
 	value := make([]byte, 200)
 	for i := range n {
 		s := subjects[i%len(subjects)]
-		w.cl.Produce(
-			context.Background(),
-			w.cfg.NewRecord(topic.Threads, topic.SlotOf(s, partitions), s[:], value),
-			func(_ *kgo.Record, err error) {
-				if err != nil {
-					b.Error(err)
-				}
-			},
-		)
+		r := w.cfg.NewRecord(topic.Threads, topic.SlotOf(s, partitions), s[:], value)
+		w.cl.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+			if err != nil {
+				b.Error(err)
+			}
+		})
 		if i%10_000 == 0 {
 			if err := w.cl.Flush(context.Background()); err != nil {
 				b.Fatal(err)
@@ -85,7 +82,7 @@ func push(b *testing.B, w *world, group string, subjects []topic.Subject, n int)
 		slot := topic.SlotOf(x, partitions)
 		bySlot[slot] = append(bySlot[slot], x)
 	}
-	asked := make(map[int32]bool)
+	asked := make(map[topic.Slot]bool)
 	for got := 0; got < n; {
 		m, err := edge.Recv(ctx)
 		if err != nil {
@@ -93,10 +90,11 @@ func push(b *testing.B, w *world, group string, subjects []topic.Subject, n int)
 		}
 		switch m.WhichBody() {
 		case linkv1.ToEdge_Owned_case:
-			for _, slot := range m.GetOwned().GetSlots() {
-				if !asked[slot] {
+			for _, number := range m.GetOwned().GetSlots() {
+				if slot := topic.Slot(number); !asked[slot] {
 					asked[slot] = true
-					if err := edge.Send(ctx, subscribeFrame(uint64(slot)+1, topic.Slot(slot), &topic.Cursor{}, bySlot[topic.Slot(slot)]...)); err != nil {
+					all := subscribeFrame(uint64(slot)+1, slot, &topic.Cursor{}, bySlot[slot]...)
+					if err := edge.Send(ctx, all); err != nil {
 						b.Fatal(err)
 					}
 				}

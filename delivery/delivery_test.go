@@ -74,14 +74,19 @@ func TestSubscribe(t *testing.T) {
 		served string
 	}{
 		{name: "fresh", want: answer{Past: []topic.Position{0, 2, 4}}, served: servedFresh},
-		{name: "from the ring", from: &topic.Cursor{1, 0, 0}, want: answer{LiveFrom: topic.Cursor{1, 0, 0}, Past: []topic.Position{2, 4}}, served: servedRing},
-		{name: "at the end", from: &topic.Cursor{6, 0, 0}, want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedRing},
-		{name: "ahead of this instance", from: &topic.Cursor{9, 0, 7}, want: answer{LiveFrom: topic.Cursor{9, 0, 7}}, served: servedRing},
+		{name: "from the ring", from: &topic.Cursor{1, 0, 0},
+			want: answer{LiveFrom: topic.Cursor{1, 0, 0}, Past: []topic.Position{2, 4}}, served: servedRing},
+		{name: "at the end", from: &topic.Cursor{6, 0, 0},
+			want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedRing},
+		{name: "ahead of this instance", from: &topic.Cursor{9, 0, 7},
+			want: answer{LiveFrom: topic.Cursor{9, 0, 7}}, served: servedRing},
 		{name: "older than the ring", cfg: Config{RingBytes: 1}, from: &topic.Cursor{1, 0, 0},
 			want: answer{LiveFrom: topic.Cursor{1, 0, 0}, Past: []topic.Position{2, 4}}, served: servedLog},
-		{name: "older than the log may serve", cfg: Config{RingBytes: 1, MaxGapRecords: 2}, from: &topic.Cursor{1, 0, 0},
+		{name: "older than the log may serve",
+			cfg: Config{RingBytes: 1, MaxGapRecords: 2}, from: &topic.Cursor{1, 0, 0},
 			want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedSnapshot},
-		{name: "without a ring", cfg: Config{RingBytes: 1}, want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedFresh},
+		{name: "without a ring", cfg: Config{RingBytes: 1},
+			want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedFresh},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -125,13 +130,8 @@ func TestUnsubscribe(t *testing.T) {
 	edge := w.open(s)
 	a, b := inSlot(0, 0), inSlot(0, 1)
 	ask(t, edge, subscribeFrame(1, 0, nil, a, b))
-	err := edge.Send(
-		t.Context(),
-		linkv1.ToDelivery_builder{
-			Unsubscribe: linkv1.Unsubscribe_builder{Slot: 0, Subjects: [][]byte{a[:]}}.Build(),
-		}.Build(),
-	)
-	if err != nil {
+	gone := linkv1.Unsubscribe_builder{Slot: 0, Subjects: [][]byte{a[:]}}.Build()
+	if err := edge.Send(t.Context(), linkv1.ToDelivery_builder{Unsubscribe: gone}.Build()); err != nil {
 		t.Fatal(err)
 	}
 	ask(t, edge, subscribeFrame(2, 0, nil, inSlot(0, 2))) // requests of a slot are served in order
@@ -175,7 +175,8 @@ func TestMaxSubjects(t *testing.T) {
 	edge, end := link.Pipe(0)
 	defer edge.Close()
 	hello(t, edge)
-	if err := edge.Send(t.Context(), subscribeFrame(1, 0, nil, subject(1), subject(2), subject(3), subject(4))); err != nil {
+	tooMany := subscribeFrame(1, 0, nil, subject(1), subject(2), subject(3), subject(4))
+	if err := edge.Send(t.Context(), tooMany); err != nil {
 		t.Fatal(err)
 	}
 	var le *linkError
@@ -376,31 +377,26 @@ func TestTakeover(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		takeover(
-			t,
-			w,
-			link.NewGroupDirectory(w.cl, w.cfg, Group(w.cfg)),
-			link.QUICDialer{TLS: conf},
-			func(name string) (*Service, func()) {
-				l, err := link.Listen("127.0.0.1:0", conf, link.ListenConfig{})
-				if err != nil {
-					t.Fatal(err)
+		begin := func(name string) (*Service, func()) {
+			l, err := link.Listen("127.0.0.1:0", conf, link.ListenConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := w.service(Config{Name: name, Addr: l.Addr().String()})
+			stopRun := w.start(s)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- l.Serve(ctx, s.ServeLink) }()
+			stopLinks := sync.OnceFunc(func() {
+				cancel()
+				if err := <-done; err != nil {
+					t.Errorf("Serve: %v", err)
 				}
-				s := w.service(Config{Name: name, Addr: l.Addr().String()})
-				stopRun := w.start(s)
-				ctx, cancel := context.WithCancel(context.Background())
-				done := make(chan error, 1)
-				go func() { done <- l.Serve(ctx, s.ServeLink) }()
-				stopLinks := sync.OnceFunc(func() {
-					cancel()
-					if err := <-done; err != nil {
-						t.Errorf("Serve: %v", err)
-					}
-				})
-				t.Cleanup(stopLinks)
-				return s, func() { stopRun(); stopLinks() }
-			},
-		)
+			})
+			t.Cleanup(stopLinks)
+			return s, func() { stopRun(); stopLinks() }
+		}
+		takeover(t, w, link.NewGroupDirectory(w.cl, w.cfg, Group(w.cfg)), link.QUICDialer{TLS: conf}, begin)
 	})
 }
 

@@ -145,7 +145,8 @@ func (w *world) open(s *Service) link.EdgeEnd {
 
 func hello(t testing.TB, edge link.EdgeEnd) {
 	t.Helper()
-	if err := edge.Send(context.Background(), linkv1.ToDelivery_builder{Hello: linkv1.EdgeHello_builder{Edge: "edge"}.Build()}.Build()); err != nil {
+	first := linkv1.ToDelivery_builder{Hello: linkv1.EdgeHello_builder{Edge: "edge"}.Build()}.Build()
+	if err := edge.Send(context.Background(), first); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -166,11 +166,10 @@ func (p *past) read(
 	base := m.bases.Of(topic.Folded[t], s)
 	quiet := p.cfg.Kafka
 	quiet.Registerer = nil
+	at := kgo.NewOffset().At(int64(from - base)).WithEpoch(-1)
 	cl, err := kafka.Dial(
 		quiet,
-		kgo.ConsumePartitions(
-			map[string]map[int32]kgo.Offset{name: {int32(s): kgo.NewOffset().At(int64(from - base)).WithEpoch(-1)}},
-		),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {int32(s): at}}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchMaxWait(250*time.Millisecond),
 		kgo.FetchMaxBytes(4<<20),
