@@ -16,29 +16,17 @@ import (
 // group any more.
 func TestLeaveAgain(t *testing.T) {
 	f := start(t, nil)
-	a, b, stranger := f.dial(
-		t,
-	).register(
-		"+491",
-	).sync(), f.dial(
-		t,
-	).register(
-		"+492",
-	).sync(), f.dial(
-		t,
-	).register(
-		"+493",
-	).sync()
+	a := f.dial(t).register("+491").sync()
+	b := f.dial(t).register("+492").sync()
+	stranger := f.dial(t).register("+493").sync()
 	g := id.NewGroup()
-	made := a.ask(
-		wirev1.ClientFrame_builder{
-			CreateGroup: wirev1.CreateGroup_builder{
-				ThreadId:  g[:],
-				Title:     "walk",
-				MemberIds: [][]byte{b.user[:]},
-			}.Build(),
-		},
-	)
+	made := a.ask(wirev1.ClientFrame_builder{
+		CreateGroup: wirev1.CreateGroup_builder{
+			ThreadId:  g[:],
+			Title:     "walk",
+			MemberIds: [][]byte{b.user[:]},
+		}.Build(),
+	})
 	if made.WhichBody() != wirev1.ServerFrame_Ack_case {
 		t.Fatalf("got %v, want an ack", made)
 	}

@@ -283,7 +283,8 @@ func (f *fixture) again(t testing.TB, d *device) *device {
 	t.Helper()
 	n := f.dial(t).hello()
 	n.key, n.id, n.user = d.key, d.id, d.user
-	if got := n.ask(wirev1.ClientFrame_builder{Authenticate: n.proof()}); got.WhichBody() != wirev1.ServerFrame_Authenticated_case {
+	got := n.ask(wirev1.ClientFrame_builder{Authenticate: n.proof()})
+	if got.WhichBody() != wirev1.ServerFrame_Authenticated_case {
 		t.Fatalf("authenticating: %v", got)
 	}
 	return n

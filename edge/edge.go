@@ -103,18 +103,13 @@ func (e *Edge) Listen() error {
 	e.socket, err = net.ListenUDP("udp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf(
-			"edge: UDP address %s is in use: stop what uses it, or choose another with %s", e.cfg.Listen,
-			e.cfg.ListenFlag,
-		)
+		return fmt.Errorf("edge: UDP address %s is in use: stop what uses it, or choose another with %s",
+			e.cfg.Listen, e.cfg.ListenFlag)
 	case err != nil:
 		return fmt.Errorf("edge: listen on %s (%s): %w", e.cfg.Listen, e.cfg.ListenFlag, err)
 	}
-	reset, token := quic.StatelessResetKey(
-		derive(key, "stateless reset"),
-	), quic.TokenGeneratorKey(
-		derive(key, "address token"),
-	)
+	reset := quic.StatelessResetKey(derive(key, "stateless reset"))
+	token := quic.TokenGeneratorKey(derive(key, "address token"))
 	verify := rate.NewLimiter(rate.Limit(e.cfg.RetryRate), e.cfg.RetryRate)
 	handshakes := rate.NewLimiter(rate.Limit(e.cfg.HandshakeRate), e.cfg.HandshakeRate)
 	e.transport = &quic.Transport{
@@ -290,7 +285,10 @@ func (e *Edge) Drain(ctx context.Context) error {
 	}
 	err := e.ingest.Flush(ctx)
 	// The acks that the flush brought are on their way out. Who misses his sends again and gets the same place.
-	for end := time.Now().Add(250 * time.Millisecond); e.sessions.Waiting() > 0 && time.Now().Before(end) && pause(ctx, 5*time.Millisecond) == nil; {
+	for end := time.Now().Add(250 * time.Millisecond); e.sessions.Waiting() > 0 && time.Now().Before(end); {
+		if pause(ctx, 5*time.Millisecond) != nil {
+			break
+		}
 	}
 	for _, s := range e.registry.all() {
 		s.Close(wirev1.Code_CODE_DRAINING)

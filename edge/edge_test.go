@@ -140,11 +140,21 @@ func TestSendRefusals(t *testing.T) {
 		want wirev1.Code
 	}{
 		{"another's thread", c, with(func(s *wirev1.SendMessage_builder) {}), wirev1.Code_CODE_NOT_A_MEMBER},
-		{"no such group", a, with(func(s *wirev1.SendMessage_builder) { s.ThreadId = group[:] }), wirev1.Code_CODE_NOT_A_MEMBER},
-		{"short thread id", a, with(func(s *wirev1.SendMessage_builder) { s.ThreadId = []byte{1} }), wirev1.Code_CODE_INVALID},
-		{"message id of another version", a, with(func(s *wirev1.SendMessage_builder) { s.MessageId = make([]byte, 16) }), wirev1.Code_CODE_INVALID},
-		{"wrong peer", a, with(func(s *wirev1.SendMessage_builder) { s.DirectPeer = c.user[:] }), wirev1.Code_CODE_INVALID},
-		{"unknown peer", a, with(func(s *wirev1.SendMessage_builder) { s.ThreadId, s.DirectPeer = toStranger[:], stranger[:] }), wirev1.Code_CODE_UNKNOWN_USER},
+		{"no such group", a, with(func(s *wirev1.SendMessage_builder) {
+			s.ThreadId = group[:]
+		}), wirev1.Code_CODE_NOT_A_MEMBER},
+		{"short thread id", a, with(func(s *wirev1.SendMessage_builder) {
+			s.ThreadId = []byte{1}
+		}), wirev1.Code_CODE_INVALID},
+		{"message id of another version", a, with(func(s *wirev1.SendMessage_builder) {
+			s.MessageId = make([]byte, 16)
+		}), wirev1.Code_CODE_INVALID},
+		{"wrong peer", a, with(func(s *wirev1.SendMessage_builder) {
+			s.DirectPeer = c.user[:]
+		}), wirev1.Code_CODE_INVALID},
+		{"unknown peer", a, with(func(s *wirev1.SendMessage_builder) {
+			s.ThreadId, s.DirectPeer = toStranger[:], stranger[:]
+		}), wirev1.Code_CODE_UNKNOWN_USER},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.from.refused(x.from.ask(x.msg), x.want) })
 	}
@@ -217,7 +227,8 @@ func TestGroup(t *testing.T) {
 	c.send(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{w}}.Build()})
 	until(t, "watermark", func() bool { f.world.mu.Lock(); defer f.world.mu.Unlock(); return len(f.world.marks) == 1 })
 	v, _ := readSide{f.world}.View(g)
-	if diff := cmp.Diff(f.world.marks[0].w, thread.Watermark{DeliveredPosition: v.LastPosition, DeliveredOrdinal: v.LastOrdinal}); diff != "" {
+	want := thread.Watermark{DeliveredPosition: v.LastPosition, DeliveredOrdinal: v.LastOrdinal}
+	if diff := cmp.Diff(f.world.marks[0].w, want); diff != "" {
 		t.Errorf("watermark (-got +want):\n%s", diff)
 	}
 }
@@ -329,7 +340,8 @@ func TestReplayedProofIsWorthNothing(t *testing.T) {
 	heard := first.proof() // as somebody who reads everything would have it
 	second := f.dial(t).hello()
 	second.refused(second.ask(wirev1.ClientFrame_builder{Authenticate: heard}), wirev1.Code_CODE_AUTHENTICATION_FAILED)
-	if got := first.ask(wirev1.ClientFrame_builder{Authenticate: heard}); got.WhichBody() != wirev1.ServerFrame_Authenticated_case {
+	got := first.ask(wirev1.ClientFrame_builder{Authenticate: heard})
+	if got.WhichBody() != wirev1.ServerFrame_Authenticated_case {
 		t.Errorf("the rightful owner got %v", got)
 	}
 }
@@ -406,12 +418,9 @@ func TestReceiptsAreCoalesced(t *testing.T) {
 	f.world.mu.Unlock()
 	th, u := id.NewGroup(), id.UserID{7}
 	for k := range int64(1000) {
-		s.PushReceipts(
-			th,
-			[]*wirev1.MemberWatermark{
-				wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: k, DeliveredOrdinal: k}.Build(),
-			},
-		)
+		s.PushReceipts(th, []*wirev1.MemberWatermark{
+			wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: k, DeliveredOrdinal: k}.Build(),
+		})
 	}
 	last := int64(-1)
 	for last < 999 {
@@ -613,7 +622,9 @@ func TestConfigValidateReportsEveryFault(t *testing.T) {
 		IdleTimeout:    time.Second,
 		MaxConnections: -1,
 	}.Validate()
-	for _, want := range []string{"partitions", "host:port", "certificate and its key", "32 bytes", "idle timeout", "negative"} {
+	for _, want := range []string{
+		"partitions", "host:port", "certificate and its key", "32 bytes", "idle timeout", "negative",
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %q", err, want)
 		}

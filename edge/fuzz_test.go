@@ -21,22 +21,16 @@ func FuzzSession(f *testing.F) {
 	th := id.DirectThread(somebody.User, u)
 	g := id.NewGroup()
 	for state := range byte(len(stages)) {
-		f.Add(
-			state,
-			frames(
-				f, helloFrame,
-				wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: "+4915112345678"}.Build()},
-				proofFrame, proofFrame,
-			),
-		)
-		f.Add(
-			state,
-			frames(
-				f, wirev1.ClientFrame_builder{Register: wirev1.Register_builder{Phone: "+49", DeviceId: m[:]}.Build()},
-			),
-		)
-		f.Add(state, frames(
-			f,
+		f.Add(state, frames(f,
+			helloFrame,
+			wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: "+4915112345678"}.Build()},
+			proofFrame,
+			proofFrame,
+		))
+		f.Add(state, frames(f,
+			wirev1.ClientFrame_builder{Register: wirev1.Register_builder{Phone: "+49", DeviceId: m[:]}.Build()},
+		))
+		f.Add(state, frames(f,
 			wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}},
 			wirev1.ClientFrame_builder{
 				SendMessage: wirev1.SendMessage_builder{
@@ -66,20 +60,13 @@ func FuzzSession(f *testing.F) {
 			wirev1.ClientFrame_builder{RenameThread: wirev1.RenameThread_builder{ThreadId: g[:], Title: "t"}.Build()},
 			wirev1.ClientFrame_builder{LeaveThread: wirev1.LeaveThread_builder{ThreadId: g[:]}.Build()},
 		))
-		f.Add(state, frames(
-			f,
+		f.Add(state, frames(f,
 			wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{ThreadId: g[:]}.Build()},
-			wirev1.ClientFrame_builder{
-				ListThreads: &wirev1.ListThreads{},
-			},
+			wirev1.ClientFrame_builder{ListThreads: &wirev1.ListThreads{}},
 			wirev1.ClientFrame_builder{GetThread: wirev1.GetThread_builder{ThreadId: g[:]}.Build()},
-			wirev1.ClientFrame_builder{
-				LookupUsers: &wirev1.LookupUsers{},
-			},
+			wirev1.ClientFrame_builder{LookupUsers: &wirev1.LookupUsers{}},
 			wirev1.ClientFrame_builder{GetUsers: &wirev1.GetUsers{}},
-			wirev1.ClientFrame_builder{
-				SetProfile: wirev1.SetProfile_builder{Name: "n"}.Build(),
-			},
+			wirev1.ClientFrame_builder{SetProfile: wirev1.SetProfile_builder{Name: "n"}.Build()},
 			wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}},
 			wirev1.ClientFrame_builder{
 				LinkDevice: wirev1.LinkDevice_builder{DeviceId: m[:], PublicKey: make([]byte, 32)}.Build(),

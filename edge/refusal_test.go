@@ -49,8 +49,9 @@ func TestParkedThreadTellsItsMembers(t *testing.T) {
 		{"another sends", c, send(g), wirev1.Code_CODE_NOT_A_MEMBER},
 		{"another leaves", c, leave, wirev1.Code_CODE_NOT_A_MEMBER},
 		{"its first event is the bad one", a, send(unborn), wirev1.Code_CODE_THREAD_PARKED},
-		{"created again", a, wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g"}.Build()},
-			wirev1.Code_CODE_THREAD_PARKED},
+		{"created again", a, wirev1.ClientFrame_builder{
+			CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g"}.Build(),
+		}, wirev1.Code_CODE_THREAD_PARKED},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			got := x.from.ask(x.msg)
@@ -76,12 +77,15 @@ func TestReorderingText(t *testing.T) {
 		for _, msg := range []wirev1.ClientFrame_builder{
 			{SetProfile: wirev1.SetProfile_builder{Name: text}.Build()},
 			{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: text}.Build()},
-			{LinkDevice: wirev1.LinkDevice_builder{DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: text}.Build()},
+			{LinkDevice: wirev1.LinkDevice_builder{
+				DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: text,
+			}.Build()},
 		} {
 			a.refused(a.ask(msg), wirev1.Code_CODE_INVALID)
 		}
 	}
-	if got := a.ask(wirev1.ClientFrame_builder{SetProfile: wirev1.SetProfile_builder{Name: "שלום \u200fعلي"}.Build()}); got.HasError() {
+	bidi := wirev1.SetProfile_builder{Name: "שלום \u200fعلي"}.Build()
+	if got := a.ask(wirev1.ClientFrame_builder{SetProfile: bidi}); got.HasError() {
 		t.Errorf("a name of right-to-left scripts: %v", got.GetError())
 	}
 }

@@ -365,14 +365,10 @@ func (a *arena) undisturbed() {
 // push has the friend write to somebody.
 func (a *arena) push() {
 	th, m := id.DirectThread(somebody.User, friend), id.NewMessage()
-	a.world.Append(
-		topic.Threads,
-		topic.Subject(th),
-		eventv1.Event_builder{UserId: friend[:], MessageSent: eventv1.MessageSent_builder{
-			MessageId: m[:], Content: text("psst"), DirectPeer: somebody.User[:],
-		}.Build()}.Build(),
-		func(ingest.Receipt, error) {},
-	)
+	said := eventv1.Event_builder{UserId: friend[:], MessageSent: eventv1.MessageSent_builder{
+		MessageId: m[:], Content: text("psst"), DirectPeer: somebody.User[:],
+	}.Build()}.Build()
+	a.world.Append(topic.Threads, topic.Subject(th), said, func(ingest.Receipt, error) {})
 }
 
 // stages are the states in which a session can be, and how a device gets there.
