@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -370,8 +371,8 @@ type To struct {
 	Thread id.ThreadID
 	// Peer is the other user of a direct thread; needed when the thread may not exist yet.
 	Peer id.UserID
-	// ReplyTo is the message that this one answers; zero: none.
-	ReplyTo id.MessageID
+	// Reply is the message that this one answers; zero: none.
+	Reply event.MessageRef
 }
 
 // Direct names the direct thread with another user. ErrNotRegistered before this device is registered.
@@ -396,8 +397,8 @@ func (c *Client) Send(to To, text string) (id.MessageID, error) {
 		return id.MessageID{}, wire.Errorf(wirev1.Code_CODE_INVALID, "text is not UTF-8")
 	}
 	o := Outgoing{
-		Thread: to.Thread, ID: id.NewMessage(), Data: data, ReplyTo: to.ReplyTo, DirectPeer: to.Peer,
-		ClientTimeMS: time.Now().UnixMilli(),
+		Thread: to.Thread, ID: id.NewMessage(), Data: data, ReplyTo: to.Reply.ID, ReplyAuthor: to.Reply.Author,
+		DirectPeer: to.Peer, ClientTimeMS: time.Now().UnixMilli(),
 	}
 	return o.ID, c.SendRaw(o)
 }
@@ -440,8 +441,12 @@ func (c *Client) pump() {
 			ThreadId: o.Thread[:], MessageId: o.ID[:], ClientTimeMs: o.ClientTimeMS,
 			Content: eventv1.Sealed_builder{KeyId: o.KeyID, Nonce: o.Nonce, Data: o.Data}.Build(),
 		}
-		if !o.ReplyTo.IsZero() {
+		switch {
+		case o.ReplyTo.IsZero():
+		case o.ReplyAuthor.IsZero() || !c.conn.replyRef:
 			b.ReplyTo = o.ReplyTo[:]
+		default:
+			b.Reply = o.Reply().Proto()
 		}
 		if !o.DirectPeer.IsZero() {
 			b.DirectPeer = o.DirectPeer[:]

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,6 +58,9 @@ type conn struct {
 	// Reader.
 	edge  string // as Welcome named it
 	proof uint64 // request id of Authenticate; 0: none was sent
+
+	// Guarded by Client.mu.
+	replyRef bool // the edge has wire.ReplyRef: it takes the author of what is answered
 
 	// Guarded by wmu.
 	wmu     sync.Mutex
@@ -245,7 +249,7 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 			return fmt.Errorf("a second Welcome, or one with a nonce of %d bytes", n)
 		}
 		cn.nonce = f.GetWelcome().GetNonce()
-		return c.welcomed(cn, f.GetWelcome().GetEdge())
+		return c.welcomed(cn, f.GetWelcome())
 	case wirev1.ServerFrame_Event_case:
 		return c.event(f.GetEvent())
 	case wirev1.ServerFrame_Receipts_case:
@@ -316,10 +320,11 @@ func errorOf(e *wirev1.Error) error {
 }
 
 // welcomed has the nonce: authenticate, or wait for a registration.
-func (c *Client) welcomed(cn *conn, edge string) error {
+func (c *Client) welcomed(cn *conn, w *wirev1.Welcome) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.live = cn, false
+	cn.replyRef = slices.Contains(w.GetFeatures(), wire.ReplyRef)
 	c.notify()
 	if c.id.User.IsZero() {
 		return nil
@@ -329,7 +334,7 @@ func (c *Client) welcomed(cn *conn, edge string) error {
 		return err
 	}
 	me := c.id
-	cn.edge, cn.proof = edge, cn.request(nil)
+	cn.edge, cn.proof = w.GetEdge(), cn.request(nil)
 	cn.write(wirev1.ClientFrame_builder{RequestId: cn.proof, Authenticate: wirev1.Authenticate_builder{
 		UserId: me.User[:], DeviceId: me.Device[:],
 		Signature: ed25519.Sign(me.Key, wire.Proof(cn.nonce, exporter, me.User, me.Device)),

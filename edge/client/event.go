@@ -36,8 +36,9 @@ type Message struct {
 	// Device it was sent from.
 	Device id.DeviceID
 	// Text is empty when the content is sealed.
-	Text    string
-	ReplyTo id.MessageID // zero: none
+	Text string
+	// Reply is the message that it answers; zero: none. Clients before MessageRef gave its id alone.
+	Reply event.MessageRef
 	// Content as it stands in the log.
 	Content *eventv1.Sealed
 }
@@ -141,7 +142,7 @@ func decodeEvent(e *wirev1.Event) (Event, error) {
 		return nil, fmt.Errorf("the message at %d has no sender or id", place.Position)
 	}
 	return Message{
-		Place: place, ID: read.About.ID, Sender: read.User, Device: read.Device, ReplyTo: read.Reply.ID,
+		Place: place, ID: read.About.ID, Sender: read.User, Device: read.Device, Reply: read.Reply,
 		Content: ev.GetMessageSent().GetContent(), Text: read.Content.Text,
 	}, nil
 }

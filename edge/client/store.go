@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sync"
 
+	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 )
@@ -29,12 +30,18 @@ type Identity struct {
 type Outgoing struct {
 	Thread       id.ThreadID  `json:"thread"`
 	ID           id.MessageID `json:"id"`
-	Data         []byte       `json:"data"`               // Sealed.data
-	KeyID        uint64       `json:"key_id,omitempty"`   // of Sealed
-	Nonce        []byte       `json:"nonce,omitempty"`    // of Sealed
-	ReplyTo      id.MessageID `json:"reply_to,omitzero"`  // zero: none
+	Data         []byte       `json:"data"`              // Sealed.data
+	KeyID        uint64       `json:"key_id,omitempty"`  // of Sealed
+	Nonce        []byte       `json:"nonce,omitempty"`   // of Sealed
+	ReplyTo      id.MessageID `json:"reply_to,omitzero"` // zero: none
+	ReplyAuthor  id.UserID    `json:"reply_author,omitzero"`
 	DirectPeer   id.UserID    `json:"peer,omitzero"`      // of a direct thread
 	ClientTimeMS int64        `json:"client_time,string"` // when it was written
+}
+
+// Reply is the message that it answers. Its author is zero in what a version before MessageRef put into the outbox.
+func (o Outgoing) Reply() event.MessageRef {
+	return event.MessageRef{Author: o.ReplyAuthor, ID: o.ReplyTo}
 }
 
 // Saved is what a Store holds.

@@ -67,6 +67,7 @@ func TestStores(t *testing.T) {
 				Nonce:        []byte{1},
 				KeyID:        9,
 				ReplyTo:      id.NewMessage(),
+				ReplyAuthor:  me.User,
 				DirectPeer:   me.User,
 				ClientTimeMS: 12,
 			}

@@ -1,8 +1,11 @@
 package wire
 
+// ReplyRef is the feature of naming what a message answers by author and id.
+const ReplyRef = "reply-ref"
+
 // Features are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello and
-// Welcome. "reply-ref": a message names what it answers by author and id.
-var Features = []string{"reply-ref"}
+// Welcome.
+var Features = []string{ReplyRef}
 
 // Bounds of a list of features.
 const (

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/wire"
@@ -122,7 +123,7 @@ func TestMarks(t *testing.T) {
 	got = append(got, line())
 	s.events(receipt(with, bob, 5, 4))
 	got = append(got, line())
-	it := s.m.open.find(x)
+	it := s.m.open.find(event.MessageRef{Author: ann, ID: x})
 	if st := s.m.open.status(it, ann); st != statusDelivered {
 		t.Errorf("status %d, want delivered", st)
 	}
@@ -149,7 +150,7 @@ func TestSlowestMember(t *testing.T) {
 	s.live()
 	s.keys("down", "enter")
 	c := s.m.open
-	it := c.find(msgID(1))
+	it := c.find(event.MessageRef{ID: msgID(1)})
 	for _, step := range []struct {
 		e    client.Event
 		want status
@@ -493,4 +494,63 @@ func only(when bool, err error) error {
 		return err
 	}
 	return nil
+}
+
+// TestAnswers: what a message answers is found and shown by author and id, since two members' messages may have one id.
+func TestAnswers(t *testing.T) {
+	s := newScreen(t, village(), 120, 34)
+	s.live()
+	s.keys("enter")
+	with := id.DirectThread(ann, bob)
+	mine, theirs := message(with, 5, ann, noon, "hers"), message(with, 6, bob, noon, "his")
+	theirs.ID = mine.ID
+	answer := func(n int, to event.MessageRef) client.Message {
+		m := message(with, n, bob, noon, fmt.Sprintf("answer %d", n))
+		m.Reply = to
+		return m
+	}
+	elsewhere := msgID(999)
+	s.events(
+		mine, theirs, answer(7, event.MessageRef{Author: ann, ID: mine.ID}),
+		answer(8, event.MessageRef{Author: bob, ID: mine.ID}), answer(9, event.MessageRef{Author: carl, ID: elsewhere}),
+		answer(10, event.MessageRef{ID: elsewhere}),
+	)
+	for _, want := range []string{
+		"↪ You: hers", "↪ Bob: his", "↪ Carl 王: an earlier message", "↪ an earlier message",
+	} {
+		if !strings.Contains(s.text(), want) {
+			t.Errorf("the screen does not show %q:\n%s", want, s.text())
+		}
+	}
+
+	f := village()
+	f.history[with] = []client.Event{mine, answer(7, event.MessageRef{}), answer(8, event.MessageRef{})}
+	for _, c := range []struct {
+		name, what, fault string
+		also              client.Event
+		want              event.MessageRef
+	}{
+		{"by id", msgID(7).String(), "", nil, event.MessageRef{Author: bob, ID: msgID(7)}},
+		{
+			"by author and id", carl.String() + "/" + elsewhere.String(), "", nil,
+			event.MessageRef{Author: carl, ID: elsewhere},
+		},
+		{"two of that id", mine.ID.String(), "two members", theirs, event.MessageRef{}},
+		{"none of that id", elsewhere.String(), "have no message", nil, event.MessageRef{}},
+		{"no id", "7", "7", nil, event.MessageRef{}},
+		{"no author", "x/" + elsewhere.String(), "x", nil, event.MessageRef{}},
+	} {
+		had := f.history[with]
+		if c.also != nil {
+			f.history[with] = append(slices.Clone(had), c.also)
+		}
+		got, err := Answered(t.Context(), f, with, c.what)
+		f.history[with] = had
+		switch {
+		case c.fault == "" && (err != nil || got != c.want):
+			t.Errorf("%s: %v, %v, want %v", c.name, got, err, c.want)
+		case c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)):
+			t.Errorf("%s: %v, %v, want an error with %q", c.name, got, err, c.fault)
+		}
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -73,7 +74,10 @@ func (f *fake) Direct(peer id.UserID) (client.To, error) {
 func (f *fake) Send(to client.To, text string) (id.MessageID, error) {
 	x := msgID(1000 + len(f.sent))
 	f.sent = append(
-		f.sent, client.Outgoing{Thread: to.Thread, ID: x, Data: []byte(text), ReplyTo: to.ReplyTo, DirectPeer: to.Peer},
+		f.sent, client.Outgoing{
+			Thread: to.Thread, ID: x, Data: []byte(text), ReplyTo: to.Reply.ID, ReplyAuthor: to.Reply.Author,
+			DirectPeer: to.Peer,
+		},
 	)
 	return x, nil
 }
@@ -378,11 +382,11 @@ func village() *fake {
 			"Yes! When does the train leave? I have to find my boots first, and then somebody who looks after the cat.",
 		),
 		client.Message{
-			Place:   client.Place{Thread: with, Position: 30, Ordinal: 3, Time: noon.Add(-2 * time.Hour)},
-			ID:      msgID(3),
-			Sender:  bob,
-			Text:    "I mean the one at ten",
-			ReplyTo: msgID(1),
+			Place:  client.Place{Thread: with, Position: 30, Ordinal: 3, Time: noon.Add(-2 * time.Hour)},
+			ID:     msgID(3),
+			Sender: bob,
+			Text:   "I mean the one at ten",
+			Reply:  event.MessageRef{Author: ann, ID: msgID(1)},
 		},
 		message(with, 4, bob, noon.Add(-time.Hour), "See you there 👋"),
 	}

@@ -88,8 +88,8 @@ func (m *Model) itemLines(c *conversation, at, width int) []string {
 	if c == m.open && m.newFrom >= 0 && it.message() && it.sender != m.me && it.place.Ordinal > m.newFrom {
 		key.fresh = prev == nil || prev.place.Ordinal <= m.newFrom && (!prev.message() || prev.place.Ordinal > 0)
 	}
-	if !it.replyTo.IsZero() {
-		if key.answer = c.find(it.replyTo); key.answer != nil {
+	if !it.reply.IsZero() {
+		if key.answer = c.find(it.reply); key.answer != nil {
 			key.answerEdit, key.answerGone = key.answer.edited, key.answer.deleted
 		}
 	}
@@ -182,8 +182,11 @@ func (m *Model) bubble(c *conversation, it *item, k lineKey) []string {
 		metaWidth += 1 + m.ruler.width(mark)
 	}
 	answer := ""
-	if !it.replyTo.IsZero() {
+	if !it.reply.IsZero() {
 		answer = "↪ an earlier message"
+		if !it.reply.Author.IsZero() {
+			answer = "↪ " + m.who(it.reply.Author) + ": an earlier message"
+		}
 		if a := k.answer; a != nil {
 			answer = "↪ " + m.who(a.sender) + ": " + CleanLine(clip(a.text, 256))
 			if a.deleted {

@@ -152,11 +152,11 @@ func New(ctx context.Context, cfg Config, c Client) *Model {
 		}
 		conv.insert(
 			&item{
-				id:      o.ID,
-				sender:  m.me,
-				text:    text,
-				replyTo: o.ReplyTo,
-				place:   client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)},
+				id:     o.ID,
+				sender: m.me,
+				text:   text,
+				reply:  o.Reply(),
+				place:  client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)},
 			},
 		)
 	}
@@ -529,7 +529,7 @@ func (m *Model) send() {
 		to.Peer = id.UserID{}
 	}
 	if c.reply != nil {
-		to.ReplyTo = c.reply.id
+		to.Reply = event.MessageRef{Author: c.reply.sender, ID: c.reply.id}
 	}
 	x, err := m.client.Send(to, Clean(text))
 	if err != nil {
@@ -538,11 +538,11 @@ func (m *Model) send() {
 	}
 	c.insert(
 		&item{
-			id:      x,
-			sender:  m.me,
-			text:    Clean(text),
-			replyTo: to.ReplyTo,
-			place:   client.Place{Thread: c.id, Time: m.cfg.Now()},
+			id:     x,
+			sender: m.me,
+			text:   Clean(text),
+			reply:  to.Reply,
+			place:  client.Place{Thread: c.id, Time: m.cfg.Now()},
 		},
 	)
 	c.scroll, c.reply, c.draft = 0, nil, ""

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -124,6 +125,45 @@ func Find(ctx context.Context, c Client, what string) (client.To, error) {
 		)
 	}
 }
+
+// Answered names the message of a thread that a text answers, which is given as author, slash, id or as its id alone.
+// Its author is then looked for among the thread's last events.
+func Answered(ctx context.Context, c Client, t id.ThreadID, what string) (event.MessageRef, error) {
+	author, rest, named := strings.Cut(what, "/")
+	if !named {
+		rest = what
+	}
+	m, err := id.Parse[id.MessageID](rest)
+	if err != nil {
+		return event.MessageRef{}, err
+	}
+	if named {
+		u, err := id.Parse[id.UserID](author)
+		return event.MessageRef{Author: u, ID: m}, err
+	}
+	events, _, err := c.History(ctx, t, 0, lastEvents)
+	if err != nil {
+		return event.MessageRef{}, fmt.Errorf("history: %w", err)
+	}
+	var found event.MessageRef
+	for _, e := range events {
+		if e, ok := e.(client.Message); ok && e.ID == m {
+			if !found.IsZero() && found.Author != e.Sender {
+				return event.MessageRef{}, fmt.Errorf("two members sent a message %s; give AUTHOR/MESSAGE", m)
+			}
+			found = event.MessageRef{Author: e.Sender, ID: m}
+		}
+	}
+	if found.IsZero() {
+		return found, fmt.Errorf(
+			"the last %d events of the chat have no message %s; give AUTHOR/MESSAGE for an older one", lastEvents, m,
+		)
+	}
+	return found, nil
+}
+
+// lastEvents is how far back Answered looks: a page of the history.
+const lastEvents = 500
 
 // Deliver sends a text and waits until the log has it. Everything that comes in meanwhile counts as delivered, and
 // stays unread.
@@ -270,8 +310,10 @@ type Line struct {
 	Name     string         `json:"name"`
 	Message  id.MessageID   `json:"message,omitzero"`
 	ReplyTo  id.MessageID   `json:"reply_to,omitzero"`
-	Text     string         `json:"text"`
-	Read     topic.Position `json:"read,omitempty"` // of a receipt; Position is what was delivered
+	// ReplyAuthor wrote what it answers; absent where the sender did not say.
+	ReplyAuthor id.UserID      `json:"reply_author,omitzero"`
+	Text        string         `json:"text"`
+	Read        topic.Position `json:"read,omitempty"` // of a receipt; Position is what was delivered
 }
 
 // TailConfig says what Tail shows.
@@ -354,7 +396,10 @@ func (m *Model) line(e client.Event) (Line, bool) {
 	switch e := e.(type) {
 	case client.Message:
 		m.learn(e.Thread, e.Sender)
-		l = Line{Kind: "message", Sender: e.Sender, Message: e.ID, ReplyTo: e.ReplyTo, Text: e.Text}
+		l = Line{
+			Kind: "message", Sender: e.Sender, Message: e.ID, ReplyTo: e.Reply.ID, ReplyAuthor: e.Reply.Author,
+			Text: e.Text,
+		}
 		l.place(e.Place)
 	case client.ThreadEvent:
 		it := &item{place: e.Place, event: e.Event}

@@ -32,10 +32,10 @@ type item struct {
 	placed  bool // it has its place in the log; else it is in the outbox, or failed
 	id      id.MessageID
 	sender  id.UserID
-	text    string // cleaned
-	replyTo id.MessageID
-	event   *eventv1.Event // set when it is not a message
-	failed  string         // why it will never be sent or was not accepted
+	text    string           // cleaned
+	reply   event.MessageRef // that it answers; its author is zero where the sender did not say
+	event   *eventv1.Event   // set when it is not a message
+	failed  string           // why it will never be sent or was not accepted
 	edited  bool
 	deleted bool
 
@@ -252,7 +252,7 @@ func (c *conversation) event(e client.Event, me id.UserID, live bool) (fresh boo
 		if e.Text == "" && e.Content.GetKeyId() != 0 {
 			text = "(sealed with a key that this device does not have)"
 		}
-		fresh = c.insert(&item{place: e.Place, placed: true, id: e.ID, sender: e.Sender, text: text, replyTo: e.ReplyTo})
+		fresh = c.insert(&item{place: e.Place, placed: true, id: e.ID, sender: e.Sender, text: text, reply: e.Reply})
 		if live || e.Position > c.lastPos {
 			c.lastPos = max(c.lastPos, e.Position)
 			if e.Ordinal >= c.lastOrd {
@@ -453,10 +453,13 @@ func (c *conversation) gap() topic.Position {
 	return 0
 }
 
-// find returns a loaded message by its id.
-func (c *conversation) find(m id.MessageID) *item {
+// find returns a loaded message by its name, or by its id alone where that is all there is.
+func (c *conversation) find(m event.MessageRef) *item {
+	if !m.Author.IsZero() {
+		return c.byID[changeKey{m.Author, m.ID}]
+	}
 	for i := len(c.items) - 1; i >= 0; i-- {
-		if it := c.items[i]; it.message() && it.id == m {
+		if it := c.items[i]; it.message() && it.id == m.ID {
 			return it
 		}
 	}

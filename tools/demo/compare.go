@@ -18,10 +18,10 @@ type Entry struct {
 	Ordinal  int64
 	Kind     string // the event's field in event.v1.Event
 	Sender   id.UserID
-	Message  id.MessageID // zero for what is no message
-	ReplyTo  id.MessageID
-	Text     string // of a message, or a title
-	Raw      []byte // as it stands in the log; nil where the place has only its meaning
+	Message  id.MessageID     // zero for what is no message
+	Reply    event.MessageRef // that it answers
+	Text     string           // of a message, or a title
+	Raw      []byte           // as it stands in the log; nil where the place has only its meaning
 }
 
 // entryOf describes an event.
@@ -35,7 +35,7 @@ func entryOf(ev *event.Event, raw []byte, at topic.Position, ordinal int64) (Ent
 		if ev.About.IsZero() {
 			return e, fmt.Errorf("the message at %d has no id", at)
 		}
-		e.Message, e.ReplyTo, e.Text = ev.About.ID, ev.Reply.ID, ev.Content.Text
+		e.Message, e.Reply, e.Text = ev.About.ID, ev.Reply, ev.Content.Text
 	case eventv1.Event_ThreadCreated_case:
 		e.Text = ev.GetThreadCreated().GetTitle()
 	case eventv1.Event_ThreadRenamed_case:
@@ -66,7 +66,7 @@ func (e Entry) unlike(o Entry) string {
 	add(e.Kind == o.Kind, "kind", e.Kind, o.Kind)
 	add(e.Sender == o.Sender, "sender", e.Sender, o.Sender)
 	add(e.Message == o.Message, "message id", e.Message, o.Message)
-	add(e.ReplyTo == o.ReplyTo, "reply to", e.ReplyTo, o.ReplyTo)
+	add(e.Reply == o.Reply, "reply to", e.Reply, o.Reply)
 	add(e.Text == o.Text, "text", fmt.Sprintf("%q", e.Text), fmt.Sprintf("%q", o.Text))
 	if e.Raw != nil && o.Raw != nil && !bytes.Equal(e.Raw, o.Raw) {
 		out = append(out, "other bytes than the log's")

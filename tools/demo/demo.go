@@ -14,6 +14,7 @@ import (
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/kafka"
 	"heliograph/infra/postgres"
+	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	pgschema "heliograph/schemas/postgres"
 	"heliograph/tools/cluster"
@@ -44,7 +45,7 @@ type saying struct {
 	by  *device
 	to  id.ThreadID
 	id  id.MessageID
-	ans id.MessageID // that it answers
+	ans event.MessageRef // that it answers
 	txt string
 }
 
@@ -140,7 +141,7 @@ func (p *play) say(d *device, to client.To, text string) (id.MessageID, time.Tim
 	if err != nil {
 		return m, at, fmt.Errorf("%s: send: %w", d.name, err)
 	}
-	p.said = append(p.said, saying{by: d, to: to.Thread, id: m, ans: to.ReplyTo, txt: text})
+	p.said = append(p.said, saying{by: d, to: to.Thread, id: m, ans: to.Reply, txt: text})
 	return m, at, nil
 }
 

@@ -97,7 +97,7 @@ func (d *device) take(e client.Event) {
 	case client.Message:
 		d.got[e.Thread] = append(d.got[e.Thread], Entry{
 			Position: e.Position, Ordinal: e.Ordinal, Kind: messageSent, Sender: e.Sender, Message: e.ID,
-			ReplyTo: e.ReplyTo, Text: e.Text,
+			Reply: e.Reply, Text: e.Text,
 		})
 		if _, ok := d.cameAt[e.ID]; !ok {
 			d.cameAt[e.ID] = time.Now()

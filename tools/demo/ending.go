@@ -240,7 +240,7 @@ func (p *play) sayings() entries {
 		s.by.mu.Lock()
 		ack, ok := s.by.acks[s.id]
 		s.by.mu.Unlock()
-		e := Entry{Position: -1, Kind: messageSent, Sender: s.by.me.User, Message: s.id, ReplyTo: s.ans, Text: s.txt}
+		e := Entry{Position: -1, Kind: messageSent, Sender: s.by.me.User, Message: s.id, Reply: s.ans, Text: s.txt}
 		if ok {
 			e.Position = ack.Position
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/wire"
@@ -155,11 +156,11 @@ func (p *play) talk(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		to.ReplyTo = first
+		to.Reply = event.MessageRef{Author: p.ann.me.User, ID: first}
 		if _, err := p.tell(ctx, s, p.bob, to, "Yes! The ferry leaves at ten.", p.ann); err != nil {
 			return err
 		}
-		to.ReplyTo = id.MessageID{}
+		to.Reply = event.MessageRef{}
 		_, err = p.tell(ctx, s, p.bob, to, "Shall we ask the others?", p.ann)
 		p.ann.read(to.Thread)
 		return err

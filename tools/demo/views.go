@@ -9,6 +9,7 @@ import (
 
 	"heliograph/infra/history"
 	"heliograph/infra/views"
+	"heliograph/schemas/event"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
@@ -72,7 +73,7 @@ func fromClickHouse(ctx context.Context, h *history.History) (entries, map[mark]
 		Messages: func(r *history.Message) error {
 			out[r.Thread] = append(out[r.Thread], Entry{
 				Position: r.Position, Ordinal: r.Ordinal, Kind: "message_sent", Sender: r.Sender, Message: r.Message,
-				ReplyTo: r.ReplyTo, Text: string(r.Body), Raw: r.Event,
+				Reply: event.MessageRef{Author: r.ReplyAuthor, ID: r.ReplyTo}, Text: string(r.Body), Raw: r.Event,
 			})
 			return nil
 		},

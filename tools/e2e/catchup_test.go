@@ -195,7 +195,7 @@ func pages(t *testing.T, e *env, d *device, th id.ThreadID, limit int) (out []se
 			var s seen
 			switch ev := ev.(type) {
 			case client.Message:
-				p, s = ev.Place, seen{Kind: 10, Sender: ev.Sender, Message: ev.ID, Reply: ev.ReplyTo, Text: ev.Text}
+				p, s = ev.Place, seen{Kind: 10, Sender: ev.Sender, Message: ev.ID, Reply: ev.Reply, Text: ev.Text}
 			case client.ThreadEvent:
 				p, s = ev.Place, seen{Kind: int(ev.Event.WhichBody()), Sender: id.UserID(ev.Event.GetUserId()), Text: titleOf(ev.Event)}
 			}

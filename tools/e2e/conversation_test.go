@@ -5,8 +5,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -37,7 +40,8 @@ func testConversation(t *testing.T, e *env) {
 	hi := ann.say(ann.to(bob), "hi")
 	bob.has(hi)
 	back := ann.to(bob)
-	back.Peer, back.ReplyTo = ann.me.User, hi
+	question := event.MessageRef{Author: ann.me.User, ID: hi}
+	back.Peer, back.Reply = ann.me.User, question
 	answer := bob.say(back, "hello")
 	ann.has(answer)
 	ack := ann.acked(hi)
@@ -131,26 +135,32 @@ func testConversation(t *testing.T, e *env) {
 	tr = e.agree(t, ann, bob, cid)
 	e.viewsAgree(t, tr, direct, group)
 
-	// The answer names what it answers, on the other device and in the history.
-	for _, d := range []*device{ann, bob} {
-		if s := d.copyOf(direct)[1]; s.Message != answer || s.Reply != hi {
-			t.Errorf("%s has %s, which answers %s, want %s, which answers %s", d.name, s.Message, s.Reply, answer, hi)
+	// The answer names what it answers by author and id: in the log, on both devices and in the history.
+	for _, s := range append([]seen{tr.threads[direct].accepted[1]}, ann.copyOf(direct)[1], bob.copyOf(direct)[1]) {
+		if s.Message != answer || s.Reply != question {
+			t.Errorf("%s answers %v, want %s, which answers %v", s.Message, s.Reply, answer, question)
 		}
 	}
-	var question string
+	var sent eventv1.Event
+	must(t, proto.Unmarshal(tr.threads[direct].raw[1], &sent))
+	if m := sent.GetMessageSent(); len(m.GetReplyTo()) != 0 || !m.HasReply() {
+		t.Errorf("the log has reply_to %x beside reply %v", m.GetReplyTo(), m.GetReply())
+	}
+	var answered string
 	must(
 		t,
 		e.ch.QueryRow(
 			ctx,
 			`SELECT q.body FROM messages AS a FINAL JOIN messages AS q FINAL ON q.thread_id = a.thread_id AND q.message_id = a.reply_to
+			AND q.sender_id = a.reply_author
 		WHERE a.thread_id = ? AND a.message_id = ?`,
 			uuid.UUID(direct),
 			uuid.UUID(answer),
 		).Scan(
-			&question,
+			&answered,
 		),
 	)
-	if question != "hi" {
-		t.Errorf("in the history the answer is to %q, want %q", question, "hi")
+	if answered != "hi" {
+		t.Errorf("in the history the answer is to %q, want %q", answered, "hi")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -22,8 +23,8 @@ type seen struct {
 	Ordinal int64
 	Kind    int // field number of the body; 10 is a message
 	Sender  id.UserID
-	Message id.MessageID // zero for other events
-	Reply   id.MessageID // the message that it answers; zero: none
+	Message id.MessageID     // zero for other events
+	Reply   event.MessageRef // the message that it answers; zero: none
 	Text    string
 	TimeMS  int64
 }
@@ -170,7 +171,7 @@ func (d *device) take(ev client.Event) {
 	d.events++
 	switch ev := ev.(type) {
 	case client.Message:
-		d.add(ev.Place, seen{Kind: 10, Sender: ev.Sender, Message: ev.ID, Reply: ev.ReplyTo, Text: ev.Text})
+		d.add(ev.Place, seen{Kind: 10, Sender: ev.Sender, Message: ev.ID, Reply: ev.Reply, Text: ev.Text})
 		d.places[ev.ID] = ev.Place
 	case client.ThreadEvent:
 		u, err := id.From[id.UserID](ev.Event.GetUserId())

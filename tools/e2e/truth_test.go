@@ -180,7 +180,7 @@ func (tr *truth) foldThread(r *kgo.Record) {
 		TimeMS:  r.Timestamp.UnixMilli(),
 	}
 	if s.Kind == 10 {
-		s.Message, s.Reply, s.Text = ev.About.ID, ev.Reply.ID, ev.Content.Text
+		s.Message, s.Reply, s.Text = ev.About.ID, ev.Reply, ev.Content.Text
 		c.copies[s.Message] = append(c.copies[s.Message], at)
 	}
 	if v.Outcome == thread.Accepted {

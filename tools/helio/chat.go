@@ -231,7 +231,7 @@ type chatSendCmd struct {
 	outputFlags
 	To      string        `arg:"" help:"Phone number with +, title of a group, name of a chat, or a thread's id."`
 	Text    []string      `arg:"" optional:"" help:"What to say; default: what comes on standard input."`
-	ReplyTo string        `help:"Id of the message that this one answers." placeholder:"MESSAGE"`
+	ReplyTo string        `help:"The message that this one answers: its id, or its author's and its own." placeholder:"[USER/]MESSAGE"`
 	Timeout time.Duration `help:"Give up after so long; the message then stays in the outbox." default:"30s"`
 }
 
@@ -266,7 +266,7 @@ func (c *chatSendCmd) Run(ctx context.Context, p *chatCmd, log *slog.Logger) err
 			return err
 		}
 		if c.ReplyTo != "" {
-			if to.ReplyTo, err = id.Parse[id.MessageID](c.ReplyTo); err != nil {
+			if to.Reply, err = chat.Answered(ctx, d.cl, to.Thread, c.ReplyTo); err != nil {
 				return fmt.Errorf("--reply-to: %w", err)
 			}
 		}
