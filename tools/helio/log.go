@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,13 +13,12 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/kafka"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 	"heliograph/tools/chat"
+	"heliograph/tools/operator"
 )
 
 // logCmd looks into the log; it writes nothing and joins no group.
@@ -48,79 +46,24 @@ func (topicsCmd) Help() string {
 	return "Examples:\n  helio log topics\n  helio log topics -o json --kafka broker:9092"
 }
 
-// topicRow is a line of helio log topics.
-type topicRow struct {
-	Topic      string `json:"topic"`
-	Partitions int    `json:"partitions"`
-	Begin      int64  `json:"begin"` // lowest offset over the partitions
-	Records    int64  `json:"records"`
-	Fullest    int64  `json:"fullest"` // records of the partition with the most
-	Cleanup    string `json:"cleanup"`
-}
-
 // Run lists the topics.
 func (c *topicsCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err := c.fill(ctx, &c.kafkaFlags, nil, nil); err != nil {
 		return err
 	}
-	cfg := c.config(log, nil, "helio-log")
-	cl, err := kafka.Dial(cfg)
+	out, err := operator.Topics(ctx, c.config(log, nil, "helio-log"))
 	if err != nil {
 		return err
-	}
-	defer cl.Close()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	adm := kadm.NewClient(cl)
-	var names []string
-	for _, t := range topic.All {
-		names = append(names, cfg.Name(t))
-	}
-	begins, err := adm.ListStartOffsets(ctx, names...)
-	if err != nil {
-		return fmt.Errorf("ask %s for its topics: %w", strings.Join(c.Kafka, ","), err)
-	}
-	ends, err := adm.ListEndOffsets(ctx, names...)
-	if err != nil {
-		return fmt.Errorf("ask %s for its topics: %w", strings.Join(c.Kafka, ","), err)
-	}
-	policies := map[string]string{}
-	if configs, err := adm.DescribeTopicConfigs(ctx, names...); err == nil {
-		for _, rc := range configs {
-			for _, kv := range rc.Configs {
-				if kv.Key == "cleanup.policy" && kv.Value != nil {
-					policies[rc.Name] = *kv.Value
-				}
-			}
-		}
-	}
-	var out []topicRow
-	var rows []table.Row
-	for _, name := range names {
-		r := topicRow{Topic: name, Cleanup: policies[name], Begin: -1}
-		for p, end := range ends[name] {
-			if end.Err != nil {
-				continue
-			}
-			r.Partitions++
-			begin := begins[name][p].Offset
-			if r.Begin < 0 || begin < r.Begin {
-				r.Begin = begin
-			}
-			r.Records += end.Offset - begin
-			r.Fullest = max(r.Fullest, end.Offset-begin)
-		}
-		if r.Partitions == 0 {
-			continue
-		}
-		out = append(out, r)
-		rows = append(rows, table.Row{r.Topic, r.Partitions, r.Begin, r.Records, r.Fullest, r.Cleanup})
 	}
 	if len(out) == 0 {
 		return fmt.Errorf(
 			"no topics named %s* at %s yet; 'helio dev' or any role creates them", c.TopicPrefix,
 			strings.Join(c.Kafka, ","),
 		)
+	}
+	rows := make([]table.Row, len(out))
+	for i, t := range out {
+		rows[i] = table.Row{t.Topic, t.Partitions, t.Begin, t.Records, t.Fullest, t.Cleanup}
 	}
 	return c.print(out, table.Row{"topic", "slots", "begin", "records", "fullest slot", "cleanup"}, rows)
 }
@@ -152,168 +95,75 @@ func (tailCmd) Help() string {
 With --since and --from the events of each slot come in order as they are read; between slots their order means nothing.`
 }
 
-// logLine is an event as helio log tail prints it as JSON, one a line.
-type logLine struct {
-	Topic    string    `json:"topic"`
-	Slot     int32     `json:"slot"`
-	Position int64     `json:"position"`
-	Time     time.Time `json:"time"`
-	Subject  string    `json:"subject"`
-	event
-}
-
 // Run prints events until it has all that were asked for, or until a signal.
 func (c *tailCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err := c.fill(ctx, &c.kafkaFlags, nil, nil); err != nil {
 		return err
 	}
-	if err := c.tail(ctx, c.config(log, nil, "helio-log"), os.Stdout); ctx.Err() == nil {
-		return err
-	}
-	return nil // a signal is how it is ended
-}
-
-func (c *tailCmd) tail(ctx context.Context, cfg kafka.Config, w io.Writer) error {
-	if c.N < 0 {
-		return fmt.Errorf("-n %d is negative", c.N)
-	}
-	o, err := lookAt(ctx, cfg, topic.Topic(kafka.DefaultTopicPrefix+c.Topic))
+	t, err := c.tail(time.Now())
 	if err != nil {
 		return err
 	}
-	defer o.close()
-	slots, wanted := o.all(), func(*kgo.Record) bool { return true }
+	err = t.Run(ctx, c.config(log, nil, "helio-log"), func(l operator.Line) error { return c.show(os.Stdout, l) })
+	if ctx.Err() != nil {
+		return nil // a signal is how it is ended
+	}
+	return err
+}
+
+// tail is what the flags ask for.
+func (c *tailCmd) tail(now time.Time) (operator.Tail, error) {
+	t := operator.Tail{
+		Topic: topic.Topic(kafka.DefaultTopicPrefix + c.Topic), Last: c.N, Follow: c.Follow, Bodies: c.Bodies,
+	}
+	if c.N < 0 {
+		return t, fmt.Errorf("-n %d is negative", c.N)
+	}
 	if c.Subject != "" {
 		subject, err := id.Parse[id.ThreadID](c.Subject)
 		if err != nil {
-			return fmt.Errorf("--subject: %w", err)
+			return t, fmt.Errorf("--subject: %w", err)
 		}
-		slots = []topic.Slot{topic.SlotOf(topic.Subject(subject), o.slots)}
-		wanted = func(r *kgo.Record) bool { return len(r.Key) >= id.Size && [id.Size]byte(r.Key) == subject }
+		t.Subject = (*topic.Subject)(&subject)
 	}
-	var failed error
-	show := func(r *kgo.Record) bool {
-		if wanted(r) && failed == nil {
-			failed = c.show(w, c.line(o, r))
-		}
-		return failed == nil
-	}
-	switch {
-	case c.From != "" || c.Since != "":
-		sp, err := c.begin(ctx, o, &slots)
-		if err != nil {
-			return err
-		}
-		if err := o.scan(ctx, sp, show); err != nil {
-			return err
-		}
-	case c.Subject != "":
-		found, err := o.backwards(ctx, slots[0], c.N, wanted)
-		if err != nil {
-			return err
-		}
-		for _, r := range found {
-			show(r)
-		}
-	default:
-		sp := span{}
-		for _, s := range slots {
-			sp[s] = [2]int64{max(o.begin(s), o.end(s)-int64(c.N)), o.end(s)}
-		}
-		var found []*kgo.Record
-		if err := o.scan(ctx, sp, func(r *kgo.Record) bool { found = append(found, r); return true }); err != nil {
-			return err
-		}
-		sort.SliceStable(found, func(i, j int) bool { return found[i].Timestamp.Before(found[j].Timestamp) })
-		for _, r := range found[max(0, len(found)-c.N):] {
-			show(r)
-		}
-	}
-	if failed != nil || !c.Follow {
-		return failed
-	}
-	from := map[topic.Slot]int64{}
-	for _, s := range slots {
-		from[s] = o.end(s)
-	}
-	reader, err := o.reader(from)
-	if err != nil {
-		return err
-	}
-	defer reader.Close()
-	for {
-		fs := reader.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		fs.EachRecord(func(r *kgo.Record) { show(r) })
-		if err := errors.Join(failed, fs.Err()); err != nil {
-			return fmt.Errorf("follow %s: %w", o.name, err)
-		}
-	}
-}
-
-// begin tells what --from and --since ask for. --from leaves one slot.
-func (c *tailCmd) begin(ctx context.Context, o *openTopic, slots *[]topic.Slot) (span, error) {
-	sp := span{}
 	if c.From != "" {
-		first, rest, _ := strings.Cut(c.From, ":")
-		n, err := strconv.Atoi(first)
-		pos, err2 := strconv.ParseInt(rest, 10, 64)
+		slot, position, _ := strings.Cut(c.From, ":")
+		n, err := strconv.ParseInt(slot, 10, 32)
+		at, err2 := strconv.ParseInt(position, 10, 64)
 		if err != nil || err2 != nil {
-			return nil, fmt.Errorf("--from %q is not SLOT:POSITION", c.From)
+			return t, fmt.Errorf("--from %q is not SLOT:POSITION", c.From)
 		}
-		if n < 0 || n >= o.slots {
-			return nil, fmt.Errorf("%s has no slot %d", o.name, n)
-		}
-		slot := topic.Slot(n)
-		if c.Subject != "" && (*slots)[0] != slot {
-			return nil, fmt.Errorf(
-				"the events about %s are in slot %d, not in slot %d of --from", c.Subject, (*slots)[0], slot,
-			)
-		}
-		*slots = []topic.Slot{slot}
-		sp[slot] = [2]int64{max(pos-int64(o.bases.Of(o.topic, slot)), o.begin(slot)), o.end(slot)}
-		return sp, nil
+		t.From = &operator.From{Slot: topic.Slot(n), Position: topic.Position(at)}
 	}
-	var at time.Time
-	if c.Since != "start" {
-		ago, err := time.ParseDuration(c.Since)
-		if at = time.Now().Add(-ago); err != nil {
-			if at, err = time.Parse(time.RFC3339, c.Since); err != nil {
-				return nil, fmt.Errorf(
-					"--since %q is neither a time like 2026-03-14T12:00:00Z, nor a duration like 90m, nor the word start",
-					c.Since,
-				)
-			}
+	if c.Since != "" {
+		since, err := sinceOf(c.Since, now)
+		if err != nil {
+			return t, err
 		}
-		first, err := o.since(ctx, at, *slots)
-		for _, s := range *slots {
-			sp[s] = [2]int64{first[s], o.end(s)}
-		}
-		return sp, err
+		t.Since = &since
 	}
-	for _, s := range *slots {
-		sp[s] = [2]int64{o.begin(s), o.end(s)}
-	}
-	return sp, nil
+	return t, nil
 }
 
-func (c *tailCmd) line(o *openTopic, r *kgo.Record) logLine {
-	l := logLine{
-		Topic:    string(o.topic),
-		Slot:     r.Partition,
-		Position: int64(o.bases.Position(r)),
-		Time:     r.Timestamp.UTC(),
-		event:    decodeEvent(r.Value, c.Bodies),
+// sinceOf reads --since; the log's start is the zero time.
+func sinceOf(s string, now time.Time) (time.Time, error) {
+	if s == "start" {
+		return time.Time{}, nil
 	}
-	if len(r.Key) >= id.Size {
-		l.Subject = uuid(r.Key[:id.Size])
+	if ago, err := time.ParseDuration(s); err == nil {
+		return now.Add(-ago), nil
 	}
-	return l
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return at, fmt.Errorf(
+			"--since %q is neither a time like 2026-03-14T12:00:00Z, nor a duration like 90m, nor the word start", s,
+		)
+	}
+	return at, nil
 }
 
-func (c *tailCmd) show(w io.Writer, l logLine) error {
+// show prints an event: one line, as JSON or for people.
+func (c *tailCmd) show(w io.Writer, l operator.Line) error {
 	if c.Output == "json" {
 		b, err := json.Marshal(l)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"heliograph/projector/verify"
 	"heliograph/schemas/topic"
 	"heliograph/tools/chat"
+	"heliograph/tools/operator"
 )
 
 // verifyCmd compares the views with the log. It only reads.
@@ -67,12 +68,12 @@ func (c *verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	cfg := verify.Config{Kafka: c.kafkaFlags.config(log, nil, "helio-verify"), Retention: c.Retention}
-	o, err := lookAt(ctx, cfg.Kafka, topic.Threads)
+	l, err := operator.Open(ctx, cfg.Kafka, topic.Threads)
 	if err != nil {
 		return err
 	}
-	cfg.Partitions = o.slots
-	o.close()
+	cfg.Partitions = l.Partitions()
+	l.Close()
 	for _, n := range c.Partition {
 		if n < 0 || n >= cfg.Partitions {
 			return fmt.Errorf("the log has no partition %d: --partition is 0 to %d", n, cfg.Partitions-1)

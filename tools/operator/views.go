@@ -1,9 +1,8 @@
-package main
+package operator
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"heliograph/infra/clickhouse"
@@ -17,12 +16,13 @@ import (
 // viewTime bounds each question to a view: one that does not answer is told, and the log is asked all the same.
 const viewTime = 10 * time.Second
 
-// viewPlace is what a view knows of a message.
-type viewPlace struct {
-	Has    bool   `json:"has"`
-	Next   int64  `json:"next"` // the view has taken in every event before it
-	State  string `json:"state"`
-	Parked string `json:"parked,omitempty"` // why the fold could not apply it, or that it waits behind such an event
+// ViewPlace is what a view knows of a message.
+type ViewPlace struct {
+	Has   bool           `json:"has"`
+	Next  topic.Position `json:"next"` // the view has taken in every event before it
+	State string         `json:"state"`
+	// Parked is why the fold could not apply it, or that it waits behind such an event.
+	Parked string `json:"parked,omitempty"`
 	Error  string `json:"error,omitempty"`
 
 	missing string // what it means that the view has passed the message without having it
@@ -30,34 +30,40 @@ type viewPlace struct {
 
 // The states of a view.
 const (
-	stateHas     = "yes"
-	stateNotYet  = "not yet"
-	statePassed  = "no"
-	stateParked  = "parked"
-	stateUnknown = "unknown"
+	// StateHas: the view has the message.
+	// StateNotYet: the view has not taken in its place in the log.
+	// StatePassed: it has, and does not have the message.
+	// StateParked: the message is in the view's quarantine.
+	// StateUnknown: the view does not say.
+	StateHas     = "yes"
+	StateNotYet  = "not yet"
+	StatePassed  = "no"
+	StateParked  = "parked"
+	StateUnknown = "unknown"
 )
 
 // passed tells whether the view has taken in what is at a position, without having the message, and without having
 // parked it.
-func (v *viewPlace) passed(position int64) bool {
+func (v *ViewPlace) passed(position topic.Position) bool {
 	return v.Error == "" && !v.Has && v.Parked == "" && v.Next > position
 }
 
-func (v *viewPlace) word() string {
+func (v *ViewPlace) word() string {
 	switch {
 	case v.Error != "":
-		return stateUnknown
+		return StateUnknown
 	case v.Has:
-		return stateHas
+		return StateHas
 	case v.Parked != "":
-		return stateParked
+		return StateParked
 	case v.missing != "":
-		return statePassed
+		return StatePassed
 	}
-	return stateNotYet
+	return StateNotYet
 }
 
-func (v *viewPlace) detail() string {
+// Detail says more about the state, in words.
+func (v *ViewPlace) Detail() string {
 	switch {
 	case v.Error != "":
 		return v.Error
@@ -71,14 +77,14 @@ func (v *viewPlace) detail() string {
 	return fmt.Sprintf("has everything before %d", v.Next)
 }
 
-func (v *viewPlace) fail(err error) {
+func (v *ViewPlace) fail(err error) {
 	if err != nil && v.Error == "" {
 		v.Error = err.Error()
 	}
 }
 
-// received is a device that may see the message.
-type received struct {
+// Received is a device that may see the message.
+type Received struct {
 	User      string `json:"user"`
 	Device    string `json:"device"`
 	Name      string `json:"name,omitempty"`
@@ -86,68 +92,72 @@ type received struct {
 	Read      bool   `json:"read"`
 }
 
-// stores are the views in both.
-type stores struct {
+// Views are the views in both stores.
+type Views struct {
 	views   *views.Views
 	history *history.History
 	close   func()
 }
 
-func openStores(ctx context.Context, log *slog.Logger, p postgresFlags, c clickhouseFlags) (*stores, error) {
-	pool, err := postgres.Open(ctx, p.config(log, nil, "trace", 2))
+// OpenViews opens both stores, which need not answer yet. The caller closes them.
+func OpenViews(ctx context.Context, pg postgres.Config, ch clickhouse.Config) (*Views, error) {
+	pool, err := postgres.Open(ctx, pg)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := clickhouse.Open(c.config(log, nil, "trace"))
+	conn, err := clickhouse.Open(ch)
 	if err != nil {
 		pool.Close()
 		return nil, err
 	}
-	return &stores{views.New(pool), history.New(conn), func() {
+	return &Views{views.New(pool), history.New(conn), func() {
 		pool.Close()
 		_ = conn.Close() // read only
 	}}, nil
 }
 
+// Close gives up the connections.
+func (v *Views) Close() { v.close() }
+
 // message asks both views for a message and returns where it is by those that have it; nil when none has.
-func (v *stores) message(ctx context.Context, m id.MessageID, out *place) *known {
+func (v *Views) message(ctx context.Context, m id.MessageID, out *Place) *known {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
 	var k *known
 	inViews, ok, err := v.views.Message(ctx, m)
 	out.Postgres.fail(err)
 	if ok {
-		out.Postgres.Has, k = true, &known{inViews.Thread, int64(inViews.Position), inViews.Ordinal}
+		out.Postgres.Has, k = true, &known{inViews.Thread, inViews.Position, inViews.Ordinal}
 	}
 	inHistory, ok, err := v.history.Message(ctx, m)
 	out.ClickHouse.fail(err)
 	if ok {
 		out.ClickHouse.Has = true
 		if k == nil {
-			k = &known{inHistory.Thread, int64(inHistory.Position), inHistory.Ordinal}
+			k = &known{inHistory.Thread, inHistory.Position, inHistory.Ordinal}
 		}
 	}
 	return k
 }
 
 // progress asks both views how far they have got in the message's slot, and whether they parked it.
-func (v *stores) progress(ctx context.Context, at logPlace, out *place) {
+func (v *Views) progress(ctx context.Context, at LogPlace, out *Place) {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	slot, position := topic.Slot(at.Slot), topic.Position(at.Position)
+	slot, position := at.Slot, at.Position
 	if out.Postgres.Error == "" {
 		f, err := v.views.FreshnessOf(ctx, topic.Threads, slot)
 		out.Postgres.fail(err)
 		q, _, err := v.views.QuarantinedAt(ctx, topic.Threads, slot, position)
 		out.Postgres.fail(err)
-		out.Postgres.Next, out.Postgres.Parked = int64(f.Next), q.Reason
+		out.Postgres.Next, out.Postgres.Parked = f.Next, q.Reason
 	}
 	if out.ClickHouse.Error == "" {
 		f, err := v.history.FreshnessOf(ctx, topic.Threads, slot)
 		out.ClickHouse.fail(err)
 		q, _, err := v.history.QuarantinedAt(ctx, topic.Threads, slot, position)
 		out.ClickHouse.fail(err)
-		out.ClickHouse.Next, out.ClickHouse.Parked = int64(f.Next), q.Reason
+		out.ClickHouse.Next, out.ClickHouse.Parked = f.Next, q.Reason
 	}
 	if out.Postgres.passed(at.Position) {
 		out.Postgres.missing = "it has taken in what is behind it, and does not have it"
@@ -161,16 +171,16 @@ func (v *stores) progress(ctx context.Context, at logPlace, out *place) {
 }
 
 // devices lists the devices of everybody who may see the message.
-func (v *stores) devices(ctx context.Context, t id.ThreadID, position int64, out *place) {
+func (v *Views) devices(ctx context.Context, t id.ThreadID, position topic.Position, out *Place) {
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	found, err := v.views.Received(ctx, t, topic.Position(position))
+	found, err := v.views.Received(ctx, t, position)
 	if err != nil {
 		out.Postgres.fail(err)
 		return
 	}
 	for _, r := range found {
-		out.Devices = append(out.Devices, received{
+		out.Devices = append(out.Devices, Received{
 			User: r.User.String(), Device: r.Device.String(), Name: r.Name, Delivered: r.Delivered, Read: r.Read,
 		})
 	}

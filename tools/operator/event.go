@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"encoding/hex"
@@ -13,8 +13,8 @@ import (
 	"heliograph/schemas/id"
 )
 
-// event is an event of the log as the tools show it.
-type event struct {
+// Event is an event of the log as the tools show it.
+type Event struct {
 	Kind   string         `json:"kind"`
 	User   string         `json:"user,omitempty"`
 	Device string         `json:"device,omitempty"`
@@ -22,13 +22,14 @@ type event struct {
 	Error  string         `json:"error,omitempty"`
 }
 
-// decodeEvent reads a record's value. Bodies are shown only when asked for, else their length.
-func decodeEvent(raw []byte, bodies bool) event {
+// Show reads a record's value. One that this version does not know is shown as far as it is understood. Bodies are
+// shown only when asked for, else their length.
+func Show(raw []byte, bodies bool) Event {
 	var ev eventv1.Event
 	if err := proto.Unmarshal(raw, &ev); err != nil {
-		return event{Kind: "undecodable", Error: err.Error()}
+		return Event{Kind: "undecodable", Error: err.Error()}
 	}
-	out := event{User: uuid(ev.GetUserId()), Device: uuid(ev.GetDeviceId())}
+	out := Event{User: uuid(ev.GetUserId()), Device: uuid(ev.GetDeviceId())}
 	m := ev.ProtoReflect()
 	body := m.WhichOneof(m.Descriptor().Oneofs().ByName("body"))
 	if body == nil {
