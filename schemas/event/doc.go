@@ -11,8 +11,8 @@
 // folds keep every number (thread.RulesOf, user.RulesOf).
 //
 // Non-obvious:
-//   - Decode judges no field: an id of the wrong length leaves the parsed one zero, and the folds reject the event. Only
-//     thread.Check and user.Check say what is wrong with it, for ingest.
+//   - Decode judges no field: an id of the wrong length leaves the parsed one zero, and the folds reject the event.
+//     Only thread.Check and user.Check say what is wrong with it, for ingest.
 //   - Plain content is opened here, once per process; what reads the event finds its text in it.
 //   - A type that is declared with since 0 is laid down, so it counts as unknown, although the generated code knows it.
 //   - Seal binds bytes to their place: AssociatedData and StoredAssociatedData are the bytes that are authenticated.

@@ -122,12 +122,16 @@ func samples(t *testing.T) []golden {
 			MessageId: m3[:], Reply: name(bob, m2), MentionedIds: [][]byte{bob[:]}, BlobIds: [][]byte{key[:16]},
 			ExpireAfterS: 3600, Silent: true, Commitment: key,
 			Content: content(t, eventv1.Content_builder{Text: "a picture", Parts: []*eventv1.Part{
-				eventv1.Part_builder{Text: eventv1.TextPart_builder{Text: "*look*", MediaType: "text/markdown"}.Build()}.Build(),
+				eventv1.Part_builder{
+					Text: eventv1.TextPart_builder{Text: "*look*", MediaType: "text/markdown"}.Build(),
+				}.Build(),
 				eventv1.Part_builder{Media: eventv1.MediaPart_builder{
 					BlobId: key[:16], MediaType: "image/jpeg", FileName: "a.jpg", SizeBytes: 9, Thumbnail: []byte{1},
 					Width: 4, Height: 3, DurationMs: 1, Key: key, Digest: key,
 				}.Build()}.Build(),
-				eventv1.Part_builder{Location: eventv1.LocationPart_builder{Latitude: 48.5, Longitude: 9, Name: "home"}.Build()}.Build(),
+				eventv1.Part_builder{
+					Location: eventv1.LocationPart_builder{Latitude: 48.5, Longitude: 9, Name: "home"}.Build(),
+				}.Build(),
 			}}),
 		}.Build(),
 	}))
@@ -179,7 +183,9 @@ func samples(t *testing.T) []golden {
 	})
 
 	add("group", topic.Threads, group, by(eventv1.Event_builder{
-		ThreadCreated: eventv1.ThreadCreated_builder{Title: "walk", MemberIds: [][]byte{bob[:]}, Policy: policy}.Build(),
+		ThreadCreated: eventv1.ThreadCreated_builder{
+			Title: "walk", MemberIds: [][]byte{bob[:]}, Policy: policy,
+		}.Build(),
 	}))
 	add("renamed", topic.Threads, group, by(eventv1.Event_builder{
 		ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "run"}.Build(),
@@ -213,7 +219,9 @@ func samples(t *testing.T) []golden {
 	add("of a newer version", topic.Threads, group, by(eventv1.Event_builder{
 		MinReader: 200, MemberLeft: &eventv1.MemberLeft{},
 	}))
-	add("by newer rules", topic.Threads, group, eventv1.Event_builder{UserId: ann[:], Rules: 200, MemberLeft: &eventv1.MemberLeft{}})
+	add("by newer rules", topic.Threads, group, eventv1.Event_builder{
+		UserId: ann[:], Rules: 200, MemberLeft: &eventv1.MemberLeft{},
+	})
 	// Field 999 of Event, a message of no bytes.
 	add("of an unknown type", topic.Threads, group, eventv1.Event_builder{UserId: ann[:]}, 0xba, 0x3e, 0)
 	add("of an unknown type that may be passed over", topic.Threads, group, eventv1.Event_builder{
@@ -235,9 +243,13 @@ func samples(t *testing.T) []golden {
 	add("quarantined", topic.Quarantine, group, eventv1.Event_builder{Quarantined: eventv1.Quarantined_builder{
 		View: "threads", Topic: "helio.threads", Slot: 3, Position: 9, Reason: "why", Code: "newer_version",
 	}.Build()})
-	add("released", topic.Quarantine, group, eventv1.Event_builder{QuarantineReleased: eventv1.QuarantineReleased_builder{
-		Topic: 1, Slot: 3, Position: 9, Release: eventv1.Release_RELEASE_DROPPED, Note: "why",
-	}.Build()})
-	add("log opened", topic.Threads, group, eventv1.Event_builder{LogOpened: eventv1.LogOpened_builder{Base: 1000}.Build()})
+	add("released", topic.Quarantine, group, eventv1.Event_builder{
+		QuarantineReleased: eventv1.QuarantineReleased_builder{
+			Topic: 1, Slot: 3, Position: 9, Release: eventv1.Release_RELEASE_DROPPED, Note: "why",
+		}.Build(),
+	})
+	add("log opened", topic.Threads, group, eventv1.Event_builder{
+		LogOpened: eventv1.LogOpened_builder{Base: 1000}.Build(),
+	})
 	return out
 }

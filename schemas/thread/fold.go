@@ -148,7 +148,8 @@ func (s *State) change(e *event.Event) Verdict {
 	if !s.IsMember(e.User) {
 		return reject(NotMember)
 	}
-	if e.About.Author != e.User && (e.HasMessageEdited() || e.HasMessageDeleted() && s.Members[e.User].Role != RoleAdmin) {
+	admin := s.Members[e.User].Role == RoleAdmin
+	if e.About.Author != e.User && (e.HasMessageEdited() || e.HasMessageDeleted() && !admin) {
 		return reject(NotAdmin)
 	}
 	return Verdict{}

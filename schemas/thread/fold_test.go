@@ -66,7 +66,8 @@ func stored(s *thread.State, next topic.Position) *thread.State {
 	c := s.Clone()
 	out := thread.New(s.ID)
 	out.Kind, out.Title, out.Members, out.Next = c.Kind, c.Title, c.Members, next
-	out.LastPosition, out.LastOrdinal, out.LastTimeMS, out.LastSender, out.Preview = c.LastPosition, c.LastOrdinal, c.LastTimeMS, c.LastSender, c.Preview
+	out.LastPosition, out.LastOrdinal, out.LastTimeMS = c.LastPosition, c.LastOrdinal, c.LastTimeMS
+	out.LastSender, out.Preview = c.LastSender, c.Preview
 	for k, seen := range c.Recent {
 		if c.LastTimeMS-seen.TimeMS <= thread.Window.Milliseconds() {
 			out.Recent[k] = seen
@@ -201,12 +202,9 @@ func (g *group) must(reason thread.Reason, v thread.Verdict) {
 
 func (g *group) create(by id.UserID, members ...id.UserID) thread.Verdict {
 	g.t.Helper()
-	return g.do(
-		by,
-		eventv1.Event_builder{
-			ThreadCreated: eventv1.ThreadCreated_builder{Title: "t", MemberIds: raw(members)}.Build(),
-		},
-	)
+	return g.do(by, eventv1.Event_builder{
+		ThreadCreated: eventv1.ThreadCreated_builder{Title: "t", MemberIds: raw(members)}.Build(),
+	})
 }
 
 func (g *group) add(by id.UserID, members ...id.UserID) thread.Verdict {
@@ -231,12 +229,9 @@ func (g *group) role(by, u id.UserID, r eventv1.Role) thread.Verdict {
 
 func (g *group) send(by id.UserID, m id.MessageID) thread.Verdict {
 	g.t.Helper()
-	return g.do(
-		by,
-		eventv1.Event_builder{
-			MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text("hi")}.Build(),
-		},
-	)
+	return g.do(by, eventv1.Event_builder{
+		MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text("hi")}.Build(),
+	})
 }
 
 func raw(us []id.UserID) [][]byte {
@@ -292,7 +287,9 @@ func TestRolesAndSpans(t *testing.T) {
 	unseen := g.at
 	g.must("", g.add(a, c))
 	m := g.s.Member(c)
-	for p, want := range map[topic.Position]bool{joined - 1: false, joined: true, removed: true, unseen: false, g.at: true, g.at + 5: true} {
+	for p, want := range map[topic.Position]bool{
+		joined - 1: false, joined: true, removed: true, unseen: false, g.at: true, g.at + 5: true,
+	} {
 		if m.Sees(p) != want {
 			t.Errorf("sees position %d: %v, want %v", p, !want, want)
 		}
@@ -368,19 +365,16 @@ func TestPreviewFitsAnyStore(t *testing.T) {
 	g.must("", g.create(a))
 	m := id.NewMessage()
 	text := "a\x00b\nc" + fmt.Sprintf("%0200d", 0) + "ж"
-	g.must(
-		"",
-		g.do(
-			a,
-			eventv1.Event_builder{
-				MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text(text)}.Build(),
-			},
-		),
-	)
+	g.must("", g.do(a, eventv1.Event_builder{
+		MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text(text)}.Build(),
+	}))
 	if p := g.s.Preview; len(p) > thread.MaxPreview || p[:4] != "ab c" {
 		t.Errorf("preview %q", p)
 	}
-	for title, want := range map[string]bool{"": false, "  ": false, "ok": true, "nul\x00": false, "line\n": false, string(make([]byte, 257)): false, "\xff": false} {
+	for title, want := range map[string]bool{
+		"": false, "  ": false, "ok": true, "nul\x00": false, "line\n": false, "\xff": false,
+		string(make([]byte, 257)): false,
+	} {
 		if thread.ValidTitle(title) != want {
 			t.Errorf("ValidTitle(%q) = %v", title, !want)
 		}

@@ -34,7 +34,8 @@ func TestReceipt(t *testing.T) {
 			t.Errorf("%s: %v %+v %v", name, who, w, ok)
 		}
 	}
-	if _, _, ok := thread.Receipt(event.Key{Device: d}, event.Of(eventv1.Event_builder{DeviceId: d[:], WatermarksMoved: moved}.Build())); ok {
+	ofNobody := event.Of(eventv1.Event_builder{DeviceId: d[:], WatermarksMoved: moved}.Build())
+	if _, _, ok := thread.Receipt(event.Key{Device: d}, ofNobody); ok {
 		t.Error("took a receipt of nobody")
 	}
 	if _, err := event.ParseKey(topic.Receipts, old[:id.Size]); err == nil {

@@ -45,6 +45,7 @@ func TestPublicPartOfAMessage(t *testing.T) {
 		}
 		return out
 	}
+	long := make([]byte, id.Size+1)
 	for name, c := range map[string]struct {
 		set   func(*eventv1.MessageSent_builder)
 		field string // at fault by rules 2; empty: none
@@ -55,7 +56,7 @@ func TestPublicPartOfAMessage(t *testing.T) {
 		"too many mentions": {func(b *eventv1.MessageSent_builder) { b.MentionedIds = some(65) }, "mentioned_ids"},
 		"a short mention":   {func(b *eventv1.MessageSent_builder) { b.MentionedIds = [][]byte{{1}} }, "mentioned_ids"},
 		"too many blobs":    {func(b *eventv1.MessageSent_builder) { b.BlobIds = some(33) }, "blob_ids"},
-		"a long blob id":    {func(b *eventv1.MessageSent_builder) { b.BlobIds = [][]byte{make([]byte, 17)} }, "blob_ids"},
+		"a long blob id":    {func(b *eventv1.MessageSent_builder) { b.BlobIds = [][]byte{long} }, "blob_ids"},
 		"too late":          {func(b *eventv1.MessageSent_builder) { b.ExpireAfterS = 31_536_001 }, "expire_after_s"},
 		"short commitment":  {func(b *eventv1.MessageSent_builder) { b.Commitment = make([]byte, 31) }, "commitment"},
 		"short peer":        {func(b *eventv1.MessageSent_builder) { b.DirectPeer = []byte{1} }, "direct_peer"},

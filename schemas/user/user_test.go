@@ -156,9 +156,8 @@ func TestMaxDevices(t *testing.T) {
 	if v := a.link(first, id.NewDevice()); v.Outcome != user.Rejected {
 		t.Error("one device too many")
 	}
-	if v := a.do(eventv1.Event_builder{DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: last[:]}.Build()}); len(
-		v.Revoked,
-	) != 1 {
+	revoked := eventv1.DeviceRevoked_builder{DeviceId: last[:]}.Build()
+	if v := a.do(eventv1.Event_builder{DeviceRevoked: revoked}); len(v.Revoked) != 1 {
 		t.Errorf("%+v", v)
 	}
 	if v := a.link(first, id.NewDevice()); v.Outcome != user.Accepted {
