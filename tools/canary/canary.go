@@ -120,10 +120,9 @@ func Run(ctx context.Context, cfg Config) ([]Leg, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return legs, fmt.Errorf(
-				"the canary is in the log at slot %d position %d, but not in both views (Postgres %v, ClickHouse %v): %w",
-				acked.Ack.Slot, acked.Ack.Position, inPostgres, inClickHouse, ctx.Err(),
-			)
+			return legs, fmt.Errorf("the canary is in the log at slot %d position %d, "+
+				"but not in both views (Postgres %v, ClickHouse %v): %w",
+				acked.Ack.Slot, acked.Ack.Position, inPostgres, inClickHouse, ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

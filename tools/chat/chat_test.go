@@ -194,10 +194,8 @@ func TestReads(t *testing.T) {
 	if len(s.f.read) != before {
 		t.Error("a message below the screen was marked as read")
 	}
-	if body := func(x string) string { return strings.Join(strings.Split(x, "\n")[2:18], "\n") }; !strings.Contains(
-		s.text(), "1 unread below",
-	) ||
-		right(body(top)) != right(body(s.text())) {
+	body := func(x string) string { return right(strings.Join(strings.Split(x, "\n")[2:18], "\n")) }
+	if !strings.Contains(s.text(), "1 unread below") || body(top) != body(s.text()) {
 		t.Errorf("the screen moved under the reader:\n%s\n%s", top, s.text())
 	}
 	s.keys("ctrl+end")
@@ -274,7 +272,8 @@ func TestGroups(t *testing.T) {
 	}
 	s.keys("esc", "down", "d", "enter", "r", " 2", "enter", "l", "enter")
 	calls := slices.DeleteFunc(f.calls, func(c string) bool { return strings.HasPrefix(c, "history") })
-	if diff := cmp.Diff(calls, []string{"group Choir 2", "remove Bob", "rename Sunday walk 散歩 2", "leave"}); diff != "" {
+	want := []string{"group Choir 2", "remove Bob", "rename Sunday walk 散歩 2", "leave"}
+	if diff := cmp.Diff(calls, want); diff != "" {
 		t.Errorf("calls (-got +want):\n%s", diff)
 	}
 }
@@ -294,16 +293,14 @@ func TestFilter(t *testing.T) {
 
 // TestHostileText: nothing that others wrote reaches the terminal as a control sequence, and nothing breaks the layout.
 func TestHostileText(t *testing.T) {
-	evil := "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\u202etxet\u2066x\u200b\x00\x08\x7f\rback\u2028line zal" + strings.Repeat(
-		"\u0301", 50,
-	) + " \xff\xfe end"
+	evil := "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\u202etxet\u2066x\u200b\x00\x08\x7f\rback\u2028line zal" +
+		strings.Repeat("\u0301", 50) + " \xff\xfe end"
 	f := village()
 	with := id.DirectThread(ann, bob)
 	f.names[bob] = "Bob" + evil
 	f.threads[0] = direct(bob, 5, evil, 1, noon)
-	f.history[with] = append(
-		f.history[with], message(with, 5, bob, noon, evil+"\n"+strings.Repeat("👩‍👩‍👧‍👦漢字🏴‍☠️", 40)),
-	)
+	wide := strings.Repeat("👩‍👩‍👧‍👦漢字🏴‍☠️", 40)
+	f.history[with] = append(f.history[with], message(with, 5, bob, noon, evil+"\n"+wide))
 	for _, w := range []int{20, 50, 80, 121} {
 		s := newScreen(t, f, w, 24)
 		s.live()
@@ -311,22 +308,16 @@ func TestHostileText(t *testing.T) {
 		s.fits()
 		s.keys("esc", "pgup")
 		s.fits()
-		s.events(
-			note(
-				with,
-				60,
-				5,
-				noon,
-				eventv1.Event_builder{
-					UserId:        bob[:],
-					ThreadRenamed: eventv1.ThreadRenamed_builder{Title: evil}.Build(),
-				}.Build(),
-			),
-		)
+		s.events(note(with, 60, 5, noon, eventv1.Event_builder{
+			UserId:        bob[:],
+			ThreadRenamed: eventv1.ThreadRenamed_builder{Title: evil}.Build(),
+		}.Build()))
 		s.send(tea.PasteMsg{Content: evil})
 		s.fits()
 		raw := s.m.View().Content
-		for _, bad := range []string{"\x1b]", "\x1b[2J", "\x07", "\x00", "\x08", "\x7f", "\r", "\u202e", "\u2066", "\u009b"} {
+		for _, bad := range []string{
+			"\x1b]", "\x1b[2J", "\x07", "\x00", "\x08", "\x7f", "\r", "\u202e", "\u2066", "\u009b",
+		} {
 			if strings.Contains(raw, bad) {
 				t.Errorf("width %d: the screen holds %q", w, bad)
 			}
@@ -379,8 +370,14 @@ func TestWords(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, RetryAfter: 90 * time.Second}, "too many attempts; try again in 1m30s, at 12:01:30"},
-		{fmt.Errorf("register: %w", wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "x")), "that PIN is wrong, has expired or was used already; after five wrong ones ask for a new PIN"},
+		{
+			&wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, RetryAfter: 90 * time.Second},
+			"too many attempts; try again in 1m30s, at 12:01:30",
+		},
+		{
+			fmt.Errorf("register: %w", wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "x")),
+			"that PIN is wrong, has expired or was used already; after five wrong ones ask for a new PIN",
+		},
 		{client.ErrLocked, "this profile is open in another terminal; choose another one with --as"},
 		{errors.New("plain\x1b"), "plain␛"},
 		{nil, ""},
@@ -395,7 +392,9 @@ func TestScript(t *testing.T) {
 	ctx := t.Context()
 	f := village()
 	with := id.DirectThread(ann, bob)
-	for what, want := range map[string]id.ThreadID{"+4915100000002": with, "bob": with, "Sunday walk 散歩": group, group.String(): group} {
+	for what, want := range map[string]id.ThreadID{
+		"+4915100000002": with, "bob": with, "Sunday walk 散歩": group, group.String(): group,
+	} {
 		if to, err := Find(ctx, f, what); err != nil || to.Thread != want {
 			t.Errorf("Find(%q) = %v, %v; want %v", what, to.Thread, err, want)
 		}
@@ -454,7 +453,9 @@ func TestSignUp(t *testing.T) {
 		},
 		"five were wrong": {
 			pins: []string{"1", "2", "3", "4", "5", "6"}, refuse: func(string) error { return wrong },
-			calls:   []string{"pin +49", "register +49 1", "register +49 2", "register +49 3", "register +49 4", "register +49 5"},
+			calls: []string{
+				"pin +49", "register +49 1", "register +49 2", "register +49 3", "register +49 4", "register +49 5",
+			},
 			failure: wrong,
 		},
 		"another failure": {
@@ -462,23 +463,22 @@ func TestSignUp(t *testing.T) {
 			refuse: func(string) error { return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE} },
 			calls:  []string{"pin +49", "register +49 1"}, failure: &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
 		},
-		"given":      {given: "7", refuse: func(string) error { return wrong }, calls: []string{"register +49 7"}, failure: wrong},
+		"given": {
+			given: "7", refuse: func(string) error { return wrong },
+			calls: []string{"register +49 7"}, failure: wrong,
+		},
 		"registered": {me: ann, failure: client.ErrRegistered},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake()
 			f.me, f.refuse = c.me, c.refuse
 			pins := c.pins
-			_, err := SignUp(
-				t.Context(),
-				f,
-				client.Registration{Phone: "+49", Pin: c.given},
-				func(context.Context, string, time.Time) (string, error) {
-					pin := pins[0]
-					pins = pins[1:]
-					return pin, nil
-				},
-			)
+			ask := func(context.Context, string, time.Time) (string, error) {
+				pin := pins[0]
+				pins = pins[1:]
+				return pin, nil
+			}
+			_, err := SignUp(t.Context(), f, client.Registration{Phone: "+49", Pin: c.given}, ask)
 			if !errors.Is(err, c.failure) {
 				t.Errorf("error %v, want %v", err, c.failure)
 			}

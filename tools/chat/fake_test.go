@@ -54,11 +54,11 @@ type fake struct {
 
 func newFake() *fake {
 	return &fake{
-		me: ann, members: map[id.ThreadID]*wirev1.Thread{}, history: map[id.ThreadID][]client.Event{},
-		users: map[string]id.UserID{
-			"+4915100000002": bob,
-			"+4915100000003": carl,
-		}, names: map[id.UserID]string{ann: "Ann", bob: "Bob", carl: "Carl 王"},
+		me:      ann,
+		members: map[id.ThreadID]*wirev1.Thread{},
+		history: map[id.ThreadID][]client.Event{},
+		users:   map[string]id.UserID{"+4915100000002": bob, "+4915100000003": carl},
+		names:   map[id.UserID]string{ann: "Ann", bob: "Bob", carl: "Carl 王"},
 	}
 }
 
@@ -345,19 +345,17 @@ func note(t id.ThreadID, pos, ord int, at time.Time, e *eventv1.Event) client.Th
 
 func receipt(t id.ThreadID, u id.UserID, delivered, read int) client.Receipt {
 	return client.Receipt{Thread: t, User: u, Watermark: thread.Watermark{
-		DeliveredPosition: topic.Position(
-			delivered * 10,
-		), DeliveredOrdinal: int64(delivered), ReadPosition: topic.Position(read * 10), ReadOrdinal: int64(read),
+		DeliveredPosition: topic.Position(delivered * 10), DeliveredOrdinal: int64(delivered),
+		ReadPosition: topic.Position(read * 10), ReadOrdinal: int64(read),
 	}}
 }
 
 func direct(peer id.UserID, last int, preview string, unread int, at time.Time) *wirev1.ThreadSummary {
 	t := id.DirectThread(ann, peer)
 	return wirev1.ThreadSummary_builder{
-		ThreadId: t[:], Kind: wirev1.ThreadKind_THREAD_KIND_DIRECT, DirectPeer: peer[:], LastPosition: int64(last * 10),
-		LastOrdinal: int64(last),
-		LastTimeMs:  at.UnixMilli(), LastSender: peer[:], Preview: preview, Unread: int64(unread), MemberCount: 2,
-		Member: true,
+		ThreadId: t[:], Kind: wirev1.ThreadKind_THREAD_KIND_DIRECT, DirectPeer: peer[:],
+		LastPosition: int64(last * 10), LastOrdinal: int64(last), LastTimeMs: at.UnixMilli(), LastSender: peer[:],
+		Preview: preview, Unread: int64(unread), MemberCount: 2, Member: true,
 	}.Build()
 }
 
@@ -369,10 +367,9 @@ func village() *fake {
 	f.threads = []*wirev1.ThreadSummary{
 		direct(bob, 4, "See you there 👋", 2, noon.Add(-time.Hour)),
 		wirev1.ThreadSummary_builder{
-			ThreadId: group[:], Kind: wirev1.ThreadKind_THREAD_KIND_GROUP, Title: "Sunday walk 散歩", LastPosition: 30,
-			LastOrdinal: 2,
-			LastTimeMs:  yesterday.UnixMilli(), LastSender: carl[:], Preview: "I bring the map", MemberCount: 3,
-			Member: true, Role: eventv1.Role_ROLE_ADMIN,
+			ThreadId: group[:], Kind: wirev1.ThreadKind_THREAD_KIND_GROUP, Title: "Sunday walk 散歩",
+			LastPosition: 30, LastOrdinal: 2, LastTimeMs: yesterday.UnixMilli(), LastSender: carl[:],
+			Preview: "I bring the map", MemberCount: 3, Member: true, Role: eventv1.Role_ROLE_ADMIN,
 		}.Build(),
 	}
 	f.history[with] = []client.Event{
@@ -391,30 +388,18 @@ func village() *fake {
 		message(with, 4, bob, noon.Add(-time.Hour), "See you there 👋"),
 	}
 	f.history[group] = []client.Event{
-		note(
-			group,
-			5,
-			0,
-			yesterday,
-			eventv1.Event_builder{
-				UserId: ann[:],
-				ThreadCreated: eventv1.ThreadCreated_builder{
-					Title:     "Sunday walk 散歩",
-					MemberIds: [][]byte{bob[:]},
-				}.Build(),
+		note(group, 5, 0, yesterday, eventv1.Event_builder{
+			UserId: ann[:],
+			ThreadCreated: eventv1.ThreadCreated_builder{
+				Title:     "Sunday walk 散歩",
+				MemberIds: [][]byte{bob[:]},
 			}.Build(),
-		),
+		}.Build()),
 		message(group, 1, ann, yesterday, "Who is in?"),
-		note(
-			group,
-			15,
-			1,
-			yesterday,
-			eventv1.Event_builder{
-				UserId:      ann[:],
-				MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{carl[:]}}.Build(),
-			}.Build(),
-		),
+		note(group, 15, 1, yesterday, eventv1.Event_builder{
+			UserId:      ann[:],
+			MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{carl[:]}}.Build(),
+		}.Build()),
 		client.Message{
 			Place:  client.Place{Thread: group, Position: 30, Ordinal: 2, Time: yesterday},
 			ID:     msgID(2),

@@ -131,13 +131,8 @@ func (m *Model) separator(s string, w int) string {
 	s = m.ruler.cut(" "+s+" ", w)
 	left := max(0, (w-m.ruler.width(s))/2)
 	right := max(0, w-left-m.ruler.width(s))
-	return m.theme.rule.Render(
-		strings.Repeat("─", left),
-	) + m.theme.dim.Render(
-		s,
-	) + m.theme.rule.Render(
-		strings.Repeat("─", right),
-	)
+	line := func(n int) string { return m.theme.rule.Render(strings.Repeat("─", n)) }
+	return line(left) + m.theme.dim.Render(s) + line(right)
 }
 
 // bubble renders a message: others' at the left, one's own at the right.

@@ -241,7 +241,8 @@ func (m *Model) update(msg tea.Msg) tea.Cmd {
 		m.rev++
 		m.styleInput()
 	case tea.ModeReportMsg:
-		if msg.Mode == ansi.ModeUnicodeCore && (msg.Value == ansi.ModeReset || msg.Value == ansi.ModeSet || msg.Value == ansi.ModePermanentlySet) {
+		if msg.Mode == ansi.ModeUnicodeCore &&
+			(msg.Value == ansi.ModeReset || msg.Value == ansi.ModeSet || msg.Value == ansi.ModePermanentlySet) {
 			m.ruler.method = ansi.GraphemeWidth
 			m.rev++
 		}
@@ -389,7 +390,8 @@ func (m *Model) live(e client.Event, p client.Place) tea.Cmd {
 	joined := c.member
 	fresh := c.event(e, m.me, true)
 	if fresh && c.scroll > 0 && c == m.open {
-		if i := slices.IndexFunc(c.items, func(it *item) bool { return it.placed && it.place.Position == p.Position }); i >= 0 {
+		i := slices.IndexFunc(c.items, func(it *item) bool { return it.placed && it.place.Position == p.Position })
+		if i >= 0 {
 			c.scroll += len(m.itemLines(c, i, m.conversationWidth()))
 		}
 	}

@@ -287,12 +287,8 @@ func (m *Model) subtitle(c *conversation) string {
 func (m *Model) conversationLines(h int) ([]string, *tea.Cursor) {
 	c, w := m.open, m.conversationWidth()
 	out := make([]string, 0, h)
-	out = append(
-		out,
-		m.ruler.between(
-			" "+m.theme.bold.Render(m.ruler.cut(m.title(c), w-4)), m.theme.dim.Render(m.subtitle(c))+" ", w,
-		),
-	)
+	title, subtitle := m.theme.bold.Render(m.ruler.cut(m.title(c), w-4)), m.theme.dim.Render(m.subtitle(c))
+	out = append(out, m.ruler.between(" "+title, subtitle+" ", w))
 	out = append(out, m.theme.rule.Render(strings.Repeat("─", w)))
 	out = append(out, m.view(c).lines...)
 	rule := strings.Repeat("─", w)

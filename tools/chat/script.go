@@ -112,10 +112,8 @@ func Find(ctx context.Context, c Client, what string) (client.To, error) {
 	}
 	switch len(found) {
 	case 0:
-		return client.To{}, fmt.Errorf(
-			"no chat is called %q; give a phone number with +, a title or a thread's id ('helio chat threads' shows them)",
-			CleanLine(what),
-		)
+		return client.To{}, fmt.Errorf("no chat is called %q; give a phone number with +, a title or a thread's id "+
+			"('helio chat threads' shows them)", CleanLine(what))
 	case 1:
 		return client.To{Thread: found[0].Thread, Peer: found[0].Peer}, nil
 	default:
@@ -410,7 +408,10 @@ func (m *Model) line(e client.Event) (Line, bool) {
 		m.conversation(e.Thread).event(e, m.me, true)
 	case client.Receipt:
 		m.learn(e.Thread, e.User)
-		l = Line{Kind: "receipt", Thread: e.Thread, Sender: e.User, Position: e.Watermark.DeliveredPosition, Read: e.Watermark.ReadPosition}
+		l = Line{
+			Kind: "receipt", Thread: e.Thread, Sender: e.User,
+			Position: e.Watermark.DeliveredPosition, Read: e.Watermark.ReadPosition,
+		}
 		l.Text = fmt.Sprintf("delivered %d, read %d", l.Position, l.Read)
 	default:
 		return l, false

@@ -256,7 +256,8 @@ func (c *conversation) event(e client.Event, me id.UserID, live bool) (fresh boo
 		if live || e.Position > c.lastPos {
 			c.lastPos = max(c.lastPos, e.Position)
 			if e.Ordinal >= c.lastOrd {
-				c.lastOrd, c.lastTime, c.lastSender, c.preview = e.Ordinal, e.Time, e.Sender, CleanLine(clip(e.Text, 256))
+				c.lastOrd, c.lastTime, c.lastSender = e.Ordinal, e.Time, e.Sender
+				c.preview = CleanLine(clip(e.Text, 256))
 			}
 		}
 		if e.Sender == me {

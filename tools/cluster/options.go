@@ -78,7 +78,12 @@ func (o Options) Validate() error {
 	if o.Helio == "" {
 		errs = append(errs, errors.New("no helio binary"))
 	}
-	for name, n := range map[string]int{"edges": o.Edges, "delivery instances": o.Deliveries, "projectors": o.Projectors, "partitions": o.Partitions} {
+	for name, n := range map[string]int{
+		"edges":              o.Edges,
+		"delivery instances": o.Deliveries,
+		"projectors":         o.Projectors,
+		"partitions":         o.Partitions,
+	} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("%d %s", n, name))
 		}

@@ -80,8 +80,8 @@ func refuse(from, imported string, test bool) string {
 		return ""
 	}
 	ours := within(imported, module)
-	if !ours &&
-		(test || standard(imported) || slices.ContainsFunc(schemasMayImport, func(folder string) bool { return within(imported, folder) })) {
+	listed := func(folder string) bool { return within(imported, folder) }
+	if !ours && (test || standard(imported) || slices.ContainsFunc(schemasMayImport, listed)) {
 		return ""
 	}
 	return schemasReason
@@ -116,10 +116,8 @@ func checkTop(names []string) []string {
 	var findings []string
 	for _, name := range names {
 		if !topLevel[name] && !strings.HasPrefix(name, ".") {
-			findings = append(
-				findings,
-				fmt.Sprintf("%s: the top level holds the stages of the pipeline only: move it below one of them", name),
-			)
+			findings = append(findings,
+				fmt.Sprintf("%s: the top level holds the stages of the pipeline only: move it below one of them", name))
 		}
 	}
 	return findings

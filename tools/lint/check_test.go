@@ -14,22 +14,73 @@ func TestImports(t *testing.T) {
 		pkg  pkg
 		want []string // what is refused
 	}{
-		{"schemas among themselves", pkg{ImportPath: "heliograph/schemas/thread", Imports: []string{"heliograph/schemas/event/v1", "fmt", "crypto/sha256", "google.golang.org/protobuf/proto"}}, nil},
-		{"schemas and a library", pkg{ImportPath: "heliograph/schemas/thread", Imports: []string{"github.com/google/uuid"}}, []string{"github.com/google/uuid"}},
-		{"schemas and a library in tests", pkg{ImportPath: "heliograph/schemas/thread", TestImports: []string{"pgregory.net/rapid"}}, nil},
-		{"schemas and infra, even in tests", pkg{ImportPath: "heliograph/schemas/topic", XTestImports: []string{"heliograph/infra/kafka"}}, []string{"heliograph/infra/kafka"}},
-		{"infra and schemas", pkg{ImportPath: "heliograph/infra/kafka", Imports: []string{"heliograph/schemas/topic", "heliograph/infra/run"}}, nil},
-		{"infra and a stage", pkg{ImportPath: "heliograph/infra/kafka", Imports: []string{"heliograph/ingest"}}, []string{"heliograph/ingest"}},
-		{"edge and ingest", pkg{ImportPath: "heliograph/edge/session", Imports: []string{"heliograph/ingest", "heliograph/edge/auth"}}, nil},
-		{"edge and delivery", pkg{ImportPath: "heliograph/edge", Imports: []string{"heliograph/delivery/link"}}, []string{"heliograph/delivery/link"}},
-		{"ingest and edge", pkg{ImportPath: "heliograph/ingest", Imports: []string{"heliograph/edge"}}, []string{"heliograph/edge"}},
-		{"projector and ingest in tests", pkg{ImportPath: "heliograph/projector/threads", TestImports: []string{"heliograph/ingest"}, XTestImports: []string{"heliograph/ingest"}}, []string{"heliograph/ingest"}},
-		{"a folder whose name only begins alike", pkg{ImportPath: "heliograph/edge", Imports: []string{"heliograph/deliveryman"}}, nil},
-		{"tools and everything", pkg{ImportPath: "heliograph/tools/helio", Imports: []string{"heliograph/edge", "heliograph/delivery", "heliograph/infra/embedded", "flag"}}, nil},
-		{"a stage and tools", pkg{ImportPath: "heliograph/delivery", Imports: []string{"heliograph/tools/load"}}, []string{"heliograph/tools/load"}},
-		{"engines in a stage", pkg{ImportPath: "heliograph/projector", Imports: []string{"heliograph/infra/embedded", kfake}}, []string{"heliograph/infra/embedded", kfake}},
-		{"engines in a stage's tests", pkg{ImportPath: "heliograph/projector", TestImports: []string{"heliograph/infra/embedded", kfake, "testing"}}, nil},
-		{"engines where they live", pkg{ImportPath: "heliograph/infra/embedded/broker", Imports: []string{kfake, "heliograph/infra/embedded/engine"}}, nil},
+		{"schemas among themselves", pkg{
+			ImportPath: "heliograph/schemas/thread",
+			Imports: []string{
+				"heliograph/schemas/event/v1", "fmt", "crypto/sha256", "google.golang.org/protobuf/proto",
+			},
+		}, nil},
+		{"schemas and a library", pkg{
+			ImportPath: "heliograph/schemas/thread",
+			Imports:    []string{"github.com/google/uuid"},
+		}, []string{"github.com/google/uuid"}},
+		{"schemas and a library in tests", pkg{
+			ImportPath:  "heliograph/schemas/thread",
+			TestImports: []string{"pgregory.net/rapid"},
+		}, nil},
+		{"schemas and infra, even in tests", pkg{
+			ImportPath:   "heliograph/schemas/topic",
+			XTestImports: []string{"heliograph/infra/kafka"},
+		}, []string{"heliograph/infra/kafka"}},
+		{"infra and schemas", pkg{
+			ImportPath: "heliograph/infra/kafka",
+			Imports:    []string{"heliograph/schemas/topic", "heliograph/infra/run"},
+		}, nil},
+		{"infra and a stage", pkg{
+			ImportPath: "heliograph/infra/kafka",
+			Imports:    []string{"heliograph/ingest"},
+		}, []string{"heliograph/ingest"}},
+		{"edge and ingest", pkg{
+			ImportPath: "heliograph/edge/session",
+			Imports:    []string{"heliograph/ingest", "heliograph/edge/auth"},
+		}, nil},
+		{"edge and delivery", pkg{
+			ImportPath: "heliograph/edge",
+			Imports:    []string{"heliograph/delivery/link"},
+		}, []string{"heliograph/delivery/link"}},
+		{"ingest and edge", pkg{
+			ImportPath: "heliograph/ingest",
+			Imports:    []string{"heliograph/edge"},
+		}, []string{"heliograph/edge"}},
+		{"projector and ingest in tests", pkg{
+			ImportPath:   "heliograph/projector/threads",
+			TestImports:  []string{"heliograph/ingest"},
+			XTestImports: []string{"heliograph/ingest"},
+		}, []string{"heliograph/ingest"}},
+		{"a folder whose name only begins alike", pkg{
+			ImportPath: "heliograph/edge",
+			Imports:    []string{"heliograph/deliveryman"},
+		}, nil},
+		{"tools and everything", pkg{
+			ImportPath: "heliograph/tools/helio",
+			Imports:    []string{"heliograph/edge", "heliograph/delivery", "heliograph/infra/embedded", "flag"},
+		}, nil},
+		{"a stage and tools", pkg{
+			ImportPath: "heliograph/delivery",
+			Imports:    []string{"heliograph/tools/load"},
+		}, []string{"heliograph/tools/load"}},
+		{"engines in a stage", pkg{
+			ImportPath: "heliograph/projector",
+			Imports:    []string{"heliograph/infra/embedded", kfake},
+		}, []string{"heliograph/infra/embedded", kfake}},
+		{"engines in a stage's tests", pkg{
+			ImportPath:  "heliograph/projector",
+			TestImports: []string{"heliograph/infra/embedded", kfake, "testing"},
+		}, nil},
+		{"engines where they live", pkg{
+			ImportPath: "heliograph/infra/embedded/broker",
+			Imports:    []string{kfake, "heliograph/infra/embedded/engine"},
+		}, nil},
 		{"flags in a stage", pkg{ImportPath: "heliograph/edge", Imports: []string{"flag"}}, []string{"flag"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -60,12 +111,22 @@ func TestPackage(t *testing.T) {
 		pkg  pkg
 		want int
 	}{
-		{"fine", pkg{ImportPath: "heliograph/ingest", Name: "ingest", Doc: "Package ingest appends.", GoFiles: []string{"a.go"}}, 0},
+		{"fine", pkg{
+			ImportPath: "heliograph/ingest", Name: "ingest", Doc: "Package ingest appends.", GoFiles: []string{"a.go"},
+		}, 0},
 		{"no comment", pkg{ImportPath: "heliograph/ingest", Name: "ingest", GoFiles: []string{"a.go"}}, 1},
-		{"generated", pkg{ImportPath: "heliograph/schemas/event/v1", Name: "eventv1", GoFiles: []string{"event.pb.go"}}, 0},
-		{"generated and written", pkg{ImportPath: "heliograph/schemas/event/v1", Name: "eventv1", GoFiles: []string{"event.pb.go", "class.go"}}, 1},
-		{"tests alone need none", pkg{ImportPath: "heliograph/ingest", Name: "ingest", XTestGoFiles: []string{"a_test.go"}}, 0},
-		{"vague name and no comment", pkg{ImportPath: "heliograph/infra/util", Name: "util", GoFiles: []string{"a.go"}}, 2},
+		{"generated", pkg{
+			ImportPath: "heliograph/schemas/event/v1", Name: "eventv1", GoFiles: []string{"event.pb.go"},
+		}, 0},
+		{"generated and written", pkg{
+			ImportPath: "heliograph/schemas/event/v1", Name: "eventv1", GoFiles: []string{"event.pb.go", "class.go"},
+		}, 1},
+		{"tests alone need none", pkg{
+			ImportPath: "heliograph/ingest", Name: "ingest", XTestGoFiles: []string{"a_test.go"},
+		}, 0},
+		{"vague name and no comment", pkg{
+			ImportPath: "heliograph/infra/util", Name: "util", GoFiles: []string{"a.go"},
+		}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := checkPackage(c.pkg); len(got) != c.want {

@@ -87,11 +87,9 @@ func run(dir string, w io.Writer) (int, error) {
 
 // list asks the go command for the packages of the module.
 func list(dir string) ([]pkg, error) {
-	cmd := exec.Command(
-		"go", "list", "-e",
-		"-json=ImportPath,Name,Doc,Dir,Imports,TestImports,XTestImports,GoFiles,CgoFiles,TestGoFiles,XTestGoFiles,Error",
-		"./...",
-	)
+	const fields = "ImportPath,Name,Doc,Dir,Imports,TestImports,XTestImports," +
+		"GoFiles,CgoFiles,TestGoFiles,XTestGoFiles,Error"
+	cmd := exec.Command("go", "list", "-e", "-json="+fields, "./...")
 	cmd.Dir = dir
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -18,8 +18,9 @@ const (
 	stages  = "stages meet in schemas and on the log, so that each can be deployed, replayed and replaced alone"
 	upwards = "infra is plumbing under every stage; knowing one would tie the others to it"
 	binary  = "tools wires the stages together; a stage that imports it cannot be built without the rest"
-	engines = "only infra/embedded and tools know whether an engine is ours or the operator's; the rest is given addresses"
-	inputs  = "flags and the environment are read only in tools; a package gets a Config"
+	engines = "only infra/embedded and tools know whether an engine is ours or the operator's; " +
+		"the rest is given addresses"
+	inputs = "flags and the environment are read only in tools; a package gets a Config"
 )
 
 var forbidden = []edge{
@@ -91,7 +92,8 @@ var forbidden = []edge{
 // may depend on nothing of ours, and outside the standard library only on these.
 var schemasMayImport = []string{"google.golang.org/protobuf"}
 
-const schemasReason = "schemas is shared by everything that reads the log: only the standard library and the protobuf runtime"
+const schemasReason = "schemas is shared by everything that reads the log: " +
+	"only the standard library and the protobuf runtime"
 
 // topLevel is all that may stand beside dot files at the top of the tree. bin is
 // where the Makefile builds, and is not committed.

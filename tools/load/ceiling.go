@@ -171,9 +171,9 @@ func echo(ctx context.Context, clients, window, size int, length time.Duration) 
 	roots.AddCert(cert)
 	conf := &quic.Config{MaxIdleTimeout: time.Minute}
 	l, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{
-			{Certificate: [][]byte{der}, PrivateKey: key},
-		}, NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		NextProtos:   []string{"echo"},
+		MinVersion:   tls.VersionTLS13,
 	}, conf)
 	if err != nil {
 		return 0, fmt.Errorf("listen: %w", err)
@@ -211,13 +211,9 @@ func echo(ctx context.Context, clients, window, size int, length time.Duration) 
 	}
 	var bytes atomic.Int64
 	for i := range clients {
-		q, err := socks.of(
-			i,
-		).Dial(
-			ctx, addr,
-			&tls.Config{RootCAs: roots, ServerName: "echo", NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13},
-			conf,
-		)
+		q, err := socks.of(i).Dial(ctx, addr, &tls.Config{
+			RootCAs: roots, ServerName: "echo", NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13,
+		}, conf)
 		if err != nil {
 			return 0, fmt.Errorf("dial: %w", err)
 		}

@@ -77,9 +77,8 @@ func (b *bench) connect(
 	f := &fleet{devices: make([]*client.Client, len(users)), sockets: s, cancel: cancel}
 	for i, u := range users {
 		c, err := client.New(client.Config{
-			Addrs: []string{
-				b.target.Edge,
-			}, TLS: b.target.TLS, Store: u.store, Name: "helio-bench", Window: window, Transport: s.of(i),
+			Addrs: []string{b.target.Edge}, TLS: b.target.TLS, Store: u.store,
+			Name: "helio-bench", Window: window, Transport: s.of(i),
 		})
 		if err != nil {
 			return nil, errors.Join(err, f.stop())

@@ -120,7 +120,8 @@ func (t *traffic) handle(device int, e client.Event) error {
 			if device == t.sender[n] {
 				return nil // the sender's own copy
 			}
-			return fmt.Errorf("message %s of flow %d came to device %d, which is none of its recipients", e.ID, n, device)
+			return fmt.Errorf("message %s of flow %d came to device %d, which is none of its recipients",
+				e.ID, n, device)
 		}
 		if err := t.flows[n].delivered(recipient, seq, e.ID, time.Now()); err != nil {
 			return err

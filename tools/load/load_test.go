@@ -94,11 +94,8 @@ func TestTrafficOfOtherRuns(t *testing.T) {
 	oo, err := old.next(time.Now())
 	must(t, err)
 	oldText, _ := event.Text(eventv1.Sealed_builder{Data: oo.Data}.Build())
-	must(
-		t,
-		tr.handle(
-			1, client.Message{ID: oo.ID, Text: oldText},
-		),
+	must(t,
+		tr.handle(1, client.Message{ID: oo.ID, Text: oldText}),
 		tr.handle(1, client.Message{Text: "hello"}),
 		tr.handle(0, client.Message{ID: o.ID, Text: text}),
 		tr.handle(1, client.Message{ID: o.ID, Text: text}),
@@ -139,7 +136,8 @@ func TestQuantiles(t *testing.T) {
 	if d := cmp.Diff(Quantiles{P50: 500, P95: 950, P99: 990, P999: 999}, quantiles(all)); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff(Quantiles{P50: 2, P95: 2, P99: 2, P999: 2}, quantiles([]time.Duration{2 * time.Millisecond})); d != "" {
+	one := quantiles([]time.Duration{2 * time.Millisecond})
+	if d := cmp.Diff(Quantiles{P50: 2, P95: 2, P99: 2, P999: 2}, one); d != "" {
 		t.Error(d)
 	}
 	if d := cmp.Diff(Quantiles{}, quantiles(nil)); d != "" {
@@ -278,8 +276,10 @@ func TestResultKeys(t *testing.T) {
 	r.ratios()
 	b, err := json.Marshal(r)
 	must(t, err)
-	want := `{"throughput_per_s":10,"ack_ms":null,"delivery_ms":null,"fanout_per_s":null,"idle_conn_kib":null,"connects_per_s":null,"server_cpu_s_per_1000":null,` +
-		`"ceiling":{"produce_per_s":10,"consume_per_s":null,"quic_echo_per_s":null},"ratio":{"produce":1,"consume":null,"quic_echo":null},"lag_max_records":null,"rates":null}`
+	want := `{"throughput_per_s":10,"ack_ms":null,"delivery_ms":null,"fanout_per_s":null,` +
+		`"idle_conn_kib":null,"connects_per_s":null,"server_cpu_s_per_1000":null,` +
+		`"ceiling":{"produce_per_s":10,"consume_per_s":null,"quic_echo_per_s":null},` +
+		`"ratio":{"produce":1,"consume":null,"quic_echo":null},"lag_max_records":null,"rates":null}`
 	if d := cmp.Diff(want, string(b)); d != "" {
 		t.Fatal(d)
 	}
@@ -296,10 +296,11 @@ func TestEcho(t *testing.T) {
 func TestRunWithoutEdge(t *testing.T) {
 	var progress strings.Builder
 	r, err := Run(t.Context(), Config{
-		Target: Target{
-			Edge: "127.0.0.1:9",
-			Pins: FixedPin("1"),
-		}, Parts: []Part{Throughput}, Senders: 1, Patience: 300 * time.Millisecond, Progress: &progress,
+		Target:   Target{Edge: "127.0.0.1:9", Pins: FixedPin("1")},
+		Parts:    []Part{Throughput},
+		Senders:  1,
+		Patience: 300 * time.Millisecond,
+		Progress: &progress,
 	})
 	if err == nil || r.ThroughputPerS != nil || !strings.Contains(progress.String(), "registering 2 users") {
 		t.Fatalf("%v, %v, %q", r, err, progress.String())
