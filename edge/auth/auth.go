@@ -149,18 +149,17 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 	// A new PIN replaces the old one, but neither the tries' history nor the delay that they earned.
 	var wait float64
 	err = a.pool.QueryRow(ctx, `
-		INSERT INTO registration.pins AS p (phone_hash, pin_hash, salt, sent, expires) VALUES ($1, $2, $3, now(), now() + $4::interval)
-		ON CONFLICT (phone_hash) DO UPDATE SET pin_hash = excluded.pin_hash, salt = excluded.salt, sent = now(), expires = excluded.expires, tries = 0, used_by = NULL
+		INSERT INTO registration.pins AS p (phone_hash, pin_hash, salt, sent, expires)
+			VALUES ($1, $2, $3, now(), now() + $4::interval)
+		ON CONFLICT (phone_hash) DO UPDATE SET
+			pin_hash = excluded.pin_hash, salt = excluded.salt, sent = now(), expires = excluded.expires,
+			tries = 0, used_by = NULL
 			WHERE p.not_before <= now() AND (p.sent <= now() - $5::interval OR p.used_by IS NOT NULL)
 		RETURNING 0::float8`, hash, a.hashPin(pin, salt), salt, a.cfg.PinLifetime, a.cfg.PinInterval).Scan(&wait)
 	if errors.Is(err, pgx.ErrNoRows) {
-		err = a.pool.QueryRow(
-			ctx,
-			`SELECT extract(epoch FROM greatest(not_before, sent + $2::interval) - now())::float8 FROM registration.pins WHERE phone_hash = $1`,
-			hash, a.cfg.PinInterval,
-		).Scan(
-			&wait,
-		)
+		err = a.pool.QueryRow(ctx, `
+			SELECT extract(epoch FROM greatest(not_before, sent + $2::interval) - now())::float8
+			FROM registration.pins WHERE phone_hash = $1`, hash, a.cfg.PinInterval).Scan(&wait)
 		if err == nil {
 			a.metrics.refused.WithLabelValues("too_soon").Inc()
 			return nil, limited(time.Duration(wait * float64(time.Second)))
@@ -186,7 +185,10 @@ func (a *Auth) unsent(ctx context.Context, hash [id.Size]byte, salt []byte) {
 	// the request's own may be what ended the sending
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unsentTimeout)
 	defer cancel()
-	if _, err := a.pool.Exec(ctx, `UPDATE registration.pins SET sent = 'epoch' WHERE phone_hash = $1 AND salt = $2`, hash, salt); err != nil {
+	_, err := a.pool.Exec(ctx, `
+		UPDATE registration.pins SET sent = 'epoch'
+		WHERE phone_hash = $1 AND salt = $2`, hash, salt)
+	if err != nil {
 		a.logger.Warn("registration: a pin that was not sent delays the next", "err", err)
 	}
 }
@@ -279,8 +281,13 @@ func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string, 
 		UPDATE registration.pins SET
 			tries = tries + 1,
 			deaths = deaths + CASE WHEN tries + 1 >= $2 THEN 1 ELSE 0 END,
-			not_before = CASE WHEN tries + 1 >= $2 THEN now() + least($3::interval * power(2, least(deaths, 20)), interval '1 day') ELSE not_before END
-		WHERE phone_hash = $1 AND tries < $2 AND expires > now() AND not_before <= now() AND (used_by IS NULL OR used_by = $4)
+			not_before = CASE
+				WHEN tries + 1 >= $2
+				THEN now() + least($3::interval * power(2, least(deaths, 20)), interval '1 day')
+				ELSE not_before
+			END
+		WHERE phone_hash = $1 AND tries < $2 AND expires > now() AND not_before <= now()
+			AND (used_by IS NULL OR used_by = $4)
 		RETURNING pin_hash, salt`, phoneHash, a.cfg.PinTries, a.cfg.PinDelay, by[:]).Scan(&want, &salt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		a.metrics.refused.WithLabelValues("pin_dead").Inc()

@@ -79,7 +79,10 @@ var testKey = []byte("0123456789abcdef0123456789abcdef")
 func newWorld(t *testing.T, cfg Config) *world {
 	t.Helper()
 	url := enginetest.NewDatabase(t)
-	for dir, schema := range map[string]string{"views": pgschema.ViewsSchema, "registration": pgschema.RegistrationSchema} {
+	for dir, schema := range map[string]string{
+		"views":        pgschema.ViewsSchema,
+		"registration": pgschema.RegistrationSchema,
+	} {
 		files, err := fs.Sub(pgschema.FS, dir)
 		if err != nil {
 			t.Fatal(err)
@@ -259,7 +262,8 @@ func TestPinDiesAndDelayGrows(t *testing.T) {
 		_, err := w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
 		wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 		var delay float64
-		if err := w.pool.QueryRow(t.Context(), `SELECT extract(epoch FROM not_before - now())::float8 FROM pins`).Scan(&delay); err != nil {
+		const left = `SELECT extract(epoch FROM not_before - now())::float8 FROM pins`
+		if err := w.pool.QueryRow(t.Context(), left).Scan(&delay); err != nil {
 			t.Fatal(err)
 		}
 		if least, most := 50*float64(death), 60*float64(death); delay < least || delay > most {
@@ -320,6 +324,7 @@ func TestRegisterRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	long := string(make([]byte, 65))
 	for name, c := range map[string]struct {
 		change func(*wirev1.Register)
 		want   wirev1.Code
@@ -329,7 +334,7 @@ func TestRegisterRefusals(t *testing.T) {
 		"short key":         {func(r *wirev1.Register) { r.SetPublicKey([]byte{1}) }, wirev1.Code_CODE_INVALID},
 		"reordering name":   {func(r *wirev1.Register) { r.SetName("\u202eabc") }, wirev1.Code_CODE_INVALID},
 		"reordering device": {func(r *wirev1.Register) { r.SetDeviceName("a\u2066b") }, wirev1.Code_CODE_INVALID},
-		"long name":         {func(r *wirev1.Register) { r.SetName(string(make([]byte, 65))) }, wirev1.Code_CODE_INVALID},
+		"long name":         {func(r *wirev1.Register) { r.SetName(long) }, wirev1.Code_CODE_INVALID},
 		"another's key":     {func(r *wirev1.Register) { r.SetPublicKey(pub) }, wirev1.Code_CODE_AUTHENTICATION_FAILED},
 		"no signature":      {func(r *wirev1.Register) { r.SetSignature(nil) }, wirev1.Code_CODE_AUTHENTICATION_FAILED},
 		"nobody asked once": {func(*wirev1.Register) {}, wirev1.Code_CODE_AUTHENTICATION_FAILED},
@@ -352,18 +357,20 @@ func TestRegisterRefusals(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	other := "+4915112340000"
+	other, hourly := "+4915112340000", Rate{1, time.Hour}
 	for name, c := range map[string]struct {
 		cfg     Config
 		second  string
 		address string
 		limited bool
 	}{
-		"one number":      {Config{PerPhone: Rate{1, time.Hour}, PinInterval: time.Nanosecond}, phone, "192.0.2.9", true},
-		"one address":     {Config{PerAddress: Rate{1, time.Hour}}, "+33612345678", "192.0.2.1", true},
-		"one range":       {Config{PerRange: Rate{1, time.Hour}}, other, "192.0.2.9", true},
-		"too soon":        {Config{}, phone, "192.0.2.9", true},
-		"somebody else's": {Config{PerPhone: Rate{1, time.Hour}, PerAddress: Rate{1, time.Hour}, PerRange: Rate{1, time.Hour}}, "+33612345678", "192.0.2.9", false},
+		"one number":  {Config{PerPhone: hourly, PinInterval: time.Nanosecond}, phone, "192.0.2.9", true},
+		"one address": {Config{PerAddress: hourly}, "+33612345678", "192.0.2.1", true},
+		"one range":   {Config{PerRange: hourly}, other, "192.0.2.9", true},
+		"too soon":    {Config{}, phone, "192.0.2.9", true},
+		"somebody else's": {
+			Config{PerPhone: hourly, PerAddress: hourly, PerRange: hourly}, "+33612345678", "192.0.2.9", false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, c.cfg)

@@ -75,7 +75,12 @@ func (c Config) Validate() error {
 	if c.PinTries < 1 || c.PinTries > 20 {
 		errs = append(errs, fmt.Errorf("%d PIN tries are not between 1 and 20", c.PinTries))
 	}
-	for name, r := range map[string]Rate{"phone": c.PerPhone, "address": c.PerAddress, "range": c.PerRange, "lookups": c.Lookups} {
+	for name, r := range map[string]Rate{
+		"phone":   c.PerPhone,
+		"address": c.PerAddress,
+		"range":   c.PerRange,
+		"lookups": c.Lookups,
+	} {
 		if r.Burst < 1 || r.Per <= 0 {
 			errs = append(errs, fmt.Errorf("limit per %s: %d per %v is not a rate", name, r.Burst, r.Per))
 		}

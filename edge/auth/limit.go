@@ -26,7 +26,8 @@ func (l *Limiter) Take(ctx context.Context, bucket string, r Rate, n int) (ok bo
 	// The row is locked by the upsert, so concurrent takers queue up; the refill is computed on the database's one
 	// clock.
 	err = l.pool.QueryRow(ctx, `
-		INSERT INTO registration.limits AS l (bucket, tokens, updated) VALUES ($1, $2::float8 - CASE WHEN $4::float8 <= $2 THEN $4 ELSE 0 END, now())
+		INSERT INTO registration.limits AS l (bucket, tokens, updated)
+			VALUES ($1, $2::float8 - CASE WHEN $4::float8 <= $2 THEN $4 ELSE 0 END, now())
 		ON CONFLICT (bucket) DO UPDATE SET
 			tokens = LEAST($2, l.tokens + extract(epoch FROM now() - l.updated) * $3::float8)
 				- CASE WHEN LEAST($2, l.tokens + extract(epoch FROM now() - l.updated) * $3) >= $4 THEN $4 ELSE 0 END,
@@ -51,10 +52,14 @@ const sweepTimeout = time.Minute
 func (l *Limiter) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	if _, err := l.pool.Exec(ctx, `DELETE FROM registration.limits WHERE updated < now() - interval '2 days'`); err != nil {
+	_, err := l.pool.Exec(ctx, `DELETE FROM registration.limits WHERE updated < now() - interval '2 days'`)
+	if err != nil {
 		return fmt.Errorf("sweep limit buckets: %w", err)
 	}
-	if _, err := l.pool.Exec(ctx, `DELETE FROM registration.pins WHERE expires < now() - interval '2 days' AND not_before < now()`); err != nil {
+	_, err = l.pool.Exec(ctx, `
+		DELETE FROM registration.pins
+		WHERE expires < now() - interval '2 days' AND not_before < now()`)
+	if err != nil {
 		return fmt.Errorf("sweep pins: %w", err)
 	}
 	return nil

@@ -50,7 +50,10 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	url := enginetest.NewDatabase(t)
-	for dir, schema := range map[string]string{"views": pgschema.ViewsSchema, "registration": pgschema.RegistrationSchema} {
+	for dir, schema := range map[string]string{
+		"views":        pgschema.ViewsSchema,
+		"registration": pgschema.RegistrationSchema,
+	} {
 		files, err := fs.Sub(pgschema.FS, dir)
 		if err != nil {
 			t.Fatal(err)
@@ -108,20 +111,11 @@ func slotOf(t id.ThreadID) int32 { return int32(topic.SlotOf(topic.Subject(t), p
 
 // inTail puts a message into Postgres.
 func (w *world) inTail(t *testing.T, th id.ThreadID, position, ordinal int64) {
-	w.exec(
-		t,
-		`INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event) VALUES ($1, $2, $3, $4, 10, $5, $6, $7, $8)`,
-		[16]byte(
-			th,
-		),
-		slotOf(th),
-		position,
-		ordinal,
-		[16]byte{1},
-		[16]byte(id.NewMessage()),
-		logTime(position),
-		[]byte(fmt.Sprintf("event %d", position)),
-	)
+	w.exec(t, `
+		INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event)
+		VALUES ($1, $2, $3, $4, 10, $5, $6, $7, $8)`,
+		[16]byte(th), slotOf(th), position, ordinal, [16]byte{1}, [16]byte(id.NewMessage()),
+		logTime(position), []byte(fmt.Sprintf("event %d", position)))
 }
 
 // inHistory puts a message, or another event, into ClickHouse.
@@ -142,36 +136,32 @@ func (w *world) inHistory(t *testing.T, th id.ThreadID, position, ordinal int64,
 
 func (w *world) historyHas(t *testing.T, th id.ThreadID, next int64) {
 	t.Helper()
-	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`INSERT INTO positions (topic, slot, from_position, next, state) VALUES (1, %d, 0, %d, 'done')`, slotOf(th), next)); err != nil {
+	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`
+		INSERT INTO positions (topic, slot, from_position, next, state)
+		VALUES (1, %d, 0, %d, 'done')`, slotOf(th), next)); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (w *world) member(t *testing.T, th id.ThreadID, u id.UserID, active bool, base, end int64, spans ...int64) {
-	w.exec(
-		t,
-		`INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal) VALUES ($1, $2, 1, $3, $4, $5, $6)`,
-		[16]byte(th), [16]byte(u), active, spans, base, end,
-	)
+	w.exec(t, `
+		INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal)
+		VALUES ($1, $2, 1, $3, $4, $5, $6)`, [16]byte(th), [16]byte(u), active, spans, base, end)
 }
 
 // group puts a thread whose last event is known to Postgres.
 func (w *world) group(t *testing.T, th id.ThreadID, last int64) {
-	w.exec(
-		t,
-		`INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, 2, 'g', $2, 1, $3, $4, '')`,
-		[16]byte(th), last, logTime(last), [16]byte{},
-	)
+	w.exec(t, `
+		INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview)
+		VALUES ($1, 2, 'g', $2, 1, $3, $4, '')`, [16]byte(th), last, logTime(last), [16]byte{})
 	w.viewsHave(t, th, last+1)
 }
 
 // viewsHave moves the thread's slot in the thread views.
 func (w *world) viewsHave(t *testing.T, th id.ThreadID, next int64) {
-	w.exec(
-		t,
-		`INSERT INTO positions (topic, slot, next) VALUES (1, $1, $2) ON CONFLICT (topic, slot) DO UPDATE SET next = greatest(positions.next, excluded.next)`,
-		slotOf(th), next,
-	)
+	w.exec(t, `
+		INSERT INTO positions (topic, slot, next) VALUES (1, $1, $2)
+		ON CONFLICT (topic, slot) DO UPDATE SET next = greatest(positions.next, excluded.next)`, slotOf(th), next)
 }
 
 func userN(n byte) id.UserID { return id.UserID{n, 6: 0x80, 8: 0x80} }
@@ -333,10 +323,14 @@ func TestHistoryOfLargeMessages(t *testing.T) {
 	w.group(t, th, 199)
 	w.member(t, th, u, true, 0, 0, 0, 0)
 	const size = 64 << 10
-	w.exec(t, `INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event)
-		SELECT $1, $2, n, n + 1, 10, $1, $1, $3, convert_to(repeat('x', $4::integer), 'UTF8') FROM generate_series(100, 199) n`, [16]byte(th), slotOf(th), epoch, size)
-	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`INSERT INTO messages (thread_id, position, ordinal, slot, log_time, event)
-		SELECT '%s', number, number + 1, %d, '%s', repeat('x', %d) FROM numbers(100)`, th, slotOf(th), epoch.Format("2006-01-02 15:04:05.000"), size)); err != nil {
+	w.exec(t, `
+		INSERT INTO messages (thread_id, slot, position, ordinal, kind, sender_id, message_id, log_time, event)
+		SELECT $1, $2, n, n + 1, 10, $1, $1, $3, convert_to(repeat('x', $4::integer), 'UTF8')
+		FROM generate_series(100, 199) n`, [16]byte(th), slotOf(th), epoch, size)
+	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`
+		INSERT INTO messages (thread_id, position, ordinal, slot, log_time, event)
+		SELECT '%s', number, number + 1, %d, '%s', repeat('x', %d) FROM numbers(100)`,
+		th, slotOf(th), epoch.Format("2006-01-02 15:04:05.000"), size)); err != nil {
 		t.Fatal(err)
 	}
 	w.historyHas(t, th, 200)
@@ -500,19 +494,18 @@ func TestListThreads(t *testing.T) {
 		}
 		threads[i] = th
 		at := logTime(int64(i / 2)) // pairs share their time, so that the token's second part is needed
-		w.exec(
-			t, `INSERT INTO user_threads (user_id, thread_id, joined_position, has_left) VALUES ($1, $2, 1, false)`,
-			[16]byte(u), [16]byte(th),
-		)
-		w.exec(
-			t,
-			`INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview) VALUES ($1, $2, $3, 30, 20, $4, $5, 'hello')`,
-			[16]byte(th), kind, fmt.Sprint("thread ", i), at, [16]byte(peer),
-		)
-		w.member(
-			t, th, u, i != 1, 5, map[bool]int64{true: 12, false: 0}[i == 1], 2,
-			map[bool]int64{true: 25, false: 0}[i == 1],
-		)
+		w.exec(t, `
+			INSERT INTO user_threads (user_id, thread_id, joined_position, has_left)
+			VALUES ($1, $2, 1, false)`, [16]byte(u), [16]byte(th))
+		w.exec(t, `
+			INSERT INTO threads (thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview)
+			VALUES ($1, $2, $3, 30, 20, $4, $5, 'hello')`,
+			[16]byte(th), kind, fmt.Sprint("thread ", i), at, [16]byte(peer))
+		if i == 1 { // who has left
+			w.member(t, th, u, false, 5, 12, 2, 25)
+		} else {
+			w.member(t, th, u, true, 5, 0, 2, 0)
+		}
 	}
 	w.exec(t, `INSERT INTO watermarks VALUES ($1, $2, 28, 18, 27, 17)`, [16]byte(threads[0]), [16]byte(u))
 	byID := map[id.ThreadID]*wirev1.ThreadSummary{}
@@ -538,11 +531,8 @@ func TestListThreads(t *testing.T) {
 		if token = got.GetPageToken(); len(token) == 0 {
 			break
 		}
-		if last := got.GetThreads()[len(got.GetThreads())-1]; binary.BigEndian.Uint64(
-			token,
-		) != uint64(
-			1000*last.GetLastTimeMs(),
-		) {
+		last := got.GetThreads()[len(got.GetThreads())-1]
+		if binary.BigEndian.Uint64(token) != uint64(1000*last.GetLastTimeMs()) {
 			t.Errorf("the page token tells another time than its thread: %v", last)
 		}
 	}
@@ -563,7 +553,10 @@ func TestListThreads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for from, former := range map[string]*wirev1.ThreadSummary{"the list": byID[threads[1]], "the thread": alone.GetSummary()} {
+	for from, former := range map[string]*wirev1.ThreadSummary{
+		"the list":   byID[threads[1]],
+		"the thread": alone.GetSummary(),
+	} {
 		if former.GetTitle() != "" || former.GetMemberCount() != 0 || former.GetLastTimeMs() != 0 {
 			t.Errorf(
 				"%s tells a former member the later title %q, the count %d or the time %d", from, former.GetTitle(),
@@ -595,9 +588,8 @@ func TestListThreads(t *testing.T) {
 		t.Errorf("a new member is shown the last message from before his time: %v, %v", got, err)
 	}
 	for _, token := range [][]byte{[]byte("x"), bytes.Repeat([]byte{0x80}, 24), bytes.Repeat([]byte{0x7f}, 24)} {
-		if _, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: token}.Build()); !errors.Is(
-			err, &wire.Error{Code: wirev1.Code_CODE_INVALID},
-		) {
+		_, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: token}.Build())
+		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
 			t.Errorf("token %x: %v", token, err)
 		}
 	}
@@ -608,11 +600,9 @@ func TestLookupUsers(t *testing.T) {
 	phone := "+4915112345678"
 	for generation := uint32(1); generation <= 2; generation++ {
 		u, h := id.User(userKey, phone, generation), id.PhoneHash(userKey, phone)
-		w.exec(
-			t,
-			`INSERT INTO users (user_id, phone_hash, generation, name, registered) VALUES ($1, $2, $3, 'Ann', now())`,
-			[16]byte(u), h, generation,
-		)
+		w.exec(t, `
+			INSERT INTO users (user_id, phone_hash, generation, name, registered)
+			VALUES ($1, $2, $3, 'Ann', now())`, [16]byte(u), h, generation)
 	}
 	got, err := w.LookupUsers(t.Context(), userN(1), []string{"+49 151 12345678", "+33612345678", "nonsense"})
 	if err != nil {
@@ -717,7 +707,9 @@ func TestHistoryOfALaterGeneration(t *testing.T) {
 	if got := ask(); got != 100 {
 		t.Errorf("next is %d, want 100", got)
 	}
-	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`INSERT INTO positions (topic, slot, from_position, next, state, generation) VALUES (1, %d, 0, 7, 'done', 2)`, slotOf(th))); err != nil {
+	if err := w.ch.Exec(t.Context(), fmt.Sprintf(`
+		INSERT INTO positions (topic, slot, from_position, next, state, generation)
+		VALUES (1, %d, 0, 7, 'done', 2)`, slotOf(th))); err != nil {
 		t.Fatal(err)
 	}
 	if got := ask(); got != 7 {
