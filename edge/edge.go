@@ -157,6 +157,15 @@ func (e *Edge) Addr() net.Addr {
 // Sessions is the number of authenticated sessions.
 func (e *Edge) Sessions() int { return e.registry.count() }
 
+// Waiting is the number of frames in all outboxes.
+func (e *Edge) Waiting() int64 { return e.sessions.Waiting() }
+
+// WaitingReceipts is the number of members' watermarks in all outboxes.
+func (e *Edge) WaitingReceipts() int64 { return e.sessions.WaitingReceipts() }
+
+// OldestWaiting is how long the oldest of what waits in any outbox has waited.
+func (e *Edge) OldestWaiting() time.Duration { return e.sessions.OldestWaiting() }
+
 // Ready tells whether devices may come: for readiness checks.
 func (e *Edge) Ready(context.Context) error {
 	if e.draining.Load() {

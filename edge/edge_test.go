@@ -380,12 +380,16 @@ func TestSlowReaderIsToldToSyncThenClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "a full outbox", func() bool { return !sb.Push(big) })
+	if f.Waiting() == 0 || f.OldestWaiting() <= 0 {
+		t.Errorf("%d frames wait in a full outbox, the oldest for %v", f.Waiting(), f.OldestWaiting())
+	}
 	sb.Lagged()
 	if err := sb.PushWait(t.Context(), big); err == nil {
 		t.Error("a push was taken after pushes were dropped, before the device has synced again")
 	}
 	b.closed(wirev1.Code_CODE_SLOW_CONSUMER)
 	a.sync() // nothing else was disturbed
+	until(t, "outboxes empty", func() bool { return f.Waiting() == 0 && f.OldestWaiting() == 0 })
 }
 
 func TestLaggingDeviceGetsResync(t *testing.T) {

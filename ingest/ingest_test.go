@@ -308,6 +308,9 @@ func TestFullBufferRefuses(t *testing.T) {
 			t.Errorf("refused with %v", err)
 		}
 	}
+	if n := f.Buffered(); n != 2 {
+		t.Errorf("%d events are buffered, want 2", n)
+	}
 	if !f.Up() {
 		t.Error("a full buffer counts as a log that is down")
 	}
@@ -337,6 +340,9 @@ func TestWaitingWatermarks(t *testing.T) {
 	}
 	f.Watermark(group, alice, phone, thread.Watermark{DeliveredPosition: 1})
 	f.Watermark(group, alice, id.NewDevice(), thread.Watermark{DeliveredPosition: 1})
+	if n := f.WatermarksPending(); n != 2 {
+		t.Errorf("%d watermarks wait, want 2", n)
+	}
 	if err := f.Flush(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("flush while watermarks wait for a log that is down: %v, want ErrUnavailable", err)
 	}

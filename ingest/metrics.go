@@ -59,17 +59,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 func (i *Ingest) gauges(reg prometheus.Registerer) {
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_ingest_buffered_records", Help: "Events handed over and not acknowledged yet, both producers.",
-	}, func() float64 {
-		return float64(i.events.BufferedProduceRecords() + i.receipts.BufferedProduceRecords())
-	}))
+	}, func() float64 { return float64(i.Buffered()) }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_ingest_buffered_bytes", Help: "Their bytes.",
 	}, func() float64 { return float64(i.events.BufferedProduceBytes() + i.receipts.BufferedProduceBytes()) }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_ingest_watermarks_pending_count", Help: "Pairs of device and thread whose watermark waits.",
-	}, func() float64 {
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		return float64(len(i.waiting))
-	}))
+	}, func() float64 { return float64(i.WatermarksPending()) }))
+}
+
+// Buffered is the number of events handed over to the log and not acknowledged yet. Any goroutine may call it.
+func (i *Ingest) Buffered() int64 {
+	return i.events.BufferedProduceRecords() + i.receipts.BufferedProduceRecords()
+}
+
+// WatermarksPending is the number of pairs of device and thread whose watermark waits for the log. Any goroutine may
+// call it.
+func (i *Ingest) WatermarksPending() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.waiting)
 }

@@ -470,10 +470,10 @@ func TestHeldForASessionShows(t *testing.T) {
 		b.settle()
 		b.world.join(g, -1, bob.user)
 		b.settle()
-		mustBe(t, "before", b.hubs[0].sample().undelivered, time.Duration(0))
+		mustBe(t, "before", b.hubs[0].OldestUndelivered(), time.Duration(0))
 		b.world.send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
 		b.settle()
-		if got := b.hubs[0].sample().undelivered; got < time.Second/2 || got > time.Second {
+		if got := b.hubs[0].OldestUndelivered(); got < time.Second/2 || got > time.Second {
 			t.Errorf("the event that is held has waited for %v", got)
 		}
 		b.world.mu.Lock()
@@ -481,7 +481,30 @@ func TestHeldForASessionShows(t *testing.T) {
 		b.world.mu.Unlock()
 		time.Sleep(10 * time.Second)
 		b.settle()
-		mustBe(t, "after", b.hubs[0].sample().undelivered, time.Duration(0))
+		mustBe(t, "after", b.hubs[0].OldestUndelivered(), time.Duration(0))
+	})
+}
+
+// A subject that waits for its snapshot shows, by its age.
+func TestPendingShows(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		b.settle()
+		mustBe(t, "before", b.hubs[0].OldestPending(), time.Duration(0))
+		store := func(down bool) {
+			b.world.mu.Lock()
+			defer b.world.mu.Unlock()
+			b.world.views.stopped, b.world.views.down = down, down
+		}
+		store(true)
+		const unavailable = wirev1.Code_CODE_UNAVAILABLE // after Wait
+		begun := time.Now()
+		mustBe(t, "ensure", codeOfError(b.hubs[0].EnsureThread(context.Background(), id.NewGroup())), unavailable)
+		waited := time.Since(begun)
+		got := b.hubs[0].OldestPending()
+		mustBe(t, "it has waited", got > 0 && got <= waited, true)
+		store(false)
+		b.settle()
+		mustBe(t, "after", b.hubs[0].OldestPending(), time.Duration(0))
 	})
 }
 
@@ -498,7 +521,10 @@ func TestReady(t *testing.T) {
 		if err := b.hubs[0].Ready(context.Background()); err == nil {
 			t.Error("ready without an owner of slot 3")
 		}
-		mustBe(t, "orphans", b.hubs[0].sample().orphans, 1)
+		mustBe(t, "orphans", b.hubs[0].WithoutOwner(), 1)
+		mustBe(t, "before the silence", b.hubs[0].CursorLag() < 10*time.Second, true)
+		time.Sleep(10 * time.Second)
+		mustBe(t, "silence", b.hubs[0].CursorLag() >= 10*time.Second, true)
 	})
 }
 

@@ -168,3 +168,17 @@ func (h *Hub) sample() slotSample {
 	h.sampled, h.sampledAt = out, now
 	return out
 }
+
+// OldestPending is the age of the oldest subject that is not live yet. Any goroutine may call it, as those below.
+func (h *Hub) OldestPending() time.Duration { return h.sample().oldest }
+
+// OldestUndelivered is the age of the oldest event that is held: by log time for a subject, since it came for a session
+// that catches up.
+func (h *Hub) OldestUndelivered() time.Duration { return h.sample().undelivered }
+
+// WithoutOwner is the number of slots that no delivery instance has claimed.
+func (h *Hub) WithoutOwner() int { return h.sample().orphans }
+
+// CursorLag is the longest time since a slot's cursor was confirmed: a delivery that is dead shows in no queue, only in
+// its silence.
+func (h *Hub) CursorLag() time.Duration { return h.sample().silence }

@@ -1,8 +1,6 @@
 package session
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/run"
@@ -50,7 +48,7 @@ func kindName(n int) string {
 	return "unknown"
 }
 
-func newMetrics(reg prometheus.Registerer, l *load, oldest func() time.Duration) *metrics {
+func newMetrics(reg prometheus.Registerer, srv *Server) *metrics {
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 	}
@@ -85,17 +83,17 @@ func newMetrics(reg prometheus.Registerer, l *load, oldest func() time.Duration)
 	}
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_session_outbox_frames", Help: "Frames waiting in all outboxes.",
-	}, func() float64 { return float64(l.frames.Load()) }))
+	}, func() float64 { return float64(srv.Waiting()) }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_session_outbox_bytes", Help: "Bytes waiting in all outboxes.",
-	}, func() float64 { return float64(l.bytes.Load()) }))
+	}, func() float64 { return float64(srv.load.bytes.Load()) }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_session_outbox_receipts", Help: "Members' watermarks waiting in all outboxes.",
-	}, func() float64 { return float64(l.receipts.Load()) }))
+	}, func() float64 { return float64(srv.WaitingReceipts()) }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_session_oldest_undelivered_seconds",
 		Help: "How long the oldest of what waits in any outbox has waited.",
-	}, func() float64 { return oldest().Seconds() }))
+	}, func() float64 { return srv.OldestWaiting().Seconds() }))
 	return m
 }
 

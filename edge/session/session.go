@@ -59,7 +59,7 @@ func New(
 	srv.workers = newWorkers()
 	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
 	srv.open = map[*Session]struct{}{}
-	srv.metrics = newMetrics(reg, &srv.load, srv.oldest)
+	srv.metrics = newMetrics(reg, srv)
 	srv.resync = encode(
 		wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()},
 	)
@@ -82,8 +82,11 @@ func (s state) String() string {
 // Waiting is the number of frames in all outboxes.
 func (srv *Server) Waiting() int64 { return srv.load.frames.Load() }
 
-// oldest is how long the oldest of what waits in any outbox has waited.
-func (srv *Server) oldest() (age time.Duration) {
+// WaitingReceipts is the number of members' watermarks in all outboxes.
+func (srv *Server) WaitingReceipts() int64 { return srv.load.receipts.Load() }
+
+// OldestWaiting is how long the oldest of what waits in any outbox has waited.
+func (srv *Server) OldestWaiting() (age time.Duration) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	for s := range srv.open {

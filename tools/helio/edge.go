@@ -284,17 +284,17 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	p.group.Go("hub", h.Run)
 	p.group.Go("auth", a.Run)
 	p.group.Add(run.Service{Name: "edge", Run: e.Run, Drain: e.Drain})
-	p.watch("outbox frames", "helio_session_outbox_frames", 50_000)
-	p.watch("outbox receipts", "helio_session_outbox_receipts", 200_000)
-	p.watch("produce buffer records", "helio_ingest_buffered_records", 5_000)
-	p.watch("watermarks waiting for the log", "helio_ingest_watermarks_pending_count", 50_000)
-	p.watch("oldest undelivered seconds", "helio_hub_oldest_undelivered_seconds", 5)
+	p.dog.Watch("outbox frames", 50_000, count(e.Waiting))
+	p.dog.Watch("outbox receipts", 200_000, count(e.WaitingReceipts))
+	p.dog.Watch("produce buffer records", 5_000, count(in.Buffered))
+	p.dog.Watch("watermarks waiting for the log", 50_000, count(in.WatermarksPending))
+	p.dog.Watch("oldest undelivered seconds", 5, seconds(h.OldestUndelivered))
 	// a device that reads nothing is cut before
-	p.watch("oldest in an outbox seconds", "helio_session_oldest_undelivered_seconds", 40)
+	p.dog.Watch("oldest in an outbox seconds", 40, seconds(e.OldestWaiting))
 	// What a delivery that is dead does not send shows in no queue: only in its silence.
-	p.watch("oldest subject not live seconds", "helio_hub_oldest_pending_seconds", 15)
-	p.watch("slots without delivery", "helio_hub_slots_without_owner", 0)
-	p.watch("delivery silent seconds", "helio_hub_slot_cursor_lag_seconds", 5)
+	p.dog.Watch("oldest subject not live seconds", 15, seconds(h.OldestPending))
+	p.dog.Watch("slots without delivery", 0, count(h.WithoutOwner))
+	p.dog.Watch("delivery silent seconds", 5, seconds(h.CursorLag))
 	// Nor does a log that is down fill the produce buffer: it is known to be down, and events are refused at once.
 	up := time.Now()
 	p.dog.Watch("log down seconds", 5, func() float64 {

@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	dto "github.com/prometheus/client_model/go"
 
 	"heliograph/infra/admin"
 	"heliograph/infra/clickhouse"
@@ -34,10 +31,6 @@ type process struct {
 	group *run.Group
 	// Admin is the bound address of the admin server.
 	Admin string
-
-	gather   sync.Mutex // guards sums and gathered
-	sums     map[string]float64
-	gathered time.Time
 
 	closers []func()
 	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
@@ -100,40 +93,11 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 // waitFor says in /readyz what the start waits for.
 func (p *process) waitFor(what string) { p.waiting.Store(&what) }
 
-// watch makes the watchdog sample a gauge of this process by its metric's name, summed over its labels. A metric that
-// is not there has no value, which counts.
-func (p *process) watch(what, metric string, threshold float64) {
-	p.dog.Watch(what, threshold, func() float64 {
-		v, ok := p.gauges()[metric]
-		if !ok {
-			return math.NaN()
-		}
-		return v
-	})
-}
+// count makes a watched gauge of a number that its owner tells.
+func count[N int | int64](of func() N) func() float64 { return func() float64 { return float64(of()) } }
 
-// gauges returns the sums of this process's gauges by name. Those that ask at about the same time share an answer.
-func (p *process) gauges() map[string]float64 {
-	p.gather.Lock()
-	defer p.gather.Unlock()
-	if time.Since(p.gathered) < time.Second {
-		return p.sums
-	}
-	families, err := p.reg.Gather()
-	if err != nil {
-		p.log.Warn("metrics were gathered in part", "err", err)
-	}
-	p.sums, p.gathered = map[string]float64{}, time.Now()
-	for _, f := range families {
-		if f.GetType() != dto.MetricType_GAUGE {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			p.sums[f.GetName()] += m.GetGauge().GetValue()
-		}
-	}
-	return p.sums
-}
+// seconds makes a watched gauge of an age that its owner tells.
+func seconds(of func() time.Duration) func() float64 { return func() float64 { return of().Seconds() } }
 
 // lagging is a consumer whose lag is watched.
 type lagging interface {

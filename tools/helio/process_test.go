@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/admin"
 	"heliograph/infra/kafka"
@@ -98,8 +97,8 @@ type fakeLag struct {
 func (f *fakeLag) Lags() []kafka.Lag     { return f.lags }
 func (f *fakeLag) Unsure() time.Duration { return f.unsure }
 
-// A consumer that is behind, stands still or cannot tell is alarmed of, and so is a gauge that is not there; one that
-// keeps up is not.
+// A consumer that is behind, stands still or cannot tell is alarmed of, and so is a gauge past its
+// threshold; one that keeps up is not.
 func TestWatchedGauges(t *testing.T) {
 	var logged bytes.Buffer
 	p, err := newProcess(slog.New(slog.NewTextHandler(&logged, nil)), "127.0.0.1:0")
@@ -117,14 +116,15 @@ func TestWatchedGauges(t *testing.T) {
 		"long", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: maxLagRecords + 1, Seconds: 1}}}, 5,
 	)
 	p.watchLag("silent", &fakeLag{unsure: time.Minute}, 5)
-	run.Register(p.reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: "there"}))
-	p.watch("there", "there", 1)
-	p.watch("missing", "missing", 1)
+	p.dog.Watch("few", 1, count(func() int { return 1 }))
+	p.dog.Watch("many", 1, count(func() int64 { return 2 }))
+	p.dog.Watch("young", 1, seconds(func() time.Duration { return time.Second }))
+	p.dog.Watch("aged", 1, seconds(func() time.Duration { return 2 * time.Second }))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.run(ctx) }()
 	defer func() { cancel(); <-done }() //nolint:errcheck // ended as asked
-	want := map[string]float64{"old lag seconds": 1, "long lag records": 1, "silent lag seconds": 1, "missing": 1}
+	want := map[string]float64{"old lag seconds": 1, "long lag records": 1, "silent lag seconds": 1, "many": 1, "aged": 1}
 	got := map[string]float64{}
 	for deadline := time.Now().Add(wait); len(got) < len(want) && time.Now().Before(deadline); {
 		<-time.After(5 * time.Millisecond)
