@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"heliograph/edge/client"
 	"heliograph/edge/hub"
 	"heliograph/edge/session"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
@@ -231,6 +233,68 @@ func TestGroup(t *testing.T) {
 	if diff := cmp.Diff(f.world.marks[0].w, want); diff != "" {
 		t.Errorf("watermark (-got +want):\n%s", diff)
 	}
+}
+
+// Whatever a request leads to names it, and an event that another led to names that one too.
+func TestEventsNameTheirRequestAndCause(t *testing.T) {
+	f := start(t, nil)
+	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
+	g := id.NewGroup()
+	seen := len(f.world.log())
+	// does makes a request and compares what was appended for it: each event's topic and kind, and its cause.
+	does := func(d *device, b wirev1.ClientFrame_builder, want ...string) {
+		t.Helper()
+		if got := d.ask(b); got.WhichBody() == wirev1.ServerFrame_Error_case {
+			t.Fatalf("refused: %v", got)
+		}
+		var got []string
+		onThread := map[int64]record{} // by position
+		for i, r := range f.world.log() {
+			if r.topic == topic.Threads {
+				onThread[int64(len(onThread))] = r
+			}
+			if i < seen {
+				continue
+			}
+			kind := event.TypeOf(r.ev).String()
+			if name := wire.RequestID(d.nonce, d.req); !bytes.Equal(r.ev.GetRequestId(), name) || len(name) == 0 {
+				t.Errorf("%s names request %x, want %x", kind, r.ev.GetRequestId(), name)
+			}
+			if c := r.ev.GetCause(); c != nil {
+				by, ok := onThread[c.GetPosition()]
+				slot := topic.SlotOf(by.subject, partitions)
+				if !ok || c.GetTopic() != topic.Threads.Number() || c.GetSlot() != int32(slot) {
+					t.Errorf("%s names the cause %v", kind, c)
+					continue
+				}
+				kind += " by " + event.TypeOf(by.ev).String()
+			}
+			got = append(got, kind)
+		}
+		seen = len(f.world.log())
+		if diff := cmp.Diff(got, want); diff != "" {
+			t.Errorf("appended (-got +want):\n%s", diff)
+		}
+	}
+	m := id.NewMessage()
+	does(a, direct(a, b, "hi"), "thread_joined", "thread_joined", "message_sent")
+	does(a, direct(a, b, "again"), "message_sent")
+	does(a, wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{
+		ThreadId: g[:], Title: "walk", MemberIds: [][]byte{b.user[:]},
+	}.Build()}, "thread_joined", "thread_joined", "thread_created")
+	does(a, wirev1.ClientFrame_builder{AddMembers: wirev1.AddMembers_builder{
+		ThreadId: g[:], MemberIds: [][]byte{c.user[:]},
+	}.Build()}, "thread_joined", "member_added")
+	does(c, wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{
+		ThreadId: g[:], MessageId: m[:], Content: text("hi"),
+	}.Build()}, "message_sent")
+	does(a, wirev1.ClientFrame_builder{RemoveMember: wirev1.RemoveMember_builder{
+		ThreadId: g[:], MemberId: c.user[:],
+	}.Build()}, "member_removed", "thread_left by member_removed")
+	leave := wirev1.ClientFrame_builder{LeaveThread: wirev1.LeaveThread_builder{ThreadId: g[:]}.Build()}
+	does(b, leave, "member_left", "thread_left by member_left")
+	does(b, leave, "thread_left") // again: where the leaving lies is not known any more
+	does(a, wirev1.ClientFrame_builder{SetProfile: wirev1.SetProfile_builder{Name: "Ann"}.Build()}, "profile_changed")
 }
 
 func TestOrderOfStates(t *testing.T) {

@@ -186,13 +186,17 @@ func (i *Ingest) encode(e *event.Event) ([]byte, error) {
 	return proto.MarshalOptions{}.MarshalAppend(value, more.Build())
 }
 
-// AppendWait appends an event and waits for the log. When ctx ends first the outcome is unknown.
+// AppendWait appends an event, of the request that ctx is of (WithRequest), and waits for the log. When ctx ends first
+// the outcome is unknown.
 func (i *Ingest) AppendWait(ctx context.Context, t topic.Topic, s topic.Subject, ev *eventv1.Event) (Receipt, error) {
 	type outcome struct {
 		rec Receipt
 		err error
 	}
 	out := make(chan outcome, 1)
+	if name := Request(ctx); name != nil {
+		ev.SetRequestId(name)
+	}
 	i.Append(t, s, ev, func(rec Receipt, err error) { out <- outcome{rec, err} })
 	select {
 	case o := <-out:

@@ -206,6 +206,31 @@ func TestAppendKeepsOrderAndTellsThePlace(t *testing.T) {
 	}
 }
 
+// What is appended for a request carries its name; what is appended for none keeps the one that it has.
+func TestAppendWaitNamesTheRequest(t *testing.T) {
+	f := start(t, nil)
+	for _, ctx := range []context.Context{t.Context(), WithRequest(t.Context(), []byte("a request"))} {
+		for _, had := range []string{"", "its own"} {
+			ev := message("hello")
+			ev.SetRequestId([]byte(had))
+			if _, err := f.AppendWait(ctx, topic.Threads, topic.Subject(group), ev); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var got []string
+	for _, rec := range f.records(t, topic.Threads, 4) {
+		var ev eventv1.Event
+		if err := proto.Unmarshal(rec.Value, &ev); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(ev.GetRequestId()))
+	}
+	if diff := cmp.Diff(got, []string{"", "its own", "a request", "a request"}); diff != "" {
+		t.Errorf("requests (-got +want):\n%s", diff)
+	}
+}
+
 func TestWatermarksAreCoalesced(t *testing.T) {
 	f := start(t, func(c *Config) { c.ReceiptWindow = 50 * time.Millisecond })
 	other := id.NewDevice()
@@ -421,6 +446,18 @@ func TestInvalidEventsAreRefused(t *testing.T) {
 		{"too many members", topic.Threads, topic.Subject(group), byAlice(eventv1.Event_builder{
 			ThreadCreated: eventv1.ThreadCreated_builder{Title: "t", MemberIds: members}.Build(),
 		}), "member_ids"},
+		{"long request id", topic.Threads, direct, byAlice(eventv1.Event_builder{
+			RequestId: make([]byte, event.MaxRequestID+1), MemberLeft: &eventv1.MemberLeft{},
+		}), "request_id"},
+		{"cause on no topic", topic.Threads, direct, byAlice(eventv1.Event_builder{
+			Cause: &eventv1.Cause{}, MemberLeft: &eventv1.MemberLeft{},
+		}), "cause"},
+		{"cause before the first", topic.Threads, direct, byAlice(eventv1.Event_builder{
+			Cause: eventv1.Cause_builder{Topic: 1, Position: -1}.Build(), MemberLeft: &eventv1.MemberLeft{},
+		}), "cause"},
+		{"cause beyond the slots", topic.Threads, direct, byAlice(eventv1.Event_builder{
+			Cause: eventv1.Cause_builder{Topic: 1, Slot: topic.MaxPartitions}.Build(), MemberLeft: &eventv1.MemberLeft{},
+		}), "cause"},
 		{"no members added", topic.Threads, topic.Subject(group),
 			byAlice(eventv1.Event_builder{MemberAdded: &eventv1.MemberAdded{}}), "member_ids"},
 		{"role", topic.Threads, topic.Subject(group), byAlice(eventv1.Event_builder{

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"heliograph/edge/auth"
+	"heliograph/ingest"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/user"
@@ -130,6 +131,7 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
 	defer cancel()
+	ctx = s.during(ctx, req)
 	addr := s.conn.Remote()
 	if f.WhichBody() == wirev1.ClientFrame_RequestPin_case {
 		got, err := s.srv.auth.RequestPin(ctx, f.GetRequestPin().GetPhone(), addr)
@@ -210,6 +212,7 @@ func (s *Session) hello(req uint64, h *wirev1.Hello) error {
 	}
 	s.nonce = make([]byte, wire.NonceSize)
 	_, _ = rand.Read(s.nonce) // never fails: crypto/rand ends the process instead
+	copy(s.tag[:], s.nonce)
 	s.setState(stateUnauthenticated)
 	s.reply(req, wirev1.ServerFrame_builder{Welcome: wirev1.Welcome_builder{
 		Nonce: s.nonce, Edge: s.srv.cfg.Edge, Features: wire.Features,
@@ -297,6 +300,11 @@ func (s *Session) fail(req uint64, err error) {
 	s.refuse(req, e)
 }
 
+// during returns a context for what a request does: what it appends carries its name.
+func (s *Session) during(ctx context.Context, req uint64) context.Context {
+	return ingest.WithRequest(ctx, wire.RequestID(s.tag[:], req))
+}
+
 // do runs a request on a goroutine of its own.
 func (s *Session) do(
 	ctx context.Context, f *wirev1.ClientFrame, fn func(context.Context) (wirev1.ServerFrame_builder, error),
@@ -310,7 +318,7 @@ func (s *Session) do(
 		begun := time.Now()
 		ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
 		defer cancel()
-		b, err := fn(ctx)
+		b, err := fn(s.during(ctx, req))
 		s.srv.metrics.requests.WithLabelValues(kind).Observe(time.Since(begun).Seconds())
 		if err != nil {
 			s.fail(req, err)

@@ -245,7 +245,7 @@ func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wir
 	if err != nil {
 		return out, err
 	}
-	return out, s.unlist(ctx, t, u)
+	return out, s.unlist(ctx, t, u, causeOf(out.Ack))
 }
 
 func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev1.ServerFrame_builder, error) {
@@ -260,7 +260,7 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 			!v.Roster.IsMember(s.user) {
 			// The list may not know of it yet, when the event that tells it was what failed; else the fold ignores a
 			// second.
-			return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, s.unlist(ctx, t, s.user)
+			return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, s.unlist(ctx, t, s.user, nil)
 		}
 		t, _, err = s.group(ctx, r.GetThreadId(), false)
 	}
@@ -271,14 +271,22 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 	if err != nil {
 		return out, err
 	}
-	return out, s.unlist(ctx, t, s.user)
+	return out, s.unlist(ctx, t, s.user, causeOf(out.Ack))
 }
 
-// unlist takes a thread off a user's list, after the event that ended the membership.
-func (s *Session) unlist(ctx context.Context, t id.ThreadID, u id.UserID) error {
+// causeOf names the event that an ack is for as what led to another. A ThreadJoined has no cause: it goes ahead of the
+// event in the thread, and has its request in common with that.
+func causeOf(a *wirev1.Ack) *eventv1.Cause {
+	return eventv1.Cause_builder{Topic: a.GetTopic(), Slot: a.GetSlot(), Position: a.GetPosition()}.Build()
+}
+
+// unlist takes a thread off a user's list, after the event that ended the membership: cause, nil when this edge does
+// not know its place any more.
+func (s *Session) unlist(ctx context.Context, t id.ThreadID, u id.UserID, cause *eventv1.Cause) error {
 	ev := eventv1.Event_builder{
 		UserId:     s.user[:],
 		DeviceId:   s.device[:],
+		Cause:      cause,
 		ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: t[:]}.Build(),
 	}.Build()
 	if _, err := s.appendAll(ctx, topic.Users, []id.UserID{u}, ev); err != nil {

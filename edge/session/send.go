@@ -179,7 +179,9 @@ func (s *Session) append(x sending, peer id.UserID) {
 	if !peer.IsZero() {
 		sent.DirectPeer = peer[:]
 	}
-	ev := eventv1.Event_builder{UserId: s.user[:], DeviceId: s.device[:], MessageSent: sent.Build()}.Build()
+	ev := eventv1.Event_builder{
+		UserId: s.user[:], DeviceId: s.device[:], RequestId: wire.RequestID(s.tag[:], x.req), MessageSent: sent.Build(),
+	}.Build()
 	s.srv.ingest.Append(topic.Threads, topic.Subject(x.thread), ev, func(r ingest.Receipt, err error) {
 		s.finish()
 		if err != nil {
@@ -243,7 +245,7 @@ func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
 
 // prepare waits until a message's thread is known here, or begins it when it is a direct one that does not exist.
 func (s *Session) prepare(ctx context.Context, x sending) error {
-	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
+	ctx, cancel := context.WithTimeout(s.during(ctx, x.req), s.srv.cfg.RequestTimeout)
 	defer cancel()
 	if x.peer.IsZero() {
 		_, err := s.member(ctx, x.thread)
@@ -343,7 +345,7 @@ func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, si
 	return nil
 }
 
-// appendAll appends one event to several users' subjects at once and waits for all.
+// appendAll appends one event of ctx's request to several users' subjects at once and waits for all.
 func (s *Session) appendAll(
 	ctx context.Context, t topic.Topic, users []id.UserID, ev *eventv1.Event,
 ) ([]ingest.Receipt, error) {
@@ -352,6 +354,7 @@ func (s *Session) appendAll(
 		r   ingest.Receipt
 		err error
 	}
+	ev.SetRequestId(ingest.Request(ctx))
 	outcomes := make(chan outcome, len(users))
 	for k, u := range users {
 		s.srv.ingest.Append(

@@ -105,6 +105,7 @@ type Session struct {
 	state    state
 	early    int // frames before authentication
 	nonce    []byte
+	tag      [wire.RequestTag]byte // names the connection's requests in the log; fixed once Welcome was sent
 	user     id.UserID
 	device   id.DeviceID
 	floor    int64

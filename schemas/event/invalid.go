@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
 )
 
 // Invalid is an event that breaks the rules of the schema: it will never be taken.
@@ -69,6 +70,14 @@ func Check(e *Event) error {
 	}
 	if n := len(e.GetRequestId()); n > MaxRequestID {
 		return Invalidf("request_id", "has %d bytes, at most %d", n, MaxRequestID)
+	}
+	if c := e.GetCause(); c != nil {
+		if _, err := topic.FromNumber(c.GetTopic()); err != nil {
+			return Invalidf("cause", "names topic %d", c.GetTopic())
+		}
+		if c.GetSlot() < 0 || c.GetSlot() >= topic.MaxPartitions || c.GetPosition() < 0 {
+			return Invalidf("cause", "names slot %d position %d", c.GetSlot(), c.GetPosition())
+		}
 	}
 	return CheckOptionalID("device_id", e.GetDeviceId())
 }

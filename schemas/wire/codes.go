@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -109,6 +110,18 @@ func (e *Error) Is(target error) bool {
 
 // Retriable tells whether the same request may succeed later.
 func (e *Error) Retriable() bool { return Lookup(e.Code).Retriable }
+
+// RequestTag is how many bytes of a connection's nonce name its requests in the log.
+const RequestTag = 4
+
+// RequestID names a request in the log (section 2), given the nonce of its connection or as much of it as is needed;
+// nil for a frame that wants no answer.
+func RequestID(nonce []byte, request uint64) []byte {
+	if request == 0 || len(nonce) < RequestTag {
+		return nil
+	}
+	return binary.AppendUvarint(append(make([]byte, 0, RequestTag+2), nonce[:RequestTag]...), request)
+}
 
 // Proof returns the bytes that a device signs (section 4).
 func Proof(nonce, exporter []byte, u id.UserID, d id.DeviceID) []byte {

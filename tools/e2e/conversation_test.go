@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"bytes"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -12,6 +15,7 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -135,6 +139,11 @@ func testConversation(t *testing.T, e *env) {
 	tr = e.agree(t, ann, bob, cid)
 	e.viewsAgree(t, tr, direct, group)
 
+	traceable(
+		t, tr, topic.Subject(direct), topic.Subject(group), topic.Subject(ann.me.User), topic.Subject(bob.me.User),
+		topic.Subject(cid.me.User),
+	)
+
 	// The answer names what it answers by author and id: in the log, on both devices and in the history.
 	for _, s := range append([]seen{tr.threads[direct].accepted[1]}, ann.copyOf(direct)[1], bob.copyOf(direct)[1]) {
 		if s.Message != answer || s.Reply != question {
@@ -162,5 +171,56 @@ func testConversation(t *testing.T, e *env) {
 	)
 	if answered != "hi" {
 		t.Errorf("in the history the answer is to %q, want %q", answered, "hi")
+	}
+}
+
+// traceable: every event about the subjects says who appended it and which request led to it, and a ThreadLeft which
+// event did.
+func traceable(t *testing.T, tr *truth, about ...topic.Subject) {
+	t.Helper()
+	at := map[string]*eventv1.Event{}
+	kinds := map[string]int{}
+	place := func(tp topic.Topic, slot int32, position int64) string {
+		return fmt.Sprintf("%s:%d:%d", tp, slot, position)
+	}
+	for tp, slots := range tr.records {
+		for slot, recs := range slots {
+			for _, r := range recs {
+				if !slices.Contains(about, topic.Subject(r.Key)) {
+					continue
+				}
+				ev := &eventv1.Event{}
+				must(t, proto.Unmarshal(r.Value, ev))
+				at[place(tp, slot, r.Offset)] = ev
+				kinds[event.TypeOf(ev).String()]++
+			}
+		}
+	}
+	for where, ev := range at {
+		kind := event.TypeOf(ev).String()
+		if ev.GetProducer() == "" || ev.GetRules() != event.CurrentRules || len(ev.GetRequestId()) <= wire.RequestTag {
+			t.Errorf(
+				"%s at %s is by %q, of request %x, under rules %d", kind, where, ev.GetProducer(), ev.GetRequestId(),
+				ev.GetRules(),
+			)
+		}
+		c := ev.GetCause()
+		if !ev.HasThreadLeft() {
+			if c != nil {
+				t.Errorf("%s at %s has the cause %v", kind, where, c)
+			}
+			continue
+		}
+		tp, err := topic.FromNumber(c.GetTopic())
+		must(t, err)
+		by := at[place(tp, c.GetSlot(), c.GetPosition())]
+		if !by.HasMemberLeft() && !by.HasMemberRemoved() || !bytes.Equal(by.GetRequestId(), ev.GetRequestId()) {
+			t.Errorf("thread_left at %s names %v as its cause: %v", where, c, by)
+		}
+	}
+	for _, kind := range []string{"user_registered", "profile_changed", "thread_joined", "thread_left", "message_sent"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no %s to look at", kind)
+		}
 	}
 }

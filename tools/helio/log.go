@@ -178,6 +178,9 @@ func (c *tailCmd) show(w io.Writer, l operator.Line) error {
 		parts = append(parts, chat.CleanLine(fmt.Sprintf("%s=%v", k, v)))
 	}
 	sort.Strings(parts)
+	for _, word := range l.Words() {
+		parts = append(parts, chat.CleanLine(word))
+	}
 	if l.Error != "" {
 		parts = append(parts, l.Error)
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"heliograph/schemas/id"
+	"heliograph/tools/chat"
 	"heliograph/tools/operator"
 )
 
@@ -97,10 +99,11 @@ func searched(s *operator.Searched) string {
 
 func placeRows(p *operator.Place) []table.Row {
 	at := func(l operator.LogPlace) string {
-		return fmt.Sprintf(
-			"%s slot %d offset %d position %d at %s", l.Topic, l.Slot, l.Offset, l.Position,
+		place := fmt.Sprintf(
+			"%s slot %d offset %d position %d at %s ", l.Topic, l.Slot, l.Offset, l.Position,
 			l.Time.Local().Format("2006-01-02 15:04:05.000"),
 		)
+		return chat.CleanLine(strings.TrimSpace(place + strings.Join(l.Words(), " ")))
 	}
 	var rows []table.Row
 	switch {

@@ -15,9 +15,10 @@ import (
 
 // Event is an event of the log as the tools show it.
 type Event struct {
-	Kind   string         `json:"kind"`
-	User   string         `json:"user,omitempty"`
-	Device string         `json:"device,omitempty"`
+	Kind   string `json:"kind"`
+	User   string `json:"user,omitempty"`
+	Device string `json:"device,omitempty"`
+	Envelope
 	Fields map[string]any `json:"fields,omitempty"`
 	Error  string         `json:"error,omitempty"`
 }
@@ -29,7 +30,7 @@ func Show(raw []byte, bodies bool) Event {
 	if err := proto.Unmarshal(raw, &ev); err != nil {
 		return Event{Kind: "undecodable", Error: err.Error()}
 	}
-	out := Event{User: uuid(ev.GetUserId()), Device: uuid(ev.GetDeviceId())}
+	out := Event{User: uuid(ev.GetUserId()), Device: uuid(ev.GetDeviceId()), Envelope: envelope(&ev)}
 	m := ev.ProtoReflect()
 	body := m.WhichOneof(m.Descriptor().Oneofs().ByName("body"))
 	if body == nil {

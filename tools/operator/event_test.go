@@ -1,6 +1,7 @@
 package operator_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -54,6 +55,42 @@ func TestShow(t *testing.T) {
 				t.Errorf("fields (-want +got):\n%s", diff)
 			}
 		})
+	}
+	whole := eventv1.Event_builder{
+		UserId: user[:], Rules: 2, MinReader: 3, Producer: "edge-1/1.0", RequestId: []byte{0xa1, 0xb2, 0xc3, 0xd4, 7},
+		Cause:     eventv1.Cause_builder{Topic: 1, Slot: 3, Position: 9}.Build(),
+		ActorKind: eventv1.ActorKind_ACTOR_KIND_OPERATOR, ThreadLeft: &eventv1.ThreadLeft{},
+	}.Build()
+	keyed := eventv1.Event_builder{
+		RequestId: []byte("order 7"), Cause: eventv1.Cause_builder{Topic: 99}.Build(), ThreadLeft: &eventv1.ThreadLeft{},
+	}.Build()
+	for _, c := range []struct {
+		ev   *eventv1.Event
+		want operator.Envelope
+		line string
+	}{
+		{renamed, operator.Envelope{}, ""},
+		{whole, operator.Envelope{
+			Rules: 2, MinReader: 3, Producer: "edge-1/1.0", Request: "a1b2c3d407", Actor: "operator",
+			Cause: &operator.Cause{Topic: "helio.threads", Slot: 3, Position: 9},
+		}, "rules=2 min_reader=3 actor_kind=operator producer=edge-1/1.0 request_id=a1b2c3d407 " +
+			"cause=helio.threads:3:9"},
+		{
+			keyed, operator.Envelope{Request: "order 7", Cause: &operator.Cause{Topic: "topic 99"}},
+			"request_id=order 7 cause=topic 99:0:0",
+		},
+	} {
+		raw, err := proto.Marshal(c.ev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := operator.Show(raw, false).Envelope
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("envelope (-want +got):\n%s", diff)
+		}
+		if line := strings.Join(got.Words(), " "); line != c.line {
+			t.Errorf("got %q, want %q", line, c.line)
+		}
 	}
 	if got := operator.Show([]byte{0xff}, true); got.Kind != "undecodable" || got.Error == "" {
 		t.Errorf("of no event: %+v", got)

@@ -51,6 +51,7 @@ type LogPlace struct {
 	Position topic.Position `json:"position"`
 	Ordinal  int64          `json:"ordinal,omitempty"`
 	Time     time.Time      `json:"time"`
+	Envelope
 }
 
 // Searched is the part of the log that was read in search of a message.
@@ -151,7 +152,7 @@ func (l *Log) match(r *kgo.Record, m id.MessageID) *hit {
 	}
 	h := &hit{thread: id.ThreadID(r.Key[:id.Size]), LogPlace: LogPlace{
 		Topic: l.name, Slot: topic.Slot(r.Partition), Offset: r.Offset, Position: l.Position(r),
-		Time: r.Timestamp.UTC(),
+		Time: r.Timestamp.UTC(), Envelope: envelope(&ev),
 	}}
 	h.sender, _ = id.From[id.UserID](ev.GetUserId()) // a malformed one is shown as zero
 	return h

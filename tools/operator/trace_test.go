@@ -108,7 +108,10 @@ func TestTrace(t *testing.T) {
 	offsets := map[string]int64{}
 	put := func(name string, about id.ThreadID, at time.Time, from, peer id.UserID) {
 		t.Helper()
-		offsets[name] = w.put(about, at, message(ids[name], from, peer, name))
+		ev := message(ids[name], from, peer, name)
+		ev.SetProducer("edge-1/1.0")
+		ev.SetRequestId([]byte(name))
+		offsets[name] = w.put(about, at, ev)
 	}
 	put("accepted", direct, ids["accepted"].Time(), ann, bob)
 	put("trimmed", direct, ids["trimmed"].Time(), bob, ann)
@@ -234,6 +237,9 @@ VALUES ($1, $2, '', 'phone', true, false, 0, now())`,
 			}
 			if got.Log != nil && (got.Log.Slot != slotOf(mustParse(t, got.Thread)) || got.Log.Time.IsZero()) {
 				t.Errorf("it is at %+v", got.Log)
+			}
+			if l := got.Log; l != nil && (l.Producer != "edge-1/1.0" || l.Request != c.of) {
+				t.Errorf("its record says %q, want who appended it and request %q", l.Words(), c.of)
 			}
 		})
 	}

@@ -1731,7 +1731,7 @@ type Event_builder struct {
 	// Who appended it: the edge's name, a slash, its version; at most 64 bytes. For people; nothing rests on it.
 	Producer string
 	// What the one who asked for it called the request (an idempotency key, a trace id), at most 64 bytes; empty:
-	// nothing.
+	// nothing. All that one request led to has the same. A device's request is named as wire/v1 section 2 says.
 	RequestId []byte
 	// The event that led to this one, when one did.
 	Cause *Cause

@@ -12,6 +12,8 @@
 //    of it is read. Frames of unknown kind are skipped.
 // 2. Requests. A ClientFrame with a request_id other than 0 is answered by exactly one ServerFrame with the same id
 //    (Error among them). Requests may be answered out of order. Frames with request_id 0 from the server are pushes.
+//    Events that a request leads to name it in the log (event.v1.Event.request_id): by the first 4 bytes of this
+//    connection's nonce, then the request_id as a varint of Protocol Buffers.
 // 3. Opening. Hello is first and is answered by Welcome with a nonce. Before authentication only Hello, RequestPin,
 //    Register and Authenticate are allowed; anything else is answered by CODE_NOT_AUTHENTICATED. The connection is
 //    closed when it is not authenticated within 30 seconds (longer while a PIN is awaited: five minutes).
