@@ -131,6 +131,19 @@ func (f *fixture) dial(t testing.TB) *device {
 	return &device{t: t, conn: conn, str: str, in: bufio.NewReader(str)}
 }
 
+// turnedAway connects where the edge lets nobody in, which may be told before a stream is there.
+func (f *fixture) turnedAway(t testing.TB, want wirev1.Code) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	conn, err := quic.DialAddr(ctx, f.Addr().String(), f.tls, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.CloseWithError(0, "") }()
+	(&device{t: t, conn: conn}).closed(want)
+}
+
 func (d *device) raw(b []byte) {
 	d.t.Helper()
 	if _, err := d.str.Write(b); err != nil {

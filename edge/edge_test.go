@@ -616,7 +616,7 @@ func TestLimits(t *testing.T) {
 	t.Run("early connections of an address", func(t *testing.T) {
 		f := start(t, func(c *Config) { c.MaxEarlyPerAddress = 2 })
 		a, b := f.dial(t).hello(), f.dial(t).hello()
-		f.dial(t).closed(wirev1.Code_CODE_RATE_LIMITED)
+		f.turnedAway(t, wirev1.Code_CODE_RATE_LIMITED)
 		_ = a.conn.CloseWithError(0, "")
 		until(t, "room", func() bool {
 			f.early.mu.Lock()
@@ -630,7 +630,7 @@ func TestLimits(t *testing.T) {
 	t.Run("connections", func(t *testing.T) {
 		f := start(t, func(c *Config) { c.MaxConnections = 1 })
 		d := f.dial(t).hello()
-		f.dial(t).closed(wirev1.Code_CODE_DRAINING)
+		f.turnedAway(t, wirev1.Code_CODE_DRAINING)
 		if err := d.conn.Context().Err(); err != nil {
 			t.Error("the one that was in was thrown out")
 		}
@@ -648,7 +648,7 @@ func TestDrain(t *testing.T) {
 	for _, d := range ds {
 		d.push("GoAway", func(f *wirev1.ServerFrame) bool { return f.WhichBody() == wirev1.ServerFrame_GoAway_case })
 	}
-	f.dial(t).closed(wirev1.Code_CODE_DRAINING)
+	f.turnedAway(t, wirev1.Code_CODE_DRAINING)
 	for _, d := range ds {
 		d.closed(wirev1.Code_CODE_DRAINING)
 	}

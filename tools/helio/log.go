@@ -105,10 +105,10 @@ func (c *tailCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	err = t.Run(ctx, c.config(log, nil, "helio-log"), func(l operator.Line) error { return c.show(os.Stdout, l) })
-	if ctx.Err() != nil {
-		return nil // a signal is how it is ended
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil // a signal is how it is ended
 }
 
 // tail is what the flags ask for.
