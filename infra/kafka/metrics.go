@@ -72,7 +72,9 @@ func newMetrics(reg prometheus.Registerer, view string) *metrics {
 		stalled: gauge("helio_kafka_slots_stalled", "Owned slots whose last attempt failed.").WithLabelValues(view),
 		pauses: counter("helio_kafka_pauses_total", "Times that a slot's queue was full and its fetching was paused.").
 			WithLabelValues(view),
-		gaps:     counter("helio_kafka_position_gaps_total", "Offset gaps seen in a topic that is kept for ever.", "topic"),
+		gaps: counter(
+			"helio_kafka_position_gaps_total", "Offset gaps seen in a topic that is kept for ever.", "topic",
+		),
 		failures: counter("helio_kafka_slot_failures_total", "Failed attempts to open or apply, by reason.", "reason"),
 		rebalances: counter(
 			"helio_kafka_rebalances_total", "Slots moved by the group, by kind: assigned, revoked, lost.", "kind",
