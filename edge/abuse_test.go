@@ -34,11 +34,9 @@ func TestWatermarksAreSlowedDown(t *testing.T) {
 	th := id.DirectThread(a.user, b.user)
 	mark := wirev1.Watermark_builder{ThreadId: th[:]}.Build()
 	for range 4 {
-		b.send(
-			wirev1.ClientFrame_builder{
-				Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{mark, mark, mark}}.Build(),
-			},
-		)
+		b.send(wirev1.ClientFrame_builder{
+			Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{mark, mark, mark}}.Build(),
+		})
 	}
 	b.ask(wirev1.ClientFrame_builder{ListDevices: &wirev1.ListDevices{}})
 	f.world.mu.Lock()
@@ -62,11 +60,9 @@ func TestJoinsAreLimited(t *testing.T) {
 	f.world.mu.Unlock()
 	create := func() *wirev1.ServerFrame {
 		g := id.NewGroup()
-		return a.ask(
-			wirev1.ClientFrame_builder{
-				CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "all", MemberIds: raw}.Build(),
-			},
-		)
+		return a.ask(wirev1.ClientFrame_builder{
+			CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "all", MemberIds: raw}.Build(),
+		})
 	}
 	if got := create(); !got.HasAck() {
 		t.Fatalf("got %v, want an ack", got)

@@ -304,14 +304,8 @@ func TestOrderOfStates(t *testing.T) {
 		d.refused(d.ask(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}}), wirev1.Code_CODE_NOT_AUTHENTICATED)
 		d.hello()
 		m, th := id.NewMessage(), id.NewGroup()
-		d.refused(
-			d.ask(
-				wirev1.ClientFrame_builder{
-					SendMessage: wirev1.SendMessage_builder{ThreadId: th[:], MessageId: m[:]}.Build(),
-				},
-			),
-			wirev1.Code_CODE_NOT_AUTHENTICATED,
-		)
+		early := wirev1.SendMessage_builder{ThreadId: th[:], MessageId: m[:]}.Build()
+		d.refused(d.ask(wirev1.ClientFrame_builder{SendMessage: early}), wirev1.Code_CODE_NOT_AUTHENTICATED)
 		if len(f.world.log()) != 0 {
 			t.Error("something was appended")
 		}
@@ -551,11 +545,9 @@ func TestHistoryComesOnItsOwnStream(t *testing.T) {
 	th := id.NewGroup()
 	want := map[uint64]int64{}
 	for k := range int64(20) {
-		req := d.send(
-			wirev1.ClientFrame_builder{
-				GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: k + 1}.Build(),
-			},
-		)
+		req := d.send(wirev1.ClientFrame_builder{
+			GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: k + 1}.Build(),
+		})
 		want[req] = k + 1
 	}
 	for len(want) > 0 {
@@ -572,11 +564,9 @@ func TestHistoryComesOnItsOwnStream(t *testing.T) {
 		}
 		delete(want, got.GetRequestId())
 	}
-	req := d.send(
-		wirev1.ClientFrame_builder{
-			GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 1 << 62}.Build(),
-		},
-	)
+	req := d.send(wirev1.ClientFrame_builder{
+		GetHistory: wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 1 << 62}.Build(),
+	})
 	d.refused(d.answer(req), wirev1.Code_CODE_INVALID)
 }
 

@@ -103,15 +103,12 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 		done(ingest.Receipt{}, ingest.ErrUnavailable)
 		return
 	}
-	go done(
-		ingest.Receipt{
-			Topic:    t,
-			Slot:     topic.SlotOf(s, partitions),
-			Position: at,
-			LogTime:  time.UnixMilli(1_000_000 + int64(at)),
-		},
-		nil,
-	)
+	go done(ingest.Receipt{
+		Topic:    t,
+		Slot:     topic.SlotOf(s, partitions),
+		Position: at,
+		LogTime:  time.UnixMilli(1_000_000 + int64(at)),
+	}, nil)
 }
 
 // fold is what the hub does with an event; the caller holds mu.

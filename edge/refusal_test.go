@@ -22,11 +22,9 @@ func TestParkedThreadTellsItsMembers(t *testing.T) {
 	f := start(t, nil)
 	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
 	g, unborn := id.NewGroup(), id.NewGroup()
-	a.ask(
-		wirev1.ClientFrame_builder{
-			CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g", MemberIds: [][]byte{b.user[:]}}.Build(),
-		},
-	)
+	a.ask(wirev1.ClientFrame_builder{
+		CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g", MemberIds: [][]byte{b.user[:]}}.Build(),
+	})
 	f.world.mu.Lock()
 	f.world.threads[unborn] = thread.New(unborn)
 	f.world.parked = map[id.ThreadID]bool{g: true, unborn: true}
@@ -97,14 +95,12 @@ func TestReceiptIsNeverLower(t *testing.T) {
 	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
 	th := id.DirectThread(a.user, b.user)
 	claim := func(position, ordinal int64) {
-		b.send(
-			wirev1.ClientFrame_builder{
-				Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{wirev1.Watermark_builder{
-					ThreadId: th[:], DeliveredPosition: position, DeliveredOrdinal: ordinal, ReadPosition: position,
-					ReadOrdinal: ordinal,
-				}.Build()}}.Build(),
-			},
-		)
+		b.send(wirev1.ClientFrame_builder{
+			Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{wirev1.Watermark_builder{
+				ThreadId: th[:], DeliveredPosition: position, DeliveredOrdinal: ordinal, ReadPosition: position,
+				ReadOrdinal: ordinal,
+			}.Build()}}.Build(),
+		})
 	}
 	marks := func(want ...thread.Watermark) {
 		t.Helper()
