@@ -96,12 +96,10 @@ func (a *account) register(d id.DeviceID, generation uint32) user.Verdict {
 
 func (a *account) link(by, d id.DeviceID) user.Verdict {
 	key := sha256.Sum256(d[:])
-	return a.do(
-		eventv1.Event_builder{
-			DeviceId:     by[:],
-			DeviceLinked: eventv1.DeviceLinked_builder{DeviceId: d[:], PublicKey: key[:]}.Build(),
-		},
-	)
+	return a.do(eventv1.Event_builder{
+		DeviceId:     by[:],
+		DeviceLinked: eventv1.DeviceLinked_builder{DeviceId: d[:], PublicKey: key[:]}.Build(),
+	})
 }
 
 func TestRegisteringAgainRevokesEveryOtherDevice(t *testing.T) {

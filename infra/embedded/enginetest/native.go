@@ -142,12 +142,10 @@ func (s *nativeSession) run() error {
 		return err
 	}
 	if hello.User != s.user || hello.Password != s.password {
-		return s.refuse(
-			&refusal{
-				516,
-				hello.User + ": Authentication failed: password is incorrect, or there is no user with such name.",
-			},
-		)
+		return s.refuse(&refusal{
+			516,
+			hello.User + ": Authentication failed: password is incorrect, or there is no user with such name.",
+		})
 	}
 	s.database = hello.Database
 	answer := chproto.ServerHello{
