@@ -150,15 +150,13 @@ func New(ctx context.Context, cfg Config, c Client) *Model {
 		if !o.DirectPeer.IsZero() {
 			conv.peer = o.DirectPeer
 		}
-		conv.insert(
-			&item{
-				id:     o.ID,
-				sender: m.me,
-				text:   text,
-				reply:  o.Reply(),
-				place:  client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)},
-			},
-		)
+		conv.insert(&item{
+			id:     o.ID,
+			sender: m.me,
+			text:   text,
+			reply:  o.Reply(),
+			place:  client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)},
+		})
 	}
 	m.outbox = len(cfg.Outbox)
 	return m
@@ -538,15 +536,13 @@ func (m *Model) send() {
 		m.say(true, Words(err, m.cfg.Now()))
 		return
 	}
-	c.insert(
-		&item{
-			id:     x,
-			sender: m.me,
-			text:   Clean(text),
-			reply:  to.Reply,
-			place:  client.Place{Thread: c.id, Time: m.cfg.Now()},
-		},
-	)
+	c.insert(&item{
+		id:     x,
+		sender: m.me,
+		text:   Clean(text),
+		reply:  to.Reply,
+		place:  client.Place{Thread: c.id, Time: m.cfg.Now()},
+	})
 	c.scroll, c.reply, c.draft = 0, nil, ""
 	m.newFrom = -1
 	m.input.Reset()

@@ -45,23 +45,10 @@ func (d *Dev) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start helio dev: %w", err)
 	}
-	args := append(
-		[]string{
-			"dev",
-			"--data",
-			d.dir,
-			"--listen",
-			any,
-			"--admin",
-			any,
-			"--kafka-listen",
-			any,
-			"--postgres-listen",
-			any,
-			"--clickhouse-listen",
-			any,
-		},
-		d.args...)
+	args := append([]string{
+		"dev", "--data", d.dir, "--listen", any, "--admin", any,
+		"--kafka-listen", any, "--postgres-listen", any, "--clickhouse-listen", any,
+	}, d.args...)
 	d.cmd = exec.Command(d.exe, args...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	// An interrupt at the terminal is for the bench, which then stops it; a bench that is killed takes it along.

@@ -206,9 +206,9 @@ func (b *bench) signUp(ctx context.Context, st *state, n int) (_ []saved, err er
 func (b *bench) signUpOne(ctx context.Context, t *quic.Transport, phone string) (client.Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Patience)
 	defer cancel()
-	c, err := client.New(
-		client.Config{Addrs: []string{b.target.Edge}, TLS: b.target.TLS, Name: "helio-bench", Transport: t},
-	)
+	c, err := client.New(client.Config{
+		Addrs: []string{b.target.Edge}, TLS: b.target.TLS, Name: "helio-bench", Transport: t,
+	})
 	if err != nil {
 		return client.Identity{}, err
 	}
