@@ -96,26 +96,59 @@ var historyColumns = columns{
 // returns the differences. The connection's default database is that of the history. With final, rows that
 // ReplacingMergeTree has yet to make one count once; without, a row that is there twice is a difference.
 func CompareHistory(ctx context.Context, conn driver.Conn, ref *Reference, final bool) ([]Difference, error) {
-	got, _, twice, err := readHistory(ctx, conn, selection{}, final)
+	got, err := readHistory(ctx, conn, selection{}, final)
 	if err != nil {
 		return nil, err
 	}
-	return append(historyColumns.diff(ref.historyRows(), got, "receipts"), twice...), nil
+	return got.diff(ref, ref.next), nil
+}
+
+// historyRead is what was read of the history.
+type historyRead struct {
+	rows  tables
+	at    ends
+	twice []Difference
+	later []laterRow
+}
+
+// laterRow is one at or after the position that its topic had in its slot when the reading began.
+type laterRow struct {
+	topic topic.Topic
+	slot  topic.Slot
+	at    topic.Position
+	Difference
+}
+
+// diff compares what was read with the reference. end tells up to where the log goes: a later row beyond it is of no
+// event at all, and one before it is of an event that was just being taken in.
+func (r *historyRead) diff(ref *Reference, end func(topic.Topic, topic.Slot) topic.Position) []Difference {
+	out := append(historyColumns.diff(ref.historyRows(), r.rows, "receipts"), r.twice...)
+	for _, l := range r.later {
+		if l.at >= end(l.topic, l.slot) {
+			out = append(out, l.Difference)
+		}
+	}
+	return out
 }
 
 // readHistory reads the history as of the positions that it had when the reading began: rows of later events, which
-// come while it reads, are left out.
-func readHistory(
-	ctx context.Context, conn driver.Conn, sel selection, final bool,
-) (tables, ends, []Difference, error) {
-	out, at := tables{}, ends{}
-	taken := func(t topic.Topic, s topic.Slot, p topic.Position) bool { return sel.has(s) && p < at[s][t] }
-	var twice []Difference
-	put := func(table, key string, fields ...any) error {
-		if _, ok := out[table][key]; ok {
-			twice = append(twice, Difference{Table: table, Key: key, Got: "the row is there twice"})
+// come while it reads, are set apart.
+func readHistory(ctx context.Context, conn driver.Conn, sel selection, final bool) (*historyRead, error) {
+	out := &historyRead{rows: tables{}, at: ends{}}
+	put := func(t topic.Topic, s topic.Slot, p topic.Position, table, key string, fields ...any) error {
+		switch {
+		case !sel.has(s):
+			return nil
+		case p >= out.at[s][t] && table != "positions":
+			row := tables{}
+			row.put(table, key, fields...)
+			out.later = append(out.later, laterRow{t, s, p, historyColumns.differ(table, key, "", row[table][key])})
+			return nil
 		}
-		out.put(table, key, fields...)
+		if _, ok := out.rows[table][key]; ok {
+			out.twice = append(out.twice, Difference{Table: table, Key: key, Got: "the row is there twice"})
+		}
+		out.rows.put(table, key, fields...)
 		return nil
 	}
 	err := history.New(conn).Tables(ctx, history.Tables{
@@ -124,67 +157,49 @@ func readHistory(
 			if !sel.has(r.Slot) {
 				return nil
 			}
-			at.put(r.Topic, r.Slot, r.Next)
-			return put("positions", keyOf(r.Topic, r.Slot), int64(r.Next))
+			out.at.put(r.Topic, r.Slot, r.Next)
+			return put(r.Topic, r.Slot, 0, "positions", keyOf(r.Topic, r.Slot), int64(r.Next))
 		},
 		Quarantined: func(r *history.Quarantined) error {
-			if !taken(r.Topic, r.Slot, r.Position) {
-				return nil
-			}
 			return put(
-				"quarantine", keyOf(r.Topic, r.Slot, r.Position), id.ThreadID(r.Subject).String(), r.Reason,
+				r.Topic, r.Slot, r.Position, "quarantine", keyOf(r.Topic, r.Slot, r.Position), id.ThreadID(r.Subject).String(), r.Reason,
 				r.Time.UnixMilli(),
 			)
 		},
 		Messages: func(r *history.Message) error {
-			if !taken(topic.Threads, r.Slot, r.Position) {
-				return nil
-			}
 			return put(
-				"messages", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Sender.String(),
+				topic.Threads, r.Slot, r.Position, "messages", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Sender.String(),
 				r.Device.String(), r.Message.String(), r.ReplyTo.String(), r.ReplyAuthor.String(),
 				r.Time.UnixMilli(), r.ClientTime.UnixMilli(), r.KeyID, digest(r.Body), digest(r.Event),
 			)
 		},
 		Others: func(r *history.Other) error {
-			if !taken(topic.Threads, r.Slot, r.Position) {
-				return nil
-			}
 			return put(
-				"thread_events", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Kind, r.Actor.String(),
+				topic.Threads, r.Slot, r.Position, "thread_events", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Kind, r.Actor.String(),
 				r.Time.UnixMilli(), r.Title, digest(r.Event),
 			)
 		},
 		MessageChanges: func(r *history.MessageChange) error {
-			if !taken(topic.Threads, r.Slot, r.Position) {
-				return nil
-			}
 			return put(
-				"message_changes", keyOf(keyOf(r.Thread, int64(r.Position)), r.Author, r.Message), int(r.Slot),
+				topic.Threads, r.Slot, r.Position, "message_changes", keyOf(keyOf(r.Thread, int64(r.Position)), r.Author, r.Message), int(r.Slot),
 				r.Change, r.Actor.String(), r.Time.UnixMilli(), r.KeyID, digest(r.Body), r.Emoji,
 			)
 		},
 		Memberships: func(r *history.Membership) error {
-			if !taken(topic.Threads, r.Slot, r.Position) {
-				return nil
-			}
 			return put(
-				"memberships", keyOf(keyOf(r.Thread, int64(r.Position)), r.User), int(r.Slot), r.Kind, r.Active, r.Role,
+				topic.Threads, r.Slot, r.Position, "memberships", keyOf(keyOf(r.Thread, int64(r.Position)), r.User), int(r.Slot), r.Kind, r.Active, r.Role,
 				r.Ordinal, r.Time.UnixMilli(),
 			)
 		},
 		Receipts: func(r *history.Receipt) error {
-			if !taken(topic.Receipts, r.Slot, r.Position) {
-				return nil
-			}
 			return put(
-				"receipts", keyOf(r.Thread, r.User, r.Device, int64(r.Position)), int(r.Slot), r.Mark,
+				topic.Receipts, r.Slot, r.Position, "receipts", keyOf(r.Thread, r.User, r.Device, int64(r.Position)), int(r.Slot), r.Mark,
 				r.Time.UnixMilli(),
 			)
 		},
 	})
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("verify: read the history: %w", err)
+		return nil, fmt.Errorf("verify: read the history: %w", err)
 	}
-	return out, at, twice, nil
+	return out, nil
 }

@@ -96,6 +96,16 @@ func NewReference(partitions int) *Reference {
 	return r
 }
 
+// next is the position after the last event of a topic in a slot that was folded.
+func (r *Reference) next(t topic.Topic, n topic.Slot) topic.Position {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	if s := r.memory.slots[n]; s != nil {
+		return s.next[t]
+	}
+	return 0
+}
+
 // Read implements projector.Store.
 func (m *memory) Read(_ context.Context, n topic.Slot) (projector.Stored, error) {
 	m.mu.Lock()

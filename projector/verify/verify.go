@@ -71,14 +71,14 @@ func Threads(ctx context.Context, cfg Config, pool *pgxpool.Pool) (*Report, erro
 	if err != nil {
 		return nil, err
 	}
-	ref, moved, err := cfg.fold(ctx, at)
+	ref, log, err := cfg.fold(ctx, at)
 	if err != nil {
 		return nil, err
 	}
 	want := ref.threadRows(cfg.Retention)
 	r := newReport("threads", want, got, at, topic.Folded)
 	for _, d := range threadColumns.diff(want, got) {
-		if moved[d.Table][d.Key] {
+		if log.moved[d.Table][d.Key] {
 			r.Moved++
 			continue
 		}
@@ -92,17 +92,16 @@ func Threads(ctx context.Context, cfg Config, pool *pgxpool.Pool) (*Report, erro
 // rows are only ever added, each with its position, so the projector may go on meanwhile. The connection's default
 // database is that of the history.
 func History(ctx context.Context, cfg Config, conn driver.Conn) (*Report, error) {
-	got, at, twice, err := readHistory(ctx, conn, cfg.selection(), true)
+	got, err := readHistory(ctx, conn, cfg.selection(), true)
 	if err != nil {
 		return nil, err
 	}
-	ref, _, err := cfg.fold(ctx, at)
+	ref, log, err := cfg.fold(ctx, got.at)
 	if err != nil {
 		return nil, err
 	}
-	want := ref.historyRows()
-	r := newReport("history", want, got, at, []topic.Topic{topic.Threads, topic.Receipts})
-	r.Differences = append(historyColumns.diff(want, got, "receipts"), twice...)
+	r := newReport("history", ref.historyRows(), got.rows, got.at, []topic.Topic{topic.Threads, topic.Receipts})
+	r.Differences = append(r.Differences, got.diff(ref, log.end)...)
 	r.count()
 	return r, nil
 }
@@ -140,23 +139,23 @@ func newReport(view string, want, got tables, at ends, topics []topic.Topic) *Re
 	return r
 }
 
-// fold folds the log up to the ends. moved are the keys of watermarks that were told of after them.
-func (c Config) fold(ctx context.Context, at ends) (ref *Reference, moved map[string]map[string]bool, err error) {
+// fold folds the log up to the ends, and reads on to its own.
+func (c Config) fold(ctx context.Context, at ends) (*Reference, *until, error) {
 	if c.Partitions <= 0 {
 		return nil, nil, errors.New("verify: the number of partitions is not set")
 	}
-	ref = NewReference(c.Partitions)
+	ref := NewReference(c.Partitions)
 	s := &until{
-		Sink: ref, ends: at,
+		Sink: ref, ends: at, log: ends{},
 		moved: map[string]map[string]bool{"watermarks": {}, "device_watermarks": {}},
 	}
-	err = kafka.Replay(
+	err := kafka.Replay(
 		ctx, kafka.ConsumerConfig{Kafka: c.Kafka, View: "verify", Partitions: c.Partitions, Slots: c.Slots}, s,
 	)
 	if err != nil {
 		return nil, nil, fmt.Errorf("verify: fold the log: %w", err)
 	}
-	return ref, s.moved, nil
+	return ref, s, nil
 }
 
 func (c Config) selection() selection { return selection{c.Partitions, c.Slots} }
@@ -188,12 +187,21 @@ type until struct {
 	kafka.Sink
 	ends ends
 
-	mu    sync.Mutex // guards moved
-	moved map[string]map[string]bool
+	mu    sync.Mutex                 // guards what follows; nobody else is there once the replay has ended
+	moved map[string]map[string]bool // the keys of watermarks that were told of after the ends, by table
+	log   ends                       // up to where the log was read
 }
+
+// end is where the log ended in a topic of a slot.
+func (u *until) end(t topic.Topic, s topic.Slot) topic.Position { return u.log[s][t] }
 
 // Apply implements kafka.Sink.
 func (u *until) Apply(ctx context.Context, b kafka.Batch) error {
+	u.mu.Lock()
+	for t, to := range b.To {
+		u.log.put(t, b.Slot, max(to, u.log[b.Slot][t]))
+	}
+	u.mu.Unlock()
 	end := u.ends[b.Slot]
 	cut := kafka.Batch{Slot: b.Slot, From: kafka.Positions{}, To: kafka.Positions{}}
 	for i := range b.Records {

@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"sync"
@@ -208,6 +209,31 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	want := map[string][]string{"threads": {"title", "last_ordinal"}, "messages": {"body"}}
 	if d := cmp.Diff(want, found); d != "" {
 		t.Errorf("columns that differ (-want +got):\n%s", d)
+	}
+	// A row of the history beyond the log is of no event, one before the log's end may have come meanwhile.
+	h, err := verify.History(t.Context(), cfg, conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(h.Differences)
+	var slot int32
+	if err := conn.QueryRow(t.Context(), "SELECT slot FROM messages LIMIT 1").Scan(&slot); err != nil {
+		t.Fatal(err)
+	}
+	end := topic.Position(0)
+	for _, p := range h.Places {
+		if p.Topic == topic.Threads && p.Slot == topic.Slot(slot) {
+			end = p.Log
+		}
+	}
+	if err := conn.Exec(
+		t.Context(), fmt.Sprintf("INSERT INTO messages SELECT * REPLACE (%d AS position) FROM messages "+
+			"WHERE slot = %d LIMIT 1", end, slot),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if h, err = verify.History(t.Context(), cfg, conn); err != nil || len(h.Differences) != before+1 || h.Equal() {
+		t.Errorf("a message beyond the log: %v, %d differences, want %d", err, len(h.Differences), before+1)
 	}
 	// A view that is ahead of the log cannot be compared.
 	if _, err := pool.Exec(
