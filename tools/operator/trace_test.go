@@ -5,19 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
-	"heliograph/infra/clickhouse"
-	"heliograph/infra/embedded/enginetest"
 	"heliograph/infra/kafka"
-	"heliograph/infra/postgres"
-	chschema "heliograph/schemas/clickhouse"
 	"heliograph/schemas/id"
-	pgschema "heliograph/schemas/postgres"
 	"heliograph/tools/operator"
 )
 
@@ -48,44 +42,16 @@ func summarize(p *operator.Place) summary {
 
 // TestTrace: the log is asked itself, whatever the views know of a message.
 func TestTrace(t *testing.T) {
-	w := newLog(t)
-	url := enginetest.NewDatabase(t)
-	files, err := fs.Sub(pgschema.FS, "views")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := postgres.Migrate(t.Context(), url, files, pgschema.ViewsSchema); err != nil {
-		t.Fatal(err)
-	}
-	pool, err := postgres.Open(
-		t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views"}},
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	addr, database := enginetest.NewClickHouseDatabase(t)
-	ccfg := clickhouse.Config{Addr: []string{addr}, Database: database}
-	if files, err = fs.Sub(chschema.FS, "history"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := clickhouse.Migrate(t.Context(), ccfg, files); err != nil {
-		t.Fatal(err)
-	}
-	history, err := clickhouse.Open(ccfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = history.Close() }) // read and written by this test alone
+	w, both := newLog(t), newStores(t)
 	pg := func(sql string, args ...any) {
 		t.Helper()
-		if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
+		if _, err := both.pool.Exec(t.Context(), sql, args...); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ch := func(format string, args ...any) {
 		t.Helper()
-		if err := history.Exec(t.Context(), fmt.Sprintf(format, args...)); err != nil {
+		if err := both.conn.Exec(t.Context(), fmt.Sprintf(format, args...)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -159,19 +125,8 @@ VALUES ($1, $2, '', 'phone', true, false, 0, now())`,
 		)
 	}
 
-	open := func(url, addr string) *operator.Views {
-		t.Helper()
-		v, err := operator.OpenViews(
-			t.Context(), postgres.Config{URL: url, Params: map[string]string{"search_path": "views"}},
-			clickhouse.Config{Addr: []string{addr}, Database: database},
-		)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(v.Close)
-		return v
-	}
-	both, none := open(url, addr), open("postgres://helio@127.0.0.1:1/helio", "127.0.0.1:1")
+	reachable := both.open(t, both.url, both.addr)
+	none := both.open(t, "postgres://helio@127.0.0.1:1/helio", "127.0.0.1:1")
 	other := id.DirectThread(ann, eve)
 	latest, err := id.Parse[id.MessageID]("ffffffff-ffff-7fff-bfff-ffffffffffff")
 	if err != nil {
@@ -221,7 +176,7 @@ VALUES ($1, $2, '', 'phone', true, false, 0, now())`,
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
-			q, v := operator.Question{Message: ids[c.of], Window: 15 * time.Minute}, cmp.Or(c.views, both)
+			q, v := operator.Question{Message: ids[c.of], Window: 15 * time.Minute}, cmp.Or(c.views, reachable)
 			if c.change != nil {
 				c.change(&q)
 			}
@@ -246,7 +201,7 @@ VALUES ($1, $2, '', 'phone', true, false, 0, now())`,
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	got, err := operator.Trace(
-		ctx, kafka.Config{Brokers: []string{"127.0.0.1:1"}}, both, operator.Question{Message: ids["accepted"]},
+		ctx, kafka.Config{Brokers: []string{"127.0.0.1:1"}}, reachable, operator.Question{Message: ids["accepted"]},
 	)
 	if err != nil || got.LogError == "" || got.Postgres.State != operator.StateHas {
 		t.Errorf("without the log: %+v, %v", got, err)

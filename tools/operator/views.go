@@ -116,7 +116,62 @@ func OpenViews(ctx context.Context, pg postgres.Config, ch clickhouse.Config) (*
 	}}, nil
 }
 
-// Close gives up the connections.
+// NewViews returns the views over connections that somebody else has opened, and closes.
+func NewViews(v *views.Views, h *history.History) *Views { return &Views{v, h, func() {}} }
+
+// Ends are positions after the last events of the log.
+type Ends map[topic.Topic]map[topic.Slot]topic.Position
+
+// Behind says what the views have yet to take in of the log up to the ends, the first thing that is found; empty: they
+// have everything.
+func (v *Views) Behind(ctx context.Context, ends Ends) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, viewTime)
+	defer cancel()
+	inViews, err := v.views.Freshness(ctx)
+	if err != nil {
+		return "", fmt.Errorf("positions of Postgres: %w", err)
+	}
+	have := Ends{}
+	for _, f := range inViews {
+		have.put(f.Topic, f.Slot, f.Next)
+	}
+	if s := have.lack(ends, topic.Threads, topic.Receipts, topic.Users); s != "" {
+		return "Postgres " + s, nil
+	}
+	inHistory, err := v.history.Freshness(ctx)
+	if err != nil {
+		return "", fmt.Errorf("positions of ClickHouse: %w", err)
+	}
+	have = Ends{}
+	for _, f := range inHistory {
+		have.put(f.Topic, f.Slot, f.Next)
+	}
+	if s := have.lack(ends, topic.Threads, topic.Receipts); s != "" { // the history has no users
+		return "ClickHouse " + s, nil
+	}
+	return "", nil
+}
+
+func (e Ends) put(t topic.Topic, s topic.Slot, next topic.Position) {
+	if e[t] == nil {
+		e[t] = map[topic.Slot]topic.Position{}
+	}
+	e[t][s] = next
+}
+
+// lack says what is missing up to the ends.
+func (e Ends) lack(ends Ends, topics ...topic.Topic) string {
+	for _, t := range topics {
+		for s, end := range ends[t] {
+			if e[t][s] < end {
+				return fmt.Sprintf("has %s of slot %d up to %d of %d", t, s, e[t][s], end)
+			}
+		}
+	}
+	return ""
+}
+
+// Close gives up the connections that OpenViews has opened.
 func (v *Views) Close() { v.close() }
 
 // message asks both views for a message and returns where it is by those that have it; nil when none has.
