@@ -19,6 +19,9 @@ import (
 // MinRetention is the shortest tail: twice the window of the rule on repeated message ids.
 const MinRetention = 48 * time.Hour
 
+// DefaultRetention is the tail where nothing else is asked for.
+const DefaultRetention = 30 * 24 * time.Hour
+
 // Topics are those that the views are folded from.
 var Topics = topic.Folded
 
@@ -27,8 +30,8 @@ type Config struct {
 	// Consumer says where the log is and which slots are read. View defaults to "threads", Topics to Topics, Linger to
 	// 50 ms, LingerBusy to 500 ms, LingerRecords to 1,000, Logger and Registerer to those given to New.
 	Consumer kafka.ConsumerConfig
-	// Retention is how long, in log time before the slot's latest event, messages stay. Default 30 days, at least
-	// MinRetention.
+	// Retention is how long, in log time before the slot's latest event, messages stay. Default
+	// DefaultRetention, at least MinRetention.
 	Retention time.Duration
 	// TrimEvery is how often older ones are removed. Default 10 minutes.
 	TrimEvery time.Duration
@@ -85,7 +88,7 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 		c.Consumer.Kafka.Registerer = reg
 	}
 	if c.Retention == 0 {
-		c.Retention = 30 * 24 * time.Hour
+		c.Retention = DefaultRetention
 	}
 	if c.TrimEvery == 0 {
 		c.TrimEvery = 10 * time.Minute

@@ -1,14 +1,12 @@
 package demo
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
-	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -21,12 +19,11 @@ type Entry struct {
 	Message  id.MessageID     // zero for what is no message
 	Reply    event.MessageRef // that it answers
 	Text     string           // of a message, or a title
-	Raw      []byte           // as it stands in the log; nil where the place has only its meaning
 }
 
 // entryOf describes an event.
-func entryOf(ev *event.Event, raw []byte, at topic.Position, ordinal int64) (Entry, error) {
-	e := Entry{Position: at, Ordinal: ordinal, Raw: raw, Kind: ev.Type.String(), Sender: ev.User}
+func entryOf(ev *event.Event, at topic.Position, ordinal int64) (Entry, error) {
+	e := Entry{Position: at, Ordinal: ordinal, Kind: ev.Type.String(), Sender: ev.User}
 	if ev.User.IsZero() {
 		return e, fmt.Errorf("the event at %d has no sender", at)
 	}
@@ -45,15 +42,6 @@ func entryOf(ev *event.Event, raw []byte, at topic.Position, ordinal int64) (Ent
 	return e, nil
 }
 
-// decodeEntry describes an event of the log.
-func decodeEntry(raw []byte, at topic.Position, ordinal int64) (Entry, error) {
-	ev, err := event.Decode(raw)
-	if err != nil {
-		return Entry{}, fmt.Errorf("decode the event at %d: %w", at, err)
-	}
-	return entryOf(ev, raw, at, ordinal)
-}
-
 // unlike names what differs between two entries of one position.
 func (e Entry) unlike(o Entry) string {
 	var out []string
@@ -68,9 +56,6 @@ func (e Entry) unlike(o Entry) string {
 	add(e.Message == o.Message, "message id", e.Message, o.Message)
 	add(e.Reply == o.Reply, "reply to", e.Reply, o.Reply)
 	add(e.Text == o.Text, "text", fmt.Sprintf("%q", e.Text), fmt.Sprintf("%q", o.Text))
-	if e.Raw != nil && o.Raw != nil && !bytes.Equal(e.Raw, o.Raw) {
-		out = append(out, "other bytes than the log's")
-	}
 	return strings.Join(out, "; ")
 }
 
@@ -149,7 +134,6 @@ type Comparison struct {
 	Threads     int          `json:"threads"`
 	Messages    int          `json:"messages"`
 	Events      int          `json:"events"` // messages included
-	Receipts    int          `json:"receipts,omitempty"`
 	Differences []Difference `json:"differences,omitempty"`
 }
 
@@ -181,36 +165,6 @@ func compareAll(place string, want, got entries, name func(id.ThreadID) string) 
 }
 
 const messageSent = "message_sent"
-
-// compareMarks compares how far members have got.
-func compareMarks(want, got map[mark]thread.Watermark, name func(id.ThreadID) string) []Difference {
-	var out []Difference
-	all := map[mark]bool{}
-	for _, in := range []map[mark]thread.Watermark{want, got} {
-		for k := range in {
-			all[k] = true
-		}
-	}
-	for k := range all {
-		w, g := want[k], got[k]
-		if w == g {
-			continue
-		}
-		f := Different
-		switch (thread.Watermark{}) {
-		case g:
-			f = Missing
-		case w:
-			f = Unexpected
-		}
-		out = append(out, Difference{
-			Thread: name(
-				k.thread,
-			), Position: w.DeliveredPosition, Fault: f, Detail: fmt.Sprintf("receipts of %s are %+v, want %+v", k.user, g, w),
-		})
-	}
-	return out
-}
 
 // mark names a member's watermark.
 type mark struct {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"heliograph/projector/verify"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -23,7 +24,6 @@ func message(at topic.Position, text string) Entry {
 		Sender:   id.UserID{1},
 		Message:  id.MessageID{byte(at)},
 		Text:     text,
-		Raw:      []byte(text),
 	}
 }
 
@@ -34,14 +34,12 @@ func TestCompare(t *testing.T) {
 		f(&got[i])
 		return got
 	}
-	meaning := change(2, func(e *Entry) { e.Raw = nil }) // a device has no bytes of the log
 	for _, tc := range []struct {
 		name string
 		got  []Entry
 		want []Difference
 	}{
 		{"the same", want, nil},
-		{"without the bytes", meaning, nil},
 		{"missing", []Entry{want[0], want[2], want[3]}, []Difference{{Position: 3, Fault: Missing, Detail: `message_sent "b"`}}},
 		{"the first missing", want[1:], []Difference{{Position: 0, Fault: Missing, Detail: `message_sent "a"`}}},
 		{"doubled", []Entry{want[0], want[1], want[1], want[2], want[3]}, []Difference{{Position: 3, Fault: Doubled, Detail: `message_sent "b"`}}},
@@ -53,9 +51,8 @@ func TestCompare(t *testing.T) {
 			append(slices.Clone(want), func() Entry { e := want[1]; e.Position = 12; return e }()),
 			[]Difference{{Position: 12, Fault: Unexpected, Detail: `message_sent "b"`}},
 		},
-		{"other text", change(1, func(e *Entry) { e.Text, e.Raw = "x", nil }), []Difference{{Position: 3, Fault: Different, Detail: `text "x", want "b"`}}},
+		{"other text", change(1, func(e *Entry) { e.Text = "x" }), []Difference{{Position: 3, Fault: Different, Detail: `text "x", want "b"`}}},
 		{"other ordinal", change(3, func(e *Entry) { e.Ordinal = 8 }), []Difference{{Position: 9, Fault: Different, Detail: "ordinal 8, want 9"}}},
-		{"other bytes", change(0, func(e *Entry) { e.Raw = []byte("z") }), []Difference{{Position: 0, Fault: Different, Detail: "other bytes than the log's"}}},
 		{"nothing at all", nil, []Difference{
 			{Position: 0, Fault: Missing, Detail: `message_sent "a"`},
 			{Position: 3, Fault: Missing, Detail: `message_sent "b"`},
@@ -86,19 +83,40 @@ func TestCompareAll(t *testing.T) {
 	}
 }
 
-func TestCompareMarks(t *testing.T) {
-	k := func(n byte) mark { return mark{id.ThreadID{n}, id.UserID{n}} }
-	w := func(n int64) thread.Watermark {
-		return thread.Watermark{DeliveredPosition: topic.Position(n), DeliveredOrdinal: n}
+// Whatever differs anywhere, or cannot be compared, is no good end.
+func TestConclude(t *testing.T) {
+	report := func(f func(*verify.Report)) []ViewComparison {
+		r := &verify.Report{Places: []verify.Place{{Topic: topic.Threads, Next: 3, Log: 3}}}
+		f(r)
+		return []ViewComparison{{"Postgres", r}}
 	}
-	want := map[mark]thread.Watermark{k(1): w(1), k(2): w(2), k(3): w(3)}
-	got := map[mark]thread.Watermark{k(1): w(1), k(2): w(1), k(4): w(4)}
-	faults := map[string]Fault{}
-	for _, d := range compareMarks(want, got, func(t id.ThreadID) string { return string('0' + rune(t[0])) }) {
-		faults[d.Thread] = d.Fault
-	}
-	if diff := cmp.Diff(faults, map[string]Fault{"2": Different, "3": Missing, "4": Unexpected}); diff != "" {
-		t.Errorf("got -, want +:\n%s", diff)
+	differs := []verify.Difference{{Table: "threads"}}
+	for name, c := range map[string]struct {
+		result  Result
+		unasked []string
+		ok      bool
+		verdict string
+	}{
+		"all is well": {result: Result{Views: report(func(*verify.Report) {})}, ok: true, verdict: "fine"},
+		"a row":       {result: Result{Views: report(func(r *verify.Report) { r.Differences = differs })}, verdict: "1 difference: Postgres"},
+		"a watermark": {result: Result{Views: report(func(r *verify.Report) { r.Moved = 2 })}, verdict: "2 differences: Postgres"},
+		"a short log": {result: Result{Views: report(func(r *verify.Report) { r.Places[0].Log = 2 })}, verdict: "1 difference: Postgres"},
+		"a device":    {result: Result{Comparisons: []Comparison{{Place: "Ann's phone", Differences: make([]Difference, 2)}}}, verdict: "2 differences: Ann's phone"},
+		"a dead role": {unasked: []string{"edge 1 ended"}, verdict: "no difference, but edge 1 ended"},
+		"two of those": {
+			result: Result{
+				Views:       report(func(r *verify.Report) { r.Differences = differs }),
+				Comparisons: []Comparison{{Place: "Bob's tablet", Differences: make([]Difference, 1)}},
+			},
+			unasked: []string{"edge 1 ended"}, verdict: "2 differences: Postgres, Bob's tablet",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.result.conclude(c.unasked, "fine")
+			if c.result.OK != c.ok || c.result.Verdict != c.verdict {
+				t.Errorf("ok %v, %q, want %v, %q", c.result.OK, c.result.Verdict, c.ok, c.verdict)
+			}
+		})
 	}
 }
 
@@ -136,7 +154,7 @@ func TestSeenBy(t *testing.T) {
 		if v.Outcome != thread.Accepted {
 			continue
 		}
-		e, err := entryOf(event.Of(ev), nil, at, v.Ordinal)
+		e, err := entryOf(event.Of(ev), at, v.Ordinal)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"heliograph/edge/client"
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/kafka"
@@ -191,15 +189,23 @@ func (p *play) kafka() kafka.Config {
 	}
 }
 
-func (p *play) pool(ctx context.Context) (*pgxpool.Pool, error) {
-	return postgres.Open(ctx, postgres.Config{
+// stores opens both views.
+func (p *play) stores(ctx context.Context) (stores, error) {
+	pool, err := postgres.Open(ctx, postgres.Config{
 		URL: p.c.PostgresURL(), Name: "demo", MaxConns: 2, Logger: p.logger(),
 		Params: map[string]string{"search_path": pgschema.ViewsSchema},
 	})
-}
-
-func (p *play) clickhouse() clickhouse.Config {
-	return clickhouse.Config{Addr: []string{p.c.ClickHouseAddr()}, Name: "demo", Logger: p.logger()}
+	if err != nil {
+		return stores{}, err
+	}
+	conn, err := clickhouse.Open(
+		clickhouse.Config{Addr: []string{p.c.ClickHouseAddr()}, Name: "demo", Logger: p.logger()},
+	)
+	if err != nil {
+		pool.Close()
+		return stores{}, err
+	}
+	return stores{pool, conn}, nil
 }
 
 func (p *play) logger() *slog.Logger {

@@ -51,7 +51,10 @@ func TestDemo(t *testing.T) {
 	if !result.OK {
 		t.Error(result.Verdict)
 	}
-	if got, want := len(result.Comparisons), 3+6; got != want {
+	if got, want := len(result.Views), 2; got != want {
+		t.Errorf("%d views were compared, want %d", got, want)
+	}
+	if got, want := len(result.Comparisons), 1+6; got != want {
 		t.Errorf("%d places were compared, want %d", got, want)
 	}
 	for line := range strings.Lines(out.String()) {

@@ -103,7 +103,7 @@ func (d *device) take(e client.Event) {
 			d.cameAt[e.ID] = time.Now()
 		}
 	case client.ThreadEvent:
-		x, err := entryOf(event.Of(e.Event), nil, e.Position, e.Ordinal)
+		x, err := entryOf(event.Of(e.Event), e.Position, e.Ordinal)
 		if err != nil {
 			x.Text = err.Error() // the comparison shows it
 		}

@@ -12,30 +12,22 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/uuid"
 
-	"heliograph/infra/clickhouse"
-	"heliograph/infra/history"
-	"heliograph/infra/views"
 	"heliograph/schemas/id"
 )
 
 // history asks ClickHouse what went on.
 func (p *play) history(ctx context.Context) error {
-	conn, err := clickhouse.Open(p.clickhouse())
+	views, err := p.stores(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // read only
-	pool, err := p.pool(ctx)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
+	defer views.close()
 	err = p.step(ctx, "Both views have taken in the whole log", func(ctx context.Context, s *Step) error {
 		ref, err := readLog(ctx, p.kafka())
 		if err != nil {
 			return err
 		}
-		return waitViews(ctx, views.New(pool), history.New(conn), ref.ends)
+		return views.wait(ctx, ref.ends)
 	})
 	if err != nil {
 		return err
@@ -50,7 +42,7 @@ func (p *play) history(ctx context.Context) error {
 		err := p.step(ctx, q.name, func(ctx context.Context, s *Step) error {
 			s.Query = q.sql
 			var err error
-			s.Table, err = p.ask(ctx, conn, q.sql)
+			s.Table, err = p.ask(ctx, views.conn, q.sql)
 			if err == nil && len(s.Table.Rows) == 0 {
 				err = fmt.Errorf("no rows for %s", q.sql)
 			}
@@ -113,16 +105,11 @@ func (p *play) word(v reflect.Value) string {
 
 // verdict compares every place with the log.
 func (p *play) verdict(ctx context.Context) error {
-	conn, err := clickhouse.Open(p.clickhouse())
+	views, err := p.stores(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // read only
-	pool, err := p.pool(ctx)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
+	defer views.close()
 	var ref *reference
 	err = p.step(ctx, "The log is read raw and folded anew", func(ctx context.Context, s *Step) error {
 		if err := p.settle(ctx); err != nil {
@@ -135,7 +122,7 @@ func (p *play) verdict(ctx context.Context) error {
 			if ref, err = readLog(ctx, p.kafka()); err != nil {
 				return err
 			}
-			if err := waitViews(ctx, views.New(pool), history.New(conn), ref.ends); err != nil {
+			if err := views.wait(ctx, ref.ends); err != nil {
 				return err
 			}
 			again, err := readLog(ctx, p.kafka())
@@ -154,59 +141,54 @@ func (p *play) verdict(ctx context.Context) error {
 			"%d records: %d messages among %d accepted events of %s,", ref.records, ref.messages(), events,
 			counted(len(ref.accepted), "thread"),
 		)
-		s.note(
-			"receipts of %s, and %s that the fold refused as retries or too late", counted(len(ref.marks), "member"),
-			counted(ref.refused, "event"),
-		)
+		s.note("and %s that the fold refused as retries or too late", counted(ref.refused, "event"))
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	err = p.step(ctx, "Every place is compared with it, message by message", func(ctx context.Context, s *Step) error {
+	err = p.step(ctx, "Both views are compared with it, row by row", func(ctx context.Context, s *Step) (err error) {
+		if p.result.Views, err = p.compareViews(ctx, views); err != nil {
+			return err
+		}
+		s.Table = &Table{Header: []string{"place", "tables", "rows", "of the log", "verdict"}}
+		for _, c := range p.result.Views {
+			s.Table.Rows = append(s.Table.Rows, c.row())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = p.step(ctx, "What was said, and every device, event by event", func(ctx context.Context, s *Step) error {
 		said := p.sayings()
 		p.result.Comparisons = append(
 			p.result.Comparisons, compareAll("what was said", onlyMessages(ref.accepted, said), said, p.nameOf),
 		)
-		got, marks, err := fromPostgres(ctx, views.New(pool))
-		if err != nil {
-			return err
-		}
-		c := compareAll("Postgres", ref.accepted, got, p.nameOf)
-		c.Receipts, c.Differences = len(marks), append(c.Differences, compareMarks(ref.marks, marks, p.nameOf)...)
-		p.result.Comparisons = append(p.result.Comparisons, c)
-		if got, marks, err = fromClickHouse(ctx, history.New(conn)); err != nil {
-			return err
-		}
-		c = compareAll("ClickHouse", ref.accepted, got, p.nameOf)
-		c.Receipts, c.Differences = len(marks), append(c.Differences, compareMarks(ref.marks, marks, p.nameOf)...)
-		p.result.Comparisons = append(p.result.Comparisons, c)
 		for _, d := range p.devices {
 			p.result.Comparisons = append(
 				p.result.Comparisons, compareAll(d.name, ref.seenBy(d.me.User, d.me.Device), d.records(), p.nameOf),
 			)
 		}
-		s.Table = &Table{Header: []string{"place", "threads", "events", "messages", "receipts", "verdict"}}
+		s.Table = &Table{Header: []string{"place", "threads", "events", "messages", "verdict"}}
 		for _, c := range p.result.Comparisons {
-			receipts := "-"
-			if c.Receipts > 0 {
-				receipts = fmt.Sprint(c.Receipts)
-			}
-			word := "same"
-			if n := len(c.Differences); n > 0 {
-				word = fmt.Sprintf("%d differ", n)
-			}
-			s.Table.Rows = append(
-				s.Table.Rows,
-				[]string{c.Place, fmt.Sprint(c.Threads), fmt.Sprint(c.Events), fmt.Sprint(c.Messages), receipts, word},
-			)
+			s.Table.Rows = append(s.Table.Rows, []string{
+				c.Place, fmt.Sprint(c.Threads), fmt.Sprint(c.Events), fmt.Sprint(c.Messages),
+				verdictOf(len(c.Differences)),
+			})
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	p.conclude(ref)
+	p.result.conclude(
+		p.c.Unasked(),
+		fmt.Sprintf(
+			"no difference: %d messages, once each and in order, in the log, in both views and on %s", ref.messages(),
+			counted(len(p.devices), "device"),
+		),
+	)
 	return nil
 }
 
@@ -262,7 +244,7 @@ func onlyMessages(all, said entries) entries {
 		}
 		for _, e := range es {
 			if e.Kind == messageSent {
-				e.Ordinal, e.Raw = 0, nil
+				e.Ordinal = 0
 				out[t] = append(out[t], e)
 			}
 		}
@@ -270,26 +252,27 @@ func onlyMessages(all, said entries) entries {
 	return out
 }
 
-// conclude says what came of it.
-func (p *play) conclude(ref *reference) {
-	unasked := p.c.Unasked()
+// conclude says what came of it: fine, if nothing differs and no process ended unasked.
+func (r *Result) conclude(unasked []string, fine string) {
 	n, places := 0, []string{}
-	for _, c := range p.result.Comparisons {
-		if len(c.Differences) > 0 {
-			n += len(c.Differences)
-			places = append(places, c.Place)
+	add := func(place string, wrong int) {
+		if wrong > 0 {
+			n, places = n+wrong, append(places, place)
 		}
 	}
-	p.result.OK = n == 0 && len(unasked) == 0
+	for _, c := range r.Views {
+		add(c.Place, c.wrong())
+	}
+	for _, c := range r.Comparisons {
+		add(c.Place, len(c.Differences))
+	}
+	r.OK = n == 0 && len(unasked) == 0
 	switch {
 	case n > 0:
-		p.result.Verdict = fmt.Sprintf("%s: %s", counted(n, "difference"), strings.Join(places, ", "))
+		r.Verdict = fmt.Sprintf("%s: %s", counted(n, "difference"), strings.Join(places, ", "))
 	case len(unasked) > 0:
-		p.result.Verdict = "no difference, but " + strings.Join(unasked, "; ")
+		r.Verdict = "no difference, but " + strings.Join(unasked, "; ")
 	default:
-		p.result.Verdict = fmt.Sprintf(
-			"no difference: %d messages, once each and in order, in the log, in both views and on %s", ref.messages(),
-			counted(len(p.devices), "device"),
-		)
+		r.Verdict = fine
 	}
 }

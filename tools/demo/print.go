@@ -73,16 +73,12 @@ func (p *Printer) Step(s Step) {
 
 // End shows the differences and the verdict.
 func (p *Printer) End(r Result) {
-	const most = 5
 	p.line("")
+	for _, c := range r.Views {
+		differences(p, c.Place, c.Differences)
+	}
 	for _, c := range r.Comparisons {
-		for i, d := range c.Differences {
-			if i == most {
-				p.indented(fmt.Sprintf("and %d more", len(c.Differences)-most), badStyle)
-				break
-			}
-			p.indented(c.Place+": "+d.String(), badStyle)
-		}
+		differences(p, c.Place, c.Differences)
 	}
 	sign, style := "✔", goodStyle
 	if !r.OK {
@@ -100,6 +96,18 @@ func (p *Printer) End(r Result) {
 		p.line(left + style.Render(l))
 	}
 	p.line("")
+}
+
+// differences shows the first of a place.
+func differences[D fmt.Stringer](p *Printer, place string, all []D) {
+	const most = 5
+	for i, d := range all {
+		if i == most {
+			p.indented(fmt.Sprintf("and %d more", len(all)-most), badStyle)
+			return
+		}
+		p.indented(place+": "+d.String(), badStyle)
+	}
 }
 
 func (p *Printer) indented(text string, style lipgloss.Style) {

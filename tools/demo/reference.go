@@ -15,15 +15,10 @@ import (
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
+	"heliograph/tools/operator"
 )
 
-// place is a topic of a slot.
-type place struct {
-	topic topic.Topic
-	slot  topic.Slot
-}
-
-// reference is the log, read raw to its end and folded in memory: what every other place is compared with.
+// reference is the log, read raw to its end and folded in memory: what the devices are compared with.
 type reference struct {
 	records  int
 	accepted entries // by the fold, in order
@@ -31,8 +26,7 @@ type reference struct {
 	times    map[id.ThreadID]map[topic.Position]int64
 	threads  map[id.ThreadID]*thread.State
 	users    map[id.UserID]*user.State
-	marks    map[mark]thread.Watermark
-	ends     map[place]topic.Position // the position after the last record
+	ends     operator.Ends
 }
 
 // readLog reads threads, receipts and users from their first record to where they end now.
@@ -40,7 +34,7 @@ func readLog(ctx context.Context, cfg kafka.Config) (*reference, error) {
 	r := &reference{
 		accepted: entries{}, times: map[id.ThreadID]map[topic.Position]int64{},
 		threads: map[id.ThreadID]*thread.State{},
-		users:   map[id.UserID]*user.State{}, marks: map[mark]thread.Watermark{}, ends: map[place]topic.Position{},
+		users:   map[id.UserID]*user.State{}, ends: operator.Ends{},
 	}
 	topics := []topic.Topic{topic.Threads, topic.Receipts, topic.Users}
 	cl, err := kafka.Dial(cfg)
@@ -54,7 +48,7 @@ func readLog(ctx context.Context, cfg kafka.Config) (*reference, error) {
 	}
 	names := make([]string, len(topics))
 	for i, t := range topics {
-		names[i] = cfg.Name(t)
+		names[i], r.ends[t] = cfg.Name(t), map[topic.Slot]topic.Position{}
 	}
 	adm := kadm.NewClient(cl)
 	begins, err := adm.ListStartOffsets(ctx, names...)
@@ -99,7 +93,7 @@ func readLog(ctx context.Context, cfg kafka.Config) (*reference, error) {
 			if err := r.add(t, rec, at); err != nil {
 				return nil, fmt.Errorf("%s slot %d position %d: %w", t, rec.Partition, at, err)
 			}
-			r.ends[place{t, topic.Slot(rec.Partition)}] = at + 1
+			r.ends[t][topic.Slot(rec.Partition)] = at + 1
 			if rec.Offset == end.Offset-1 {
 				left--
 			}
@@ -133,15 +127,12 @@ func (r *reference) add(t topic.Topic, rec *kgo.Record, at topic.Position) error
 			r.refused++
 			return nil
 		}
-		e, err := entryOf(ev, rec.Value, at, v.Ordinal)
+		e, err := entryOf(ev, at, v.Ordinal)
 		if err != nil {
 			return err
 		}
 		r.accepted[tid] = append(r.accepted[tid], e)
 		r.times[tid][at] = ms
-	case topic.Receipts:
-		k := mark{id.ThreadID(subject), ev.User}
-		r.marks[k] = r.marks[k].Merge(thread.WatermarkOf(ev.GetWatermarksMoved()))
 	case topic.Users:
 		u := id.UserID(subject)
 		s := r.users[u]

@@ -28,8 +28,9 @@ type Table struct {
 
 // Result of a demo.
 type Result struct {
-	Steps       []Step       `json:"steps"`
-	Comparisons []Comparison `json:"comparisons"`
+	Steps       []Step           `json:"steps"`
+	Views       []ViewComparison `json:"views"`
+	Comparisons []Comparison     `json:"comparisons"` // of what was said, and of each device
 	// OK tells whether every step was played, no process ended unasked and no place differs from the log.
 	OK      bool   `json:"ok"`
 	Verdict string `json:"verdict"`

@@ -1,46 +1,70 @@
 package demo
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"heliograph/infra/history"
 	"heliograph/infra/views"
-	"heliograph/schemas/event"
-	"heliograph/schemas/thread"
-	"heliograph/schemas/topic"
+	"heliograph/projector/threads"
+	"heliograph/projector/verify"
+	"heliograph/tools/operator"
 )
 
-// waitViews waits until both stores have every event before the ends.
-func waitViews(ctx context.Context, v *views.Views, h *history.History, ends map[place]topic.Position) error {
+// ViewComparison is a view compared with a fold of the log, row by row.
+type ViewComparison struct {
+	Place string `json:"place"`
+	*verify.Report
+}
+
+// wrong counts what keeps the view from being what the log gives. Nothing moves while it is compared, so a watermark
+// that cannot be judged counts too.
+func (c ViewComparison) wrong() int {
+	n := len(c.Differences) + c.Moved
+	if !c.Comparable() {
+		n++
+	}
+	return n
+}
+
+// row is the comparison's line in the table of those.
+func (c ViewComparison) row() []string {
+	got, want := 0, 0
+	for _, t := range c.Tables {
+		got, want = got+t.Got, want+t.Want
+	}
+	return []string{c.Place, fmt.Sprint(len(c.Tables)), fmt.Sprint(got), fmt.Sprint(want), verdictOf(c.wrong())}
+}
+
+func verdictOf(wrong int) string {
+	if wrong > 0 {
+		return fmt.Sprintf("%d differ", wrong)
+	}
+	return "same"
+}
+
+// stores are the connections to both views.
+type stores struct {
+	pool *pgxpool.Pool
+	conn driver.Conn
+}
+
+func (s stores) close() {
+	s.pool.Close()
+	_ = s.conn.Close() // read only
+}
+
+// wait waits until both views have every event before the ends.
+func (s stores) wait(ctx context.Context, ends operator.Ends) error {
+	v := operator.NewViews(views.New(s.pool), history.New(s.conn))
 	for {
-		behind := ""
-		for p, end := range ends {
-			f, err := v.FreshnessOf(ctx, p.topic, p.slot)
-			if err != nil {
-				return fmt.Errorf("position of Postgres: %w", err)
-			}
-			if f.Next < end {
-				behind = fmt.Sprintf("Postgres has %s of slot %d up to %d of %d", p.topic, p.slot, f.Next, end)
-				break
-			}
-			if p.topic == topic.Users {
-				continue // the history has no users
-			}
-			past, err := h.FreshnessOf(ctx, p.topic, p.slot)
-			if err != nil {
-				return fmt.Errorf("position of ClickHouse: %w", err)
-			}
-			if past.Next < end {
-				behind = fmt.Sprintf("ClickHouse has %s of slot %d up to %d of %d", p.topic, p.slot, past.Next, end)
-				break
-			}
-		}
-		if behind == "" {
-			return nil
+		behind, err := v.Behind(ctx, ends)
+		if err != nil || behind == "" {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -50,57 +74,16 @@ func waitViews(ctx context.Context, v *views.Views, h *history.History, ends map
 	}
 }
 
-// fromPostgres reads every event of every thread, and how far members have got.
-func fromPostgres(ctx context.Context, v *views.Views) (entries, map[mark]thread.Watermark, error) {
-	out, marks := entries{}, map[mark]thread.Watermark{}
-	err := v.Tables(ctx, views.Tables{
-		Messages: func(r *views.Message) error {
-			e, err := decodeEntry(r.Event, r.Position, r.Ordinal)
-			e.Sender, e.Message = r.Sender, r.Message // the columns, not the event again
-			out[r.Thread] = append(out[r.Thread], e)
-			return err
-		},
-		Watermarks: func(r *views.Watermark) error { marks[mark{r.Thread, r.User}] = r.Mark; return nil },
-	})
-	out.sort()
-	return out, marks, err
-}
-
-// fromClickHouse reads the same from the history.
-func fromClickHouse(ctx context.Context, h *history.History) (entries, map[mark]thread.Watermark, error) {
-	out, marks := entries{}, map[mark]thread.Watermark{}
-	err := h.Tables(ctx, history.Tables{
-		Messages: func(r *history.Message) error {
-			out[r.Thread] = append(out[r.Thread], Entry{
-				Position: r.Position, Ordinal: r.Ordinal, Kind: "message_sent", Sender: r.Sender, Message: r.Message,
-				Reply: event.MessageRef{Author: r.ReplyAuthor, ID: r.ReplyTo}, Text: string(r.Body), Raw: r.Event,
-			})
-			return nil
-		},
-		Others: func(r *history.Other) error {
-			out[r.Thread] = append(out[r.Thread], Entry{
-				Position: r.Position, Ordinal: r.Ordinal, Kind: r.Kind, Sender: r.Actor, Text: r.Title, Raw: r.Event,
-			})
-			return nil
-		},
-		Receipts: func(r *history.Receipt) error {
-			m, w := marks[mark{r.Thread, r.User}], r.Mark
-			marks[mark{r.Thread, r.User}] = thread.Watermark{
-				DeliveredPosition: max(m.DeliveredPosition, w.DeliveredPosition),
-				DeliveredOrdinal:  max(m.DeliveredOrdinal, w.DeliveredOrdinal),
-				ReadPosition:      max(m.ReadPosition, w.ReadPosition),
-				ReadOrdinal:       max(m.ReadOrdinal, w.ReadOrdinal),
-			}
-			return nil
-		},
-	})
-	out.sort()
-	return out, marks, err
-}
-
-// sort brings the events of each thread into the order of their positions.
-func (e entries) sort() {
-	for _, es := range e {
-		slices.SortStableFunc(es, func(a, b Entry) int { return cmp.Compare(a.Position, b.Position) })
+// compareViews compares both views with a fold of the log.
+func (p *play) compareViews(ctx context.Context, s stores) ([]ViewComparison, error) {
+	cfg := verify.Config{Kafka: p.kafka(), Partitions: p.c.Partitions(), Retention: threads.DefaultRetention}
+	inViews, err := verify.Threads(ctx, cfg, s.pool)
+	if err != nil {
+		return nil, err
 	}
+	inHistory, err := verify.History(ctx, cfg, s.conn)
+	if err != nil {
+		return nil, err
+	}
+	return []ViewComparison{{"Postgres", inViews}, {"ClickHouse", inHistory}}, nil
 }

@@ -104,7 +104,7 @@ func testStoresDown(t *testing.T, e *env, lasts time.Duration, kinds ...embedded
 	f.finish()
 	tr := e.agree(t, p.devices...)
 	e.accounted(t, tr, f, p.devices...)
-	e.viewsAgree(t, tr, p.threads...)
+	e.viewsAgree(t)
 }
 
 // testLogDown: without the log, everybody goes on writing; every send is refused, to be tried again, and stays in its
@@ -164,7 +164,7 @@ func testLogDown(t *testing.T, e *env, lasts time.Duration) {
 	f.finish()
 	tr := e.agree(t, p.devices...)
 	e.accounted(t, tr, f, p.devices...)
-	e.viewsAgree(t, tr, p.threads...)
+	e.viewsAgree(t)
 }
 
 // refusals counts, by edge, the sends that were refused because the log cannot be reached.
@@ -259,7 +259,7 @@ func testKills(t *testing.T, e *env) {
 		tr := e.agree(t, p.devices...)
 		e.accounted(t, tr, f, p.devices...)
 		agreed := time.Since(began)
-		e.viewsAgree(t, tr, p.threads...)
+		e.viewsAgree(t)
 		t.Logf(
 			"round %d: killed %s; %d messages so far; all sent after %.1f s, on all devices after %.1f s, in both views after %.1f s",
 			round+1, v.name, f.total(), back.Seconds(), agreed.Seconds(), time.Since(began).Seconds(),

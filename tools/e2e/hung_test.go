@@ -48,7 +48,7 @@ func testHung(t *testing.T, e *env) {
 	f.finish()
 	tr := e.agree(t, p.devices...)
 	e.accounted(t, tr, f, p.devices...)
-	e.viewsAgree(t, tr, p.threads...)
+	e.viewsAgree(t)
 }
 
 // testSilent: P2 with an edge that hangs under traffic: it says nothing more, and its packets wait for it. Its devices
@@ -73,7 +73,7 @@ func testSilent(t *testing.T, e *env) {
 	f.finish()
 	tr := e.agree(t, p.devices...)
 	e.accounted(t, tr, f, p.devices...)
-	e.viewsAgree(t, tr, p.threads...)
+	e.viewsAgree(t)
 }
 
 // freeze pauses engines with all their processes; the returned function, or the test's end, lets them go on.

@@ -46,7 +46,7 @@ func testText(t *testing.T, e *env) {
 	bob.has(last)
 
 	tr := e.agree(t, ann, bob)
-	e.viewsAgree(t, tr, to.Thread)
+	e.viewsAgree(t)
 	if diff := cmp.Diff([]string{text, "short"}, bob.texts(to.Thread)); diff != "" {
 		t.Errorf("bob's messages (-want +got):\n%s", clip(diff))
 	}
@@ -111,7 +111,7 @@ func testCrowd(t *testing.T, e *env) {
 	away.has(last)
 
 	tr := e.agree(t, ann, bob, away)
-	e.viewsAgree(t, tr, group)
+	e.viewsAgree(t)
 	if n := tr.threads[group].state.ActiveMembers(); n != thread.MaxMembers {
 		t.Errorf("the log has %d members, want %d", n, thread.MaxMembers)
 	}

@@ -68,8 +68,8 @@ func testRemoved(t *testing.T, e *env) {
 		bob.has(ann.say(to, "bob is back"))
 	}
 	t.Logf("%d messages were refused by the edge, %d were rejected by the fold", refused, rejections)
-	tr := e.agree(t, ann, bob, cid)
-	e.viewsAgree(t, tr, group)
+	e.agree(t, ann, bob, cid)
+	e.viewsAgree(t)
 }
 
 // told waits until the sender knows the outcome of all that he wrote.
@@ -190,7 +190,7 @@ func unheard(t *testing.T, e *env, group id.ThreadID, said []id.MessageID, ann, 
 			t.Errorf("bob's message at %d is accepted", s.At)
 		}
 	}
-	e.viewsAgree(t, tr, group)
+	e.viewsAgree(t)
 	e.accountFor(t, tr, bob, said, group, ann, bob, cid, dee)
 	e.accountFor(t, tr, ann, []id.MessageID{after}, group, ann, bob, cid, dee)
 }
@@ -271,7 +271,7 @@ func testRevoked(t *testing.T, e *env) {
 	if rev == nil || !rev.Revoked {
 		t.Error("the log does not say that the device is revoked")
 	}
-	e.viewsAgree(t, tr, to.Thread)
+	e.viewsAgree(t)
 	var flagged bool
 	must(
 		t,
@@ -412,16 +412,9 @@ func testPoison(t *testing.T, e *env) {
 			n2,
 		)
 	}
-	for view, read := range map[string]func() ([]row, error){
-		"Postgres":   func() ([]row, error) { return e.postgresRows(ctx, sick) },
-		"ClickHouse": func() ([]row, error) { return e.clickhouseRows(ctx, sick) },
-	} {
-		rows, err := read()
-		must(t, err)
-		if len(rows) != len(before) {
-			t.Errorf(
-				"%s has %d events of the poisoned thread, want the %d before the poison", view, len(rows), len(before),
-			)
+	for view, n := range e.eventsOf(t, sick) {
+		if n != len(before) {
+			t.Errorf("%s has %d events of the poisoned thread, want the %d before the poison", view, n, len(before))
 		}
 	}
 	if _, ok := bob.place(behind); ok {
@@ -434,8 +427,7 @@ func testPoison(t *testing.T, e *env) {
 		d.mu.Unlock()
 		settled(t, d.name+" has the healthy thread", func() string { return tr.complaint(d) })
 	}
-	e.viewsAgree(t, tr, healthy)
-	e.sick = append(e.sick, sick)
+	e.viewsAgree(t)
 }
 
 // testSlow: a device that never reads hurts nobody, is told to resume, and gets everything once it reads.
@@ -478,8 +470,8 @@ func testSlow(t *testing.T, e *env) {
 	until(t, "the device is told to resume", func() bool { return resyncs() > resyncsBefore })
 	slow.read()
 	slow.has(last)
-	tr := e.agree(t, ann, bob, slow)
-	e.viewsAgree(t, tr, group)
+	e.agree(t, ann, bob, slow)
+	e.viewsAgree(t)
 }
 
 // testZombie: a projector is paused past its session timeout, another takes its slots over, and the first wakes up in
@@ -535,7 +527,5 @@ func testZombie(t *testing.T, e *env) {
 	f.finish()
 	tr := e.agree(t, ann, bob)
 	e.accounted(t, tr, f, ann, bob)
-	for th := range threads {
-		e.viewsAgree(t, tr, th)
-	}
+	e.viewsAgree(t)
 }

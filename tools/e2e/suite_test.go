@@ -15,7 +15,7 @@ import (
 	"heliograph/infra/embedded"
 	"heliograph/infra/embedded/enginetest"
 	realkafka "heliograph/infra/kafka/real"
-	"heliograph/schemas/id"
+	pgschema "heliograph/schemas/postgres"
 	"heliograph/tools/cluster"
 )
 
@@ -113,7 +113,6 @@ type env struct {
 	ch     driver.Conn
 	phones int // the running test's range of phone numbers
 	users  int
-	sick   []id.ThreadID // whose events are parked
 }
 
 // start starts the cluster; it ends with the test. broker nil: the log is embedded.
@@ -181,8 +180,10 @@ func attach(t *testing.T, c *cluster.Cluster, real bool) *env {
 		}
 	})
 	e := &env{Cluster: c, real: real}
-	var err error
-	if e.pg, err = pgxpool.New(e.context(t), c.PostgresURL()); err != nil {
+	views, err := pgxpool.ParseConfig(c.PostgresURL())
+	must(t, err)
+	views.ConnConfig.RuntimeParams["search_path"] = pgschema.ViewsSchema
+	if e.pg, err = pgxpool.NewWithConfig(e.context(t), views); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.pg.Close)
