@@ -119,6 +119,7 @@ type Consumer struct {
 	sink    Sink
 	log     *slog.Logger
 	metrics *metrics
+	again   chan struct{} // one for each reader of Records
 
 	// Fixed once Run has set up, before any slot is owned.
 	cl     *kgo.Client // reads partitions directly; no group
@@ -164,6 +165,7 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 		logEnds: make(map[topic.Topic]map[topic.Slot]topic.Position),
 		behind:  make(map[topic.Topic]map[topic.Slot]time.Time),
 		failed:  make(chan struct{}),
+		again:   make(chan struct{}, againAtOnce),
 		told:    now, joined: now,
 	}, nil
 }
