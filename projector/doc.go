@@ -11,7 +11,15 @@
 // Durability: the store's. What a Sink knows of a slot is what the store has written, or is forgotten.
 //
 // When slow: a slot's calls come one at a time and wait for its store. When restarted: nothing of this package outlives
-// a slot's session; Open reads what is stored, and states are loaded as events ask for them.
+// a slot's session but which subjects still wait for a newer version; Open reads what is stored, and states are loaded
+// as events ask for them.
+//
+// When upgraded: what an older version has put into quarantine for a newer one is drained by Open, before anything else
+// of the slot: its events are read from the log again and folded as of where their subject stopped, part by part, up to
+// the next one that this version cannot apply either. Each part is stored whole, its rows and what leaves quarantine
+// for them, so that a drain may be cut off anywhere and goes on from there; the view is then what a fold by this
+// version would have made of the log from the beginning. While the log or the store does not answer, Open fails and is
+// tried again; what is wrong with one subject keeps that subject in quarantine, and says so.
 //
 // Non-obvious:
 //   - A batch that failed may have changed the states that it touched: they leave the caches and are loaded again.
@@ -19,6 +27,9 @@
 //   - An event is parked, not skipped: once one of a subject could not be read, all later ones of that subject on that
 //     topic are parked behind it, because the fold after a hole would be a guess. Other subjects, and the same subject
 //     on other topics, go on.
+//   - What is in quarantine for another reason than a newer version is not drained: nothing says that it would be right
+//     now. Nor is a subject of which the log has lost an event. Receipts may be gone, since a later one says the same.
+//   - The first event of a subject in quarantine with the reason Parked is where a drain was cut off.
 //   - A key of the wrong length has no subject. Such an event is recorded under the zero subject and nothing is parked
 //     behind it.
 //   - An event on which the fold panics is treated as one that cannot be read. See Intake.Fold.

@@ -3,6 +3,7 @@ package projector
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"heliograph/infra/kafka"
@@ -19,9 +20,11 @@ const (
 	Parked = "parked"
 	// FoldPanicked is the reason of an event on which the fold broke.
 	FoldPanicked = "the fold panicked"
-	// NewerVersion begins the reason of an event that only a newer version can apply. It and all that is parked behind it
-	// come into the view when it is rebuilt by that version.
+	// NewerVersion begins the reason of an event that only a newer version can apply. When a Sink of that version opens
+	// the slot, it drains the event and all that is parked behind it into the view.
 	NewerVersion = "newer_version"
+	// wrongSlot begins the reason of an event whose subject belongs to another slot.
+	wrongSlot = "the subject belongs to slot "
 )
 
 // Event is a record of the log that could be read.
@@ -60,12 +63,36 @@ type Held struct {
 	Subject topic.Subject
 }
 
+// The codes of reasons, as Quarantined.code in event.proto has them: a closed set, fit for a metric label.
+const (
+	codeUndecodable = "undecodable"
+	codePartition   = "partition"
+	codeFold        = "fold_panicked"
+	codeNewer       = "newer_version"
+	codeParked      = "parked" // nothing is before it any more: a drain was cut off there
+)
+
+// codeOf is the code of the reason for which a subject is held.
+func codeOf(reason string) string {
+	switch {
+	case reason == Parked:
+		return codeParked
+	case reason == FoldPanicked:
+		return codeFold
+	case strings.HasPrefix(reason, NewerVersion):
+		return codeNewer
+	case strings.HasPrefix(reason, wrongSlot):
+		return codePartition
+	}
+	return codeUndecodable
+}
+
 // Intake sorts the records of one slot into events and quarantine. It belongs to the goroutine of its slot. Its set of
 // held subjects grows only with events that cannot be read, which ingest never writes.
 type Intake struct {
 	partitions int
-	held       map[Held]bool
-	broken     map[place]bool // events of the batch at hand on which the fold panicked
+	held       map[Held]string // with the code of the reason
+	broken     map[place]bool  // events of the batch at hand on which the fold panicked
 	decode     func(raw []byte) (*event.Event, error)
 }
 
@@ -77,10 +104,12 @@ type place struct {
 
 // NewIntake returns an intake that holds back the subjects that the view has parked already. With partitions (P) set,
 // an event whose subject belongs to another slot cannot be applied either; 0 does not look.
-func NewIntake(partitions int, held []Held) *Intake {
-	in := &Intake{partitions: partitions, held: make(map[Held]bool, len(held)), broken: map[place]bool{}, decode: event.Decode}
+func NewIntake(partitions int, held []HeldRange) *Intake {
+	in := &Intake{
+		partitions: partitions, held: make(map[Held]string, len(held)), broken: map[place]bool{}, decode: event.Decode,
+	}
 	for _, h := range held {
-		in.held[h] = true
+		in.held[h.Held] = codeOf(h.Reason)
 	}
 	return in
 }
@@ -91,7 +120,13 @@ type Sorted struct {
 	Quarantined []Quarantined
 	LogTimes    map[topic.Topic]int64 // the highest log time of each topic, Unix milliseconds
 
-	fresh []Held
+	fresh []freshly
+}
+
+// freshly is a subject that is held from an event of the batch on.
+type freshly struct {
+	Held
+	code string
 }
 
 // Fold gives the events of a sorted batch to a view's fold, in order. When the fold panics, Fold ends with a
@@ -149,18 +184,22 @@ func (in *Intake) Sort(b kafka.Batch) Sorted {
 			reason = FoldPanicked
 		}
 		h := Held{Topic: r.Topic, Subject: e.Subject}
+		held := fresh[h]
+		if !held {
+			_, held = in.held[h]
+		}
 		switch {
-		case reason == "" && !in.held[h] && !fresh[h]:
+		case reason == "" && !held:
 			out.Events = append(out.Events, e)
 			continue
-		case keyed && (in.held[h] || fresh[h]):
+		case keyed && held:
 			reason = Parked
 		case keyed:
 			if fresh == nil {
 				fresh = make(map[Held]bool)
 			}
 			fresh[h] = true
-			out.fresh = append(out.fresh, h)
+			out.fresh = append(out.fresh, freshly{h, codeOf(reason)})
 		}
 		out.Quarantined = append(
 			out.Quarantined,
@@ -194,7 +233,7 @@ func (in *Intake) key(e *Event, raw []byte) (reason string, keyed bool) {
 	e.Subject, e.Device, e.Key = k.Subject, k.Device, k
 	if in.partitions > 0 {
 		if s := topic.SlotOf(e.Subject, in.partitions); s != e.Slot {
-			return fmt.Sprintf("the subject belongs to slot %d", s), true
+			return fmt.Sprint(wrongSlot, s), true
 		}
 	}
 	return "", true
@@ -202,14 +241,23 @@ func (in *Intake) key(e *Event, raw []byte) (reason string, keyed bool) {
 
 // Commit takes over what Sort found, once the batch is stored.
 func (in *Intake) Commit(s Sorted) {
-	for _, h := range s.fresh {
-		in.held[h] = true
+	for _, f := range s.fresh {
+		in.held[f.Held] = f.code
 	}
 	clear(in.broken)
 }
 
 // Held is the number of subjects that are held back.
 func (in *Intake) Held() int { return len(in.held) }
+
+// codes counts the subjects that are held back by code.
+func (in *Intake) codes() map[string]int {
+	out := map[string]int{}
+	for _, code := range in.held {
+		out[code]++
+	}
+	return out
+}
 
 // Time turns log time in Unix milliseconds into what the stores take.
 func Time(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

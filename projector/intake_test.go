@@ -92,7 +92,7 @@ func TestIntakeParksBehindWhatCannotBeRead(t *testing.T) {
 		t.Errorf("after the commit: %+v", next)
 	}
 	resumed := NewIntake(
-		0, []Held{{topic.Threads, topic.Subject(a)}},
+		0, []HeldRange{{Held: Held{topic.Threads, topic.Subject(a)}, First: 5, Last: 8}},
 	).Sort(
 		kafka.Batch{Records: []kafka.Record{record(topic.Threads, 9, a, good)}},
 	)

@@ -3,12 +3,14 @@ package projector
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/kafka"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -24,12 +26,24 @@ type Config struct {
 	View string
 	// Partitions returns P, or 0 while it is unknown; events are then not looked at for being in the wrong slot.
 	Partitions func() int
+	// Log brings records again, to drain what quarantine holds for a newer version. nil: nothing is drained.
+	Log Log
 	// CacheBytes bounds the thread states kept per slot, by estimate; user states get a quarter of it on top. 0 keeps
 	// none.
 	CacheBytes int
 	// Report is told of each event that could not be applied, after it is stored, and not of those behind it. It must
 	// not block. nil: nobody is told.
 	Report func(view string, q Quarantined)
+}
+
+// Log brings records of the log again.
+type Log interface {
+	// Records yields the records of a topic of a slot at positions from <= p < to, in order, as far as the log has
+	// them. What comes with an error is the last and no record: the error is kafka.ErrPositions when the log ends
+	// before to, else it is transient.
+	Records(
+		ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position,
+	) iter.Seq2[kafka.Record, error]
 }
 
 // Sink is a kafka.Sink and a kafka.Pender over a Store: it owns what it knows of each slot, sorts batches into events
@@ -41,9 +55,14 @@ type Sink[R Rows] struct {
 	log     *slog.Logger
 	metrics *metrics
 	folded  func(*eventv1.Event) // nil but in tests
+	decode  func(raw []byte) (*event.Event, error)
+	// see the constants of these names
+	drainRows, drainBytes int
 
-	mu    sync.Mutex // guards slots and the latest fields of its values
+	mu    sync.Mutex // guards what follows and the latest fields of the values of slots
 	slots map[topic.Slot]*slotState
+	// by slot: subjects whose first event in quarantine was seen to be one that this version does not know, and where
+	waiting map[topic.Slot]map[Held]topic.Position
 }
 
 // slotState is what the sink knows of an owned slot; all but latest belongs to the slot's goroutine.
@@ -52,6 +71,8 @@ type slotState struct {
 	threads *Cache[id.ThreadID, *thread.State]
 	users   *Cache[id.UserID, *user.State]
 	pending kafka.Positions
+	// states are wanted as of the first event of each subject, not as of the batch's beginning
+	apart bool
 
 	latest map[topic.Topic]int64 // guarded by Sink.mu
 }
@@ -65,7 +86,8 @@ func NewSink[R Rows](cfg Config, store Store[R], log *slog.Logger, reg prometheu
 	}
 	return &Sink[R]{
 		cfg: cfg, store: store, log: log.With("view", cfg.View), metrics: newMetrics(reg, cfg.Kind),
-		slots: make(map[topic.Slot]*slotState),
+		decode: event.Decode, drainRows: drainRows, drainBytes: drainBytes,
+		slots: make(map[topic.Slot]*slotState), waiting: make(map[topic.Slot]map[Held]topic.Position),
 	}
 }
 
@@ -73,25 +95,38 @@ func NewSink[R Rows](cfg Config, store Store[R], log *slog.Logger, reg prometheu
 // may panic as a broken fold would, when the state has changed and there are no rows yet.
 func (s *Sink[R]) OnFold(fn func(*eventv1.Event)) { s.folded = fn }
 
-// Open implements kafka.Sink.
+// Open implements kafka.Sink. What the slot has in quarantine for a version like this one is drained first.
 func (s *Sink[R]) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
 	stored, err := s.store.Read(ctx, slot)
 	if err != nil {
 		return nil, fmt.Errorf("%s: open slot %d: %w", s.cfg.Kind, slot, err)
 	}
-	st := &slotState{
-		intake:  NewIntake(s.cfg.Partitions(), stored.Held),
-		threads: NewCache[id.ThreadID](s.cfg.CacheBytes, weighThread),
-		users:   NewCache[id.UserID](s.cfg.CacheBytes/4, weighUser),
-		pending: stored.Pending,
-		latest:  make(map[topic.Topic]int64),
+	drained, err := s.drain(ctx, slot, stored)
+	if err == nil && drained {
+		stored, err = s.store.Read(ctx, slot)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: drain quarantine of slot %d: %w", s.cfg.Kind, slot, err)
+	}
+	st := s.newState(stored.Held)
+	st.pending = stored.Pending
 	s.mu.Lock()
 	raise(st.latest, stored.Latest)
 	s.slots[slot] = st
 	s.mu.Unlock()
-	s.metrics.held.Add(float64(st.intake.Held()))
+	s.metrics.hold(st.intake, 1)
 	return stored.Next, nil
+}
+
+func (s *Sink[R]) newState(held []HeldRange) *slotState {
+	st := &slotState{
+		intake:  NewIntake(s.cfg.Partitions(), held),
+		threads: NewCache[id.ThreadID](s.cfg.CacheBytes, weighThread),
+		users:   NewCache[id.UserID](s.cfg.CacheBytes/4, weighUser),
+		latest:  make(map[topic.Topic]int64),
+	}
+	st.intake.decode = s.decode
+	return st
 }
 
 // Pending implements kafka.Pender.
@@ -129,7 +164,7 @@ func (s *Sink[R]) Close(slot topic.Slot, _ bool) {
 	delete(s.slots, slot)
 	s.mu.Unlock()
 	if st != nil {
-		s.metrics.held.Sub(float64(st.intake.Held()))
+		s.metrics.hold(st.intake, -1)
 		s.metrics.cacheBytes.Sub(float64(st.weight()))
 	}
 }
@@ -155,16 +190,15 @@ func (s *Sink[R]) Apply(ctx context.Context, b kafka.Batch) error {
 		return s.store.Classify(fmt.Errorf("%s: write slot %d: %w", s.cfg.Kind, b.Slot, err))
 	}
 
-	held := st.intake.Held()
 	st.intake.Commit(sorted)
-	s.metrics.held.Add(float64(st.intake.Held() - held))
+	for _, f := range sorted.fresh {
+		s.metrics.held.WithLabelValues(f.code).Inc()
+	}
 	st.keep(p.states)
 	s.mu.Lock()
 	raise(st.latest, sorted.LogTimes)
 	s.mu.Unlock()
-	for o, n := range p.outcomes {
-		s.metrics.events.WithLabelValues(string(o.topic), o.outcome).Add(float64(n))
-	}
+	s.metrics.count(p.outcomes)
 	s.tell(sorted.Quarantined)
 	return nil
 }
@@ -175,6 +209,9 @@ func (s *Sink[R]) fold(ctx context.Context, st *slotState, b kafka.Batch) (Sorte
 		sorted := st.intake.Sort(b)
 		states, wanted := st.recall(sorted.Events)
 		wanted.Slot, wanted.From = b.Slot, b.From
+		if st.apart {
+			wanted.Since = firsts(sorted.Events)
+		}
 		if err := s.store.Load(ctx, states, wanted); err != nil {
 			err = fmt.Errorf("%s: load states of slot %d: %w", s.cfg.Kind, b.Slot, err)
 			return sorted, nil, s.store.Classify(err)
@@ -211,6 +248,17 @@ func (s *Sink[R]) tell(qs []Quarantined) {
 			s.cfg.Report(s.cfg.View, q)
 		}
 	}
+}
+
+// firsts are the positions of the first event of each subject.
+func firsts(events []Event) map[topic.Subject]topic.Position {
+	out := map[topic.Subject]topic.Position{}
+	for i := range events {
+		if _, ok := out[events[i].Subject]; !ok {
+			out[events[i].Subject] = events[i].Position
+		}
+	}
+	return out
 }
 
 // recall takes the states that events need from the caches, and says which are in none.

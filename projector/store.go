@@ -40,7 +40,14 @@ type Stored struct {
 	Next    kafka.Positions
 	Pending kafka.Positions       // the end of a batch that was begun at Next and may not be whole; empty: there is none
 	Latest  map[topic.Topic]int64 // the highest log times, Unix milliseconds
-	Held    []Held
+	Held    []HeldRange
+}
+
+// HeldRange is what a subject has in quarantine on a topic, of what lies before the next position.
+type HeldRange struct {
+	Held
+	First, Last topic.Position
+	Reason      string // of the first
 }
 
 // States are the fold states of the subjects that a batch is about.
@@ -51,12 +58,23 @@ type States struct {
 
 // Wanted are the states that a batch needs and that are in no cache, as of From.
 type Wanted struct {
-	Slot    topic.Slot
-	From    kafka.Positions
+	Slot topic.Slot
+	From kafka.Positions
+	// Since is set when quarantine is drained: what each subject is wanted as of, instead of From. Everything that the
+	// store holds of a subject lies before it, save what a drain has left that was cut off.
+	Since   map[topic.Subject]topic.Position
 	Threads []id.ThreadID
 	Users   []id.UserID
 	// Events are those of the batch. They may repeat messages that a state, cached or not, does not remember.
 	Events []Event
+}
+
+// AsOf is the position as of which a subject is wanted.
+func (w *Wanted) AsOf(t topic.Topic, subject topic.Subject) topic.Position {
+	if at, ok := w.Since[subject]; ok {
+		return at
+	}
+	return w.From[t]
 }
 
 // Folded is a batch, ready to be written.
@@ -66,4 +84,31 @@ type Folded[R Rows] struct {
 	States      *States
 	Rows        R
 	Quarantined []Quarantined
+}
+
+// Drainer is a Store from which a Sink can take what it holds in quarantine for a newer version.
+type Drainer[R Rows] interface {
+	// Quarantined returns what a topic of a slot has in quarantine at positions from <= p < to, in order, the first
+	// limit.
+	Quarantined(
+		ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position, limit int,
+	) ([]Quarantined, error)
+	// Drain stores what was drained so that it lasts: rows and quarantine, all or nothing in effect. It stores nothing
+	// and says so by an error that Classify tells as fenced when it can see that another has written meanwhile.
+	Drain(ctx context.Context, d *Drained[R]) error
+}
+
+// Drained is a part of a topic's quarantine, folded.
+type Drained[R Rows] struct {
+	Topic  topic.Topic
+	Slot   topic.Slot
+	Next   topic.Position // the topic's next position, which has not moved
+	States *States
+	Rows   R
+	// Seen are the positions in quarantine that this goes by.
+	Seen []topic.Position
+	// Released are those of them that are in quarantine no more.
+	Released []Quarantined
+	// Kept are in quarantine for another reason than before.
+	Kept []Quarantined
 }

@@ -20,6 +20,8 @@
 //   - FINAL makes one row of those that ReplacingMergeTree has yet to make one. It is cheap inside a few threads, since
 //     their key range is small. Questions that see a row twice with the same outcome (a maximum, one by its key) do
 //     without.
+//   - In quarantine the row that was written last at a position counts, so it is always asked with FINAL, and what is
+//     released is in no answer.
 //   - A rebuild in place takes a higher generation. How far the history is says its latest: what an earlier one had may
 //     be gone.
 //   - Several ids go into the text: the number that one question takes is bounded by the server's max_query_size. See

@@ -15,8 +15,11 @@ import (
 )
 
 // AtOnce is how many threads, and how many messages, one question may name: its text stays below the server's
-// max_query_size.
-const AtOnce = 2000
+// max_query_size. EachAtOnce is how many threads when each has a limit of its own (Before.Each).
+const (
+	AtOnce     = 2000
+	EachAtOnce = 500
+)
 
 // History asks the history. Its methods may be called concurrently.
 type History struct {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	clickhousego "github.com/ClickHouse/clickhouse-go/v2"
@@ -197,13 +198,26 @@ func TestMembersAndMessages(t *testing.T) {
 	s.put(memberships, th, userN(1), 9, 2, true, 1, 4, at(9)) // behind what is asked
 	var changes []history.Change
 	threads := []id.ThreadID{th, twin}
-	if err := s.Changes(ctx, threads, 9, into(&changes)); err != nil {
+	if err := s.Changes(ctx, threads, history.Before{All: 9}, into(&changes)); err != nil {
 		t.Fatal(err)
 	}
 	same(t, "changes", changes, []history.Change{
 		{Thread: th, User: userN(1), Position: 1, Kind: thread.Group, Active: true, Role: thread.RoleAdmin},
 		{Thread: th, User: userN(1), Position: 5, Kind: thread.Group, Role: thread.RoleAdmin, Ordinal: 3},
 	})
+
+	// Each thread as of a position of its own.
+	s.put(memberships, twin, userN(1), 5, 2, true, 2, 3, at(5))
+	changes = nil
+	each := history.Before{All: 2, Each: map[id.ThreadID]topic.Position{twin: 6}}
+	if err := s.Changes(ctx, threads, each, into(&changes)); err != nil {
+		t.Fatal(err)
+	}
+	ends := map[id.ThreadID]topic.Position{}
+	for _, c := range changes {
+		ends[c.Thread] = c.Position
+	}
+	same(t, "changes, each as of its own", ends, map[id.ThreadID]topic.Position{th: 1, twin: 5})
 
 	last := int64(thread.Window/time.Second) + 3
 	one, two, three := id.NewMessage(), id.NewMessage(), id.NewMessage()
@@ -215,7 +229,7 @@ func TestMembersAndMessages(t *testing.T) {
 	s.message(twin, 4, 7, userN(1), three)
 	recent := func(few int) (out []history.Recent) {
 		t.Helper()
-		if err := s.Recent(ctx, threads, topic.Position(last)+1, few, into(&out)); err != nil {
+		if err := s.Recent(ctx, threads, history.Before{All: topic.Position(last) + 1}, few, into(&out)); err != nil {
 			t.Fatal(err)
 		}
 		return out
@@ -239,14 +253,15 @@ func TestMembersAndMessages(t *testing.T) {
 	}
 
 	var sent []history.Sent
-	err := s.Sent(ctx, threads[:1], []id.MessageID{one, three}, topic.Position(last), at(2).UnixMilli(), into(&sent))
+	before := history.Before{All: topic.Position(last)}
+	err := s.Sent(ctx, threads[:1], []id.MessageID{one, three}, before, at(2).UnixMilli(), into(&sent))
 	if err != nil {
 		t.Fatal(err)
 	}
 	first := history.Sent{Thread: th, Sender: userN(1), Message: one, Position: 2, Ordinal: 1, Time: at(2)}
 	same(t, "sent", sent, []history.Sent{first})
 	sent = nil
-	err = s.Sent(ctx, threads, []id.MessageID{one}, topic.Position(last), at(3).UnixMilli(), into(&sent))
+	err = s.Sent(ctx, threads, []id.MessageID{one}, before, at(3).UnixMilli(), into(&sent))
 	if err != nil || len(sent) > 0 {
 		t.Errorf("before the time that was asked for: %+v, %v", sent, err)
 	}
@@ -321,7 +336,10 @@ func TestQuarantine(t *testing.T) {
 		{Topic: topic.Receipts, Slot: 0, Position: 9, Subject: sick, Reason: "undecodable", Time: at(4)},
 	}
 	for _, r := range append(rows, rows[0]) { // one range was inserted again
-		s.put("quarantine", r.Topic, int32(r.Slot), int64(r.Position), r.Subject, r.Reason, r.Time)
+		s.put(
+			"quarantine (topic, slot, position, subject, reason, log_time)", r.Topic, int32(r.Slot), int64(r.Position),
+			r.Subject, r.Reason, r.Time,
+		)
 	}
 	list := must[[]history.Quarantined](t)
 	same(t, "all", list(s.Quarantine(ctx, history.Quarantined{}, 10)), rows)
@@ -335,9 +353,47 @@ func TestQuarantine(t *testing.T) {
 	if _, ok, err := s.QuarantinedAt(ctx, topic.Receipts, 1, 5); ok || err != nil {
 		t.Errorf("in another topic: %v, %v", ok, err)
 	}
-	held := must[[]history.Held](t)
-	same(t, "held", held(s.Held(ctx, 1)), []history.Held{{Topic: topic.Threads, Subject: sick}})
-	same(t, "an event without a subject holds nothing", held(s.Held(ctx, 2)), nil)
+	held := must[[]history.HeldRange](t)
+	same(t, "held", held(s.Held(ctx, 1)), []history.HeldRange{
+		{Topic: topic.Threads, Subject: sick, First: 0, Last: 5, Reason: "undecodable"},
+	})
+	same(t, "without a subject", held(s.Held(ctx, 2)), []history.HeldRange{
+		{Topic: topic.Threads, First: 0, Last: 0, Reason: "no subject"},
+	})
+	between := func(from, to topic.Position, limit int) []history.Quarantined {
+		return list(s.QuarantineBetween(ctx, topic.Threads, 1, from, to, limit))
+	}
+	same(t, "between", between(0, 6, 10), rows[:2])
+	same(t, "the first between", between(0, 6, 1), rows[:1])
+	same(t, "up to an end", between(0, 5, 10), rows[:1])
+	same(t, "from a place", between(1, 6, 10), rows[1:2])
+
+	// What is released is no more in any answer, and what is put there again is.
+	const columns = "quarantine (topic, slot, position, subject, reason, log_time, released)"
+	put := func(r history.Quarantined, released bool) {
+		s.put(columns, r.Topic, int32(r.Slot), int64(r.Position), r.Subject, r.Reason, r.Time, released)
+	}
+	put(rows[0], true)
+	again := rows[1]
+	again.Reason = "undecodable"
+	put(again, true)
+	put(again, false)
+	same(t, "all but what is released", list(s.Quarantine(ctx, history.Quarantined{}, 10)),
+		[]history.Quarantined{again, rows[2], rows[3]})
+	if _, ok, err := s.QuarantinedAt(ctx, topic.Threads, 1, 0); ok || err != nil {
+		t.Errorf("where an event was released: %v, %v", ok, err)
+	}
+	same(t, "between, but what is released", between(0, 6, 10), []history.Quarantined{again})
+	same(t, "held behind it", held(s.Held(ctx, 1)), []history.HeldRange{
+		{Topic: topic.Threads, Subject: sick, First: 5, Last: 5, Reason: "undecodable"},
+	})
+	var whole []history.Quarantined
+	if err := s.Tables(ctx, history.Tables{Raw: true, Quarantined: into(&whole)}); err != nil {
+		t.Fatal(err)
+	}
+	if len(whole) != 3 {
+		t.Errorf("the table has %d rows that count, want 3", len(whole))
+	}
 }
 
 func TestTables(t *testing.T) {
@@ -403,4 +459,52 @@ func TestTables(t *testing.T) {
 	if raw, _, _ := read(true); len(raw) != 2 {
 		t.Errorf("%d rows as they are there, want 2", len(raw))
 	}
+}
+
+// TestQuarantineOfTheVersionBefore: what was in quarantine before anything could be released is there still.
+func TestQuarantineOfTheVersionBefore(t *testing.T) {
+	addr, db := enginetest.NewClickHouseDatabase(t)
+	cfg := clickhouse.Config{Addr: []string{addr}, Database: db}
+	files, err := fs.Sub(schemas.FS, "history")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := fs.Glob(files, "0000[1-4]_*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := fstest.MapFS{}
+	for _, n := range names {
+		data, err := fs.ReadFile(files, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before[n] = &fstest.MapFile{Data: data}
+	}
+	if _, err := clickhouse.Migrate(t.Context(), cfg, before); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := clickhouse.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	s := store{history.New(conn), t, conn}
+	old := history.Quarantined{
+		Topic: topic.Threads, Slot: 1, Position: 7, Subject: topic.Subject(id.NewGroup()), Reason: "newer_version",
+		Time: at(1),
+	}
+	s.put("quarantine", old.Topic, int32(old.Slot), int64(old.Position), old.Subject, old.Reason, old.Time)
+	if _, err := clickhouse.Migrate(t.Context(), cfg, files); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Quarantine(t.Context(), history.Quarantined{}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "quarantine", got, []history.Quarantined{old})
 }

@@ -23,32 +23,40 @@ func (r *Quarantined) scan(into func(...any) error) error {
 	)
 }
 
-// Held is a subject of which something is in quarantine, in a topic, from position First.
-type Held struct {
-	Topic   topic.Topic
-	Subject topic.Subject
-	First   topic.Position
+// HeldRange is what a subject has in quarantine in a topic, positions First to Last.
+type HeldRange struct {
+	Topic       topic.Topic
+	Subject     topic.Subject // all zero: of events whose key is none, which hold nothing
+	First, Last topic.Position
+	Reason      string // of the first
 }
 
-func (r *Held) scan(into func(...any) error) error {
-	return scanTopic(into, &r.Topic, (*key)(&r.Subject), (*int64)(&r.First))
+func (r *HeldRange) scan(into func(...any) error) error {
+	return scanTopic(into, &r.Topic, (*key)(&r.Subject), (*int64)(&r.First), (*int64)(&r.Last), &r.Reason)
 }
 
 const (
-	sqlQuarantine = sqlQuarantineColumns + ` FINAL`
+	// The row that was written last counts, and one that says "released" is none.
+	sqlQuarantine = `
+SELECT topic, slot, position, subject, reason, log_time FROM quarantine FINAL WHERE NOT released`
 
-	sqlQuarantineAt = sqlQuarantine + ` WHERE topic = ? AND slot = ? AND position = ?`
+	sqlQuarantineAt = sqlQuarantine + ` AND topic = ? AND slot = ? AND position = ?`
 
 	sqlQuarantinePage = sqlQuarantine + `
- WHERE (topic, slot, position) > (?, ?, ?) ORDER BY topic, slot, position LIMIT ?`
+   AND (topic, slot, position) > (?, ?, ?) ORDER BY topic, slot, position LIMIT ?`
+
+	sqlQuarantineBetween = sqlQuarantine + `
+   AND topic = ? AND slot = ? AND position >= ? AND position < ? ORDER BY position LIMIT ?`
 
 	sqlHeld = `
-SELECT topic, subject, min(position) FROM quarantine WHERE slot = ? AND subject != toUUID(?) GROUP BY topic, subject`
+SELECT topic, subject, min(position), max(position), argMin(reason, position)
+  FROM quarantine FINAL WHERE NOT released AND slot = ? GROUP BY topic, subject`
 )
 
-// Held returns the subjects of a slot that are held in quarantine. An event without a subject holds nothing.
-func (h *History) Held(ctx context.Context, slot topic.Slot) ([]Held, error) {
-	return all[Held](ctx, h, "quarantine", sqlHeld, int32(slot), canonical(topic.Subject{}))
+// Held returns which subjects of a slot are held in quarantine, and what of. Of a range that is begun and not done what
+// was there before may be among it.
+func (h *History) Held(ctx context.Context, slot topic.Slot) ([]HeldRange, error) {
+	return all[HeldRange](ctx, h, "quarantine", sqlHeld, int32(slot))
 }
 
 // QuarantinedAt returns what is in quarantine at a position.
@@ -63,5 +71,15 @@ func (h *History) QuarantinedAt(
 func (h *History) Quarantine(ctx context.Context, after Quarantined, limit int) ([]Quarantined, error) {
 	return all[Quarantined](
 		ctx, h, "quarantine", sqlQuarantinePage, after.Topic.Number(), int32(after.Slot), int64(after.Position), limit,
+	)
+}
+
+// QuarantineBetween returns what a topic of a slot has in quarantine at positions from <= p < to, in order, the first
+// limit.
+func (h *History) QuarantineBetween(
+	ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position, limit int,
+) ([]Quarantined, error) {
+	return all[Quarantined](
+		ctx, h, "quarantine", sqlQuarantineBetween, t.Number(), int32(slot), int64(from), int64(to), limit,
 	)
 }

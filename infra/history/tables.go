@@ -111,7 +111,8 @@ func (r *Receipt) scan(into func(...any) error) error {
 // Tables takes the rows of whole tables, one table after the other in the order of the fields. What is nil is not
 // asked for.
 type Tables struct {
-	// Raw shows rows as often as they are there, before ReplacingMergeTree has made one of them.
+	// Raw shows rows as often as they are there, before ReplacingMergeTree has made one of them; but of quarantine what
+	// counts alone.
 	Raw bool
 
 	Freshness      func(*Freshness) error
@@ -124,8 +125,6 @@ type Tables struct {
 }
 
 const (
-	sqlQuarantineColumns = `SELECT topic, slot, position, subject, reason, log_time FROM quarantine`
-
 	sqlMessages = `
 SELECT thread_id, position, ordinal, slot, sender_id, sender_device, message_id, reply_to, reply_author,
        log_time, client_time, key_id, body, event
@@ -155,7 +154,7 @@ func (h *History) Tables(ctx context.Context, t Tables) error {
 	}
 	for _, read := range []func() error{
 		func() error { return whole(ctx, h, "positions", sqlFreshness, t.Freshness) },
-		func() error { return whole(ctx, h, "quarantine", sqlQuarantineColumns+final, t.Quarantined) },
+		func() error { return whole(ctx, h, "quarantine", sqlQuarantine, t.Quarantined) },
 		func() error { return whole(ctx, h, "messages", sqlMessages+final, t.Messages) },
 		func() error { return whole(ctx, h, "other events", sqlOthers+final, t.Others) },
 		func() error { return whole(ctx, h, "changes of messages", sqlMessageChanges+final, t.MessageChanges) },

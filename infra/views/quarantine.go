@@ -32,6 +32,17 @@ type Held struct {
 
 func (r *Held) targets() []any { return []any{(*topicName)(&r.Topic), (*key)(&r.Subject)} }
 
+// HeldRange is what a subject has in quarantine in a topic.
+type HeldRange struct {
+	Held
+	First, Last topic.Position
+	Reason      string // of the first
+}
+
+func (r *HeldRange) targets() []any {
+	return append(r.Held.targets(), (*int64)(&r.First), (*int64)(&r.Last), &r.Reason)
+}
+
 const (
 	sqlQuarantine = `SELECT topic, slot, position, subject, reason, log_time FROM quarantine`
 
@@ -42,7 +53,18 @@ const (
 
 	sqlHeldOf = `SELECT DISTINCT topic, subject FROM quarantine WHERE subject = ANY($1::uuid[])`
 
-	sqlHeldInSlot = `SELECT DISTINCT topic, subject FROM quarantine WHERE slot = $1 AND subject <> $2`
+	sqlQuarantineBetween = sqlQuarantine + `
+ WHERE topic = $1 AND slot = $2 AND position >= $3 AND position < $4 ORDER BY position LIMIT $5`
+
+	sqlHeldInSlot = `
+SELECT h.topic, h.subject, h.first, h.last, r.reason
+  FROM (
+       SELECT topic, subject, min(position) AS first, max(position) AS last FROM quarantine
+        WHERE slot = $1 AND subject <> $2 GROUP BY topic, subject
+       ) h
+ CROSS JOIN LATERAL (
+       SELECT reason FROM quarantine WHERE topic = h.topic AND slot = $1 AND position = h.first OFFSET 0
+       ) r`
 )
 
 // Held asks which of the threads and users are held in quarantine, and in which topics.
@@ -50,8 +72,9 @@ func (q *Questions) Held(threads []id.ThreadID, users []id.UserID, fn func(*Held
 	put(q, "quarantine", sqlHeldOf, fn, append(uuids(threads), uuids(users)...))
 }
 
-// HeldInSlot asks which subjects of a slot are held in quarantine. An event without a subject holds nothing.
-func (q *Questions) HeldInSlot(slot topic.Slot, fn func(*Held) error) {
+// HeldInSlot asks which subjects of a slot are held in quarantine, and what of. An event without a subject holds
+// nothing.
+func (q *Questions) HeldInSlot(slot topic.Slot, fn func(*HeldRange) error) {
 	put(q, "quarantine", sqlHeldInSlot, fn, int32(slot), uuid(topic.Subject{}))
 }
 
@@ -68,5 +91,15 @@ func (v *Views) Quarantine(ctx context.Context, after Quarantined, limit int) ([
 	return all[Quarantined](
 		ctx, v, "quarantine", sqlQuarantinePage, int16(after.Topic.Number()), int32(after.Slot), int64(after.Position),
 		limit,
+	)
+}
+
+// QuarantineBetween returns what a topic of a slot has in quarantine at positions from <= p < to, in order, the first
+// limit.
+func (v *Views) QuarantineBetween(
+	ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position, limit int,
+) ([]Quarantined, error) {
+	return all[Quarantined](
+		ctx, v, "quarantine", sqlQuarantineBetween, int16(t.Number()), int32(slot), int64(from), int64(to), limit,
 	)
 }

@@ -496,15 +496,23 @@ func TestQuarantine(t *testing.T) {
 	if _, ok, err := s.QuarantinedAt(ctx, topic.Receipts, 1, 5); ok || err != nil {
 		t.Errorf("in another topic: %v, %v", ok, err)
 	}
-	var held, inSlot, nothing []views.Held
+	var held []views.Held
+	var inSlot, nothing []views.HeldRange
 	s.moment(func(q *views.Questions) {
 		q.Held([]id.ThreadID{sick, id.NewGroup()}, nil, into(&held))
 		q.HeldInSlot(1, into(&inSlot))
 		q.HeldInSlot(2, into(&nothing))
 	})
 	same(t, "held", held, []views.Held{{Topic: topic.Threads, Subject: topic.Subject(sick)}})
-	same(t, "held in a slot", inSlot, held)
-	same(t, "an event without a subject holds nothing", nothing, []views.Held(nil))
+	same(t, "held in a slot", inSlot, []views.HeldRange{{Held: held[0], First: 0, Last: 5, Reason: "undecodable"}})
+	same(t, "an event without a subject holds nothing", nothing, nil)
+	between := func(from, to topic.Position, limit int) []views.Quarantined {
+		return list(s.QuarantineBetween(ctx, topic.Threads, 1, from, to, limit))
+	}
+	same(t, "between", between(0, 6, 10), rows[:2])
+	same(t, "the first between", between(0, 6, 1), rows[:1])
+	same(t, "up to an end", between(0, 5, 10), rows[:1])
+	same(t, "from a place", between(1, 6, 10), rows[1:2])
 }
 
 func TestTables(t *testing.T) {

@@ -3,9 +3,9 @@
 //
 // Promise: every row is a pure function of the log, and each event's rows are there exactly once in effect: before a
 // batch is inserted its range is written down as begun, each insert carries a token made of view, generation, range,
-// table, month and chunk, and afterwards the range is done. After a crash exactly the begun range is inserted again
-// under the same tokens, and the engine drops what it has already. Verdicts come from fold states loaded from
-// ClickHouse alone: Postgres is never asked.
+// table, month, chunk and the positions of its rows, and afterwards the range is done. After a crash exactly the begun
+// range is inserted again under the same tokens, and the engine drops what it has already. Verdicts come from fold
+// states loaded from ClickHouse alone: Postgres is never asked.
 //
 // Order: within a subject that of the log.
 //
@@ -25,6 +25,12 @@
 //     is there.
 //   - States are loaded as of a position (rows before it), so the rows of a half-inserted range are not seen by its own
 //     repetition.
+//   - Another version may make more of a begun range than the one that began it. Its inserts have other tokens then,
+//     and what the range had in quarantine and has not any more is taken back.
+//   - In quarantine the row that was written last at a position counts: one that is released says that there is nothing
+//     in quarantine any more. Its inserts have no token, or what was said before could not be said again. When
+//     quarantine is drained the rows come first and what releases their events last; who is cut off in between drains
+//     them again, as of where each subject stopped.
 //   - A thread is loaded with its last Config.Recent messages of the window for retries; beyond those, messages are
 //     looked up by their ids.
 //   - A busy slot gathers on purpose (Config.Consumer.LingerBusy): its lag in seconds then swings up to about that, and

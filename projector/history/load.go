@@ -64,29 +64,46 @@ func (s *store) readHeld(ctx context.Context, slot topic.Slot, out *projector.St
 	if err != nil {
 		return err
 	}
+	ahead := kafka.Positions{}
 	for _, h := range found {
 		if h.Topic == "" {
 			return errLater
 		}
-		if h.First < out.Next[h.Topic] {
-			out.Held = append(out.Held, projector.Held{Topic: h.Topic, Subject: h.Subject})
+		next := out.Next[h.Topic]
+		if h.Last >= next {
+			ahead[h.Topic] = max(ahead[h.Topic], h.Last+1)
+		}
+		if h.Subject != (topic.Subject{}) && h.First < next {
+			out.Held = append(out.Held, projector.HeldRange{
+				Held: projector.Held{Topic: h.Topic, Subject: h.Subject}, First: h.First, Last: min(h.Last, next-1),
+				Reason: h.Reason,
+			})
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ahead[slot] = ahead
 	return nil
 }
 
-// Load brings the wanted thread states from the tables, as of the batch's first position.
+// Load brings the wanted thread states from the tables, as of the batch's first position or each as of its own.
 func (s *store) Load(ctx context.Context, states *projector.States, w projector.Wanted) error {
-	from := w.From[topic.Threads]
+	from, atOnce := history.Before{All: w.From[topic.Threads]}, history.AtOnce
+	for t, at := range w.Since {
+		if from.Each == nil {
+			from.Each, atOnce = make(map[id.ThreadID]topic.Position, len(w.Since)), history.EachAtOnce
+		}
+		from.Each[id.ThreadID(t)] = at
+	}
 	for _, t := range w.Threads {
 		state := thread.New(t)
-		state.Next = from
+		state.Next = w.AsOf(topic.Threads, topic.Subject(t))
 		states.Threads[t] = state
 	}
-	if from == 0 {
+	if from.All == 0 && from.Each == nil {
 		return nil // nothing can have been stored before
 	}
-	for some := range slices.Chunk(w.Threads, history.AtOnce) {
+	for some := range slices.Chunk(w.Threads, atOnce) {
 		if err := s.loadThreads(ctx, some, from, states.Threads); err != nil {
 			return err
 		}
@@ -100,7 +117,7 @@ func (s *store) Load(ctx context.Context, states *projector.States, w projector.
 			}
 		}
 	}
-	for some := range slices.Chunk(unsure, history.AtOnce) {
+	for some := range slices.Chunk(unsure, atOnce) {
 		if err := s.lookUp(ctx, some, from, states.Threads); err != nil {
 			return err
 		}
@@ -116,7 +133,7 @@ type sent struct {
 }
 
 func (s *store) loadThreads(
-	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
+	ctx context.Context, ids []id.ThreadID, from history.Before, states map[id.ThreadID]*thread.State,
 ) error {
 	if err := s.loadMembers(ctx, ids, from, states); err != nil {
 		return err
@@ -129,7 +146,7 @@ func (s *store) loadThreads(
 
 // loadMembers rebuilds the members and their spans from what each event made of them.
 func (s *store) loadMembers(
-	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
+	ctx context.Context, ids []id.ThreadID, from history.Before, states map[id.ThreadID]*thread.State,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -156,7 +173,7 @@ func (s *store) loadMembers(
 
 // loadMessages finds the last ordinal, the thread's clock and the last messages within the window before it.
 func (s *store) loadMessages(
-	ctx context.Context, ids []id.ThreadID, from topic.Position, states map[id.ThreadID]*thread.State,
+	ctx context.Context, ids []id.ThreadID, from history.Before, states map[id.ThreadID]*thread.State,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -181,7 +198,7 @@ func (s *store) loadMessages(
 
 // lookUp finds messages that may have been accepted before.
 func (s *store) lookUp(
-	ctx context.Context, some []sent, from topic.Position, states map[id.ThreadID]*thread.State,
+	ctx context.Context, some []sent, from history.Before, states map[id.ThreadID]*thread.State,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,10 @@ type store struct {
 	metrics   *metrics
 	positions *positions
 	room      chan struct{} // one for each insert under way
+
+	mu sync.Mutex // guards ahead
+	// by slot: up to where quarantine has rows beyond the next positions, when those were read last
+	ahead map[topic.Slot]kafka.Positions
 }
 
 // NewSink returns a sink over a connection whose default database is that of the history. Projector is the usual way to
@@ -40,7 +45,7 @@ func newSink(
 ) *Sink {
 	s := &store{
 		cfg: cfg, conn: conn, history: history.New(conn), metrics: newMetrics(reg),
-		room: make(chan struct{}, cfg.Inserts),
+		room: make(chan struct{}, cfg.Inserts), ahead: make(map[topic.Slot]kafka.Positions),
 	}
 	s.positions = &positions{insert: func(ctx context.Context, rows []positionRow) error {
 		if err := insertChunk(ctx, s, tablePositions, "", rows); err != nil {
@@ -50,6 +55,7 @@ func newSink(
 	}}
 	return &Sink{projector.NewSink(projector.Config{
 		Kind: "history", View: cfg.Consumer.View, Partitions: partitions, CacheBytes: cfg.CacheBytes, Report: cfg.Report,
+		Log: cfg.Log,
 	}, s, log, reg)}
 }
 

@@ -2,7 +2,9 @@ package history
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +37,12 @@ type table[R any] struct {
 	columns []clickhouse.ColumnNameAndType
 	pick    []func([]R) any
 	time    func(R) time.Time // the month that a row lies in; nil: the table has no partitions
+	at      func(R) int64     // a row's position, for the tokens; nil: the last that was written counts, without one
+}
+
+func (t *table[R]) tokens(at func(R) int64) *table[R] {
+	t.at = at
+	return t
 }
 
 type col[R any] struct {
@@ -85,7 +93,7 @@ var (
 		field("key_id", "UInt64", func(r messageRow) uint64 { return r.keyID }),
 		field("body", typeText, func(r messageRow) string { return r.body }),
 		field("event", typeText, func(r messageRow) string { return r.event }),
-	)
+	).tokens(func(r messageRow) int64 { return r.position })
 	tableEvents = newTable("thread_events", func(r eventRow) time.Time { return r.log },
 		key("thread_id", func(r eventRow) id.ThreadID { return r.thread }),
 		field("position", typeInt64, func(r eventRow) int64 { return r.position }),
@@ -96,7 +104,7 @@ var (
 		field("log_time", typeTime, func(r eventRow) time.Time { return r.log }),
 		field("title", typeText, func(r eventRow) string { return r.title }),
 		field("event", typeText, func(r eventRow) string { return r.event }),
-	)
+	).tokens(func(r eventRow) int64 { return r.position })
 	tableChanges = newTable("message_changes", func(r changeRow) time.Time { return r.log },
 		key("thread_id", func(r changeRow) id.ThreadID { return r.thread }),
 		key("author_id", func(r changeRow) id.UserID { return r.author }),
@@ -109,7 +117,7 @@ var (
 		field("key_id", "UInt64", func(r changeRow) uint64 { return r.keyID }),
 		field("body", typeText, func(r changeRow) string { return r.body }),
 		field("emoji", typeText, func(r changeRow) string { return r.emoji }),
-	)
+	).tokens(func(r changeRow) int64 { return r.position })
 	tableMembers = newTable("memberships", func(r memberRow) time.Time { return r.log },
 		key("thread_id", func(r memberRow) id.ThreadID { return r.thread }),
 		key("user_id", func(r memberRow) id.UserID { return r.user }),
@@ -120,26 +128,27 @@ var (
 		field("role", typeInt16, func(r memberRow) int16 { return r.role }),
 		field("ordinal", typeInt64, func(r memberRow) int64 { return r.ordinal }),
 		field("log_time", typeTime, func(r memberRow) time.Time { return r.log }),
-	)
+	).tokens(func(r memberRow) int64 { return r.position })
 	tableReceipts = newTable("receipts", func(r receiptRow) time.Time { return r.log },
 		key("thread_id", func(r receiptRow) id.ThreadID { return r.thread }),
 		key("user_id", func(r receiptRow) id.UserID { return r.user }),
 		key("device_id", func(r receiptRow) id.DeviceID { return r.device }),
 		field("position", typeInt64, func(r receiptRow) int64 { return r.position }),
 		field("slot", typeInt32, func(r receiptRow) int32 { return r.slot }),
-		mark("delivered_position", func(m thread.Watermark) int64 { return int64(m.DeliveredPosition) }),
-		mark("delivered_ordinal", func(m thread.Watermark) int64 { return m.DeliveredOrdinal }),
-		mark("read_position", func(m thread.Watermark) int64 { return int64(m.ReadPosition) }),
-		mark("read_ordinal", func(m thread.Watermark) int64 { return m.ReadOrdinal }),
+		watermark("delivered_position", func(m thread.Watermark) int64 { return int64(m.DeliveredPosition) }),
+		watermark("delivered_ordinal", func(m thread.Watermark) int64 { return m.DeliveredOrdinal }),
+		watermark("read_position", func(m thread.Watermark) int64 { return int64(m.ReadPosition) }),
+		watermark("read_ordinal", func(m thread.Watermark) int64 { return m.ReadOrdinal }),
 		field("log_time", typeTime, func(r receiptRow) time.Time { return r.log }),
-	)
+	).tokens(func(r receiptRow) int64 { return r.position })
 	tableQuarantine = newTable("quarantine", nil,
-		field("topic", typeInt16, func(q projector.Quarantined) int16 { return int16(q.Topic.Number()) }),
-		field("slot", typeInt32, func(q projector.Quarantined) int32 { return int32(q.Slot) }),
-		field("position", typeInt64, func(q projector.Quarantined) int64 { return int64(q.Position) }),
-		key("subject", func(q projector.Quarantined) topic.Subject { return q.Subject }),
-		field("reason", typeText, func(q projector.Quarantined) string { return q.Reason }),
-		field("log_time", typeTime, func(q projector.Quarantined) time.Time { return storable(q.TimeMS) }),
+		field("topic", typeInt16, func(q quarantineRow) int16 { return int16(q.Topic.Number()) }),
+		field("slot", typeInt32, func(q quarantineRow) int32 { return int32(q.Slot) }),
+		field("position", typeInt64, func(q quarantineRow) int64 { return int64(q.Position) }),
+		key("subject", func(q quarantineRow) topic.Subject { return q.Subject }),
+		field("reason", typeText, func(q quarantineRow) string { return q.Reason }),
+		field("log_time", typeTime, func(q quarantineRow) time.Time { return storable(q.TimeMS) }),
+		field("released", "Bool", func(q quarantineRow) bool { return q.released }),
 	)
 	tablePositions = newTable("positions", nil,
 		field("topic", typeInt16, func(p positionRow) int16 { return int16(p.topic.Number()) }),
@@ -152,8 +161,22 @@ var (
 	)
 )
 
-func mark(name string, get func(thread.Watermark) int64) col[receiptRow] {
+func watermark(name string, get func(thread.Watermark) int64) col[receiptRow] {
 	return field(name, typeInt64, func(r receiptRow) int64 { return get(r.mark) })
+}
+
+// quarantineRow is what the last row that was written for a position says: the event is in quarantine, or not any more.
+type quarantineRow struct {
+	projector.Quarantined
+	released bool
+}
+
+func quarantineRows(qs []projector.Quarantined, released bool) []quarantineRow {
+	out := make([]quarantineRow, len(qs))
+	for i, q := range qs {
+		out[i] = quarantineRow{q, released}
+	}
+	return out
 }
 
 type positionRow struct {
@@ -188,21 +211,16 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 	if len(ranges) == 0 {
 		return nil
 	}
-	token := s.token(ranges)
+	released, err := s.overtaken(ctx, f)
+	if err != nil {
+		return err
+	}
 	if err := s.positions.put(ctx, ranges); err != nil {
 		return err
 	}
-	for _, do := range []func() error{
-		func() error { return insert(ctx, s, tableMessages, token, w.messages) },
-		func() error { return insert(ctx, s, tableEvents, token, w.events) },
-		func() error { return insert(ctx, s, tableChanges, token, w.changes) },
-		func() error { return insert(ctx, s, tableMembers, token, w.members) },
-		func() error { return insert(ctx, s, tableReceipts, token, w.receipts) },
-		func() error { return insert(ctx, s, tableQuarantine, token, f.Quarantined) },
-	} {
-		if err := do(); err != nil {
-			return err
-		}
+	quarantine := append(quarantineRows(f.Quarantined, false), released...)
+	if err := s.insertAll(ctx, s.token(ranges), w, quarantine); err != nil {
+		return err
 	}
 	done := slices.Clone(ranges) // the others may still be on their way, if their put was given up
 	for i := range done {
@@ -211,8 +229,77 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 	return s.positions.put(ctx, done)
 }
 
+// overtaken returns what takes back rows of quarantine that another version has left in a batch's ranges, when it was
+// cut off before they were done or was of an earlier generation, and that do not come of the batch any more.
+func (s *store) overtaken(ctx context.Context, f *projector.Folded[*writes]) ([]quarantineRow, error) {
+	b := f.Batch
+	s.mu.Lock()
+	ahead := s.ahead[b.Slot]
+	s.mu.Unlock()
+	var out []quarantineRow
+	for t, end := range ahead {
+		if b.From[t] >= min(end, b.To[t]) {
+			continue
+		}
+		found, err := s.Quarantined(ctx, t, b.Slot, b.From[t], b.To[t], int(b.To[t]-b.From[t]))
+		if err != nil {
+			return nil, err
+		}
+		for _, q := range found {
+			again := func(o projector.Quarantined) bool { return o.Topic == t && o.Position == q.Position }
+			if !slices.ContainsFunc(f.Quarantined, again) {
+				out = append(out, quarantineRow{q, true})
+			}
+		}
+	}
+	return out, nil
+}
+
+// Quarantined implements projector.Drainer.
+func (s *store) Quarantined(
+	ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position, limit int,
+) ([]projector.Quarantined, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	found, err := s.history.QuarantineBetween(ctx, t, slot, from, to, limit)
+	out := make([]projector.Quarantined, len(found))
+	for i, q := range found {
+		out[i] = projector.Quarantined{
+			Topic: q.Topic, Slot: q.Slot, Position: q.Position, Subject: q.Subject, Reason: q.Reason,
+			TimeMS: q.Time.UnixMilli(),
+		}
+	}
+	return out, err
+}
+
+// Drain implements projector.Drainer. The rows come first and what releases their events last, in one insert: whoever
+// is cut off between them drains the same again. Nobody is fenced, as in Write: two that drain the same insert the
+// same.
+func (s *store) Drain(ctx context.Context, d *projector.Drained[*writes]) error {
+	token := fmt.Sprintf("%s/%d/%d/drain/%s", s.cfg.Consumer.View, s.cfg.Generation, d.Slot, d.Topic)
+	quarantine := append(quarantineRows(d.Kept, false), quarantineRows(d.Released, true)...)
+	return s.insertAll(ctx, token, d.Rows, quarantine)
+}
+
+func (s *store) insertAll(ctx context.Context, token string, w *writes, quarantine []quarantineRow) error {
+	for _, do := range []func() error{
+		func() error { return insert(ctx, s, tableMessages, token, w.messages) },
+		func() error { return insert(ctx, s, tableEvents, token, w.events) },
+		func() error { return insert(ctx, s, tableChanges, token, w.changes) },
+		func() error { return insert(ctx, s, tableMembers, token, w.members) },
+		func() error { return insert(ctx, s, tableReceipts, token, w.receipts) },
+		func() error { return insert(ctx, s, tableQuarantine, token, quarantine) },
+	} {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // token names a batch: view, generation, slot and the range of each topic. What an insert adds to it is the table, the
-// month and the chunk.
+// month, the chunk and a digest of what its rows are about: another version may make more of the same range, and the
+// engine must not take that for a repetition.
 func (s *store) token(ranges []positionRow) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s/%d/%d", s.cfg.Consumer.View, s.cfg.Generation, ranges[0].slot)
@@ -223,7 +310,7 @@ func (s *store) token(ranges []positionRow) string {
 }
 
 // insert inserts rows, month by month and chunk by chunk, each under a token of its own.
-func insert[R any](ctx context.Context, s *store, t *table[R], token string, rows []R) error {
+func insert[R any](ctx context.Context, s *store, t *table[R], batch string, rows []R) error {
 	months := map[string][]R{}
 	if t.time == nil {
 		months["-"] = rows
@@ -241,13 +328,26 @@ func insert[R any](ctx context.Context, s *store, t *table[R], token string, row
 	for _, m := range names {
 		chunk := 0
 		for some := range slices.Chunk(months[m], s.cfg.InsertRows) {
-			if err := insertChunk(ctx, s, t, fmt.Sprintf("%s/%s/%s/%d", token, t.name, m, chunk), some); err != nil {
+			token := ""
+			if t.at != nil {
+				token = fmt.Sprintf("%s/%s/%s/%d/%x", batch, t.name, m, chunk, t.digest(some))
+			}
+			if err := insertChunk(ctx, s, t, token, some); err != nil {
 				return fmt.Errorf("insert into %s: %w", t.name, err)
 			}
 			chunk++
 		}
 	}
 	return nil
+}
+
+func (t *table[R]) digest(rows []R) uint64 {
+	h := fnv.New64a()
+	var at [8]byte
+	for _, r := range rows {
+		_, _ = h.Write(binary.LittleEndian.AppendUint64(at[:0], uint64(t.at(r)))) // a hash takes everything
+	}
+	return h.Sum64()
 }
 
 func insertChunk[R any](ctx context.Context, s *store, t *table[R], token string, rows []R) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"iter"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,6 +71,34 @@ func (l *Log) Batch(s topic.Slot, from, to kafka.Positions, limit int) kafka.Bat
 		b.To[t] = p
 	}
 	return b
+}
+
+// Records implements projector.Log.
+func (l *Log) Records(
+	ctx context.Context, t topic.Topic, s topic.Slot, from, to topic.Position,
+) iter.Seq2[kafka.Record, error] {
+	return func(yield func(kafka.Record, error) bool) {
+		var end topic.Position
+		for _, r := range l.slots[s] {
+			if r.Topic != t {
+				continue
+			}
+			end = r.Position + 1
+			if r.Position < from || r.Position >= to {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				yield(kafka.Record{}, err)
+				return
+			}
+			if !yield(r, nil) {
+				return
+			}
+		}
+		if end < to {
+			yield(kafka.Record{}, fmt.Errorf("%w: the log ends at %d", kafka.ErrPositions, end))
+		}
+	}
 }
 
 // Brittle is for projector.Sink.OnFold: a fold that panics on some messages.

@@ -22,9 +22,13 @@
 //   - A thread is loaded without its recent messages: those that a batch may repeat are looked up by their ids, since a
 //     busy thread has thousands within the window.
 //   - After a failed write the states that the batch touched are forgotten: they are ahead of the tables.
+//   - What is drained from quarantine is one transaction with what leaves it, which fails as fenced unless positions
+//     and quarantine are as they were when it was read. It waits for the disk: the positions do not move, so nothing
+//     else would tell that a crash has taken it back.
 //   - Per-user and per-thread rows of one batch come from different topics and mean nothing to each other.
 //   - The tail is trimmed by log time, not by the clock: a view that is rebuilt years later keeps the same rows.
 //     Retention is at least 48 hours, twice what the rule on repeated message ids looks back, so trimming takes nothing
-//     that loading a state needs. The table trimmed tells how far each thread was: it is no function of the log, but of
-//     when a projector trimmed, and says nothing that is not so.
+//     that loading a state needs; a thread in quarantine is not trimmed at all, since it is folded on from where it
+//     stopped. The table trimmed tells how far each thread was: it is no function of the log, but of when a projector
+//     trimmed, and says nothing that is not so.
 package threads

@@ -23,8 +23,11 @@ func (s *store) Read(ctx context.Context, slot topic.Slot) (projector.Stored, er
 			out.Next[f.Topic], out.Latest[f.Topic] = f.Next, f.Time.UnixMilli()
 			return known(f.Topic)
 		})
-		q.HeldInSlot(slot, func(h *views.Held) error {
-			out.Held = append(out.Held, projector.Held{Topic: h.Topic, Subject: h.Subject})
+		q.HeldInSlot(slot, func(h *views.HeldRange) error {
+			out.Held = append(out.Held, projector.HeldRange{
+				Held: projector.Held{Topic: h.Topic, Subject: h.Subject}, First: h.First, Last: h.Last,
+				Reason: h.Reason,
+			})
 			return known(h.Topic)
 		})
 	})
@@ -42,6 +45,8 @@ func known(t topic.Topic) error {
 // Load brings the wanted states in one round trip, and of the recent messages of all threads those that the events may
 // repeat.
 func (s *store) Load(ctx context.Context, states *projector.States, w projector.Wanted) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	for _, t := range w.Threads {
 		states.Threads[t] = thread.Unloaded(t)
 	}
@@ -60,13 +65,17 @@ func (s *store) Load(ctx context.Context, states *projector.States, w projector.
 	if len(w.Threads)+len(w.Users)+len(unsure) == 0 {
 		return nil
 	}
+	before := w.From[topic.Threads]
+	for _, at := range w.Since {
+		before = max(before, at) // of each thread all that is there lies before its own
+	}
 	// Nobody else writes what this slot's owner reads, so one moment need not be seen.
 	err := s.views.Together(ctx, func(q *views.Questions) {
 		if len(w.Threads) > 0 {
 			askThreads(q, w.Threads, states.Threads)
 		}
 		if len(unsure) > 0 {
-			askSent(q, unsure, w.From[topic.Threads], states.Threads)
+			askSent(q, unsure, before, states.Threads)
 		}
 		if len(w.Users) > 0 {
 			askUsers(q, w.Users, states.Users)
@@ -77,11 +86,11 @@ func (s *store) Load(ctx context.Context, states *projector.States, w projector.
 	}
 	for _, t := range w.Threads {
 		state := states.Threads[t]
-		state.Next = w.From[topic.Threads]
+		state.Next = w.AsOf(topic.Threads, topic.Subject(t))
 		state.RestoreWithoutRecent()
 	}
 	for _, u := range w.Users {
-		states.Users[u].Next = w.From[topic.Users]
+		states.Users[u].Next = w.AsOf(topic.Users, topic.Subject(u))
 	}
 	s.metrics.loaded.WithLabelValues("thread").Add(float64(len(w.Threads)))
 	s.metrics.loaded.WithLabelValues("user").Add(float64(len(w.Users)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -48,6 +49,9 @@ type Config struct {
 	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those
 	// parked behind it. It must not block. A crash may lose the call. Default: nobody is told.
 	Report func(view string, q projector.Quarantined)
+	// Log brings records again, to drain what quarantine holds for a newer version. Default: Consumer's log, in a
+	// Projector; a sink by itself then drains nothing.
+	Log projector.Log
 }
 
 // Validate reports every fault at once.
@@ -122,6 +126,9 @@ func New(cfg Config, pool *pgxpool.Pool, log *slog.Logger, reg prometheus.Regist
 	}
 	cfg = cfg.withDefaults(log, reg)
 	p := &Projector{}
+	if cfg.Log == nil {
+		cfg.Log = p
+	}
 	p.sink = newSink(cfg, pool, log, reg, func() int { return p.consumer.Partitions() })
 	var err error
 	if p.consumer, err = kafka.NewConsumer(cfg.Consumer, p.sink); err != nil {
@@ -140,3 +147,10 @@ func (p *Projector) Run(ctx context.Context) error {
 
 // Consumer is the loop under the projector: lag, owned and stalled slots.
 func (p *Projector) Consumer() *kafka.Consumer { return p.consumer }
+
+// Records implements projector.Log.
+func (p *Projector) Records(
+	ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position,
+) iter.Seq2[kafka.Record, error] {
+	return p.consumer.Records(ctx, t, slot, from, to)
+}

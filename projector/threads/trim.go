@@ -15,7 +15,8 @@ import (
 const sqlTrim = `
 WITH gone AS (
   DELETE FROM messages m USING (
-    SELECT thread_id, position FROM messages WHERE slot = $1 AND log_time < $2 LIMIT $3
+    SELECT thread_id, position FROM messages t WHERE slot = $1 AND log_time < $2
+       AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.topic = $4 AND q.subject = t.thread_id) LIMIT $3
   ) d WHERE m.thread_id = d.thread_id AND m.position = d.position
   RETURNING m.thread_id, m.position, m.log_time
 ), noted AS (
@@ -46,7 +47,8 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 // Trim removes, from every open slot, messages whose log time is more than Retention before the latest log time that
 // the slot has taken in. It goes in statements of TrimRows, so that no transaction is long; each notes in the table
 // trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply: it
-// takes only rows that no batch writes any more.
+// takes only rows that no batch writes any more. A thread in quarantine keeps its tail, however old that becomes: it is
+// folded on from there, and a message that comes again must be found.
 func (s *Sink) Trim(ctx context.Context) error {
 	for n, ms := range s.Latest(topic.Threads) {
 		cutoff := ms - s.store.cfg.Retention.Milliseconds()
@@ -62,9 +64,8 @@ func (s *Sink) Trim(ctx context.Context) error {
 			// Planned each time: a plan for the table as it once was could read all of it for each row.
 			err := s.store.pool.QueryRow(
 				bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.store.cfg.TrimRows,
-			).Scan(
-				&gone,
-			)
+				topic.Threads.Number(),
+			).Scan(&gone)
 			cancel()
 			if err != nil {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)

@@ -76,10 +76,13 @@ var (
 		"user_id uuid", "thread_id uuid", "joined_position bigint", "has_left boolean")
 	tableQuarantine = newTable("quarantine", "ON CONFLICT DO NOTHING",
 		"topic smallint", "slot integer", "position bigint", "subject uuid", "reason text", "log_time timestamptz")
+	tableKept = newTable("quarantine", overwrite("topic, slot, position", "reason"),
+		"topic smallint", "slot integer", "position bigint", "subject uuid", "reason text", "log_time timestamptz")
 )
 
 const (
 	sqlAdvance      = `SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz)`
+	sqlRelease      = `SELECT release_quarantined($1::smallint, $2::integer, $3::bigint[], $4::bigint[])`
 	sqlDropContacts = `DELETE FROM contacts c USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE c.user_id = r.u AND c.phone_hash = r.k`
 	sqlDropBlocks   = `DELETE FROM blocks b USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE b.user_id = r.u AND b.blocked_id = r.k`
 	syncCommitOff   = `SET LOCAL synchronous_commit = off`
@@ -106,18 +109,59 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 	if len(moves) == 0 {
 		return nil
 	}
-	upserts, dropContacts, dropBlocks := w.rows()
-	upserts = append(upserts, quarantineRows(f.Quarantined))
-	total := 0
-	for _, r := range upserts {
-		total += r.len()
-	}
-	begin := func(q *pgx.Batch) {
+	return s.commit(ctx, w, quarantineRows(tableQuarantine, f.Quarantined), func(q *pgx.Batch) {
 		for _, m := range moves {
 			q.Queue(
 				sqlAdvance, m.topic.Number(), int32(b.Slot), int64(m.expect), int64(m.next), projector.Time(m.timeMS),
 			)
 		}
+	})
+}
+
+// Drain implements projector.Drainer, in one transaction. The position stays where it is, but its row is locked like
+// that of any batch, and what the drain goes by must still be in quarantine: so of two that drain the same, or of one
+// that is not the slot's owner any more, nothing is written.
+func (s *store) Drain(ctx context.Context, d *projector.Drained[*writes]) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	seen, released := make([]int64, len(d.Seen)), make([]int64, len(d.Released))
+	for i, at := range d.Seen {
+		seen[i] = int64(at)
+	}
+	for i := range d.Released {
+		released[i] = int64(d.Released[i].Position)
+	}
+	return s.commit(ctx, d.Rows, quarantineRows(tableKept, d.Kept), func(q *pgx.Batch) {
+		n, slot, next := d.Topic.Number(), int32(d.Slot), int64(d.Next)
+		q.Queue(sqlAdvance, n, slot, next, next, projector.Time(0)) // the later of the log times stays
+		q.Queue(sqlRelease, n, slot, seen, released)
+	})
+}
+
+// Quarantined implements projector.Drainer.
+func (s *store) Quarantined(
+	ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position, limit int,
+) ([]projector.Quarantined, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	found, err := s.views.QuarantineBetween(ctx, t, slot, from, to, limit)
+	out := make([]projector.Quarantined, len(found))
+	for i, q := range found {
+		out[i] = projector.Quarantined{
+			Topic: q.Topic, Slot: q.Slot, Position: q.Position, Subject: q.Subject, Reason: q.Reason,
+			TimeMS: q.Time.UnixMilli(),
+		}
+	}
+	return out, err
+}
+
+// commit writes rows in one transaction, which begins with what begin puts into it.
+func (s *store) commit(ctx context.Context, w *writes, quarantine rows, begin func(q *pgx.Batch)) error {
+	upserts, dropContacts, dropBlocks := w.rows()
+	upserts = append(upserts, quarantine)
+	total := 0
+	for _, r := range upserts {
+		total += r.len()
 	}
 	drop := func(q *pgx.Batch) {
 		if len(dropContacts[0]) > 0 {
@@ -389,7 +433,7 @@ func (w *writes) listRows() rows {
 	return rows{tableLists, []column{&u, &t, &joined, &left}}
 }
 
-func quarantineRows(quarantined []projector.Quarantined) rows {
+func quarantineRows(into *table, quarantined []projector.Quarantined) rows {
 	var number vec[int16]
 	var slot vec[int32]
 	var pos vec[int64]
@@ -407,7 +451,7 @@ func quarantineRows(quarantined []projector.Quarantined) rows {
 		reason.add(q.Reason)
 		at.add(projector.Time(q.TimeMS))
 	}
-	return rows{tableQuarantine, []column{&number, &slot, &pos, &subject, &reason, &at}}
+	return rows{into, []column{&number, &slot, &pos, &subject, &reason, &at}}
 }
 
 func uuid[T ~[id.Size]byte](v T) pgtype.UUID { return pgtype.UUID{Bytes: v, Valid: true} }

@@ -120,10 +120,20 @@ func (m *memory) Read(_ context.Context, n topic.Slot) (projector.Stored, error)
 		m.slots[n] = s
 	}
 	out := projector.Stored{Next: s.next.Clone()}
+	at := map[projector.Held]int{}
 	for _, q := range s.quarantined {
-		if q.Subject != (topic.Subject{}) {
-			out.Held = append(out.Held, projector.Held{Topic: q.Topic, Subject: q.Subject})
+		if q.Subject == (topic.Subject{}) {
+			continue
 		}
+		h := projector.Held{Topic: q.Topic, Subject: q.Subject}
+		if i, ok := at[h]; ok {
+			out.Held[i].Last = q.Position
+			continue
+		}
+		at[h] = len(out.Held)
+		out.Held = append(
+			out.Held, projector.HeldRange{Held: h, First: q.Position, Last: q.Position, Reason: q.Reason},
+		)
 	}
 	return out, nil
 }

@@ -9,6 +9,8 @@
 //     repeated (IF NOT EXISTS, OR REPLACE).
 //   - A file that begins with "-- min-version: X.Y" is passed over by older servers, and applied once the server has
 //     that version.
+//   - quarantine is the exception: the row that was written last at a position counts, and one that is released is
+//     none. Ask it with FINAL and WHERE NOT released.
 //   - Partitions are months of log time, so an insert keeps to one month.
 package clickhouse
 

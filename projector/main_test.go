@@ -1,0 +1,9 @@
+package projector_test
+
+import (
+	"testing"
+
+	"heliograph/infra/embedded/enginetest"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
