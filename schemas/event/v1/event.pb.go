@@ -17,7 +17,8 @@
 //  1. Numbers 1-9 and 1000-1099 of Event are the envelope's, all others are bodies. A reader that meets a number of a
 //     body that it does not know, a min_reader above its own version, or rules that it does not have, puts the event
 //     into quarantine and everything of that subject and topic behind it, unless the envelope says that it is
-//     ignorable. Nothing unknown is ever skipped: a view that is rebuilt by a version that knows the event has it.
+//     ignorable. Nothing unknown is ever skipped: a version that knows the event takes it and what is behind it out of
+//     quarantine when it takes over, in order, and the view is as if that version had been there from the beginning.
 //  2. The log holds attempts; folds judge them by the rules whose number stands in the envelope. Folds keep every
 //     number, so a new limit is a new number and changes nothing that is in the log.
 //  3. What a deployment or a group can set is an event too (ThreadPolicyChanged, DeploymentPolicyChanged), never a flag
