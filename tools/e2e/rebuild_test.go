@@ -17,6 +17,7 @@ import (
 	"heliograph/infra/embedded"
 	"heliograph/infra/kafka"
 	"heliograph/ingest"
+	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -208,6 +209,7 @@ func testCompacted(t *testing.T, e *env) {
 	} {
 		delete(before, table)
 	}
+	e.lastSaysMost(t)
 	e.compactReceipts(t)
 	e.rebuild(t)
 	now := e.dump(t)
@@ -243,6 +245,37 @@ func (e *env) claim(t *testing.T, th id.ThreadID, u id.UserID, d id.DeviceID) {
 	must(t, in.Flush(ctx))
 	cancel()
 	must(t, <-done)
+}
+
+// lastSaysMost: the last receipt of a device in a thread, which is the one that compaction keeps, says as much as any
+// before it. One that says less was written late, by an edge that the device had left.
+func (e *env) lastSaysMost(t *testing.T) {
+	t.Helper()
+	last, most := map[string]*kgo.Record{}, map[string]thread.Watermark{}
+	said := func(r *kgo.Record) (w thread.Watermark) {
+		ev, err := event.Decode(r.Value)
+		if err != nil {
+			return w // one that nobody folds
+		}
+		m := ev.GetWatermarksMoved()
+		w.DeliveredPosition, w.DeliveredOrdinal = topic.Position(m.GetDeliveredPosition()), m.GetDeliveredOrdinal()
+		w.ReadPosition, w.ReadOrdinal = topic.Position(m.GetReadPosition()), m.GetReadOrdinal()
+		return w
+	}
+	for _, recs := range e.records(t, topic.Receipts)[topic.Receipts] {
+		for _, r := range recs {
+			key := string(r.Key)
+			last[key], most[key] = r, most[key].Merge(said(r))
+		}
+	}
+	for key, r := range last {
+		if w := said(r); w != w.Merge(most[key]) {
+			t.Errorf(
+				"the last receipt under %x, at %d:%d of %v, says %+v, one before it %+v", key, r.Partition, r.Offset,
+				r.Timestamp, w, most[key],
+			)
+		}
+	}
 }
 
 // compactReceipts has the log compact its receipts, which it does at leisure otherwise, until none is left that a later
