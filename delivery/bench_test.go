@@ -69,7 +69,7 @@ func BenchmarkPush(b *testing.B) {
 // whole log.
 func push(b *testing.B, w *world, group string, subjects []topic.Subject, n int) {
 	b.StopTimer()
-	s := w.service(Config{Group: group, MaxGapRecords: n})
+	s := w.service(Config{Group: group, maxGapRecords: n})
 	edge, end := link.Pipe(0)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran, served := make(chan error, 1), make(chan error, 1)

@@ -148,8 +148,8 @@ func subjectsOf(in [][]byte) []topic.Subject {
 
 // route hands a request to the goroutine of its slot, in order.
 func (c *conn) route(ctx context.Context, id topic.Slot, r request) error {
-	if !r.drop && c.subjects.Load()+int64(len(r.subjects)) > int64(c.svc.cfg.MaxSubjects) {
-		return &linkError{reasonSubjects, fmt.Errorf("interest in more than %d subjects", c.svc.cfg.MaxSubjects)}
+	if !r.drop && c.subjects.Load()+int64(len(r.subjects)) > int64(c.svc.cfg.maxSubjects) {
+		return &linkError{reasonSubjects, fmt.Errorf("interest in more than %d subjects", c.svc.cfg.maxSubjects)}
 	}
 	var ls *linkSlot
 	if s := c.svc.slot(id); s != nil {

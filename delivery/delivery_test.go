@@ -80,12 +80,12 @@ func TestSubscribe(t *testing.T) {
 			want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedRing},
 		{name: "ahead of this instance", from: &topic.Cursor{9, 0, 7},
 			want: answer{LiveFrom: topic.Cursor{9, 0, 7}}, served: servedRing},
-		{name: "older than the ring", cfg: Config{RingBytes: 1}, from: &topic.Cursor{1, 0, 0},
+		{name: "older than the ring", cfg: Config{ringBytes: 1}, from: &topic.Cursor{1, 0, 0},
 			want: answer{LiveFrom: topic.Cursor{1, 0, 0}, Past: []topic.Position{2, 4}}, served: servedLog},
 		{name: "older than the log may serve",
-			cfg: Config{RingBytes: 1, MaxGapRecords: 2}, from: &topic.Cursor{1, 0, 0},
+			cfg: Config{ringBytes: 1, maxGapRecords: 2}, from: &topic.Cursor{1, 0, 0},
 			want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedSnapshot},
-		{name: "without a ring", cfg: Config{RingBytes: 1},
+		{name: "without a ring", cfg: Config{ringBytes: 1},
 			want: answer{LiveFrom: topic.Cursor{6, 0, 0}}, served: servedFresh},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestFirstFrameMustBeHello(t *testing.T) {
 
 func TestMaxSubjects(t *testing.T) {
 	w := newWorld(t)
-	s := w.service(Config{MaxSubjects: 3})
+	s := w.service(Config{maxSubjects: 3})
 	w.start(s)
 	w.owns(s, partitions)
 	edge, end := link.Pipe(0)
@@ -265,8 +265,8 @@ func TestSubscribeUnderLoad(t *testing.T) {
 		queue int
 	}{
 		{name: "ring"},
-		{name: "small ring", cfg: Config{RingBytes: 4 << 10}},
-		{name: "no ring", cfg: Config{RingBytes: 1}},
+		{name: "small ring", cfg: Config{ringBytes: 4 << 10}},
+		{name: "no ring", cfg: Config{ringBytes: 1}},
 		{name: "short queue", queue: 24},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -378,7 +378,7 @@ func TestTakeover(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := func(name string) (*Service, func()) {
-			l, err := link.Listen("127.0.0.1:0", conf, link.ListenConfig{})
+			l, err := link.Listen("127.0.0.1:0", conf)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -473,7 +473,7 @@ func TestRestartReadsBacklog(t *testing.T) {
 // An instance that goes without leaving the group is replaced when its session times out.
 func TestSessionTimeout(t *testing.T) {
 	w := newWorld(t)
-	one := w.service(Config{Name: "one", SessionTimeout: 300 * time.Millisecond, KeepSlots: true})
+	one := w.service(Config{Name: "one", SessionTimeout: 300 * time.Millisecond, keepSlots: true})
 	stop := w.start(one)
 	w.owns(one, partitions)
 	stop()
@@ -526,8 +526,7 @@ func TestConfigValidate(t *testing.T) {
 		{name: "defaults", cfg: Config{Name: "a"}},
 		{name: "no name", cfg: Config{}, fault: true},
 		{name: "name with an address in it", cfg: Config{Name: "a@b"}, fault: true},
-		{name: "negative window", cfg: Config{Name: "a", RingWindow: -1}, fault: true},
-		{name: "rare progress", cfg: Config{Name: "a", ProgressEvery: time.Minute}, fault: true},
+		{name: "negative timeout", cfg: Config{Name: "a", SessionTimeout: -1}, fault: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.cfg.Kafka.Brokers = []string{"127.0.0.1:1"}

@@ -16,16 +16,16 @@
 // the edge connects again and resumes from its cursors. Nothing waits for a link but the catch-up of that link's own
 // subscription in one slot. A slow log or a stalled slot shows in helio_kafka_lag_seconds{view="delivery"}.
 //
-// When restarted: links break and slots move, at once after an orderly stop (the instance leaves the group unless
-// Config.KeepSlots), after the session timeout otherwise. The new owner begins at the earlier of what the group had
-// committed and the tail less the ring's window, so that an edge's cursor is in its ring. Messages are late, never
-// lost.
+// When restarted: links break and slots move, at once after an orderly stop (the instance leaves the group),
+// after the session timeout otherwise. The new owner begins at the earlier of what the group had committed and the tail
+// less the ring's window, so that an edge's cursor is in its ring. Messages are late, never lost.
 //
 // Non-obvious:
 //   - The ring keeps what was read in the last seconds by the clock, not by log time: after a backlog it covers the
 //     edges all the same.
-//   - A cursor that is older than the ring is served from the log itself, within Config.MaxGapRecords and MaxGapAge, so
-//     that edges resume with Postgres down; beyond that live_from is the ring's start and the edge takes a snapshot.
+//   - A cursor that is older than the ring is served from the log itself, if it is not too far back (100,000 positions
+//     of a topic, an hour), so that edges resume with Postgres down; beyond that live_from is the ring's start and the
+//     edge takes a snapshot.
 //   - While a subscription catches up, the link gets no live events and no Progress of that slot (they are taken from
 //     the ring afterwards): so Progress after Subscribed says that the subscription is complete. In the usual case all
 //     of it happens under the slot's lock and nothing is held.

@@ -55,8 +55,8 @@ func (w *world) service(cfg Config) *Service {
 	if cfg.Name == "" {
 		cfg.Name = "one"
 	}
-	run.Default(&cfg.HeartbeatInterval, 50*time.Millisecond)
-	run.Default(&cfg.ProgressEvery, 10*time.Millisecond)
+	run.Default(&cfg.heartbeatInterval, 50*time.Millisecond)
+	run.Default(&cfg.progressEvery, 10*time.Millisecond)
 	s, err := New(cfg, nil, nil)
 	if err != nil {
 		w.t.Fatal(err)

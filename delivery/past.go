@@ -41,12 +41,12 @@ type marks struct {
 	starts     kadm.ListedOffsets
 	ends       kadm.ListedOffsets
 	window     kadm.ListedOffsets // of the first record within the ring's window
-	oldest     kadm.ListedOffsets // of the first record within MaxGapAge
+	oldest     kadm.ListedOffsets // of the first record within maxGapAge
 	committed  kadm.OffsetResponses
 }
 
 func newPast(cfg Config, m *metrics) *past {
-	return &past{cfg: cfg, metrics: m, readers: make(chan struct{}, cfg.GapReaders)}
+	return &past{cfg: cfg, metrics: m, readers: make(chan struct{}, gapReaders)}
 }
 
 // ask returns the log's marks, at most marksFresh old and not from before after.
@@ -79,10 +79,10 @@ func (p *past) ask(ctx context.Context, partitions int, after time.Time) (*marks
 		{&m.starts, func() (kadm.ListedOffsets, error) { return adm.ListStartOffsets(ctx, names...) }},
 		{&m.ends, func() (kadm.ListedOffsets, error) { return adm.ListEndOffsets(ctx, names...) }},
 		{&m.window, func() (kadm.ListedOffsets, error) {
-			return adm.ListOffsetsAfterMilli(ctx, now.Add(-p.cfg.RingWindow).UnixMilli(), names...)
+			return adm.ListOffsetsAfterMilli(ctx, now.Add(-p.cfg.ringWindow).UnixMilli(), names...)
 		}},
 		{&m.oldest, func() (kadm.ListedOffsets, error) {
-			return adm.ListOffsetsAfterMilli(ctx, now.Add(-p.cfg.MaxGapAge).UnixMilli(), names...)
+			return adm.ListOffsetsAfterMilli(ctx, now.Add(-maxGapAge).UnixMilli(), names...)
 		}},
 	} {
 		if *q.into, err = q.ask(); err == nil {
@@ -113,7 +113,7 @@ func (p *past) begin(ctx context.Context, s topic.Slot, partitions int, after ti
 		if o, ok := m.committed.Lookup(name, int32(s)); ok && o.Err == nil && o.At >= 0 {
 			at = min(at, o.At)
 		}
-		at = max(at, end-int64(p.cfg.MaxGapRecords), offset(m.oldest, name, s), first)
+		at = max(at, end-int64(p.cfg.maxGapRecords), offset(m.oldest, name, s), first)
 		c[i] = m.bases.Of(t, s) + topic.Position(min(at, end))
 	}
 	return c, nil
@@ -133,7 +133,7 @@ func (p *past) reachable(ctx context.Context, s topic.Slot, from, start topic.Cu
 	if m == nil {
 		return ok // no slot was ever opened
 	}
-	if time.Since(m.at) > p.cfg.MaxGapAge/60 {
+	if time.Since(m.at) > maxGapAge/60 {
 		var err error
 		if m, err = p.ask(ctx, m.partitions, time.Time{}); err != nil {
 			return ok
@@ -142,7 +142,7 @@ func (p *past) reachable(ctx context.Context, s topic.Slot, from, start topic.Cu
 	for i, t := range topic.Folded {
 		name := p.cfg.Kafka.Name(t)
 		at := int64(from[i] - m.bases.Of(t, s))
-		ok[i] = start[i]-from[i] <= topic.Position(p.cfg.MaxGapRecords) &&
+		ok[i] = start[i]-from[i] <= topic.Position(p.cfg.maxGapRecords) &&
 			at >= offset(m.starts, name, s) && at >= offset(m.oldest, name, s)
 	}
 	return ok

@@ -55,7 +55,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Service, err
 	s.consumer, err = kafka.NewConsumer(kafka.ConsumerConfig{
 		Kafka: cfg.Kafka, View: "delivery",
 		Group: cfg.Group, InstanceID: cfg.Kafka.Instance(cfg.Name),
-		SessionTimeout: cfg.SessionTimeout, HeartbeatInterval: cfg.HeartbeatInterval,
+		SessionTimeout: cfg.SessionTimeout, HeartbeatInterval: cfg.heartbeatInterval,
 		RebalanceTimeout: max(10*time.Second, cfg.SessionTimeout), DrainTimeout: 2 * time.Second,
 		Topics: topic.Folded, BackoffMax: time.Second, CommitEvery: time.Second,
 	}, (*sink)(s))
@@ -81,7 +81,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.consumer.Run(ctx) })
 	g.Go(func() error { s.tick(ctx); return nil })
 	err = g.Wait()
-	if !s.cfg.KeepSlots {
+	if !s.cfg.keepSlots {
 		s.leaveGroup(context.WithoutCancel(ctx), kadm.NewClient(cl))
 	}
 	return err
@@ -132,7 +132,7 @@ func (s *Service) Ready() error {
 
 // tick sends outstanding progress, lets old records go and sets the gauges.
 func (s *Service) tick(ctx context.Context) {
-	t := time.NewTicker(s.cfg.ProgressEvery)
+	t := time.NewTicker(s.cfg.progressEvery)
 	defer t.Stop()
 	var whole time.Time
 	for {
@@ -140,7 +140,7 @@ func (s *Service) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
-			all := now.Sub(whole) >= idleProgress-s.cfg.ProgressEvery
+			all := now.Sub(whole) >= idleProgress-s.cfg.progressEvery
 			if all {
 				whole = now
 			}
@@ -232,7 +232,7 @@ func (k *sink) Open(ctx context.Context, id topic.Slot) (kafka.Positions, error)
 	if err != nil {
 		return nil, err
 	}
-	sl := newSlot(id, newRing(s.cfg.RingWindow, s.cfg.RingBytes, at), s.metrics)
+	sl := newSlot(id, newRing(s.cfg.ringWindow, s.cfg.ringBytes, at), s.metrics)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slots[id] = sl

@@ -9,10 +9,10 @@
 // Durability: none of its own. With a secret shared by all edges (Config.Secret), a client whose edge died learns it at
 // once by a stateless reset instead of waiting out the idle timeout.
 //
-// When slow: the accept loop only hands connections on. Above Config.RetryRate handshakes a second a client's address
-// is verified first (Retry); above Config.HandshakeRate handshakes are refused.
+// When slow: the accept loop only hands connections on. Above 2,000 handshakes a second a client's address
+// is verified first (Retry); above 10,000 handshakes are refused.
 //
-// When restarted: Drain tells every device to go away, spread over Config.DrainWindow, and flushes the log's producers
+// When restarted: Drain tells every device to go away, spread over five seconds, and flushes the log's producers
 // before it closes what is left.
 //
 // Non-obvious:

@@ -41,7 +41,7 @@ type fixture struct {
 
 func start(t testing.TB, mend func(*Config)) *fixture {
 	t.Helper()
-	cfg := Config{Listen: "127.0.0.1:0", DrainWindow: 100 * time.Millisecond}
+	cfg := Config{Listen: "127.0.0.1:0", drainWindow: 100 * time.Millisecond}
 	authority := identify(t, &cfg)
 	cfg.Session.Partitions = partitions
 	if mend != nil {

@@ -76,7 +76,7 @@ func New(
 	}
 	cfg = cfg.withDefaults()
 	e := &Edge{cfg: cfg, log: log, ingest: l, registry: &registry{sessions: map[owner]*session.Session{}}}
-	e.early = &early{limit: cfg.MaxEarlyPerAddress, counts: map[netip.Prefix]int{}}
+	e.early = &early{limit: cfg.maxEarlyPerAddress, counts: map[netip.Prefix]int{}}
 	e.metrics = newMetrics(reg, e)
 	var err error
 	e.sessions, err = session.New(cfg.Session, h, a, q, l, e.registry, log, reg)
@@ -104,14 +104,14 @@ func (e *Edge) Listen() error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("edge: UDP address %s is in use: stop what uses it, or choose another with %s",
-			e.cfg.Listen, e.cfg.ListenFlag)
+			e.cfg.Listen, listenFlag)
 	case err != nil:
-		return fmt.Errorf("edge: listen on %s (%s): %w", e.cfg.Listen, e.cfg.ListenFlag, err)
+		return fmt.Errorf("edge: listen on %s (%s): %w", e.cfg.Listen, listenFlag, err)
 	}
 	reset := quic.StatelessResetKey(derive(key, "stateless reset"))
 	token := quic.TokenGeneratorKey(derive(key, "address token"))
-	verify := rate.NewLimiter(rate.Limit(e.cfg.RetryRate), e.cfg.RetryRate)
-	handshakes := rate.NewLimiter(rate.Limit(e.cfg.HandshakeRate), e.cfg.HandshakeRate)
+	verify := rate.NewLimiter(rate.Limit(retryRate), retryRate)
+	handshakes := rate.NewLimiter(rate.Limit(handshakeRate), handshakeRate)
 	e.transport = &quic.Transport{
 		Conn: e.socket, ConnectionIDLength: 8, StatelessResetKey: &reset, TokenGeneratorKey: &token,
 		VerifySourceAddress: func(net.Addr) bool {
@@ -132,7 +132,7 @@ func (e *Edge) Listen() error {
 	tlsConf := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{wire.Protocol}, GetCertificate: certs.get}
 	tlsConf.SetSessionTicketKeys([][32]byte{derive(key, "tls ticket")})
 	e.listener, err = e.transport.Listen(tlsConf, &quic.Config{
-		MaxIdleTimeout: e.cfg.IdleTimeout, HandshakeIdleTimeout: 5 * time.Second,
+		MaxIdleTimeout: e.cfg.idleTimeout, HandshakeIdleTimeout: 5 * time.Second,
 		InitialStreamReceiveWindow: streamWindow, MaxStreamReceiveWindow: maxStreamWindow,
 		InitialConnectionReceiveWindow: connWindow, MaxConnectionReceiveWindow: maxConnWindow,
 		MaxIncomingStreams:    1, // the control stream (section 1)
@@ -266,13 +266,13 @@ func accept(conn *quic.Conn) (*quic.Stream, error) {
 	return conn.AcceptStream(ctx)
 }
 
-// Drain tells every device to connect elsewhere, spread over DrainWindow or what ctx leaves of it, flushes the log's
+// Drain tells every device to connect elsewhere, spread over drainWindow or what ctx leaves of it, flushes the log's
 // producers and closes what is still there. New connections are refused from its beginning. Run goes on until its own
 // context ends.
 func (e *Edge) Drain(ctx context.Context) error {
 	e.draining.Store(true)
 	e.metrics.draining.Set(1)
-	window := e.cfg.DrainWindow
+	window := e.cfg.drainWindow
 	if end, ok := ctx.Deadline(); ok {
 		window = min(window, time.Until(end)/2)
 	}

@@ -604,7 +604,7 @@ func TestLimits(t *testing.T) {
 		f.dial(t).hello().closed(wirev1.Code_CODE_TIMEOUT)
 	})
 	t.Run("early connections of an address", func(t *testing.T) {
-		f := start(t, func(c *Config) { c.MaxEarlyPerAddress = 2 })
+		f := start(t, func(c *Config) { c.maxEarlyPerAddress = 2 })
 		a, b := f.dial(t).hello(), f.dial(t).hello()
 		f.turnedAway(t, wirev1.Code_CODE_RATE_LIMITED)
 		_ = a.conn.CloseWithError(0, "")
@@ -658,16 +658,15 @@ func TestPortInUse(t *testing.T) {
 	defer taken.Close()
 	w := newWorld()
 	cfg := Config{
-		Listen:     taken.LocalAddr().String(),
-		ListenFlag: "--edge-listen",
-		Session:    session.Config{Partitions: partitions},
+		Listen:  taken.LocalAddr().String(),
+		Session: session.Config{Partitions: partitions},
 	}
 	identify(t, &cfg)
 	e, err := New(cfg, readSide{w}, gate{w}, reads{w}, w, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--edge-listen") {
+	if err := e.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--listen") {
 		t.Errorf("got %v, want an error that names the flag", err)
 	}
 }
@@ -677,11 +676,10 @@ func TestConfigValidateReportsEveryFault(t *testing.T) {
 		Listen:         "nowhere",
 		CertFile:       "x",
 		Secret:         "short",
-		IdleTimeout:    time.Second,
 		MaxConnections: -1,
 	}.Validate()
 	for _, want := range []string{
-		"partitions", "host:port", "certificate and its key", "32 bytes", "idle timeout", "negative",
+		"partitions", "host:port", "certificate and its key", "32 bytes", "at most -1",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %q", err, want)

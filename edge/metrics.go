@@ -8,9 +8,9 @@ import (
 
 // The reasons of helio_edge_refused_total.
 const (
-	refuseRate     = "rate"     // more handshakes a second than HandshakeRate
+	refuseRate     = "rate"     // more handshakes a second than handshakeRate
 	refuseFull     = "full"     // MaxConnections
-	refuseAddress  = "address"  // MaxEarlyPerAddress
+	refuseAddress  = "address"  // maxEarlyPerAddress
 	refuseDraining = "draining" // the edge is going down
 	refuseStream   = "stream"   // no control stream in time
 )

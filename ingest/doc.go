@@ -12,7 +12,7 @@
 // drops the second.
 //
 // When slow: the buffer is bounded in records and bytes; a full one refuses at once (ErrUnavailable), it never blocks.
-// With the log down, what is in flight fails after Config.DeliveryTimeout, and everything new fails at once until a
+// With the log down, what is in flight fails after two seconds, and everything new fails at once until a
 // probe reaches a broker again. Watermarks wait for it, the newest of each (device, thread) only; those that still wait
 // when Run ends are dropped and counted, and the devices' next ones make up for them.
 //

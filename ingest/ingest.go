@@ -92,8 +92,8 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
 	i.events, err = kafka.Dial(cfg.Kafka, append(kafka.ProducerOpts(kafka.ProducerConfig{
-		Linger: cfg.Linger, MaxRecords: cfg.MaxRecords + slackRecords, MaxBytes: cfg.MaxBytes + slackRecords*MaxEvent,
-		DeliveryTimeout: cfg.DeliveryTimeout,
+		Linger: cfg.linger, MaxRecords: cfg.maxRecords + slackRecords, MaxBytes: cfg.maxBytes + slackRecords*MaxEvent,
+		DeliveryTimeout: cfg.deliveryTimeout,
 	}), kgo.WithHooks(&watch{i}))...)
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
@@ -104,8 +104,8 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	}
 	second.ClientID += "-receipts"
 	i.receipts, err = kafka.Dial(second, kafka.ProducerOpts(kafka.ProducerConfig{
-		Linger: cfg.ReceiptLinger, MaxRecords: cfg.MaxWatermarks, MaxBytes: cfg.MaxBytes,
-		DeliveryTimeout: cfg.DeliveryTimeout,
+		Linger: cfg.receiptLinger, MaxRecords: maxWatermarks, MaxBytes: cfg.maxBytes,
+		DeliveryTimeout: cfg.deliveryTimeout,
 	})...)
 	if err != nil {
 		i.events.Close()
@@ -146,8 +146,8 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 		done(Receipt{}, err)
 		return
 	}
-	if i.events.BufferedProduceRecords() >= int64(i.cfg.MaxRecords) ||
-		i.events.BufferedProduceBytes()+int64(len(value)) > int64(i.cfg.MaxBytes) {
+	if i.events.BufferedProduceRecords() >= int64(i.cfg.maxRecords) ||
+		i.events.BufferedProduceBytes()+int64(len(value)) > int64(i.cfg.maxBytes) {
 		i.metrics.failures.WithLabelValues(string(t), reasonFull).Inc()
 		done(Receipt{}, errFull) // at once: the producer would say so later, and take what comes meanwhile
 		return
@@ -228,7 +228,7 @@ func (i *Ingest) hold(p pair, m thread.Watermark) int {
 	if have, ok := i.waiting[p]; ok {
 		i.metrics.coalesced.Inc()
 		m = m.Merge(have)
-	} else if len(i.waiting) >= i.cfg.MaxWatermarks {
+	} else if len(i.waiting) >= maxWatermarks {
 		i.metrics.dropped.WithLabelValues(reasonFull).Inc()
 		return len(i.waiting)
 	}
@@ -290,7 +290,7 @@ func (i *Ingest) send(ctx context.Context) {
 			return
 		case <-i.kick:
 		}
-		if !run.Sleep(ctx, i.cfg.ReceiptWindow) {
+		if !run.Sleep(ctx, i.cfg.receiptWindow) {
 			return
 		}
 		if !i.down.Load() { // else the probe kicks again once the log is back
@@ -375,7 +375,7 @@ func (i *Ingest) suspect(err error) {
 // look is the goroutine that probes the log: now and then (a client that is idle does not notice a lost connection),
 // when something went wrong, and until it is back.
 func (i *Ingest) look(ctx context.Context) {
-	idle := time.NewTicker(5 * i.cfg.ProbeInterval)
+	idle := time.NewTicker(5 * i.cfg.probeInterval)
 	defer idle.Stop()
 	for {
 		select {
@@ -385,7 +385,7 @@ func (i *Ingest) look(ctx context.Context) {
 		case <-i.probe:
 		}
 		for {
-			pctx, cancel := context.WithTimeout(ctx, max(i.cfg.ProbeInterval, time.Second))
+			pctx, cancel := context.WithTimeout(ctx, max(i.cfg.probeInterval, time.Second))
 			err := i.events.Ping(pctx)
 			cancel()
 			if ctx.Err() != nil {
@@ -398,7 +398,7 @@ func (i *Ingest) look(ctx context.Context) {
 				i.metrics.up.Set(0)
 				i.log.Warn("kafka unreachable, refusing events", "err", err)
 			}
-			if !run.Sleep(ctx, i.cfg.ProbeInterval) {
+			if !run.Sleep(ctx, i.cfg.probeInterval) {
 				return
 			}
 		}
@@ -408,7 +408,7 @@ func (i *Ingest) look(ctx context.Context) {
 			kick(i.kick)
 		}
 		// A probe that met one dead broker among living ones has asked for the next: not at once.
-		if !run.Sleep(ctx, i.cfg.ProbeInterval) {
+		if !run.Sleep(ctx, i.cfg.probeInterval) {
 			return
 		}
 	}

@@ -94,7 +94,7 @@ func start(t *testing.T, mend func(*Config)) *fixture {
 		t.Fatal(err)
 	}
 	cfg.Dial = n.dial
-	c := Config{Kafka: cfg, Partitions: partitions, DeliveryTimeout: time.Second, ProbeInterval: 20 * time.Millisecond}
+	c := Config{Kafka: cfg, Partitions: partitions, deliveryTimeout: time.Second, probeInterval: 20 * time.Millisecond}
 	if mend != nil {
 		mend(&c)
 	}
@@ -232,7 +232,7 @@ func TestAppendWaitNamesTheRequest(t *testing.T) {
 }
 
 func TestWatermarksAreCoalesced(t *testing.T) {
-	f := start(t, func(c *Config) { c.ReceiptWindow = 50 * time.Millisecond })
+	f := start(t, func(c *Config) { c.receiptWindow = 50 * time.Millisecond })
 	other := id.NewDevice()
 	for k := range 100 {
 		f.Watermark(
@@ -311,7 +311,7 @@ func TestInFlightWhenTheLogGoesFails(t *testing.T) {
 }
 
 func TestFullBufferRefuses(t *testing.T) {
-	f := start(t, func(c *Config) { c.MaxRecords = 2; c.Linger = time.Second })
+	f := start(t, func(c *Config) { c.maxRecords = 2; c.linger = time.Second })
 	var mu sync.Mutex
 	var errs []error
 	for range 10 {
@@ -480,8 +480,8 @@ func TestInvalidEventsAreRefused(t *testing.T) {
 }
 
 func TestConfigValidateReportsEveryFault(t *testing.T) {
-	err := Config{Partitions: -1, Linger: -1, ReceiptLinger: 2 * time.Second, MaxBytes: -1}.Validate()
-	for _, want := range []string{"broker", "partitions", "linger", "receipt linger", "bound"} {
+	err := Config{Partitions: -1, Producer: strings.Repeat("x", event.MaxProducer+1)}.Validate()
+	for _, want := range []string{"broker", "partitions", "producer"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %q", err, want)
 		}

@@ -155,7 +155,7 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 			pin_hash = excluded.pin_hash, salt = excluded.salt, sent = now(), expires = excluded.expires,
 			tries = 0, used_by = NULL
 			WHERE p.not_before <= now() AND (p.sent <= now() - $5::interval OR p.used_by IS NOT NULL)
-		RETURNING 0::float8`, hash, a.hashPin(pin, salt), salt, a.cfg.PinLifetime, a.cfg.PinInterval).Scan(&wait)
+		RETURNING 0::float8`, hash, a.hashPin(pin, salt), salt, pinLifetime, a.cfg.PinInterval).Scan(&wait)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = a.pool.QueryRow(ctx, `
 			SELECT extract(epoch FROM greatest(not_before, sent + $2::interval) - now())::float8
@@ -174,7 +174,7 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 	}
 	a.metrics.pins.Inc()
 	return wirev1.PinRequested_builder{
-		ExpiresInMs: uint32(a.cfg.PinLifetime.Milliseconds()), RetryAfterMs: uint32(a.cfg.PinInterval.Milliseconds()),
+		ExpiresInMs: uint32(pinLifetime.Milliseconds()), RetryAfterMs: uint32(a.cfg.PinInterval.Milliseconds()),
 	}.Build(), nil
 }
 
@@ -229,7 +229,7 @@ func (a *Auth) Register(
 	}
 	ok, retry, err := a.limiter.Take(
 		ctx, "try:"+addressBucket(addr),
-		Rate{Burst: a.cfg.PerAddress.Burst * a.cfg.PinTries, Per: a.cfg.PerAddress.Per}, 1,
+		Rate{Burst: a.cfg.PerAddress.Burst * a.cfg.pinTries, Per: a.cfg.PerAddress.Per}, 1,
 	)
 	if err != nil {
 		return Identity{}, a.unavailable("try limit", err)
@@ -288,7 +288,7 @@ func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string, 
 			END
 		WHERE phone_hash = $1 AND tries < $2 AND expires > now() AND not_before <= now()
 			AND (used_by IS NULL OR used_by = $4)
-		RETURNING pin_hash, salt`, phoneHash, a.cfg.PinTries, a.cfg.PinDelay, by[:]).Scan(&want, &salt)
+		RETURNING pin_hash, salt`, phoneHash, a.cfg.pinTries, pinDelay, by[:]).Scan(&want, &salt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		a.metrics.refused.WithLabelValues("pin_dead").Inc()
 		return failed()

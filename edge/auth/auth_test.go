@@ -298,7 +298,7 @@ func TestPinExpires(t *testing.T) {
 
 // TestPinIsUsedOnce lets many devices use the right PIN at the same moment.
 func TestPinIsUsedOnce(t *testing.T) {
-	w := newWorld(t, Config{PinTries: 20})
+	w := newWorld(t, Config{pinTries: 20})
 	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Package auth registers phone numbers and proves devices (the bytes that are signed: wire protocol, section 4).
 //
-// Promise: a PIN is used at most once, lives for Config.PinLifetime, takes at most Config.PinTries tries, and is stored
-// only as a keyed, salted hash. Limits per phone number, address and number range are shared by every edge through
+// Promise: a PIN is used at most once, lives for five minutes, takes at most five tries, and is stored only as
+// a keyed, salted hash. Limits per phone number, address and number range are shared by every edge through
 // Postgres and fail closed: when they cannot be read, no SMS is sent and no PIN is judged. A registration is answered
 // only once the log has it.
 //

@@ -42,7 +42,7 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 		return nil
 	}
 	if s.requests == nil {
-		s.requests = rate.NewLimiter(rate.Limit(s.srv.cfg.RequestRate), s.srv.cfg.RequestBurst)
+		s.requests = rate.NewLimiter(rate.Limit(requestRate), requestBurst)
 	}
 	if !s.allow(req, s.requests) {
 		return nil
@@ -105,9 +105,9 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 // could go on meanwhile.
 func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req uint64) error {
 	s.early++
-	if s.early > s.srv.cfg.MaxEarlyFrames {
+	if s.early > maxEarlyFrames {
 		return wire.Errorf(
-			wirev1.Code_CODE_PROTOCOL, "more than %d frames without authentication", s.srv.cfg.MaxEarlyFrames,
+			wirev1.Code_CODE_PROTOCOL, "more than %d frames without authentication", maxEarlyFrames,
 		)
 	}
 	switch f.WhichBody() {
@@ -139,7 +139,7 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 			s.fail(req, err)
 			return nil
 		}
-		s.deadline.Reset(s.srv.cfg.PinTimeout)
+		s.deadline.Reset(pinTimeout)
 		s.reply(req, wirev1.ServerFrame_builder{PinRequested: got})
 		return nil
 	}

@@ -31,5 +31,5 @@
 //     names its members, or of a group whose state was looked at and is empty.
 //   - Whose device a session is, and from when on it is shown anything, is taken from the fold after Attach, not from
 //     what registration appended.
-//   - Frames before authentication are bound by Config.MaxEarlyFrame, not by the limit announced in Welcome.
+//   - Frames before authentication are bound by maxEarlyFrame, not by the limit announced in Welcome.
 package session

@@ -55,7 +55,7 @@ func New(
 		log = slog.New(slog.DiscardHandler)
 	}
 	srv := &Server{cfg: cfg.withDefaults(), hub: h, auth: a, queries: q, ingest: l, registry: r, log: log}
-	srv.pages = make(chan struct{}, srv.cfg.MaxPages)
+	srv.pages = make(chan struct{}, edgePages)
 	srv.workers = newWorkers()
 	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
 	srv.open = map[*Session]struct{}{}
@@ -195,7 +195,7 @@ func (s *Session) read(ctx context.Context) error {
 	for {
 		limit := wire.MaxFrame
 		if s.state != stateAuthenticated {
-			limit = s.srv.cfg.MaxEarlyFrame
+			limit = maxEarlyFrame
 		}
 		raw, err := r.next(limit)
 		if err != nil {
@@ -293,7 +293,7 @@ func (s *Session) PushWait(ctx context.Context, data []byte) error {
 
 // PushReceipts implements hub.Session: the highest watermark of each member of each thread waits.
 func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool {
-	switch s.out.putReceipts(t, m, s.srv.cfg.OutboxReceipts, &s.srv.load) {
+	switch s.out.putReceipts(t, m, maxOutboxReceipts, &s.srv.load) {
 	case start:
 		s.startWriter()
 	case full, lagging:
@@ -305,7 +305,7 @@ func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool 
 
 // WaitReceipts implements hub.Session. It leaves half of the room to what is live.
 func (s *Session) WaitReceipts(ctx context.Context) error {
-	return s.out.waitReceipts(ctx, max(1, s.srv.cfg.OutboxReceipts/2))
+	return s.out.waitReceipts(ctx, max(1, maxOutboxReceipts/2))
 }
 
 // Lagged implements hub.Session: pushes were dropped, so those that wait are dropped too and the device is told to sync
@@ -323,7 +323,7 @@ func (s *Session) Lagged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.over && s.lagged == nil {
-		s.lagged = time.AfterFunc(s.srv.cfg.ResyncTimeout, func() { s.Close(wirev1.Code_CODE_SLOW_CONSUMER) })
+		s.lagged = time.AfterFunc(resyncTimeout, func() { s.Close(wirev1.Code_CODE_SLOW_CONSUMER) })
 	}
 }
 

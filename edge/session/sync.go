@@ -28,7 +28,7 @@ func (s *Session) sync(ctx context.Context, req uint64) {
 		return
 	}
 	if s.syncRate == nil {
-		s.syncRate = rate.NewLimiter(rate.Limit(s.srv.cfg.SyncRate), s.srv.cfg.SyncBurst)
+		s.syncRate = rate.NewLimiter(rate.Limit(syncRate), syncBurst)
 	}
 	turn := s.syncRate // each asks the store for every thread
 	ctx, cancel := context.WithCancel(ctx)

@@ -2,14 +2,14 @@
 // HTTP.
 //
 // Promise: /livez answers 200 while the process can answer at all. /readyz runs every check, at the same time, each
-// under CheckTimeout, and answers 200 only when all succeed; its JSON names each with its error and how long it took.
+// under 2 s, and answers 200 only when all succeed; its JSON names each with its error and how long it took.
 // /readyz?of=a&of=b is judged by those checks alone, for a balancer that must not take a process out of service for a
 // dependency which its users can do without for a while; a check that is not there fails. /metrics and /debug/pprof are
 // the usual ones.
 //
 // Order, durability: none.
 //
-// When slow: a check that hangs counts as failed after CheckTimeout. At most one readiness run is under way; others
+// When slow: a check that hangs counts as failed after 2 s. At most one readiness run is under way; others
 // asked meanwhile get its result.
 //
 // When draining: SetDraining makes /readyz fail at once, so that a balancer looks elsewhere while the rest goes on.
@@ -35,31 +35,39 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"heliograph/infra/run"
 )
 
 // Config says where the server listens. Zero means default.
 type Config struct {
-	Addr         string        // default "127.0.0.1:0"
-	Flag         string        // the flag that sets Addr, for error messages; default "--admin-addr"
-	CheckTimeout time.Duration // default 2 s
+	Addr string // default "127.0.0.1:0"
+	Flag string // the flag that sets Addr, for error messages; default "--admin-addr"
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // for the server's own metrics; nil registers nothing
 	Gatherer   prometheus.Gatherer   // what /metrics shows; nil is prometheus.DefaultGatherer
+
+	checkTimeout time.Duration // of a readiness check, for tests; default 2 s
 }
 
 // Validate reports every fault at once.
 func (c Config) Validate() error {
-	var errs []error
 	if c.Addr != "" {
 		if _, _, err := net.SplitHostPort(c.Addr); err != nil {
-			errs = append(errs, fmt.Errorf("admin: address %q is not host:port", c.Addr))
+			return fmt.Errorf("admin: address %q is not host:port", c.Addr)
 		}
 	}
-	if c.CheckTimeout < 0 {
-		errs = append(errs, errors.New("admin: check timeout is negative"))
-	}
-	return errors.Join(errs...)
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	run.Default(&c.Addr, "127.0.0.1:0")
+	run.Default(&c.Flag, "--admin-addr")
+	run.Default(&c.checkTimeout, 2*time.Second)
+	run.Default(&c.Gatherer, prometheus.DefaultGatherer)
+	run.Default(&c.Logger, slog.New(slog.DiscardHandler))
+	return c
 }
 
 // Check asks a dependency whether it works; it must honour ctx.
@@ -103,23 +111,10 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Addr == "" {
-		cfg.Addr = "127.0.0.1:0"
-	}
-	if cfg.Flag == "" {
-		cfg.Flag = "--admin-addr"
-	}
-	if cfg.CheckTimeout == 0 {
-		cfg.CheckTimeout = 2 * time.Second
-	}
-	if cfg.Gatherer == nil {
-		cfg.Gatherer = prometheus.DefaultGatherer
-	}
-	log := cfg.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	return &Server{cfg: cfg, log: log, metrics: newMetrics(cfg.Registerer), checks: make(map[string]Check)}, nil
+	cfg = cfg.withDefaults()
+	return &Server{
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), checks: make(map[string]Check),
+	}, nil
 }
 
 // Check adds a dependency to /readyz, or replaces the one of that name.
@@ -264,7 +259,7 @@ func (s *Server) Ready(ctx context.Context) (Status, error) {
 }
 
 func (s *Server) check(ctx context.Context, r *readiness, checks map[string]Check, draining bool) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.CheckTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.checkTimeout)
 	defer cancel()
 	names := make([]string, 0, len(checks))
 	for n := range checks {
@@ -290,8 +285,8 @@ func (s *Server) check(ctx context.Context, r *readiness, checks map[string]Chec
 	r.status = Status{Ready: !draining, Draining: draining, Checks: make(map[string]Dependency, len(names))}
 	for _, n := range names {
 		r.status.Checks[n] = Dependency{
-			Error:   "no answer within " + s.cfg.CheckTimeout.String(),
-			Seconds: s.cfg.CheckTimeout.Seconds(),
+			Error:   "no answer within " + s.cfg.checkTimeout.String(),
+			Seconds: s.cfg.checkTimeout.Seconds(),
 		}
 	}
 collect:

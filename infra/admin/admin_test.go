@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func serve(t *testing.T) (*Server, func(path string) (int, string)) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	s, err := New(Config{CheckTimeout: 30 * time.Millisecond, Registerer: reg, Gatherer: reg})
+	s, err := New(Config{checkTimeout: 30 * time.Millisecond, Registerer: reg, Gatherer: reg})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -39,11 +38,6 @@ type Config struct {
 	Password run.Secret
 	TLS      run.ClientTLS
 
-	MaxOpenConns int            // default 8
-	DialTimeout  time.Duration  // default 5 s
-	ReadTimeout  time.Duration  // default 60 s
-	Settings     map[string]any // for every query; async_insert is 0 and priority 1 unless they are named here
-
 	Name       string                // metric label; default "helio"
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil registers nothing
@@ -64,9 +58,6 @@ func (c Config) Validate() error {
 	case "", HTTP, Native:
 	default:
 		errs = append(errs, fmt.Errorf("clickhouse: unknown protocol %q", c.Protocol))
-	}
-	if c.MaxOpenConns < 0 {
-		errs = append(errs, errors.New("clickhouse: the number of connections is negative"))
 	}
 	if err := c.TLS.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("clickhouse: %w", err))
@@ -110,16 +101,6 @@ func (c Config) Options() (*clickhouse.Options, error) {
 		o.Protocol = clickhouse.Native
 		o.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 	}
-	if c.DialTimeout > 0 {
-		o.DialTimeout = c.DialTimeout
-	}
-	if c.ReadTimeout > 0 {
-		o.ReadTimeout = c.ReadTimeout
-	}
-	if c.MaxOpenConns > 0 {
-		o.MaxOpenConns, o.MaxIdleConns = c.MaxOpenConns, c.MaxOpenConns
-	}
-	maps.Copy(o.Settings, c.Settings)
 	return o, nil
 }
 

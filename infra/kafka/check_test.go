@@ -32,7 +32,7 @@ func TestForgottenCommitsComeAgain(t *testing.T) {
 	n := produce(t, cl, cfg, 0, 30)
 	s := &forgetful{&sink{store: newStore()}}
 	cc := consumerConfig(cfg)
-	cc.CheckEvery = 10 * time.Millisecond
+	cc.checkEvery = 10 * time.Millisecond
 	_, stop := start(t, cc, s)
 	eventually(t, "all applied", func() bool { return s.count() >= n })
 	for slot := range topic.Slot(testSlots) {

@@ -46,12 +46,14 @@ type ConsumerConfig struct {
 	QueueRecords int // fetched ahead per slot before its fetching is paused; default 4 batches
 	QueueBytes   int // likewise; default 8 MiB
 
-	BackoffMin   time.Duration // default 50 ms
 	BackoffMax   time.Duration // default 5 s
 	DrainTimeout time.Duration // for the batch in hand when a slot is given up; default 10 s
-	LagEvery     time.Duration // default 2 s
 	CommitEvery  time.Duration // default 5 s
-	CheckEvery   time.Duration // how often a Checker's stored positions are looked at; default 5 s
+
+	// For tests.
+	backoffMin time.Duration // default 50 ms
+	lagEvery   time.Duration // default 2 s
+	checkEvery time.Duration // how often a Checker's stored positions are looked at; default 5 s
 }
 
 // Validate reports every fault at once.
@@ -79,7 +81,7 @@ func (c ConsumerConfig) Validate() error {
 		"linger records": int64(c.LingerRecords),
 		"max records":    int64(c.MaxRecords), "max bytes": int64(c.MaxBytes),
 		"queue records": int64(c.QueueRecords), "queue bytes": int64(c.QueueBytes),
-		"session timeout": int64(c.SessionTimeout), "backoff": int64(min(c.BackoffMin, c.BackoffMax)),
+		"session timeout": int64(c.SessionTimeout), "backoff": int64(c.BackoffMax),
 	} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("kafka: %s is negative", name))
@@ -102,12 +104,12 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	run.Default(&c.LingerRecords, c.MaxRecords)
 	run.Default(&c.QueueRecords, 4*c.MaxRecords)
 	run.Default(&c.QueueBytes, 8<<20)
-	run.Default(&c.BackoffMin, 50*time.Millisecond)
+	run.Default(&c.backoffMin, 50*time.Millisecond)
 	run.Default(&c.BackoffMax, 5*time.Second)
 	run.Default(&c.DrainTimeout, 10*time.Second)
-	run.Default(&c.LagEvery, 2*time.Second)
+	run.Default(&c.lagEvery, 2*time.Second)
 	run.Default(&c.CommitEvery, 5*time.Second)
-	run.Default(&c.CheckEvery, 5*time.Second)
+	run.Default(&c.checkEvery, 5*time.Second)
 	return c
 }
 

@@ -193,8 +193,8 @@ func (s *sink) Close(_ topic.Slot, lost bool) {
 }
 
 func consumerConfig(cfg Config) ConsumerConfig {
-	return ConsumerConfig{Kafka: cfg, View: "test", BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond,
-		LagEvery: 20 * time.Millisecond, CommitEvery: 20 * time.Millisecond,
+	return ConsumerConfig{Kafka: cfg, View: "test", backoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond,
+		lagEvery: 20 * time.Millisecond, CommitEvery: 20 * time.Millisecond,
 		SessionTimeout: 6 * time.Second, HeartbeatInterval: 100 * time.Millisecond}
 }
 

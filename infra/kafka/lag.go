@@ -37,10 +37,10 @@ func (c *Consumer) askEnds(ctx context.Context) (map[topic.Topic]map[topic.Slot]
 }
 
 func (c *Consumer) watchLag(ctx context.Context) {
-	t := time.NewTicker(c.cfg.LagEvery)
+	t := time.NewTicker(c.cfg.lagEvery)
 	defer t.Stop()
 	for {
-		limited, cancel := context.WithTimeout(ctx, max(c.cfg.LagEvery, time.Second))
+		limited, cancel := context.WithTimeout(ctx, max(c.cfg.lagEvery, time.Second))
 		if _, err := c.askEnds(limited); err != nil && ctx.Err() == nil {
 			c.log.Debug("end offsets unknown", "err", err)
 		}

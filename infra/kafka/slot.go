@@ -53,7 +53,7 @@ func (c *Consumer) supervise(st stops, o *ownedSlot) {
 	defer o.hard()
 	defer o.setErr(c.metrics, nil)
 	log := c.log.With("slot", o.slot)
-	back := run.Backoff{Min: c.cfg.BackoffMin, Max: c.cfg.BackoffMax}
+	back := run.Backoff{Min: c.cfg.backoffMin, Max: c.cfg.BackoffMax}
 	for {
 		err := c.session(st, o, &back)
 		if err == nil || st.polite.Err() != nil || errors.Is(err, errStopped) {
@@ -196,7 +196,7 @@ func (c *Consumer) serve(
 	var check <-chan time.Time
 	checker, ok := c.sink.(Checker)
 	if ok && !exact && limit == nil {
-		t := time.NewTicker(c.cfg.CheckEvery)
+		t := time.NewTicker(c.cfg.checkEvery)
 		defer t.Stop()
 		check = t.C
 	}

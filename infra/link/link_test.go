@@ -180,12 +180,13 @@ func config(t testing.TB, a *Authority, name string) *tls.Config {
 }
 
 // serveQUIC listens with conf until the test ends.
-func serveQUIC(t *testing.T, conf *tls.Config, cfg ListenConfig, handle Handler) string {
+func serveQUIC(t *testing.T, conf *tls.Config, queue int, handle Handler) string {
 	t.Helper()
-	l, err := Listen("127.0.0.1:0", conf, cfg)
+	l, err := Listen("127.0.0.1:0", conf)
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.queue = queue
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Serve(ctx, handle) }()
@@ -202,7 +203,7 @@ func TestQUIC(t *testing.T) {
 	ctx := within(t)
 	ca := authority(t)
 	const n = 5000
-	addr := serveQUIC(t, config(t, ca, "delivery-1"), ListenConfig{}, func(ctx context.Context, end DeliveryEnd) error {
+	addr := serveQUIC(t, config(t, ca, "delivery-1"), 0, func(ctx context.Context, end DeliveryEnd) error {
 		m, err := end.Recv(ctx)
 		if err != nil {
 			return err
@@ -262,8 +263,7 @@ func TestQUICSlowReader(t *testing.T) {
 	ctx := within(t)
 	ca := authority(t)
 	full := make(chan error, 1)
-	listen := ListenConfig{Queue: 32}
-	addr := serveQUIC(t, config(t, ca, "delivery"), listen, func(ctx context.Context, end DeliveryEnd) error {
+	addr := serveQUIC(t, config(t, ca, "delivery"), 32, func(ctx context.Context, end DeliveryEnd) error {
 		big := linkv1.ToEdge_builder{Events: linkv1.Events_builder{Topic: 1, Records: []*linkv1.Record{
 			linkv1.Record_builder{Position: 7, Key: make([]byte, 16), Value: make([]byte, 1<<20)}.Build(),
 		}}.Build()}.Build()
@@ -315,7 +315,7 @@ func TestQUICRefuses(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ctx := within(t)
-			addr := serveQUIC(t, good, ListenConfig{}, func(context.Context, DeliveryEnd) error {
+			addr := serveQUIC(t, good, 0, func(context.Context, DeliveryEnd) error {
 				t.Error("the link was served")
 				return nil
 			})
@@ -337,7 +337,7 @@ func TestQUICMalformed(t *testing.T) {
 	ctx := within(t)
 	ca := authority(t)
 	got := make(chan error, 1)
-	addr := serveQUIC(t, config(t, ca, "delivery"), ListenConfig{}, func(ctx context.Context, end DeliveryEnd) error {
+	addr := serveQUIC(t, config(t, ca, "delivery"), 0, func(ctx context.Context, end DeliveryEnd) error {
 		_, err := end.Recv(ctx)
 		got <- err
 		return err
@@ -372,7 +372,7 @@ func TestTLSFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := make(chan struct{})
-	addr := serveQUIC(t, server, ListenConfig{}, func(context.Context, DeliveryEnd) error { close(served); return nil })
+	addr := serveQUIC(t, server, 0, func(context.Context, DeliveryEnd) error { close(served); return nil })
 	edge, err := QUICDialer{TLS: client}.Dial(ctx, Instance{Name: "d", Addr: addr})
 	if err != nil {
 		t.Fatal(err)
@@ -554,7 +554,7 @@ func FuzzDecode(f *testing.F) {
 
 func BenchmarkQUIC(b *testing.B) {
 	ca := authority(b)
-	l, err := Listen("127.0.0.1:0", config(b, ca, "delivery"), ListenConfig{})
+	l, err := Listen("127.0.0.1:0", config(b, ca, "delivery"))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -194,26 +194,19 @@ func (d QUICDialer) Dial(ctx context.Context, to Instance) (EdgeEnd, error) {
 	return Dial(ctx, to.Addr, d.TLS)
 }
 
-// ListenConfig bounds a Listener; zero means default.
-type ListenConfig struct {
-	MaxLinks int // at the same time; default 1,024
-	Queue    int // frames per link; default DefaultQueue
-	Bytes    int // queued per link; default DefaultQueueBytes
-}
+// maxLinks is how many links a Listener has at one time.
+const maxLinks = 1024
 
 // Listener takes links over QUIC.
 type Listener struct {
-	cfg ListenConfig
-	udp net.PacketConn
-	tr  *quic.Transport
-	ln  *quic.Listener
+	udp   net.PacketConn
+	tr    *quic.Transport
+	ln    *quic.Listener
+	queue int // frames per link, for tests; 0 is DefaultQueue
 }
 
 // Listen binds addr. Links are taken once Serve runs; without it, Close frees the port.
-func Listen(addr string, conf *tls.Config, cfg ListenConfig) (*Listener, error) {
-	if cfg.MaxLinks <= 0 {
-		cfg.MaxLinks = 1024
-	}
+func Listen(addr string, conf *tls.Config) (*Listener, error) {
 	udp, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("link: listen: %w", err)
@@ -223,7 +216,7 @@ func Listen(addr string, conf *tls.Config, cfg ListenConfig) (*Listener, error) 
 	if err != nil {
 		return nil, fmt.Errorf("link: listen on %s: %w", addr, errors.Join(err, udp.Close()))
 	}
-	return &Listener{cfg: cfg, udp: udp, tr: tr, ln: ln}, nil
+	return &Listener{udp: udp, tr: tr, ln: ln}, nil
 }
 
 // resetKey makes the key by which an instance that was killed and is back tells its peers that their links are gone;
@@ -261,7 +254,7 @@ func (l *Listener) Serve(ctx context.Context, handle Handler) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer l.Close()
-	room := make(chan struct{}, l.cfg.MaxLinks)
+	room := make(chan struct{}, maxLinks)
 	for {
 		conn, err := l.ln.Accept(ctx)
 		if err != nil {
@@ -297,7 +290,7 @@ func (l *Listener) open(ctx context.Context, conn *quic.Conn) (DeliveryEnd, erro
 		_ = conn.CloseWithError(appClosed, "no stream") // nothing was begun
 		return nil, err
 	}
-	e := newEnds(l.cfg.Queue, l.cfg.Bytes)
+	e := newEnds(l.queue, 0)
 	e.toDelivery.max = receiveQueue
 	startQUIC(conn, stream, e, e.toEdge, e.toDelivery, decodeToDelivery, nil)
 	return deliveryEnd{e}, nil

@@ -31,7 +31,7 @@ func TestQUICBackFromTheDead(t *testing.T) {
 			}
 		}
 	}
-	first, err := Listen("127.0.0.1:0", conf, ListenConfig{})
+	first, err := Listen("127.0.0.1:0", conf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestQUICBackFromTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-served
-	second, err := Listen(first.Addr().String(), conf, ListenConfig{})
+	second, err := Listen(first.Addr().String(), conf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,16 +21,22 @@ import (
 
 // Config says where the database is and how many connections may be held to it. Zero means default.
 type Config struct {
-	URL             string // postgres://user:password@host:port/database?sslmode=…; libpq keywords work too
-	Name            string // of the pool: metric label and application_name; default "helio"
-	MaxConns        int32  // default 8
-	MinConns        int32
-	ConnectTimeout  time.Duration     // default 5 s
-	MaxConnIdleTime time.Duration     // default 5 min
-	Params          map[string]string // session settings, such as search_path or synchronous_commit
+	URL      string            // postgres://user:password@host:port/database?sslmode=…; libpq keywords work too
+	Name     string            // of the pool: metric label and application_name; default "helio"
+	MaxConns int32             // default 8
+	Params   map[string]string // session settings, such as search_path or synchronous_commit
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil registers nothing
+
+	connectTimeout time.Duration // for tests; default 5 s
+}
+
+func (c Config) withDefaults() Config {
+	run.Default(&c.Name, "helio")
+	run.Default(&c.MaxConns, 8)
+	run.Default(&c.connectTimeout, 5*time.Second)
+	return c
 }
 
 // String is the configuration without its password.
@@ -89,11 +95,8 @@ func (c Config) Validate() error {
 	} else if _, err := pgxpool.ParseConfig(c.URL); err != nil {
 		errs = append(errs, unusable(c.URL, err))
 	}
-	if c.MaxConns < 0 || c.MinConns < 0 {
-		errs = append(errs, errors.New("postgres: a number of connections is negative"))
-	}
-	if c.MaxConns > 0 && c.MinConns > c.MaxConns {
-		errs = append(errs, fmt.Errorf("postgres: at least %d connections but at most %d", c.MinConns, c.MaxConns))
+	if c.MaxConns < 0 {
+		errs = append(errs, fmt.Errorf("postgres: at most %d connections", c.MaxConns))
 	}
 	return errors.Join(errs...)
 }
@@ -103,27 +106,15 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	if c.Name == "" {
-		c.Name = "helio"
-	}
+	c = c.withDefaults()
 	pc, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
 		return nil, unusable(c.URL, err)
 	}
-	pc.MaxConns = 8
-	if c.MaxConns > 0 {
-		pc.MaxConns = c.MaxConns
-	}
-	pc.MinConns = c.MinConns
+	pc.MaxConns = c.MaxConns
 	pc.MaxConnIdleTime = 5 * time.Minute
-	if c.MaxConnIdleTime > 0 {
-		pc.MaxConnIdleTime = c.MaxConnIdleTime
-	}
 	pc.HealthCheckPeriod = 10 * time.Second
-	pc.ConnConfig.ConnectTimeout = 5 * time.Second
-	if c.ConnectTimeout > 0 {
-		pc.ConnConfig.ConnectTimeout = c.ConnectTimeout
-	}
+	pc.ConnConfig.ConnectTimeout = c.connectTimeout
 	pc.ConnConfig.RuntimeParams["application_name"] = c.Name
 	pc.ConnConfig.RuntimeParams["timezone"] = "UTC"
 	// A plan that was made over a table of one page is kept until the server next counts the rows, by which time there

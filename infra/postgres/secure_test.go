@@ -48,7 +48,7 @@ func TestSecure(t *testing.T) {
 		t.Fatalf("Migrate = %d, %v", v, err)
 	}
 	pool, err := Open(t.Context(), Config{
-		URL: full, Params: map[string]string{"search_path": "views"}, ConnectTimeout: 20 * time.Second,
+		URL: full, Params: map[string]string{"search_path": "views"}, connectTimeout: 20 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,8 +11,8 @@
 //
 // Durability: none; nothing here is stored.
 //
-// When slow: the whole stop has one deadline (Config.DrainTimeout). Past it every context is cancelled at once (the
-// hard stop), and the services have Config.HardTimeout left.
+// When slow: the whole stop has one deadline (20 s). Past it every context is cancelled at once (the
+// hard stop), and the services have 5 s left.
 //
 // Non-obvious:
 //   - A service that returns nil before it was told to stop is finished, not failed: the group goes on.

@@ -13,34 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Config sets the deadlines of a Group; the zero value is usable.
-type Config struct {
-	DrainTimeout time.Duration // for the whole orderly stop; default 20 s
-	HardTimeout  time.Duration // after every context was cancelled; default 5 s
-}
-
-// Validate reports every fault at once.
-func (c Config) Validate() error {
-	var errs []error
-	if c.DrainTimeout < 0 {
-		errs = append(errs, fmt.Errorf("drain timeout %v is negative", c.DrainTimeout))
-	}
-	if c.HardTimeout < 0 {
-		errs = append(errs, fmt.Errorf("hard timeout %v is negative", c.HardTimeout))
-	}
-	return errors.Join(errs...)
-}
-
-func (c Config) withDefaults() Config {
-	if c.DrainTimeout == 0 {
-		c.DrainTimeout = 20 * time.Second
-	}
-	if c.HardTimeout == 0 {
-		c.HardTimeout = 5 * time.Second
-	}
-	return c
-}
-
 // Service is one long-running part of a process.
 type Service struct {
 	Name string
@@ -54,23 +26,21 @@ type Service struct {
 // Group is a list of services that start together and stop in reverse order. Add them all before Run.
 type Group struct {
 	// Fixed after New.
-	cfg     Config
 	log     *slog.Logger
 	metrics metrics
+	drain   time.Duration // for the whole orderly stop; 20 s
+	hard    time.Duration // after every context was cancelled; 5 s
 
 	// Fixed once Run was called.
 	services []Service
 }
 
 // New returns an empty group. log and reg may be nil.
-func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Group, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("run: %w", err)
-	}
+func New(log *slog.Logger, reg prometheus.Registerer) *Group {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Group{cfg: cfg.withDefaults(), log: log, metrics: newMetrics(reg)}, nil
+	return &Group{log: log, metrics: newMetrics(reg), drain: 20 * time.Second, hard: 5 * time.Second}
 }
 
 // Add appends services, in the order in which they are built: what others depend on comes first.
@@ -129,7 +99,7 @@ func (g *Group) Run(ctx context.Context) error {
 
 	select {
 	case <-ctx.Done():
-		g.log.Info("draining", "services", len(all), "timeout", g.cfg.DrainTimeout)
+		g.log.Info("draining", "services", len(all), "timeout", g.drain)
 	case <-failed:
 		g.log.Warn("service failed, draining the others")
 	case <-allDone:
@@ -137,7 +107,7 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 	g.stop(context.WithoutCancel(ctx), all)
 
-	hard := time.NewTimer(g.cfg.HardTimeout)
+	hard := time.NewTimer(g.hard)
 	defer hard.Stop()
 	select {
 	case <-allDone:
@@ -157,7 +127,7 @@ func (g *Group) Run(ctx context.Context) error {
 
 // stop drains and cancels in reverse order until the deadline, then cancels all that are left.
 func (g *Group) stop(ctx context.Context, all []*started) {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.DrainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, g.drain)
 	defer cancel()
 	for i := len(all) - 1; i >= 0; i-- {
 		st := all[i]

@@ -20,14 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newGroup(t *testing.T, cfg Config) *Group {
-	t.Helper()
-	g, err := New(cfg, nil, prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
-}
+func newGroup() *Group { return New(nil, prometheus.NewRegistry()) }
 
 func TestGroupStopsInReverse(t *testing.T) {
 	var mu sync.Mutex
@@ -37,7 +30,7 @@ func TestGroupStopsInReverse(t *testing.T) {
 		defer mu.Unlock()
 		events = append(events, s)
 	}
-	g := newGroup(t, Config{})
+	g := newGroup()
 	up := make(chan struct{}, 3)
 	for _, name := range []string{"log", "projector", "edge"} {
 		g.Add(Service{
@@ -75,7 +68,7 @@ func TestGroupEndsOnErrorAndPanic(t *testing.T) {
 		"panic": func(context.Context) error { panic(boom) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newGroup(t, Config{})
+			g := newGroup()
 			g.Go("waits", func(ctx context.Context) error { <-ctx.Done(); return nil })
 			g.Go("fails", run)
 			if err := g.Run(t.Context()); !errors.Is(err, boom) || !strings.HasPrefix(err.Error(), "fails: ") {
@@ -86,7 +79,8 @@ func TestGroupEndsOnErrorAndPanic(t *testing.T) {
 }
 
 func TestGroupHardStop(t *testing.T) {
-	g := newGroup(t, Config{DrainTimeout: time.Millisecond, HardTimeout: time.Millisecond})
+	g := newGroup()
+	g.drain, g.hard = time.Millisecond, time.Millisecond
 	release, up := make(chan struct{}), make(chan struct{})
 	g.Go("polite", func(ctx context.Context) error { <-ctx.Done(); return nil })
 	g.Go("deaf", func(context.Context) error { close(up); <-release; return nil })
@@ -96,13 +90,6 @@ func TestGroupHardStop(t *testing.T) {
 	close(release)
 	if !errors.Is(err, ErrHardStop) || !strings.HasSuffix(err.Error(), ": deaf") {
 		t.Errorf("Run = %v", err)
-	}
-}
-
-func TestConfigValidateNamesEveryFault(t *testing.T) {
-	err := Config{DrainTimeout: -1, HardTimeout: -1}.Validate()
-	if err == nil || !strings.Contains(err.Error(), "drain") || !strings.Contains(err.Error(), "hard") {
-		t.Errorf("Validate = %v", err)
 	}
 }
 

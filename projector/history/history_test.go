@@ -478,7 +478,7 @@ func (m *mute) PrepareBatch(
 }
 
 func TestBrokenEngineIsTransient(t *testing.T) {
-	conn, err := clickhouse.Open(clickhouse.Config{Addr: []string{"127.0.0.1:1"}, DialTimeout: time.Second})
+	conn, err := clickhouse.Open(clickhouse.Config{Addr: []string{"127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)
 	}

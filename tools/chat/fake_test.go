@@ -215,7 +215,7 @@ func newScreen(t *testing.T, f *fake, w, h int) *screen {
 	s := &screen{
 		t: t,
 		f: f,
-		m: New(t.Context(), Config{Profile: "ann", Now: func() time.Time { return noon }, Location: time.UTC}, f),
+		m: New(t.Context(), Config{Profile: "ann", now: func() time.Time { return noon }, location: time.UTC}, f),
 	}
 	s.send(tea.WindowSizeMsg{Width: w, Height: h})
 	return s

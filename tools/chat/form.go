@@ -137,7 +137,7 @@ func (m *Model) gotForm(msg formMsg) tea.Cmd {
 	}
 	m.form.busy = ""
 	if msg.err != nil {
-		m.form.err = Words(msg.err, m.cfg.Now())
+		m.form.err = Words(msg.err, m.cfg.now())
 		return nil
 	}
 	if msg.apply == nil {
@@ -170,7 +170,7 @@ func (m *Model) askPhone(phone string) tea.Cmd {
 		fields: []field{m.newField("Phone number", "+49 151 2345678", phone, 32)},
 	}
 	f.submit = func(v []string) tea.Cmd {
-		since := m.cfg.Now()
+		since := m.cfg.now()
 		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) {
 			expires, _, err := m.client.RequestPin(ctx, v[0])
 			return func() tea.Cmd { return m.askPin(v[0], since, expires) }, err
@@ -192,7 +192,7 @@ func (m *Model) askPin(phone string, since time.Time, expires time.Duration) tea
 	}
 	if expires > 0 {
 		f.hint = append(
-			f.hint, fmt.Sprintf("An SMS is on its way. The PIN is valid until %s.", m.clock(m.cfg.Now().Add(expires))),
+			f.hint, fmt.Sprintf("An SMS is on its way. The PIN is valid until %s.", m.clock(m.cfg.now().Add(expires))),
 		)
 	}
 	if m.cfg.Pin != nil {
@@ -227,7 +227,7 @@ func (m *Model) askPin(phone string, since time.Time, expires time.Duration) tea
 		})
 	}
 	f.keys = map[string]func() tea.Cmd{"ctrl+r": func() tea.Cmd {
-		since := m.cfg.Now()
+		since := m.cfg.now()
 		f.busy, f.err = "asking for another PIN", ""
 		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) {
 			expires, _, err := m.client.RequestPin(ctx, phone)

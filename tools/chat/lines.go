@@ -26,7 +26,7 @@ type lineKey struct {
 // quiet is after how long a sender's name is said again.
 const quiet = 10 * time.Minute
 
-func (m *Model) local(t time.Time) time.Time { return t.In(m.cfg.Location) }
+func (m *Model) local(t time.Time) time.Time { return t.In(m.cfg.location) }
 
 func (m *Model) clock(t time.Time) string { return m.local(t).Format("15:04") }
 
@@ -38,7 +38,7 @@ func sameDay(a, b time.Time) bool {
 
 // day names a day as a separator does.
 func (m *Model) day(t time.Time) string {
-	t, now := m.local(t), m.local(m.cfg.Now())
+	t, now := m.local(t), m.local(m.cfg.now())
 	switch {
 	case sameDay(t, now):
 		return "Today"
@@ -56,7 +56,7 @@ func (m *Model) stamp(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	t, now := m.local(t), m.local(m.cfg.Now())
+	t, now := m.local(t), m.local(m.cfg.now())
 	switch {
 	case sameDay(t, now):
 		return t.Format("15:04")
@@ -79,7 +79,7 @@ func (m *Model) itemLines(c *conversation, at, width int) []string {
 	key := lineKey{
 		rev: m.rev, width: width, status: c.status(it, m.me), selected: it == m.selected, text: len(it.text),
 		why: len(it.failed), sender: it.sender,
-		edited: it.edited, deleted: it.deleted, placed: it.placed, today: m.local(m.cfg.Now()).YearDay(),
+		edited: it.edited, deleted: it.deleted, placed: it.placed, today: m.local(m.cfg.now()).YearDay(),
 	}
 	key.day = prev == nil || !sameDay(m.local(prev.place.Time), m.local(it.place.Time))
 	other := prev == nil || !prev.message() || prev.sender != it.sender || it.place.Time.Sub(prev.place.Time) > quiet

@@ -47,7 +47,7 @@ func (m *Model) loadPage(c *conversation, kind pageKind, before topic.Position) 
 func (m *Model) gotThreads(msg threadsMsg) tea.Cmd {
 	m.listBusy = false
 	if msg.err != nil {
-		m.say(true, "the thread list: "+Words(msg.err, m.cfg.Now()))
+		m.say(true, "the thread list: "+Words(msg.err, m.cfg.now()))
 		return nil
 	}
 	if !msg.first || !m.listLoaded {
@@ -109,7 +109,7 @@ func (m *Model) gotHistory(msg historyMsg) tea.Cmd {
 			c.loaded = true // it is so new that the views do not know it; what there is comes live
 			return nil
 		}
-		m.say(true, "older messages: "+Words(msg.err, m.cfg.Now()))
+		m.say(true, "older messages: "+Words(msg.err, m.cfg.now()))
 		return nil
 	}
 	for _, e := range msg.events {

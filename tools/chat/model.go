@@ -41,10 +41,11 @@ type Config struct {
 	Pin func(ctx context.Context, phone string, since time.Time) (string, error)
 	// Outbox is what waited in the device file at the start, so that it is shown.
 	Outbox []client.Outgoing
-	// Now is the clock; nil: time.Now.
-	Now func() time.Time
-	// Location is where times of day are shown for; nil: local.
-	Location *time.Location
+
+	// For tests.
+
+	now      func() time.Time // the clock; nil: time.Now
+	location *time.Location   // where times of day are shown for; nil: local
 }
 
 type link int
@@ -115,11 +116,11 @@ type Model struct {
 // New returns the screen over a client; events of the client are to be given to the program as EventMsg, the end of its
 // Run as StoppedMsg.
 func New(ctx context.Context, cfg Config, c Client) *Model {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	if cfg.now == nil {
+		cfg.now = time.Now
 	}
-	if cfg.Location == nil {
-		cfg.Location = time.Local
+	if cfg.location == nil {
+		cfg.location = time.Local
 	}
 	m := &Model{
 		ctx: ctx, cfg: cfg, client: c, ruler: ruler{method: ansi.WcWidth}, dark: true, theme: newTheme(true),
@@ -246,7 +247,7 @@ func (m *Model) update(msg tea.Msg) tea.Cmd {
 		}
 	case tickMsg:
 		m.outbox = m.client.Outbox()
-		if m.notice != "" && m.cfg.Now().After(m.noticeEnd) {
+		if m.notice != "" && m.cfg.now().After(m.noticeEnd) {
 			m.notice = ""
 		}
 		return tick()
@@ -263,7 +264,7 @@ func (m *Model) update(msg tea.Msg) tea.Cmd {
 	case StoppedMsg:
 		m.link = linkDown
 		if msg.Err != nil {
-			m.stopped = Words(msg.Err, m.cfg.Now())
+			m.stopped = Words(msg.Err, m.cfg.now())
 		}
 	case threadsMsg:
 		return m.gotThreads(msg)
@@ -285,7 +286,7 @@ func (m *Model) update(msg tea.Msg) tea.Cmd {
 
 // say puts a word into the status bar for a while.
 func (m *Model) say(bad bool, text string) {
-	m.notice, m.noticeBad, m.noticeEnd = text, bad, m.cfg.Now().Add(8*time.Second)
+	m.notice, m.noticeBad, m.noticeEnd = text, bad, m.cfg.now().Add(8*time.Second)
 }
 
 func (m *Model) conversation(t id.ThreadID) *conversation {
@@ -337,7 +338,7 @@ func (m *Model) event(e client.Event) tea.Cmd {
 		}
 		return tea.Batch(cmds...)
 	case client.Disconnected:
-		m.link, m.why = linkDown, Words(e.Err, m.cfg.Now())
+		m.link, m.why = linkDown, Words(e.Err, m.cfg.now())
 	case client.Message:
 		return m.live(e, e.Place)
 	case client.ThreadEvent:
@@ -363,7 +364,7 @@ func (m *Model) event(e client.Event) tea.Cmd {
 			c.place(m.me, e.ID, client.Place{Thread: e.Ack.Thread, Position: e.Ack.Position, Time: e.Ack.Time})
 		}
 	case client.Failed:
-		m.fail(e.Thread, e.ID, Words(e.Err, m.cfg.Now()))
+		m.fail(e.Thread, e.ID, Words(e.Err, m.cfg.now()))
 	case client.Rejected:
 		m.fail(e.Thread, e.ID, "not accepted: you were no longer a member")
 	}
@@ -533,7 +534,7 @@ func (m *Model) send() {
 	}
 	x, err := m.client.Send(to, Clean(text))
 	if err != nil {
-		m.say(true, Words(err, m.cfg.Now()))
+		m.say(true, Words(err, m.cfg.now()))
 		return
 	}
 	c.insert(&item{
@@ -541,7 +542,7 @@ func (m *Model) send() {
 		sender: m.me,
 		text:   Clean(text),
 		reply:  to.Reply,
-		place:  client.Place{Thread: c.id, Time: m.cfg.Now()},
+		place:  client.Place{Thread: c.id, Time: m.cfg.now()},
 	})
 	c.scroll, c.reply, c.draft = 0, nil, ""
 	m.newFrom = -1

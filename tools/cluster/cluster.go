@@ -190,7 +190,7 @@ func (c *Cluster) process(r Role, i int) (*Process, error) {
 		helio: c.opts.Helio, logger: c.opts.Logger, turn: make(chan struct{}, 1),
 	}
 	common := []string{
-		"--log-level", c.opts.LogLevel.String(), "--name", name, "--admin", admin,
+		"--name", name, "--admin", admin,
 		"--kafka", c.KafkaAddr(), "--partitions", strconv.Itoa(c.opts.Partitions),
 	}
 	stores := []string{"--postgres", c.PostgresURL(), "--clickhouse", c.ClickHouseAddr()}

@@ -48,7 +48,7 @@ func StartDev(ctx context.Context, opts Options) (*Cluster, error) {
 		}
 	}
 	p.args = append([]string{
-		"dev", "--log-level", opts.LogLevel.String(), "--data", opts.Dir, "--engines", opts.EnginesDir, "--listen",
+		"dev", "--data", opts.Dir, "--engines", opts.EnginesDir, "--listen",
 		p.Addr, "--admin", p.Admin,
 		"--kafka-listen", engines[0], "--postgres-listen", engines[1], "--clickhouse-listen", engines[2],
 		"--partitions", strconv.Itoa(opts.Partitions), "--no-canary",

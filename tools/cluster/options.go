@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"heliograph/infra/embedded"
+	"heliograph/infra/run"
 )
 
 // Role is what a process of the cluster does.
@@ -63,8 +64,6 @@ type Options struct {
 	Partitions int
 	// Args are further arguments for the processes of a role.
 	Args map[Role][]string
-	// LogLevel of the processes; info.
-	LogLevel slog.Level
 	// Logger takes what happens to processes; nil: nothing.
 	Logger *slog.Logger
 }
@@ -102,21 +101,12 @@ func (o Options) Validate() error {
 }
 
 func (o Options) withDefaults() (Options, error) {
-	set := func(n *int, d int) {
-		if *n == 0 {
-			*n = d
-		}
-	}
-	set(&o.Edges, 2)
-	set(&o.Deliveries, 2)
-	set(&o.Projectors, 1)
-	set(&o.Partitions, 8)
-	if o.EnginesDir == "" {
-		o.EnginesDir = filepath.Join(".helio", "engines")
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	run.Default(&o.Edges, 2)
+	run.Default(&o.Deliveries, 2)
+	run.Default(&o.Projectors, 1)
+	run.Default(&o.Partitions, 8)
+	run.Default(&o.EnginesDir, filepath.Join(".helio", "engines"))
+	run.Default(&o.Logger, slog.New(slog.DiscardHandler))
 	for _, p := range []*string{&o.Dir, &o.Helio, &o.EnginesDir} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {

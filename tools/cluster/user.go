@@ -61,8 +61,8 @@ func (u *User) Close() error {
 	return u.Client.Close()
 }
 
-// run starts a client.
-func run(cl *client.Client) *User {
+// begin starts a client.
+func begin(cl *client.Client) *User {
 	ctx, cancel := context.WithCancel(context.Background())
 	u := &User{Client: cl, cancel: cancel, ended: make(chan struct{})}
 	u.Me, _ = cl.Identity()
@@ -80,7 +80,7 @@ func Connect(cfg client.Config) (*User, error) {
 	if err != nil {
 		return nil, err
 	}
-	return run(cl), nil
+	return begin(cl), nil
 }
 
 // NewUser registers a user by phone number, with the PIN from the file of SMS, and returns the device, connected and
@@ -113,7 +113,7 @@ func (c *Cluster) Register(ctx context.Context, cfg client.Config, phone, name s
 	if err != nil {
 		return me, err
 	}
-	u := run(cl)
+	u := begin(cl)
 	defer u.cancel() // the store stays open: it is the caller's
 	since := time.Now()
 	if _, _, err := cl.RequestPin(ctx, phone); err != nil {

@@ -2,9 +2,9 @@ package demo
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
+	"heliograph/infra/run"
 	"heliograph/tools/cluster"
 )
 
@@ -12,10 +12,13 @@ import (
 type Config struct {
 	// Cluster is the deployment. Two edges and two delivery instances at least, since one of each is killed.
 	Cluster cluster.Options
-	// Burst is how many messages each of three people sends while a process is killed; 40.
-	Burst int
-	// Patience is how long anything may take that a step waits for; 45 s.
-	Patience time.Duration
+
+	// For tests.
+
+	// burst is how many messages each of three people sends while a process is killed; 40.
+	burst int
+	// patience is how long anything may take that a step waits for; 45 s.
+	patience time.Duration
 }
 
 // Validate reports every fault.
@@ -24,21 +27,11 @@ func (c Config) Validate() error {
 	if c.Cluster.Edges == 1 || c.Cluster.Deliveries == 1 {
 		errs = append(errs, errors.New("an edge and a delivery instance are killed: there must be another of each"))
 	}
-	if c.Burst < 0 {
-		errs = append(errs, fmt.Errorf("burst %d is negative", c.Burst))
-	}
-	if c.Patience < 0 {
-		errs = append(errs, fmt.Errorf("patience %v is negative", c.Patience))
-	}
 	return errors.Join(errs...)
 }
 
 func (c Config) withDefaults() Config {
-	if c.Burst == 0 {
-		c.Burst = 40
-	}
-	if c.Patience == 0 {
-		c.Patience = 45 * time.Second
-	}
+	run.Default(&c.burst, 40)
+	run.Default(&c.patience, 45*time.Second)
 	return c
 }

@@ -108,7 +108,7 @@ func (p *play) stop() error {
 
 // step plays one step, shows it and keeps it.
 func (p *play) step(whole context.Context, name string, f func(context.Context, *Step) error) error {
-	ctx, cancel := context.WithTimeout(whole, p.cfg.Patience)
+	ctx, cancel := context.WithTimeout(whole, p.cfg.patience)
 	defer cancel()
 	s := Step{Chapter: p.chapter, Name: name}
 	began := time.Now()

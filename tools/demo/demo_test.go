@@ -1,4 +1,4 @@
-package demo_test
+package demo
 
 import (
 	"bytes"
@@ -15,7 +15,6 @@ import (
 	"heliograph/infra/embedded"
 	"heliograph/infra/embedded/enginetest"
 	"heliograph/tools/cluster"
-	"heliograph/tools/demo"
 )
 
 func TestMain(m *testing.M) { enginetest.Main(m) }
@@ -33,12 +32,12 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("build helio: %v\n%s", err, out)
 	}
 	var out bytes.Buffer
-	p := demo.NewPrinter(&out, nil)
+	p := NewPrinter(&out, nil)
 	p.Head()
-	result, err := demo.Run(ctx, demo.Config{
+	result, err := Run(ctx, Config{
 		Cluster:  cluster.Options{Dir: enginetest.Dir(t), Helio: helio, EnginesDir: engines},
-		Burst:    30,
-		Patience: 90 * time.Second,
+		burst:    30,
+		patience: 90 * time.Second,
 	}, p.Step)
 	p.End(result)
 	if errors.Is(err, embedded.Missing) {
@@ -69,11 +68,11 @@ func TestDemo(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	err := demo.Config{Cluster: cluster.Options{Edges: 1}, Burst: -1, Patience: -time.Second}.Validate()
+	err := Config{Cluster: cluster.Options{Edges: 1}}.Validate()
 	if err == nil {
 		t.Fatal("valid")
 	}
-	for _, want := range []string{"no directory", "no helio binary", "an edge and a delivery instance", "burst", "patience"} {
+	for _, want := range []string{"no directory", "no helio binary", "an edge and a delivery instance"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not tell of %q", err, want)
 		}

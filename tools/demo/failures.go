@@ -25,8 +25,8 @@ func (p *play) burst(
 	waited = map[*device]int{}
 	tick := time.NewTicker(between)
 	defer tick.Stop()
-	for i := range p.cfg.Burst {
-		if i == p.cfg.Burst/3 {
+	for i := range p.cfg.burst {
+		if i == p.cfg.burst/3 {
 			at = time.Now()
 			if err := happens(); err != nil {
 				return nil, nil, at, err

@@ -57,7 +57,7 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := link.Listen(c.Listen, conf, link.ListenConfig{})
+	listener, err := link.Listen(c.Listen, conf)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}

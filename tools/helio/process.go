@@ -50,16 +50,12 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	group, err := run.New(run.Config{}, log, reg)
-	if err != nil {
-		return nil, err
-	}
 	p := &process{
 		log:   log,
 		reg:   reg,
 		admin: server,
 		dog:   run.NewWatchdog(5*time.Second, 3, log, reg),
-		group: group,
+		group: run.New(log, reg),
 		Admin: addr,
 	}
 	p.waitFor("the start")
@@ -77,7 +73,7 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 		failed = server.Run(serving)
 	}()
 	p.onClose(func() { stop(); <-served })
-	group.Go("admin", func(ctx context.Context) error {
+	p.group.Go("admin", func(ctx context.Context) error {
 		select {
 		case <-served:
 			return failed
@@ -85,7 +81,7 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 			return nil
 		}
 	})
-	group.Go("watchdog", p.dog.Run)
+	p.group.Go("watchdog", p.dog.Run)
 	log.Info("admin server listening", "admin", "http://"+addr)
 	return p, nil
 }

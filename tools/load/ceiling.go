@@ -62,7 +62,7 @@ func (b *bench) logCeiling(ctx context.Context, length time.Duration) (err error
 	}
 	name := "helio-bench-" + hex.EncodeToString(raw[:])
 	adm := kadm.NewClient(cl)
-	made, cancel := context.WithTimeout(ctx, b.cfg.Patience)
+	made, cancel := context.WithTimeout(ctx, b.cfg.patience)
 	defer cancel()
 	if _, err := adm.CreateTopic(made, ceilingSlots, 1, nil, name); err != nil {
 		return fmt.Errorf("create topic %s: %w", name, err)
@@ -81,7 +81,7 @@ func (b *bench) logCeiling(ctx context.Context, length time.Duration) (err error
 	v := float64(n) / took.Seconds()
 	b.result.Ceiling.ProducePerS = &v
 	b.say("ceiling: %.0f records a second produced", v)
-	took, err = consume(ctx, cfg, name, n, b.cfg.Patience)
+	took, err = consume(ctx, cfg, name, n, b.cfg.patience)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"heliograph/infra/run"
 )
 
 // Part is one of the measurements.
@@ -70,10 +72,11 @@ type Config struct {
 	Group int
 	// Idle is the number of connections of the connections part; 2,000.
 	Idle int
-	// Patience bounds every wait for the servers: a connection, the arrival of what was sent; 60 s.
-	Patience time.Duration
 	// Progress takes a line for each step; nil: nowhere.
 	Progress io.Writer
+
+	// patience bounds every wait for the servers: a connection, the arrival of what was sent; for tests; 60 s.
+	patience time.Duration
 }
 
 const (
@@ -86,31 +89,20 @@ const (
 )
 
 func (c Config) withDefaults() Config {
-	def := func(n *int, to int) {
-		if *n == 0 {
-			*n = to
-		}
-	}
-	def(&c.Senders, 200)
-	def(&c.Window, 16)
-	def(&c.Body, 100)
-	def(&c.Connected, 1000)
-	def(&c.Group, 100)
-	def(&c.Idle, 2000)
+	run.Default(&c.Senders, 200)
+	run.Default(&c.Window, 16)
+	run.Default(&c.Body, 100)
+	run.Default(&c.Connected, 1000)
+	run.Default(&c.Group, 100)
+	run.Default(&c.Idle, 2000)
+	run.Default(&c.Measure, 30*time.Second)
+	run.Default(&c.patience, time.Minute)
+	run.Default(&c.Progress, io.Discard)
 	if len(c.Rates) == 0 {
 		c.Rates = []int{1000, 5000}
 	}
 	if len(c.Parts) == 0 {
 		c.Parts = Parts()
-	}
-	if c.Measure == 0 {
-		c.Measure = 30 * time.Second
-	}
-	if c.Patience == 0 {
-		c.Patience = time.Minute
-	}
-	if c.Progress == nil {
-		c.Progress = io.Discard
 	}
 	return c
 }
@@ -156,7 +148,7 @@ func (c Config) ValidateLoad() error {
 	if c.Measure < 0 || c.Measure > maxMeasured {
 		errs = append(errs, fmt.Errorf("measured time: %v is not between 0 and %v", c.Measure, maxMeasured))
 	}
-	if c.Patience < 0 {
+	if c.patience < 0 {
 		errs = append(errs, errors.New("patience is negative"))
 	}
 	return errors.Join(errs...)

@@ -110,7 +110,7 @@ func (b *bench) connect(
 					}
 				}
 			})
-			wait, cancel := context.WithTimeout(wait, b.cfg.Patience)
+			wait, cancel := context.WithTimeout(wait, b.cfg.patience)
 			defer cancel()
 			if err := c.WaitSynced(wait); err != nil {
 				if errors.Is(err, client.ErrClosed) {
@@ -204,7 +204,7 @@ func (b *bench) signUp(ctx context.Context, st *state, n int) (_ []saved, err er
 
 // signUpOne registers one phone number. A refusal that says when to come back is obeyed as long as patience lasts.
 func (b *bench) signUpOne(ctx context.Context, t *quic.Transport, phone string) (client.Identity, error) {
-	ctx, cancel := context.WithTimeout(ctx, b.cfg.Patience)
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.patience)
 	defer cancel()
 	c, err := client.New(client.Config{
 		Addrs: []string{b.target.Edge}, TLS: b.target.TLS, Name: "helio-bench", Transport: t,

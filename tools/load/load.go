@@ -157,7 +157,7 @@ func (t *traffic) open() (unacked, missing int) {
 
 // drain waits until everything that was sent is acknowledged and has arrived. What is still missing then is lost.
 func (b *bench) drain(ctx context.Context, t *traffic) error {
-	deadline := time.Now().Add(b.cfg.Patience)
+	deadline := time.Now().Add(b.cfg.patience)
 	for {
 		unacked, missing := t.open()
 		if unacked == 0 && missing == 0 {
@@ -166,7 +166,7 @@ func (b *bench) drain(ctx context.Context, t *traffic) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf(
 				"%d messages without acknowledgement and %d copies not delivered after %v", unacked, missing,
-				b.cfg.Patience,
+				b.cfg.patience,
 			)
 		}
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {

@@ -299,7 +299,7 @@ func TestRunWithoutEdge(t *testing.T) {
 		Target:   Target{Edge: "127.0.0.1:9", Pins: FixedPin("1")},
 		Parts:    []Part{Throughput},
 		Senders:  1,
-		Patience: 300 * time.Millisecond,
+		patience: 300 * time.Millisecond,
 		Progress: &progress,
 	})
 	if err == nil || r.ThroughputPerS != nil || !strings.Contains(progress.String(), "registering 2 users") {

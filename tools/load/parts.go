@@ -127,7 +127,7 @@ func (b *bench) sayLag(seen map[string]lagSeen) *float64 {
 // catchUp says how long the views need after the traffic has ended.
 func (b *bench) catchUp(ctx context.Context) {
 	began := time.Now()
-	for time.Since(began) < b.cfg.Patience {
+	for time.Since(began) < b.cfg.patience {
 		views, err := b.target.lag(ctx)
 		if err != nil {
 			return
@@ -144,7 +144,7 @@ func (b *bench) catchUp(ctx context.Context) {
 			return
 		}
 	}
-	b.say("views are still behind %v after the last message", b.cfg.Patience)
+	b.say("views are still behind %v after the last message", b.cfg.patience)
 }
 
 func (b *bench) latency(ctx context.Context, fail context.CancelCauseFunc) (err error) {
@@ -246,7 +246,7 @@ func (b *bench) fanout(ctx context.Context, fail context.CancelCauseFunc) (err e
 	for _, u := range b.users[1:n] {
 		members = append(members, u.Identity.User)
 	}
-	cctx, cancel := context.WithTimeout(ctx, b.cfg.Patience)
+	cctx, cancel := context.WithTimeout(ctx, b.cfg.patience)
 	defer cancel()
 	group, err := f.devices[0].CreateGroup(cctx, "bench", members...)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"heliograph/infra/embedded/engine"
+	"heliograph/infra/run"
 )
 
 // Format is the version of the data directory's layout.
@@ -34,19 +35,23 @@ type Config struct {
 	Listen string
 	// SyncWrites makes every batch wait for fsync.
 	SyncWrites bool
-	// CompactEvery is how often compacted topics are compacted; default an hour.
-	CompactEvery time.Duration
 	// Logger takes the broker's own words; default: none.
 	Logger *slog.Logger
+
+	compactEvery time.Duration // how often compacted topics are compacted, for tests; default an hour
+}
+
+func (c Config) withDefaults() Config {
+	run.Default(&c.Listen, "127.0.0.1:0")
+	run.Default(&c.Logger, discard)
+	run.Default(&c.compactEvery, time.Hour)
+	return c
 }
 
 // Validate reports what is wrong with the configuration.
 func (c Config) Validate() error {
 	if c.DataDir == "" {
 		return errors.New("broker: DataDir is empty")
-	}
-	if c.CompactEvery < 0 {
-		return errors.New("broker: CompactEvery is negative")
 	}
 	return nil
 }
@@ -57,15 +62,7 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	if cfg.Listen == "" {
-		cfg.Listen = "127.0.0.1:0"
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = discard
-	}
-	if cfg.CompactEvery == 0 {
-		cfg.CompactEvery = time.Hour
-	}
+	cfg = cfg.withDefaults()
 	dir, err := engine.Open(ctx, engine.Kafka, cfg.DataDir, Format)
 	if err != nil {
 		return err
@@ -94,7 +91,7 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 		}
 	}()
 	ready(ln.Addr().String())
-	compact := time.NewTicker(cfg.CompactEvery)
+	compact := time.NewTicker(cfg.compactEvery)
 	defer compact.Stop()
 	for {
 		select {

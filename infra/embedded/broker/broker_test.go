@@ -125,7 +125,7 @@ func TestRecordsStayForEver(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	cfg.CompactEvery = 200 * time.Millisecond
+	cfg.compactEvery = 200 * time.Millisecond
 	addr, stop = running(t, cfg)
 	defer quietly(stop)
 	first := func(topic string) byte { // of the records that are left

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"heliograph/infra/embedded/engine"
+	"heliograph/infra/run"
 )
 
 // Format is the version of the data directory's layout around PostgreSQL's own.
@@ -39,12 +40,11 @@ type Config struct {
 	Listen string
 	// SyncCommit makes commits wait for the disk.
 	SyncCommit bool
-	// Settings are further server settings (name to value); they win over the defaults here.
-	Settings map[string]string
-	// StopTimeout is how long a fast shutdown may take before it becomes an immediate one; default 10 s.
-	StopTimeout time.Duration
 	// Logger takes the server's own words; default: none.
 	Logger *slog.Logger
+
+	more        map[string]string // further server settings of tests (name to value), which win over those here
+	stopTimeout time.Duration     // how long a fast shutdown may take before it becomes an immediate one; default 10 s
 }
 
 // Validate reports all that is wrong with the configuration.
@@ -53,27 +53,13 @@ func (c Config) Validate() error {
 	if c.DataDir == "" {
 		errs = append(errs, errors.New("pg: DataDir is empty"))
 	}
-	if c.StopTimeout < 0 {
-		errs = append(errs, errors.New("pg: StopTimeout is negative"))
-	}
-	for name := range c.Settings {
-		if name == "" || strings.ContainsAny(name, "= \n") {
-			errs = append(errs, errors.New("pg: bad name of a setting: "+name))
-		}
-	}
 	return errors.Join(errs...)
 }
 
 func (c Config) withDefaults() Config {
-	if c.Listen == "" {
-		c.Listen = "127.0.0.1:0"
-	}
-	if c.StopTimeout == 0 {
-		c.StopTimeout = 10 * time.Second
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	run.Default(&c.Listen, "127.0.0.1:0")
+	run.Default(&c.stopTimeout, 10*time.Second)
+	run.Default(&c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 
@@ -130,7 +116,7 @@ func (c Config) settings(addr string) map[string]string {
 	if c.SyncCommit {
 		s["synchronous_commit"] = "on"
 	}
-	for k, v := range c.Settings {
+	for k, v := range c.more {
 		s[k] = v
 	}
 	return s

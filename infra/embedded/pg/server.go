@@ -71,12 +71,12 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 		}
 	}
 	if err := c.provide(ctx, addr); err != nil {
-		return stopped(ctx, errors.Join(err, s.stop(dir, cfg.StopTimeout)))
+		return stopped(ctx, errors.Join(err, s.stop(dir, cfg.stopTimeout)))
 	}
 	ready(addr)
 	select {
 	case <-ctx.Done():
-		return s.stop(dir, cfg.StopTimeout)
+		return s.stop(dir, cfg.stopTimeout)
 	case <-s.exit.Done():
 		return s.ended()
 	}
