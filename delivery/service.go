@@ -98,9 +98,8 @@ func (s *Service) leaveGroup(ctx context.Context, adm *kadm.Client) {
 		err = left[me].Err
 	}
 	if err != nil {
-		s.log.Warn(
-			"leaving the consumer group failed, slots move after its session timeout", "group", s.cfg.Group, "err", err,
-		)
+		s.log.Warn("leaving the consumer group failed, slots move after its session timeout",
+			"group", s.cfg.Group, "err", err)
 	}
 }
 

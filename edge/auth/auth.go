@@ -212,17 +212,15 @@ func (a *Auth) Register(
 	case err != nil || !device.Valid():
 		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "device_id is not a UUIDv7")
 	case len(r.GetPublicKey()) != ed25519.PublicKeySize:
-		return Identity{}, wire.Errorf(
-			wirev1.Code_CODE_INVALID, "public_key has %d bytes, needs %d", len(r.GetPublicKey()), ed25519.PublicKeySize,
-		)
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "public_key has %d bytes, needs %d",
+			len(r.GetPublicKey()), ed25519.PublicKeySize)
 	case !user.ValidName(r.GetDeviceName()) || user.Deceptive(r.GetDeviceName()):
 		return Identity{}, wire.Errorf(
 			wirev1.Code_CODE_INVALID, "device_name is longer than %d bytes or not plain text", user.MaxName,
 		)
 	case !user.ValidName(r.GetName()) || user.Deceptive(r.GetName()):
-		return Identity{}, wire.Errorf(
-			wirev1.Code_CODE_INVALID, "name is longer than %d bytes or not plain text", user.MaxName,
-		)
+		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "name is longer than %d bytes or not plain text",
+			user.MaxName)
 	case !ed25519.Verify(r.GetPublicKey(), wire.Proof(nonce, exporter, id.UserID{}, device), r.GetSignature()):
 		a.metrics.refused.WithLabelValues("proof").Inc()
 		return Identity{}, failed()

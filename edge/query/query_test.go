@@ -125,10 +125,8 @@ func (w *world) inHistory(t *testing.T, th id.ThreadID, position, ordinal int64,
 	if !message {
 		sql = `INSERT INTO thread_events (thread_id, position, ordinal, slot, log_time, event) VALUES`
 	}
-	sql += fmt.Sprintf(
-		" ('%s', %d, %d, %d, '%s', 'event %d')", th, position, ordinal, slotOf(th),
-		logTime(position).Format("2006-01-02 15:04:05.000"), position,
-	)
+	sql += fmt.Sprintf(" ('%s', %d, %d, %d, '%s', 'event %d')",
+		th, position, ordinal, slotOf(th), logTime(position).Format("2006-01-02 15:04:05.000"), position)
 	if err := w.ch.Exec(t.Context(), sql); err != nil {
 		t.Fatal(err)
 	}
@@ -558,16 +556,13 @@ func TestListThreads(t *testing.T) {
 		"the thread": alone.GetSummary(),
 	} {
 		if former.GetTitle() != "" || former.GetMemberCount() != 0 || former.GetLastTimeMs() != 0 {
-			t.Errorf(
-				"%s tells a former member the later title %q, the count %d or the time %d", from, former.GetTitle(),
-				former.GetMemberCount(), former.GetLastTimeMs(),
-			)
+			t.Errorf("%s tells a former member the later title %q, the count %d or the time %d",
+				from, former.GetTitle(), former.GetMemberCount(), former.GetLastTimeMs())
 		}
 	}
 	if fresh := byID[threads[2]]; fresh.GetUnread() != 15 || fresh.GetPreview() != "hello" {
-		t.Errorf(
-			"unread %d and preview %q, want the 15 since he joined and the last", fresh.GetUnread(), fresh.GetPreview(),
-		)
+		t.Errorf("unread %d and preview %q, want the 15 since he joined and the last",
+			fresh.GetUnread(), fresh.GetPreview())
 	}
 	// What was so when his time ended he may know.
 	w.exec(t, `UPDATE threads SET last_position = 25 WHERE thread_id = $1`, [16]byte(threads[1]))
@@ -578,10 +573,8 @@ func TestListThreads(t *testing.T) {
 		s.GetMemberCount() != 0 {
 		t.Errorf("a former member's thread in which nothing came after him: %v", s)
 	}
-	w.exec(
-		t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`, [16]byte(threads[2]),
-		[16]byte(u),
-	)
+	w.exec(t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`,
+		[16]byte(threads[2]), [16]byte(u))
 	got, err := w.GetThread(t.Context(), u, threads[2])
 	if err != nil || got.GetSummary().GetPreview() != "" ||
 		id.UserID(got.GetSummary().GetLastSender()) != (id.UserID{}) {

@@ -136,9 +136,8 @@ func (s *Server) Listen() (string, error) {
 	l, err := net.Listen("tcp", s.cfg.Addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "", fmt.Errorf(
-			"admin: %s is in use: choose another address with %s, or port 0 for any", s.cfg.Addr, s.cfg.Flag,
-		)
+		return "", fmt.Errorf("admin: %s is in use: choose another address with %s, or port 0 for any",
+			s.cfg.Addr, s.cfg.Flag)
 	case err != nil:
 		return "", fmt.Errorf("admin: listen on %s (%s): %w", s.cfg.Addr, s.cfg.Flag, err)
 	}

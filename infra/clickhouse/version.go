@@ -33,10 +33,8 @@ func fitting(ctx context.Context, conn driver.Conn, c Config, ms []migration) ([
 	for _, m := range ms {
 		if m.min != "" && olderVersion(have, m.min) {
 			if c.Logger != nil {
-				c.Logger.Warn(
-					"migration passed over: the server is too old for it", "migration", m.name, "server", have, "needs",
-					m.min,
-				)
+				c.Logger.Warn("migration passed over: the server is too old for it",
+					"migration", m.name, "server", have, "needs", m.min)
 			}
 			continue
 		}

@@ -99,18 +99,14 @@ func (s store) put(into string, values ...any) {
 
 func (s store) message(th id.ThreadID, position, ordinal int64, from id.UserID, m id.MessageID) {
 	s.t.Helper()
-	s.put(
-		"messages (thread_id, position, ordinal, slot, sender_id, message_id, log_time, event)", th, position, ordinal,
-		0, from, m, at(position), "0123456789",
-	)
+	s.put("messages (thread_id, position, ordinal, slot, sender_id, message_id, log_time, event)",
+		th, position, ordinal, 0, from, m, at(position), "0123456789")
 }
 
 func (s store) other(th id.ThreadID, position, ordinal int64) {
 	s.t.Helper()
-	s.put(
-		"thread_events (thread_id, position, ordinal, slot, log_time, event)", th, position, ordinal, 0, at(position),
-		"0123456789",
-	)
+	s.put("thread_events (thread_id, position, ordinal, slot, log_time, event)",
+		th, position, ordinal, 0, at(position), "0123456789")
 }
 
 // into collects rows.
@@ -336,10 +332,8 @@ func TestQuarantine(t *testing.T) {
 		{Topic: topic.Receipts, Slot: 0, Position: 9, Subject: sick, Reason: "undecodable", Time: at(4)},
 	}
 	for _, r := range append(rows, rows[0]) { // one range was inserted again
-		s.put(
-			"quarantine (topic, slot, position, subject, reason, log_time)", r.Topic, int32(r.Slot), int64(r.Position),
-			r.Subject, r.Reason, r.Time,
-		)
+		s.put("quarantine (topic, slot, position, subject, reason, log_time)",
+			r.Topic, int32(r.Slot), int64(r.Position), r.Subject, r.Reason, r.Time)
 	}
 	list := must[[]history.Quarantined](t)
 	same(t, "all", list(s.Quarantine(ctx, history.Quarantined{}, 10)), rows)
@@ -403,18 +397,14 @@ func TestTables(t *testing.T) {
 	for range 2 { // a range that was inserted again
 		s.message(th, 2, 1, userN(1), m)
 	}
-	s.put(
-		"receipts (thread_id, user_id, position, slot, delivered_position, delivered_ordinal, log_time)", th, userN(1),
-		7, 3, 2, 1, at(5),
-	)
+	s.put("receipts (thread_id, user_id, position, slot, delivered_position, delivered_ordinal, log_time)",
+		th, userN(1), 7, 3, 2, 1, at(5))
 	s.put(
 		"message_changes (thread_id, author_id, message_id, position, slot, change, actor_id, log_time, key_id, emoji)",
 		th, userN(1), m, 8, 3, "reaction", userN(2), at(6), 9, "+1",
 	)
-	s.put(
-		"memberships (thread_id, user_id, position, kind, active, role, ordinal, slot, log_time)", th, userN(2), 9, 2,
-		true, 1, 4, 3, at(7),
-	)
+	s.put("memberships (thread_id, user_id, position, kind, active, role, ordinal, slot, log_time)",
+		th, userN(2), 9, 2, true, 1, 4, 3, at(7))
 	read := func(raw bool) (messages []history.Message, others []history.Other, receipts []history.Receipt) {
 		t.Helper()
 		err := s.Tables(t.Context(), history.Tables{

@@ -101,9 +101,8 @@ func (b Before) of(column string, threads []id.ThreadID) string {
 	if len(own) == 0 {
 		return strconv.FormatInt(int64(b.All), 10)
 	}
-	return fmt.Sprintf(
-		"transform(toString(%s), [%s], CAST([%s], 'Array(Int64)'), toInt64(%d))", column, list(own), &ends, b.All,
-	)
+	return fmt.Sprintf("transform(toString(%s), [%s], CAST([%s], 'Array(Int64)'), toInt64(%d))",
+		column, list(own), &ends, b.All)
 }
 
 // Changes asks what events at positions before a limit made of the members of threads, at most AtOnce; those of a

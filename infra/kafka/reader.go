@@ -64,9 +64,8 @@ func (c *Consumer) route(fs kgo.Fetches) {
 		c.metrics.queueBytes.Add(float64(got.bytes))
 		if got.gaps > 0 {
 			c.metrics.gaps.WithLabelValues(c.cfg.View, string(t)).Add(float64(got.gaps))
-			c.log.Error(
-				"offset gap in a topic that is kept for ever", "topic", t, "slot", f.slot, "gaps", got.gaps,
-			)
+			c.log.Error("offset gap in a topic that is kept for ever",
+				"topic", t, "slot", f.slot, "gaps", got.gaps)
 		}
 		if got.full {
 			c.metrics.pauses.Inc()

@@ -109,7 +109,6 @@ type Lag struct {
 }
 
 func (l Lag) String() string {
-	return fmt.Sprintf(
-		"%s/%d: %d of %d, %d records and %.1f s behind", l.Topic, l.Slot, l.Next, l.End, l.Records, l.Seconds,
-	)
+	return fmt.Sprintf("%s/%d: %d of %d, %d records and %.1f s behind",
+		l.Topic, l.Slot, l.Next, l.End, l.Records, l.Seconds)
 }

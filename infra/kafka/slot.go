@@ -255,9 +255,8 @@ func checkStored(ctx context.Context, sink Checker, s topic.Slot, next Positions
 	}
 	for t, p := range next {
 		if stored[t] != p {
-			return fmt.Errorf(
-				"%w: slot %d: %s is stored up to %d and was taken up to %d", ErrFenced, s, t, stored[t], p,
-			)
+			return fmt.Errorf("%w: slot %d: %s is stored up to %d and was taken up to %d",
+				ErrFenced, s, t, stored[t], p)
 		}
 	}
 	return nil
@@ -324,9 +323,8 @@ func (c *Consumer) offsets(s topic.Slot, next, limit Positions, onlyLimited bool
 		if pos := next[t]; pos > 0 {
 			base := c.bases.Of(t, s)
 			if pos < base {
-				return nil, fmt.Errorf(
-					"%w: %s/%d: position %d is before the log's base %d", ErrPositions, t, s, pos, base,
-				)
+				return nil, fmt.Errorf("%w: %s/%d: position %d is before the log's base %d",
+					ErrPositions, t, s, pos, base)
 			}
 			at = kgo.NewOffset().At(int64(pos - base)).WithEpoch(-1)
 		}

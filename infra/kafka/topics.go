@@ -251,10 +251,8 @@ func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.To
 		}
 		if n, err := strconv.Atoi(is[minInSync]); err == nil && n < safeInSync &&
 			shapes[names[i]].replicas >= safeReplicas {
-			cfg.logger().Warn(
-				"topic acknowledges what a single broker may have alone: set min.insync.replicas to 2", "topic",
-				names[i], "min.insync.replicas", n,
-			)
+			cfg.logger().Warn("topic acknowledges what a single broker may have alone: set min.insync.replicas to 2",
+				"topic", names[i], "min.insync.replicas", n)
 		}
 		var alter []kadm.AlterConfig
 		for k, v := range settings(t) {

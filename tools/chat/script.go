@@ -117,10 +117,8 @@ func Find(ctx context.Context, c Client, what string) (client.To, error) {
 	case 1:
 		return client.To{Thread: found[0].Thread, Peer: found[0].Peer}, nil
 	default:
-		return client.To{}, fmt.Errorf(
-			"%d chats are called %q; give the thread's id ('helio chat threads' shows them)", len(found),
-			CleanLine(what),
-		)
+		return client.To{}, fmt.Errorf("%d chats are called %q; give the thread's id ('helio chat threads' shows them)",
+			len(found), CleanLine(what))
 	}
 }
 
@@ -212,9 +210,8 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 	if ack != nil {
 		return x, *ack, nil
 	}
-	return x, client.Ack{}, fmt.Errorf(
-		"the message waits in the outbox and goes out with the next connection: %w", context.Cause(ctx),
-	)
+	return x, client.Ack{}, fmt.Errorf("the message waits in the outbox and goes out with the next connection: %w",
+		context.Cause(ctx))
 }
 
 // Row is a line of the thread list.

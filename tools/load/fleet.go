@@ -156,10 +156,8 @@ func (b *bench) register(ctx context.Context, n int) error {
 			return err
 		}
 		took := time.Since(began)
-		b.say(
-			"registered %d users in %.1f s, %.0f a second", len(fresh), took.Seconds(),
-			float64(len(fresh))/took.Seconds(),
-		)
+		b.say("registered %d users in %.1f s, %.0f a second",
+			len(fresh), took.Seconds(), float64(len(fresh))/took.Seconds())
 		st.Users = append(st.Users, fresh...)
 		if err := st.save(b.cfg.State); err != nil {
 			return err

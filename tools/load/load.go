@@ -164,10 +164,8 @@ func (b *bench) drain(ctx context.Context, t *traffic) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf(
-				"%d messages without acknowledgement and %d copies not delivered after %v", unacked, missing,
-				b.cfg.patience,
-			)
+			return fmt.Errorf("%d messages without acknowledgement and %d copies not delivered after %v",
+				unacked, missing, b.cfg.patience)
 		}
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
 			return err

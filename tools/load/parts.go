@@ -54,10 +54,8 @@ func (b *bench) closedLoop(ctx context.Context, t *traffic) (window, error) {
 }
 
 func (b *bench) throughput(ctx context.Context, fail context.CancelCauseFunc) (err error) {
-	b.say(
-		"throughput: %d senders with %d in flight, %d bytes, %v", b.cfg.Senders, b.cfg.Window, b.cfg.Body,
-		b.cfg.Measure,
-	)
+	b.say("throughput: %d senders with %d in flight, %d bytes, %v",
+		b.cfg.Senders, b.cfg.Window, b.cfg.Body, b.cfg.Measure)
 	t, f, err := b.pairs(ctx, fail, b.cfg.Senders, 0)
 	if err != nil {
 		return err
@@ -71,10 +69,8 @@ func (b *bench) throughput(ctx context.Context, fail context.CancelCauseFunc) (e
 	}
 	v := w.perSecond()
 	b.result.ThroughputPerS, b.result.ServerCPUPer1000 = &v, w.cpuPer1000()
-	b.say(
-		"throughput: %.0f delivered a second, server CPU %s s per 1,000, %d connections lost", v,
-		figure(w.cpuPer1000(), 3), f.lost.Load(),
-	)
+	b.say("throughput: %.0f delivered a second, server CPU %s s per 1,000, %d connections lost",
+		v, figure(w.cpuPer1000(), 3), f.lost.Load())
 	if most := b.sayLag(seen); most != nil {
 		b.result.LagMaxRecords = most
 		b.catchUp(ctx)
@@ -162,20 +158,16 @@ func (b *bench) latency(ctx context.Context, fail context.CancelCauseFunc) (err 
 			b.result.AckMS, b.result.DeliveryMS = &r.AckMS, &r.DeliveryMS
 		}
 		b.result.Rates = append(b.result.Rates, r)
-		b.say(
-			"latency at %d/s: ack %v, delivery %v, delivered %.0f/s, server CPU %s s per 1,000", rate, r.AckMS,
-			r.DeliveryMS, r.DeliveredPerS, figure(r.ServerCPUPer1000, 3),
-		)
+		b.say("latency at %d/s: ack %v, delivery %v, delivered %.0f/s, server CPU %s s per 1,000",
+			rate, r.AckMS, r.DeliveryMS, r.DeliveredPerS, figure(r.ServerCPUPer1000, 3))
 	}
 	return nil
 }
 
 // openLoop sends at a fixed rate, whatever comes back, and takes the latencies of what was due in the measured time.
 func (b *bench) openLoop(ctx context.Context, t *traffic, rate int) (Rate, error) {
-	b.say(
-		"latency: %d messages a second over %d senders, %d connected, %v", rate, len(t.flows), len(t.devices),
-		b.cfg.Measure,
-	)
+	b.say("latency: %d messages a second over %d senders, %d connected, %v",
+		rate, len(t.flows), len(t.devices), b.cfg.Measure)
 	for _, f := range t.flows {
 		f.record()
 	}
@@ -262,10 +254,8 @@ func (b *bench) fanout(ctx context.Context, fail context.CancelCauseFunc) (err e
 	}
 	v := w.perSecond()
 	b.result.FanoutPerS = &v
-	b.say(
-		"fan-out: %.0f deliveries a second, server CPU %s s per 1,000, %d connections lost", v,
-		figure(w.cpuPer1000(), 4), f.lost.Load(),
-	)
+	b.say("fan-out: %.0f deliveries a second, server CPU %s s per 1,000, %d connections lost",
+		v, figure(w.cpuPer1000(), 4), f.lost.Load())
 	return nil
 }
 
@@ -292,9 +282,7 @@ func (b *bench) connections(ctx context.Context, fail context.CancelCauseFunc) (
 	}
 	each := float64(after-before) / 1024 / float64(b.cfg.Idle)
 	b.result.IdleConnKiB = &each
-	b.say(
-		"connections: %.1f KiB each (servers' process %.1f MiB before, %.1f MiB after), %d lost", each,
-		float64(before)/(1<<20), float64(after)/(1<<20), f.lost.Load(),
-	)
+	b.say("connections: %.1f KiB each (servers' process %.1f MiB before, %.1f MiB after), %d lost",
+		each, float64(before)/(1<<20), float64(after)/(1<<20), f.lost.Load())
 	return nil
 }

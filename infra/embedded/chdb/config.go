@@ -116,9 +116,8 @@ func (c Config) Validate() error {
 
 // String leaves the password out.
 func (c Config) String() string {
-	return fmt.Sprintf(
-		"chdb.Config{DataDir:%q LibraryPath:%q Listen:%q User:%q}", c.DataDir, c.LibraryPath, c.Listen, c.User,
-	)
+	return fmt.Sprintf("chdb.Config{DataDir:%q LibraryPath:%q Listen:%q User:%q}",
+		c.DataDir, c.LibraryPath, c.Listen, c.User)
 }
 
 // loopbackHost reports whether the host of hostport (the port may be missing) is this machine's loopback.

@@ -414,10 +414,8 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_, _ = fmt.Fprintf(
-		c, "GET /?query=%s HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		url.QueryEscape("SELECT number FROM numbers(1000000000000)"),
-	)
+	_, _ = fmt.Fprintf(c, "GET /?query=%s HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		url.QueryEscape("SELECT number FROM numbers(1000000000000)"))
 	if _, err := c.Read(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}

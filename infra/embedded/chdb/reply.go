@@ -65,9 +65,8 @@ func (r *reply) Write(p []byte) (int, error) {
 // keep adds to the spool.
 func (r *reply) keep(p []byte) (int, error) {
 	if r.spooled += int64(len(p)); r.spooled > r.q.s.cfg.MaxBody {
-		return 0, exceptionf(
-			codeResultTooLarge, "The result is longer than %d bytes: too long to wait for its end", r.q.s.cfg.MaxBody,
-		)
+		return 0, exceptionf(codeResultTooLarge, "The result is longer than %d bytes: too long to wait for its end",
+			r.q.s.cfg.MaxBody)
 	}
 	n, err := r.spool.Write(p)
 	if err != nil {
@@ -189,9 +188,8 @@ func (r *reply) fail(e *exception) {
 	text := fmt.Sprintf("%s (version %s)\n", e.Error(), r.q.s.core.version)
 	if r.committed {
 		// ClickHouse's frame for an exception in the middle of a result; the broken connection tells the others.
-		_, err := fmt.Fprintf(
-			r.out, "\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n", r.tag, text, len(text), r.tag,
-		)
+		_, err := fmt.Fprintf(r.out, "\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n",
+			r.tag, text, len(text), r.tag)
 		for i := len(r.layers) - 1; i >= 0 && err == nil; i-- {
 			err = r.layers[i].Flush()
 		}

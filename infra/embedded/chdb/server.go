@@ -120,9 +120,8 @@ func (s *server) authorise(r *http.Request, values url.Values) *exception {
 	user, password := "default", ""
 	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); scheme != "" &&
 		!strings.EqualFold(scheme, "Basic") {
-		return exceptionf(
-			codeAuthenticationError, "The embedded engine knows no authorization by %s: use Basic", scheme,
-		)
+		return exceptionf(codeAuthenticationError, "The embedded engine knows no authorization by %s: use Basic",
+			scheme)
 	}
 	if strings.EqualFold(r.Header.Get("X-ClickHouse-SSL-Certificate-Auth"), "on") {
 		return exceptionf(codeAuthenticationError, "The embedded engine knows no users by certificate")

@@ -53,9 +53,8 @@ func find(enginesDir string, want int, as account) (programs, error) {
 		if err != nil || m == nil {
 			return programs{}, &engine.Error{
 				Engine: engine.Postgres, Fault: engine.Missing,
-				Reason: fmt.Sprintf(
-					"%s does not run: %s", filepath.Join(bin, "postgres"), strings.TrimSpace(string(out)),
-				),
+				Reason: fmt.Sprintf("%s does not run: %s",
+					filepath.Join(bin, "postgres"), strings.TrimSpace(string(out))),
 				Mend: "fetch it again with 'make engines' or say where another is with --engines DIR",
 			}
 		}

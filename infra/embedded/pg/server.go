@@ -98,9 +98,8 @@ func (c *cluster) provide(ctx context.Context, addr string) error {
 	if err != nil {
 		return &engine.Error{
 			Engine: engine.Postgres, Fault: engine.Failed, Reason: "started, but refuses our own connection", Err: err,
-			Mend: fmt.Sprintf(
-				"restore %s, or choose an empty place with --data DIR", filepath.Join(c.dir, passwordFile),
-			),
+			Mend: fmt.Sprintf("restore %s, or choose an empty place with --data DIR",
+				filepath.Join(c.dir, passwordFile)),
 		}
 	}
 	// The connection has done its work; a failing goodbye changes nothing.

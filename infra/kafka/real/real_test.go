@@ -113,10 +113,8 @@ func readBack(ctx context.Context, t *testing.T, addr, topic string, want int, p
 			}
 			next[r.Partition]++
 			if !r.Timestamp.After(producerTime) || r.Attrs.TimestampType() != 1 {
-				t.Fatalf(
-					"partition %d offset %d: time %v of type %d, want the broker's", r.Partition, r.Offset, r.Timestamp,
-					r.Attrs.TimestampType(),
-				)
+				t.Fatalf("partition %d offset %d: time %v of type %d, want the broker's",
+					r.Partition, r.Offset, r.Timestamp, r.Attrs.TimestampType())
 			}
 			got++
 		})
