@@ -417,7 +417,7 @@ func (d *drain[R]) settle(p *part, released []Quarantined) {
 
 func (d *drain[R]) stopped(subject topic.Subject, w *draining, more ...any) {
 	d.sink.metrics.undrained.WithLabelValues(string(d.topic), undrainedFor(w.stop.Reason)).Inc()
-	d.log.Error("quarantine not drained to its end, the subject stays parked", append([]any{
+	d.log.Error("quarantine not drained to its end, the subject stays in it", append([]any{
 		"subject", id.ThreadID(subject), "events", w.events, "position", w.stop.Position, "reason", w.stop.Reason,
 	}, more...)...)
 }
