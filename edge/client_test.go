@@ -246,7 +246,7 @@ func TestMessageGoesThroughTheLog(t *testing.T) {
 	cfg := Config{Listen: "127.0.0.1:0"}
 	authority := identify(t, &cfg)
 	cfg.Session.Partitions = partitions
-	e, err := New(cfg, readSide{w}, gate{w}, reads{w}, onLog{w, log}, nil, nil)
+	e, err := New(cfg, readSide{w}, readSide{w}, gate{w}, reads{w}, onLog{w, log}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

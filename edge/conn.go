@@ -6,7 +6,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"heliograph/edge/hub"
+	"heliograph/edge/replica"
 	"heliograph/edge/session"
 	"heliograph/schemas/id"
 	"heliograph/schemas/wire"
@@ -71,19 +71,20 @@ type page struct{ *quic.SendStream }
 // Cancel implements session.Page.
 func (p page) Cancel() { p.CancelWrite(quic.StreamErrorCode(wirev1.Code_CODE_UNAVAILABLE)) }
 
-// Hub makes a hub fit for sessions.
-func Hub(h *hub.Hub) session.Hub { return hubView{h} }
+// Replica makes a replica fit for sessions.
+func Replica(r *replica.Replica) session.Replica { return replicaView{r} }
 
-type hubView struct{ *hub.Hub }
+type replicaView struct{ *replica.Replica }
 
-// View implements session.Hub.
-func (h hubView) View(t id.ThreadID) (session.View, bool) {
-	v, ok := h.Hub.View(t)
-	if !ok {
-		return session.View{}, false
-	}
+// View implements session.Replica.
+func (r replicaView) View(t id.ThreadID) (session.View, bool) {
+	v, ok := r.Replica.View(t)
+	return viewOf(v), ok
+}
+
+func viewOf(v replica.View) session.View {
 	return session.View{
 		Kind: v.Kind, ActiveMembers: v.ActiveMembers, LastPosition: v.LastPosition, LastOrdinal: v.LastOrdinal,
-		Next: v.Next, Parked: v.Parked, Roster: v,
-	}, true
+		Next: v.Next, Quarantined: v.Quarantined, Roster: v,
+	}
 }

@@ -48,7 +48,7 @@ func start(t testing.TB, mend func(*Config)) *fixture {
 		mend(&cfg)
 	}
 	w := newWorld()
-	e, err := New(cfg, readSide{w}, gate{w}, reads{w}, w, nil, nil)
+	e, err := New(cfg, readSide{w}, readSide{w}, gate{w}, reads{w}, w, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,8 @@ type Edge struct {
 
 // New returns an Edge; it does nothing before Listen and Run.
 func New(
-	cfg Config, h session.Hub, a session.Auth, q session.Queries, l Log, log *slog.Logger, reg prometheus.Registerer,
+	cfg Config, f session.Fanout, r session.Replica, a session.Auth, q session.Queries, l Log, log *slog.Logger,
+	reg prometheus.Registerer,
 ) (*Edge, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func New(
 	e.early = &early{limit: cfg.maxEarlyPerAddress, counts: map[netip.Prefix]int{}}
 	e.metrics = newMetrics(reg, e)
 	var err error
-	e.sessions, err = session.New(cfg.Session, h, a, q, l, e.registry, log, reg)
+	e.sessions, err = session.New(cfg.Session, f, r, a, q, l, e.registry, log, reg)
 	return e, err
 }
 

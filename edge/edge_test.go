@@ -15,7 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/client"
-	"heliograph/edge/hub"
+	"heliograph/edge/fanout"
+	"heliograph/edge/replica"
 	"heliograph/edge/session"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
@@ -423,7 +424,7 @@ func TestSlowReaderIsToldToSyncThenClosed(t *testing.T) {
 	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
 	a.ask(direct(a, b, "hello"))
 	// b reads nothing any more. Its events are small, so push large ones by hand.
-	var sb hub.Session
+	var sb fanout.Session
 	f.world.mu.Lock()
 	for s := range f.world.sessions {
 		if s.User() == b.user {
@@ -453,7 +454,7 @@ func TestSlowReaderIsToldToSyncThenClosed(t *testing.T) {
 func TestLaggingDeviceGetsResync(t *testing.T) {
 	f := start(t, nil)
 	d := f.dial(t).register("+491").sync()
-	var s hub.Session
+	var s fanout.Session
 	f.world.mu.Lock()
 	for s = range f.world.sessions {
 	}
@@ -473,16 +474,16 @@ func TestLaggingDeviceGetsResync(t *testing.T) {
 func TestReceiptsAreCoalesced(t *testing.T) {
 	f := start(t, nil)
 	d := f.dial(t).register("+491").sync()
-	var s hub.Session
+	var s fanout.Session
 	f.world.mu.Lock()
 	for s = range f.world.sessions {
 	}
 	f.world.mu.Unlock()
 	th, u := id.NewGroup(), id.UserID{7}
 	for k := range int64(1000) {
-		s.PushReceipts(th, []*wirev1.MemberWatermark{
-			wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: k, DeliveredOrdinal: k}.Build(),
-		})
+		s.PushReceipts(th, []replica.Mark{{
+			User: u, Watermark: thread.Watermark{DeliveredPosition: topic.Position(k), DeliveredOrdinal: k},
+		}})
 	}
 	last := int64(-1)
 	for last < 999 {
@@ -500,7 +501,7 @@ func TestReceiptsAreCoalesced(t *testing.T) {
 func TestSyncOutlastsAStoreThatIsDown(t *testing.T) {
 	f := start(t, nil)
 	var tries atomic.Int32
-	f.world.sync = func(context.Context, hub.Session) error {
+	f.world.sync = func(context.Context, fanout.Session) error {
 		if tries.Add(1) < 3 {
 			return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "down")
 		}
@@ -512,7 +513,7 @@ func TestSyncOutlastsAStoreThatIsDown(t *testing.T) {
 		t.Errorf("synced at try %d", tries.Load())
 	}
 	f.world.mu.Lock()
-	f.world.sync = func(context.Context, hub.Session) error { return wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "") }
+	f.world.sync = func(context.Context, fanout.Session) error { return wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "") }
 	f.world.mu.Unlock()
 	d.send(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
 	d.closed(wirev1.Code_CODE_DEVICE_REVOKED)
@@ -521,7 +522,7 @@ func TestSyncOutlastsAStoreThatIsDown(t *testing.T) {
 func TestSyncAgainCutsTheOneBefore(t *testing.T) {
 	f := start(t, nil)
 	entered := make(chan bool, 8)
-	f.world.sync = func(ctx context.Context, _ hub.Session) error {
+	f.world.sync = func(ctx context.Context, _ fanout.Session) error {
 		entered <- true
 		<-ctx.Done()
 		return ctx.Err()
@@ -592,7 +593,7 @@ func TestLimits(t *testing.T) {
 	})
 	t.Run("in flight", func(t *testing.T) {
 		f := start(t, func(c *Config) { c.Session.MaxInflight = 1 })
-		f.world.sync = func(ctx context.Context, _ hub.Session) error { <-ctx.Done(); return ctx.Err() }
+		f.world.sync = func(ctx context.Context, _ fanout.Session) error { <-ctx.Done(); return ctx.Err() }
 		d := f.dial(t).register("+491")
 		d.send(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
 		d.refused(
@@ -662,7 +663,7 @@ func TestPortInUse(t *testing.T) {
 		Session: session.Config{Partitions: partitions},
 	}
 	identify(t, &cfg)
-	e, err := New(cfg, readSide{w}, gate{w}, reads{w}, w, nil, nil)
+	e, err := New(cfg, readSide{w}, readSide{w}, gate{w}, reads{w}, w, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/auth"
-	"heliograph/edge/hub"
+	"heliograph/edge/fanout"
 	"heliograph/edge/session"
 	"heliograph/ingest"
 	"heliograph/schemas/event"
@@ -32,23 +32,23 @@ type world struct {
 	mu   sync.Mutex // guards the rest
 	down bool       // the log
 	// the log's answer to an event: an error, after which it may have it all the same
-	refuse   func(*eventv1.Event) (refused, kept bool)
-	sync     func(context.Context, hub.Session) error
-	keys     map[id.DeviceID]ed25519.PublicKey
-	owners   map[id.DeviceID]id.UserID
-	users    map[id.UserID]bool
-	threads  map[id.ThreadID]*thread.State
-	next     map[topic.Topic]topic.Position // one slot's worth of positions is enough
-	seen     topic.Position                 // of users: what the hub has read
-	further  chan struct{}                  // closed when seen goes on; nil while nobody waits
-	appended []record
-	marks    []mark
-	sessions map[hub.Session]bool
-	cold     map[id.ThreadID]bool // not live at this edge until EnsureThread
-	parked   map[id.ThreadID]bool
-	known    thread.Watermark // everybody's in every thread
-	hold     bool             // events are appended and acknowledged, and the hub does not see them yet
-	held     []func()
+	refuse      func(*eventv1.Event) (refused, kept bool)
+	sync        func(context.Context, fanout.Session) error
+	keys        map[id.DeviceID]ed25519.PublicKey
+	owners      map[id.DeviceID]id.UserID
+	users       map[id.UserID]bool
+	threads     map[id.ThreadID]*thread.State
+	next        map[topic.Topic]topic.Position // one slot's worth of positions is enough
+	seen        topic.Position                 // of users: what the hub has read
+	further     chan struct{}                  // closed when seen goes on; nil while nobody waits
+	appended    []record
+	marks       []mark
+	sessions    map[fanout.Session]bool
+	cold        map[id.ThreadID]bool // not live at this edge until EnsureThread
+	quarantined map[id.ThreadID]bool
+	known       thread.Watermark // everybody's in every thread
+	hold        bool             // events are appended and acknowledged, and the hub does not see them yet
+	held        []func()
 }
 
 type record struct {
@@ -68,7 +68,7 @@ func newWorld() *world {
 	return &world{
 		keys: map[id.DeviceID]ed25519.PublicKey{}, owners: map[id.DeviceID]id.UserID{}, users: map[id.UserID]bool{},
 		threads: map[id.ThreadID]*thread.State{}, next: map[topic.Topic]topic.Position{},
-		sessions: map[hub.Session]bool{},
+		sessions: map[fanout.Session]bool{},
 	}
 }
 
@@ -178,7 +178,7 @@ func (w *world) log() []record {
 // readSide is the hub's part of a world.
 type readSide struct{ *world }
 
-func (w readSide) Attach(_ context.Context, s hub.Session) (user.Device, error) {
+func (w readSide) Attach(_ context.Context, s fanout.Session) (user.Device, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sessions[s] = true
@@ -187,7 +187,7 @@ func (w readSide) Attach(_ context.Context, s hub.Session) (user.Device, error) 
 	return dev, nil
 }
 
-func (w readSide) Sync(ctx context.Context, s hub.Session) error {
+func (w readSide) Sync(ctx context.Context, s fanout.Session) error {
 	w.mu.Lock()
 	fn := w.sync
 	w.mu.Unlock()
@@ -201,7 +201,7 @@ func (w readSide) Sync(ctx context.Context, s hub.Session) error {
 	return s.PushWait(ctx, done)
 }
 
-func (w readSide) Detach(s hub.Session) {
+func (w readSide) Detach(s fanout.Session) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.sessions, s)
@@ -258,7 +258,7 @@ func (w readSide) View(t id.ThreadID) (session.View, bool) {
 	}
 	return session.View{
 		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal,
-		Parked: w.parked[t], Next: next,
+		Quarantined: w.quarantined[t], Next: next,
 		Roster: roster{w.world, th},
 	}, true
 }

@@ -18,7 +18,7 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-func TestParkedThreadTellsItsMembers(t *testing.T) {
+func TestQuarantinedThreadTellsItsMembers(t *testing.T) {
 	f := start(t, nil)
 	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
 	g, unborn := id.NewGroup(), id.NewGroup()
@@ -27,7 +27,7 @@ func TestParkedThreadTellsItsMembers(t *testing.T) {
 	})
 	f.world.mu.Lock()
 	f.world.threads[unborn] = thread.New(unborn)
-	f.world.parked = map[id.ThreadID]bool{g: true, unborn: true}
+	f.world.quarantined = map[id.ThreadID]bool{g: true, unborn: true}
 	f.world.mu.Unlock()
 	send := func(t id.ThreadID) wirev1.ClientFrame_builder {
 		m := id.NewMessage()

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/auth"
-	"heliograph/edge/hub"
+	"heliograph/edge/fanout"
 	"heliograph/edge/session"
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
@@ -292,7 +292,7 @@ func newArena(t testing.TB) *arena {
 	a.world.users[onlooker.User], a.world.users[friend] = true, true
 	var err error
 	a.server, err = session.New(
-		session.Config{Partitions: partitions, RequestTimeout: patience}, readSide{a.world},
+		session.Config{Partitions: partitions, RequestTimeout: patience}, readSide{a.world}, readSide{a.world},
 		open{gate{a.world}, &a.let}, wholeReads{reads{a.world}}, a.world, a.reg, slog.New(complaints{t}), nil,
 	)
 	if err != nil {
@@ -420,7 +420,7 @@ func syncing(a *arena, m *mouth) {
 	proven(a, m)
 	begun := make(chan struct{}, 1)
 	a.world.mu.Lock()
-	a.world.sync = func(ctx context.Context, _ hub.Session) error {
+	a.world.sync = func(ctx context.Context, _ fanout.Session) error {
 		select {
 		case begun <- struct{}{}:
 		default:

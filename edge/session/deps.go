@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"heliograph/edge/auth"
-	"heliograph/edge/hub"
+	"heliograph/edge/fanout"
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -52,11 +52,15 @@ type Page interface {
 	Cancel()
 }
 
-// Hub is the read side (package hub).
-type Hub interface {
-	Attach(ctx context.Context, s hub.Session) (user.Device, error)
-	Sync(ctx context.Context, s hub.Session) error
-	Detach(s hub.Session)
+// Fanout is what pushes to devices (package fanout).
+type Fanout interface {
+	Attach(ctx context.Context, s fanout.Session) (user.Device, error)
+	Sync(ctx context.Context, s fanout.Session) error
+	Detach(s fanout.Session)
+}
+
+// Replica is what this edge has of the log (package replica).
+type Replica interface {
 	// View returns a thread as this edge knows it; false when it is not live here. No I/O.
 	View(t id.ThreadID) (View, bool)
 	Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool)
@@ -77,19 +81,19 @@ type View struct {
 	LastOrdinal   int64
 	Next          topic.Position // the thread has no event before it that is not in here
 	// an event could not be applied: the thread is as it was before, and takes nothing more
-	Parked bool
-	Roster Roster
+	Quarantined bool
+	Roster      Roster
 }
 
-// closed says why a user may not add to the thread, nil when he may. That a thread is parked is told to its members,
+// closed says why a user may not add to the thread, nil when he may. That a thread is in quarantine is told to its members,
 // and to everybody while nobody is known to be one: its very first event may be the one that cannot be applied.
 func (v View) closed(u id.UserID) *wire.Error {
 	switch {
-	case v.Parked && (v.Kind == thread.None || v.Roster.IsMember(u)):
+	case v.Quarantined && (v.Kind == thread.None || v.Roster.IsMember(u)):
 		return &wire.Error{
 			Code:       wirev1.Code_CODE_THREAD_PARKED,
 			Message:    "the thread is parked until its operators have mended it",
-			RetryAfter: retryParked,
+			RetryAfter: retryQuarantined,
 		}
 	case v.Kind == thread.None || !v.Roster.IsMember(u):
 		return notMember()
@@ -97,8 +101,8 @@ func (v View) closed(u id.UserID) *wire.Error {
 	return nil
 }
 
-// retryParked is when to ask again about a thread that waits for people.
-const retryParked = 30 * time.Second
+// retryQuarantined is when to ask again about a thread that waits for people.
+const retryQuarantined = 30 * time.Second
 
 // Roster tells who is in a thread.
 type Roster interface {

@@ -66,14 +66,14 @@ func (s *Session) watermark(ctx context.Context, m *wirev1.Watermark) (outcome s
 // move has a claim written, cut to what the thread has. Of what this edge has not read yet it cannot tell what the
 // thread has: then nothing is written, for a receipt that is lower than one of before would be what compaction keeps.
 func (s *Session) move(t id.ThreadID, claim thread.Watermark) (outcome string) {
-	v, ok := s.srv.hub.View(t)
+	v, ok := s.srv.replica.View(t)
 	switch {
 	case !ok || v.Kind == thread.None || !v.Roster.WasMember(s.user):
 		return markUnknown
-	case max(claim.DeliveredPosition, claim.ReadPosition) >= v.Next && !v.Parked:
+	case max(claim.DeliveredPosition, claim.ReadPosition) >= v.Next && !v.Quarantined:
 		return markAhead
 	}
-	known := s.srv.hub.Watermark(t, s.user)
+	known := s.srv.replica.Watermark(t, s.user)
 	s.srv.ingest.Watermark(t, s.user, s.device, thread.Watermark{
 		DeliveredPosition: min(claim.DeliveredPosition, v.LastPosition),
 		DeliveredOrdinal:  min(claim.DeliveredOrdinal, v.LastOrdinal),
@@ -180,7 +180,7 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 		if !bytes.Equal(x.GetDeviceId(), d[:]) {
 			continue
 		}
-		switch known, err := s.srv.hub.DeviceKey(ctx, s.user, d); {
+		switch known, err := s.srv.replica.DeviceKey(ctx, s.user, d); {
 		case err != nil:
 			return none, err
 		case known.Revoked || !bytes.Equal(known.Key[:], r.GetPublicKey()):

@@ -175,16 +175,16 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 	return nil
 }
 
-// attach makes the hub know the session as who has proved to be a device of a user.
+// attach makes the fanout know the session as who has proved to be a device of a user.
 func (s *Session) attach(ctx context.Context, who auth.Identity) error {
 	s.user, s.device = who.User, who.Device
-	dev, err := s.srv.hub.Attach(ctx, s)
+	dev, err := s.srv.fanout.Attach(ctx, s)
 	if err != nil {
 		return err
 	}
 	// a registration under a device id that was used before counts for nothing: the device is still the other's
 	if dev.Key != who.Key {
-		s.srv.hub.Detach(s)
+		s.srv.fanout.Detach(s)
 		return wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the device id was used before")
 	}
 	s.floor = dev.SinceMS

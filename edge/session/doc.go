@@ -10,13 +10,13 @@
 //
 // Durability: none; a session that ends takes nothing along that a device does not send, or is not sent, again.
 //
-// When slow: the outbox is bounded in frames and bytes. A push that does not fit is refused to the hub, which then
+// When slow: the outbox is bounded in frames and bytes. A push that does not fit is refused to the fanout, which then
 // calls Lagged: waiting pushes are dropped and counted, and the device is told to Sync again (section 8). A device that
 // reads nothing for Config.WriteTimeout, or does not answer Resync in time, is closed with CODE_SLOW_CONSUMER. An
 // answer is never dropped: where not even that fits, the connection is closed.
 //
 // States: hello (only Hello) -> unauthenticated (RequestPin, Register, Authenticate) -> authenticated (everything
-// else). Sync moves what is live in the hub, not what is allowed here.
+// else). Sync moves what is live in the fanout, not what is allowed here.
 //
 // Non-obvious:
 //   - An idle session is one goroutine, blocked in a read of one byte, and no buffer: connections are many and mostly
@@ -25,7 +25,7 @@
 //   - Acks come on the producer's goroutine and go straight to the outbox, so sending costs no goroutine. Only a
 //     message to a thread that this edge does not know yet waits, in a lane of its thread, with all that follow it to
 //     that thread.
-//   - Whoever begins a thread appends ThreadJoined first, and then waits until the hub has read its own: by then it has
+//   - Whoever begins a thread appends ThreadJoined first, and then waits until this edge has read its own: by then it has
 //     also read an earlier one by the other side, so that both listen from the thread's true beginning.
 //   - Edges believe a ThreadJoined that says that its thread is new, so it is only said of a direct thread, whose id
 //     names its members, or of a group whose state was looked at and is empty.

@@ -146,14 +146,14 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	// A group's id is anybody's word. That it is unused only the thread's own state can tell: one that is merely not
 	// known at this edge, announced as new, would be taken for empty by every edge without it, and who announced it for
 	// its creator.
-	if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
+	if err := s.srv.replica.EnsureThread(ctx, t); err != nil {
 		return none, err
 	}
 	since := s.cursor(t)
-	switch v, ok := s.srv.hub.View(t); {
+	switch v, ok := s.srv.replica.View(t); {
 	case !ok:
 		return none, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the thread cannot be looked at now")
-	case v.Parked && (v.Kind == thread.None || v.Roster.IsMember(s.user)):
+	case v.Quarantined && (v.Kind == thread.None || v.Roster.IsMember(s.user)):
 		return none, v.closed(s.user)
 	case v.Kind == thread.None:
 	case v.Roster.IsMember(s.user):
@@ -253,10 +253,10 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 	if errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) && t.IsGroup() {
 		// Whoever asks again, since the answer was lost, has left; and this edge need not know the thread any more,
 		// since a list without it does not bring it.
-		if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
+		if err := s.srv.replica.EnsureThread(ctx, t); err != nil {
 			return wirev1.ServerFrame_builder{}, err
 		}
-		if v, ok := s.srv.hub.View(t); ok && v.Kind == thread.Group && v.Roster.WasMember(s.user) &&
+		if v, ok := s.srv.replica.View(t); ok && v.Kind == thread.Group && v.Roster.WasMember(s.user) &&
 			!v.Roster.IsMember(s.user) {
 			// The list may not know of it yet, when the event that tells it was what failed; else the fold ignores a
 			// second.

@@ -7,10 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"heliograph/edge/replica"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
-	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -169,7 +169,7 @@ func (o *outbox) freed() {
 }
 
 // putReceipts merges watermarks into those that wait, while those are fewer than most.
-func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark, most int, l *load) verdict {
+func (o *outbox) putReceipts(t id.ThreadID, items []replica.Mark, most int, l *load) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -190,14 +190,7 @@ func (o *outbox) putReceipts(t id.ThreadID, items []*wirev1.MemberWatermark, mos
 	}
 	before := len(of)
 	for _, m := range items {
-		u, err := id.From[id.UserID](m.GetUserId())
-		if err != nil {
-			continue
-		}
-		of[u] = of[u].Merge(thread.Watermark{
-			DeliveredPosition: topic.Position(m.GetDeliveredPosition()), DeliveredOrdinal: m.GetDeliveredOrdinal(),
-			ReadPosition: topic.Position(m.GetReadPosition()), ReadOrdinal: m.GetReadOrdinal(),
-		})
+		of[m.User] = of[m.User].Merge(m.Watermark)
 	}
 	o.pairs += len(of) - before
 	l.receipts.Add(int64(len(of) - before))

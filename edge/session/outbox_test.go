@@ -6,15 +6,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"heliograph/edge/replica"
 	"heliograph/schemas/id"
-	wirev1 "heliograph/schemas/wire/v1"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 )
 
-func markOf(n byte) []*wirev1.MemberWatermark {
-	u := id.UserID{n}
-	return []*wirev1.MemberWatermark{
-		wirev1.MemberWatermark_builder{UserId: u[:], DeliveredPosition: int64(n), DeliveredOrdinal: int64(n)}.Build(),
-	}
+func markOf(n byte) []replica.Mark {
+	return []replica.Mark{{
+		User: id.UserID{n}, Watermark: thread.Watermark{DeliveredPosition: topic.Position(n), DeliveredOrdinal: int64(n)},
+	}}
 }
 
 // Receipts for a device that does not read are bounded by pairs of thread and member; a pair that waits already costs

@@ -95,9 +95,9 @@ func visible[T any](ctx context.Context, s *Session, t id.ThreadID, read func(co
 		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
 			return got, err
 		}
-		v, ok := s.srv.hub.View(t)
+		v, ok := s.srv.replica.View(t)
 		switch {
-		case ok && v.Parked && v.Kind == thread.None:
+		case ok && v.Quarantined && v.Kind == thread.None:
 			return got, v.closed(s.user)
 		case !ok || !v.Roster.WasMember(s.user):
 			return got, err

@@ -16,7 +16,7 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// How long a request waits for a thread to appear in the hub.
+// How long a request waits for a thread to appear at this edge.
 const (
 	// waitStarting: the thread is on its way for sure, or the session has not synced yet.
 	waitStarting = 3 * time.Second
@@ -139,8 +139,8 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 
 // sendNow appends a message to a thread that this edge knows, or that this session has begun. False: it does not, yet.
 func (s *Session) sendNow(x sending) bool {
-	v, ok := s.srv.hub.View(x.thread)
-	if ok && (v.Kind != thread.None || v.Parked) {
+	v, ok := s.srv.replica.View(x.thread)
+	if ok && (v.Kind != thread.None || v.Quarantined) {
 		if e := v.closed(s.user); e != nil {
 			s.finish()
 			s.refuseSend(x, e)
@@ -161,7 +161,7 @@ func (s *Session) sendNow(x sending) bool {
 // append hands a message over to the log; the ack comes on the producer's goroutine and goes straight to the outbox.
 // peer is given while the thread may have no event yet, so that whichever message is the first can begin it.
 func (s *Session) append(x sending, peer id.UserID) {
-	if seen, ok := s.srv.hub.Seen(x.thread, thread.Key{Sender: s.user, Message: x.message}); ok {
+	if seen, ok := s.srv.replica.Seen(x.thread, thread.Key{Sender: s.user, Message: x.message}); ok {
 		s.finish()
 		s.reply(
 			x.req,
@@ -253,13 +253,13 @@ func (s *Session) prepare(ctx context.Context, x sending) error {
 	}
 	// Before the first Sync the thread may exist and only not be loaded.
 	if err := poll(ctx, waitStarting, func() (bool, error) {
-		v, ok := s.srv.hub.View(x.thread)
+		v, ok := s.srv.replica.View(x.thread)
 		return s.synced.Load() || ok && v.Kind != thread.None, nil
 	}); err != nil {
 		return err
 	}
 	since := s.cursor(x.thread)
-	if v, ok := s.srv.hub.View(x.thread); ok && v.Kind != thread.None {
+	if v, ok := s.srv.replica.View(x.thread); ok && v.Kind != thread.None {
 		return nil
 	}
 	users := []id.UserID{s.user}
@@ -302,7 +302,7 @@ const notNew = topic.Position(-1)
 // cursor is how far this edge has read the slot of a thread: one that has no event yet, judged after this call, has
 // none before it.
 func (s *Session) cursor(t id.ThreadID) topic.Position {
-	if at, ok := s.srv.hub.Cursor(topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)); ok {
+	if at, ok := s.srv.replica.Cursor(topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)); ok {
 		return at.At(topic.Threads)
 	}
 	return notNew
@@ -327,10 +327,10 @@ func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, si
 			continue
 		}
 		// The other side may have begun the same thread a moment ago. What is ahead of our own ThreadJoined in this
-		// user's slot, the hub has taken in by now, and the first one's beginning counts.
+		// user's slot, this edge has taken in by now, and the first one's beginning counts.
 		own := receipts[k]
 		limited, cancel := context.WithTimeout(ctx, waitStarting)
-		err := s.srv.hub.WaitFor(limited, own.Slot, topic.Users, own.Position)
+		err := s.srv.replica.WaitFor(limited, own.Slot, topic.Users, own.Position)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -338,7 +338,7 @@ func (s *Session) join(ctx context.Context, t id.ThreadID, users []id.UserID, si
 		case err != nil:
 			return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "this edge does not hear the log now")
 		}
-		if err := s.srv.hub.EnsureThread(ctx, t); err != nil {
+		if err := s.srv.replica.EnsureThread(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -388,7 +388,7 @@ func (s *Session) appendThread(
 		return wirev1.ServerFrame_builder{}, fmt.Errorf("append to %s: %w", t, err)
 	}
 	_ = poll(ctx, waitStarting, func() (bool, error) {
-		v, ok := s.srv.hub.View(t)
+		v, ok := s.srv.replica.View(t)
 		return ok && v.Next > got[0].Position, nil
 	})
 	return ack(t, nil, got[0].Slot, got[0].Position, got[0].LogTime.UnixMilli()), nil
@@ -401,9 +401,9 @@ func (s *Session) member(ctx context.Context, t id.ThreadID) (View, error) {
 	refused := notMember()
 	err := poll(ctx, waitStarting, func() (bool, error) {
 		var ok bool
-		v, ok = s.srv.hub.View(t)
+		v, ok = s.srv.replica.View(t)
 		switch {
-		case ok && (v.Kind != thread.None || v.Parked):
+		case ok && (v.Kind != thread.None || v.Quarantined):
 			refused = v.closed(s.user)
 			return true, nil
 		case !ok && s.synced.Load() && time.Since(begun) >= waitUnknown:

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
-	"heliograph/edge/hub"
+	"heliograph/edge/fanout"
+	"heliograph/edge/replica"
 	"heliograph/infra/run"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
@@ -27,7 +28,8 @@ const maxInflight = wire.MaxInflight
 // Server makes sessions of connections.
 type Server struct {
 	cfg      Config
-	hub      Hub
+	fanout   Fanout
+	replica  Replica
 	auth     Auth
 	queries  Queries
 	ingest   Log
@@ -46,7 +48,7 @@ type Server struct {
 
 // New returns a Server.
 func New(
-	cfg Config, h Hub, a Auth, q Queries, l Log, r Registry, log *slog.Logger, reg prometheus.Registerer,
+	cfg Config, f Fanout, rep Replica, a Auth, q Queries, l Log, r Registry, log *slog.Logger, reg prometheus.Registerer,
 ) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -54,7 +56,9 @@ func New(
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	srv := &Server{cfg: cfg.withDefaults(), hub: h, auth: a, queries: q, ingest: l, registry: r, log: log}
+	srv := &Server{
+		cfg: cfg.withDefaults(), fanout: f, replica: rep, auth: a, queries: q, ingest: l, registry: r, log: log,
+	}
 	srv.pages = make(chan struct{}, edgePages)
 	srv.workers = newWorkers()
 	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
@@ -95,7 +99,7 @@ func (srv *Server) OldestWaiting() (age time.Duration) {
 	return age
 }
 
-// Session is one device's connection. It implements hub.Session.
+// Session is one device's connection. It implements fanout.Session.
 type Session struct {
 	// Fixed after Serve began.
 	srv  *Server
@@ -134,7 +138,7 @@ type Session struct {
 	lagged *time.Timer // runs while Resync is unanswered
 }
 
-var _ hub.Session = (*Session)(nil)
+var _ fanout.Session = (*Session)(nil)
 
 // open marks a session that was not closed by us.
 const open = -1
@@ -172,7 +176,7 @@ func (s *Session) end(err error) {
 	}
 	if s.state == stateAuthenticated {
 		s.srv.registry.Leave(s)
-		s.srv.hub.Detach(s)
+		s.srv.fanout.Detach(s)
 	}
 	s.wg.Wait()
 	s.srv.mu.Lock()
@@ -249,16 +253,16 @@ func (s *Session) panicked(err error) {
 	s.Close(wirev1.Code_CODE_INTERNAL)
 }
 
-// User implements hub.Session.
+// User implements fanout.Session.
 func (s *Session) User() id.UserID { return s.user }
 
-// Device implements hub.Session.
+// Device implements fanout.Session.
 func (s *Session) Device() id.DeviceID { return s.device }
 
-// Push implements hub.Session: a frame that other sessions share. Any goroutine; never blocks.
+// Push implements fanout.Session: a frame that other sessions share. Any goroutine; never blocks.
 func (s *Session) Push(data []byte) bool { return s.push(data, false) }
 
-// PushSoon implements hub.Patient: Push of a frame that may wait for company.
+// PushSoon implements fanout.Patient: Push of a frame that may wait for company.
 func (s *Session) PushSoon(data []byte) bool { return s.push(data, true) }
 
 func (s *Session) push(data []byte, patient bool) bool {
@@ -271,7 +275,7 @@ func (s *Session) push(data []byte, patient bool) bool {
 	return true
 }
 
-// PushWait implements hub.Session: Push that waits for room.
+// PushWait implements fanout.Session: Push that waits for room.
 func (s *Session) PushWait(ctx context.Context, data []byte) error {
 	for {
 		switch s.out.put(data, true, false, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
@@ -291,8 +295,8 @@ func (s *Session) PushWait(ctx context.Context, data []byte) error {
 	}
 }
 
-// PushReceipts implements hub.Session: the highest watermark of each member of each thread waits.
-func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool {
+// PushReceipts implements fanout.Session: the highest watermark of each member of each thread waits.
+func (s *Session) PushReceipts(t id.ThreadID, m []replica.Mark) bool {
 	switch s.out.putReceipts(t, m, maxOutboxReceipts, &s.srv.load) {
 	case start:
 		s.startWriter()
@@ -303,13 +307,13 @@ func (s *Session) PushReceipts(t id.ThreadID, m []*wirev1.MemberWatermark) bool 
 	return true
 }
 
-// WaitReceipts implements hub.Session. It leaves half of the room to what is live.
+// WaitReceipts implements fanout.Session. It leaves half of the room to what is live.
 func (s *Session) WaitReceipts(ctx context.Context) error {
 	return s.out.waitReceipts(ctx, max(1, maxOutboxReceipts/2))
 }
 
-// Lagged implements hub.Session: pushes were dropped, so those that wait are dropped too and the device is told to sync
-// again (section 8).
+// Lagged implements fanout.Session: pushes were dropped, so those that wait are dropped too and the device is told to
+// sync again (section 8).
 func (s *Session) Lagged() {
 	dropped, first, v := s.out.lag(s.srv.resync, &s.srv.load)
 	s.srv.metrics.dropped.WithLabelValues(dropLagged).Add(float64(dropped))
@@ -327,7 +331,7 @@ func (s *Session) Lagged() {
 	}
 }
 
-// Close implements hub.Session: it ends the connection with a code. Any goroutine; never blocks.
+// Close implements fanout.Session: it ends the connection with a code. Any goroutine; never blocks.
 func (s *Session) Close(code wirev1.Code) { s.close(code, "") }
 
 func (s *Session) close(code wirev1.Code, reason string) {

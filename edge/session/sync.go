@@ -86,7 +86,7 @@ func (s *Session) sync(ctx context.Context, req uint64) {
 func (s *Session) catchUp(ctx context.Context) error {
 	backoff := run.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second}
 	for {
-		err := s.srv.hub.Sync(ctx, s)
+		err := s.srv.fanout.Sync(ctx, s)
 		if err == nil {
 			s.synced.Store(true)
 			return nil

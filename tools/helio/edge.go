@@ -19,8 +19,9 @@ import (
 	"heliograph/delivery"
 	"heliograph/edge"
 	"heliograph/edge/auth"
-	"heliograph/edge/hub"
+	"heliograph/edge/fanout"
 	"heliograph/edge/query"
+	"heliograph/edge/replica"
 	"heliograph/edge/session"
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/history"
@@ -37,9 +38,9 @@ import (
 //
 //	devices ──QUIC──▶ edge ──▶ session ──▶ ingest ──▶ log
 //	                             │  ▲
-//	               auth, query ──┘  └── hub ◀──links (QUIC, mutual TLS)── delivery
-//	                    │                │
-//	        Postgres, ClickHouse      Postgres (snapshots)
+//	               auth, query ──┘  └── fanout ◀── replica ◀──links (QUIC, mutual TLS)── delivery
+//	                    │                  │          │
+//	        Postgres, ClickHouse      ClickHouse   Postgres (snapshots, tails)
 type edgeCmd struct {
 	kafkaFlags
 	postgresFlags
@@ -255,13 +256,21 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	past := history.New(ch)
-	h, err := hub.New(hub.Config{Partitions: parts.kafka.Partitions, Name: parts.name}, pool,
-		query.NewArchive(past, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg)
+	rep, err := replica.New(
+		replica.Config{Partitions: parts.kafka.Partitions, Name: parts.name},
+		replica.NewPostgres(pool, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg,
+	)
+	if err != nil {
+		return nil, err
+	}
+	fan, err := fanout.New(
+		fanout.Config{}, rep, query.NewArchive(past, parts.kafka.Partitions), p.log, p.reg,
+	)
 	if err != nil {
 		return nil, err
 	}
 	parts.auth.UserKey = userKey
-	a, err := auth.New(parts.auth, pool, parts.sender, in, h, p.log, p.reg)
+	a, err := auth.New(parts.auth, pool, parts.sender, in, rep, p.log, p.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +282,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey,
 		Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
 		Session: session.Config{Edge: parts.name, Partitions: parts.kafka.Partitions, SendsPerDay: parts.sendsPerDay},
-	}, edge.Hub(h), a, q, in, p.log, p.reg)
+	}, fan, edge.Replica(rep), a, q, in, p.log, p.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -281,20 +290,22 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	p.group.Go("ingest", in.Run)
-	p.group.Go("hub", h.Run)
+	p.group.Go("replica", rep.Run)
+	p.group.Go("fanout", fan.Run)
 	p.group.Go("auth", a.Run)
 	p.group.Add(run.Service{Name: "edge", Run: e.Run, Drain: e.Drain})
 	p.dog.Watch("outbox frames", 50_000, count(e.Waiting))
 	p.dog.Watch("outbox receipts", 200_000, count(e.WaitingReceipts))
 	p.dog.Watch("produce buffer records", 5_000, count(in.Buffered))
 	p.dog.Watch("watermarks waiting for the log", 50_000, count(in.WatermarksPending))
-	p.dog.Watch("oldest undelivered seconds", 5, seconds(h.OldestUndelivered))
+	p.dog.Watch("oldest undelivered seconds", 5, seconds(rep.OldestUndelivered))
+	p.dog.Watch("oldest held back seconds", 5, seconds(fan.OldestUndelivered))
 	// a device that reads nothing is cut before
 	p.dog.Watch("oldest in an outbox seconds", 40, seconds(e.OldestWaiting))
 	// What a delivery that is dead does not send shows in no queue: only in its silence.
-	p.dog.Watch("oldest subject not live seconds", 15, seconds(h.OldestPending))
-	p.dog.Watch("slots without delivery", 0, count(h.WithoutOwner))
-	p.dog.Watch("delivery silent seconds", 5, seconds(h.CursorLag))
+	p.dog.Watch("oldest subject not live seconds", 15, seconds(rep.OldestPending))
+	p.dog.Watch("slots without delivery", 0, count(rep.WithoutOwner))
+	p.dog.Watch("delivery silent seconds", 5, seconds(rep.CursorLag))
 	// Nor does a log that is down fill the produce buffer: it is known to be down, and events are refused at once.
 	up := time.Now()
 	p.dog.Watch("log down seconds", 5, func() float64 {
@@ -311,7 +322,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	})
 	p.admin.Check("postgres", pool.Ping)
 	p.admin.Check("clickhouse", ch.Ping)
-	p.admin.Check("hub", h.Ready)
+	p.admin.Check("delivery", rep.Ready)
 	p.admin.Check("edge", e.Ready)
 	return e, nil
 }

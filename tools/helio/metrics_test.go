@@ -215,7 +215,8 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 	for _, name := range []string{
 		"helio_session_outbox_frames", "helio_ingest_buffered_records", "helio_kafka_lag_records",
 		"helio_kafka_lag_seconds",
-		"helio_hub_oldest_undelivered_seconds", "helio_delivery_oldest_undelivered_seconds",
+		"helio_replica_oldest_undelivered_seconds", "helio_fanout_oldest_undelivered_seconds",
+		"helio_delivery_oldest_undelivered_seconds",
 	} {
 		found := false
 		for _, p := range board.Panels[:7] {

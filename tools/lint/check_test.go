@@ -44,6 +44,28 @@ func TestImports(t *testing.T) {
 			ImportPath: "heliograph/edge/session",
 			Imports:    []string{"heliograph/ingest", "heliograph/edge/auth"},
 		}, nil},
+		{
+			"the replica and what stands on it",
+			pkg{
+				ImportPath: "heliograph/edge/replica",
+				Imports:    []string{"heliograph/edge/fanout", "heliograph/edge/session"},
+			},
+			[]string{"heliograph/edge/fanout", "heliograph/edge/session"},
+		},
+		{
+			"fanout and the replica",
+			pkg{
+				ImportPath:  "heliograph/edge/fanout",
+				Imports:     []string{"heliograph/edge/replica"},
+				TestImports: []string{"heliograph/edge/replica/replicatest"},
+			},
+			nil,
+		},
+		{
+			"the replica's fakes in the product",
+			pkg{ImportPath: "heliograph/edge", Imports: []string{"heliograph/edge/replica/replicatest"}},
+			[]string{"heliograph/edge/replica/replicatest"},
+		},
 		{"edge and delivery", pkg{
 			ImportPath: "heliograph/edge",
 			Imports:    []string{"heliograph/delivery/link"},

@@ -20,7 +20,9 @@ const (
 	binary  = "tools wires the stages together; a stage that imports it cannot be built without the rest"
 	engines = "only infra/embedded and tools know whether an engine is ours or the operator's; " +
 		"the rest is given addresses"
-	inputs = "flags and the environment are read only in tools; a package gets a Config"
+	replica = "the replica tells whoever follows a user, by its own interface: it knows neither devices nor sessions"
+	fanout  = "fanout pushes to a Session, by its own interface: it knows no more of one"
+	inputs  = "flags and the environment are read only in tools; a package gets a Config"
 )
 
 var forbidden = []edge{
@@ -47,6 +49,21 @@ var forbidden = []edge{
 
 	{from: "edge", to: "projector", reason: stages},
 	{from: "edge", to: "delivery", reason: stages},
+
+	{from: "edge/replica", to: "edge/fanout", reason: replica},
+	{from: "edge/replica", to: "edge/session", reason: replica},
+	{from: "edge/replica", to: "edge/auth", reason: replica},
+	{from: "edge/replica", to: "edge/query", reason: replica},
+	{from: "edge/fanout", to: "edge/session", reason: fanout},
+	{from: "edge/fanout", to: "edge/auth", reason: fanout},
+	{from: "edge/fanout", to: "edge/query", reason: fanout},
+	{
+		from:       "edge",
+		to:         "edge/replica/replicatest",
+		except:     []string{"edge/replica/replicatest"},
+		production: true,
+		reason:     "it is a log and views in memory for tests",
+	},
 
 	{from: "infra", to: "tools", reason: binary},
 	{from: "ingest", to: "tools", reason: binary},

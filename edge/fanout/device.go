@@ -1,0 +1,225 @@
+package fanout
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"heliograph/edge/replica"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// flow is what happens to a device's pushes; see the package comment.
+type flow uint8
+
+const (
+	off     flow = iota // dropped: the next Sync makes up for them
+	syncing             // all held back until the Sync under way has got to them
+	open                // pushed, save those of threads that are caught up with
+	closed              // dropped for good
+)
+
+// device is a device that is connected: a session that is attached.
+type device struct {
+	// Fixed.
+	sess   Session
+	id     id.DeviceID
+	person *person
+	turn   chan struct{} // capacity 1: held by the Sync or catch-up under way
+
+	floor atomic.Int64 // the device's SinceMS, set before Attach returns: until then nothing is pushed
+
+	mu    sync.Mutex // guards what follows; Session's methods that do not wait are called under it, so as to keep order
+	state flow
+	epoch uint64 // how often the state was reset
+	// The threads of the Sync or catch-up under way, with the position up to which it sends them; uncaptured: it will
+	// be one that covers all that was applied until then. While open, only their events are held back.
+	targets map[id.ThreadID]topic.Position
+	missed  map[id.ThreadID]topic.Position // of targets that are not captured: what they must cover
+	pending []push
+	held    time.Time     // when the first of pending came
+	over    bool          // pending had no room
+	stuck   bool          // the store does not answer: events of targets are dropped, the catch-up will begin anew
+	joins   []id.ThreadID // of targets, those that the catch-up has not begun with
+	queued  bool          // in the queue of catch-ups
+	owed    bool          // receipts were dropped; stays until a Sync has made up for them
+}
+
+// push is a frame for a session.
+type push struct {
+	thread id.ThreadID
+	at     topic.Position // a catch-up that goes up to here makes it superfluous
+	frame  []byte
+	echo   bool // of the device's own message
+}
+
+// uncaptured is the target of a thread that a catch-up is about but has not got to.
+const uncaptured = topic.Position(-2)
+
+// never is the place of a frame that no catch-up makes superfluous.
+const never = topic.Position(math.MaxInt64)
+
+// push hands a frame to the session, or holds it back.
+func (f *Fanout) push(d *device, p push) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch d.state {
+	case open:
+		if _, held := d.targets[p.thread]; held && p.at != never {
+			if !d.stuck {
+				d.hold(p, f.cfg.Pending)
+			}
+			return
+		}
+		f.pushNow(d, p.frame, p.echo)
+	case syncing:
+		d.hold(p, f.cfg.Pending)
+	}
+}
+
+// pushNow hands a frame to a session that is open. The caller holds d.mu.
+func (f *Fanout) pushNow(d *device, frame []byte, echo bool) {
+	push := d.sess.Push
+	if p, ok := d.sess.(Patient); ok && echo {
+		push = p.PushSoon
+	}
+	if !push(frame) {
+		f.lag(d, "outbox_full")
+		return
+	}
+	f.metrics.pushes.Inc()
+}
+
+func (d *device) hold(p push, most int) {
+	switch {
+	case d.over:
+	case len(d.pending) >= most:
+		d.pending, d.over = nil, true
+	default:
+		if len(d.pending) == 0 {
+			d.held = time.Now()
+		}
+		d.pending = append(d.pending, p)
+	}
+}
+
+// lag drops what is held back and makes the session sync anew. The caller holds d.mu; while syncing only the goroutine
+// of the Sync calls it, since that pushes without d.mu, and nothing may be pushed between Lagged and the next Sync.
+func (f *Fanout) lag(d *device, reason string) {
+	if d.state == closed {
+		return
+	}
+	f.metrics.drops.WithLabelValues(reason).Inc()
+	d.reset(off)
+	d.sess.Lagged()
+}
+
+// reset forgets what is held back. The caller holds d.mu.
+func (d *device) reset(to flow) {
+	d.epoch++
+	d.state, d.targets, d.missed, d.pending, d.over, d.stuck, d.joins = to, nil, nil, nil, false, false, nil
+}
+
+// catchUp makes a session that is live, or on the way, catch up with a thread up to a position before it gets further
+// events of it.
+func (f *Fanout) catchUp(d *device, t id.ThreadID, upTo topic.Position) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.state != open && d.state != syncing {
+		return
+	}
+	if at, listed := d.targets[t]; listed && (at == uncaptured || at >= upTo) {
+		if at == uncaptured {
+			if d.missed == nil {
+				d.missed = map[id.ThreadID]topic.Position{}
+			}
+			d.missed[t] = upTo
+		}
+		return
+	}
+	if d.targets == nil {
+		d.targets = map[id.ThreadID]topic.Position{}
+	}
+	d.targets[t] = uncaptured
+	d.joins = append(d.joins, t)
+	if d.state == open && !d.queued {
+		d.queued = true
+		f.catchups.push(d)
+	}
+}
+
+// receipts passes on members' watermarks.
+func (f *Fanout) receipts(d *device, t id.ThreadID, m []replica.Mark) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch d.state {
+	case off:
+		d.owed = true
+	case open:
+		if !d.sess.PushReceipts(t, m) {
+			d.owed = true
+			f.lag(d, "receipts_full")
+		}
+	case syncing:
+		if !d.sess.PushReceipts(t, m) {
+			d.owed, d.pending, d.over = true, nil, true
+		}
+	}
+}
+
+// revoke cuts a session whose device was revoked.
+func (f *Fanout) revoke(d *device) {
+	f.cut(d)
+	f.metrics.revoked.Inc()
+	d.sess.Close(wirev1.Code_CODE_DEVICE_REVOKED)
+}
+
+// cut ends all pushes to a session.
+func (f *Fanout) cut(d *device) {
+	d.mu.Lock()
+	d.reset(closed)
+	d.mu.Unlock()
+}
+
+// catchupQueue is the clients that wait for a catch-up: each at most once.
+type catchupQueue struct {
+	wake  chan struct{} // capacity 1
+	mu    sync.Mutex
+	list  []*device
+	later []*device
+}
+
+// pushLater queues a client for the next due.
+func (q *catchupQueue) pushLater(d *device) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.later = append(q.later, d)
+}
+
+// due moves the clients of pushLater to the queue.
+func (q *catchupQueue) due() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list, q.later = append(q.list, q.later...), nil
+}
+
+func (q *catchupQueue) push(d *device) {
+	q.mu.Lock()
+	q.list = append(q.list, d)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *catchupQueue) take() []*device {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.list
+	q.list = nil
+	return l
+}

@@ -1,0 +1,200 @@
+package fanout
+
+import (
+	"context"
+	"slices"
+
+	"heliograph/edge/replica"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// lack is what a session lacks of one thread.
+type lack struct {
+	now    *replica.Glance
+	target topic.Position // the last that the member sees; -1: none
+	cursor topic.Position
+}
+
+// feed sends what the session lacks of the threads, up to targets that it writes down.
+func (f *Fanout) feed(
+	ctx context.Context, d *device, list []id.ThreadID, receipts bool, send func([]byte) error,
+) error {
+	lacks, err := f.capture(ctx, d, list)
+	if err != nil {
+		return err
+	}
+	if receipts {
+		if err := f.feedReceipts(ctx, d, list); err != nil {
+			return err
+		}
+	}
+	if lacks, err = f.compare(ctx, d, lacks); err != nil {
+		return err
+	}
+	for _, l := range lacks {
+		if err := send(changedFrame(l.now, d.floor.Load())); err != nil {
+			return err
+		}
+	}
+	const ahead = 16 // threads whose first pages are read together
+	var last []lack  // those that need the history: if it does not answer, the others have been served
+	for part := range slices.Chunk(lacks, ahead) {
+		ranges := make([]replica.Range, len(part))
+		for i, l := range part {
+			ranges[i] = f.rest(d, l, l.cursor)
+		}
+		tails, err := f.replica.Tails(ctx, ranges)
+		if err != nil {
+			return err
+		}
+		for i, l := range part {
+			if l.trimmed(tails[i], l.cursor, d.floor.Load()) >= 0 {
+				last = append(last, l)
+				continue
+			}
+			if err := f.feedThread(ctx, d, l, tails[i], send); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range last {
+		tails, err := f.replica.Tails(ctx, []replica.Range{f.rest(d, l, l.cursor)})
+		if err != nil {
+			return err
+		}
+		if err := f.feedThread(ctx, d, l, tails[0], send); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// feedThread sends what the session lacks of one thread, of which the first tail was read.
+func (f *Fanout) feedThread(ctx context.Context, d *device, l lack, t replica.Tail, send func([]byte) error) error {
+	pass := func(rows []replica.Row) error {
+		for _, r := range rows {
+			if !l.now.Member.Sees(r.Position) {
+				continue
+			}
+			if err := send(eventFrame(l.now.Thread, r)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for after := l.cursor; ; {
+		rows, upTo := t.Rows, l.trimmed(t, after, d.floor.Load())
+		if upTo >= 0 { // what is left of the tail up to there may lack anything
+			var err error
+			if rows, err = f.askHistory(ctx, l, after, upTo, d.floor.Load()); err != nil {
+				return err
+			}
+			f.metrics.older.Add(float64(len(rows)))
+		}
+		if err := pass(rows); err != nil {
+			return err
+		}
+		switch {
+		case f.full(rows):
+			after = rows[len(rows)-1].Position
+		case upTo >= 0:
+			after = upTo
+		default:
+			return nil
+		}
+		if after >= l.target {
+			return nil
+		}
+		next, err := f.replica.Tails(ctx, []replica.Range{f.rest(d, l, after)})
+		if err != nil {
+			return err
+		}
+		t = next[0]
+	}
+}
+
+// full tells whether there may be more than a page of events has.
+func (f *Fanout) full(page []replica.Row) bool {
+	bytes := 0
+	for _, r := range page {
+		bytes += len(r.Event)
+	}
+	return len(page) >= f.cfg.Page || bytes >= f.cfg.PageBytes
+}
+
+// trimmed returns up to where the tail may lack events after a position that the device may see; -1: it lacks none.
+func (l *lack) trimmed(t replica.Tail, after topic.Position, floorMS int64) topic.Position {
+	upTo := min(t.Trimmed, l.target)
+	if upTo <= after || floorMS > t.TrimmedMS {
+		return -1
+	}
+	for _, s := range l.now.Member.Spans {
+		if s.From <= upTo && (s.To == 0 || s.To > after) {
+			return upTo
+		}
+	}
+	return -1
+}
+
+// askHistory reads what was trimmed. A history that is behind or does not answer is no reason to leave it out: the
+// catch-up is tried again.
+func (f *Fanout) askHistory(
+	ctx context.Context, l lack, after, upTo topic.Position, floorMS int64,
+) ([]replica.Row, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Wait)
+	defer cancel()
+	select {
+	case f.older <- struct{}{}:
+	case <-ctx.Done():
+		return nil, replica.Unavailable(context.Cause(ctx))
+	}
+	events, err := f.history.Events(ctx, l.now.Thread, after, upTo, floorMS, f.cfg.Page)
+	<-f.older
+	if err != nil {
+		f.metrics.historyErrors.Inc()
+		f.log.Warn("the history did not answer", "thread", l.now.Thread, "err", err)
+		return nil, replica.Unavailable(err)
+	}
+	rows := make([]replica.Row, len(events))
+	for i, e := range events {
+		rows[i] = replica.Row{
+			Position: topic.Position(e.GetPosition()), Ordinal: e.GetOrdinal(), LogTimeMS: e.GetLogTimeMs(),
+			Event: e.GetEvent(),
+		}
+	}
+	return rows, nil
+}
+
+// feedReceipts tells how far the members of threads have got in which the user has sent something, as fast as the
+// session takes it; and how far his other devices have, if receipts were dropped.
+func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID) error {
+	d.mu.Lock()
+	owed := d.owed
+	d.owed = false
+	d.mu.Unlock()
+	err := func() error {
+		for _, t := range list {
+			if err := d.sess.WaitReceipts(ctx); err != nil {
+				return err
+			}
+			if m := f.replica.Marks(t, d.person.user, owed); len(m) > 0 {
+				f.receipts(d, t, m)
+			}
+		}
+		return nil
+	}()
+	if err != nil {
+		d.mu.Lock()
+		d.owed = d.owed || owed
+		d.mu.Unlock()
+	}
+	return err
+}
+
+func (f *Fanout) rest(d *device, l lack, after topic.Position) replica.Range {
+	return replica.Range{
+		Thread: l.now.Thread, After: after, UpTo: l.target, FloorMS: d.floor.Load(), Limit: f.cfg.Page,
+		Bytes: f.cfg.PageBytes,
+	}
+}

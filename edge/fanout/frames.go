@@ -1,0 +1,91 @@
+package fanout
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"heliograph/edge/replica"
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/frame"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// encode makes a frame. It fails only for a string that is not UTF-8, which the folds have excluded.
+func encode(f *wirev1.ServerFrame) []byte {
+	b, err := frame.Append(make([]byte, 0, proto.Size(f)+8), f)
+	if err != nil {
+		panic("fanout: " + err.Error())
+	}
+	return b
+}
+
+func eventFrame(t id.ThreadID, r replica.Row) []byte {
+	return encode(wirev1.ServerFrame_builder{Event: wirev1.Event_builder{
+		ThreadId: t[:], Position: int64(r.Position), Ordinal: r.Ordinal, LogTimeMs: r.LogTimeMS, Event: r.Event,
+	}.Build()}.Build())
+}
+
+func rejectedFrame(r *replica.Rejected) []byte {
+	return encode(wirev1.ServerFrame_builder{Rejected: wirev1.Rejected_builder{
+		ThreadId: r.Thread[:], MessageId: r.Message, Position: int64(r.Position), Code: codeOf(r.Reason),
+	}.Build()}.Build())
+}
+
+func codeOf(r thread.Reason) wirev1.Code {
+	switch r {
+	case thread.NotMember, thread.Missing:
+		return wirev1.Code_CODE_NOT_A_MEMBER
+	case thread.NotAdmin:
+		return wirev1.Code_CODE_NOT_ALLOWED
+	case thread.Full:
+		return wirev1.Code_CODE_GROUP_FULL
+	}
+	return wirev1.Code_CODE_INVALID
+}
+
+func changedFrame(g *replica.Glance, floorMS int64) []byte {
+	return encode(
+		wirev1.ServerFrame_builder{
+			ThreadChanged: wirev1.ThreadChanged_builder{Thread: summary(g, floorMS)}.Build(),
+		}.Build(),
+	)
+}
+
+var syncComplete = encode(wirev1.ServerFrame_builder{SyncComplete: &wirev1.SyncComplete{}}.Build())
+
+// summary is the thread as a list shows it to a user who is or was a member, on a device that is shown nothing before
+// floorMS.
+func summary(g *replica.Glance, floorMS int64) *wirev1.ThreadSummary {
+	m := &g.Member
+	b := wirev1.ThreadSummary_builder{
+		ThreadId: g.Thread[:], Kind: wirev1.ThreadKind(g.Kind), Title: g.Title, LastPosition: int64(g.LastPosition),
+		LastOrdinal: g.LastOrdinal, LastTimeMs: g.LastTimeMS, Preview: g.Preview,
+		Own: wirev1.MemberWatermark_builder{
+			UserId: g.User[:], DeliveredPosition: int64(g.Own.DeliveredPosition),
+			DeliveredOrdinal: g.Own.DeliveredOrdinal, ReadPosition: int64(g.Own.ReadPosition),
+			ReadOrdinal: g.Own.ReadOrdinal,
+		}.Build(),
+		MemberCount: uint32(g.ActiveMembers), Member: m.Active(), Unread: m.Unread(g.LastOrdinal, g.Own.ReadOrdinal),
+	}
+	if g.Kind == thread.Direct {
+		b.DirectPeer = g.Peer[:]
+	}
+	if !g.LastSender.IsZero() {
+		b.LastSender = g.LastSender[:]
+	}
+	if m.Active() {
+		b.Role = eventv1.Role(m.Role)
+	} else { // what came after his time is not for him
+		end := m.Spans[len(m.Spans)-1].To
+		b.LastPosition, b.LastOrdinal, b.MemberCount = int64(end), m.EndOrdinal, 0
+		if g.LastPosition > end { // the state has only the latest title
+			b.Title, b.LastTimeMs, b.LastSender, b.Preview = "", 0, nil, ""
+		}
+	}
+	// nor the last message from before it, or from before the device's
+	if g.LastOrdinal <= m.BaseOrdinal || g.LastTimeMS < floorMS {
+		b.LastSender, b.Preview = nil, ""
+	}
+	return b.Build()
+}

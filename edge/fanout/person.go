@@ -1,0 +1,83 @@
+package fanout
+
+import (
+	"sync/atomic"
+
+	"heliograph/edge/replica"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// person is a user with devices that are connected. He follows himself in the replica and hands on what he is told.
+type person struct {
+	// Fixed.
+	of   *Fanout
+	user id.UserID
+
+	devices atomic.Pointer[[]*device] // replaced, never changed; by whoever holds Fanout.mu
+	gone    bool                      // not in Fanout.people any more; guarded by Fanout.mu
+}
+
+var _ replica.Follower = (*person)(nil)
+
+func (p *person) connected() []*device {
+	if d := p.devices.Load(); d != nil {
+		return *d
+	}
+	return nil
+}
+
+// User implements replica.Follower.
+func (p *person) User() id.UserID { return p.user }
+
+// Event implements replica.Follower. The event is encoded once for everybody's devices.
+func (p *person) Event(e *replica.Event, now *replica.Glance) {
+	var changed []byte
+	for _, d := range p.connected() {
+		if e.LogTimeMS < d.floor.Load() {
+			continue
+		}
+		if now != nil {
+			if changed == nil {
+				changed = changedFrame(now, 0)
+			}
+			p.of.push(d, push{e.Thread, e.Position, changed, false})
+		}
+		p.of.push(d, push{e.Thread, e.Position, e.Frame(eventFrame), d.id == e.Device && p.user == e.Author})
+	}
+}
+
+// Missed implements replica.Follower.
+func (p *person) Missed(t id.ThreadID, upTo topic.Position) {
+	for _, d := range p.connected() {
+		p.of.catchUp(d, t, upTo)
+	}
+}
+
+// Receipt implements replica.Follower.
+func (p *person) Receipt(r *replica.Receipt) {
+	for _, d := range p.connected() {
+		if d.id == r.Device && r.Marks[0].User == p.user {
+			continue // it said so itself
+		}
+		p.of.receipts(d, r.Thread, r.Marks)
+	}
+}
+
+// Rejected implements replica.Follower.
+func (p *person) Rejected(r *replica.Rejected) {
+	for _, d := range p.connected() {
+		if d.id == r.Device {
+			p.of.push(d, push{r.Thread, never, rejectedFrame(r), false})
+		}
+	}
+}
+
+// Revoked implements replica.Follower.
+func (p *person) Revoked(id id.DeviceID) {
+	for _, d := range p.connected() {
+		if d.id == id {
+			p.of.revoke(d)
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package fanout
+
+import (
+	"context"
+
+	"heliograph/edge/replica"
+	"heliograph/schemas/id"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Session is a device's connection as its fanout sees it. Push, PushReceipts and Lagged are called with a lock
+// of the fanout held, on the goroutines that read the links: they must neither block nor call the fanout.
+type Session interface {
+	// User is who it is.
+	User() id.UserID
+	// Device is which of his devices.
+	Device() id.DeviceID
+	// Push hands over one length-prefixed ServerFrame, shared with other sessions: it must not be changed. False: the
+	// outbox is full and the frame was not taken.
+	Push(frame []byte) bool
+	// PushWait is Push that waits for room. It is called by Sync and by nothing else, without locks.
+	PushWait(ctx context.Context, frame []byte) error
+	// PushReceipts tells that members' watermarks in a thread are at least these. The session keeps the highest of each
+	// member. The slice is shared. False: too many wait, and these were not taken.
+	PushReceipts(t id.ThreadID, m []replica.Mark) bool
+	// WaitReceipts waits until there is room for the receipts of a thread, and for some more. It is called by Sync and
+	// by nothing else, without locks.
+	WaitReceipts(ctx context.Context) error
+	// Lagged tells that pushes were dropped: the session drops those that still wait in its outbox and sends Resync.
+	// The fanout pushes no event until the next Sync.
+	Lagged()
+	// Close ends the connection with a code. It must not block.
+	Close(code wirev1.Code)
+}
+
+// Patient is a Session that can hold a frame back for a moment, to write it together with the next.
+type Patient interface {
+	// PushSoon is Push of a frame that nobody waits for: the echo of the device's own message, which has its
+	// acknowledgement.
+	PushSoon(frame []byte) bool
+}

@@ -1,0 +1,355 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"heliograph/edge/replica"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Sync sends the session what it lacks (wire section 5) and then makes it live. It may run again at any time. It
+// returns nil without SyncComplete when the session lagged meanwhile: Session.Lagged was called, and the client will
+// ask again.
+func (f *Fanout) Sync(ctx context.Context, s Session) error {
+	d := f.device(s)
+	if d == nil {
+		return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session is not attached")
+	}
+	began := time.Now()
+	err := f.sync(ctx, d)
+	if err == nil {
+		f.metrics.syncSeconds.Observe(time.Since(began).Seconds())
+	}
+	return err
+}
+
+// sync is a session's Sync.
+//
+// The order within a thread is kept like this. From the first moment on, events of the stream are held back (state
+// syncing). Then, for one thread after the other, its last position is taken as the target. What is after the target
+// will be held back, since it had not been taken in, and so not been told; what is up to the target, and after the
+// device's cursor, is read from the views once they have got there. So the two join without a gap, and what was held
+// back up to the target is dropped as superfluous.
+func (f *Fanout) sync(ctx context.Context, d *device) (err error) {
+	select {
+	case d.turn <- struct{}{}:
+	case <-ctx.Done():
+		return replica.Unavailable(context.Cause(ctx))
+	}
+	defer func() { <-d.turn }()
+	d.mu.Lock()
+	if d.state == closed {
+		d.mu.Unlock()
+		return ended()
+	}
+	d.reset(syncing)
+	epoch := d.epoch
+	d.mu.Unlock()
+	f.metrics.syncing.Inc()
+	defer f.metrics.syncing.Dec()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if err != nil && d.epoch == epoch { // the client asks again
+			d.reset(off)
+		}
+	}()
+	send := func(frame []byte) error {
+		if err := d.sess.PushWait(ctx, frame); err != nil {
+			return err
+		}
+		f.metrics.pushes.Inc()
+		return nil
+	}
+	list, err := f.threadsOf(ctx, d)
+	if err != nil {
+		return err
+	}
+	told := false
+	for receipts := true; ; receipts = false {
+		if err := f.feed(ctx, d, list, receipts, send); err != nil {
+			return err
+		}
+		for {
+			d.mu.Lock()
+			if d.epoch != epoch {
+				d.mu.Unlock()
+				return ended()
+			}
+			if d.over {
+				f.lag(d, "pending_full")
+				d.mu.Unlock()
+				return nil
+			}
+			if list = d.take(); len(list) > 0 {
+				d.mu.Unlock()
+				break
+			}
+			pending := d.takePending()
+			if len(pending) == 0 && told {
+				d.reset(open)
+				d.mu.Unlock()
+				return nil
+			}
+			d.mu.Unlock()
+			if len(pending) == 0 { // the first time that nothing is left
+				if err := d.sess.PushWait(ctx, syncComplete); err != nil {
+					return err
+				}
+				told = true
+			}
+			for _, p := range pending {
+				if err := send(p.frame); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// errLapsed ends a catch-up that a Sync will make up for.
+var errLapsed = errors.New("the session syncs anew")
+
+// catchUpNow lets a live session catch up with the threads that it was found to have missed something of, in the way of
+// sync; the events of its other threads are pushed meanwhile. What the outbox cannot take at once is left to a Sync. It
+// returns false when the store did not answer: it must be tried again.
+func (f *Fanout) catchUpNow(ctx context.Context, d *device) bool {
+	turn := time.NewTimer(f.cfg.RetryMax)
+	defer turn.Stop()
+	select {
+	case d.turn <- struct{}{}:
+	case <-turn.C: // a slow device's Sync must not keep the others' catch-ups waiting
+		return false
+	case <-ctx.Done():
+		return true
+	}
+	defer func() { <-d.turn }()
+	d.mu.Lock()
+	d.queued, d.stuck = false, false
+	epoch, isOpen, list := d.epoch, d.state == open, []id.ThreadID(nil)
+	if isOpen {
+		list = d.take()
+	}
+	d.mu.Unlock()
+	if !isOpen {
+		return true // the Sync under way, or the next, does it
+	}
+	f.metrics.syncing.Inc()
+	defer f.metrics.syncing.Dec()
+	send := func(frame []byte) error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.epoch == epoch {
+			f.pushNow(d, frame, false)
+		}
+		if d.epoch != epoch {
+			return errLapsed
+		}
+		return nil
+	}
+	for {
+		if len(list) > 0 {
+			err := f.feed(ctx, d, list, false, send)
+			if errors.Is(err, errLapsed) {
+				return true
+			}
+			if err != nil {
+				return f.again(d, epoch)
+			}
+		}
+		d.mu.Lock()
+		if d.epoch != epoch {
+			d.mu.Unlock()
+			return true
+		}
+		if d.over {
+			f.lag(d, "pending_full")
+			d.mu.Unlock()
+			return true
+		}
+		list = d.take()
+		var pending []push
+		if len(list) == 0 {
+			pending = d.takePending()
+		}
+		if len(list)+len(pending) == 0 {
+			d.targets = nil
+			d.mu.Unlock()
+			return true
+		}
+		d.mu.Unlock()
+		for _, p := range pending {
+			if send(p.frame) != nil {
+				return true
+			}
+		}
+	}
+}
+
+// again leaves a catch-up for later: until then its threads' events are dropped, which it will make up for.
+func (f *Fanout) again(d *device, epoch uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.epoch != epoch {
+		return true
+	}
+	f.metrics.drops.WithLabelValues("catchup_failed").Inc()
+	d.stuck, d.pending, d.over, d.joins, d.queued = true, nil, false, nil, true
+	for t := range d.targets {
+		d.targets[t] = uncaptured
+		d.joins = append(d.joins, t)
+	}
+	return false
+}
+
+// take returns the threads that must be begun with. The caller holds d.mu.
+func (d *device) take() []id.ThreadID {
+	list := d.joins
+	d.joins = nil
+	return list
+}
+
+// takePending returns what is held back and not superfluous. The caller holds d.mu, and every target is captured.
+func (d *device) takePending() []push {
+	list := slices.DeleteFunc(d.pending, func(p push) bool {
+		upTo, ok := d.targets[p.thread]
+		return ok && p.at <= upTo
+	})
+	d.pending = nil
+	return list
+}
+
+// threadsOf lists the user's threads, and notes them as those that the catch-up is about.
+func (f *Fanout) threadsOf(ctx context.Context, d *device) ([]id.ThreadID, error) {
+	list, err := f.replica.Threads(ctx, d.person)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.state == syncing {
+		if d.targets == nil {
+			d.targets = make(map[id.ThreadID]topic.Position, len(list))
+		}
+		for _, t := range list {
+			d.targets[t] = uncaptured
+		}
+	}
+	return list, nil
+}
+
+// capture waits until each thread is live, and takes down its state.
+func (f *Fanout) capture(ctx context.Context, d *device, list []id.ThreadID) ([]lack, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Wait)
+	defer cancel()
+	lacks := make([]lack, 0, len(list))
+	for _, t := range list {
+		target, now, err := f.captureThread(ctx, d, t)
+		if err != nil {
+			return nil, err
+		}
+		if now == nil {
+			continue
+		}
+		if m := &now.Member; !m.Active() {
+			target = m.Spans[len(m.Spans)-1].To
+		}
+		lacks = append(lacks, lack{now: now, target: target})
+	}
+	return lacks, nil
+}
+
+// captureThread sets the target of a thread for a device's catch-up. What comes after it is held back by then, since
+// all of the thread is. now is the thread up to the target; nil when the user never was a member.
+func (f *Fanout) captureThread(
+	ctx context.Context, d *device, t id.ThreadID,
+) (target topic.Position, now *replica.Glance, err error) {
+	for {
+		if target, now, err = f.replica.Enter(ctx, d.person, t); err != nil {
+			return 0, nil, err
+		}
+		if d.aim(t, target) {
+			return target, now, nil
+		}
+	}
+}
+
+// aim notes the target of a thread. False: since the thread was looked at, more was found to be missing.
+func (d *device) aim(t id.ThreadID, target topic.Position) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	upTo, more := d.missed[t]
+	delete(d.missed, t)
+	if more && upTo > target {
+		return false
+	}
+	if _, listed := d.targets[t]; listed {
+		d.targets[t] = target
+	}
+	return true
+}
+
+// compare reads the device's cursors, keeps the threads that have something after them, and waits until the views have
+// all of that.
+func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack) ([]lack, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Wait)
+	defer cancel()
+	keys := make([]replica.DeviceThread, len(lacks))
+	for i, l := range lacks {
+		keys[i] = replica.DeviceThread{User: d.person.user, Device: d.id, Thread: l.now.Thread}
+	}
+	cursors, err := f.replica.Delivered(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	kept := lacks[:0]
+	need := map[topic.Slot]topic.Position{}
+	for i, l := range lacks {
+		if l.cursor = max(cursors[i], l.now.Member.Spans[0].From-1); l.cursor < l.target {
+			kept = append(kept, l)
+			need[l.now.Slot] = max(need[l.now.Slot], l.target)
+		}
+	}
+	if err := f.replica.Reach(ctx, need); err != nil {
+		return nil, err
+	}
+	return kept, nil
+}
+
+// runCatchups runs the catch-ups that nobody asked for.
+func (f *Fanout) runCatchups(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	room := make(chan struct{}, f.cfg.Catchups)
+	retry := time.NewTicker(f.cfg.RetryMax)
+	defer retry.Stop()
+	for {
+		for _, d := range f.catchups.take() {
+			select {
+			case room <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			wg.Go(func() {
+				defer func() { <-room }()
+				if !f.catchUpNow(ctx, d) {
+					f.catchups.pushLater(d)
+				}
+			})
+		}
+		select {
+		case <-f.catchups.wake:
+		case <-retry.C:
+			f.catchups.due()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,9 +1,0 @@
-package hub
-
-import (
-	"testing"
-
-	"heliograph/infra/embedded/enginetest"
-)
-
-func TestMain(m *testing.M) { enginetest.Main(m) }

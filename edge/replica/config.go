@@ -1,0 +1,83 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"heliograph/infra/run"
+	"heliograph/schemas/topic"
+)
+
+// Config of a Replica. Zero values mean the defaults.
+type Config struct {
+	// Partitions is P, the number of slots of the deployment. Default topic.DefaultPartitions.
+	Partitions int
+	// Name is how this edge calls itself to delivery instances. Default "edge".
+	Name string
+
+	// Linger is how long a subject stays subscribed after the last interest in it. Default 20 s; at least 15 s in
+	// production, so that a message rejected late is still seen.
+	Linger time.Duration
+	// Wait bounds how long a call waits for Postgres and for links before it says CODE_UNAVAILABLE. Default 5 s.
+	Wait time.Duration
+	// DeviceWait bounds how long DeviceKey waits for a device that nobody knows: its registration may be milliseconds
+	// old. Default 1 s.
+	DeviceWait time.Duration
+	// Refresh is how often the directory is asked who runs delivery. Default 1 s.
+	Refresh time.Duration
+	// RetryMin and RetryMax bound the backoff of links and snapshots. Defaults 10 ms and 2 s.
+	RetryMin, RetryMax time.Duration
+
+	// Loaders is how many snapshots, and how many of each kind of query, run at one time. Default 3.
+	Loaders int
+	// Gather is the least time from one snapshot to the next, and from one query for devices or for cursors to the
+	// next: when thousands of devices come at once, those of a few milliseconds share a query. Default 4 ms.
+	Gather time.Duration
+	// Batch is the most subjects of one snapshot or one Subscribe. Default 256.
+	Batch int
+	// Backlog is how many events a subject that waits for its snapshot may hold; beyond it they are dropped and it is
+	// subscribed anew. Default 4,096.
+	Backlog int
+}
+
+func (c Config) withDefaults() Config {
+	run.Default(&c.Name, "edge")
+	run.Default(&c.Partitions, topic.DefaultPartitions)
+	run.Default(&c.Loaders, 3)
+	run.Default(&c.Batch, 256)
+	run.Default(&c.Backlog, 4096)
+	run.Default(&c.Linger, 20*time.Second)
+	run.Default(&c.Gather, 4*time.Millisecond)
+	run.Default(&c.Wait, 5*time.Second)
+	run.Default(&c.DeviceWait, time.Second)
+	run.Default(&c.Refresh, time.Second)
+	run.Default(&c.RetryMin, 10*time.Millisecond)
+	run.Default(&c.RetryMax, 2*time.Second)
+	return c
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Partitions < 0 || c.Partitions > topic.MaxPartitions {
+		errs = append(errs, fmt.Errorf("replica: %d partitions are not in 1..%d", c.Partitions, topic.MaxPartitions))
+	}
+	for _, f := range []struct {
+		name string
+		v    int64
+	}{
+		{"loaders", int64(c.Loaders)}, {"batch", int64(c.Batch)}, {"backlog", int64(c.Backlog)},
+		{"linger", int64(c.Linger)}, {"gather", int64(c.Gather)}, {"wait", int64(c.Wait)},
+		{"device wait", int64(c.DeviceWait)}, {"refresh", int64(c.Refresh)}, {"shortest retry", int64(c.RetryMin)},
+		{"longest retry", int64(c.RetryMax)},
+	} {
+		if f.v < 0 {
+			errs = append(errs, fmt.Errorf("replica: %s is negative", f.name))
+		}
+	}
+	if d := c.withDefaults(); d.RetryMin > d.RetryMax {
+		errs = append(errs, errors.New("replica: the shortest retry is longer than the longest"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,41 @@
+package replica
+
+import (
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// Progress takes in how far a slot's owner has sent it.
+func (r *Replica) Progress(n topic.Slot, next topic.Cursor) {
+	s := r.slots[n]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.progress(next)
+}
+
+// SetLoading makes a live thread look as if it were loaded anew, or undoes that.
+func (r *Replica) SetLoading(t id.ThreadID, yes bool) {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ts := s.threads[t]; yes {
+		ts.phase, ts.pending = loading, &pending{}
+	} else {
+		ts.phase, ts.pending = live, nil
+	}
+}
+
+// Appointments is how many times slots are to be looked at.
+func (r *Replica) Appointments() int {
+	r.agenda.mu.Lock()
+	defer r.agenda.mu.Unlock()
+	return len(r.agenda.list)
+}
+
+// Break makes the fold of a thread panic when it notes a message, half way through it.
+func (r *Replica) Break(t id.ThreadID) {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.threads[t].state.Recent = nil
+}

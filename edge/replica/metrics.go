@@ -1,0 +1,158 @@
+package replica
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/run"
+)
+
+type metrics struct {
+	drops            *prometheus.CounterVec
+	quarantined      prometheus.Counter
+	gaps             prometheus.Counter
+	viewsBack        prometheus.Counter
+	verdicts         *prometheus.CounterVec
+	errors           *prometheus.CounterVec
+	snapshotSeconds  prometheus.Histogram
+	snapshotSubjects prometheus.Histogram
+	eventAge         prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
+	name := func(n string) string { return "helio_replica_" + n }
+	counter := func(n, help string) prometheus.Counter {
+		return run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: name(n), Help: help}))
+	}
+	vec := func(n, help, label string) *prometheus.CounterVec {
+		return run.Register(
+			reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name(n), Help: help}, []string{label}),
+		)
+	}
+	histogram := func(n, help string, buckets []float64) prometheus.Histogram {
+		return run.Register(
+			reg, prometheus.NewHistogram(prometheus.HistogramOpts{Name: name(n), Help: help, Buckets: buckets}),
+		)
+	}
+	sampled := func(n, help string, fn func(slotSample) float64) {
+		run.Register(
+			reg,
+			prometheus.NewGaugeFunc(
+				prometheus.GaugeOpts{Name: name(n), Help: help}, func() float64 { return fn(r.sample()) },
+			),
+		)
+	}
+	m := metrics{
+		drops: vec(
+			"drops_total", "Events that were dropped, by reason; the subject makes up for it by a snapshot.", "reason",
+		),
+		quarantined: counter(
+			"subjects_quarantined_total", "Subjects whose events stopped because one could not be applied.",
+		),
+		gaps: counter(
+			"gaps_total", "Subjects that were loaded anew because their slot's stream had a gap.",
+		),
+		viewsBack: counter(
+			"views_fell_back_total",
+			"Answers that found the thread views at an earlier position than before, as after a crash of Postgres.",
+		),
+		verdicts: vec(
+			"refused_events_total", "Events that a thread's fold did not accept, by reason.", "reason",
+		),
+		errors: vec(
+			"errors_total", "Failures of what the replica depends on, by operation; each is tried again.", "operation",
+		),
+		snapshotSeconds: histogram(
+			"snapshot_seconds", "Duration of a snapshot.", prometheus.ExponentialBuckets(0.0005, 2.5, 12),
+		),
+		snapshotSubjects: histogram(
+			"snapshot_subjects", "Subjects of a snapshot.", prometheus.ExponentialBuckets(1, 4, 6),
+		),
+		eventAge: histogram(
+			"event_age_seconds", "Age by log time of an event when it was taken in.",
+			prometheus.ExponentialBuckets(0.0005, 2.5, 12),
+		),
+	}
+	sampled(
+		"threads", "Threads that this edge is subscribed to.", func(s slotSample) float64 { return float64(s.threads) },
+	)
+	sampled("users", "Users that this edge is subscribed to.", func(s slotSample) float64 { return float64(s.users) })
+	sampled(
+		"subjects_pending", "Subjects that are not live yet.", func(s slotSample) float64 { return float64(s.waiting) },
+	)
+	sampled(
+		"backlog_events", "Events that wait for subjects that are not live yet.",
+		func(s slotSample) float64 { return float64(s.backlog) },
+	)
+	sampled(
+		"oldest_pending_seconds", "Age of the oldest subject that is not live yet.",
+		func(s slotSample) float64 { return s.oldest.Seconds() },
+	)
+	sampled(
+		"oldest_undelivered_seconds", "Age by log time of the oldest event that waits for its subject to be live.",
+		func(s slotSample) float64 { return s.undelivered.Seconds() },
+	)
+	sampled(
+		"slots_without_owner", "Slots that no delivery instance has claimed.",
+		func(s slotSample) float64 { return float64(s.orphans) },
+	)
+	sampled(
+		"slot_cursor_lag_seconds", "Longest time since a slot's cursor was confirmed.",
+		func(s slotSample) float64 { return s.silence.Seconds() },
+	)
+	return m
+}
+
+// slotSample is the state of all slots together.
+type slotSample struct {
+	threads, users, waiting, backlog, orphans int
+	oldest, undelivered, silence              time.Duration
+}
+
+// sample looks at every slot. One scrape's gauges share a sample.
+func (r *Replica) sample() slotSample {
+	r.sampleMu.Lock()
+	defer r.sampleMu.Unlock()
+	if time.Since(r.sampledAt) < 100*time.Millisecond {
+		return r.sampled
+	}
+	var out slotSample
+	now := time.Now()
+	for _, s := range r.slots {
+		s.mu.RLock()
+		out.threads += len(s.threads)
+		out.users += len(s.users)
+		out.waiting += len(s.waiting)
+		if s.owner == nil {
+			out.orphans++
+		}
+		if !s.heard.IsZero() {
+			out.silence = max(out.silence, now.Sub(s.heard))
+		}
+		for sub := range s.waiting {
+			p := sub.pending
+			out.backlog += len(p.backlog)
+			out.oldest = max(out.oldest, now.Sub(p.since))
+			if len(p.backlog) > 0 {
+				out.undelivered = max(out.undelivered, now.Sub(time.UnixMilli(p.backlog[0].rec.GetLogTimeMs())))
+			}
+		}
+		s.mu.RUnlock()
+	}
+	r.sampled, r.sampledAt = out, now
+	return out
+}
+
+// OldestPending is the age of the oldest subject that is not live yet. Any goroutine may call it, as those below.
+func (r *Replica) OldestPending() time.Duration { return r.sample().oldest }
+
+// OldestUndelivered is the age by log time of the oldest event that waits for its subject to be live.
+func (r *Replica) OldestUndelivered() time.Duration { return r.sample().undelivered }
+
+// WithoutOwner is the number of slots that no delivery instance has claimed.
+func (r *Replica) WithoutOwner() int { return r.sample().orphans }
+
+// CursorLag is the longest time since a slot's cursor was confirmed: a delivery that is dead shows in no queue, only in
+// its silence.
+func (r *Replica) CursorLag() time.Duration { return r.sample().silence }

@@ -1,0 +1,198 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"heliograph/infra/views"
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+)
+
+// postgresStore asks the thread views in Postgres.
+type postgresStore struct {
+	views      *views.Views
+	partitions int
+}
+
+// NewPostgres returns the Store of a deployment with so many partitions. The pool's search_path has the schema of the
+// thread views.
+func NewPostgres(pool *pgxpool.Pool, partitions int) Store {
+	return &postgresStore{views: views.New(pool), partitions: partitions}
+}
+
+// maxRecent is the most messages of a thread that a snapshot loads for the rule on retries; keptSent is how many it
+// looks at in any case, to find who has sent something lately. What is repeated after more than maxRecent others within
+// the rule's window is taken here for a message of its own, as no view does: so it must be more than a thread sees in a
+// day by any ordinary use.
+const (
+	maxRecent = 1 << 16
+	keptSent  = 64
+)
+
+// take notes how far a slot is. A topic that is not folded here is passed over.
+func (p *postgresStore) take(at []topic.Cursor, f *views.Freshness) {
+	if i, ok := f.Topic.Place(); ok && f.Slot >= 0 && int(f.Slot) < len(at) {
+		at[f.Slot][i] = f.Next
+	}
+}
+
+func (p *postgresStore) Positions(ctx context.Context) ([]topic.Cursor, error) {
+	at := make([]topic.Cursor, p.partitions)
+	all, err := p.views.Freshness(ctx)
+	for i := range all {
+		p.take(at, &all[i])
+	}
+	return at, err
+}
+
+func (p *postgresStore) Snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*Snapshot, error) {
+	out := &Snapshot{
+		At:      make([]topic.Cursor, p.partitions),
+		Threads: make(map[id.ThreadID]*ThreadState, len(threads)), Users: make(map[id.UserID]*user.State, len(users)),
+		Quarantined: map[Quarantined]bool{},
+	}
+	err := p.views.Moment(ctx, func(q *views.Questions) {
+		q.Freshness(func(f *views.Freshness) error { p.take(out.At, f); return nil })
+		if len(threads) > 0 {
+			askThreads(q, threads, out.Threads)
+		}
+		if len(users) > 0 {
+			askUsers(q, users, out.Users)
+		}
+		q.Held(threads, users, func(h *views.Held) error {
+			out.Quarantined[Quarantined{h.Topic.Number(), h.Subject}] = true
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("snapshot of %d threads and %d users: %w", len(threads), len(users), err)
+	}
+	return out, nil
+}
+
+func askThreads(q *views.Questions, keys []id.ThreadID, out map[id.ThreadID]*ThreadState) {
+	q.Threads(keys, func(r *views.Thread) error {
+		s := NewThreadState(r.ID)
+		r.Fill(s.State)
+		out[r.ID] = s
+		return nil
+	})
+	q.Members(keys, func(r *views.Member) error {
+		if s := out[r.Thread]; s != nil {
+			m := r.Member
+			s.Members[r.User] = &m
+		}
+		return nil
+	})
+	q.Watermarks(keys, func(r *views.Watermark) error {
+		s := out[r.Thread]
+		if s == nil { // receipts may be ahead of their thread
+			s = NewThreadState(r.Thread)
+			out[r.Thread] = s
+		}
+		s.Marks[r.User] = r.Mark
+		return nil
+	})
+	q.Recent(keys, maxRecent, keptSent, func(r *views.Recent) error {
+		s := out[r.Thread]
+		if s == nil || r.Message == (id.MessageID{}) {
+			return nil
+		}
+		if s.Sent[r.Sender].Ordinal < r.Ordinal {
+			s.Sent[r.Sender] = Sent{r.Position, r.Ordinal}
+		}
+		if r.InWindow {
+			s.Recent[thread.Key{Sender: r.Sender, Message: r.Message}] = thread.Seen{
+				Position: r.Position, TimeMS: r.Time.UnixMilli(), Ordinal: r.Ordinal,
+			}
+		}
+		return nil
+	})
+}
+
+func askUsers(q *views.Questions, keys []id.UserID, out map[id.UserID]*user.State) {
+	of := func(u id.UserID) *user.State {
+		s := out[u]
+		if s == nil {
+			s = slimUser(u)
+			out[u] = s
+		}
+		return s
+	}
+	q.Users(keys, func(r *views.User) error { r.Fill(of(r.ID)); return nil })
+	q.Devices(keys, func(r *views.Device) error { of(r.User).Devices[r.ID] = r.Device(); return nil })
+	q.UserThreads(keys, func(r *views.UserThread) error { of(r.User).Threads[r.Thread] = r.Joined; return nil })
+}
+
+func (p *postgresStore) Delivered(ctx context.Context, keys []DeviceThread) ([]topic.Position, error) {
+	asked := make([]views.DeviceThread, len(keys))
+	for i, k := range keys {
+		asked[i] = views.DeviceThread{DeviceKey: views.DeviceKey{User: k.User, Device: k.Device}, Thread: k.Thread}
+	}
+	return p.views.Cursors(ctx, asked)
+}
+
+func (p *postgresStore) Tails(ctx context.Context, ranges []Range) ([]Tail, error) {
+	out := make([]Tail, len(ranges))
+	asked := make([]views.Range, len(ranges))
+	threads, slots := make([]id.ThreadID, len(ranges)), make([]topic.Slot, len(ranges))
+	for i, r := range ranges {
+		asked[i] = views.Range{
+			Thread: r.Thread, After: r.After, UpTo: r.UpTo, Since: time.UnixMilli(r.FloorMS), Limit: r.Limit,
+			Bytes: r.Bytes,
+		}
+		threads[i], slots[i] = r.Thread, topic.SlotOf(topic.Subject(r.Thread), p.partitions)
+		out[i].Trimmed = -1
+	}
+	err := p.views.Moment(ctx, func(q *views.Questions) {
+		q.FreshnessOf(topic.Threads, slots, func(f *views.Freshness) error {
+			for i := range out {
+				if slots[i] == f.Slot {
+					out[i].Next = f.Next
+				}
+			}
+			return nil
+		})
+		q.Trimmed(threads, func(t *views.Trimmed) error {
+			for i := range out {
+				if threads[i] == t.Thread {
+					out[i].Trimmed, out[i].TrimmedMS = t.Position, t.Time.UnixMilli()
+				}
+			}
+			return nil
+		})
+		q.Tails(asked, func(nth int, e *views.Event) error {
+			t := &out[nth]
+			t.Rows = append(t.Rows, Row{e.Position, e.Ordinal, e.Time.UnixMilli(), e.Event})
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("tails of %d threads: %w", len(ranges), err)
+	}
+	return out, nil
+}
+
+func (p *postgresStore) Devices(ctx context.Context, keys []DeviceKey) ([]*user.Device, error) {
+	asked := make([]views.DeviceKey, len(keys))
+	for i, k := range keys {
+		asked[i] = views.DeviceKey{User: k.User, Device: k.Device}
+	}
+	found, err := p.views.Devices(ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*user.Device, len(keys))
+	for i, d := range found {
+		if d != nil {
+			out[i] = d.Device()
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,337 @@
+package replica_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"heliograph/edge/replica"
+	"heliograph/edge/replica/replicatest"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// bench is a world with one replica, to be used inside a bubble.
+type bench struct {
+	t       *testing.T
+	world   *replicatest.World
+	cluster *replicatest.Cluster
+	replica *replica.Replica
+}
+
+func inBench(t *testing.T, cfg replica.Config, fn func(t *testing.T, b *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, world: replicatest.NewWorld(1)}
+		b.cluster = replicatest.NewCluster(b.world, "a")
+		for s := range topic.Slot(replicatest.Slots) {
+			b.cluster.Give(s, "a", 0)
+		}
+		if cfg.Partitions == 0 {
+			cfg.Partitions = replicatest.Slots
+		}
+		r, err := replica.New(cfg, &b.world.Views, b.cluster, b.cluster, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.replica = r
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() { b.cluster.Run(ctx) })
+		wg.Go(func() { // the projector
+			for tick := time.NewTicker(10 * time.Millisecond); ; {
+				select {
+				case <-tick.C:
+					b.world.Views.Fold(100)
+				case <-ctx.Done():
+					tick.Stop()
+					return
+				}
+			}
+		})
+		wg.Go(func() {
+			if err := r.Run(ctx); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+		fn(t, b)
+	})
+}
+
+// settle lets everything happen that is going to.
+func (b *bench) settle() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
+// ear is a follower that writes down what it hears.
+type ear struct {
+	user    id.UserID
+	replica *replica.Replica
+	hold    chan struct{} // each event waits for it, unless nil
+
+	mu     sync.Mutex // guards what follows
+	heard  []topic.Position
+	views  []replica.View // as the replica showed the thread meanwhile
+	joined int
+	missed []topic.Position
+	marks  []replica.Mark
+}
+
+func (e *ear) User() id.UserID { return e.user }
+
+func (e *ear) Event(ev *replica.Event, now *replica.Glance) {
+	if e.hold != nil {
+		<-e.hold
+	}
+	e.replica.Follow(e) // a follower may call the replica, of which no lock is held
+	v, _ := e.replica.View(ev.Thread)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.heard, e.views = append(e.heard, ev.Position), append(e.views, v)
+	if now != nil {
+		e.joined++
+	}
+}
+
+func (e *ear) Missed(_ id.ThreadID, upTo topic.Position) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.missed = append(e.missed, upTo)
+}
+
+func (e *ear) Receipt(r *replica.Receipt) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.marks = append(e.marks, r.Marks...)
+}
+
+func (e *ear) Rejected(*replica.Rejected) {}
+func (e *ear) Revoked(id.DeviceID)        {}
+
+// follower is a user with one device whom the replica follows.
+func (b *bench) follower(n byte) (*ear, id.DeviceID) {
+	d := id.NewDevice()
+	e := &ear{user: replicatest.User(n), replica: b.replica}
+	b.world.Register(e.user, d, 1)
+	b.settle()
+	b.replica.Follow(e)
+	b.settle()
+	return e, d
+}
+
+// group makes a group as an edge does.
+func (b *bench) group(by id.UserID, others ...id.UserID) id.ThreadID {
+	t := id.NewGroup()
+	b.world.Join(t, b.world.Next(t), append([]id.UserID{by}, others...)...)
+	b.world.Create(t, by, others...)
+	return t
+}
+
+// inSlot makes a group in a slot.
+func (b *bench) inSlot(n topic.Slot, by id.UserID) id.ThreadID {
+	for {
+		if t := id.NewGroup(); b.world.Slot(topic.Subject(t)) == n {
+			b.world.Join(t, b.world.Next(t), by)
+			b.world.Create(t, by)
+			return t
+		}
+	}
+}
+
+// Followers are told of each event once and in order, with no lock of the replica held, and of what they were not told
+// before what comes after it.
+func TestFollowersAreTold(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		ann, d := b.follower(1)
+		g := b.group(ann.user)
+		b.settle()
+		var want []topic.Position
+		for range 5 {
+			want = append(want, b.world.Send(g, ann.user, d, id.NewMessage(), id.UserID{}))
+		}
+		b.settle()
+		mustBe(t, "told of the thread's beginning as a new member", ann.joined, 1)
+		mustBe(t, "events", len(ann.heard), 6)
+		for i, at := range want {
+			mustBe(t, "event", ann.heard[i+1], at)
+			if ann.views[i+1].Next <= at {
+				t.Errorf("told of %d when the replica had read to %d", at, ann.views[i+1].Next)
+			}
+		}
+		// The link breaks, and the ring has nothing of what comes meanwhile.
+		b.cluster.Give(b.world.Slot(topic.Subject(g)), "", 0)
+		synctest.Wait()
+		for range 3 {
+			b.world.Send(g, ann.user, d, id.NewMessage(), id.UserID{})
+		}
+		b.settle()
+		b.cluster.Give(b.world.Slot(topic.Subject(g)), "a", 0)
+		b.settle()
+		after := b.world.Send(g, ann.user, d, id.NewMessage(), id.UserID{})
+		b.settle()
+		mustBe(t, "told that it missed something", len(ann.missed), 1)
+		mustBe(t, "up to", ann.missed[0], after-1)
+		mustBe(t, "events after the gap", ann.heard[len(ann.heard)-1], after)
+		mustBe(t, "events of the gap", len(ann.heard), 7)
+	})
+}
+
+// What is noted while a follower of the same slot is told waits until he was.
+func TestOneTellsAtATime(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		ann, _ := b.follower(1)
+		bob, _ := b.follower(2)
+		ann.hold = make(chan struct{})
+		g := id.NewGroup()
+		b.world.Join(g, b.world.Next(g), ann.user)
+		b.world.Create(g, ann.user, bob.user) // nobody says so to bob
+		b.settle()
+		if _, now, err := b.replica.Enter(t.Context(), bob, g); err != nil || now == nil {
+			t.Fatalf("enter: %v, %v", now, err)
+		}
+		synctest.Wait()
+		mustBe(t, "told of the same slot meanwhile", len(bob.missed), 0)
+		close(ann.hold)
+		synctest.Wait()
+		mustBe(t, "told thereafter", len(bob.missed), 1)
+	})
+}
+
+// TestViewTellsHowFarItIsRead: a view reaches as far as its slot was read, whatever thread the last event was of, and
+// no further while it is loaded anew.
+func TestViewTellsHowFarItIsRead(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		ann, d := b.follower(1)
+		first, other := b.inSlot(2, ann.user), b.inSlot(2, ann.user)
+		b.settle()
+		last := b.world.Send(other, ann.user, d, id.NewMessage(), id.UserID{})
+		b.settle()
+		v, _ := b.replica.View(first)
+		mustBe(t, "read up to the other's last event", v.Next, last+1)
+		mustBe(t, "which is not its own", v.LastPosition < last, true)
+		b.replica.SetLoading(first, true)
+		v, _ = b.replica.View(first)
+		mustBe(t, "only its own events count while it is loaded anew", v.Next, v.LastPosition+1)
+		b.replica.SetLoading(first, false)
+	})
+}
+
+// WaitFor returns with the Progress that passes the position, and not before.
+func TestWaitFor(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		b.settle()
+		r := b.replica
+		cursor, _ := r.Cursor(3)
+		at := cursor.At(topic.Users)
+		done := make(chan error, 2)
+		for range cap(done) {
+			go func() { done <- r.WaitFor(t.Context(), 3, topic.Users, at) }()
+		}
+		pass := func(p topic.Position) {
+			next, _ := r.Cursor(3)
+			next.Raise(topic.Users, p)
+			r.Progress(3, next)
+			synctest.Wait()
+		}
+		synctest.Wait()
+		pass(at)
+		mustBe(t, "returned before the position was passed", len(done), 0)
+		pass(at + 1)
+		for range cap(done) {
+			mustBe(t, "passed", <-done, nil)
+		}
+		mustBe(t, "long passed", r.WaitFor(t.Context(), 3, topic.Users, at), nil)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- r.WaitFor(ctx, 3, topic.Users, at+100) }()
+		synctest.Wait()
+		cancel()
+		mustBe(t, "given up", errors.Is(<-done, context.Canceled), true)
+		mustBe(t, "a slot that is none", r.WaitFor(t.Context(), -1, topic.Users, 0) != nil, true)
+	})
+}
+
+// WaitThread returns with the thread's own event or with the Progress of its slot, whichever comes first; it waits for
+// a thread that is not followed yet.
+func TestWaitThread(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		ann, d := b.follower(1)
+		g := id.NewGroup()
+		done := make(chan error, 1)
+		wait := func(p topic.Position) {
+			go func() { done <- b.replica.WaitThread(t.Context(), g, p) }()
+			synctest.Wait()
+		}
+		at := b.world.Next(g)
+		wait(at)
+		b.world.Join(g, at, ann.user)
+		b.settle()
+		mustBe(t, "returned before the event came", len(done), 0)
+		b.world.Create(g, ann.user)
+		b.settle()
+		mustBe(t, "its own event", <-done, nil)
+		wait(at + 1)
+		var other id.ThreadID
+		for other == (id.ThreadID{}) || b.world.Slot(topic.Subject(other)) != b.world.Slot(topic.Subject(g)) {
+			other = id.NewGroup()
+		}
+		b.world.Create(other, ann.user)
+		b.settle()
+		mustBe(t, "another's, of which only the Progress tells", <-done, nil)
+		wait(at + 2)
+		mustBe(t, "returned before", len(done), 0)
+		b.world.Send(g, ann.user, d, id.NewMessage(), id.UserID{})
+		b.settle()
+		mustBe(t, "its own message", <-done, nil)
+	})
+}
+
+// A fold that panics is the end of its subject here, and of nothing else.
+func TestBrokenFoldStopsItsSubject(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		ann, d := b.follower(1)
+		bad := b.inSlot(2, ann.user)
+		good := b.inSlot(2, ann.user)
+		b.settle()
+		b.replica.Break(bad)
+		b.world.Send(bad, ann.user, d, id.NewMessage(), id.UserID{})
+		b.world.Send(bad, ann.user, d, id.NewMessage(), id.UserID{})
+		last := b.world.Send(good, ann.user, d, id.NewMessage(), id.UserID{})
+		b.settle()
+		mustBe(t, "events", len(ann.heard), 3)
+		mustBe(t, "the other thread's", ann.heard[2], last)
+		for g, want := range map[id.ThreadID]bool{bad: true, good: false} {
+			v, ok := b.replica.View(g)
+			mustBe(t, "view", ok, true)
+			mustBe(t, "in quarantine", v.Quarantined, want)
+			mustBe(t, "still a member", v.IsMember(ann.user), true)
+		}
+	})
+}
+
+// Slots of which nothing waits cost no timer; one with a user costs one.
+func TestIdleSlotsHaveNoAppointments(t *testing.T) {
+	inBench(t, replica.Config{Linger: time.Second}, func(t *testing.T, b *bench) {
+		b.settle()
+		mustBe(t, "appointments of an idle edge", b.replica.Appointments(), 0)
+		ann, _ := b.follower(1)
+		b.settle()
+		mustBe(t, "of one with a user", b.replica.Appointments(), 1)
+		b.replica.Unfollow(ann)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		mustBe(t, "after he went", b.replica.Appointments(), 0)
+	})
+}
+
+func mustBe(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if got != want {
+		t.Fatalf("%s: got %v, want %v", what, got, want)
+	}
+}

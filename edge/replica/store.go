@@ -1,0 +1,127 @@
+package replica
+
+import (
+	"context"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+)
+
+// Store is the questions that a replica asks of the thread views. Answers are in the order of the keys.
+type Store interface {
+	// Positions returns how far each slot is in the views; it has one entry per slot.
+	Positions(ctx context.Context) ([]topic.Cursor, error)
+	// Snapshot returns the states of threads and users as of one moment.
+	Snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*Snapshot, error)
+	// Delivered returns the delivered watermark of each device in each thread, -1 where there is none.
+	Delivered(ctx context.Context, keys []DeviceThread) ([]topic.Position, error)
+	// Tails returns for each range its accepted events in order, and how far the views were at that moment.
+	Tails(ctx context.Context, ranges []Range) ([]Tail, error)
+	// Devices returns devices, nil where there is none.
+	Devices(ctx context.Context, keys []DeviceKey) ([]*user.Device, error)
+}
+
+// DeviceThread names a device in a thread.
+type DeviceThread struct {
+	User   id.UserID // a device id is only his word: another user may claim it too
+	Device id.DeviceID
+	Thread id.ThreadID
+}
+
+// DeviceKey names a device.
+type DeviceKey struct {
+	User   id.UserID
+	Device id.DeviceID
+}
+
+// Range asks for the events at positions After < p <= UpTo with a log time of at least FloorMS: the first Limit of
+// them, and none after the one with which they have Bytes bytes.
+type Range struct {
+	Thread      id.ThreadID
+	After, UpTo topic.Position
+	FloorMS     int64
+	Limit       int
+	Bytes       int
+}
+
+// Tail is the answer to a Range, as of one moment of the views.
+type Tail struct {
+	Rows []Row
+	Next topic.Position // how far the thread's slot was: with Next <= UpTo, the range may lack its end
+	// Trimmed is the last position that was trimmed from the thread's tail, -1: none, and TrimmedMS the latest log
+	// time: up to both, the range may lack anything.
+	Trimmed   topic.Position
+	TrimmedMS int64
+}
+
+// Row is an accepted event as the views keep it.
+type Row struct {
+	Position  topic.Position
+	Ordinal   int64
+	LogTimeMS int64
+	Event     []byte
+}
+
+// Snapshot is the state of subjects at one moment of the views. A subject that the views do not have is not in the
+// maps.
+type Snapshot struct {
+	At          []topic.Cursor // by slot
+	Threads     map[id.ThreadID]*ThreadState
+	Users       map[id.UserID]*user.State
+	Quarantined map[Quarantined]bool
+}
+
+// Quarantined names a subject of which something is in quarantine in a topic.
+type Quarantined struct {
+	Topic   int32 // number
+	Subject topic.Subject
+}
+
+// ThreadState is what a replica knows of a thread: the fold's state, and what receipts need.
+type ThreadState struct {
+	*thread.State
+	Marks map[id.UserID]thread.Watermark
+	// Sent is each member's last message, as far back as the snapshot looked.
+	Sent map[id.UserID]Sent
+}
+
+// Sent is the place of a message.
+type Sent struct {
+	Position topic.Position
+	Ordinal  int64
+}
+
+// NewThreadState returns the state of a thread that no event has begun.
+func NewThreadState(t id.ThreadID) *ThreadState {
+	return &ThreadState{
+		State: thread.New(t),
+		Marks: map[id.UserID]thread.Watermark{},
+		Sent:  map[id.UserID]Sent{},
+	}
+}
+
+// concerns tells whether a watermark that moved covers the message now, or more of those before it, and did not cover
+// it before.
+func (s Sent) concerns(before, now thread.Watermark) bool {
+	return now.DeliveredPosition > before.DeliveredPosition && s.Position > before.DeliveredPosition ||
+		now.ReadPosition > before.ReadPosition && s.Position > before.ReadPosition ||
+		now.DeliveredOrdinal > before.DeliveredOrdinal && s.Ordinal > before.DeliveredOrdinal ||
+		now.ReadOrdinal > before.ReadOrdinal && s.Ordinal > before.ReadOrdinal
+}
+
+// last is the position of the last accepted event; -1: none.
+func (s *ThreadState) last() topic.Position {
+	if s.Kind == thread.None {
+		return -1
+	}
+	return s.LastPosition
+}
+
+// slimUser is the state of a user as far as an edge needs it: without contacts and blocks.
+func slimUser(u id.UserID) *user.State {
+	s := user.New(u)
+	s.Contacts, s.Blocked = nil, nil
+	return s
+}

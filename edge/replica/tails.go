@@ -1,0 +1,82 @@
+package replica
+
+import (
+	"context"
+
+	"heliograph/schemas/topic"
+)
+
+// Delivered returns the delivered watermark of each device in each thread by the views, -1 where there is none. It may
+// be behind.
+func (r *Replica) Delivered(ctx context.Context, keys []DeviceThread) ([]topic.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	at, err := r.delivered.get(ctx, keys)
+	if err != nil {
+		return nil, Unavailable(err)
+	}
+	return at, nil
+}
+
+// Tails reads ranges, each of which the views have reached by then: it waits until they have, and does so again when
+// they went back meanwhile. What is read before would be taken for all that there is, and what is after it would never
+// be sent.
+func (r *Replica) Tails(ctx context.Context, ranges []Range) ([]Tail, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	for {
+		tails, err := r.tails.get(ctx, ranges)
+		if err != nil {
+			return nil, Unavailable(err)
+		}
+		need := map[topic.Slot]topic.Position{}
+		for i, t := range tails {
+			if t.Next <= ranges[i].UpTo {
+				s := topic.SlotOf(topic.Subject(ranges[i].Thread), len(r.slots))
+				need[s] = max(need[s], ranges[i].UpTo)
+			}
+		}
+		if len(need) == 0 {
+			return tails, nil
+		}
+		if err := r.reach(ctx, need); err != nil {
+			return nil, Unavailable(err)
+		}
+	}
+}
+
+// Reach waits until the views have the threads' events of these positions.
+func (r *Replica) Reach(ctx context.Context, need map[topic.Slot]topic.Position) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	if err := r.reach(ctx, need); err != nil {
+		return Unavailable(err)
+	}
+	return nil
+}
+
+func (r *Replica) reach(ctx context.Context, need map[topic.Slot]topic.Position) error {
+	return r.clock.wait(ctx, func(at []topic.Cursor) bool {
+		for s, p := range need {
+			if at[s].At(topic.Threads) <= p {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// readTails is a load of tails.
+func (r *Replica) readTails(ctx context.Context, ranges []Range) ([]Tail, error) {
+	asked := r.clock.answered()
+	tails, err := r.store.Tails(ctx, ranges)
+	if err != nil || len(tails) != len(ranges) {
+		return tails, err
+	}
+	found := make([]seen, len(tails))
+	for i, t := range tails {
+		found[i] = seen{topic.SlotOf(topic.Subject(ranges[i].Thread), len(r.slots)), topic.Threads, t.Next}
+	}
+	r.clock.take(asked, found...)
+	return tails, nil
+}

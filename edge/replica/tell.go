@@ -1,0 +1,184 @@
+package replica
+
+import (
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+// Follower is a user whose subject, and whose threads, a replica follows, as it is told of them. Its methods are called
+// without any lock of the replica. For the threads of one slot they are called one after the other, in the order in
+// which the events were taken in; for those of different slots side by side. They must not block; they may call the
+// replica. A call may still come after Unfollow.
+type Follower interface {
+	// User is who it is.
+	User() id.UserID
+	// Event tells of an accepted event that he may see. When it made him a member, now is the thread as he sees it at
+	// that moment, else nil. The event is shared.
+	Event(e *Event, now *Glance)
+	// Missed tells that the thread has events that he may see and of which he is not told: those up to a position, as
+	// far as he lacks them. It comes before the events after that position.
+	Missed(t id.ThreadID, upTo topic.Position)
+	// Receipt tells that a watermark has grown: his own, or that of a member to whom he has sent something that it
+	// covers and the one before did not. The receipt is shared.
+	Receipt(r *Receipt)
+	// Rejected tells that a message of his was not accepted.
+	Rejected(r *Rejected)
+	// Revoked tells that a device of his may no longer be connected.
+	Revoked(d id.DeviceID)
+}
+
+// Event is an accepted event of a thread.
+type Event struct {
+	Thread id.ThreadID
+	Row
+	// Author and Device wrote it.
+	Author id.UserID
+	Device id.DeviceID
+
+	frame []byte
+}
+
+// Frame returns what encode makes of the event; the first follower's counts for all. Only for use within
+// Follower.Event.
+func (e *Event) Frame(encode func(id.ThreadID, Row) []byte) []byte {
+	if e.frame == nil {
+		e.frame = encode(e.Thread, e.Row)
+	}
+	return e.frame
+}
+
+// Mark is a member's watermark.
+type Mark struct {
+	User id.UserID
+	thread.Watermark
+}
+
+// Receipt is a watermark of a member of a thread that has grown.
+type Receipt struct {
+	Thread id.ThreadID
+	Device id.DeviceID // whose event it was; zero when it is not known
+	Marks  []Mark      // just one; to be shared
+}
+
+// Rejected is a message that the fold did not accept.
+type Rejected struct {
+	Thread   id.ThreadID
+	Position topic.Position
+	User     id.UserID
+	Device   id.DeviceID
+	Message  []byte
+	Reason   thread.Reason
+}
+
+// note is something that followers are to be told.
+type note struct {
+	to   []*userEntry
+	news news
+}
+
+type news interface{ tell(f Follower) }
+
+type (
+	joined struct {
+		*Event
+		now *Glance
+	}
+	missed struct {
+		thread id.ThreadID
+		upTo   topic.Position
+	}
+	revoked id.DeviceID
+)
+
+func (e *Event) tell(f Follower)    { f.Event(e, nil) }
+func (j joined) tell(f Follower)    { f.Event(j.Event, j.now) }
+func (m missed) tell(f Follower)    { f.Missed(m.thread, m.upTo) }
+func (r *Receipt) tell(f Follower)  { f.Receipt(r) }
+func (r *Rejected) tell(f Follower) { f.Rejected(r) }
+func (d revoked) tell(f Follower)   { f.Revoked(id.DeviceID(d)) }
+
+func (s *slot) note(n news, to ...*userEntry) { s.notes = append(s.notes, note{to, n}) }
+
+// actions are what must be done after a slot's lock was released, because it takes another slot's.
+type actions []func()
+
+func (a *actions) add(fn func()) { *a = append(*a, fn) }
+
+// in runs fn under the slot's lock, and then what it left to be done and to be told. It returns before the latter only
+// when another goroutine, or a follower further up on this one, is telling: that one tells what was added too.
+func (r *Replica) in(s *slot, fn func(after *actions)) {
+	var after actions
+	s.mu.Lock()
+	fn(&after)
+	mine := len(s.notes) > 0 && !s.telling
+	s.telling = s.telling || mine
+	s.mu.Unlock()
+	for _, do := range after {
+		do()
+	}
+	if mine {
+		r.tell(s)
+	}
+}
+
+// tell tells followers what is noted, until nothing is. The caller has set telling.
+func (r *Replica) tell(s *slot) {
+	var spent []note
+	for {
+		s.mu.Lock()
+		batch := s.notes
+		if s.notes = spent; len(batch) == 0 {
+			s.telling = false
+			closed(&s.told)
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		for _, n := range batch {
+			if rej, ok := n.news.(*Rejected); ok {
+				n.to = r.userOf(rej.User)
+			}
+			for _, u := range n.to {
+				if f := u.follower.Load(); f != nil {
+					n.news.tell(*f)
+				}
+			}
+		}
+		clear(batch)
+		spent = batch[:0]
+		if cap(spent) > mostSpent {
+			spent = nil
+		}
+	}
+}
+
+// Bounds of what is noted: a link is read on when no more than mostNotes wait, and no more room than for mostSpent is
+// kept.
+const (
+	mostNotes = 4096
+	mostSpent = 256
+)
+
+// userOf returns a user that is followed here, or nothing.
+func (r *Replica) userOf(u id.UserID) []*userEntry {
+	s := r.slotOf(topic.Subject(u))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if us := s.users[u]; us != nil {
+		return []*userEntry{us}
+	}
+	return nil
+}
+
+// settle waits, when a lot is noted for others to tell, until they have told it.
+func (s *slot) settle() {
+	s.mu.Lock()
+	if len(s.notes) <= mostNotes || !s.telling {
+		s.mu.Unlock()
+		return
+	}
+	told := waited(&s.told)
+	s.mu.Unlock()
+	<-told
+}

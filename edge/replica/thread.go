@@ -1,0 +1,285 @@
+package replica
+
+import (
+	"context"
+	"slices"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+)
+
+// View is a thread as this edge knows it. The fields are copied; the methods read the state as it is when they are
+// called. The zero value is a thread without members.
+type View struct {
+	ID            id.ThreadID
+	Kind          thread.Kind // None: no event has begun the thread
+	Title         string
+	ActiveMembers int
+	LastPosition  topic.Position
+	LastOrdinal   int64
+	// Next is how far this edge has read: the thread has no event before it that is not in here.
+	Next topic.Position
+	// Quarantined: an event could not be applied, so the thread is as it was before that event and takes nothing more.
+	Quarantined bool
+
+	entry *threadEntry
+}
+
+// View returns a thread as this edge knows it; false when the thread is not live here. No I/O.
+func (r *Replica) View(t id.ThreadID) (View, bool) {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.view(t)
+}
+
+func (s *slot) view(t id.ThreadID) (View, bool) {
+	ts := s.threads[t]
+	if ts == nil || ts.state == nil {
+		return View{}, false
+	}
+	next := ts.state.Next
+	if ts.phase == live && s.known {
+		next = max(next, s.cursor.At(topic.Threads))
+	}
+	return View{
+		ID: t, Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
+		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, Next: next,
+		Quarantined: ts.isQuarantined(topic.Threads), entry: ts,
+	}, true
+}
+
+// IsMember tells whether the user is a member now.
+func (v View) IsMember(u id.UserID) bool { return v.Role(u) != 0 }
+
+// Role returns the user's role; 0 when he is not a member now.
+func (v View) Role(u id.UserID) (role thread.Role) {
+	v.read(func(s *ThreadState) {
+		if m := s.Members[u]; m.Active() {
+			role = m.Role
+		}
+	})
+	return role
+}
+
+// WasMember tells whether the user is a member now or was one: he may still acknowledge what he has seen.
+func (v View) WasMember(u id.UserID) (was bool) {
+	v.read(func(s *ThreadState) { was = s.Members[u] != nil })
+	return was
+}
+
+// Members returns the members now, in no order.
+func (v View) Members() (out []id.UserID) {
+	v.read(func(s *ThreadState) {
+		out = make([]id.UserID, 0, s.ActiveMembers())
+		for u, m := range s.Members {
+			if m.Active() {
+				out = append(out, u)
+			}
+		}
+	})
+	return out
+}
+
+func (v View) read(fn func(s *ThreadState)) {
+	if v.entry != nil {
+		v.entry.slot.mu.RLock()
+		defer v.entry.slot.mu.RUnlock()
+		fn(v.entry.state)
+	}
+}
+
+// Seen tells whether the thread accepted this message before, and where. No I/O.
+func (r *Replica) Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool) {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ts := s.threads[t]
+	if ts == nil || ts.state == nil || ts.isQuarantined(topic.Threads) {
+		return thread.Seen{}, false
+	}
+	seen, ok := ts.state.Recent[key]
+	return seen, ok
+}
+
+// Watermark returns the highest watermark of a user's devices in a thread that is live here. No I/O.
+func (r *Replica) Watermark(t id.ThreadID, u id.UserID) thread.Watermark {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if ts := s.threads[t]; ts != nil && ts.state != nil {
+		return ts.state.Marks[u]
+	}
+	return thread.Watermark{}
+}
+
+// Await returns a thread as this edge knows it once enough says so, which is asked at once and whenever the thread may
+// have changed; known is false while it is not live here. It costs nothing while it waits, and fails with ctx. enough
+// is called without locks.
+func (r *Replica) Await(
+	ctx context.Context, t id.ThreadID, enough func(v View, known bool) bool,
+) (v View, known bool, err error) {
+	s := r.slotOf(topic.Subject(t))
+	for {
+		s.mu.Lock()
+		var news, further <-chan struct{}
+		if ts := s.threads[t]; ts != nil {
+			news, further = waited(&ts.news), waited(&s.further)
+		} else {
+			news = waited(&s.added)
+		}
+		v, known = s.view(t)
+		s.mu.Unlock()
+		if enough(v, known) {
+			return v, known, nil
+		}
+		select {
+		case <-news:
+		case <-further:
+		case <-ctx.Done():
+			return v, known, context.Cause(ctx)
+		}
+	}
+}
+
+// WaitThread returns once this edge has taken in what a thread has at a position and before it, or cannot take it in
+// any more. It costs nothing while it waits, and fails with ctx.
+func (r *Replica) WaitThread(ctx context.Context, t id.ThreadID, p topic.Position) error {
+	_, _, err := r.Await(ctx, t, func(v View, known bool) bool { return known && (v.Next > p || v.Quarantined) })
+	return err
+}
+
+// Glance is a thread as somebody who is or was a member sees it at a moment.
+type Glance struct {
+	User          id.UserID
+	Thread        id.ThreadID
+	Slot          topic.Slot
+	Kind          thread.Kind
+	Title         string
+	Member        thread.Member
+	ActiveMembers int
+	Peer          id.UserID // of a direct thread
+	LastPosition  topic.Position
+	LastOrdinal   int64
+	LastTimeMS    int64
+	LastSender    id.UserID
+	Preview       string
+	Own           thread.Watermark
+}
+
+// glance is the thread as a user sees it who is or was a member. The caller holds the slot's lock.
+func (t *threadEntry) glance(u id.UserID) Glance {
+	s := t.state
+	g := Glance{
+		User: u, Thread: t.id, Slot: t.slot.n, Kind: s.Kind, Title: s.Title, Member: *s.Members[u],
+		ActiveMembers: s.ActiveMembers(), LastPosition: s.LastPosition, LastOrdinal: s.LastOrdinal,
+		LastTimeMS: s.LastTimeMS, LastSender: s.LastSender, Preview: s.Preview, Own: s.Marks[u],
+	}
+	g.Member.Spans = slices.Clone(g.Member.Spans)
+	if s.Kind == thread.Direct {
+		g.Peer = s.Peer(u)
+	}
+	return g
+}
+
+// Enter waits until a thread of a followed user is live here, and makes sure that he is told of what comes from then
+// on. It returns the last position of which he is not told, -1 for none, and the thread as he sees it then; nil when he
+// never was a member.
+func (r *Replica) Enter(ctx context.Context, f Follower, t id.ThreadID) (last topic.Position, now *Glance, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	u := r.entryOf(f)
+	if u == nil {
+		return 0, nil, ended()
+	}
+	s := r.slotOf(topic.Subject(t))
+	for {
+		var news <-chan struct{}
+		r.in(s, func(*actions) {
+			ts := s.threads[t]
+			if ts == nil {
+				ts = r.addThread(s, t)
+			}
+			r.addLocal(ts, u, -1)
+			if ts.phase != live {
+				news = waited(&ts.news)
+				return
+			}
+			last = ts.state.last()
+			if m := ts.state.Members[u.id]; m != nil && len(m.Spans) > 0 {
+				g := ts.glance(u.id)
+				now = &g
+			}
+		})
+		if news == nil {
+			return last, now, nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return 0, nil, Unavailable(context.Cause(ctx))
+		}
+	}
+}
+
+// Marks returns how far the members of a thread have got if the user is one and has sent something in it, and else, if
+// own says so, how far he has himself. The slice is shared.
+func (r *Replica) Marks(t id.ThreadID, u id.UserID, own bool) []Mark {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ts := s.threads[t]
+	if ts == nil || ts.phase != live {
+		return nil
+	}
+	mark, known := ts.state.Marks[u]
+	_, sent := ts.state.Sent[u]
+	switch {
+	case sent && ts.state.IsMember(u):
+		return ts.marksOfAll()
+	case own && known && ts.state.Members[u] != nil:
+		return []Mark{{u, mark}}
+	}
+	return nil
+}
+
+// marksOfAll returns the watermarks of all who are or were members. The caller holds the slot's lock.
+func (t *threadEntry) marksOfAll() []Mark {
+	if t.marks == nil {
+		t.marks = make([]Mark, 0, len(t.state.Marks))
+		for u, w := range t.state.Marks {
+			if t.state.Members[u] != nil {
+				t.marks = append(t.marks, Mark{u, w})
+			}
+		}
+	}
+	return t.marks
+}
+
+// EnsureThread makes a thread live here on behalf of a user who is about to join it, and waits until it is. It stays so
+// for Linger unless a user of this edge has joined it.
+func (r *Replica) EnsureThread(ctx context.Context, t id.ThreadID) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	s := r.slotOf(topic.Subject(t))
+	for {
+		s.mu.Lock()
+		ts := s.threads[t]
+		if ts == nil {
+			ts = r.addThread(s, t)
+		}
+		r.relax(&ts.subject)
+		if ts.state != nil {
+			s.mu.Unlock()
+			return nil
+		}
+		news := waited(&ts.news)
+		s.mu.Unlock()
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return Unavailable(context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package replica
+
+import (
+	"context"
+	"time"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// Follow has a user and his threads followed, and f told of them, until Unfollow. An earlier follower of the same user
+// is told nothing more.
+func (r *Replica) Follow(f Follower) {
+	s := r.slotOf(topic.Subject(f.User()))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[f.User()]
+	if u == nil {
+		u = r.addUser(s, f.User())
+	}
+	u.follower.Store(&f)
+	u.idle = time.Time{}
+}
+
+// Unfollow ends what Follow began, once Linger has passed. For one who is not the user's follower it does nothing.
+func (r *Replica) Unfollow(f Follower) {
+	s := r.slotOf(topic.Subject(f.User()))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[f.User()]
+	if u == nil {
+		return
+	}
+	if now := u.follower.Load(); now != nil && *now == f {
+		u.follower.Store(nil)
+		r.relax(&u.subject)
+	}
+}
+
+// entryOf returns the entry of a follower; nil when it is not one.
+func (r *Replica) entryOf(f Follower) *userEntry {
+	s := r.slotOf(topic.Subject(f.User()))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if u := s.users[f.User()]; u != nil {
+		if now := u.follower.Load(); now != nil && *now == f {
+			return u
+		}
+	}
+	return nil
+}
+
+func ended() error { return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session has ended") }
+
+// Admit waits until a followed user is live and returns a device of his. A revoked one is refused with a *wire.Error.
+// The device was proved before: when its registration, or a store or a link, does not come in time, that is
+// CODE_UNAVAILABLE.
+func (r *Replica) Admit(ctx context.Context, f Follower, d id.DeviceID) (dev user.Device, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	found := false
+	err = r.awaitUser(ctx, f, func(u *userEntry) bool {
+		known := u.state.Devices[d]
+		if known != nil { // one that is not here yet was proved a moment ago: its registration is still on its way
+			found, dev = true, *known
+		}
+		return found
+	})
+	if err == nil && dev.Revoked {
+		return user.Device{}, wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "the device was revoked")
+	}
+	return dev, err
+}
+
+// Threads waits until a followed user is live and returns the threads in his list.
+func (r *Replica) Threads(ctx context.Context, f Follower) (list []id.ThreadID, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	err = r.awaitUser(ctx, f, func(u *userEntry) bool {
+		list = make([]id.ThreadID, 0, len(u.state.Threads))
+		for t := range u.state.Threads {
+			list = append(list, t)
+		}
+		return true
+	})
+	return list, err
+}
+
+// awaitUser returns once the user is live and enough, which is called with his slot's lock held, says so.
+func (r *Replica) awaitUser(ctx context.Context, f Follower, enough func(u *userEntry) bool) error {
+	u := r.entryOf(f)
+	if u == nil {
+		return ended()
+	}
+	for {
+		u.slot.mu.Lock()
+		var news <-chan struct{}
+		done, gone := u.phase == live && enough(u), u.gone
+		if !done && !gone {
+			news = waited(&u.news)
+		}
+		u.slot.mu.Unlock()
+		switch {
+		case done:
+			return nil
+		case gone:
+			return ended()
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return Unavailable(context.Cause(ctx))
+		}
+	}
+}
+
+// DeviceKey returns a device of a user, revoked or not: from live state, else from Postgres. A device that nobody knows
+// is CODE_AUTHENTICATION_FAILED, after a little wait, because its registration may be milliseconds old.
+func (r *Replica) DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	deadline := time.Now().Add(r.cfg.DeviceWait)
+	for delay := r.cfg.RetryMin; ; delay = min(4*delay, r.cfg.DeviceWait/2) {
+		if dev, ok := r.liveDevice(u, d); ok {
+			return dev, nil
+		}
+		found, err := r.devices.get(ctx, []DeviceKey{{u, d}})
+		switch {
+		case err != nil:
+			return user.Device{}, Unavailable(err)
+		case found[0] != nil:
+			return *found[0], nil
+		case time.Now().Add(delay).After(deadline):
+			return user.Device{}, wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the device is not known")
+		}
+		if !sleep(ctx, delay) {
+			return user.Device{}, Unavailable(context.Cause(ctx))
+		}
+	}
+}
+
+func (r *Replica) liveDevice(u id.UserID, d id.DeviceID) (user.Device, bool) {
+	s := r.slotOf(topic.Subject(u))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	us := s.users[u]
+	if us == nil || us.phase != live || s.isSilent() || us.state.Devices[d] == nil {
+		return user.Device{}, false
+	}
+	return *us.state.Devices[d], true
+}
