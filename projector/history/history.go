@@ -31,32 +31,35 @@ type Config struct {
 	// Generation of the view; a rebuild in place takes a higher one, and a projector of a lower one then refuses to go
 	// on (GenerationError). Default 1.
 	Generation uint32
-	// Inserts is how many inserts run at one time, over all slots; default 4. Where the engine shares a small machine
-	// with those who chat, 1 keeps its bursts to one core.
-	Inserts int
 	// CacheBytes bounds the fold states kept per slot, by estimate. Default 4 MiB.
 	CacheBytes int
 	// Recent is how many messages are loaded with a thread for the rule on retries. Those of a thread that has seen
 	// more within the window are looked up by their ids. Default 256.
 	Recent int
-	// InsertRows is the most rows of one insert; it must stay below the server's max_insert_block_size and may not
-	// change while a range is begun. Default 100,000.
-	InsertRows int
-	// Timeout bounds each insert and each query: an engine that has gone without a word would hold the slot for as long
-	// as TCP goes on trying. It then counts as a transient failure. Default 30 s.
-	Timeout time.Duration
 	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those
 	// parked behind it. It must not block. A crash may lose or repeat the call. Default: nobody is told.
 	Report func(view string, q projector.Quarantined)
 	// Log brings records again, to drain what quarantine holds for a newer version. Default: Consumer's log, in a
 	// Projector; a sink by itself then drains nothing.
 	Log projector.Log
+
+	// For tests.
+
+	// inserts is how many inserts run at one time, over all slots. Default 4.
+	inserts int
+	// timeout bounds each insert and each query: an engine that has gone without a word would hold the slot for as long
+	// as TCP goes on trying. It then counts as a transient failure. Default 30 s.
+	timeout time.Duration
 }
+
+// insertRows is the most rows of one insert; it stays below the server's max_insert_block_size, and may not change
+// while a range is begun.
+const insertRows = 100_000
 
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
-	if c.CacheBytes < 0 || c.Recent < 0 || c.InsertRows < 0 || c.Inserts < 0 || c.Timeout < 0 {
+	if c.CacheBytes < 0 || c.Recent < 0 {
 		errs = append(errs, errors.New("history: a number is negative"))
 	}
 	if err := c.withDefaults(nil, nil).Consumer.Validate(); err != nil {
@@ -78,17 +81,12 @@ func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config
 	run.Default(&c.Consumer.QueueRecords, 2*c.Consumer.MaxRecords)
 	run.Default(&c.Consumer.QueueBytes, c.Consumer.MaxBytes)
 	run.Default(&c.Generation, 1)
-	run.Default(&c.Inserts, 4)
+	run.Default(&c.inserts, 4)
 	run.Default(&c.CacheBytes, 4<<20)
 	run.Default(&c.Recent, 256)
-	run.Default(&c.InsertRows, 100_000)
-	run.Default(&c.Timeout, 30*time.Second)
-	if c.Consumer.Kafka.Logger == nil {
-		c.Consumer.Kafka.Logger = log
-	}
-	if c.Consumer.Kafka.Registerer == nil {
-		c.Consumer.Kafka.Registerer = reg
-	}
+	run.Default(&c.timeout, 30*time.Second)
+	run.Default(&c.Consumer.Kafka.Logger, log)
+	run.Default(&c.Consumer.Kafka.Registerer, reg)
 	return c
 }
 

@@ -422,13 +422,13 @@ func TestAnalystsViews(t *testing.T) {
 	}
 }
 
-// An engine that falls silent holds nobody for longer than Timeout, and counts as a transient failure.
+// An engine that falls silent holds nobody for longer than its timeout, and counts as a transient failure.
 func TestSilentEngineIsGivenUp(t *testing.T) {
 	conn := newHistory(t)
 	l := world(3, 50)
 	cfg := config()
-	cfg.Timeout = time.Second
-	cfg.Inserts = 1
+	cfg.SetTimeout(time.Second)
+	cfg.SetInserts(1)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // the test's own end
 	defer cancel()
 	for _, c := range []struct {
@@ -446,7 +446,7 @@ func TestSilentEngineIsGivenUp(t *testing.T) {
 			}
 		})
 	}
-	cfg.Timeout = 0 // the default; the one insert of cfg.Inserts is free again
+	cfg.SetTimeout(0) // the default; the one insert that may run is free again
 	if err := sinktest.Feed(ctx, l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{}); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func (s *store) Read(ctx context.Context, slot topic.Slot) (projector.Stored, er
 }
 
 func (s *store) readPositions(ctx context.Context, slot topic.Slot, out *projector.Stored) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	if err := CheckGeneration(ctx, s.conn, s.cfg.Generation); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (s *store) readPositions(ctx context.Context, slot topic.Slot, out *project
 var errLater = errors.New("a topic of a later version")
 
 func (s *store) readHeld(ctx context.Context, slot topic.Slot, out *projector.Stored) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	found, err := s.history.Held(ctx, slot)
 	if err != nil {
@@ -148,7 +148,7 @@ func (s *store) loadThreads(
 func (s *store) loadMembers(
 	ctx context.Context, ids []id.ThreadID, from history.Before, states map[id.ThreadID]*thread.State,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	return s.history.Changes(ctx, ids, from, func(c *history.Change) error {
 		state := states[c.Thread]
@@ -175,7 +175,7 @@ func (s *store) loadMembers(
 func (s *store) loadMessages(
 	ctx context.Context, ids []id.ThreadID, from history.Before, states map[id.ThreadID]*thread.State,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	counts := map[id.ThreadID]int{}
 	err := s.history.Recent(ctx, ids, from, s.cfg.Recent, func(r *history.Recent) error {
@@ -200,7 +200,7 @@ func (s *store) loadMessages(
 func (s *store) lookUp(
 	ctx context.Context, some []sent, from history.Before, states map[id.ThreadID]*thread.State,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	threads, messages := map[id.ThreadID]bool{}, map[id.MessageID]bool{}
 	since := int64(math.MaxInt64)

@@ -45,7 +45,7 @@ func newSink(
 ) *Sink {
 	s := &store{
 		cfg: cfg, conn: conn, history: history.New(conn), metrics: newMetrics(reg),
-		room: make(chan struct{}, cfg.Inserts), ahead: make(map[topic.Slot]kafka.Positions),
+		room: make(chan struct{}, cfg.inserts), ahead: make(map[topic.Slot]kafka.Positions),
 	}
 	s.positions = &positions{insert: func(ctx context.Context, rows []positionRow) error {
 		if err := insertChunk(ctx, s, tablePositions, "", rows); err != nil {

@@ -259,7 +259,7 @@ func (s *store) overtaken(ctx context.Context, f *projector.Folded[*writes]) ([]
 func (s *store) Quarantined(
 	ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position, limit int,
 ) ([]projector.Quarantined, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	found, err := s.history.QuarantineBetween(ctx, t, slot, from, to, limit)
 	out := make([]projector.Quarantined, len(found))
@@ -327,7 +327,7 @@ func insert[R any](ctx context.Context, s *store, t *table[R], batch string, row
 	slices.Sort(names)
 	for _, m := range names {
 		chunk := 0
-		for some := range slices.Chunk(months[m], s.cfg.InsertRows) {
+		for some := range slices.Chunk(months[m], insertRows) {
 			token := ""
 			if t.at != nil {
 				token = fmt.Sprintf("%s/%s/%s/%d/%x", batch, t.name, m, chunk, t.digest(some))
@@ -358,7 +358,7 @@ func insertChunk[R any](ctx context.Context, s *store, t *table[R], token string
 		return ctx.Err()
 	}
 	// from here on: it may have waited long for the others' inserts
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	begin := time.Now()
 	settings := clickhouse.Settings{"async_insert": 0, "insert_deduplicate": 0}

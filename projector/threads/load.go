@@ -15,7 +15,7 @@ import (
 
 // Read reads what is stored about a slot: positions, latest log times and the subjects that are held in quarantine.
 func (s *store) Read(ctx context.Context, slot topic.Slot) (projector.Stored, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	out := projector.Stored{Next: kafka.Positions{}, Latest: map[topic.Topic]int64{}}
 	err := s.views.Together(ctx, func(q *views.Questions) {
@@ -45,7 +45,7 @@ func known(t topic.Topic) error {
 // Load brings the wanted states in one round trip, and of the recent messages of all threads those that the events may
 // repeat.
 func (s *store) Load(ctx context.Context, states *projector.States, w projector.Wanted) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	for _, t := range w.Threads {
 		states.Threads[t] = thread.Unloaded(t)

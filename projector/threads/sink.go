@@ -69,7 +69,7 @@ func (s *Sink) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, erro
 
 // Apply implements kafka.Sink.
 func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
-	ctx, cancel := context.WithTimeout(ctx, s.store.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.store.cfg.timeout)
 	defer cancel()
 	return s.Sink.Apply(ctx, b)
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"heliograph/infra/kafka"
+	"heliograph/infra/run"
 	"heliograph/projector"
 	"heliograph/schemas/topic"
 )
@@ -31,28 +32,32 @@ type Config struct {
 	// Consumer says where the log is and which slots are read. View defaults to "threads", Topics to Topics, Linger to
 	// 50 ms, LingerBusy to 500 ms, LingerRecords to 1,000, Logger and Registerer to those given to New.
 	Consumer kafka.ConsumerConfig
-	// Retention is how long, in log time before the slot's latest event, messages stay. Default
-	// DefaultRetention, at least MinRetention.
+	// Retention is how long, in log time before the slot's latest event, messages stay. Default DefaultRetention,
+	// at least MinRetention.
 	Retention time.Duration
-	// TrimEvery is how often older ones are removed. Default 10 minutes.
-	TrimEvery time.Duration
-	// TrimRows is how many are removed by one statement. Default 5,000.
-	TrimRows int
 	// CacheBytes bounds the fold states kept per slot, by estimate. Default 4 MiB.
 	CacheBytes int
 	// CopyRows is the number of rows from which a batch goes through COPY. Default 2,000.
 	CopyRows int
-	// Timeout bounds one attempt at a batch, and every other question to the store: a server that has gone without a
-	// word would hold the slot for as long as TCP goes on trying. The attempt then counts as a transient failure.
-	// Default 30 s.
-	Timeout time.Duration
 	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those
 	// parked behind it. It must not block. A crash may lose the call. Default: nobody is told.
 	Report func(view string, q projector.Quarantined)
 	// Log brings records again, to drain what quarantine holds for a newer version. Default: Consumer's log, in a
 	// Projector; a sink by itself then drains nothing.
 	Log projector.Log
+
+	// For tests.
+
+	// trimRows is how many messages are removed by one statement. Default 5,000.
+	trimRows int
+	// timeout bounds one attempt at a batch, and every other question to the store: a server that has gone without a
+	// word would hold the slot for as long as TCP goes on trying. The attempt then counts as a transient failure.
+	// Default 30 s.
+	timeout time.Duration
 }
+
+// trimEvery is how often messages that are out of the tail are removed.
+const trimEvery = 10 * time.Minute
 
 // Validate reports every fault at once.
 func (c Config) Validate() error {
@@ -60,7 +65,7 @@ func (c Config) Validate() error {
 	if c.Retention != 0 && c.Retention < MinRetention {
 		errs = append(errs, fmt.Errorf("threads: a retention of %v is below %v", c.Retention, MinRetention))
 	}
-	if c.TrimEvery < 0 || c.TrimRows < 0 || c.CacheBytes < 0 || c.CopyRows < 0 || c.Timeout < 0 {
+	if c.CacheBytes < 0 || c.CopyRows < 0 {
 		errs = append(errs, errors.New("threads: a number is negative"))
 	}
 	if err := c.withDefaults(nil, nil).Consumer.Validate(); err != nil {
@@ -70,45 +75,20 @@ func (c Config) Validate() error {
 }
 
 func (c Config) withDefaults(log *slog.Logger, reg prometheus.Registerer) Config {
-	if c.Consumer.View == "" {
-		c.Consumer.View = "threads"
-	}
+	run.Default(&c.Consumer.View, "threads")
 	if len(c.Consumer.Topics) == 0 {
 		c.Consumer.Topics = Topics
 	}
-	if c.Consumer.Linger == 0 {
-		c.Consumer.Linger = 50 * time.Millisecond
-	}
-	if c.Consumer.LingerBusy == 0 {
-		c.Consumer.LingerBusy = max(500*time.Millisecond, c.Consumer.Linger)
-	}
-	if c.Consumer.LingerRecords == 0 {
-		c.Consumer.LingerRecords = 1000
-	}
-	if c.Consumer.Kafka.Logger == nil {
-		c.Consumer.Kafka.Logger = log
-	}
-	if c.Consumer.Kafka.Registerer == nil {
-		c.Consumer.Kafka.Registerer = reg
-	}
-	if c.Retention == 0 {
-		c.Retention = DefaultRetention
-	}
-	if c.TrimEvery == 0 {
-		c.TrimEvery = 10 * time.Minute
-	}
-	if c.TrimRows == 0 {
-		c.TrimRows = 5000
-	}
-	if c.CacheBytes == 0 {
-		c.CacheBytes = 4 << 20
-	}
-	if c.CopyRows == 0 {
-		c.CopyRows = 2000
-	}
-	if c.Timeout == 0 {
-		c.Timeout = 30 * time.Second
-	}
+	run.Default(&c.Consumer.Linger, 50*time.Millisecond)
+	run.Default(&c.Consumer.LingerBusy, max(500*time.Millisecond, c.Consumer.Linger))
+	run.Default(&c.Consumer.LingerRecords, 1000)
+	run.Default(&c.Consumer.Kafka.Logger, log)
+	run.Default(&c.Consumer.Kafka.Registerer, reg)
+	run.Default(&c.Retention, DefaultRetention)
+	run.Default(&c.CacheBytes, 4<<20)
+	run.Default(&c.CopyRows, 2000)
+	run.Default(&c.trimRows, 5000)
+	run.Default(&c.timeout, 30*time.Second)
 	return c
 }
 

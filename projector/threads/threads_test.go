@@ -353,7 +353,7 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 	defer silent.Close()
 	l := sinktest.NewLog(world(11, 200))
 	cfg := config(3)
-	cfg.Timeout = time.Second
+	cfg.SetTimeout(time.Second)
 	sink := threads.NewSink(cfg, silent, nil, nil)
 	batches, failures := 0, 0
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // the test's own end
@@ -475,7 +475,8 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 	steps := world(17, 1500) // months of log time
 	half := len(steps) / 2
 	cfg := config(3)
-	cfg.Retention, cfg.TrimRows, cfg.CacheBytes = 72*time.Hour, 10, 1
+	cfg.Retention, cfg.CacheBytes = 72*time.Hour, 1
+	cfg.SetTrimRows(10)
 	sink := threads.NewSink(cfg, pool, nil, nil)
 	count := func() (n int) {
 		if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM messages").Scan(&n); err != nil {

@@ -26,10 +26,10 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone`
 
-// TrimLoop trims the slots that are open, every TrimEvery, until ctx is cancelled. What fails is counted and tried
+// TrimLoop trims the slots that are open, every trimEvery, until ctx is cancelled. What fails is counted and tried
 // again the next time.
 func (s *Sink) TrimLoop(ctx context.Context) {
-	t := time.NewTicker(s.store.cfg.TrimEvery)
+	t := time.NewTicker(trimEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -45,7 +45,7 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 }
 
 // Trim removes, from every open slot, messages whose log time is more than Retention before the latest log time that
-// the slot has taken in. It goes in statements of TrimRows, so that no transaction is long; each notes in the table
+// the slot has taken in. It goes in statements of trimRows, so that no transaction is long; each notes in the table
 // trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply: it
 // takes only rows that no batch writes any more. A thread in quarantine keeps its tail, however old that becomes: it is
 // folded on from there, and a message that comes again must be found.
@@ -59,11 +59,11 @@ func (s *Sink) Trim(ctx context.Context) error {
 			continue
 		}
 		for {
-			bounded, cancel := context.WithTimeout(ctx, s.store.cfg.Timeout)
+			bounded, cancel := context.WithTimeout(ctx, s.store.cfg.timeout)
 			var gone int64
 			// Planned each time: a plan for the table as it once was could read all of it for each row.
 			err := s.store.pool.QueryRow(
-				bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.store.cfg.TrimRows,
+				bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.store.cfg.trimRows,
 				topic.Threads.Number(),
 			).Scan(&gone)
 			cancel()
@@ -71,7 +71,7 @@ func (s *Sink) Trim(ctx context.Context) error {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)
 			}
 			s.store.metrics.trimmed.Add(float64(gone))
-			if gone < int64(s.store.cfg.TrimRows) {
+			if gone < int64(s.store.cfg.trimRows) {
 				break
 			}
 		}

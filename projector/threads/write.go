@@ -122,7 +122,7 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 // that of any batch, and what the drain goes by must still be in quarantine: so of two that drain the same, or of one
 // that is not the slot's owner any more, nothing is written.
 func (s *store) Drain(ctx context.Context, d *projector.Drained[*writes]) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	seen, released := make([]int64, len(d.Seen)), make([]int64, len(d.Released))
 	for i, at := range d.Seen {
@@ -142,7 +142,7 @@ func (s *store) Drain(ctx context.Context, d *projector.Drained[*writes]) error 
 func (s *store) Quarantined(
 	ctx context.Context, t topic.Topic, slot topic.Slot, from, to topic.Position, limit int,
 ) ([]projector.Quarantined, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	found, err := s.views.QuarantineBetween(ctx, t, slot, from, to, limit)
 	out := make([]projector.Quarantined, len(found))
