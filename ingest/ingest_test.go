@@ -344,9 +344,8 @@ func TestFullBufferRefuses(t *testing.T) {
 func TestStoppedRefuses(t *testing.T) {
 	f := start(t, nil)
 	f.stop()
-	if _, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("late")); !errors.Is(
-		err, ErrUnavailable,
-	) {
+	_, err := f.AppendWait(t.Context(), topic.Threads, topic.Subject(group), message("late"))
+	if !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("append after Run: %v, want ErrUnavailable", err)
 	}
 }
@@ -456,7 +455,8 @@ func TestInvalidEventsAreRefused(t *testing.T) {
 			Cause: eventv1.Cause_builder{Topic: 1, Position: -1}.Build(), MemberLeft: &eventv1.MemberLeft{},
 		}), "cause"},
 		{"cause beyond the slots", topic.Threads, direct, byAlice(eventv1.Event_builder{
-			Cause: eventv1.Cause_builder{Topic: 1, Slot: topic.MaxPartitions}.Build(), MemberLeft: &eventv1.MemberLeft{},
+			Cause:      eventv1.Cause_builder{Topic: 1, Slot: topic.MaxPartitions}.Build(),
+			MemberLeft: &eventv1.MemberLeft{},
 		}), "cause"},
 		{"no members added", topic.Threads, topic.Subject(group),
 			byAlice(eventv1.Event_builder{MemberAdded: &eventv1.MemberAdded{}}), "member_ids"},

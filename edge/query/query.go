@@ -212,9 +212,8 @@ func (q *Queries) LookupUsers(ctx context.Context, u id.UserID, phones []string)
 	out := wirev1.Users_builder{}
 	for i := range found {
 		f := &found[i]
-		out.Users = append(
-			out.Users, wirev1.User_builder{UserId: f.ID[:], Name: f.Name, Phone: asked[f.PhoneHash]}.Build(),
-		)
+		out.Users = append(out.Users,
+			wirev1.User_builder{UserId: f.ID[:], Name: f.Name, Phone: asked[f.PhoneHash]}.Build())
 	}
 	return out.Build(), nil
 }

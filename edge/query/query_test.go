@@ -421,13 +421,12 @@ func TestHistoryBehindOfATrimmedThread(t *testing.T) {
 		w.inHistory(t, th, p, p+1, true)
 	}
 	w.historyHas(t, th, 4)
-	if got, err := pages(t.Context(), w, u, th, 0, 10); !errors.Is(
-		err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
-	) {
+	got, err := pages(t.Context(), w, u, th, 0, 10)
+	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
 		t.Errorf("got %v and %v, want unavailable", got, err)
 	}
 	// What he may see is all there.
-	got, err := pages(t.Context(), w, former, th, 0, 10)
+	got, err = pages(t.Context(), w, former, th, 0, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -470,9 +469,8 @@ func TestHistoryRefusesBadInput(t *testing.T) {
 		"large limit":     {ThreadId: th[:], Limit: maxHistory + 1},
 		"negative before": {ThreadId: th[:], BeforePosition: -1},
 	} {
-		if _, err := w.History(t.Context(), userN(1), 0, r.Build()); !errors.Is(
-			err, &wire.Error{Code: wirev1.Code_CODE_INVALID},
-		) {
+		_, err := w.History(t.Context(), userN(1), 0, r.Build())
+		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -79,9 +79,8 @@ func (c Config) Validate() error {
 	}
 	if c.TopicPrefix != "" &&
 		strings.Trim(c.TopicPrefix, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
-		errs = append(
-			errs, fmt.Errorf("kafka: topic prefix %q has characters that Kafka does not allow", c.TopicPrefix),
-		)
+		errs = append(errs,
+			fmt.Errorf("kafka: topic prefix %q has characters that Kafka does not allow", c.TopicPrefix))
 	}
 	switch c.SASL.Mechanism {
 	case MechanismNone:
@@ -168,9 +167,8 @@ func (c Config) Opts() ([]kgo.Opt, error) {
 	}
 	if c.Registerer != nil {
 		reg := prometheus.WrapRegistererWith(prometheus.Labels{"client": id}, c.Registerer)
-		opts = append(
-			opts, kgo.WithHooks(kprom.NewMetrics("helio_kafka_client", kprom.Registerer(&firstRegisterer{reg: reg}))),
-		)
+		opts = append(opts,
+			kgo.WithHooks(kprom.NewMetrics("helio_kafka_client", kprom.Registerer(&firstRegisterer{reg: reg}))))
 	}
 	switch {
 	case c.Dial != nil:

@@ -119,9 +119,8 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 				f.first = f.last
 			}
 		}
-		f.queue = append(
-			f.queue, Record{Topic: t, Slot: f.slot, Position: pos, LogTime: r.Timestamp, Key: r.Key, Value: r.Value},
-		)
+		f.queue = append(f.queue,
+			Record{Topic: t, Slot: f.slot, Position: pos, LogTime: r.Timestamp, Key: r.Key, Value: r.Value})
 		f.expect[t] = pos + 1
 		out.records++
 		out.bytes += len(r.Key) + len(r.Value)

@@ -61,9 +61,8 @@ func NewWorld(users int, pick func(n int) int) *World {
 	}
 	for i := range users {
 		w.users = append(w.users, id.User([]byte("test key"), fmt.Sprintf("+49151%07d", i), 1))
-		w.devices = append(
-			w.devices, []id.DeviceID{id.DeviceID(v7(1, i*3)), id.DeviceID(v7(1, i*3+1)), id.DeviceID(v7(1, i*3+2))},
-		)
+		w.devices = append(w.devices,
+			[]id.DeviceID{id.DeviceID(v7(1, i*3)), id.DeviceID(v7(1, i*3+1)), id.DeviceID(v7(1, i*3+2))})
 	}
 	for i := range 3 {
 		w.groups = append(w.groups, id.ThreadID(v7(2, i)))

@@ -80,9 +80,8 @@ func AppendLength(dst []byte, n int) []byte {
 		return append(dst, byte(n>>24)|0x80, byte(n>>16), byte(n>>8), byte(n))
 	case uint64(n) < 1<<62:
 		u := uint64(n)
-		return append(
-			dst, byte(u>>56)|0xc0, byte(u>>48), byte(u>>40), byte(u>>32), byte(u>>24), byte(u>>16), byte(u>>8), byte(u),
-		)
+		return append(dst,
+			byte(u>>56)|0xc0, byte(u>>48), byte(u>>40), byte(u>>32), byte(u>>24), byte(u>>16), byte(u>>8), byte(u))
 	}
 	panic("frame: length beyond a varint")
 }

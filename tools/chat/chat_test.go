@@ -221,10 +221,8 @@ func TestHistoryPages(t *testing.T) {
 	with := id.DirectThread(ann, bob)
 	f.history[with] = nil
 	for i := 1; i <= 200; i++ {
-		f.history[with] = append(
-			f.history[with],
-			message(with, i, bob, noon.Add(time.Duration(i-300)*time.Minute), fmt.Sprintf("number %03d", i)),
-		)
+		f.history[with] = append(f.history[with],
+			message(with, i, bob, noon.Add(time.Duration(i-300)*time.Minute), fmt.Sprintf("number %03d", i)))
 	}
 	f.threads[0] = direct(bob, 200, "number 200", 0, noon)
 	s := newScreen(t, f, 80, 24)

@@ -191,14 +191,12 @@ func (m *Model) askPin(phone string, since time.Time, expires time.Duration) tea
 		back:   func() tea.Cmd { return m.askPhone(phone) },
 	}
 	if expires > 0 {
-		f.hint = append(
-			f.hint, fmt.Sprintf("An SMS is on its way. The PIN is valid until %s.", m.clock(m.cfg.now().Add(expires))),
-		)
+		f.hint = append(f.hint,
+			fmt.Sprintf("An SMS is on its way. The PIN is valid until %s.", m.clock(m.cfg.now().Add(expires))))
 	}
 	if m.cfg.Pin != nil {
-		f.hint = append(
-			f.hint, "This deployment runs on this machine: just press enter, and the PIN is read from its SMS file.",
-		)
+		f.hint = append(f.hint,
+			"This deployment runs on this machine: just press enter, and the PIN is read from its SMS file.")
 	}
 	f.hint = append(f.hint, "enter registers · ctrl+r asks for another PIN · esc changes the number")
 	f.submit = func(v []string) tea.Cmd {

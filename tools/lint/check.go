@@ -99,9 +99,8 @@ func standard(importPath string) bool {
 func checkPackage(p pkg) []string {
 	var findings []string
 	if vagueNames[p.Name] {
-		findings = append(
-			findings, fmt.Sprintf("%s: package name %q says nothing: name it after what it is about", p.path(), p.Name),
-		)
+		findings = append(findings,
+			fmt.Sprintf("%s: package name %q says nothing: name it after what it is about", p.path(), p.Name))
 	}
 	generated := func(file string) bool { return strings.HasSuffix(file, ".pb.go") }
 	written := slices.DeleteFunc(slices.Concat(p.GoFiles, p.CgoFiles), generated)
@@ -136,9 +135,8 @@ func checkQueries(file, text string) []string {
 	var findings []string
 	for i, line := range strings.Split(text, "\n") {
 		if found := bareNumber.FindString(line); found != "" {
-			findings = append(
-				findings, fmt.Sprintf("%s:%d: %q: name it by the proto's field or by its topic", file, i+1, found),
-			)
+			findings = append(findings,
+				fmt.Sprintf("%s:%d: %q: name it by the proto's field or by its topic", file, i+1, found))
 		}
 		if strings.HasSuffix(file, "_test.go") {
 			continue
@@ -146,9 +144,8 @@ func checkQueries(file, text string) []string {
 		for _, m := range asks.FindAllStringSubmatch(line, -1) {
 			for _, r := range rooms {
 				if m[1] != "DELETE" && slices.Contains(r.tables, m[2]) && !within(file, r.folder) && !r.excepts(file) {
-					findings = append(
-						findings, fmt.Sprintf("%s:%d: asks the table %s: %s", file, i+1, m[2], r.reason),
-					)
+					findings = append(findings,
+						fmt.Sprintf("%s:%d: asks the table %s: %s", file, i+1, m[2], r.reason))
 				}
 			}
 		}

@@ -127,9 +127,8 @@ func (r Result) Rows() []Row {
 			delivery = "p99 50"
 		}
 		at := fmt.Sprintf(" at %d/s", rate.PerS)
-		out = append(
-			out, Row{"ack" + at, rate.AckMS.String(), ack}, Row{"delivery" + at, rate.DeliveryMS.String(), delivery},
-		)
+		out = append(out,
+			Row{"ack" + at, rate.AckMS.String(), ack}, Row{"delivery" + at, rate.DeliveryMS.String(), delivery})
 		add("delivered"+at, &rate.DeliveredPerS, 0, " /s", "")
 		add("server CPU per 1,000"+at, rate.ServerCPUPer1000, 3, " s", "")
 	}

@@ -164,9 +164,8 @@ func TestNoTopicOnFirstUse(t *testing.T) {
 	addr, stop := running(t, Config{DataDir: t.TempDir()})
 	defer quietly(stop)
 	cl := dial(t, addr, kgo.AllowAutoTopicCreation(), kgo.UnknownTopicRetries(1))
-	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "typo", Value: []byte("x")}).FirstErr(); !errors.Is(
-		err, kerr.UnknownTopicOrPartition,
-	) {
+	err := cl.ProduceSync(ctx, &kgo.Record{Topic: "typo", Value: []byte("x")}).FirstErr()
+	if !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		t.Errorf("got %v, want %v", err, kerr.UnknownTopicOrPartition)
 	}
 }

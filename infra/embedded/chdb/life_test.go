@@ -93,9 +93,8 @@ func TestTextIndexAndMerges(t *testing.T) {
 	if got := p.sql(t, "SELECT k FROM t WHERE hasAllTokens(body, 'word4321 common')"); got != "4321" {
 		t.Errorf("got %q", got)
 	}
-	if got := p.sql(t, "EXPLAIN indexes = 1 SELECT k FROM t WHERE hasAnyTokens(body, 'word4321')"); !strings.Contains(
-		got, "words",
-	) {
+	const explain = "EXPLAIN indexes = 1 SELECT k FROM t WHERE hasAnyTokens(body, 'word4321')"
+	if got := p.sql(t, explain); !strings.Contains(got, "words") {
 		t.Errorf("the index is not used:\n%s", got)
 	}
 	for i := range 30 {

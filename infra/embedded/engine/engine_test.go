@@ -232,12 +232,11 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("cannot mount a small disk:", err)
 	}
 	defer func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) }()
-	if err := os.WriteFile(filepath.Join(path, "lost+found"), bytes.Repeat([]byte("x"), 1<<20), 0o600); !errors.Is(
-		err, syscall.ENOSPC,
-	) {
+	err := os.WriteFile(filepath.Join(path, "lost+found"), bytes.Repeat([]byte("x"), 1<<20), 0o600)
+	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
-	_, err := Open(context.Background(), Kafka, path, 1)
+	_, err = Open(context.Background(), Kafka, path, 1)
 	if !errors.Is(err, NoSpace) || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want %v", err, NoSpace)
 	}

