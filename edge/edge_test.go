@@ -498,6 +498,54 @@ func TestReceiptsAreCoalesced(t *testing.T) {
 	}
 }
 
+// A receipt that an edge writes late, after its device has gone on here, does not stay the log's last word.
+func TestLateReceiptIsMended(t *testing.T) {
+	f := start(t, nil)
+	d := f.dial(t).register("+491").sync()
+	var s fanout.Session
+	f.world.mu.Lock()
+	for s = range f.world.sessions {
+	}
+	f.world.mu.Unlock()
+	th, other := id.NewGroup(), id.NewGroup()
+	said := func(delivered, read int64) thread.Watermark {
+		return thread.Watermark{
+			DeliveredPosition: topic.Position(delivered), DeliveredOrdinal: delivered,
+			ReadPosition: topic.Position(read), ReadOrdinal: read,
+		}
+	}
+	for _, step := range []struct {
+		name string
+		th   id.ThreadID
+		at   topic.Position
+		w    thread.Watermark
+		want []thread.Watermark // all that was said again
+	}{
+		{"the first", th, 5, said(10, 4), nil},
+		{"a further one", th, 7, said(12, 4), nil},
+		{"again, by a link that repeats itself", th, 5, said(10, 4), nil},
+		{"the same again", th, 8, said(12, 4), nil},
+		{"lower in another thread", other, 9, said(3, 3), nil},
+		{"lower", th, 9, said(11, 3), []thread.Watermark{said(12, 4)}},
+		{"mended", th, 10, said(12, 4), []thread.Watermark{said(12, 4)}},
+		{"lower in part", th, 11, said(13, 2), []thread.Watermark{said(12, 4), said(13, 4)}},
+	} {
+		s.Logged(step.th, step.at, step.w)
+		f.world.mu.Lock()
+		var got []thread.Watermark
+		for _, m := range f.world.marks {
+			if m.thread != th || m.user != d.user || m.device != d.id {
+				t.Errorf("%s: said of %v, %v, %v", step.name, m.thread, m.user, m.device)
+			}
+			got = append(got, m.w)
+		}
+		f.world.mu.Unlock()
+		if diff := cmp.Diff(got, step.want); diff != "" {
+			t.Errorf("%s (-got +want):\n%s", step.name, diff)
+		}
+	}
+}
+
 func TestSyncOutlastsAStoreThatIsDown(t *testing.T) {
 	f := start(t, nil)
 	var tries atomic.Int32

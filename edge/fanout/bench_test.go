@@ -15,6 +15,7 @@ import (
 	"heliograph/infra/link"
 	"heliograph/schemas/id"
 	linkv1 "heliograph/schemas/link/v1"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -38,7 +39,9 @@ func (s *sink) Push([]byte) bool {
 	return true
 }
 
-func (s *sink) PushWait(context.Context, []byte) error        { s.pushed.Add(1); return nil }
+func (s *sink) PushWait(context.Context, []byte) error               { s.pushed.Add(1); return nil }
+func (s *sink) Logged(id.ThreadID, topic.Position, thread.Watermark) {}
+
 func (s *sink) PushReceipts(id.ThreadID, []replica.Mark) bool { return true }
 func (s *sink) WaitReceipts(context.Context) error            { return nil }
 func (s *sink) Lagged()                                       {}

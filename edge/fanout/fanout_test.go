@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -307,6 +308,15 @@ func TestReceiptsGoToThoseConcerned(t *testing.T) {
 		defer b.online(away, 0).leave()
 		b.settle()
 		mustBe(t, "the sender who was away", away.receipts[g][bob.user], want)
+		// A device is told of each of its own in the log, also of one that an edge wrote late; of no other's.
+		late := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1}
+		b.world.Watermark(g, bob.user, bob.id, late)
+		b.settle()
+		mustBe(t, "receipts of the device in the log", fmt.Sprint(bob.logged), fmt.Sprint([]thread.Watermark{want, late}))
+		for _, d := range []*phone{ann, cem, second, away} {
+			mustBe(t, "receipts of another's device", len(d.logged), 0)
+		}
+		mustBe(t, "watermark", b.edges[0].Watermark(g, bob.user), want)
 	})
 }
 

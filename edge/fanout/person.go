@@ -57,10 +57,12 @@ func (p *person) Missed(t id.ThreadID, upTo topic.Position) {
 // Receipt implements replica.Follower.
 func (p *person) Receipt(r *replica.Receipt) {
 	for _, d := range p.connected() {
-		if d.id == r.Device && r.Marks[0].User == p.user {
-			continue // it said so itself
+		switch {
+		case d.id == r.Device && r.User == p.user: // it said so itself
+			d.sess.Logged(r.Thread, r.At, r.Said)
+		case len(r.Marks) > 0:
+			p.of.receipts(d, r.Thread, r.Marks)
 		}
-		p.of.receipts(d, r.Thread, r.Marks)
 	}
 }
 

@@ -33,6 +33,7 @@ type phone struct {
 	saw      map[id.ThreadID]map[topic.Position]bool // everything that came, also what the cursor rule ignored
 	changed  map[id.ThreadID]int
 	receipts map[id.ThreadID]map[id.UserID]thread.Watermark
+	logged   []thread.Watermark
 	rejected []topic.Position
 	resyncs  int
 	syncs    int
@@ -116,6 +117,13 @@ func (s *testSession) PushWait(ctx context.Context, f []byte) error {
 }
 
 func (s *testSession) WaitReceipts(context.Context) error { return nil }
+
+func (s *testSession) Logged(_ id.ThreadID, _ topic.Position, w thread.Watermark) {
+	d := s.phone
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.logged = append(d.logged, w)
+}
 
 func (s *testSession) PushReceipts(t id.ThreadID, m []replica.Mark) bool {
 	s.mu.Lock()

@@ -5,6 +5,8 @@ import (
 
 	"heliograph/edge/replica"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -26,6 +28,9 @@ type Session interface {
 	// WaitReceipts waits until there is room for the receipts of a thread, and for some more. It is called by Sync and
 	// by nothing else, without locks.
 	WaitReceipts(ctx context.Context) error
+	// Logged tells that the log has a receipt of this device at a place, in the order of the log. It is called like
+	// Push, without locks.
+	Logged(t id.ThreadID, at topic.Position, w thread.Watermark)
 	// Lagged tells that pushes were dropped: the session drops those that still wait in its outbox and sends Resync.
 	// The fanout pushes no event until the next Sync.
 	Lagged()

@@ -186,35 +186,40 @@ func (r *Replica) receiptEvent(t *threadEntry, e *event.Event, rec *linkv1.Recor
 		return
 	}
 	if u, w, ok := thread.Receipt(k, e); ok {
-		t.watermark(u, k.Device, w)
+		t.watermark(u, k.Device, topic.Position(rec.GetPosition()), w)
 	}
 }
 
 // watermark merges a watermark of a user's device and tells those whom it concerns: himself, for his other devices, and
 // members with a message that it covers and the one before did not.
-func (t *threadEntry) watermark(u id.UserID, d id.DeviceID, w thread.Watermark) {
+func (t *threadEntry) watermark(u id.UserID, d id.DeviceID, at topic.Position, w thread.Watermark) {
 	before := t.state.Marks[u]
 	now := before.Merge(w)
-	if now == before {
-		return
+	grown := now != before
+	if grown {
+		t.state.Marks[u] = now
+		t.marks = nil
 	}
-	t.state.Marks[u] = now
-	t.marks = nil
 	if t.state.Members[u] == nil {
 		return
 	}
 	var to []*userEntry
 	for _, l := range t.locals {
 		if l.id != u {
-			if s, ok := t.state.Sent[l.id]; !ok || !s.concerns(before, now) || !t.state.IsMember(l.id) {
+			if s, ok := t.state.Sent[l.id]; !grown || !ok || !s.concerns(before, now) || !t.state.IsMember(l.id) {
 				continue
 			}
 		}
 		to = append(to, l)
 	}
-	if len(to) > 0 {
-		t.slot.note(&Receipt{Thread: t.id, Device: d, Marks: []Mark{{u, now}}}, to...)
+	if len(to) == 0 {
+		return
 	}
+	r := &Receipt{Thread: t.id, Device: d, At: at, Said: w, User: u}
+	if grown {
+		r.Marks = []Mark{{u, now}}
+	}
+	t.slot.note(r, to...)
 }
 
 func (r *Replica) userEvent(u *userEntry, e *event.Event, rec *linkv1.Record, after *actions) {

@@ -227,7 +227,7 @@ func (r *Replica) threadLoaded(t *threadEntry, snap *Snapshot) {
 		}
 	case old.Next >= now.Next: // nothing was missed but receipts
 		for u, w := range now.Marks {
-			t.watermark(u, id.DeviceID{}, w)
+			t.watermark(u, id.DeviceID{}, 0, w)
 		}
 	default:
 		loaded := now.Marks
@@ -239,7 +239,7 @@ func (r *Replica) threadLoaded(t *threadEntry, snap *Snapshot) {
 		}
 		t.state, t.audience, t.marks = now, nil, nil
 		for u, w := range loaded {
-			t.watermark(u, id.DeviceID{}, w)
+			t.watermark(u, id.DeviceID{}, 0, w)
 		}
 		if now.last() > old.last() {
 			for _, u := range t.locals {

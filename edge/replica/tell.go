@@ -20,7 +20,7 @@ type Follower interface {
 	// far as he lacks them. It comes before the events after that position.
 	Missed(t id.ThreadID, upTo topic.Position)
 	// Receipt tells that a watermark has grown: his own, or that of a member to whom he has sent something that it
-	// covers and the one before did not. The receipt is shared.
+	// covers and the one before did not; and of each receipt of a device of his, grown or not. The receipt is shared.
 	Receipt(r *Receipt)
 	// Rejected tells that a message of his was not accepted.
 	Rejected(r *Rejected)
@@ -54,11 +54,15 @@ type Mark struct {
 	thread.Watermark
 }
 
-// Receipt is a watermark of a member of a thread that has grown.
+// Receipt is a watermark of a member of a thread that has grown, or a receipt by which none has.
 type Receipt struct {
 	Thread id.ThreadID
 	Device id.DeviceID // whose event it was; zero when it is not known
-	Marks  []Mark      // just one; to be shared
+	// At is where the event lies, and Said what it says of the device.
+	At    topic.Position
+	Said  thread.Watermark
+	User  id.UserID
+	Marks []Mark // just one, to be shared; none: the member's watermark has not grown
 }
 
 // Rejected is a message that the fold did not accept.

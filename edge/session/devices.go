@@ -26,6 +26,7 @@ const (
 	markUnknown = "unknown" // the thread is not live here, or the user never was in it
 	markAhead   = "ahead"   // waits until this edge has read as far; counted again when that is so
 	markFull    = "full"    // too many wait already
+	markLate    = "late"    // the log has a lower one behind it, of an edge that the device has left: said again
 )
 
 // watermarks takes what the device has stored and shown (section 6). A device cannot claim more than the thread has.
@@ -81,6 +82,43 @@ func (s *Session) move(t id.ThreadID, claim thread.Watermark) (outcome string) {
 		ReadOrdinal:       max(known.ReadOrdinal, min(claim.ReadOrdinal, v.LastOrdinal)),
 	})
 	return markTaken
+}
+
+// logged is the most that the log has a device say of a thread, and the place up to which that is known.
+type logged struct {
+	at topic.Position
+	w  thread.Watermark
+}
+
+// maxLogged bounds Session.logged. What it does not know is not mended.
+const maxLogged = 256
+
+// Logged implements fanout.Session. A receipt that says less than one before it in the log comes from an edge that the
+// device has left, which was slow to write it: a log that is compacted would keep that one and drop the other, so what
+// the device has said is said again.
+func (s *Session) Logged(t id.ThreadID, at topic.Position, w thread.Watermark) {
+	s.mu.Lock()
+	had, known := s.logged[t]
+	if known && at <= had.at { // the link repeats itself
+		s.mu.Unlock()
+		return
+	}
+	most := had.w.Merge(w)
+	if s.logged == nil {
+		s.logged = map[id.ThreadID]logged{}
+	}
+	if !known && len(s.logged) >= maxLogged {
+		for any := range s.logged {
+			delete(s.logged, any)
+			break
+		}
+	}
+	s.logged[t] = logged{at, most}
+	s.mu.Unlock()
+	if w != most {
+		s.srv.metrics.watermarks.WithLabelValues(markLate).Inc()
+		s.srv.ingest.Watermark(t, s.user, s.device, most)
+	}
 }
 
 // maxAhead bounds Session.ahead.

@@ -134,6 +134,7 @@ type Session struct {
 	joins  *rate.Limiter                    // of users put into groups; nil before the first
 	begun  map[id.ThreadID]id.UserID        // threads that this session began and the hub has not seen yet: the peer
 	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
+	logged map[id.ThreadID]logged           // the device's own receipts, as the log has them
 	syncs  []*syncing
 	lagged *time.Timer // runs while Resync is unanswered
 }
