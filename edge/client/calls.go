@@ -101,7 +101,7 @@ func (cn *conn) page(s *quic.ReceiveStream) {
 func (c *Client) call(ctx context.Context, f *wirev1.ClientFrame) (*wirev1.ServerFrame, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.cfg.CallTimeout)
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 	}
 	for attempt := 0; ; attempt++ {
@@ -132,7 +132,7 @@ func (c *Client) call(ctx context.Context, f *wirev1.ClientFrame) (*wirev1.Serve
 
 // RequestPin asks for an SMS. It returns how long the PIN is valid and after how long another may be asked for.
 func (c *Client) RequestPin(ctx context.Context, phone string) (expires, retry time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	a, err := c.once(ctx, false, func(*conn) (*wirev1.ClientFrame, error) {
 		return wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: phone}.Build()}.Build(), nil
@@ -165,7 +165,7 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 	if _, ok := c.Identity(); ok {
 		return Identity{}, ErrRegistered
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	me, err := c.applicant(r)
 	if err != nil {

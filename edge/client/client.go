@@ -26,7 +26,7 @@ import (
 
 // Errors that callers branch on.
 var (
-	// ErrOutboxFull is returned by Send when OutboxLimit messages wait already.
+	// ErrOutboxFull is returned by Send when outboxLimit messages wait already.
 	ErrOutboxFull = errors.New("the outbox is full")
 	// ErrRegistered is returned by Register when the store holds an identity already.
 	ErrRegistered = errors.New("this store holds a registered device already")
@@ -406,7 +406,7 @@ func (c *Client) Send(to To, text string) (id.MessageID, error) {
 // SendRaw puts a message into the outbox as it is: for sealed content, and for sending again under an id that was used
 // before.
 func (c *Client) SendRaw(o Outgoing) error {
-	if c.Outbox() >= c.cfg.OutboxLimit {
+	if c.Outbox() >= outboxLimit {
 		return ErrOutboxFull
 	}
 	if err := c.cfg.Store.Put(o); err != nil {

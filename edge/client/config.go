@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -29,55 +30,38 @@ type Config struct {
 	AckInterval time.Duration
 	// Buffer is how many events may wait for the application before the client stops reading; 1,024.
 	Buffer int
-	// OutboxLimit is how many messages may wait for their acknowledgement; 10,000. Beyond, Send returns ErrOutboxFull.
-	OutboxLimit int
 	// Window is how many messages are sent without being answered; 128.
 	Window int
-	// CallTimeout bounds a request when its context has no deadline; 30 s.
-	CallTimeout time.Duration
-	// Silence is how long an edge that was written to may send nothing at all, not even QUIC's acknowledgements, until
-	// another is tried; 5 s. While an answer is missing something is written at least as often.
-	Silence time.Duration
 	// Transport shares one UDP socket among many clients (load generators); nil: a socket of its own.
 	Transport *quic.Transport
 	// Logger takes what happens to connections; nil: nothing.
 	Logger *slog.Logger
+
+	// silence is how long an edge that was written to may send nothing at all, not even QUIC's acknowledgements, until
+	// another is tried; for tests; 5 s. While an answer is missing something is written at least as often.
+	silence time.Duration
 }
 
+const (
+	// outboxLimit is how many messages may wait for their acknowledgement. Beyond, Send returns ErrOutboxFull.
+	outboxLimit = 10_000
+	// callTimeout bounds a request when its context has no deadline.
+	callTimeout = 30 * time.Second
+)
+
+// withDefaults does without infra/run, which would bring more into an application than it asked for.
 func (c Config) withDefaults() Config {
 	if c.Store == nil {
 		c.Store = NewMemoryStore()
 	}
-	if c.Name == "" {
-		c.Name = "helio-go"
-	}
-	if c.MinBackoff == 0 {
-		c.MinBackoff = 100 * time.Millisecond
-	}
-	if c.MaxBackoff == 0 {
-		c.MaxBackoff = 15 * time.Second
-	}
-	if c.AckInterval == 0 {
-		c.AckInterval = time.Second
-	}
-	if c.Buffer == 0 {
-		c.Buffer = 1024
-	}
-	if c.OutboxLimit == 0 {
-		c.OutboxLimit = 10_000
-	}
-	if c.Window == 0 {
-		c.Window = 128
-	}
-	if c.Silence == 0 {
-		c.Silence = 5 * time.Second
-	}
-	if c.CallTimeout == 0 {
-		c.CallTimeout = 30 * time.Second
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Name = cmp.Or(c.Name, "helio-go")
+	c.MinBackoff = cmp.Or(c.MinBackoff, 100*time.Millisecond)
+	c.MaxBackoff = cmp.Or(c.MaxBackoff, 15*time.Second)
+	c.AckInterval = cmp.Or(c.AckInterval, time.Second)
+	c.Buffer = cmp.Or(c.Buffer, 1024)
+	c.Window = cmp.Or(c.Window, 128)
+	c.silence = cmp.Or(c.silence, 5*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 
@@ -90,16 +74,13 @@ func (c Config) Validate() error {
 	if len(c.Name) > 64 {
 		errs = append(errs, fmt.Errorf("name of %d bytes, at most 64", len(c.Name)))
 	}
-	for name, n := range map[string]int{"buffer": c.Buffer, "outbox limit": c.OutboxLimit, "window": c.Window} {
+	for name, n := range map[string]int{"buffer": c.Buffer, "window": c.Window} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative", name))
 		}
 	}
 	if c.Window > 200 {
 		errs = append(errs, fmt.Errorf("window %d is above 200, which leaves no room for other requests", c.Window))
-	}
-	if c.Silence < 0 {
-		errs = append(errs, fmt.Errorf("silence %v is negative", c.Silence))
 	}
 	if c.MaxBackoff != 0 && c.MinBackoff > c.MaxBackoff {
 		errs = append(errs, fmt.Errorf("least backoff %v is above the greatest, %v", c.MinBackoff, c.MaxBackoff))

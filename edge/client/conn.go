@@ -169,7 +169,7 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 		_ = q.CloseWithError(0, "") // it is of no use without the stream
 		return nil, fmt.Errorf("open control stream: %w", closeReason(err))
 	}
-	return newConn(q, s, c.cfg.Silence, maxBacklog), nil
+	return newConn(q, s, c.cfg.silence, maxBacklog), nil
 }
 
 func newConn(q *quic.Conn, s control, silence time.Duration, backlog int) *conn {

@@ -129,7 +129,7 @@ func testSilentEdge(t *testing.T, after bool) {
 		return false
 	})
 	r = newRelay(t, cfg.Addrs[0])
-	cfg.Addrs, cfg.Silence = []string{r.conn.LocalAddr().String()}, 200*time.Millisecond
+	cfg.Addrs, cfg.silence = []string{r.conn.LocalAddr().String()}, 200*time.Millisecond
 	cfg.Store = NewMemoryStore()
 	me, _, err := NewDevice(id.UserID{1})
 	must(t, err)
@@ -191,7 +191,7 @@ func TestSlowEdgeIsProbed(t *testing.T) {
 		}
 		return false
 	})
-	cfg.Silence, cfg.Store = 150*time.Millisecond, registered(t)
+	cfg.silence, cfg.Store = 150*time.Millisecond, registered(t)
 	c, _ := start(t, cfg)
 	ctx := within(t)
 	must(t, c.WaitSynced(ctx))
@@ -256,7 +256,7 @@ func TestNoProbeWhileRegistering(t *testing.T) {
 		}
 		return false
 	})
-	cfg.Silence = 150 * time.Millisecond
+	cfg.silence = 150 * time.Millisecond
 	c, _ := start(t, cfg)
 	ctx := within(t)
 	var wg sync.WaitGroup

@@ -167,7 +167,7 @@ func TestLoginStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 400
 		cfg := testConfig()
-		cfg.replica.Batch, cfg.fanout.Page = 256, 100
+		cfg.replica.Batch, cfg.fanout.page = 256, 100
 		b := newBench(t, 1, 1, cfg)
 		defer b.stop()
 		var people []*phone

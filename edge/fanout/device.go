@@ -70,13 +70,13 @@ func (f *Fanout) push(d *device, p push) {
 	case open:
 		if _, held := d.targets[p.thread]; held && p.at != never {
 			if !d.stuck {
-				d.hold(p, f.cfg.Pending)
+				d.hold(p, f.bounds.pending)
 			}
 			return
 		}
 		f.pushNow(d, p.frame, p.echo)
 	case syncing:
-		d.hold(p, f.cfg.Pending)
+		d.hold(p, f.bounds.pending)
 	}
 }
 

@@ -28,10 +28,10 @@ type History interface {
 // Run runs.
 type Fanout struct {
 	// Fixed after New.
-	cfg      Config
+	bounds   bounds
 	replica  *replica.Replica
 	history  History
-	older    chan struct{} // capacity Config.Loaders: held by a query to history
+	older    chan struct{} // capacity loaders: held by a query to history
 	log      *slog.Logger
 	metrics  metrics
 	catchups catchupQueue
@@ -41,22 +41,16 @@ type Fanout struct {
 }
 
 // New returns a Fanout that does nothing until Run. history has what was trimmed from the thread views.
-func New(
-	cfg Config, r *replica.Replica, history History, log *slog.Logger, reg prometheus.Registerer,
-) (*Fanout, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	cfg = cfg.withDefaults()
+func New(r *replica.Replica, history History, log *slog.Logger, reg prometheus.Registerer) *Fanout {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	f := &Fanout{
-		cfg: cfg, replica: r, history: history, older: make(chan struct{}, cfg.Loaders), log: log,
+		bounds: defaultBounds(), replica: r, history: history, older: make(chan struct{}, loaders), log: log,
 		catchups: catchupQueue{wake: make(chan struct{}, 1)}, people: map[id.UserID]*person{},
 	}
 	f.metrics = newMetrics(reg, f)
-	return f, nil
+	return f
 }
 
 // Run makes the catch-ups that nobody asked for, until ctx is cancelled.

@@ -151,10 +151,7 @@ func TestCatchUpHoldsOneThread(t *testing.T) {
 
 // A target does not hold if more was found to be missing between the look at the thread and the taking down of it.
 func TestTargetIsTakenAgain(t *testing.T) {
-	f, err := New(Config{}, nil, nil, nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := New(nil, nil, nil, nil)
 	g := id.NewGroup()
 	d := &device{state: syncing, targets: map[id.ThreadID]topic.Position{g: uncaptured}}
 	f.catchUp(d, g, 20)
@@ -504,16 +501,6 @@ func TestReady(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		mustBe(t, "silence", b.edges[0].CursorLag() >= 10*time.Second, true)
 	})
-}
-
-func TestConfig(t *testing.T) {
-	if err := (Config{}).Validate(); err != nil {
-		t.Errorf("zero: %v", err)
-	}
-	err := Config{Wait: -1, Page: -1}.Validate()
-	if err == nil || len(err.(interface{ Unwrap() []error }).Unwrap()) != 2 {
-		t.Errorf("got %v, want two faults", err)
-	}
 }
 
 // glance is a thread as a user sees it at an edge.

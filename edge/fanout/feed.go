@@ -120,7 +120,7 @@ func (f *Fanout) full(page []replica.Row) bool {
 	for _, r := range page {
 		bytes += len(r.Event)
 	}
-	return len(page) >= f.cfg.Page || bytes >= f.cfg.PageBytes
+	return len(page) >= f.bounds.page || bytes >= f.bounds.pageBytes
 }
 
 // trimmed returns up to where the tail may lack events after a position that the device may see; -1: it lacks none.
@@ -142,14 +142,14 @@ func (l *lack) trimmed(t replica.Tail, after topic.Position, floorMS int64) topi
 func (f *Fanout) askHistory(
 	ctx context.Context, l lack, after, upTo topic.Position, floorMS int64,
 ) ([]replica.Row, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.Wait)
+	ctx, cancel := context.WithTimeout(ctx, f.bounds.wait)
 	defer cancel()
 	select {
 	case f.older <- struct{}{}:
 	case <-ctx.Done():
 		return nil, replica.Unavailable(context.Cause(ctx))
 	}
-	events, err := f.history.Events(ctx, l.now.Thread, after, upTo, floorMS, f.cfg.Page)
+	events, err := f.history.Events(ctx, l.now.Thread, after, upTo, floorMS, f.bounds.page)
 	<-f.older
 	if err != nil {
 		f.metrics.historyErrors.Inc()
@@ -194,7 +194,7 @@ func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID
 
 func (f *Fanout) rest(d *device, l lack, after topic.Position) replica.Range {
 	return replica.Range{
-		Thread: l.now.Thread, After: after, UpTo: l.target, FloorMS: d.floor.Load(), Limit: f.cfg.Page,
-		Bytes: f.cfg.PageBytes,
+		Thread: l.now.Thread, After: after, UpTo: l.target, FloorMS: d.floor.Load(), Limit: f.bounds.page,
+		Bytes: f.bounds.pageBytes,
 	}
 }

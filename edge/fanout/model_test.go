@@ -39,10 +39,10 @@ type edge struct {
 	reg *prometheus.Registry
 }
 
-// config is the settings of both.
+// config is what bounds both.
 type config struct {
 	replica replica.Config
-	fanout  Config
+	fanout  bounds
 }
 
 func testConfig() config {
@@ -50,7 +50,7 @@ func testConfig() config {
 		replica.Config{
 			Partitions: replicatest.Slots, Linger: 2 * time.Second, Wait: 3 * time.Second, Batch: 4,
 		},
-		Config{Wait: 3 * time.Second, Page: 3, PageBytes: 150}.withDefaults(),
+		bounds{wait: 3 * time.Second, page: 3, pageBytes: 150, pending: defaultBounds().pending},
 	}
 }
 
@@ -62,10 +62,8 @@ func newEdge(
 	if err != nil {
 		tb.Fatal(err)
 	}
-	f, err := New(cfg.fanout, r, past, nil, reg)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	f := New(r, past, nil, reg)
+	f.bounds = cfg.fanout
 	return &edge{r, f, reg}
 }
 
@@ -351,7 +349,7 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	cfg := testConfig()
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	if rnd.IntN(2) == 0 {
-		cfg.replica.Backlog, cfg.fanout.Pending = 3, 4
+		cfg.replica.Backlog, cfg.fanout.pending = 3, 4
 	}
 	m := &model{bench: newBench(t, seed, 2, cfg), rnd: rnd, peers: map[id.ThreadID][2]id.UserID{}, generation: 1}
 	defer m.stop()

@@ -121,7 +121,7 @@ var errLapsed = errors.New("the session syncs anew")
 // sync; the events of its other threads are pushed meanwhile. What the outbox cannot take at once is left to a Sync. It
 // returns false when the store did not answer: it must be tried again.
 func (f *Fanout) catchUpNow(ctx context.Context, d *device) bool {
-	turn := time.NewTimer(f.cfg.RetryMax)
+	turn := time.NewTimer(retryAfter)
 	defer turn.Stop()
 	select {
 	case d.turn <- struct{}{}:
@@ -247,7 +247,7 @@ func (f *Fanout) threadsOf(ctx context.Context, d *device) ([]id.ThreadID, error
 
 // capture waits until each thread is live, and takes down its state.
 func (f *Fanout) capture(ctx context.Context, d *device, list []id.ThreadID) ([]lack, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.Wait)
+	ctx, cancel := context.WithTimeout(ctx, f.bounds.wait)
 	defer cancel()
 	lacks := make([]lack, 0, len(list))
 	for _, t := range list {
@@ -299,7 +299,7 @@ func (d *device) aim(t id.ThreadID, target topic.Position) bool {
 // compare reads the device's cursors, keeps the threads that have something after them, and waits until the views have
 // all of that.
 func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack) ([]lack, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.Wait)
+	ctx, cancel := context.WithTimeout(ctx, f.bounds.wait)
 	defer cancel()
 	keys := make([]replica.DeviceThread, len(lacks))
 	for i, l := range lacks {
@@ -327,8 +327,8 @@ func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack) ([]lack, 
 func (f *Fanout) runCatchups(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	room := make(chan struct{}, f.cfg.Catchups)
-	retry := time.NewTicker(f.cfg.RetryMax)
+	room := make(chan struct{}, catchups)
+	retry := time.NewTicker(retryAfter)
 	defer retry.Stop()
 	for {
 		for _, d := range f.catchups.take() {

@@ -32,7 +32,7 @@ type viewClock struct {
 
 func newViewClock(s Store, partitions int, cfg Config, failed func(string, error), fellBack func()) *viewClock {
 	return &viewClock{
-		store: s, timeout: cfg.Wait, min: cfg.RetryMin, max: cfg.RetryMax, failed: failed, fellBack: fellBack,
+		store: s, timeout: cfg.Wait, min: retryMin, max: retryMax, failed: failed, fellBack: fellBack,
 		kick: make(chan struct{}, 1), at: make([]topic.Cursor, partitions),
 		raised: make([][len(topic.Cursor{})]uint64, partitions), moved: make(chan struct{}), said: make(chan struct{}),
 	}

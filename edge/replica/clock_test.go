@@ -2,7 +2,6 @@ package replica
 
 import (
 	"testing"
-	"time"
 
 	dto "github.com/prometheus/client_model/go"
 
@@ -67,8 +66,8 @@ func TestConfig(t *testing.T) {
 	if err := (Config{}).Validate(); err != nil {
 		t.Errorf("zero: %v", err)
 	}
-	err := Config{Partitions: -1, Batch: -1, Linger: -1, RetryMin: time.Hour}.Validate()
-	if err == nil || len(err.(interface{ Unwrap() []error }).Unwrap()) != 4 {
-		t.Errorf("got %v, want four faults", err)
+	err := Config{Partitions: -1, Batch: -1, Linger: -1}.Validate()
+	if err == nil || len(err.(interface{ Unwrap() []error }).Unwrap()) != 3 {
+		t.Errorf("got %v, want three faults", err)
 	}
 }

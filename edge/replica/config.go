@@ -21,19 +21,7 @@ type Config struct {
 	Linger time.Duration
 	// Wait bounds how long a call waits for Postgres and for links before it says CODE_UNAVAILABLE. Default 5 s.
 	Wait time.Duration
-	// DeviceWait bounds how long DeviceKey waits for a device that nobody knows: its registration may be milliseconds
-	// old. Default 1 s.
-	DeviceWait time.Duration
-	// Refresh is how often the directory is asked who runs delivery. Default 1 s.
-	Refresh time.Duration
-	// RetryMin and RetryMax bound the backoff of links and snapshots. Defaults 10 ms and 2 s.
-	RetryMin, RetryMax time.Duration
 
-	// Loaders is how many snapshots, and how many of each kind of query, run at one time. Default 3.
-	Loaders int
-	// Gather is the least time from one snapshot to the next, and from one query for devices or for cursors to the
-	// next: when thousands of devices come at once, those of a few milliseconds share a query. Default 4 ms.
-	Gather time.Duration
 	// Batch is the most subjects of one snapshot or one Subscribe. Default 256.
 	Batch int
 	// Backlog is how many events a subject that waits for its snapshot may hold; beyond it they are dropped and it is
@@ -41,19 +29,28 @@ type Config struct {
 	Backlog int
 }
 
+const (
+	// deviceWait bounds how long DeviceKey waits for a device that nobody knows: its registration may be milliseconds
+	// old.
+	deviceWait = time.Second
+	// refresh is how often the directory is asked who runs delivery.
+	refresh = time.Second
+	// retryMin and retryMax bound the backoff of links and snapshots.
+	retryMin, retryMax = 10 * time.Millisecond, 2 * time.Second
+	// loaders is how many snapshots, and how many of each kind of query, run at one time.
+	loaders = 3
+	// gathering is the least time from one snapshot to the next, and from one query for devices or for cursors to the
+	// next: when thousands of devices come at once, those of a few milliseconds share a query.
+	gathering = 4 * time.Millisecond
+)
+
 func (c Config) withDefaults() Config {
 	run.Default(&c.Name, "edge")
 	run.Default(&c.Partitions, topic.DefaultPartitions)
-	run.Default(&c.Loaders, 3)
 	run.Default(&c.Batch, 256)
 	run.Default(&c.Backlog, 4096)
 	run.Default(&c.Linger, 20*time.Second)
-	run.Default(&c.Gather, 4*time.Millisecond)
 	run.Default(&c.Wait, 5*time.Second)
-	run.Default(&c.DeviceWait, time.Second)
-	run.Default(&c.Refresh, time.Second)
-	run.Default(&c.RetryMin, 10*time.Millisecond)
-	run.Default(&c.RetryMax, 2*time.Second)
 	return c
 }
 
@@ -67,17 +64,11 @@ func (c Config) Validate() error {
 		name string
 		v    int64
 	}{
-		{"loaders", int64(c.Loaders)}, {"batch", int64(c.Batch)}, {"backlog", int64(c.Backlog)},
-		{"linger", int64(c.Linger)}, {"gather", int64(c.Gather)}, {"wait", int64(c.Wait)},
-		{"device wait", int64(c.DeviceWait)}, {"refresh", int64(c.Refresh)}, {"shortest retry", int64(c.RetryMin)},
-		{"longest retry", int64(c.RetryMax)},
+		{"batch", int64(c.Batch)}, {"backlog", int64(c.Backlog)}, {"linger", int64(c.Linger)}, {"wait", int64(c.Wait)},
 	} {
 		if f.v < 0 {
 			errs = append(errs, fmt.Errorf("replica: %s is negative", f.name))
 		}
-	}
-	if d := c.withDefaults(); d.RetryMin > d.RetryMax {
-		errs = append(errs, errors.New("replica: the shortest retry is longer than the longest"))
 	}
 	return errors.Join(errs...)
 }

@@ -92,7 +92,7 @@ func (r *Replica) runLinks(ctx context.Context) error {
 		select {
 		case <-t.C:
 			ask()
-			t.Reset(r.cfg.Refresh)
+			t.Reset(refresh)
 		case e := <-ended:
 			delete(running, e.of)
 			backoff[e.of.Name] = e.delay
@@ -115,10 +115,10 @@ func (r *Replica) runLink(ctx context.Context, in link.Instance, before time.Dur
 	}
 	r.log.Warn("link to a delivery instance ended", "instance", in.Name, "err", err)
 	r.metrics.errors.WithLabelValues("link").Inc()
-	if time.Since(began) > 2*r.cfg.RetryMax {
+	if time.Since(began) > 2*retryMax {
 		before = 0
 	}
-	delay = min(max(2*before, r.cfg.RetryMin), r.cfg.RetryMax)
+	delay = min(max(2*before, retryMin), retryMax)
 	sleep(ctx, delay/2+rand.N(delay/2+1))
 	return delay
 }

@@ -60,7 +60,7 @@ func (sub *subject) reached(at []topic.Cursor) bool {
 func (r *Replica) runLoads(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	room, pace := make(chan struct{}, r.cfg.Loaders), pace{every: r.cfg.Gather}
+	room, pace := make(chan struct{}, loaders), pace{every: gathering}
 	failed := make(chan []*subject)
 	var behind []*subject    // the views have not reached their live_from
 	var again []*subject     // a snapshot failed
@@ -124,7 +124,7 @@ func (r *Replica) runLoads(ctx context.Context) error {
 		case <-said:
 		case subs := <-failed:
 			again = append(again, subs...)
-			backoff = min(max(2*backoff, r.cfg.RetryMin), r.cfg.RetryMax)
+			backoff = min(max(2*backoff, retryMin), retryMax)
 			retry.Reset(backoff)
 		case <-retry.C:
 			r.loads.push(again...)
@@ -132,7 +132,7 @@ func (r *Replica) runLoads(ctx context.Context) error {
 				backoff = 0
 			}
 			again = nil
-			retry.Reset(max(r.cfg.RetryMax, 2*backoff))
+			retry.Reset(max(retryMax, 2*backoff))
 		case <-ctx.Done():
 			return nil
 		}

@@ -65,9 +65,9 @@ func New(
 	}
 	r.metrics = newMetrics(reg, r)
 	r.clock = newViewClock(st, cfg.Partitions, cfg, r.failed, r.metrics.viewsBack.Inc)
-	r.delivered = newBatcher(4*cfg.Batch, cfg.Gather, cfg.Wait, counted(r, "delivered", st.Delivered))
+	r.delivered = newBatcher(4*cfg.Batch, gathering, cfg.Wait, counted(r, "delivered", st.Delivered))
 	r.tails = newBatcher(16, 0, cfg.Wait, counted(r, "tails", r.readTails))
-	r.devices = newBatcher(cfg.Batch, cfg.Gather, cfg.Wait, counted(r, "devices", st.Devices))
+	r.devices = newBatcher(cfg.Batch, gathering, cfg.Wait, counted(r, "devices", st.Devices))
 	return r, nil
 }
 
@@ -100,7 +100,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.clock.run(ctx) })
 	g.Go(func() error { return r.keepHouse(ctx) })
 	g.Go(func() error { return r.askSilent(ctx) })
-	for range r.cfg.Loaders {
+	for range loaders {
 		g.Go(func() error { return r.delivered.run(ctx) })
 		g.Go(func() error { return r.tails.run(ctx) })
 		g.Go(func() error { return r.devices.run(ctx) })

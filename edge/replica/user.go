@@ -122,8 +122,8 @@ func (r *Replica) awaitUser(ctx context.Context, f Follower, enough func(u *user
 func (r *Replica) DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
 	defer cancel()
-	deadline := time.Now().Add(r.cfg.DeviceWait)
-	for delay := r.cfg.RetryMin; ; delay = min(4*delay, r.cfg.DeviceWait/2) {
+	deadline := time.Now().Add(deviceWait)
+	for delay := retryMin; ; delay = min(4*delay, deviceWait/2) {
 		if dev, ok := r.liveDevice(u, d); ok {
 			return dev, nil
 		}

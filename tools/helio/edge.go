@@ -263,12 +263,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if err != nil {
 		return nil, err
 	}
-	fan, err := fanout.New(
-		fanout.Config{}, rep, query.NewArchive(past, parts.kafka.Partitions), p.log, p.reg,
-	)
-	if err != nil {
-		return nil, err
-	}
+	fan := fanout.New(rep, query.NewArchive(past, parts.kafka.Partitions), p.log, p.reg)
 	parts.auth.UserKey = userKey
 	a, err := auth.New(parts.auth, pool, parts.sender, in, rep, p.log, p.reg)
 	if err != nil {
