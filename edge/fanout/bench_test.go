@@ -99,7 +99,7 @@ func liveGroup(b *testing.B, n, messages int) (e *edge, in *tap, g id.ThreadID, 
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
-	b.Cleanup(func() { cancel(); <-done })
+	b.Cleanup(func() { cancel(); <-done }) //nolint:errcheck // ended as asked
 	var all []int32
 	for s := range int32(replicatest.Slots) {
 		all = append(all, s)

@@ -135,7 +135,7 @@ func testHistory(t *testing.T, e *env) {
 	trim(1 << 60)
 	bob.on(e, 0).come()
 	bob.has(last)
-	tr = e.agree(t, ann, bob, late)
+	e.agree(t, ann, bob, late)
 	restore()
 	e.viewsAgree(t)
 }

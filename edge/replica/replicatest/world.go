@@ -112,8 +112,7 @@ func (w *World) End(s topic.Slot) topic.Cursor {
 	return c
 }
 
-// The events that the tests write.
-
+// Register writes that a user was registered with his first device, and returns when, by log time.
 func (w *World) Register(u id.UserID, d id.DeviceID, generation uint32) int64 {
 	w.Add(
 		topic.Users,
