@@ -89,7 +89,7 @@ func TestFirstMessagesKeepTheirOrder(t *testing.T) {
 	f := start(t, nil)
 	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
 	f.world.mu.Lock()
-	f.world.hold = true // the hub is slow: the thread is begun late, and stays unknown for long
+	f.world.hold = true // the replica is slow: the thread is begun late, and stays unknown for long
 	f.world.mu.Unlock()
 	const n = 100
 	var want []string

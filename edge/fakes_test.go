@@ -26,7 +26,7 @@ import (
 
 const partitions = 4
 
-// world stands for the log, the hub, the stores and the registration: one lock, and events are folded and pushed by
+// world stands for the log, the replica, the stores and the registration: one lock, and events are folded and pushed by
 // fold, as the stream would.
 type world struct {
 	mu   sync.Mutex // guards the rest
@@ -39,7 +39,7 @@ type world struct {
 	users       map[id.UserID]bool
 	threads     map[id.ThreadID]*thread.State
 	next        map[topic.Topic]topic.Position // one slot's worth of positions is enough
-	seen        topic.Position                 // of users: what the hub has read
+	seen        topic.Position                 // of users: what the replica has read
 	further     chan struct{}                  // closed when seen goes on; nil while nobody waits
 	appended    []record
 	marks       []mark
@@ -47,7 +47,7 @@ type world struct {
 	cold        map[id.ThreadID]bool // not live at this edge until EnsureThread
 	quarantined map[id.ThreadID]bool
 	known       thread.Watermark // everybody's in every thread
-	hold        bool             // events are appended and acknowledged, and the hub does not see them yet
+	hold        bool             // events are appended and acknowledged, and the replica does not see them yet
 	held        []func()
 }
 
@@ -111,7 +111,7 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 	}, nil)
 }
 
-// fold is what the hub does with an event; the caller holds mu.
+// fold is what the replica does with an event; the caller holds mu.
 func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic.Position) {
 	if t != topic.Threads {
 		w.seen = at + 1
@@ -175,7 +175,7 @@ func (w *world) log() []record {
 	return append([]record(nil), w.appended...)
 }
 
-// readSide is the hub's part of a world.
+// readSide is the replica's part of a world.
 type readSide struct{ *world }
 
 func (w readSide) Attach(_ context.Context, s fanout.Session) (user.Device, error) {

@@ -85,7 +85,7 @@ func rss(b *testing.B) float64 {
 }
 
 // BenchmarkIdleConnection measures the resident memory of an idle authenticated connection, quic-go's share included
-// and the hub's not. The devices are another process.
+// and the replica's not. The devices are another process.
 func BenchmarkIdleConnection(b *testing.B) {
 	f := start(b, nil)
 	f.dial(b).register("+1").sync() // what is made once is made

@@ -179,7 +179,7 @@ func takeOver(t failer, v *view, pick func(n int) int) {
 	ctx := context.Background()
 	v.empty()
 	w := eventtest.NewWorld(4, pick)
-	w.Poison, w.Newer, w.Partitions = pick(2) == 0, pick(2) == 0, partitions
+	w.Unreadable, w.Newer, w.Partitions = pick(2) == 0, pick(2) == 0, partitions
 	steps := w.Steps(20 + pick(200))
 	for i := range steps {
 		if s := &steps[i]; pick(12) == 0 && !(len(s.Value) > 0 && s.Value[0] == 0xff) {

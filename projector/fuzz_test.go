@@ -27,7 +27,7 @@ import (
 func FuzzIntake(f *testing.F) {
 	for seed := range uint64(4) {
 		w := eventtest.NewWorld(4, rand.New(rand.NewPCG(seed, 7)).IntN)
-		w.Poison, w.Newer = seed%2 == 1, seed >= 2
+		w.Unreadable, w.Newer = seed%2 == 1, seed >= 2
 		f.Add(byte(seed), uint16(15), eventtest.Script(w.Steps(30)))
 	}
 	f.Fuzz(func(t *testing.T, partitions byte, cut uint16, script []byte) {

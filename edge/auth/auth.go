@@ -43,7 +43,7 @@ type Appender interface {
 	AppendWait(ctx context.Context, t topic.Topic, s topic.Subject, ev *eventv1.Event) (ingest.Receipt, error)
 }
 
-// Devices finds a device of a user: the hub, from live state or from Postgres. An unknown user or device is a
+// Devices finds a device of a user: the replica, from live state or from Postgres. An unknown user or device is a
 // *wire.Error with CODE_AUTHENTICATION_FAILED.
 type Devices interface {
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)

@@ -52,7 +52,7 @@ func TestAwayLongerThanTheTail(t *testing.T) {
 				}
 				b.settle()
 				defer b.online(bob, 0).leave()
-				b.settle() // less than the hub waits for the history
+				b.settle() // less than the fanout waits for the history
 				for _, g := range threads[1:] {
 					mustBe(t, "what bob has of the others", bob.count(g), 3)
 				}

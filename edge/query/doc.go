@@ -11,6 +11,6 @@
 //
 // Non-obvious:
 //   - Members are judged by the view's rows, at the position that Postgres has reached; live pushes are judged by the
-//     hub. A page of history never holds more than the spans allow, however old the view is.
+//     replica. A page of history never holds more than the spans allow, however old the view is.
 //   - ClickHouse is asked only when Postgres' tail ends before the asked range does.
 package query

@@ -58,7 +58,7 @@ func TestCallsGather(t *testing.T) {
 	})
 }
 
-// What is asked while the hub stops ends with its caller's context, and every loader ends.
+// What is asked while the replica stops ends with its caller's context, and every loader ends.
 func TestGatheringEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -181,7 +181,7 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 		if b == nil {
 			t.Fatalf("thread %v is missing", th)
 		}
-		b.Next = a.Next // the hub sets it from the positions
+		b.Next = a.Next // the replica sets it from the positions
 		b.Restore()
 		same(t, "members", b.Members, a.Members)
 		same(t, "recent", b.Recent, a.Recent)

@@ -105,7 +105,7 @@ type Session struct {
 	srv  *Server
 	conn Conn
 
-	// Reader: touched only by the goroutine of Serve. user, device and floor are fixed once the hub has the session.
+	// Reader: touched only by the goroutine of Serve. user, device and floor are fixed once the replica has the user.
 	state    state
 	early    int // frames before authentication
 	nonce    []byte
@@ -132,7 +132,7 @@ type Session struct {
 	lanes  map[id.ThreadID]*lane
 	heads  map[id.ThreadID]head             // refused messages that must come again first
 	joins  *rate.Limiter                    // of users put into groups; nil before the first
-	begun  map[id.ThreadID]id.UserID        // threads that this session began and the hub has not seen yet: the peer
+	begun  map[id.ThreadID]id.UserID        // threads that this session began and the replica has not seen yet: the peer
 	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
 	logged map[id.ThreadID]logged           // the device's own receipts, as the log has them
 	syncs  []*syncing

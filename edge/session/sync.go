@@ -82,7 +82,7 @@ func (s *Session) sync(ctx context.Context, req uint64) {
 	}
 }
 
-// catchUp runs the hub's Sync until it ends well, or in an error that does not pass.
+// catchUp runs a Sync until it ends well, or in an error that does not pass.
 func (s *Session) catchUp(ctx context.Context) error {
 	backoff := run.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second}
 	for {

@@ -70,7 +70,7 @@ func seeded(seed uint64) func(int) int {
 
 func world(seed uint64, n int) *sinktest.Log {
 	w := eventtest.NewWorld(5, seeded(seed))
-	w.Poison, w.Partitions = true, 2
+	w.Unreadable, w.Partitions = true, 2
 	return sinktest.NewLog(w.Steps(n), history.Topics...)
 }
 

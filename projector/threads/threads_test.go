@@ -71,7 +71,7 @@ func seeded(seed uint64) func(int) int {
 
 func world(seed uint64, n int) []eventtest.Step {
 	w := eventtest.NewWorld(5, seeded(seed))
-	w.Poison, w.Partitions = true, 3
+	w.Unreadable, w.Partitions = true, 3
 	return w.Steps(n)
 }
 
@@ -118,7 +118,7 @@ func TestViewsEqualTheFoldWhereverTheLogIsCut(t *testing.T) {
 		empty(t, pool)
 		pick := func(n int) int { return rapid.IntRange(0, n-1).Draw(rt, "pick") }
 		w := eventtest.NewWorld(4, pick)
-		w.Poison, w.Partitions = true, 3
+		w.Unreadable, w.Partitions = true, 3
 		l := sinktest.NewLog(w.Steps(rapid.IntRange(1, 120).Draw(rt, "steps")))
 		cfg := config(3)
 		cfg.CacheBytes = rapid.SampledFrom([]int{1, 4000, 1 << 20}).Draw(rt, "cache")

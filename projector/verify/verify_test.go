@@ -43,7 +43,7 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	w := eventtest.NewWorld(8, r.IntN)
-	w.Poison, w.Partitions = true, partitions
+	w.Unreadable, w.Partitions = true, partitions
 	produce := func(n int) {
 		t.Helper()
 		var recs []*kgo.Record

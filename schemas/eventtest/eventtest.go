@@ -35,8 +35,8 @@ type Step struct {
 
 // World makes steps.
 type World struct {
-	// Poison makes some values that cannot be decoded and some keys of the wrong length.
-	Poison bool
+	// Unreadable makes some values that cannot be decoded and some keys of the wrong length.
+	Unreadable bool
 	// Newer makes some events of a newer version: of a type that this one does not read, or with a min_reader above it.
 	Newer bool
 	// Partitions is P. Default 1.
@@ -144,7 +144,7 @@ func (w *World) Next() Step {
 			panic("an event of a newer version was read")
 		}
 	}
-	if w.Poison {
+	if w.Unreadable {
 		switch w.pick(60) {
 		case 0:
 			s.Value, s.Event = []byte{0xff, 0xff, 0xff}, nil

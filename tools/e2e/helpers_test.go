@@ -18,8 +18,8 @@ func slotOf(e *env, th id.ThreadID) topic.Slot {
 	return topic.SlotOf(topic.Subject(th), e.Partitions())
 }
 
-// poison is a record that cannot be decoded.
-func poison(e *env, th id.ThreadID) *kgo.Record {
+// unreadable is a record that cannot be decoded.
+func unreadable(e *env, th id.ThreadID) *kgo.Record {
 	return &kgo.Record{
 		Topic:     string(topic.Threads),
 		Partition: int32(slotOf(e, th)),

@@ -358,20 +358,20 @@ func (d *device) gone(acknowledged time.Time, limit time.Duration) time.Duration
 	}
 }
 
-// testPoison: an event that nobody can decode parks its subject, in both views and on the edges; its slot goes on.
-func testPoison(t *testing.T, e *env) {
+// testQuarantine: an event that nobody can decode parks its subject, in both views and on the edges; its slot goes on.
+func testQuarantine(t *testing.T, e *env) {
 	ctx := e.context(t)
 	ann, bob := e.user(t, "ann", 0), e.user(t, "bob", 1)
 	sick, err := ann.u.CreateGroup(ctx, "sick", bob.me.User)
 	must(t, err)
-	bob.has(ann.say(client.To{Thread: sick}, "before the poison"))
+	bob.has(ann.say(client.To{Thread: sick}, "before the unreadable one"))
 	// A healthy thread in the same slot.
 	healthy := sick
 	for slotOf(e, healthy) != slotOf(e, sick) || healthy == sick {
 		healthy, err = ann.u.CreateGroup(ctx, "healthy", bob.me.User)
 		must(t, err)
 	}
-	e.append(t, poison(e, sick))
+	e.append(t, unreadable(e, sick))
 	behind := id.NewMessage()
 	data, err := proto.Marshal(
 		eventv1.Event_builder{
@@ -379,12 +379,12 @@ func testPoison(t *testing.T, e *env) {
 			DeviceId: ann.me.Device[:],
 			MessageSent: eventv1.MessageSent_builder{
 				MessageId: behind[:],
-				Content:   eventv1.Sealed_builder{Data: outgoing(t, client.To{}, "behind the poison").Data}.Build(),
+				Content:   eventv1.Sealed_builder{Data: outgoing(t, client.To{}, "behind the unreadable one").Data}.Build(),
 			}.Build(),
 		}.Build(),
 	)
 	must(t, err)
-	r := poison(e, sick)
+	r := unreadable(e, sick)
 	r.Value = data
 	e.append(t, r)
 	fine := ann.say(client.To{Thread: healthy}, "goes on")
@@ -408,13 +408,13 @@ func testPoison(t *testing.T, e *env) {
 	must(t, e.ch.QueryRow(ctx, `SELECT count() FROM quarantine FINAL WHERE subject = ?`, sick.String()).Scan(&n2))
 	if n < 2 || n2 != n {
 		t.Errorf(
-			"%d events are parked in Postgres and %d in ClickHouse, want the poison and the one behind it in each", n,
+			"%d events are parked in Postgres and %d in ClickHouse, want the unreadable one and the one behind it in each", n,
 			n2,
 		)
 	}
 	for view, n := range e.eventsOf(t, sick) {
 		if n != len(before) {
-			t.Errorf("%s has %d events of the poisoned thread, want the %d before the poison", view, n, len(before))
+			t.Errorf("%s has %d events of the thread in quarantine, want the %d before the unreadable one", view, n, len(before))
 		}
 	}
 	if _, ok := bob.place(behind); ok {

@@ -41,7 +41,7 @@ var suite = []testCase{
 	{"absence", testAbsence},
 	{"slow", testSlow},
 	{"history", testHistory},
-	{"poison", testPoison},
+	{"quarantine", testQuarantine},
 	{"edges", testRollingEdges},
 	{"delivery", testMovedSlots},
 	{"zombie", testZombie},

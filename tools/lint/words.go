@@ -23,6 +23,8 @@ type word struct {
 var replaced = []word{
 	{regexp.MustCompile(`(?i)\bcr` + `ew\b`), "this is a worker pool"},
 	{regexp.MustCompile(`operators?'s? do` + `or`), "this is the admin server"},
+	{regexp.MustCompile(`(?i)\bpois` + `on(ed)?\b`), "this is unreadable, or in quarantine"},
+	{regexp.MustCompile(`(?i)\bthe hu` + `b\b`), "this is the replica, or the fanout"},
 }
 
 // checkFiles finds the files that a document names and that are not there: a map that is wrong is worse than none.
