@@ -338,6 +338,15 @@ func (m *model) step() {
 		w.Past.Shaky = true
 		w.Views.Trim(w.Clock-int64(m.rnd.IntN(300)), func() bool { return m.rnd.IntN(3) > 0 })
 		w.Mu.Unlock()
+	case n < 97 && len(m.threads) > 0: // what only a newer version reads
+		t, u := m.threads[m.rnd.IntN(len(m.threads))], m.any()
+		m.note("newer by %v in %v", u, t)
+		w.SendNewer(t, u, m.deviceOf(u))
+	case n < 98: // a projector of that version takes over
+		m.note("drain")
+		w.Mu.Lock()
+		w.Views.Drain()
+		w.Mu.Unlock()
 	default:
 		m.pause(200)
 	}
@@ -374,6 +383,7 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	m.store(false)
 	m.world.Mu.Lock()
 	m.world.Past.Shaky = false
+	m.world.Views.Drain()
 	m.world.Mu.Unlock()
 	for s := range topic.Slot(replicatest.Slots) {
 		if !m.cluster.Owned(s) {
@@ -415,9 +425,9 @@ func runModel(t *testing.T, seed uint64, steps int) {
 
 // TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap,
 // views that lag, fail, go back and are trimmed, sessions that come and go on two edges and overflow, messages that are
-// sent again, members who are removed, devices that are linked and revoked. At the end every device has applied exactly
-// what it may see, in order, and was never shown anything else. HELIO_EDGE_SEEDS says how many schedules;
-// HELIO_EDGE_SEED runs one.
+// sent again, or that only a newer version reads, members who are removed, devices that are linked and revoked. At the
+// end every device has applied exactly what it may see, in order, and was never shown anything else. HELIO_EDGE_SEEDS
+// says how many schedules; HELIO_EDGE_SEED runs one.
 func TestModel(t *testing.T) {
 	seeds := 150
 	if testing.Short() {

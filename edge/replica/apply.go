@@ -101,16 +101,6 @@ func (r *Replica) apply(sub *subject, t topic.Topic, rec *linkv1.Record, after *
 	closed(&sub.news)
 }
 
-// quarantine stops a subject's events of one topic, as the projectors do.
-func (r *Replica) quarantine(sub *subject, t topic.Topic, rec *linkv1.Record, err error) {
-	sub.quarantined |= 1 << t.Number()
-	r.metrics.quarantined.Inc()
-	r.log.Error(
-		"an event cannot be applied, its subject is in quarantine", "topic", t, "slot", sub.slot.n, "position",
-		rec.GetPosition(), "err", err,
-	)
-}
-
 func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record) {
 	at := topic.Position(rec.GetPosition())
 	v := t.state.Apply(e, at, rec.GetLogTimeMs())

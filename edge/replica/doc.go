@@ -55,6 +55,9 @@
 //   - The views may go back: Postgres commits without waiting for its disk, and after a crash it has older rows and
 //     positions. So what Tails reads counts only if the same transaction saw the slot beyond the range; else it is read
 //     again once the views are there.
+//   - A subject of which an event cannot be applied, or of which the views hold something in quarantine, takes nothing
+//     more in that topic. The views are asked now and then whether they have got past it, and then it is loaded anew:
+//     an edge that is older than what was written goes on with what the views made of it.
 //   - A thread that a user has left is followed while he is: his devices must see him leave.
 //   - Positions begin at 0, so "nothing" is -1 here. A cursor row that names position 0 and ordinal 0 counts as
 //     nothing: position 0 may come again.

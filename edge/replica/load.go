@@ -218,7 +218,7 @@ func (r *Replica) threadLoaded(t *threadEntry, snap *Snapshot) {
 	}
 	now.Next = at.At(topic.Threads)
 	now.Restore()
-	t.quarantinedBy(snap)
+	r.quarantinedBy(&t.subject, snap)
 	switch {
 	case old == nil:
 		t.state, t.audience, t.marks = now, nil, nil
@@ -258,7 +258,7 @@ func (r *Replica) userLoaded(u *userEntry, snap *Snapshot, after *actions) {
 		now = slimUser(u.id)
 	}
 	now.Next = at.At(topic.Users)
-	u.quarantinedBy(snap)
+	r.quarantinedBy(&u.subject, snap)
 	if u.state == nil || now.Next > u.state.Next {
 		u.state = now
 		for d, dev := range now.Devices {
@@ -273,14 +273,6 @@ func (r *Replica) userLoaded(u *userEntry, snap *Snapshot, after *actions) {
 	r.turnLive(&u.subject, at, after)
 }
 
-func (sub *subject) quarantinedBy(snap *Snapshot) {
-	for _, t := range topic.Folded {
-		if snap.Quarantined[Quarantined{t.Number(), sub.key}] {
-			sub.quarantined |= 1 << t.Number()
-		}
-	}
-}
-
 // turnLive makes a subject live whose state stands at the given positions, and applies what came meanwhile. The caller
 // holds the slot's lock.
 func (r *Replica) turnLive(sub *subject, at topic.Cursor, after *actions) {
@@ -292,7 +284,9 @@ func (r *Replica) turnLive(sub *subject, at topic.Cursor, after *actions) {
 		)
 	})
 	for _, e := range list {
-		r.apply(sub, e.topic, e.rec, after)
+		if topic.Position(e.rec.GetPosition()) >= at.At(e.topic) { // else the state has it, even if this version cannot
+			r.apply(sub, e.topic, e.rec, after)
+		}
 	}
 	closed(&sub.news)
 }

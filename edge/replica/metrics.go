@@ -11,6 +11,7 @@ import (
 type metrics struct {
 	drops            *prometheus.CounterVec
 	quarantined      prometheus.Counter
+	released         prometheus.Counter
 	gaps             prometheus.Counter
 	viewsBack        prometheus.Counter
 	verdicts         *prometheus.CounterVec
@@ -49,6 +50,9 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 		),
 		quarantined: counter(
 			"subjects_quarantined_total", "Subjects whose events stopped because one could not be applied.",
+		),
+		released: counter(
+			"subjects_released_total", "Subjects that were opened again, because the views have got past what stopped them.",
 		),
 		gaps: counter(
 			"gaps_total", "Subjects that were loaded anew because their slot's stream had a gap.",

@@ -3,6 +3,8 @@ package replica
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -74,6 +76,37 @@ func (p *postgresStore) Snapshot(ctx context.Context, threads []id.ThreadID, use
 		return nil, fmt.Errorf("snapshot of %d threads and %d users: %w", len(threads), len(users), err)
 	}
 	return out, nil
+}
+
+func (p *postgresStore) Quarantine(
+	ctx context.Context, threads []id.ThreadID, users []id.UserID,
+) (map[Quarantined]bool, map[topic.Slot]topic.Cursor, error) {
+	held, at := map[Quarantined]bool{}, map[topic.Slot]topic.Cursor{}
+	for _, t := range threads {
+		at[topic.SlotOf(topic.Subject(t), p.partitions)] = topic.Cursor{}
+	}
+	for _, u := range users {
+		at[topic.SlotOf(topic.Subject(u), p.partitions)] = topic.Cursor{}
+	}
+	slots := slices.Collect(maps.Keys(at))
+	err := p.views.Moment(ctx, func(q *views.Questions) {
+		for _, t := range topic.Folded {
+			q.FreshnessOf(t, slots, func(f *views.Freshness) error {
+				c := at[f.Slot]
+				c.Set(t, f.Next)
+				at[f.Slot] = c
+				return nil
+			})
+		}
+		q.Held(threads, users, func(h *views.Held) error {
+			held[Quarantined{h.Topic.Number(), h.Subject}] = true
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("quarantine of %d threads and %d users: %w", len(threads), len(users), err)
+	}
+	return held, at, nil
 }
 
 func askThreads(q *views.Questions, keys []id.ThreadID, out map[id.ThreadID]*ThreadState) {

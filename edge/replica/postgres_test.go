@@ -206,6 +206,15 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	in := replica.Quarantined{Topic: topic.Threads.Number(), Subject: topic.Subject(empty)}
 	mustBe(t, "in quarantine", got.Quarantined[in], true)
 
+	heldNow, at, err := pg.Quarantine(ctx, threads, users)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "in quarantine", heldNow, map[replica.Quarantined]bool{in: true})
+	for _, th := range threads {
+		n := w.Slot(topic.Subject(th))
+		mustBe(t, "the slot's place", at[n], mem.Cursors[n])
+	}
 	compare(t, "positions", func(s replica.Store) (any, error) { return s.Positions(ctx) }, pg, mem)
 	compare(t, "cursors", func(s replica.Store) (any, error) {
 		return s.Delivered(

@@ -33,11 +33,13 @@ type Replica struct {
 	loads     subjectQueue // that wait for a snapshot
 	postponed subjectQueue
 	silent    silentSlots
-	agenda    agenda
-	delivered *batcher[DeviceThread, topic.Position]
-	tails     *batcher[Range, Tail]
-	devices   *batcher[DeviceKey, *user.Device]
-	requests  atomic.Uint64 // the last id of a Subscribe
+	// subjects that are stopped, until the views have got past what stopped them
+	quarantined quarantined
+	agenda      agenda
+	delivered   *batcher[DeviceThread, topic.Position]
+	tails       *batcher[Range, Tail]
+	devices     *batcher[DeviceKey, *user.Device]
+	requests    atomic.Uint64 // the last id of a Subscribe
 
 	sampleMu  sync.Mutex // guards what follows; taken outside slots' locks
 	sampled   slotSample
@@ -57,8 +59,9 @@ func New(
 	}
 	r := &Replica{
 		cfg: cfg, store: st, dir: dir, dialer: dialer, log: log, loads: newSubjectQueue(), postponed: newSubjectQueue(),
-		silent: silentSlots{wake: make(chan struct{}, 1), slots: map[*slot]struct{}{}},
-		agenda: agenda{wake: make(chan struct{}, 1)},
+		silent:      silentSlots{wake: make(chan struct{}, 1), slots: map[*slot]struct{}{}},
+		agenda:      agenda{wake: make(chan struct{}, 1)},
+		quarantined: quarantined{wake: make(chan struct{}, 1), subjects: map[*subject]topic.Cursor{}},
 	}
 	for n := range cfg.Partitions {
 		r.slots = append(r.slots, newSlot(topic.Slot(n)))
@@ -100,6 +103,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.clock.run(ctx) })
 	g.Go(func() error { return r.keepHouse(ctx) })
 	g.Go(func() error { return r.askSilent(ctx) })
+	g.Go(func() error { return r.watchQuarantine(ctx) })
 	for range loaders {
 		g.Go(func() error { return r.delivered.run(ctx) })
 		g.Go(func() error { return r.tails.run(ctx) })

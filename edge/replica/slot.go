@@ -330,6 +330,3 @@ var (
 	threadTopics = []topic.Topic{topic.Threads, topic.Receipts}
 	userTopics   = []topic.Topic{topic.Users}
 )
-
-// isQuarantined tells whether the subject's events of a topic are dropped.
-func (sub *subject) isQuarantined(t topic.Topic) bool { return sub.quarantined&(1<<t.Number()) != 0 }

@@ -19,6 +19,11 @@ type Store interface {
 	Delivered(ctx context.Context, keys []DeviceThread) ([]topic.Position, error)
 	// Tails returns for each range its accepted events in order, and how far the views were at that moment.
 	Tails(ctx context.Context, ranges []Range) ([]Tail, error)
+	// Quarantine tells, as of one moment, of which of the subjects something is in quarantine, and how far the slots of
+	// all of them are.
+	Quarantine(
+		ctx context.Context, threads []id.ThreadID, users []id.UserID,
+	) (map[Quarantined]bool, map[topic.Slot]topic.Cursor, error)
 	// Devices returns devices, nil where there is none.
 	Devices(ctx context.Context, keys []DeviceKey) ([]*user.Device, error)
 }

@@ -55,6 +55,7 @@ func NewWorld(seed uint64) *World {
 		World: w, Threads: map[id.ThreadID]*replica.ThreadState{}, Users: map[id.UserID]*user.State{},
 		Rows: map[id.ThreadID][]replica.Row{}, Marks: map[replica.DeviceThread]thread.Watermark{},
 		Cursors: make([]topic.Cursor, Slots), Trimmed: map[id.ThreadID]replica.Row{},
+		Quarantined: map[replica.Quarantined][]*linkv1.Record{},
 	}
 	w.Past.World = w
 	return w
@@ -90,7 +91,7 @@ func (w *World) AddRaw(t topic.Topic, key, value []byte) topic.Position {
 			o = &Oracle{State: thread.New(th)}
 			w.Oracles[th] = o
 		}
-		if e, err := event.Decode(value); err == nil {
+		if e, err := read(value); err == nil {
 			if v := o.State.Apply(e, at, w.Clock); v.Outcome == thread.Accepted {
 				o.Accepted = append(o.Accepted, replica.Row{
 					Position: at, Ordinal: v.Ordinal, LogTimeMS: w.Clock, Event: value,
@@ -135,6 +136,16 @@ func (w *World) LinkDevice(u id.UserID, by, d id.DeviceID) {
 			DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
 		}.Build()}.Build(),
 	)
+}
+
+// LinkNewer writes, in a way that this version cannot read, that one device linked another.
+func (w *World) LinkNewer(u id.UserID, by id.DeviceID) {
+	d := id.NewDevice()
+	w.Add(topic.Users, u[:], eventv1.Event_builder{
+		UserId: u[:], DeviceId: by[:], MinReader: event.Reader + 1, DeviceLinked: eventv1.DeviceLinked_builder{
+			DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
+		}.Build(),
+	}.Build())
 }
 
 // Revoke writes that a device was revoked.
@@ -217,6 +228,17 @@ func (w *World) Send(t id.ThreadID, by id.UserID, d id.DeviceID, m id.MessageID,
 	)
 }
 
+// SendNewer writes a message that this version cannot read.
+func (w *World) SendNewer(t id.ThreadID, by id.UserID, d id.DeviceID) topic.Position {
+	m := id.NewMessage()
+	content, _ := proto.Marshal(eventv1.Content_builder{Text: "hello"}.Build())
+	return w.Add(topic.Threads, t[:], eventv1.Event_builder{
+		UserId: by[:], DeviceId: d[:], MinReader: event.Reader + 1, MessageSent: eventv1.MessageSent_builder{
+			MessageId: m[:], Content: eventv1.Sealed_builder{Data: content}.Build(),
+		}.Build(),
+	}.Build())
+}
+
 // Watermark writes a receipt.
 func (w *World) Watermark(t id.ThreadID, u id.UserID, d id.DeviceID, wm thread.Watermark) {
 	w.Add(
@@ -241,6 +263,11 @@ type Store struct {
 	Down    bool
 	Stopped bool // folds nothing
 	Queries int
+	// Newer: what folds is of a newer version, which reads what this one cannot.
+	Newer bool
+	// Quarantined is the records of a subject that could not be folded, and those behind them.
+	Quarantined map[replica.Quarantined][]*linkv1.Record
+	Asked       int // of Queries, those about the quarantine
 	// BeforeTails is called once, before the next answer to Tails. It may call Crash.
 	BeforeTails func()
 }
@@ -332,7 +359,7 @@ func (m *History) Events(
 // world.Mu.
 func (m *Store) Crash(back func() int) {
 	m.Threads, m.Users = map[id.ThreadID]*replica.ThreadState{}, map[id.UserID]*user.State{}
-	m.Rows = map[id.ThreadID][]replica.Row{}
+	m.Rows, m.Quarantined = map[id.ThreadID][]replica.Row{}, map[replica.Quarantined][]*linkv1.Record{}
 	m.Marks = map[replica.DeviceThread]thread.Watermark{}
 	for s := range m.Cursors {
 		for i := range m.Cursors[s] {
@@ -347,7 +374,15 @@ func (m *Store) Crash(back func() int) {
 func (m *Store) apply(i int, r *linkv1.Record) {
 	defer func() { _ = recover() }() // a broken fold: as with what cannot be decoded
 	e, err := event.Decode(r.GetValue())
-	if err != nil {
+	if err != nil && m.Newer {
+		e, err = read(r.GetValue())
+	}
+	key := replica.Quarantined{Topic: topic.Folded[i].Number(), Subject: topic.Subject(r.GetKey()[:16])}
+	switch {
+	case errors.Is(err, event.ErrIgnorable):
+		return
+	case err != nil, len(m.Quarantined[key]) > 0:
+		m.Quarantined[key] = append(m.Quarantined[key], r)
 		return
 	}
 	at := topic.Position(r.GetPosition())
@@ -385,6 +420,34 @@ func (m *Store) apply(i int, r *linkv1.Record) {
 	m.Rows[t] = append(m.Rows[t], replica.Row{
 		Position: at, Ordinal: v.Ordinal, LogTimeMS: r.GetLogTimeMs(), Event: r.GetValue(),
 	})
+}
+
+// Drain has a newer version fold, which first folds what is in quarantine that it can read. The caller holds World.Mu.
+func (m *Store) Drain() {
+	m.Newer = true
+	for i, t := range topic.Folded {
+		for key, list := range m.Quarantined {
+			if _, err := read(list[0].GetValue()); err != nil || key.Topic != t.Number() {
+				continue
+			}
+			delete(m.Quarantined, key)
+			for _, r := range list {
+				m.apply(i, r)
+			}
+		}
+	}
+}
+
+// read decodes an event as a newer version does.
+func read(value []byte) (*event.Event, error) {
+	e, err := event.Decode(value)
+	if newer := (*event.NewerError)(nil); errors.As(err, &newer) {
+		raw := &eventv1.Event{}
+		if err = proto.Unmarshal(value, raw); err == nil {
+			e = event.Of(raw)
+		}
+	}
+	return e, err
 }
 
 // begin and finish put some time before and after a query, so that the world moves meanwhile.
@@ -429,7 +492,7 @@ func (m *Store) Snapshot(ctx context.Context, threads []id.ThreadID, users []id.
 	}
 	out := &replica.Snapshot{
 		At: slices.Clone(m.Cursors), Threads: map[id.ThreadID]*replica.ThreadState{},
-		Users: map[id.UserID]*user.State{},
+		Users: map[id.UserID]*user.State{}, Quarantined: m.held(threads, users),
 	}
 	for _, t := range threads {
 		if s := m.Threads[t]; s != nil {
@@ -448,6 +511,40 @@ func (m *Store) Snapshot(ctx context.Context, threads []id.ThreadID, users []id.
 		}
 	}
 	return out, m.finish(ctx)
+}
+
+// Quarantine implements replica.Store.
+func (m *Store) Quarantine(
+	ctx context.Context, threads []id.ThreadID, users []id.UserID,
+) (map[replica.Quarantined]bool, map[topic.Slot]topic.Cursor, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, nil, err
+	}
+	m.Asked++
+	at := map[topic.Slot]topic.Cursor{}
+	for s, c := range m.Cursors {
+		at[topic.Slot(s)] = c
+	}
+	return m.held(threads, users), at, m.finish(ctx)
+}
+
+func (m *Store) held(threads []id.ThreadID, users []id.UserID) map[replica.Quarantined]bool {
+	held := map[replica.Quarantined]bool{}
+	keys := make([]topic.Subject, 0, len(threads)+len(users))
+	for _, t := range threads {
+		keys = append(keys, topic.Subject(t))
+	}
+	for _, u := range users {
+		keys = append(keys, topic.Subject(u))
+	}
+	for _, k := range keys {
+		for _, t := range topic.Folded {
+			if q := (replica.Quarantined{Topic: t.Number(), Subject: k}); len(m.Quarantined[q]) > 0 {
+				held[q] = true
+			}
+		}
+	}
+	return held
 }
 
 // Delivered implements replica.Store.

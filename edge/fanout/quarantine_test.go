@@ -1,0 +1,104 @@
+package fanout
+
+import (
+	"testing"
+	"time"
+
+	"heliograph/edge/replica"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
+)
+
+// What a newer version has written stops its thread here, and only that, until the views have it. Then the devices get
+// all of it, in order and once, without anybody subscribing anew.
+func TestReleasedFromQuarantine(t *testing.T) {
+	for name, reads := range map[string]struct {
+		newer bool // the projector reads it from the beginning
+		late  bool // bob's edge begins to follow the thread while it is in quarantine
+	}{
+		"drained by a newer projector":             {},
+		"drained before the thread was subscribed": {late: true},
+		"never in the views' quarantine":           {newer: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBench(t, 2, func(t *testing.T, b *bench) {
+				ann, bob := b.person(1), b.person(2)
+				b.settle()
+				defer b.online(ann, 0).leave()
+				if !reads.late {
+					defer b.online(bob, 1).leave()
+				}
+				g, other := b.group(ann.user, bob.user), b.group(ann.user, bob.user)
+				b.settle()
+				b.world.Mu.Lock()
+				b.world.Views.Newer = reads.newer
+				b.world.Mu.Unlock()
+				b.world.SendNewer(g, ann.user, ann.id)
+				for range 3 {
+					b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+					b.world.Send(other, ann.user, ann.id, id.NewMessage(), id.UserID{})
+				}
+				b.settle()
+				if reads.late {
+					defer b.online(bob, 1).leave()
+				}
+				if !reads.newer {
+					time.Sleep(time.Minute)
+					b.settle()
+					mustBe(t, "what bob has of the thread", bob.count(g), 1)
+					v, _ := b.edges[1].View(g)
+					mustBe(t, "in quarantine", v.Quarantined, true)
+					b.world.Mu.Lock()
+					asked := b.world.Views.Asked // by two edges
+					b.world.Views.Drain()
+					b.world.Mu.Unlock()
+					if asked == 0 || asked > 2*60/2 {
+						t.Errorf("the views were asked about the quarantine %d times in a minute", asked)
+					}
+				}
+				mustBe(t, "what bob has of the other", bob.count(other), 4)
+				time.Sleep(20 * time.Second)
+				b.settle()
+				for n, d := range []*phone{ann, bob} {
+					mustBe(t, "lacks", d.lacks(b.world), "")
+					v, _ := b.edges[n].View(g)
+					mustBe(t, "in quarantine", v.Quarantined, false)
+				}
+				b.world.Send(g, bob.user, bob.id, id.NewMessage(), id.UserID{})
+				b.settle()
+				mustBe(t, "live again", ann.count(g), 6)
+				b.world.Mu.Lock()
+				defer b.world.Mu.Unlock()
+				b.world.Views.Asked = 0
+				b.world.Mu.Unlock()
+				time.Sleep(time.Minute)
+				b.world.Mu.Lock()
+				mustBe(t, "questions about an empty quarantine", b.world.Views.Asked, 0)
+			})
+		})
+	}
+}
+
+// A user whose events have stopped is opened again too.
+func TestUserReleasedFromQuarantine(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann := b.person(1)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		b.world.LinkNewer(ann.user, ann.id)
+		b.settle()
+		g := b.group(ann.user) // of which her list tells nothing here
+		b.settle()
+		mustBe(t, "what she has of the thread", ann.count(g), 0)
+		b.world.Mu.Lock()
+		held := b.world.Views.Quarantined[replica.Quarantined{
+			Topic: topic.Users.Number(), Subject: topic.Subject(ann.user),
+		}]
+		mustBe(t, "held in the views", len(held), 2)
+		b.world.Views.Drain()
+		b.world.Mu.Unlock()
+		time.Sleep(20 * time.Second)
+		b.settle()
+		mustBe(t, "lacks", ann.lacks(b.world), "")
+	})
+}
