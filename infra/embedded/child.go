@@ -94,7 +94,7 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 			e.opts.Logger.Warn("the engine runs at the same priority as the roles", "engine", kind, "err", err)
 		}
 	}
-	timeout := time.NewTimer(e.opts.StartTimeout)
+	timeout := time.NewTimer(startTimeout)
 	defer timeout.Stop()
 	select {
 	case c.addr = <-ready:
@@ -102,10 +102,10 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 	case <-c.exited:
 		return nil, c.failure("ended before it was ready")
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), c.end(e.opts.StopTimeout))
+		return nil, errors.Join(ctx.Err(), c.end(stopTimeout))
 	case <-timeout.C:
 		c.kill()
-		return nil, &Error{Engine: kind, Fault: Failed, Reason: fmt.Sprintf("not ready after %s", e.opts.StartTimeout)}
+		return nil, &Error{Engine: kind, Fault: Failed, Reason: fmt.Sprintf("not ready after %s", startTimeout)}
 	}
 }
 

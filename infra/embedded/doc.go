@@ -11,7 +11,7 @@
 // commits of PostgreSQL's last second when they did not wait for the disk.
 //
 // Slow or restarted: an engine that ends by itself is not started again here; Wait reports it. Restart brings one back
-// on the same address with the same data. A child has StartTimeout to get ready and StopTimeout to end.
+// on the same address with the same data. A child has 90 s to get ready and 20 s to end.
 //
 // A child is this same program, run as
 //

@@ -16,6 +16,7 @@ import (
 
 	"heliograph/infra/embedded/engine"
 	"heliograph/infra/embedded/pg"
+	"heliograph/infra/run"
 )
 
 // anyPort is the address of an engine for which none was given.
@@ -37,15 +38,16 @@ type Options struct {
 	SyncWrites bool
 	// Kinds are the engines to start; default: all.
 	Kinds []Kind
-	// StartTimeout is how long an engine may take to get ready; default 90 s.
-	StartTimeout time.Duration
-	// StopTimeout is how long an engine may take to end before it is killed; default 20 s.
-	StopTimeout time.Duration
 	// Logger takes the children's logs, with the key engine; default: none.
 	Logger *slog.Logger
 	// Registerer takes the metrics; default: none.
 	Registerer prometheus.Registerer
 }
+
+const (
+	startTimeout = 90 * time.Second // an engine may take to get ready
+	stopTimeout  = 20 * time.Second // an engine may take to end before it is killed
+)
 
 // Validate reports all that is wrong with the options.
 func (o Options) Validate() error {
@@ -55,20 +57,13 @@ func (o Options) Validate() error {
 			errs = append(errs, fmt.Errorf("unknown engine %q", k))
 		}
 	}
-	if o.StartTimeout < 0 || o.StopTimeout < 0 {
-		errs = append(errs, errors.New("negative timeout"))
-	}
 	return errors.Join(errs...)
 }
 
 func (o Options) withDefaults() (Options, error) {
 	var err error
-	if o.Dir == "" {
-		o.Dir = ".helio"
-	}
-	if o.EnginesDir == "" {
-		o.EnginesDir = filepath.Join(".helio", "engines")
-	}
+	run.Default(&o.Dir, ".helio")
+	run.Default(&o.EnginesDir, filepath.Join(".helio", "engines"))
 	if o.Executable == "" {
 		if o.Executable, err = os.Executable(); err != nil {
 			return o, fmt.Errorf("find this program: %w", err)
@@ -77,15 +72,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Kinds == nil {
 		o.Kinds = engine.Kinds
 	}
-	if o.StartTimeout == 0 {
-		o.StartTimeout = 90 * time.Second
-	}
-	if o.StopTimeout == 0 {
-		o.StopTimeout = 20 * time.Second
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	run.Default(&o.Logger, slog.New(slog.DiscardHandler))
 	for _, dir := range []*string{&o.Dir, &o.EnginesDir} {
 		if *dir, err = filepath.Abs(*dir); err != nil {
 			return o, fmt.Errorf("resolve %s: %w", *dir, err)
@@ -213,7 +200,7 @@ func (e *Engines) start(ctx context.Context, kind Kind, listen string) error {
 	}
 	e.mu.Unlock()
 	if closed {
-		return errors.Join(fmt.Errorf("start engine %s: %w", kind, errStopped), c.end(e.opts.StopTimeout))
+		return errors.Join(fmt.Errorf("start engine %s: %w", kind, errStopped), c.end(stopTimeout))
 	}
 	e.metrics.up.WithLabelValues(string(kind)).Set(1)
 	go func() {
@@ -273,7 +260,7 @@ func (e *Engines) Stop() error {
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
 	for i, c := range all {
-		wg.Go(func() { errs[i] = c.end(e.opts.StopTimeout) })
+		wg.Go(func() { errs[i] = c.end(stopTimeout) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
@@ -314,7 +301,7 @@ func (e *Engines) Restart(ctx context.Context, kind Kind) error {
 	if c == nil {
 		return fmt.Errorf("restart engine %s: not started", kind)
 	}
-	if err := c.end(e.opts.StopTimeout); err != nil {
+	if err := c.end(stopTimeout); err != nil {
 		return fmt.Errorf("restart engine %s: %w", kind, err)
 	}
 	deadline := time.Now().Add(portWait)

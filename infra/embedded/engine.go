@@ -108,7 +108,7 @@ func RunEngine(ctx context.Context, cfg EngineConfig, stdin io.Reader, stdout io
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	err := run(ctx, cancel, cfg, stdin, stdout)
+	err := serve(ctx, cancel, cfg, stdin, stdout)
 	if err == nil || (ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return nil
 	}
@@ -120,7 +120,7 @@ func RunEngine(ctx context.Context, cfg EngineConfig, stdin io.Reader, stdout io
 	return fault
 }
 
-func run(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, stdin io.Reader, stdout io.Writer) error {
+func serve(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, stdin io.Reader, stdout io.Writer) error {
 	if err := engine.CheckListen(cfg.Kind, cfg.Listen); err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	engines, err := c.startEngines(ctx, log)
+	engines, err := c.startEngines(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 var devRate = auth.Rate{Burst: 1_000_000, Per: time.Hour}
 
 // startEngines starts the engines that are not replaced by servers, and points the flags to them.
-func (c *devCmd) startEngines(ctx context.Context, log *slog.Logger) (*embedded.Engines, error) {
+func (c *devCmd) startEngines(ctx context.Context, p *process) (*embedded.Engines, error) {
 	var kinds []embedded.Kind
 	for _, k := range []embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse} {
 		if !slices.Contains(c.Without, string(k)) {
@@ -203,7 +203,7 @@ func (c *devCmd) startEngines(ctx context.Context, log *slog.Logger) (*embedded.
 	engines, err := embedded.Start(ctx, embedded.Options{
 		Dir: filepath.Join(c.Data, "data"), EnginesDir: c.Engines, Executable: exe, Kinds: kinds,
 		KafkaListen: c.KafkaListen, PostgresListen: c.PostgresListen, ClickHouseListen: c.ClickhouseListen,
-		SyncWrites: c.SyncWrites, Logger: log,
+		SyncWrites: c.SyncWrites, Logger: p.log, Registerer: p.reg,
 	})
 	if err != nil {
 		return nil, err

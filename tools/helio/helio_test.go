@@ -36,6 +36,7 @@ const wait = time.Minute
 //	hold udp|tcp VAR    listen on a free port, whose address is then $VAR
 //	await FILE TEXT     wait until the file holds the text
 //	readyz FILE TEXT    wait until the process that logs its admin address to the file says that it is not ready, with the text
+//	exports FILE TEXT   the process that logs its admin address to the file exports a line with the text
 //	dev VAR FIELD       put a field of data/dev.json into $VAR
 //
 // The condition [engines] holds where Postgres and ClickHouse are installed; in CI they must be.
@@ -65,7 +66,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(name string) (bool, error) { return name == "engines" && installed, nil },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"hold": hold, "await": await, "dev": field, "readyz": readyz,
+			"hold": hold, "await": await, "dev": field, "readyz": readyz, "exports": exports,
 		},
 	})
 }
@@ -136,21 +137,36 @@ func readyz(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: readyz FILE TEXT")
 	}
-	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	if status, body := asked(ts, args[0], "/readyz"); status != http.StatusServiceUnavailable ||
+		!strings.Contains(body, args[1]) {
+		ts.Fatalf("status %d: %s", status, body)
+	}
+}
+
+func exports(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: exports FILE TEXT")
+	}
+	if status, body := asked(ts, args[0], "/metrics"); status != http.StatusOK || !strings.Contains(body, args[1]) {
+		ts.Fatalf("status %d: no %s", status, args[1])
+	}
+}
+
+// asked is what the process that logs its admin address to a file answers there.
+func asked(ts *testscript.TestScript, file, path string) (status int, body string) {
+	b, err := os.ReadFile(ts.MkAbs(file))
 	ts.Check(err)
 	m := adminAddr.FindSubmatch(b)
 	if m == nil {
-		ts.Fatalf("%s names no admin address: %s", args[0], b)
+		ts.Fatalf("%s names no admin address: %s", file, b)
 	}
 	client := http.Client{Timeout: 5 * time.Second}
-	answer, err := client.Get(string(m[1]) + "/readyz")
+	answer, err := client.Get(string(m[1]) + path)
 	ts.Check(err)
 	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	text, err := io.ReadAll(answer.Body)
 	ts.Check(err)
-	if answer.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), args[1]) {
-		ts.Fatalf("status %d: %s", answer.StatusCode, body)
-	}
+	return answer.StatusCode, string(text)
 }
 
 func field(ts *testscript.TestScript, neg bool, args []string) {
