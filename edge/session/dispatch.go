@@ -19,7 +19,7 @@ import (
 // handle takes one frame. An error closes the connection with its code. Reader only.
 func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 	n := int(f.WhichBody())
-	if n < 0 || n >= frameKinds {
+	if n < 0 || n >= len(s.srv.metrics.received) {
 		n = 0
 	}
 	s.srv.metrics.received[n].Inc()

@@ -26,26 +26,30 @@ type metrics struct {
 	panics     prometheus.Counter
 	requests   *prometheus.HistogramVec
 	watermarks *prometheus.CounterVec
-	received   [frameKinds]prometheus.Counter
+	received   []prometheus.Counter // by field number, as kindNames
 }
 
-// frameKinds is above every field number of ClientFrame.body; the numbers below double as an index.
-const frameKinds = 32
-
-var kindNames = map[int]string{
-	2: "hello", 3: "request_pin", 4: "register", 5: "authenticate", 6: "sync", 7: "send_message", 8: "watermarks",
-	9: "create_group", 10: "add_members",
-	11: "remove_member", 12: "leave_thread", 13: "rename_thread", 14: "set_role", 15: "list_threads", 16: "get_thread",
-	17: "get_history",
-	18: "lookup_users", 19: "get_users", 20: "set_profile", 21: "link_device", 22: "revoke_device", 23: "list_devices",
-	24: "get_views",
-}
-
-func kindName(n int) string {
-	if s, ok := kindNames[n]; ok {
-		return s
+// kindNames are the names of the bodies of a ClientFrame by their field numbers, as the protocol declares them; a body
+// that it does not have is the first.
+var kindNames = func() []string {
+	names := []string{"unknown"}
+	bodies := (*wirev1.ClientFrame)(nil).ProtoReflect().Descriptor().Oneofs().ByName("body").Fields()
+	for i := range bodies.Len() {
+		f := bodies.Get(i)
+		for len(names) <= int(f.Number()) {
+			names = append(names, "unknown")
+		}
+		names[f.Number()] = string(f.Name())
 	}
-	return "unknown"
+	return names
+}()
+
+// kindName names a body by its field number.
+func kindName(n int) string {
+	if n < 0 || n >= len(kindNames) {
+		n = 0
+	}
+	return kindNames[n]
 }
 
 func newMetrics(reg prometheus.Registerer, srv *Server) *metrics {
@@ -78,6 +82,7 @@ func newMetrics(reg prometheus.Registerer, srv *Server) *metrics {
 			Buckets: []float64{.001, .004, .016, .064, .256, 1, 4, 16},
 		}, []string{"kind"})),
 	}
+	m.received = make([]prometheus.Counter, len(kindNames))
 	for n := range m.received {
 		m.received[n] = m.frames.WithLabelValues(kindName(n))
 	}
