@@ -82,6 +82,14 @@ func (r replicaView) View(t id.ThreadID) (session.View, bool) {
 	return viewOf(v), ok
 }
 
+// Await implements session.Replica.
+func (r replicaView) Await(
+	ctx context.Context, t id.ThreadID, enough func(v session.View, known bool) bool,
+) (session.View, bool, error) {
+	v, known, err := r.Replica.Await(ctx, t, func(v replica.View, known bool) bool { return enough(viewOf(v), known) })
+	return viewOf(v), known, err
+}
+
 func viewOf(v replica.View) session.View {
 	return session.View{
 		Kind: v.Kind, ActiveMembers: v.ActiveMembers, LastPosition: v.LastPosition, LastOrdinal: v.LastOrdinal,

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -41,6 +42,7 @@ type world struct {
 	next        map[topic.Topic]topic.Position // one slot's worth of positions is enough
 	seen        topic.Position                 // of users: what the replica has read
 	further     chan struct{}                  // closed when seen goes on; nil while nobody waits
+	waiting     atomic.Int32                   // those who wait for it
 	appended    []record
 	marks       []mark
 	sessions    map[fanout.Session]bool
@@ -113,12 +115,9 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 
 // fold is what the replica does with an event; the caller holds mu.
 func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic.Position) {
+	defer w.news()
 	if t != topic.Threads {
 		w.seen = at + 1
-		if w.further != nil {
-			close(w.further)
-			w.further = nil
-		}
 		if l := ev.GetDeviceLinked(); l != nil {
 			d := id.DeviceID(l.GetDeviceId())
 			w.keys[d], w.owners[d] = l.GetPublicKey(), id.UserID(s)
@@ -151,6 +150,14 @@ func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic
 	}
 }
 
+// news has those asked again who wait for something; the caller holds mu.
+func (w *world) news() {
+	if w.further != nil {
+		close(w.further)
+		w.further = nil
+	}
+}
+
 func (w *world) release() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -159,6 +166,7 @@ func (w *world) release() {
 		see()
 	}
 	w.held = nil
+	w.news()
 }
 
 func (w *world) Watermark(t id.ThreadID, u id.UserID, d id.DeviceID, m thread.Watermark) {
@@ -292,9 +300,14 @@ func (w readSide) WaitFor(ctx context.Context, _ topic.Slot, t topic.Topic, p to
 	if t != topic.Users {
 		panic("waits for users alone")
 	}
+	return w.until(ctx, func() bool { return w.seen > p })
+}
+
+// until waits for what holds under mu.
+func (w readSide) until(ctx context.Context, holds func() bool) error {
 	for {
 		w.mu.Lock()
-		if w.seen > p {
+		if holds() {
 			w.mu.Unlock()
 			return nil
 		}
@@ -303,13 +316,56 @@ func (w readSide) WaitFor(ctx context.Context, _ topic.Slot, t topic.Topic, p to
 		}
 		further := w.further
 		w.mu.Unlock()
-		select {
-		case <-further:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := w.wait(ctx, further); err != nil {
+			return err
 		}
 	}
 }
+
+// wait waits for news.
+func (w readSide) wait(ctx context.Context, news <-chan struct{}) error {
+	w.waiting.Add(1)
+	defer w.waiting.Add(-1)
+	select {
+	case <-news:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w readSide) WaitThread(ctx context.Context, t id.ThreadID, p topic.Position) error {
+	_, _, err := w.Await(ctx, t, func(v session.View, known bool) bool { return known && v.Next > p })
+	return err
+}
+
+func (w readSide) Await(
+	ctx context.Context, t id.ThreadID, enough func(v session.View, known bool) bool,
+) (v session.View, known bool, err error) {
+	for {
+		w.mu.Lock()
+		if w.further == nil {
+			w.further = make(chan struct{})
+		}
+		further := w.further
+		w.mu.Unlock()
+		if v, known = w.View(t); enough(v, known) {
+			return v, known, nil
+		}
+		if err := w.wait(ctx, further); err != nil {
+			return v, known, err
+		}
+	}
+}
+
+func (w readSide) WaitViews(
+	ctx context.Context, _ topic.Topic, _ topic.Subject, beyond topic.Position,
+) (at topic.Position, err error) {
+	err = w.until(ctx, func() bool { at = w.seen; return w.seen > beyond })
+	return at, err
+}
+
+func (w readSide) Reach(context.Context, map[topic.Slot]topic.Position) error { return nil }
 
 func (w readSide) DeviceKey(_ context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
 	w.mu.Lock()
@@ -327,6 +383,7 @@ func (w readSide) EnsureThread(_ context.Context, t id.ThreadID) error {
 		w.threads[t] = thread.New(t)
 	}
 	delete(w.cold, t)
+	w.news()
 	return nil
 }
 

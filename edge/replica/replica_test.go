@@ -291,6 +291,43 @@ func TestWaitThread(t *testing.T) {
 	})
 }
 
+// WaitViews returns once the views are as far as this edge was, and waits for more to be read here when it is to.
+func TestWaitViews(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		ann, d := b.follower(1)
+		stop := func(yes bool) {
+			b.world.Mu.Lock()
+			defer b.world.Mu.Unlock()
+			b.world.Views.Stopped = yes
+		}
+		type answer struct {
+			at  topic.Position
+			err error
+		}
+		done := make(chan answer, 1)
+		wait := func(beyond topic.Position) {
+			go func() {
+				at, err := b.replica.WaitViews(t.Context(), topic.Users, topic.Subject(ann.user), beyond)
+				done <- answer{at, err}
+			}()
+			b.settle()
+		}
+		cursor, _ := b.replica.Cursor(b.world.Slot(topic.Subject(ann.user)))
+		at := cursor.At(topic.Users)
+		wait(-1)
+		mustBe(t, "as far as both are", <-done, answer{at, nil})
+		wait(at)
+		mustBe(t, "returned before more was read", len(done), 0)
+		stop(true)
+		b.world.Revoke(ann.user, d)
+		b.settle()
+		mustBe(t, "returned before the views had it", len(done), 0)
+		stop(false)
+		b.settle()
+		mustBe(t, "once they do", <-done, answer{at + 1, nil})
+	})
+}
+
 // A fold that panics is the end of its subject here, and of nothing else.
 func TestBrokenFoldStopsItsSubject(t *testing.T) {
 	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {

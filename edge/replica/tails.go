@@ -55,6 +55,20 @@ func (r *Replica) Reach(ctx context.Context, need map[topic.Slot]topic.Position)
 	return nil
 }
 
+// WaitViews waits until this edge has read a topic of a subject's slot beyond a position, and then until the views have
+// got as far as it has, which it returns. Who asks them thereafter finds what was in the log before it was read here.
+func (r *Replica) WaitViews(
+	ctx context.Context, t topic.Topic, of topic.Subject, beyond topic.Position,
+) (topic.Position, error) {
+	n := topic.SlotOf(of, len(r.slots))
+	if err := r.WaitFor(ctx, n, t, beyond); err != nil {
+		return 0, err
+	}
+	cursor, _ := r.Cursor(n)
+	upTo := cursor.At(t)
+	return upTo, r.clock.wait(ctx, func(at []topic.Cursor) bool { return at[n].At(t) >= upTo })
+}
+
 func (r *Replica) reach(ctx context.Context, need map[topic.Slot]topic.Position) error {
 	return r.clock.wait(ctx, func(at []topic.Cursor) bool {
 		for s, p := range need {

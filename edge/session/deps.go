@@ -68,6 +68,15 @@ type Replica interface {
 	Cursor(s topic.Slot) (at topic.Cursor, ok bool)
 	// WaitFor returns once this edge has read past a position of a slot's topic.
 	WaitFor(ctx context.Context, s topic.Slot, t topic.Topic, p topic.Position) error
+	// WaitThread returns once this edge has taken in what a thread has at a position, or never will.
+	WaitThread(ctx context.Context, t id.ThreadID, p topic.Position) error
+	// Await returns a thread as View does, once enough says so; it is asked again whenever the thread may have changed.
+	Await(ctx context.Context, t id.ThreadID, enough func(v View, known bool) bool) (v View, known bool, err error)
+	// WaitViews waits until this edge has read a topic of a subject's slot beyond a position, and then until the thread
+	// views are as far, which it returns.
+	WaitViews(ctx context.Context, t topic.Topic, s topic.Subject, beyond topic.Position) (topic.Position, error)
+	// Reach waits until the thread views have the threads' events of these positions.
+	Reach(ctx context.Context, need map[topic.Slot]topic.Position) error
 	EnsureThread(ctx context.Context, t id.ThreadID) error
 	// DeviceKey returns a device of a user, revoked or not.
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)

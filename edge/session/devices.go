@@ -143,23 +143,24 @@ func (s *Session) await(ctx context.Context, t id.ThreadID, claim thread.Waterma
 	return true
 }
 
+// followFor is how long follow waits for one claim before it looks at the others.
+const followFor = time.Second
+
 // follow is the goroutine that writes claims as this edge gets to where they are. What the end of the connection leaves
 // over, the device says again on the next.
 func (s *Session) follow(ctx context.Context) {
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
+	for ctx.Err() == nil {
 		s.mu.Lock()
 		claims := maps.Clone(s.ahead)
+		if len(claims) == 0 {
+			s.ahead = nil
+		}
 		s.mu.Unlock()
+		var wait id.ThreadID // for one of those that are left; most come together
 		for t, claim := range claims {
 			outcome := s.move(t, claim)
 			if outcome == markAhead {
+				wait = t
 				continue
 			}
 			s.srv.metrics.watermarks.WithLabelValues(outcome).Inc()
@@ -169,14 +170,16 @@ func (s *Session) follow(ctx context.Context) {
 			}
 			s.mu.Unlock()
 		}
-		s.mu.Lock()
-		over := len(s.ahead) == 0
-		if over {
-			s.ahead = nil
-		}
-		s.mu.Unlock()
-		if over {
+		switch {
+		case len(claims) == 0:
 			return
+		case wait != id.ThreadID{}:
+			limited, cancel := context.WithTimeout(ctx, followFor)
+			upTo := max(claims[wait].DeliveredPosition, claims[wait].ReadPosition)
+			_, _, _ = s.srv.replica.Await(limited, wait, func(v View, known bool) bool {
+				return !known || v.Next > upTo || v.Quarantined
+			})
+			cancel()
 		}
 	}
 }

@@ -68,40 +68,6 @@ func users(raw [][]byte, skip func(id.UserID) bool) ([]id.UserID, error) {
 	return out, nil
 }
 
-// allExist refuses unknown users.
-func (s *Session) allExist(ctx context.Context, want []id.UserID) error {
-	for len(want) > 0 {
-		part := want[:min(len(want), maxLookup)]
-		want = want[len(part):]
-		missing := map[id.UserID]bool{}
-		for _, u := range part {
-			missing[u] = true
-		}
-		if err := poll(ctx, waitUser, func() (bool, error) {
-			raw := make([][]byte, 0, len(missing))
-			for u := range missing {
-				raw = append(raw, u[:])
-			}
-			got, err := s.srv.queries.GetUsers(ctx, raw)
-			if err != nil {
-				return false, err
-			}
-			for _, u := range got.GetUsers() {
-				if k, err := id.From[id.UserID](u.GetUserId()); err == nil {
-					delete(missing, k)
-				}
-			}
-			return len(missing) == 0, nil
-		}); err != nil {
-			return err
-		}
-		for u := range missing {
-			return wire.Errorf(wirev1.Code_CODE_UNKNOWN_USER, "user %s does not exist", u)
-		}
-	}
-	return nil
-}
-
 // mayJoin judges by its rate whether the session may put n users into a group.
 func (s *Session) mayJoin(n int) error {
 	s.mu.Lock()

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"time"
 
-	"heliograph/infra/run"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -88,24 +88,26 @@ const viewWait = 2 * time.Second
 // visible reads from a view that may be a moment behind this edge: a user who, by the thread's own fold, is or was a
 // member is not told that he never was, but waits until the view has got there, or is told to try again.
 func visible[T any](ctx context.Context, s *Session, t id.ThreadID, read func(context.Context) (T, error)) (T, error) {
+	got, err := read(ctx)
+	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
+		return got, err
+	}
+	v, ok := s.srv.replica.View(t)
+	switch {
+	case ok && v.Quarantined && v.Kind == thread.None:
+		return got, v.closed(s.user)
+	case !ok || !v.Roster.WasMember(s.user):
+		return got, err
+	}
 	wait, cancel := context.WithTimeout(ctx, viewWait)
 	defer cancel()
-	for back := (run.Backoff{Min: 10 * time.Millisecond, Max: 200 * time.Millisecond}); ; {
-		got, err := read(ctx)
-		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
+	slot := topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)
+	if err := s.srv.replica.Reach(wait, map[topic.Slot]topic.Position{slot: v.LastPosition}); err == nil {
+		if got, err = read(ctx); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
 			return got, err
-		}
-		v, ok := s.srv.replica.View(t)
-		switch {
-		case ok && v.Quarantined && v.Kind == thread.None:
-			return got, v.closed(s.user)
-		case !ok || !v.Roster.WasMember(s.user):
-			return got, err
-		}
-		if back.Wait(wait) != nil {
-			return got, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the view has not got as far as this thread yet")
 		}
 	}
+	return got, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the view has not got as far as this thread yet")
 }
 
 // history answers GetHistory on a stream of its own (section 10), at most maxPages at one time; refusals go on the

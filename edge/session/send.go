@@ -16,16 +16,6 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// How long a request waits for a thread to appear at this edge.
-const (
-	// waitStarting: the thread is on its way for sure, or the session has not synced yet.
-	waitStarting = 3 * time.Second
-	// waitUnknown: nothing speaks for the thread but the device's word.
-	waitUnknown = 300 * time.Millisecond
-	// waitUser: for a user who may have registered a moment ago.
-	waitUser = time.Second
-)
-
 // sendPause is the least pause after a message that was over the rate: the next few are let through together.
 const sendPause = 50 * time.Millisecond
 
@@ -252,11 +242,17 @@ func (s *Session) prepare(ctx context.Context, x sending) error {
 		return err
 	}
 	// Before the first Sync the thread may exist and only not be loaded.
-	if err := poll(ctx, waitStarting, func() (bool, error) {
-		v, ok := s.srv.replica.View(x.thread)
-		return s.synced.Load() || ok && v.Kind != thread.None, nil
-	}); err != nil {
-		return err
+	if !s.hasSynced() {
+		limited, cancel := context.WithTimeout(ctx, waitStarting)
+		limited, stop := s.untilSynced(limited)
+		_, _, _ = s.srv.replica.Await(limited, x.thread, func(v View, known bool) bool {
+			return known && v.Kind != thread.None
+		})
+		stop()
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
 	since := s.cursor(x.thread)
 	if v, ok := s.srv.replica.View(x.thread); ok && v.Kind != thread.None {
@@ -280,20 +276,6 @@ func (s *Session) prepare(ctx context.Context, x sending) error {
 	s.mu.Unlock()
 	s.srv.metrics.begun.Inc()
 	return nil
-}
-
-// exists refuses an unknown user. One who registered a moment ago may not be in the view yet, hence the wait.
-func (s *Session) exists(ctx context.Context, u id.UserID) error {
-	found := false
-	err := poll(ctx, waitUser, func() (bool, error) {
-		var err error
-		found, err = s.srv.queries.UserExists(ctx, u)
-		return found, err
-	})
-	if err == nil && !found {
-		return wire.Errorf(wirev1.Code_CODE_UNKNOWN_USER, "the user does not exist")
-	}
-	return err
 }
 
 // notNew is the place of a thread that may have events.
@@ -387,50 +369,8 @@ func (s *Session) appendThread(
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, fmt.Errorf("append to %s: %w", t, err)
 	}
-	_ = poll(ctx, waitStarting, func() (bool, error) {
-		v, ok := s.srv.replica.View(t)
-		return ok && v.Next > got[0].Position, nil
-	})
+	limited, cancel := context.WithTimeout(ctx, waitStarting)
+	defer cancel()
+	_ = s.srv.replica.WaitThread(limited, t, got[0].Position)
 	return ack(t, nil, got[0].Slot, got[0].Position, got[0].LogTime.UnixMilli()), nil
-}
-
-// member returns a thread of which the session's user is a member, waiting a little for one that is on its way.
-func (s *Session) member(ctx context.Context, t id.ThreadID) (View, error) {
-	begun := time.Now()
-	var v View
-	refused := notMember()
-	err := poll(ctx, waitStarting, func() (bool, error) {
-		var ok bool
-		v, ok = s.srv.replica.View(t)
-		switch {
-		case ok && (v.Kind != thread.None || v.Quarantined):
-			refused = v.closed(s.user)
-			return true, nil
-		case !ok && s.synced.Load() && time.Since(begun) >= waitUnknown:
-			return true, nil
-		}
-		return false, nil
-	})
-	if err == nil && refused != nil {
-		err = refused
-	}
-	return v, err
-}
-
-// poll calls fn, ever more slowly, until it says that it is done, fails, or limit has passed (which is no error).
-func poll(ctx context.Context, limit time.Duration, fn func() (bool, error)) error {
-	end := time.Now().Add(limit)
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		done, err := fn()
-		if done || err != nil || time.Now().After(end) {
-			return err
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
-		}
-	}
 }

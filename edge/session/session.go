@@ -123,7 +123,6 @@ type Session struct {
 
 	out      outbox
 	inflight atomic.Int32
-	synced   atomic.Bool // Sync has ended well once
 	code     atomic.Int32
 	wg       sync.WaitGroup // every goroutine of the session but Serve's own
 
@@ -136,7 +135,8 @@ type Session struct {
 	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
 	logged map[id.ThreadID]logged           // the device's own receipts, as the log has them
 	syncs  []*syncing
-	lagged *time.Timer // runs while Resync is unanswered
+	synced chan struct{} // closed when a Sync has ended well; nil before the first while nobody waits
+	lagged *time.Timer   // runs while Resync is unanswered
 }
 
 var _ fanout.Session = (*Session)(nil)

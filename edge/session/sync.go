@@ -88,7 +88,7 @@ func (s *Session) catchUp(ctx context.Context) error {
 	for {
 		err := s.srv.fanout.Sync(ctx, s)
 		if err == nil {
-			s.synced.Store(true)
+			s.setSynced()
 			return nil
 		}
 		e, known := refusal(err)

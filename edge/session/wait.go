@@ -1,0 +1,187 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// How long a request waits for a thread to appear at this edge.
+const (
+	// waitStarting: the thread is on its way for sure, or the session has not synced yet.
+	waitStarting = 3 * time.Second
+	// waitUnknown: nothing speaks for the thread but the device's word.
+	waitUnknown = 300 * time.Millisecond
+	// waitUser: for a user who may have registered a moment ago.
+	waitUser = time.Second
+)
+
+// begunBy tells whether a thread has begun as far as this edge knows, or cannot.
+func begunBy(v View, known bool) bool { return known && (v.Kind != thread.None || v.Quarantined) }
+
+// member returns a thread of which the session's user is a member, waiting a little for one that is on its way.
+func (s *Session) member(ctx context.Context, t id.ThreadID) (View, error) {
+	whole, cancel := context.WithTimeout(ctx, waitStarting)
+	defer cancel()
+	limited, stop := context.WithTimeout(whole, waitUnknown)
+	v, known, err := s.srv.replica.Await(limited, t, begunBy)
+	stop()
+	if err != nil && !known && !s.hasSynced() {
+		limited, stop = s.untilSynced(whole)
+		v, known, err = s.srv.replica.Await(limited, t, begunBy)
+		stop()
+	}
+	if err != nil && known {
+		v, _, err = s.srv.replica.Await(whole, t, begunBy)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return v, ctx.Err()
+	case err != nil:
+		return v, notMember()
+	}
+	if e := v.closed(s.user); e != nil {
+		return v, e
+	}
+	return v, nil
+}
+
+// hasSynced tells whether a Sync has ended well.
+func (s *Session) hasSynced() bool {
+	select {
+	case <-s.syncedOnce():
+		return true
+	default:
+		return false
+	}
+}
+
+// syncedOnce returns a channel that is closed once a Sync has ended well.
+func (s *Session) syncedOnce() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.synced == nil {
+		s.synced = make(chan struct{})
+	}
+	return s.synced
+}
+
+// setSynced notes that a Sync has ended well.
+func (s *Session) setSynced() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.synced {
+	case nil:
+		s.synced = alwaysClosed
+	default:
+		select {
+		case <-s.synced:
+		default:
+			close(s.synced)
+		}
+	}
+}
+
+var alwaysClosed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// untilSynced returns a context that ends when the session has synced.
+func (s *Session) untilSynced(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if !s.spawn(func() {
+		select {
+		case <-s.syncedOnce():
+			cancel()
+		case <-ctx.Done():
+		}
+	}) {
+		cancel()
+	}
+	return ctx, cancel
+}
+
+// registered asks whether all of some users exist until ask says so, or until waitUser has passed. One who registered a
+// moment ago may not be in the view yet: it asks again when the view has got as far as this edge, and whenever more is
+// read here of the slot of some that is missing, which ask returns.
+func (s *Session) registered(ctx context.Context, ask func() (missing id.UserID, all bool, err error)) (bool, error) {
+	limited, cancel := context.WithTimeout(ctx, waitUser)
+	defer cancel()
+	read := map[topic.Slot]topic.Position{}
+	for {
+		missing, all, err := ask()
+		if all || err != nil || limited.Err() != nil {
+			return all, err
+		}
+		slot := topic.SlotOf(topic.Subject(missing), s.srv.cfg.Partitions)
+		before, asked := read[slot]
+		if !asked {
+			before = -1
+		}
+		at, err := s.srv.replica.WaitViews(limited, topic.Users, topic.Subject(missing), before)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err == nil {
+			read[slot] = at
+		}
+	}
+}
+
+// exists refuses an unknown user.
+func (s *Session) exists(ctx context.Context, u id.UserID) error {
+	all, err := s.registered(ctx, func() (id.UserID, bool, error) {
+		found, err := s.srv.queries.UserExists(ctx, u)
+		return u, found, err
+	})
+	if err == nil && !all {
+		return wire.Errorf(wirev1.Code_CODE_UNKNOWN_USER, "the user does not exist")
+	}
+	return err
+}
+
+// allExist refuses unknown users.
+func (s *Session) allExist(ctx context.Context, want []id.UserID) error {
+	for len(want) > 0 {
+		part := want[:min(len(want), maxLookup)]
+		want = want[len(part):]
+		missing := map[id.UserID]bool{}
+		for _, u := range part {
+			missing[u] = true
+		}
+		var one id.UserID
+		all, err := s.registered(ctx, func() (id.UserID, bool, error) {
+			raw := make([][]byte, 0, len(missing))
+			for u := range missing {
+				raw = append(raw, u[:])
+			}
+			got, err := s.srv.queries.GetUsers(ctx, raw)
+			if err != nil {
+				return one, false, err
+			}
+			for _, u := range got.GetUsers() {
+				if k, err := id.From[id.UserID](u.GetUserId()); err == nil {
+					delete(missing, k)
+				}
+			}
+			for one = range missing {
+				break
+			}
+			return one, len(missing) == 0, nil
+		})
+		if err != nil {
+			return err
+		}
+		if !all {
+			return wire.Errorf(wirev1.Code_CODE_UNKNOWN_USER, "user %s does not exist", one)
+		}
+	}
+	return nil
+}
