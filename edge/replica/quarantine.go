@@ -132,7 +132,7 @@ func (r *Replica) askReleased(ctx context.Context, subs []*subject) bool {
 		return false
 	}
 	for _, sub := range subs {
-		isHeld := slices.ContainsFunc(topic.Folded[:], func(t topic.Topic) bool {
+		isHeld := slices.ContainsFunc(topic.Folded, func(t topic.Topic) bool {
 			return held[Quarantined{t.Number(), sub.key}]
 		})
 		if !isHeld && r.quarantined.passed(sub, at[sub.slot.n]) {
