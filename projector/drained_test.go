@@ -181,6 +181,34 @@ func TestDrainedUpToWhatIsNewerStill(t *testing.T) {
 	})
 }
 
+// TestCutOffBeforeWhatIsNewerStill: the next event that this version does not know has its own reason also when a drain
+// was cut off right before it.
+func TestCutOffBeforeWhatIsNewerStill(t *testing.T) {
+	inBoth(t, func(t *testing.T, v *view) {
+		s := newScript()
+		a := s.group()
+		s.created(a, 0)
+		s.renamed(a, 2, "newer")
+		s.sent(a, 3, id.NewMessage())
+		s.sent(a, 0, id.NewMessage())
+		l := sinktest.NewLog(s.steps, v.topics...)
+		feed(t, l, v.open(reader(1), l, false))
+		v.portion = 1
+		down := errors.New("broker unreachable")
+		if _, err := v.open(reader(2), failingLog{l, 3, down}, false).Open(t.Context(), s.slot); !errors.Is(err, down) {
+			t.Fatalf("got %v", err)
+		}
+		if got, want := v.held(), "1/2 parked 1/3 parked"; got != want {
+			t.Fatalf("in quarantine is %s, want %s", got, want)
+		}
+		feed(t, l, v.open(reader(2), l, false))
+		if got, want := v.held(), "1/2 newer_version 1/3 parked"; got != want {
+			t.Errorf("in quarantine is %s, want %s", got, want)
+		}
+		v.equals(t, l, reader(2))
+	})
+}
+
 // TestOtherReasonsStay: what is in quarantine for another reason is not touched, although it could be read, nor what
 // this version does not know; and the log is not read twice for that.
 func TestOtherReasonsStay(t *testing.T) {
@@ -548,6 +576,63 @@ func (f failingLog) Records(
 			}
 		}
 	}
+}
+
+// TestEachIsFoldedFromWhereItStopped: subjects that are drained together stopped at different places, and what was
+// applied of one after another had stopped is known to it.
+func TestEachIsFoldedFromWhereItStopped(t *testing.T) {
+	inBoth(t, func(t *testing.T, v *view) {
+		s := newScript()
+		a, b, c := s.group(), s.group(), s.group()
+		for _, g := range []id.ThreadID{a, b, c} {
+			s.created(g, 0)
+		}
+		s.renamed(b, 2, "first")
+		m := id.NewMessage()
+		s.sent(a, 0, m)
+		s.renamed(a, 2, "first")
+		s.sent(a, 0, m) // again
+		s.sent(a, 0, id.NewMessage())
+		s.renamed(c, 2, "first") // so far the first part goes
+		l := sinktest.NewLog(s.steps, v.topics...)
+		feed(t, l, v.open(reader(1), l, false))
+		v.portion = 1000
+		feed(t, l, v.open(reader(2), l, false))
+		v.equals(t, l, reader(2))
+	})
+}
+
+// TestDrainCutOffAnywhere: wherever the connection to the store breaks, the next drain makes up for it.
+func TestDrainCutOffAnywhere(t *testing.T) {
+	s := newScript()
+	a, b := s.group(), s.group()
+	s.created(a, 0)
+	s.created(b, 0)
+	s.renamed(a, 2, "first")
+	s.sent(a, 0, id.NewMessage())
+	s.renamed(b, 2, "first")
+	s.sent(b, 0, id.NewMessage())
+	s.sent(a, 0, id.NewMessage())
+	s.read(a, id.NewDevice(), 2, 1)
+	inBoth(t, func(t *testing.T, v *view) {
+		l := sinktest.NewLog(s.steps, v.topics...)
+		v.portion = 1000
+		for n, whole := 2, false; !whole; n++ {
+			v.empty()
+			feed(t, l, v.open(reader(1), l, false))
+			v.arm(n/2, n%2 == 0)
+			_, err := v.open(reader(2), l, true).Open(t.Context(), s.slot)
+			v.arm(-1, false)
+			if whole = err == nil; whole && n < 10 {
+				t.Errorf("a drain of %d steps", n/2-1)
+			}
+			feed(t, l, v.open(reader(2), l, false))
+			v.equals(t, l, reader(2))
+			if t.Failed() {
+				t.Fatalf("after step %d", n/2)
+			}
+		}
+	})
 }
 
 // TestThreadInQuarantineKeepsItsTail: what comes again in a thread that is drained is found, however long it was in
