@@ -360,6 +360,9 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	if rnd.IntN(2) == 0 {
 		cfg.replica.Backlog, cfg.fanout.pending = 3, 4
 	}
+	if rnd.IntN(2) == 0 {
+		cfg.replica.Idle = time.Duration(1+rnd.IntN(100)) * time.Millisecond
+	}
 	m := &model{bench: newBench(t, seed, 2, cfg), rnd: rnd, peers: map[id.ThreadID][2]id.UserID{}, generation: 1}
 	defer m.stop()
 	for n := range byte(3 + rnd.IntN(3)) {

@@ -90,6 +90,9 @@ func (r *Replica) apply(sub *subject, t topic.Topic, rec *linkv1.Record, after *
 		r.quarantine(sub, t, rec, err)
 		return
 	}
+	if sub.thread != nil {
+		r.thaw(sub.thread)
+	}
 	switch t {
 	case topic.Threads:
 		r.threadEvent(sub.thread, e, rec)
@@ -110,7 +113,7 @@ func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record
 		r.metrics.verdicts.WithLabelValues(string(v.Reason)).Inc()
 		if e.HasMessageSent() {
 			t.slot.note(&Rejected{
-				Thread: t.id, Position: at, User: e.User, Device: e.Device, Message: e.GetMessageSent().GetMessageId(),
+				Thread: t.id(), Position: at, User: e.User, Device: e.Device, Message: e.GetMessageSent().GetMessageId(),
 				Reason: v.Reason,
 			})
 		}
@@ -125,13 +128,13 @@ func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record
 		t.state.Sent[t.state.LastSender] = Sent{at, v.Ordinal}
 	}
 	if len(v.Members) > 0 {
-		t.audience = nil
+		t.renew()
 	}
 	if len(t.locals) == 0 {
 		return
 	}
 	told := &Event{
-		Thread: t.id, Row: Row{at, v.Ordinal, rec.GetLogTimeMs(), rec.GetValue()}, Author: e.User, Device: e.Device,
+		Thread: t.id(), Row: Row{at, v.Ordinal, rec.GetLogTimeMs(), rec.GetValue()}, Author: e.User, Device: e.Device,
 	}
 	if len(v.Members) == 0 {
 		if len(t.listeners()) > 0 {
@@ -205,7 +208,7 @@ func (t *threadEntry) watermark(u id.UserID, d id.DeviceID, at topic.Position, w
 	if len(to) == 0 {
 		return
 	}
-	r := &Receipt{Thread: t.id, Device: d, At: at, Said: w, User: u}
+	r := &Receipt{Thread: t.id(), Device: d, At: at, Said: w, User: u}
 	if grown {
 		r.Marks = []Mark{{u, now}}
 	}
@@ -270,17 +273,19 @@ func (r *Replica) addLocal(t *threadEntry, u *userEntry, bornAt topic.Position) 
 	}
 	u.mu.Unlock()
 	if !had {
-		t.locals, t.audience = append(t.locals, u), nil
-		t.idle = time.Time{}
+		t.locals = append(t.locals, u)
+		t.renew()
+		t.idle = 0
 	}
-	if bornAt >= 0 && t.state == nil {
+	if bornAt >= 0 && !t.loaded() {
 		t.bornAt = bornAt
 		if t.phase == loading && t.pending.liveFrom.At(topic.Threads) <= bornAt {
 			r.born(t)
 			return
 		}
 	}
-	if !had && t.state != nil {
+	if !had && t.loaded() {
+		r.thaw(t)
 		t.missed(u, 0)
 	}
 }
@@ -291,7 +296,8 @@ func (r *Replica) removeLocal(t *threadEntry, u *userEntry) {
 	if i := slices.Index(t.locals, u); i >= 0 {
 		last := len(t.locals) - 1
 		t.locals[i], t.locals[last] = t.locals[last], nil
-		t.locals, t.audience = t.locals[:last], nil
+		t.locals = t.locals[:last]
+		t.renew()
 	}
 	r.relax(&t.subject)
 }
@@ -304,7 +310,7 @@ func (t *threadEntry) missed(u *userEntry, after topic.Position) {
 	}
 	for _, sp := range m.Spans {
 		if sp.From <= t.state.LastPosition && (sp.To == 0 || sp.To > after) {
-			t.slot.note(missed{t.id, t.state.LastPosition}, u)
+			t.slot.note(missed{t.id(), t.state.LastPosition}, u)
 			return
 		}
 	}

@@ -19,6 +19,8 @@ type Config struct {
 	// Linger is how long a subject stays subscribed after the last interest in it. Default 20 s; at least 15 s in
 	// production, so that a message rejected late is still seen.
 	Linger time.Duration
+	// Idle is how long a thread must be of no use, and is at most twice that, until its state is packed. Default 1 min.
+	Idle time.Duration
 	// Wait bounds how long a call waits for Postgres and for links before it says CODE_UNAVAILABLE. Default 5 s.
 	Wait time.Duration
 
@@ -49,6 +51,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.Partitions, topic.DefaultPartitions)
 	run.Default(&c.Batch, 256)
 	run.Default(&c.Backlog, 4096)
+	run.Default(&c.Idle, time.Minute)
 	run.Default(&c.Linger, 20*time.Second)
 	run.Default(&c.Wait, 5*time.Second)
 	return c
@@ -64,7 +67,7 @@ func (c Config) Validate() error {
 		name string
 		v    int64
 	}{
-		{"batch", int64(c.Batch)}, {"backlog", int64(c.Backlog)}, {"linger", int64(c.Linger)}, {"wait", int64(c.Wait)},
+		{"batch", int64(c.Batch)}, {"backlog", int64(c.Backlog)}, {"linger", int64(c.Linger)}, {"idle", int64(c.Idle)}, {"wait", int64(c.Wait)},
 	} {
 		if f.v < 0 {
 			errs = append(errs, fmt.Errorf("replica: %s is negative", f.name))

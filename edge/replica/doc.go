@@ -59,6 +59,9 @@
 //     more in that topic. The views are asked now and then whether they have got past it, and then it is loaded anew:
 //     an edge that is older than what was written goes on with what the views made of it.
 //   - A thread that a user has left is followed while he is: his devices must see him leave.
+//   - The state of a thread that was of no use for a while is packed into a few hundred bytes and unpacked by its first
+//     event or question. It is not dropped: what only the views had could not be had while they are down, and idle
+//     threads too go on then.
 //   - Positions begin at 0, so "nothing" is -1 here. A cursor row that names position 0 and ordinal 0 counts as
 //     nothing: position 0 may come again.
 //   - What waits for a time is an appointment of its slot in one agenda: an idle slot has none, however many there are.

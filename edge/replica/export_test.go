@@ -39,3 +39,11 @@ func (r *Replica) Break(t id.ThreadID) {
 	defer s.mu.Unlock()
 	s.threads[t].state.Recent = nil
 }
+
+// Packed tells whether the state of a thread is packed.
+func (r *Replica) Packed(t id.ThreadID) bool {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.threads[t].packed != ""
+}

@@ -86,7 +86,8 @@ func (r *Replica) keepHouse(ctx context.Context) error {
 	}
 }
 
-// tidy ends subscriptions of a slot that nobody has been interested in for Linger, and notices its silence.
+// tidy ends subscriptions of a slot that nobody has been interested in for Linger, packs what was of no use, and notices
+// its silence.
 func (r *Replica) tidy(due appointment) {
 	s := due.slot
 	r.in(s, func(after *actions) {
@@ -98,12 +99,13 @@ func (r *Replica) tidy(due appointment) {
 		for len(s.resting) > 0 {
 			first := s.resting[0]
 			sub := first.sub
-			switch ends := sub.idle.Add(r.cfg.Linger); {
-			case sub.gone || sub.idle.IsZero():
+			idle := r.began.Add(time.Duration(sub.idle))
+			switch ends := idle.Add(r.cfg.Linger); {
+			case sub.gone || sub.idle == 0:
 				s.resting, sub.resting = s.resting[1:], false
 				continue
-			case first.since.Before(sub.idle): // there was interest meanwhile
-				s.resting = append(s.resting[1:], rest{sub, sub.idle})
+			case first.since.Before(idle): // there was interest meanwhile
+				s.resting = append(s.resting[1:], rest{sub, idle})
 				continue
 			case ends.After(now):
 				r.agenda.set(s, ends)
@@ -121,6 +123,7 @@ func (r *Replica) tidy(due appointment) {
 		if len(s.resting) == 0 {
 			s.resting = nil
 		}
+		r.cool(s, now)
 		r.listen(s)
 	})
 }
@@ -131,12 +134,13 @@ func (r *Replica) relax(sub *subject) {
 	if !idle || sub.gone {
 		return
 	}
-	sub.idle = time.Now()
+	now := time.Now()
+	sub.idle = max(1, int64(now.Sub(r.began)))
 	if s := sub.slot; !sub.resting {
 		sub.resting = true
-		s.resting = append(s.resting, rest{sub, sub.idle})
+		s.resting = append(s.resting, rest{sub, now})
 		if len(s.resting) == 1 {
-			r.agenda.set(s, sub.idle.Add(r.cfg.Linger))
+			r.agenda.set(s, now.Add(r.cfg.Linger))
 		}
 	}
 }

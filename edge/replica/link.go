@@ -301,7 +301,7 @@ func (r *Replica) subscribed(s *slot, id uint64, liveFrom topic.Cursor) {
 			continue
 		}
 		sub.phase, sub.pending.liveFrom = loading, liveFrom
-		if t := sub.thread; t != nil && t.state == nil && t.bornAt >= 0 && liveFrom.At(topic.Threads) <= t.bornAt {
+		if t := sub.thread; t != nil && !t.loaded() && t.bornAt >= 0 && liveFrom.At(topic.Threads) <= t.bornAt {
 			r.born(t)
 			continue
 		}
@@ -313,7 +313,7 @@ func (r *Replica) subscribed(s *slot, id uint64, liveFrom topic.Cursor) {
 func (sub *subject) gap(from, liveFrom topic.Cursor) bool {
 	switch {
 	case sub.thread != nil:
-		from.Raise(topic.Threads, sub.thread.state.Next)
+		from.Raise(topic.Threads, sub.thread.next())
 	default:
 		from.Raise(topic.Users, sub.user.state.Next)
 	}

@@ -163,7 +163,7 @@ func (r *Replica) load(ctx context.Context, subs []*subject) (late []*subject) {
 	var users []id.UserID
 	for _, sub := range subs {
 		if sub.thread != nil {
-			threads = append(threads, sub.thread.id)
+			threads = append(threads, sub.thread.id())
 		} else {
 			users = append(users, sub.user.id)
 		}
@@ -201,7 +201,7 @@ func (r *Replica) load(ctx context.Context, subs []*subject) (late []*subject) {
 // born makes a thread live that is loading, and known to have no event before bornAt: it needs no snapshot. The caller
 // holds the slot's lock.
 func (r *Replica) born(t *threadEntry) {
-	t.state, t.audience, t.marks = NewThreadState(t.id), nil, nil
+	r.hold(t, NewThreadState(t.id()))
 	t.state.Next = t.bornAt
 	at := t.pending.liveFrom
 	at.Set(topic.Threads, t.bornAt)
@@ -211,17 +211,21 @@ func (r *Replica) born(t *threadEntry) {
 // threadLoaded makes a thread live from a snapshot. The caller holds the slot's lock.
 func (r *Replica) threadLoaded(t *threadEntry, snap *Snapshot) {
 	at := snap.At[t.slot.n]
-	old := t.state
-	now := snap.Threads[t.id]
+	var old *ThreadState
+	if t.loaded() {
+		r.thaw(t)
+		old = t.state
+	}
+	now := snap.Threads[t.id()]
 	if now == nil {
-		now = NewThreadState(t.id)
+		now = NewThreadState(t.id())
 	}
 	now.Next = at.At(topic.Threads)
 	now.Restore()
 	r.quarantinedBy(&t.subject, snap)
 	switch {
 	case old == nil:
-		t.state, t.audience, t.marks = now, nil, nil
+		r.hold(t, now)
 		for _, u := range t.locals {
 			t.missed(u, 0)
 		}
@@ -237,7 +241,7 @@ func (r *Replica) threadLoaded(t *threadEntry, snap *Snapshot) {
 				now.Sent[u] = m
 			}
 		}
-		t.state, t.audience, t.marks = now, nil, nil
+		r.hold(t, now)
 		for u, w := range loaded {
 			t.watermark(u, id.DeviceID{}, 0, w)
 		}

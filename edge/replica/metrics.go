@@ -12,6 +12,7 @@ type metrics struct {
 	drops            *prometheus.CounterVec
 	quarantined      prometheus.Counter
 	released         prometheus.Counter
+	packed           prometheus.Counter
 	gaps             prometheus.Counter
 	viewsBack        prometheus.Counter
 	verdicts         *prometheus.CounterVec
@@ -54,6 +55,7 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 		released: counter(
 			"subjects_released_total", "Subjects that were opened again, because the views have got past what stopped them.",
 		),
+		packed: counter("threads_packed_total", "Threads whose states were packed because they were of no use."),
 		gaps: counter(
 			"gaps_total", "Subjects that were loaded anew because their slot's stream had a gap.",
 		),

@@ -114,7 +114,7 @@ func (r *Replica) askReleased(ctx context.Context, subs []*subject) bool {
 	})
 	for _, sub := range subs {
 		if sub.thread != nil {
-			threads = append(threads, sub.thread.id)
+			threads = append(threads, sub.thread.id())
 		} else {
 			users = append(users, sub.user.id)
 		}
@@ -152,6 +152,7 @@ func (r *Replica) reopen(sub *subject) {
 	sub.quarantined = 0
 	switch {
 	case sub.thread != nil:
+		r.thaw(sub.thread)
 		sub.thread.state.Next = 0
 	default:
 		sub.user.state.Next = 0

@@ -39,6 +39,7 @@ type Replica struct {
 	delivered   *batcher[DeviceThread, topic.Position]
 	tails       *batcher[Range, Tail]
 	devices     *batcher[DeviceKey, *user.Device]
+	began       time.Time     // so that a time is one word
 	requests    atomic.Uint64 // the last id of a Subscribe
 
 	sampleMu  sync.Mutex // guards what follows; taken outside slots' locks
@@ -58,7 +59,7 @@ func New(
 		log = slog.New(slog.DiscardHandler)
 	}
 	r := &Replica{
-		cfg: cfg, store: st, dir: dir, dialer: dialer, log: log, loads: newSubjectQueue(), postponed: newSubjectQueue(),
+		began: time.Now(), cfg: cfg, store: st, dir: dir, dialer: dialer, log: log, loads: newSubjectQueue(), postponed: newSubjectQueue(),
 		silent:      silentSlots{wake: make(chan struct{}, 1), slots: map[*slot]struct{}{}},
 		agenda:      agenda{wake: make(chan struct{}, 1)},
 		quarantined: quarantined{wake: make(chan struct{}, 1), subjects: map[*subject]topic.Cursor{}},

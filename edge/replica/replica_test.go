@@ -11,6 +11,7 @@ import (
 	"heliograph/edge/replica"
 	"heliograph/edge/replica/replicatest"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -371,4 +372,41 @@ func mustBe(t *testing.T, what string, got, want any) {
 	if got != want {
 		t.Fatalf("%s: got %v, want %v", what, got, want)
 	}
+}
+
+// A thread that is of no use is packed, and is itself again at the first event or question, with the views down.
+func TestIdleThreadsArePacked(t *testing.T) {
+	inBench(t, replica.Config{Idle: time.Second}, func(t *testing.T, b *bench) {
+		ann, d := b.follower(1)
+		bob, _ := b.follower(2)
+		g := b.group(ann.user, bob.user)
+		mid := id.NewMessage()
+		at := b.world.Send(g, ann.user, d, mid, id.UserID{})
+		b.settle()
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		mustBe(t, "packed", b.replica.Packed(g), true)
+		b.world.Mu.Lock()
+		b.world.Views.Down = true
+		b.world.Mu.Unlock()
+		v, ok := b.replica.View(g)
+		mustBe(t, "a member", ok && v.IsMember(bob.user), true)
+		mustBe(t, "packed by a question", b.replica.Packed(g), false)
+		seen, _ := b.replica.Seen(g, thread.Key{Sender: ann.user, Message: mid})
+		mustBe(t, "a message that was accepted", seen.Position, at)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		mustBe(t, "packed again", b.replica.Packed(g), true)
+		b.world.Send(g, ann.user, d, mid, id.UserID{}) // a retry
+		last := b.world.Send(g, ann.user, d, id.NewMessage(), id.UserID{})
+		b.settle()
+		mustBe(t, "events", len(bob.heard), 3)
+		mustBe(t, "the last", bob.heard[2], last)
+		// Without use it is packed and costs no appointment; in use it stays as it is.
+		for range 8 {
+			time.Sleep(time.Second / 2)
+			b.replica.View(g)
+		}
+		mustBe(t, "packed while in use", b.replica.Packed(g), false)
+	})
 }

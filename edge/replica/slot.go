@@ -39,7 +39,7 @@ type subject struct {
 	// the ring holds more events of it than its backlog may: it is subscribed from where the views are
 	tooMany bool
 	resting bool          // in slot.resting
-	idle    time.Time     // since when nobody follows it; zero: somebody does
+	idle    int64         // since when nobody follows it, after Replica.began; 0: somebody does
 	request uint64        // the Subscribe that it waits for, or that made it what it is
 	ackedAt uint64        // slot.progressed when that was answered
 	news    chan struct{} // closed when it turned live or was taken further; nil while nobody waits
@@ -64,14 +64,16 @@ type queued struct {
 // threadEntry is a thread that this edge follows.
 type threadEntry struct {
 	subject
-	id     id.ThreadID
-	state  *ThreadState // nil until it was live once; stays in use while it is loaded anew
-	locals []*userEntry // followed users who have it in their list
-	// bornAt is a position before which the thread has no event, -1 when no such is known.
-	bornAt   topic.Position
-	audience []*userEntry // the locals who are members, shared and never changed; nil: to be made
-	marks    []Mark       // every member's watermark, shared and never changed; nil: to be made
+	// Its state is one of the two, or neither until it was live once. An idle thread's is packed: it is all there, since
+	// what the views alone had could not be used while they are down.
+	*warm
+	packed string
+
+	locals []*userEntry   // followed users who have it in their list
+	bornAt topic.Position // a position before which the thread has no event, -1 when no such is known
 }
+
+func (t *threadEntry) id() id.ThreadID { return id.ThreadID(t.key) }
 
 // userEntry is a user that this edge follows, or did until just now.
 type userEntry struct {
@@ -95,6 +97,7 @@ type slot struct {
 	users   map[id.UserID]*userEntry
 	waiting map[*subject]struct{} // not live
 	resting []rest                // the longest first; each subject once
+	warm    []warmth              // the longest first; each thread once
 	due     time.Time             // when the agenda has the slot looked at; zero: it does not
 	added   chan struct{}         // closed when a thread is added; nil while nobody waits
 
@@ -152,7 +155,7 @@ func waited(c *chan struct{}) <-chan struct{} {
 }
 
 func (r *Replica) addThread(s *slot, t id.ThreadID) *threadEntry {
-	ts := &threadEntry{id: t, bornAt: -1}
+	ts := &threadEntry{bornAt: -1}
 	ts.subject = subject{slot: s, key: topic.Subject(t), thread: ts}
 	s.threads[t] = ts
 	closed(&s.added)
@@ -192,7 +195,7 @@ func (s *slot) remove(sub *subject) {
 	sub.gone = true
 	switch {
 	case sub.thread != nil:
-		delete(s.threads, sub.thread.id)
+		delete(s.threads, sub.thread.id())
 	default:
 		delete(s.users, sub.user.id)
 	}

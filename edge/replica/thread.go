@@ -23,20 +23,40 @@ type View struct {
 	// Quarantined: an event could not be applied, so the thread is as it was before that event and takes nothing more.
 	Quarantined bool
 
-	entry *threadEntry
+	replica *Replica
+	entry   *threadEntry
 }
 
 // View returns a thread as this edge knows it; false when the thread is not live here. No I/O.
 func (r *Replica) View(t id.ThreadID) (View, bool) {
 	s := r.slotOf(topic.Subject(t))
-	s.mu.RLock()
+	ts := r.look(s, t)
 	defer s.mu.RUnlock()
-	return s.view(t)
+	return r.view(s, ts)
 }
 
-func (s *slot) view(t id.ThreadID) (View, bool) {
-	ts := s.threads[t]
-	if ts == nil || ts.state == nil {
+// look returns a thread with its state at hand, or none, and the slot's lock held for reading.
+func (r *Replica) look(s *slot, t id.ThreadID) *threadEntry {
+	for {
+		s.mu.RLock()
+		ts := s.threads[t]
+		switch {
+		case ts == nil || !ts.loaded():
+			return nil
+		case ts.warm != nil:
+			ts.use()
+			return ts
+		}
+		s.mu.RUnlock()
+		s.mu.Lock()
+		r.thaw(ts) // it may be gone by now, and then is looked for again
+		s.mu.Unlock()
+	}
+}
+
+// view is a thread with its state at hand, or nil. The caller holds the slot's lock.
+func (r *Replica) view(s *slot, ts *threadEntry) (View, bool) {
+	if ts == nil {
 		return View{}, false
 	}
 	next := ts.state.Next
@@ -44,9 +64,9 @@ func (s *slot) view(t id.ThreadID) (View, bool) {
 		next = max(next, s.cursor.At(topic.Threads))
 	}
 	return View{
-		ID: t, Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
+		ID: ts.id(), Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
 		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, Next: next,
-		Quarantined: ts.isQuarantined(topic.Threads), entry: ts,
+		Quarantined: ts.isQuarantined(topic.Threads), replica: r, entry: ts,
 	}, true
 }
 
@@ -83,20 +103,28 @@ func (v View) Members() (out []id.UserID) {
 }
 
 func (v View) read(fn func(s *ThreadState)) {
-	if v.entry != nil {
-		v.entry.slot.mu.RLock()
-		defer v.entry.slot.mu.RUnlock()
-		fn(v.entry.state)
+	for t := v.entry; t != nil; {
+		t.slot.mu.RLock()
+		if t.warm != nil {
+			t.use()
+			fn(t.state)
+			t = nil
+		}
+		v.entry.slot.mu.RUnlock()
+		if t != nil {
+			t.slot.mu.Lock()
+			v.replica.thaw(t)
+			t.slot.mu.Unlock()
+		}
 	}
 }
 
 // Seen tells whether the thread accepted this message before, and where. No I/O.
 func (r *Replica) Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool) {
 	s := r.slotOf(topic.Subject(t))
-	s.mu.RLock()
+	ts := r.look(s, t)
 	defer s.mu.RUnlock()
-	ts := s.threads[t]
-	if ts == nil || ts.state == nil || ts.isQuarantined(topic.Threads) {
+	if ts == nil || ts.isQuarantined(topic.Threads) {
 		return thread.Seen{}, false
 	}
 	seen, ok := ts.state.Recent[key]
@@ -106,9 +134,9 @@ func (r *Replica) Seen(t id.ThreadID, key thread.Key) (thread.Seen, bool) {
 // Watermark returns the highest watermark of a user's devices in a thread that is live here. No I/O.
 func (r *Replica) Watermark(t id.ThreadID, u id.UserID) thread.Watermark {
 	s := r.slotOf(topic.Subject(t))
-	s.mu.RLock()
+	ts := r.look(s, t)
 	defer s.mu.RUnlock()
-	if ts := s.threads[t]; ts != nil && ts.state != nil {
+	if ts != nil {
 		return ts.state.Marks[u]
 	}
 	return thread.Watermark{}
@@ -129,7 +157,13 @@ func (r *Replica) Await(
 		} else {
 			news = waited(&s.added)
 		}
-		v, known = s.view(t)
+		ts := s.threads[t]
+		if ts != nil && ts.loaded() {
+			r.thaw(ts)
+		} else {
+			ts = nil
+		}
+		v, known = r.view(s, ts)
 		s.mu.Unlock()
 		if enough(v, known) {
 			return v, known, nil
@@ -172,7 +206,7 @@ type Glance struct {
 func (t *threadEntry) glance(u id.UserID) Glance {
 	s := t.state
 	g := Glance{
-		User: u, Thread: t.id, Slot: t.slot.n, Kind: s.Kind, Title: s.Title, Member: *s.Members[u],
+		User: u, Thread: t.id(), Slot: t.slot.n, Kind: s.Kind, Title: s.Title, Member: *s.Members[u],
 		ActiveMembers: s.ActiveMembers(), LastPosition: s.LastPosition, LastOrdinal: s.LastOrdinal,
 		LastTimeMS: s.LastTimeMS, LastSender: s.LastSender, Preview: s.Preview, Own: s.Marks[u],
 	}
@@ -206,6 +240,7 @@ func (r *Replica) Enter(ctx context.Context, f Follower, t id.ThreadID) (last to
 				news = waited(&ts.news)
 				return
 			}
+			r.thaw(ts)
 			last = ts.state.last()
 			if m := ts.state.Members[u.id]; m != nil && len(m.Spans) > 0 {
 				g := ts.glance(u.id)
@@ -233,6 +268,7 @@ func (r *Replica) Marks(t id.ThreadID, u id.UserID, own bool) []Mark {
 	if ts == nil || ts.phase != live {
 		return nil
 	}
+	r.thaw(ts)
 	mark, known := ts.state.Marks[u]
 	_, sent := ts.state.Sent[u]
 	switch {
@@ -270,7 +306,7 @@ func (r *Replica) EnsureThread(ctx context.Context, t id.ThreadID) error {
 			ts = r.addThread(s, t)
 		}
 		r.relax(&ts.subject)
-		if ts.state != nil {
+		if ts.loaded() {
 			s.mu.Unlock()
 			return nil
 		}

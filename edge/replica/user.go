@@ -22,7 +22,7 @@ func (r *Replica) Follow(f Follower) {
 		u = r.addUser(s, f.User())
 	}
 	u.follower.Store(&f)
-	u.idle = time.Time{}
+	u.idle = 0
 }
 
 // Unfollow ends what Follow began, once Linger has passed. For one who is not the user's follower it does nothing.
