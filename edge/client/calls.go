@@ -141,11 +141,8 @@ func (c *Client) RequestPin(ctx context.Context, phone string) (expires, retry t
 		return 0, 0, err
 	}
 	p := a.GetPinRequested()
-	return time.Duration(
-			p.GetExpiresInMs(),
-		) * time.Millisecond, time.Duration(
-			p.GetRetryAfterMs(),
-		) * time.Millisecond, nil
+	ms := func(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
+	return ms(p.GetExpiresInMs()), ms(p.GetRetryAfterMs()), nil
 }
 
 // Registration is what a device tells about itself and its user.
@@ -243,12 +240,9 @@ func NewDevice(u id.UserID) (Identity, ed25519.PublicKey, error) {
 
 // LinkDevice approves a further device of the own user.
 func (c *Client) LinkDevice(ctx context.Context, d id.DeviceID, key ed25519.PublicKey, name string) error {
-	_, err := c.call(
-		ctx,
-		wirev1.ClientFrame_builder{
-			LinkDevice: wirev1.LinkDevice_builder{DeviceId: d[:], PublicKey: key, DeviceName: name}.Build(),
-		}.Build(),
-	)
+	_, err := c.call(ctx, wirev1.ClientFrame_builder{
+		LinkDevice: wirev1.LinkDevice_builder{DeviceId: d[:], PublicKey: key, DeviceName: name}.Build(),
+	}.Build())
 	return err
 }
 
@@ -275,12 +269,9 @@ func (c *Client) SetName(ctx context.Context, name string) error {
 // CreateGroup creates a group and returns its id; a repetition after a lost answer does not make a second one.
 func (c *Client) CreateGroup(ctx context.Context, title string, members ...id.UserID) (id.ThreadID, error) {
 	t := id.NewGroup()
-	_, err := c.call(
-		ctx,
-		wirev1.ClientFrame_builder{
-			CreateGroup: wirev1.CreateGroup_builder{ThreadId: t[:], Title: title, MemberIds: raw(members)}.Build(),
-		}.Build(),
-	)
+	_, err := c.call(ctx, wirev1.ClientFrame_builder{
+		CreateGroup: wirev1.CreateGroup_builder{ThreadId: t[:], Title: title, MemberIds: raw(members)}.Build(),
+	}.Build())
 	return t, err
 }
 
@@ -294,23 +285,17 @@ func raw(users []id.UserID) [][]byte {
 
 // AddMembers adds members to a group.
 func (c *Client) AddMembers(ctx context.Context, t id.ThreadID, members ...id.UserID) error {
-	_, err := c.call(
-		ctx,
-		wirev1.ClientFrame_builder{
-			AddMembers: wirev1.AddMembers_builder{ThreadId: t[:], MemberIds: raw(members)}.Build(),
-		}.Build(),
-	)
+	_, err := c.call(ctx, wirev1.ClientFrame_builder{
+		AddMembers: wirev1.AddMembers_builder{ThreadId: t[:], MemberIds: raw(members)}.Build(),
+	}.Build())
 	return err
 }
 
 // RemoveMember removes a member from a group.
 func (c *Client) RemoveMember(ctx context.Context, t id.ThreadID, u id.UserID) error {
-	_, err := c.call(
-		ctx,
-		wirev1.ClientFrame_builder{
-			RemoveMember: wirev1.RemoveMember_builder{ThreadId: t[:], MemberId: u[:]}.Build(),
-		}.Build(),
-	)
+	_, err := c.call(ctx, wirev1.ClientFrame_builder{
+		RemoveMember: wirev1.RemoveMember_builder{ThreadId: t[:], MemberId: u[:]}.Build(),
+	}.Build())
 	return err
 }
 
@@ -324,35 +309,26 @@ func (c *Client) Leave(ctx context.Context, t id.ThreadID) error {
 
 // Rename changes a group's title.
 func (c *Client) Rename(ctx context.Context, t id.ThreadID, title string) error {
-	_, err := c.call(
-		ctx,
-		wirev1.ClientFrame_builder{
-			RenameThread: wirev1.RenameThread_builder{ThreadId: t[:], Title: title}.Build(),
-		}.Build(),
-	)
+	_, err := c.call(ctx, wirev1.ClientFrame_builder{
+		RenameThread: wirev1.RenameThread_builder{ThreadId: t[:], Title: title}.Build(),
+	}.Build())
 	return err
 }
 
 // SetRole changes a member's role.
 func (c *Client) SetRole(ctx context.Context, t id.ThreadID, u id.UserID, r thread.Role) error {
-	_, err := c.call(
-		ctx,
-		wirev1.ClientFrame_builder{
-			SetRole: wirev1.SetRole_builder{ThreadId: t[:], MemberId: u[:], Role: eventv1.Role(r)}.Build(),
-		}.Build(),
-	)
+	_, err := c.call(ctx, wirev1.ClientFrame_builder{
+		SetRole: wirev1.SetRole_builder{ThreadId: t[:], MemberId: u[:], Role: eventv1.Role(r)}.Build(),
+	}.Build())
 	return err
 }
 
 // Threads returns a page of the thread list, the one with the newest message first, and the token of the next page
 // (nil: none).
 func (c *Client) Threads(ctx context.Context, limit int, token []byte) ([]*wirev1.ThreadSummary, []byte, error) {
-	a, err := c.call(
-		ctx,
-		wirev1.ClientFrame_builder{
-			ListThreads: wirev1.ListThreads_builder{Limit: uint32(max(0, limit)), PageToken: token}.Build(),
-		}.Build(),
-	)
+	a, err := c.call(ctx, wirev1.ClientFrame_builder{
+		ListThreads: wirev1.ListThreads_builder{Limit: uint32(max(0, limit)), PageToken: token}.Build(),
+	}.Build())
 	if err != nil {
 		return nil, nil, err
 	}

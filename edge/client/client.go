@@ -265,9 +265,8 @@ func (c *Client) move(t id.ThreadID, w thread.Watermark, urgent bool) {
 	c.mark(t, urgent)
 	c.mu.Unlock()
 	if err := c.keep(t); err != nil {
-		c.cfg.Logger.Error(
-			"storing a watermark failed; the server will repeat events after a restart", "thread", t, "err", err,
-		)
+		c.cfg.Logger.Error("storing a watermark failed; the server will repeat events after a restart",
+			"thread", t, "err", err)
 	}
 }
 
@@ -388,9 +387,8 @@ func (c *Client) Direct(peer id.UserID) (To, error) {
 // server takes is refused at once.
 func (c *Client) Send(to To, text string) (id.MessageID, error) {
 	if len(text) > thread.MaxText {
-		return id.MessageID{}, wire.Errorf(
-			wirev1.Code_CODE_TOO_LARGE, "text of %d bytes, at most %d", len(text), thread.MaxText,
-		)
+		return id.MessageID{}, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "text of %d bytes, at most %d",
+			len(text), thread.MaxText)
 	}
 	data, err := proto.Marshal(eventv1.Content_builder{Text: text}.Build())
 	if err != nil {
@@ -487,9 +485,8 @@ func (c *Client) settle(m id.MessageID) (*outgoing, bool) {
 	c.mu.Unlock()
 	if ok {
 		if err := c.cfg.Store.Drop(m); err != nil {
-			c.cfg.Logger.Error(
-				"dropping a sent message from the store failed; it will be sent again after a restart", "err", err,
-			)
+			c.cfg.Logger.Error("dropping a sent message from the store failed; it will be sent again after a restart",
+				"err", err)
 		}
 	}
 	return o, ok

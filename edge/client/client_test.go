@@ -52,9 +52,8 @@ func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config
 	pub, key, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(
-			1,
-		), DNSNames: []string{"edge"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), DNSNames: []string{"edge"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, pub, key)
 	must(t, err)
@@ -63,9 +62,9 @@ func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config
 	roots := x509.NewCertPool()
 	roots.AddCert(cert)
 	l, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{
-			{Certificate: [][]byte{der}, PrivateKey: key},
-		}, NextProtos: []string{wire.Protocol}, MinVersion: tls.VersionTLS13,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		NextProtos:   []string{wire.Protocol},
+		MinVersion:   tls.VersionTLS13,
 	}, nil)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -179,12 +178,10 @@ func eventFrame(
 func TestRevokedDeviceStops(t *testing.T) {
 	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
 		if f.WhichBody() == wirev1.ClientFrame_Authenticate_case {
-			p.write(
-				wirev1.ServerFrame_builder{
-					RequestId: f.GetRequestId(),
-					Error:     wirev1.Error_builder{Code: wirev1.Code_CODE_DEVICE_REVOKED}.Build(),
-				}.Build(),
-			)
+			p.write(wirev1.ServerFrame_builder{
+				RequestId: f.GetRequestId(),
+				Error:     wirev1.Error_builder{Code: wirev1.Code_CODE_DEVICE_REVOKED}.Build(),
+			}.Build())
 			return true
 		}
 		return false

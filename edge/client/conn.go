@@ -188,12 +188,10 @@ func (c *Client) serve(ctx context.Context, cn *conn) error {
 	r := bufio.NewReaderSize(cn.stream, 16<<10)
 	stop := context.AfterFunc(ctx, func() { cn.stream.CancelRead(0) })
 	defer stop()
-	cn.write(
-		wirev1.ClientFrame_builder{
-			RequestId: cn.request(nil),
-			Hello:     wirev1.Hello_builder{Client: c.cfg.Name, Features: wire.Features}.Build(),
-		}.Build(),
-	)
+	cn.write(wirev1.ClientFrame_builder{
+		RequestId: cn.request(nil),
+		Hello:     wirev1.Hello_builder{Client: c.cfg.Name, Features: wire.Features}.Build(),
+	}.Build())
 	var buf []byte
 	for {
 		if !c.queue.room(ctx) {
@@ -275,9 +273,8 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		if own.ReadPosition < c.applied[t].ReadPosition {
 			c.mark(t, true) // it was lost with an earlier connection
 		}
-		c.applied[t] = c.applied[t].Merge(
-			thread.Watermark{ReadPosition: own.ReadPosition, ReadOrdinal: own.ReadOrdinal},
-		)
+		read := thread.Watermark{ReadPosition: own.ReadPosition, ReadOrdinal: own.ReadOrdinal}
+		c.applied[t] = c.applied[t].Merge(read)
 		c.mu.Unlock()
 		c.queue.put(ThreadChanged{Summary: s})
 	case wirev1.ServerFrame_SyncComplete_case:

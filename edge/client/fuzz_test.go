@@ -105,28 +105,21 @@ func FuzzServerFrames(f *testing.F) {
 		f.Add(true, script)
 		f.Add(false, script)
 	}
-	add(
-		frames(
-			welcome, proven, changed, said(message(u, mine[1]), 3), synced, ack, said(message(me.User, mine[0]), 4),
-			said(message(me.User, mine[1]), 5),
-		),
-	)
-	add(
-		frames(
-			welcome, proven, synced, failure(4, wirev1.Code_CODE_UNAVAILABLE), failure(5, wirev1.Code_CODE_TOO_LARGE),
-		),
-	)
-	add(
-		frames(
-			welcome, proven, synced, failure(4, wirev1.Code_CODE_THREAD_PARKED),
-			failure(5, wirev1.Code_CODE_THREAD_PARKED),
-		),
-	)
+	add(frames(
+		welcome, proven, changed, said(message(u, mine[1]), 3), synced,
+		ack, said(message(me.User, mine[0]), 4), said(message(me.User, mine[1]), 5),
+	))
+	add(frames(
+		welcome, proven, synced,
+		failure(4, wirev1.Code_CODE_UNAVAILABLE), failure(5, wirev1.Code_CODE_TOO_LARGE),
+	))
+	add(frames(
+		welcome, proven, synced,
+		failure(4, wirev1.Code_CODE_THREAD_PARKED), failure(5, wirev1.Code_CODE_THREAD_PARKED),
+	))
 	add(frames(welcome, failure(2, wirev1.Code_CODE_DEVICE_REVOKED)))
 	add(frames(
-		welcome,
-		proven,
-		synced,
+		welcome, proven, synced,
 		wirev1.ServerFrame_builder{Resync: &wirev1.Resync{}},
 		synced,
 		wirev1.ServerFrame_builder{
@@ -137,24 +130,15 @@ func FuzzServerFrames(f *testing.F) {
 		},
 		wirev1.ServerFrame_builder{GoAway: wirev1.GoAway_builder{ReconnectAfterMs: 5}.Build()},
 	))
-	add(
-		frames(
-			welcome,
-			proven,
-			said(
-				eventv1.Event_builder{UserId: u[:], ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "t"}.Build()},
-				3,
-			),
-			said(
-				eventv1.Event_builder{UserId: u[:], MemberLeft: &eventv1.MemberLeft{}}, 3,
-			),
-			synced,
-			welcome,
-			proven,
-			synced,
-			failure(0, wirev1.Code_CODE_INTERNAL),
-		),
-	)
+	add(frames(
+		welcome, proven,
+		said(eventv1.Event_builder{
+			UserId: u[:], ThreadRenamed: eventv1.ThreadRenamed_builder{Title: "t"}.Build(),
+		}, 3),
+		said(eventv1.Event_builder{UserId: u[:], MemberLeft: &eventv1.MemberLeft{}}, 3),
+		synced,
+		welcome, proven, synced, failure(0, wirev1.Code_CODE_INTERNAL),
+	))
 	add(frames(slices.Repeat([]wirev1.ServerFrame_builder{welcome}, 100)...))
 	add(frames(slices.Repeat([]wirev1.ServerFrame_builder{{Resync: &wirev1.Resync{}}}, 1000)...))
 	add([]byte{0xc0, 0, 0, 1, 0, 0, 0, 0})
@@ -170,16 +154,14 @@ func FuzzServerFrames(f *testing.F) {
 		must(t, store.SetIdentity(me))
 		must(t, store.Put(Outgoing{Thread: th, ID: mine[0], DirectPeer: u}))
 		must(t, store.Put(Outgoing{Thread: group, ID: mine[1]}))
-		c, err := New(
-			Config{
-				Addrs:       []string{"edge:1"},
-				Store:       store,
-				Buffer:      1 << 20,
-				AckInterval: time.Hour,
-				MinBackoff:  time.Hour,
-				MaxBackoff:  time.Hour,
-			},
-		)
+		c, err := New(Config{
+			Addrs:       []string{"edge:1"},
+			Store:       store,
+			Buffer:      1 << 20,
+			AckInterval: time.Hour,
+			MinBackoff:  time.Hour,
+			MaxBackoff:  time.Hour,
+		})
 		must(t, err)
 		s := &script{Reader: bytes.NewReader(data), reads: make(chan struct{})}
 		if reads {

@@ -37,12 +37,10 @@ func (r refusing) next(want string) request {
 }
 
 func (s request) refuse(c wirev1.Code) {
-	s.p.write(
-		wirev1.ServerFrame_builder{
-			RequestId: s.req,
-			Error:     wirev1.Error_builder{Code: c, RetryAfterMs: 1}.Build(),
-		}.Build(),
-	)
+	s.p.write(wirev1.ServerFrame_builder{
+		RequestId: s.req,
+		Error:     wirev1.Error_builder{Code: c, RetryAfterMs: 1}.Build(),
+	}.Build())
 }
 
 func (s request) ack() {

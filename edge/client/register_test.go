@@ -25,17 +25,16 @@ func TestRegisterAgainIsTheSameDevice(t *testing.T) {
 		if asked = append(asked, f.GetRegister()); len(asked) < 3 {
 			answer.Error = wirev1.Error_builder{Code: wirev1.Code_CODE_UNAVAILABLE}.Build()
 		} else {
-			u := id.UserID{1}
-			answer.Authenticated = wirev1.Authenticated_builder{UserId: u[:], DeviceId: f.GetRegister().GetDeviceId()}.Build()
+			u, d := id.UserID{1}, f.GetRegister().GetDeviceId()
+			answer.Authenticated = wirev1.Authenticated_builder{UserId: u[:], DeviceId: d}.Build()
 		}
 		p.write(answer.Build())
 		return true
 	})
 	c, _ := start(t, cfg)
 	for _, pin := range []string{"111111", "111111"} {
-		if _, err := c.Register(within(t), Registration{Phone: "+491", Pin: pin}); !errors.Is(
-			err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
-		) {
+		_, err := c.Register(within(t), Registration{Phone: "+491", Pin: pin})
+		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
 			t.Fatalf("got %v", err)
 		}
 	}

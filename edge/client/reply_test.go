@@ -43,10 +43,9 @@ func TestReplyNamesAuthor(t *testing.T) {
 			// What the version before MessageRef wrote for a message of its outbox.
 			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 			must(t, err)
-			_, err = fmt.Fprintf(
-				f, `{"put":{"thread":%q,"id":%q,"data":"%s","reply_to":%q,"client_time":"12"}}`+"\n", th, id.NewMessage(),
-				"CgdlYXJsaWVy", question,
-			)
+			_, err = fmt.Fprintf(f,
+				`{"put":{"thread":%q,"id":%q,"data":"%s","reply_to":%q,"client_time":"12"}}`+"\n",
+				th, id.NewMessage(), "CgdlYXJsaWVy", question)
 			must(t, err, f.Close())
 			store, err = OpenFileStore(path)
 			must(t, err)

@@ -248,7 +248,9 @@ func TestNoProbeWhileRegistering(t *testing.T) {
 		switch f.WhichBody() {
 		case wirev1.ClientFrame_RequestPin_case:
 			answer <- func() {
-				p.write(wirev1.ServerFrame_builder{RequestId: f.GetRequestId(), PinRequested: &wirev1.PinRequested{}}.Build())
+				p.write(wirev1.ServerFrame_builder{
+					RequestId: f.GetRequestId(), PinRequested: &wirev1.PinRequested{},
+				}.Build())
 			}
 			return true
 		case wirev1.ClientFrame_Watermarks_case:

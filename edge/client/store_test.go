@@ -93,7 +93,8 @@ func TestStores(t *testing.T) {
 			}
 			other := identity(t)
 			must(t, s.SetIdentity(other))
-			if d := cmp.Diff(Saved{Identity: other, Watermarks: map[id.ThreadID]thread.Watermark{}}, load(t, s)); d != "" {
+			alone := Saved{Identity: other, Watermarks: map[id.ThreadID]thread.Watermark{}}
+			if d := cmp.Diff(alone, load(t, s)); d != "" {
 				t.Fatal(d)
 			}
 			must(t, s.Close())

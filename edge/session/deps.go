@@ -94,8 +94,9 @@ type View struct {
 	Roster      Roster
 }
 
-// closed says why a user may not add to the thread, nil when he may. That a thread is in quarantine is told to its members,
-// and to everybody while nobody is known to be one: its very first event may be the one that cannot be applied.
+// closed says why a user may not add to the thread, nil when he may. That a thread is in quarantine is told to its
+// members, and to everybody while nobody is known to be one: its very first event may be the one that cannot be
+// applied.
 func (v View) closed(u id.UserID) *wire.Error {
 	switch {
 	case v.Quarantined && (v.Kind == thread.None || v.Roster.IsMember(u)):

@@ -106,9 +106,8 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req uint64) error {
 	s.early++
 	if s.early > maxEarlyFrames {
-		return wire.Errorf(
-			wirev1.Code_CODE_PROTOCOL, "more than %d frames without authentication", maxEarlyFrames,
-		)
+		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "more than %d frames without authentication",
+			maxEarlyFrames)
 	}
 	switch f.WhichBody() {
 	case wirev1.ClientFrame_Hello_case:
@@ -121,12 +120,9 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 			return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "Hello comes first")
 		}
 	default:
-		s.refuse(
-			req,
-			wire.Errorf(
-				wirev1.Code_CODE_NOT_AUTHENTICATED, "only Hello, RequestPin, Register and Authenticate are allowed yet",
-			),
-		)
+		s.refuse(req, wire.Errorf(
+			wirev1.Code_CODE_NOT_AUTHENTICATED, "only Hello, RequestPin, Register and Authenticate are allowed yet",
+		))
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
@@ -166,12 +162,9 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 	s.setState(stateAuthenticated)
 	s.conn.Authenticated()
 	s.srv.registry.Enter(s) // after Attach: an older session of the device lasts until this one can take over
-	s.reply(
-		req,
-		wirev1.ServerFrame_builder{
-			Authenticated: wirev1.Authenticated_builder{UserId: s.user[:], DeviceId: s.device[:]}.Build(),
-		},
-	)
+	s.reply(req, wirev1.ServerFrame_builder{
+		Authenticated: wirev1.Authenticated_builder{UserId: s.user[:], DeviceId: s.device[:]}.Build(),
+	})
 	return nil
 }
 
@@ -254,9 +247,8 @@ func (s *Session) enter() *wire.Error {
 		return nil
 	}
 	s.inflight.Add(-1)
-	return wire.Errorf(
-		wirev1.Code_CODE_TOO_MANY_REQUESTS, "more than %d requests wait for an answer", s.srv.cfg.MaxInflight,
-	)
+	return wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "more than %d requests wait for an answer",
+		s.srv.cfg.MaxInflight)
 }
 
 // begin is enter for a request that is refused otherwise.

@@ -25,8 +25,8 @@
 //   - Acks come on the producer's goroutine and go straight to the outbox, so sending costs no goroutine. Only a
 //     message to a thread that this edge does not know yet waits, in a lane of its thread, with all that follow it to
 //     that thread.
-//   - Whoever begins a thread appends ThreadJoined first, and then waits until this edge has read its own: by then it has
-//     also read an earlier one by the other side, so that both listen from the thread's true beginning.
+//   - Whoever begins a thread appends ThreadJoined first, and then waits until this edge has read its own: by then it
+//     has also read an earlier one by the other side, so that both listen from the thread's true beginning.
 //   - Edges believe a ThreadJoined that says that its thread is new, so it is only said of a direct thread, whose id
 //     names its members, or of a group whose state was looked at and is empty.
 //   - Whose device a session is, and from when on it is shown anything, is taken from the fold after Attach, not from

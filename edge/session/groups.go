@@ -140,13 +140,9 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	for k := range members {
 		raw[k] = members[k][:]
 	}
-	out, err := s.appendThread(
-		ctx,
-		t,
-		eventv1.Event_builder{
-			ThreadCreated: eventv1.ThreadCreated_builder{Title: r.GetTitle(), MemberIds: raw}.Build(),
-		},
-	)
+	out, err := s.appendThread(ctx, t, eventv1.Event_builder{
+		ThreadCreated: eventv1.ThreadCreated_builder{Title: r.GetTitle(), MemberIds: raw}.Build(),
+	})
 	if err != nil {
 		return none, err
 	}

@@ -256,10 +256,8 @@ func appendReceipts(buf []byte, receipts map[id.ThreadID]map[id.UserID]thread.Wa
 				ReadPosition: int64(w.ReadPosition), ReadOrdinal: w.ReadOrdinal,
 			}.Build())
 		}
-		out, err := frame.Append(
-			buf,
-			wirev1.ServerFrame_builder{Receipts: wirev1.Receipts_builder{ThreadId: t[:], Items: items}.Build()}.Build(),
-		)
+		receipts := wirev1.Receipts_builder{ThreadId: t[:], Items: items}.Build()
+		out, err := frame.Append(buf, wirev1.ServerFrame_builder{Receipts: receipts}.Build())
 		if err != nil {
 			panic(err) // no strings in it: it always encodes
 		}

@@ -14,7 +14,8 @@ import (
 
 func markOf(n byte) []replica.Mark {
 	return []replica.Mark{{
-		User: id.UserID{n}, Watermark: thread.Watermark{DeliveredPosition: topic.Position(n), DeliveredOrdinal: int64(n)},
+		User:      id.UserID{n},
+		Watermark: thread.Watermark{DeliveredPosition: topic.Position(n), DeliveredOrdinal: int64(n)},
 	}}
 }
 

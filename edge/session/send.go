@@ -111,10 +111,8 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 		return x, invalid("message_id is not a UUIDv7")
 	}
 	if len(m.GetContent().GetData()) > thread.MaxSealed {
-		return x, wire.Errorf(
-			wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d", len(m.GetContent().GetData()),
-			thread.MaxSealed,
-		)
+		return x, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d",
+			len(m.GetContent().GetData()), thread.MaxSealed)
 	}
 	if len(m.GetDirectPeer()) != 0 {
 		if x.peer, err = userID("direct_peer", m.GetDirectPeer()); err != nil {
@@ -153,13 +151,10 @@ func (s *Session) sendNow(x sending) bool {
 func (s *Session) append(x sending, peer id.UserID) {
 	if seen, ok := s.srv.replica.Seen(x.thread, thread.Key{Sender: s.user, Message: x.message}); ok {
 		s.finish()
-		s.reply(
-			x.req,
-			ack(
-				x.thread, x.message[:], topic.SlotOf(topic.Subject(x.thread), s.srv.cfg.Partitions), seen.Position,
-				seen.TimeMS,
-			),
-		)
+		s.reply(x.req, ack(
+			x.thread, x.message[:], topic.SlotOf(topic.Subject(x.thread), s.srv.cfg.Partitions), seen.Position,
+			seen.TimeMS,
+		))
 		return
 	}
 	sent := eventv1.MessageSent_builder{

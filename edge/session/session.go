@@ -48,7 +48,8 @@ type Server struct {
 
 // New returns a Server.
 func New(
-	cfg Config, f Fanout, rep Replica, a Auth, q Queries, l Log, r Registry, log *slog.Logger, reg prometheus.Registerer,
+	cfg Config, f Fanout, rep Replica, a Auth, q Queries, l Log, r Registry,
+	log *slog.Logger, reg prometheus.Registerer,
 ) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -64,9 +65,9 @@ func New(
 	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
 	srv.open = map[*Session]struct{}{}
 	srv.metrics = newMetrics(reg, srv)
-	srv.resync = encode(
-		wirev1.ServerFrame_builder{Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build()},
-	)
+	srv.resync = encode(wirev1.ServerFrame_builder{
+		Resync: wirev1.Resync_builder{Code: wirev1.Code_CODE_SLOW_CONSUMER}.Build(),
+	})
 	return srv, nil
 }
 
@@ -131,7 +132,7 @@ type Session struct {
 	lanes  map[id.ThreadID]*lane
 	heads  map[id.ThreadID]head             // refused messages that must come again first
 	joins  *rate.Limiter                    // of users put into groups; nil before the first
-	begun  map[id.ThreadID]id.UserID        // threads that this session began and the replica has not seen yet: the peer
+	begun  map[id.ThreadID]id.UserID        // threads that it began and the replica has not seen yet: the peer
 	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
 	logged map[id.ThreadID]logged           // the device's own receipts, as the log has them
 	syncs  []*syncing
@@ -359,11 +360,9 @@ func (s *Session) close(code wirev1.Code, reason string) {
 
 // GoAway tells the device to connect again after a while (section 9). Any goroutine; never blocks.
 func (s *Session) GoAway(after time.Duration) {
-	s.answer(
-		wirev1.ServerFrame_builder{
-			GoAway: wirev1.GoAway_builder{ReconnectAfterMs: uint32(after.Milliseconds())}.Build(),
-		},
-	)
+	s.answer(wirev1.ServerFrame_builder{
+		GoAway: wirev1.GoAway_builder{ReconnectAfterMs: uint32(after.Milliseconds())}.Build(),
+	})
 }
 
 func encode(b wirev1.ServerFrame_builder) []byte {
