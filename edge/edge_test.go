@@ -561,7 +561,9 @@ func TestSyncOutlastsAStoreThatIsDown(t *testing.T) {
 		t.Errorf("synced at try %d", tries.Load())
 	}
 	f.world.mu.Lock()
-	f.world.sync = func(context.Context, fanout.Session) error { return wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "") }
+	f.world.sync = func(context.Context, fanout.Session) error {
+		return wire.Errorf(wirev1.Code_CODE_DEVICE_REVOKED, "")
+	}
 	f.world.mu.Unlock()
 	d.send(wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
 	d.closed(wirev1.Code_CODE_DEVICE_REVOKED)

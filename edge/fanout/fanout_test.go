@@ -309,7 +309,8 @@ func TestReceiptsGoToThoseConcerned(t *testing.T) {
 		late := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1}
 		b.world.Watermark(g, bob.user, bob.id, late)
 		b.settle()
-		mustBe(t, "receipts of the device in the log", fmt.Sprint(bob.logged), fmt.Sprint([]thread.Watermark{want, late}))
+		both := []thread.Watermark{want, late}
+		mustBe(t, "receipts of the device in the log", fmt.Sprint(bob.logged), fmt.Sprint(both))
 		for _, d := range []*phone{ann, cem, second, away} {
 			mustBe(t, "receipts of another's device", len(d.logged), 0)
 		}

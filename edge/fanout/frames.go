@@ -45,11 +45,9 @@ func codeOf(r thread.Reason) wirev1.Code {
 }
 
 func changedFrame(g *replica.Glance, floorMS int64) []byte {
-	return encode(
-		wirev1.ServerFrame_builder{
-			ThreadChanged: wirev1.ThreadChanged_builder{Thread: summary(g, floorMS)}.Build(),
-		}.Build(),
-	)
+	return encode(wirev1.ServerFrame_builder{
+		ThreadChanged: wirev1.ThreadChanged_builder{Thread: summary(g, floorMS)}.Build(),
+	}.Build())
 }
 
 var syncComplete = encode(wirev1.ServerFrame_builder{SyncComplete: &wirev1.SyncComplete{}}.Build())

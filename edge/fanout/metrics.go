@@ -33,20 +33,15 @@ func newMetrics(reg prometheus.Registerer, f *Fanout) metrics {
 		sessions: gauge("sessions", "Sessions that are attached."),
 		syncing:  gauge("sessions_catching_up", "Catch-ups under way."),
 		pushes:   counter("pushes_total", "Events handed to sessions."),
-		drops: run.Register(reg, prometheus.NewCounterVec(
-			prometheus.CounterOpts{
-				Name: name("drops_total"),
-				Help: "Pushes that were dropped, by reason; the device makes up for it by a catch-up.",
-			}, []string{"reason"},
-		)),
+		drops: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: name("drops_total"),
+			Help: "Pushes that were dropped, by reason; the device makes up for it by a catch-up.",
+		}, []string{"reason"})),
 		revoked: counter("sessions_revoked_total", "Sessions that were cut because their device was revoked."),
-		older: counter(
-			"older_events_total",
-			"Events of catch-ups that were trimmed from the thread views and read from the history.",
-		),
-		historyErrors: counter(
-			"history_errors_total", "Catch-ups that the history did not answer; each is tried again.",
-		),
+		older: counter("older_events_total",
+			"Events of catch-ups that were trimmed from the thread views and read from the history."),
+		historyErrors: counter("history_errors_total",
+			"Catch-ups that the history did not answer; each is tried again."),
 		syncSeconds: run.Register(reg, prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: name("sync_seconds"), Help: "Duration of a session's Sync.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12),

@@ -40,9 +40,9 @@
 // missed, the followers concerned are told so.
 //
 // Locks: a slot's, and inside it those of a user's threads, a link's list, the agenda and the silent slots, inside
-// which none is taken. No two slots' together: what concerns another slot is put into actions, which run after the lock was
-// released. Neither I/O nor a call out happens under any of them: what is to be told is noted in order, and told by
-// whoever noted it, or by whoever is telling the slot's followers already.
+// which none is taken. No two slots' together: what concerns another slot is put into actions, which run after the
+// lock was released. Neither I/O nor a call out happens under any of them: what is to be told is noted in order, and
+// told by whoever noted it, or by whoever is telling the slot's followers already.
 //
 // Non-obvious:
 //   - A slot's cursor comes from Progress only, and stands still while a live subject is not subscribed with the slot's

@@ -28,22 +28,16 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 		return run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: name(n), Help: help}))
 	}
 	vec := func(n, help, label string) *prometheus.CounterVec {
-		return run.Register(
-			reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name(n), Help: help}, []string{label}),
-		)
+		opts := prometheus.CounterOpts{Name: name(n), Help: help}
+		return run.Register(reg, prometheus.NewCounterVec(opts, []string{label}))
 	}
 	histogram := func(n, help string, buckets []float64) prometheus.Histogram {
-		return run.Register(
-			reg, prometheus.NewHistogram(prometheus.HistogramOpts{Name: name(n), Help: help, Buckets: buckets}),
-		)
+		opts := prometheus.HistogramOpts{Name: name(n), Help: help, Buckets: buckets}
+		return run.Register(reg, prometheus.NewHistogram(opts))
 	}
 	sampled := func(n, help string, fn func(slotSample) float64) {
-		run.Register(
-			reg,
-			prometheus.NewGaugeFunc(
-				prometheus.GaugeOpts{Name: name(n), Help: help}, func() float64 { return fn(r.sample()) },
-			),
-		)
+		opts := prometheus.GaugeOpts{Name: name(n), Help: help}
+		run.Register(reg, prometheus.NewGaugeFunc(opts, func() float64 { return fn(r.sample()) }))
 	}
 	m := metrics{
 		drops: vec(
@@ -53,7 +47,8 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 			"subjects_quarantined_total", "Subjects whose events stopped because one could not be applied.",
 		),
 		released: counter(
-			"subjects_released_total", "Subjects that were opened again, because the views have got past what stopped them.",
+			"subjects_released_total",
+			"Subjects that were opened again, because the views have got past what stopped them.",
 		),
 		packed: counter("threads_packed_total", "Threads whose states were packed because they were of no use."),
 		gaps: counter(

@@ -59,70 +59,52 @@ func write(t *testing.T, m *replicatest.Store, pool *pgxpool.Pool) {
 		}
 	}
 	for th, s := range m.Threads {
-		exec(
-			"INSERT INTO threads VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", pgid(th), int16(s.Kind), s.Title,
-			int64(s.LastPosition), s.LastOrdinal, time.UnixMilli(s.LastTimeMS), pgid(s.LastSender), s.Preview,
-		)
+		exec("INSERT INTO threads VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", pgid(th), int16(s.Kind), s.Title,
+			int64(s.LastPosition), s.LastOrdinal, time.UnixMilli(s.LastTimeMS), pgid(s.LastSender), s.Preview)
 		for u, mem := range s.Members {
 			var spans []int64
 			for _, sp := range mem.Spans {
 				spans = append(spans, int64(sp.From), int64(sp.To))
 			}
-			exec(
-				`INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal)
-				 VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-				pgid(th), pgid(u), int16(mem.Role), mem.Active(), spans, mem.BaseOrdinal, mem.EndOrdinal,
-			)
+			exec(`
+				INSERT INTO members (thread_id, user_id, role, active, spans, base_ordinal, end_ordinal)
+				VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+				pgid(th), pgid(u), int16(mem.Role), mem.Active(), spans, mem.BaseOrdinal, mem.EndOrdinal)
 		}
 		for u, w := range s.Marks {
-			exec(
-				"INSERT INTO watermarks VALUES ($1, $2, $3, $4, $5, $6)", pgid(th), pgid(u), int64(w.DeliveredPosition),
-				w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal,
-			)
+			exec("INSERT INTO watermarks VALUES ($1, $2, $3, $4, $5, $6)", pgid(th), pgid(u),
+				int64(w.DeliveredPosition), w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal)
 		}
 		for key, seen := range s.Recent {
 			for _, r := range m.Rows[th] {
 				if r.Position == seen.Position {
-					exec(
-						`INSERT INTO messages (thread_id, position, ordinal, kind, sender_id, message_id, log_time, slot,
-						                      event) VALUES ($1, $2, $3, 10, $4, $5, $6, 0, $7)`,
-						pgid(
-							th,
-						),
-						int64(r.Position),
-						r.Ordinal,
-						pgid(key.Sender),
-						pgid(key.Message),
-						time.UnixMilli(r.LogTimeMS),
-						r.Event,
-					)
+					exec(`
+						INSERT INTO messages
+							(thread_id, position, ordinal, kind, sender_id, message_id, log_time, slot, event)
+						VALUES ($1, $2, $3, 10, $4, $5, $6, 0, $7)`,
+						pgid(th), int64(r.Position), r.Ordinal, pgid(key.Sender), pgid(key.Message),
+						time.UnixMilli(r.LogTimeMS), r.Event)
 				}
 			}
 		}
 		for _, r := range m.Rows[th] {
-			exec(
-				`INSERT INTO messages (thread_id, position, ordinal, kind, sender_id, log_time, slot, event)
-				 VALUES ($1, $2, $3, 14, $4, $5, 0, $6) ON CONFLICT DO NOTHING`,
-				pgid(th), int64(r.Position), r.Ordinal, pgid(s.LastSender), time.UnixMilli(r.LogTimeMS), r.Event,
-			)
+			exec(`
+				INSERT INTO messages (thread_id, position, ordinal, kind, sender_id, log_time, slot, event)
+				VALUES ($1, $2, $3, 14, $4, $5, 0, $6) ON CONFLICT DO NOTHING`,
+				pgid(th), int64(r.Position), r.Ordinal, pgid(s.LastSender), time.UnixMilli(r.LogTimeMS), r.Event)
 		}
 	}
 	for k, w := range m.Marks {
-		exec(
-			"INSERT INTO device_watermarks VALUES ($1, $2, $3, $4, $5, $6, $7)", pgid(k.Thread), pgid(k.Device),
-			pgid(k.User), int64(w.DeliveredPosition), w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal,
-		)
+		exec("INSERT INTO device_watermarks VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			pgid(k.Thread), pgid(k.Device), pgid(k.User),
+			int64(w.DeliveredPosition), w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal)
 	}
 	for u, s := range m.Users {
-		exec(
-			"INSERT INTO users VALUES ($1, $2, $3, $4, $5)", pgid(u), pgid(s.PhoneHash), int32(s.Generation), s.Name,
-			time.UnixMilli(s.RegisteredMS),
-		)
+		exec("INSERT INTO users VALUES ($1, $2, $3, $4, $5)",
+			pgid(u), pgid(s.PhoneHash), int32(s.Generation), s.Name, time.UnixMilli(s.RegisteredMS))
 		for d, dev := range s.Devices {
-			exec(
-				"INSERT INTO devices VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", pgid(u), pgid(d), dev.Key[:], dev.Name,
-				dev.Primary, dev.Revoked, int64(dev.Since), time.UnixMilli(dev.SinceMS),
-			)
+			exec("INSERT INTO devices VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", pgid(u), pgid(d), dev.Key[:], dev.Name,
+				dev.Primary, dev.Revoked, int64(dev.Since), time.UnixMilli(dev.SinceMS))
 		}
 		for th, j := range s.Threads {
 			exec("INSERT INTO user_threads VALUES ($1, $2, $3, $4)", pgid(u), pgid(th), int64(j.At), j.Left)
@@ -217,16 +199,13 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	}
 	compare(t, "positions", func(s replica.Store) (any, error) { return s.Positions(ctx) }, pg, mem)
 	compare(t, "cursors", func(s replica.Store) (any, error) {
-		return s.Delivered(
-			ctx,
-			[]replica.DeviceThread{
-				{User: bob, Device: bobD, Thread: group},
-				{User: ann, Device: annD, Thread: direct},
-				{User: ann, Device: annD, Thread: empty},
-				{User: bob, Device: bobD, Thread: group},
-				{User: ann, Device: bobD, Thread: group},
-			},
-		)
+		return s.Delivered(ctx, []replica.DeviceThread{
+			{User: bob, Device: bobD, Thread: group},
+			{User: ann, Device: annD, Thread: direct},
+			{User: ann, Device: annD, Thread: empty},
+			{User: bob, Device: bobD, Thread: group},
+			{User: ann, Device: bobD, Thread: group},
+		})
 	}, pg, mem)
 	compare(t, "devices", func(s replica.Store) (any, error) {
 		return s.Devices(
@@ -262,17 +241,9 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	for i, want := range [][]replica.Row{all[:3], nil, rowsBetween(all, 2, 4), all[5:7], nil, all[:1], all[:2]} {
 		mustBe(t, "tail", len(tails[i].Rows), len(want))
 		for k := range want {
-			same(
-				t,
-				"row",
-				[]any{
-					tails[i].Rows[k].Position,
-					tails[i].Rows[k].Ordinal,
-					tails[i].Rows[k].LogTimeMS,
-					tails[i].Rows[k].Event,
-				},
-				[]any{want[k].Position, want[k].Ordinal, want[k].LogTimeMS, want[k].Event},
-			)
+			row := tails[i].Rows[k]
+			same(t, "row", []any{row.Position, row.Ordinal, row.LogTimeMS, row.Event},
+				[]any{want[k].Position, want[k].Ordinal, want[k].LogTimeMS, want[k].Event})
 		}
 	}
 	if _, err := pg.Snapshot(ctx, nil, nil); err != nil {

@@ -81,9 +81,8 @@ func (w *World) AddRaw(t topic.Topic, key, value []byte) topic.Position {
 	i := t.Number() - 1
 	w.Clock += 5
 	at := topic.Position(len(w.Log[s][i]))
-	w.Log[s][i] = append(
-		w.Log[s][i], linkv1.Record_builder{Position: int64(at), LogTimeMs: w.Clock, Key: key, Value: value}.Build(),
-	)
+	w.Log[s][i] = append(w.Log[s][i],
+		linkv1.Record_builder{Position: int64(at), LogTimeMs: w.Clock, Key: key, Value: value}.Build())
 	if t == topic.Threads {
 		th := id.ThreadID(key)
 		o := w.Oracles[th]
@@ -115,13 +114,12 @@ func (w *World) End(s topic.Slot) topic.Cursor {
 
 // Register writes that a user was registered with his first device, and returns when, by log time.
 func (w *World) Register(u id.UserID, d id.DeviceID, generation uint32) int64 {
-	w.Add(
-		topic.Users,
-		u[:],
-		eventv1.Event_builder{UserId: u[:], DeviceId: d[:], UserRegistered: eventv1.UserRegistered_builder{
+	w.Add(topic.Users, u[:], eventv1.Event_builder{
+		UserId: u[:], DeviceId: d[:],
+		UserRegistered: eventv1.UserRegistered_builder{
 			PhoneHash: u[:], Generation: generation, DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
-		}.Build()}.Build(),
-	)
+		}.Build(),
+	}.Build())
 	w.Mu.Lock()
 	defer w.Mu.Unlock()
 	return w.Clock
@@ -129,13 +127,12 @@ func (w *World) Register(u id.UserID, d id.DeviceID, generation uint32) int64 {
 
 // LinkDevice writes that one device linked another.
 func (w *World) LinkDevice(u id.UserID, by, d id.DeviceID) {
-	w.Add(
-		topic.Users,
-		u[:],
-		eventv1.Event_builder{UserId: u[:], DeviceId: by[:], DeviceLinked: eventv1.DeviceLinked_builder{
+	w.Add(topic.Users, u[:], eventv1.Event_builder{
+		UserId: u[:], DeviceId: by[:],
+		DeviceLinked: eventv1.DeviceLinked_builder{
 			DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
-		}.Build()}.Build(),
-	)
+		}.Build(),
+	}.Build())
 }
 
 // LinkNewer writes, in a way that this version cannot read, that one device linked another.
@@ -150,14 +147,10 @@ func (w *World) LinkNewer(u id.UserID, by id.DeviceID) {
 
 // Revoke writes that a device was revoked.
 func (w *World) Revoke(u id.UserID, d id.DeviceID) {
-	w.Add(
-		topic.Users,
-		u[:],
-		eventv1.Event_builder{
-			UserId:        u[:],
-			DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build(),
-		}.Build(),
-	)
+	w.Add(topic.Users, u[:], eventv1.Event_builder{
+		UserId:        u[:],
+		DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build(),
+	}.Build())
 }
 
 // Join lists a thread for users; since below 0: it is not new.
@@ -182,38 +175,26 @@ func (w *World) Create(t id.ThreadID, by id.UserID, members ...id.UserID) {
 	for _, m := range members {
 		raw = append(raw, m[:])
 	}
-	w.Add(
-		topic.Threads,
-		t[:],
-		eventv1.Event_builder{
-			UserId:        by[:],
-			ThreadCreated: eventv1.ThreadCreated_builder{Title: "g", MemberIds: raw}.Build(),
-		}.Build(),
-	)
+	w.Add(topic.Threads, t[:], eventv1.Event_builder{
+		UserId:        by[:],
+		ThreadCreated: eventv1.ThreadCreated_builder{Title: "g", MemberIds: raw}.Build(),
+	}.Build())
 }
 
 // AddMember adds to a group.
 func (w *World) AddMember(t id.ThreadID, by, m id.UserID) {
-	w.Add(
-		topic.Threads,
-		t[:],
-		eventv1.Event_builder{
-			UserId:      by[:],
-			MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{m[:]}}.Build(),
-		}.Build(),
-	)
+	w.Add(topic.Threads, t[:], eventv1.Event_builder{
+		UserId:      by[:],
+		MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{m[:]}}.Build(),
+	}.Build())
 }
 
 // RemoveMember removes from a group.
 func (w *World) RemoveMember(t id.ThreadID, by, m id.UserID) topic.Position {
-	return w.Add(
-		topic.Threads,
-		t[:],
-		eventv1.Event_builder{
-			UserId:        by[:],
-			MemberRemoved: eventv1.MemberRemoved_builder{MemberId: m[:]}.Build(),
-		}.Build(),
-	)
+	return w.Add(topic.Threads, t[:], eventv1.Event_builder{
+		UserId:        by[:],
+		MemberRemoved: eventv1.MemberRemoved_builder{MemberId: m[:]}.Build(),
+	}.Build())
 }
 
 // Send writes a message, with the peer of a direct thread if one is given.
@@ -223,9 +204,9 @@ func (w *World) Send(t id.ThreadID, by id.UserID, d id.DeviceID, m id.MessageID,
 	if !peer.IsZero() {
 		b.DirectPeer = peer[:]
 	}
-	return w.Add(
-		topic.Threads, t[:], eventv1.Event_builder{UserId: by[:], DeviceId: d[:], MessageSent: b.Build()}.Build(),
-	)
+	return w.Add(topic.Threads, t[:], eventv1.Event_builder{
+		UserId: by[:], DeviceId: d[:], MessageSent: b.Build(),
+	}.Build())
 }
 
 // SendNewer writes a message that this version cannot read.
@@ -241,14 +222,13 @@ func (w *World) SendNewer(t id.ThreadID, by id.UserID, d id.DeviceID) topic.Posi
 
 // Watermark writes a receipt.
 func (w *World) Watermark(t id.ThreadID, u id.UserID, d id.DeviceID, wm thread.Watermark) {
-	w.Add(
-		topic.Receipts,
-		slices.Concat(t[:], d[:]),
-		eventv1.Event_builder{UserId: u[:], DeviceId: d[:], WatermarksMoved: eventv1.WatermarksMoved_builder{
+	w.Add(topic.Receipts, slices.Concat(t[:], d[:]), eventv1.Event_builder{
+		UserId: u[:], DeviceId: d[:],
+		WatermarksMoved: eventv1.WatermarksMoved_builder{
 			DeliveredPosition: int64(wm.DeliveredPosition), DeliveredOrdinal: wm.DeliveredOrdinal,
 			ReadPosition: int64(wm.ReadPosition), ReadOrdinal: wm.ReadOrdinal,
-		}.Build()}.Build(),
-	)
+		}.Build(),
+	}.Build())
 }
 
 // Store is the thread views in memory. Guarded by world.Mu.
