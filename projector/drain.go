@@ -408,9 +408,8 @@ func (d *drain[R]) settle(p *part, released []Quarantined) {
 			d.stopped(subject, w)
 		case p.to > w.last:
 			delete(d.want, subject)
-			d.log.Info(
-				"quarantine drained", "subject", id.ThreadID(subject), "from", w.from, "to", w.upTo, "events", w.events,
-			)
+			d.log.Info("quarantine drained",
+				"subject", id.ThreadID(subject), "from", w.from, "to", w.upTo, "events", w.events)
 		}
 	}
 }

@@ -378,7 +378,8 @@ func TestLogThatLacksWhatIsInQuarantine(t *testing.T) {
 				t.Fatal(err)
 			}
 			sink.Close(s.slot, false)
-			const want = "1/4 newer_version 1/6 parked 1/7 newer_version 1/9 parked 1/11 newer_version 2/5 newer_version"
+			const want = "1/4 newer_version 1/6 parked 1/7 newer_version 1/9 parked 1/11 newer_version " +
+				"2/5 newer_version"
 			if got := v.held(); got != want {
 				t.Errorf("in quarantine is %s, want %s", got, want)
 			}

@@ -58,10 +58,8 @@ func FuzzIntake(f *testing.F) {
 				events = events[1:]
 			case want == "event" || len(aside) == 0 || aside[0].Topic != r.Topic || aside[0].Position != r.Position ||
 				aside[0].Reason == "" || (aside[0].Reason == Parked) != (want == "parked"):
-				t.Fatalf(
-					"%s/%d, want %s; next are %+v and %+v", r.Topic, r.Position, want, events[:min(1, len(events))],
-					aside[:min(1, len(aside))],
-				)
+				t.Fatalf("%s/%d, want %s; next are %+v and %+v",
+					r.Topic, r.Position, want, events[:min(1, len(events))], aside[:min(1, len(aside))])
 			default:
 				_ = aside[0].Event("view")
 				aside = aside[1:]

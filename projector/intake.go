@@ -201,17 +201,14 @@ func (in *Intake) Sort(b kafka.Batch) Sorted {
 			fresh[h] = true
 			out.fresh = append(out.fresh, freshly{h, codeOf(reason)})
 		}
-		out.Quarantined = append(
-			out.Quarantined,
-			Quarantined{
-				Topic:    r.Topic,
-				Slot:     r.Slot,
-				Position: r.Position,
-				Subject:  e.Subject,
-				Reason:   reason,
-				TimeMS:   ms,
-			},
-		)
+		out.Quarantined = append(out.Quarantined, Quarantined{
+			Topic:    r.Topic,
+			Slot:     r.Slot,
+			Position: r.Position,
+			Subject:  e.Subject,
+			Reason:   reason,
+			TimeMS:   ms,
+		})
 	}
 	return out
 }

@@ -79,23 +79,21 @@ func TestIntakeParksBehindWhatCannotBeRead(t *testing.T) {
 		if d := cmp.Diff(wantReasons, reasons); d != "" {
 			t.Errorf("reasons (-want +got):\n%s", d)
 		}
-		if d := cmp.Diff(map[topic.Topic]int64{topic.Threads: 6000, topic.Receipts: 2000, topic.Users: 0}, got.LogTimes); d != "" {
+		times := map[topic.Topic]int64{topic.Threads: 6000, topic.Receipts: 2000, topic.Users: 0}
+		if d := cmp.Diff(times, got.LogTimes); d != "" {
 			t.Errorf("log times (-want +got):\n%s", d)
 		}
 	}
 	in.Commit(in.Sort(batch))
-	next := in.Sort(
-		kafka.Batch{Records: []kafka.Record{record(topic.Threads, 7, a, good), record(topic.Threads, 8, a, bad)}},
-	)
+	next := in.Sort(kafka.Batch{Records: []kafka.Record{
+		record(topic.Threads, 7, a, good), record(topic.Threads, 8, a, bad),
+	}})
 	if len(next.Events) != 0 || len(next.Quarantined) != 2 || next.Quarantined[0].Reason != Parked ||
 		next.Quarantined[1].Reason != Parked {
 		t.Errorf("after the commit: %+v", next)
 	}
-	resumed := NewIntake(
-		0, []HeldRange{{Held: Held{topic.Threads, topic.Subject(a)}, First: 5, Last: 8}},
-	).Sort(
-		kafka.Batch{Records: []kafka.Record{record(topic.Threads, 9, a, good)}},
-	)
+	in = NewIntake(0, []HeldRange{{Held: Held{topic.Threads, topic.Subject(a)}, First: 5, Last: 8}})
+	resumed := in.Sort(kafka.Batch{Records: []kafka.Record{record(topic.Threads, 9, a, good)}})
 	if len(resumed.Events) != 0 {
 		t.Error("a resumed intake forgot what was held")
 	}
@@ -151,7 +149,8 @@ func TestIntakeKeepsWhatANewerVersionApplies(t *testing.T) {
 	if d := cmp.Diff([]topic.Position{3}, events); d != "" {
 		t.Errorf("an old version's events (-want +got):\n%s", d)
 	}
-	if d := cmp.Diff([]string{newer + "15, min_reader 0, rules 0", Parked, newer + "18, min_reader 3, rules 0"}, reasons); d != "" {
+	want := []string{newer + "15, min_reader 0, rules 0", Parked, newer + "18, min_reader 3, rules 0"}
+	if d := cmp.Diff(want, reasons); d != "" {
 		t.Errorf("an old version's quarantine (-want +got):\n%s", d)
 	}
 	events, reasons = sort(NewIntake(0, nil))

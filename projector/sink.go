@@ -223,9 +223,8 @@ func (s *Sink[R]) fold(ctx context.Context, st *slotState, b kafka.Batch) (Sorte
 		}
 		st.forget(states)
 		s.metrics.panics.Inc()
-		s.log.Error(
-			"the fold panicked, the event goes into quarantine", "slot", b.Slot, "err", err, "stack", Stack(err),
-		)
+		s.log.Error("the fold panicked, the event goes into quarantine",
+			"slot", b.Slot, "err", err, "stack", Stack(err))
 	}
 }
 

@@ -37,8 +37,9 @@ type Rows interface {
 
 // Stored is what a store knows about a slot.
 type Stored struct {
-	Next    kafka.Positions
-	Pending kafka.Positions       // the end of a batch that was begun at Next and may not be whole; empty: there is none
+	Next kafka.Positions
+	// Pending is the end of a batch that was begun at Next and may not be whole; empty: there is none.
+	Pending kafka.Positions
 	Latest  map[topic.Topic]int64 // the highest log times, Unix milliseconds
 	Held    []HeldRange
 }

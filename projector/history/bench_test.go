@@ -32,30 +32,27 @@ func BenchmarkApply(b *testing.B) {
 			defer sink.Close(0, false)
 			n := 0
 			for b.Loop() {
+				const text = "a message of some hundred bytes, as people write them to one another every day in a chat"
 				batch := kafka.Batch{From: next.Clone(), To: next.Clone()}
 				for range size {
 					a, p := users[n%100], users[100+n%100]
 					t, m := id.DirectThread(a, p), id.NewMessage()
-					v, err := proto.Marshal(
-						eventv1.Event_builder{UserId: a[:], MessageSent: eventv1.MessageSent_builder{
-							MessageId:  m[:],
-							Content:    eventtest.Text("a message of some hundred bytes, as people write them to one another every day in a chat"),
-							DirectPeer: p[:],
-						}.Build()}.Build(),
-					)
+					v, err := proto.Marshal(eventv1.Event_builder{
+						UserId: a[:],
+						MessageSent: eventv1.MessageSent_builder{
+							MessageId: m[:], Content: eventtest.Text(text), DirectPeer: p[:],
+						}.Build(),
+					}.Build())
 					if err != nil {
 						b.Fatal(err)
 					}
-					batch.Records = append(
-						batch.Records,
-						kafka.Record{
-							Topic:    topic.Threads,
-							Position: topic.Position(n),
-							LogTime:  time.UnixMilli(int64(n)),
-							Key:      t[:],
-							Value:    v,
-						},
-					)
+					batch.Records = append(batch.Records, kafka.Record{
+						Topic:    topic.Threads,
+						Position: topic.Position(n),
+						LogTime:  time.UnixMilli(int64(n)),
+						Key:      t[:],
+						Value:    v,
+					})
 					n++
 				}
 				batch.To[topic.Threads] = topic.Position(n)

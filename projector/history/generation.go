@@ -18,10 +18,8 @@ type GenerationError struct {
 
 // Error names both and what mends it.
 func (e *GenerationError) Error() string {
-	return fmt.Sprintf(
-		"the history has been rebuilt as generation %d, and this projector is of generation %d: give all of its projectors the same",
-		e.Have, e.Want,
-	)
+	return fmt.Sprintf("the history has been rebuilt as generation %d, and this projector is of generation %d: "+
+		"give all of its projectors the same", e.Have, e.Want)
 }
 
 // CheckGeneration returns a *GenerationError when the history is of a later generation than want. An earlier one is no

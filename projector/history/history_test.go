@@ -148,16 +148,13 @@ func TestRetriesAreFoundInTheTables(t *testing.T) {
 // What holds over HTTP holds over the native protocol: the same statements, types and settings, in compressed blocks.
 func TestNativeProtocol(t *testing.T) {
 	addr, database := enginetest.NativeClickHouse(t, nil, "helio", "heliotrope")
-	conn := open(
-		t,
-		clickhouse.Config{
-			Addr:     []string{addr},
-			Database: database,
-			Protocol: clickhouse.Native,
-			User:     "helio",
-			Password: "heliotrope",
-		},
-	)
+	conn := open(t, clickhouse.Config{
+		Addr:     []string{addr},
+		Database: database,
+		Protocol: clickhouse.Native,
+		User:     "helio",
+		Password: "heliotrope",
+	})
 	l := world(5, 250)
 	pick := seeded(105)
 	err := sinktest.Feed(t.Context(), l, history.NewSink(config(), conn, nil, nil), sinktest.Options{
@@ -185,7 +182,8 @@ func TestBrokenFoldStopsItsSubject(t *testing.T) {
 	}
 	mustEqual(t, conn, brokenReference(t, l), false)
 	var stored uint64
-	if err := conn.QueryRow(t.Context(), `SELECT count() FROM quarantine FINAL WHERE reason = ?`, projector.FoldPanicked).Scan(&stored); err != nil {
+	if err := conn.QueryRow(t.Context(), `SELECT count() FROM quarantine FINAL WHERE reason = ?`,
+		projector.FoldPanicked).Scan(&stored); err != nil {
 		t.Fatal(err)
 	}
 	if counted := sinktest.Counter(reg, "helio_history_fold_panics_total"); stored == 0 || uint64(counted) != stored {
@@ -277,7 +275,9 @@ func TestTwoWritersConverge(t *testing.T) {
 		if err := conn.Exec(t.Context(), "TRUNCATE TABLE quarantine"); err != nil {
 			t.Fatal(err)
 		}
-		if err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{Cut: func() int { return 1 + pick(90) }}); err != nil {
+		sink := history.NewSink(cfg, conn, nil, nil)
+		cuts := sinktest.Options{Cut: func() int { return 1 + pick(90) }}
+		if err := sinktest.Feed(t.Context(), l, sink, cuts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -288,14 +288,17 @@ func TestRebuildUnderANewGeneration(t *testing.T) {
 	conn := newHistory(t)
 	l := world(6, 200)
 	for generation := range uint32(2) {
-		for _, table := range []string{"messages", "thread_events", "message_changes", "memberships", "receipts", "quarantine"} {
+		for _, table := range []string{
+			"messages", "thread_events", "message_changes", "memberships", "receipts", "quarantine",
+		} {
 			if err := conn.Exec(t.Context(), "TRUNCATE TABLE "+table); err != nil {
 				t.Fatal(err)
 			}
 		}
 		cfg := config()
 		cfg.Generation = generation + 1
-		if err := sinktest.Feed(t.Context(), l, history.NewSink(cfg, conn, nil, nil), sinktest.Options{Cut: func() int { return 50 }}); err != nil {
+		sink := history.NewSink(cfg, conn, nil, nil)
+		if err := sinktest.Feed(t.Context(), l, sink, sinktest.Options{Cut: func() int { return 50 }}); err != nil {
 			t.Fatal(err)
 		}
 		mustEqual(t, conn, reference(t, l), false)
@@ -327,64 +330,37 @@ func TestAnalystsViews(t *testing.T) {
 	steps := []eventtest.Step{
 		step(t, topic.Threads, 0, t0, th[:], eventv1.Event_builder{UserId: a[:], MessageSent: sent(m1, "hello World")}),
 		step(t, topic.Threads, 1, t0+1000, th[:], eventv1.Event_builder{UserId: a[:], MessageSent: sent(m2, "second")}),
-		step(
-			t,
-			topic.Threads,
-			2,
-			t0+2000,
-			th[:],
-			eventv1.Event_builder{
-				UserId: a[:],
-				MessageEdited: eventv1.MessageEdited_builder{
-					MessageId: m1[:],
-					Content:   eventtest.Text("hello all"),
-				}.Build(),
-			},
-		),
-		step(
-			t,
-			topic.Threads,
-			3,
-			t0+3000,
-			th[:],
-			eventv1.Event_builder{
-				UserId:         a[:],
-				MessageDeleted: eventv1.MessageDeleted_builder{MessageId: m2[:]}.Build(),
-			},
-		),
-		step(
-			t,
-			topic.Receipts,
-			0,
-			t0+40,
-			append(th[:], dev[:]...),
-			eventv1.Event_builder{
-				UserId:          b[:],
-				DeviceId:        dev[:],
-				WatermarksMoved: eventv1.WatermarksMoved_builder{DeliveredPosition: 0, DeliveredOrdinal: 1}.Build(),
-			},
-		),
-		step(
-			t,
-			topic.Receipts,
-			1,
-			t0+1100,
-			append(th[:], dev[:]...),
-			eventv1.Event_builder{
-				UserId:   b[:],
-				DeviceId: dev[:],
-				WatermarksMoved: eventv1.WatermarksMoved_builder{
-					DeliveredPosition: 1,
-					DeliveredOrdinal:  2,
-					ReadPosition:      1,
-					ReadOrdinal:       2,
-				}.Build(),
-			},
-		),
+		step(t, topic.Threads, 2, t0+2000, th[:], eventv1.Event_builder{
+			UserId: a[:],
+			MessageEdited: eventv1.MessageEdited_builder{
+				MessageId: m1[:],
+				Content:   eventtest.Text("hello all"),
+			}.Build(),
+		}),
+		step(t, topic.Threads, 3, t0+3000, th[:], eventv1.Event_builder{
+			UserId:         a[:],
+			MessageDeleted: eventv1.MessageDeleted_builder{MessageId: m2[:]}.Build(),
+		}),
+		step(t, topic.Receipts, 0, t0+40, append(th[:], dev[:]...), eventv1.Event_builder{
+			UserId:          b[:],
+			DeviceId:        dev[:],
+			WatermarksMoved: eventv1.WatermarksMoved_builder{DeliveredPosition: 0, DeliveredOrdinal: 1}.Build(),
+		}),
+		step(t, topic.Receipts, 1, t0+1100, append(th[:], dev[:]...), eventv1.Event_builder{
+			UserId:   b[:],
+			DeviceId: dev[:],
+			WatermarksMoved: eventv1.WatermarksMoved_builder{
+				DeliveredPosition: 1,
+				DeliveredOrdinal:  2,
+				ReadPosition:      1,
+				ReadOrdinal:       2,
+			}.Build(),
+		}),
 	}
 	cfg := config()
 	cfg.Consumer.Partitions = 0
-	if err := sinktest.Feed(t.Context(), sinktest.NewLog(steps), history.NewSink(cfg, conn, nil, nil), sinktest.Options{}); err != nil {
+	sink := history.NewSink(cfg, conn, nil, nil)
+	if err := sinktest.Feed(t.Context(), sinktest.NewLog(steps), sink, sinktest.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	line := func(sql string) string {
@@ -408,7 +384,8 @@ func TestAnalystsViews(t *testing.T) {
 		return strings.Join(out, " ")
 	}
 	for _, c := range []struct{ sql, want string }{
-		{"SELECT position, body, edited, deleted FROM messages_current ORDER BY position", "(0,'hello all',1,0) (1,'',0,1)"},
+		{"SELECT position, body, edited, deleted FROM messages_current ORDER BY position",
+			"(0,'hello all',1,0) (1,'',0,1)"},
 		{"SELECT position, delivered_ms, read_ms FROM delivery_latency ORDER BY position", "(0,40,1100) (1,100,100)"},
 		{"SELECT day, users FROM daily_active_users", "('2023-11-14',2)"},
 		{"SELECT month, users FROM monthly_active_users", "('2023-11-01',2)"},

@@ -54,7 +54,8 @@ func newSink(
 		return nil
 	}}
 	return &Sink{projector.NewSink(projector.Config{
-		Kind: "history", View: cfg.Consumer.View, Partitions: partitions, CacheBytes: cfg.CacheBytes, Report: cfg.Report,
+		Kind: "history", View: cfg.Consumer.View, Partitions: partitions,
+		CacheBytes: cfg.CacheBytes, Report: cfg.Report,
 		Log: cfg.Log,
 	}, s, log, reg)}
 }

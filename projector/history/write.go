@@ -194,18 +194,15 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 	var ranges []positionRow
 	for _, t := range Topics {
 		if next, ok := b.To[t]; ok && next != b.From[t] {
-			ranges = append(
-				ranges,
-				positionRow{
-					topic:      t,
-					slot:       b.Slot,
-					from:       b.From[t],
-					next:       next,
-					state:      history.Begun,
-					generation: s.cfg.Generation,
-					timeMS:     f.LogTimes[t],
-				},
-			)
+			ranges = append(ranges, positionRow{
+				topic:      t,
+				slot:       b.Slot,
+				from:       b.From[t],
+				next:       next,
+				state:      history.Begun,
+				generation: s.cfg.Generation,
+				timeMS:     f.LogTimes[t],
+			})
 		}
 	}
 	if len(ranges) == 0 {

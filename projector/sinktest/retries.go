@@ -31,19 +31,16 @@ func Retries(partitions, filler int) (*Log, Options) {
 			panic(err) // a broken test
 		}
 		now++
-		steps = append(
-			steps,
-			eventtest.Step{
-				Topic:    topic.Threads,
-				Slot:     topic.SlotOf(topic.Subject(t), partitions),
-				Position: topic.Position(len(steps)),
-				TimeMS:   now,
-				Subject:  topic.Subject(t),
-				Key:      t[:],
-				Value:    v,
-				Event:    event.Of(e),
-			},
-		)
+		steps = append(steps, eventtest.Step{
+			Topic:    topic.Threads,
+			Slot:     topic.SlotOf(topic.Subject(t), partitions),
+			Position: topic.Position(len(steps)),
+			TimeMS:   now,
+			Subject:  topic.Subject(t),
+			Key:      t[:],
+			Value:    v,
+			Event:    event.Of(e),
+		})
 	}
 	send := func(from, to id.UserID, m id.MessageID) {
 		write(from, to, m)

@@ -53,7 +53,8 @@ func newSink(
 		metrics: newMetrics(reg),
 	}
 	return &Sink{store: st, trimmed: map[topic.Slot]int64{}, Sink: projector.NewSink(projector.Config{
-		Kind: "threads", View: cfg.Consumer.View, Partitions: partitions, CacheBytes: cfg.CacheBytes, Report: cfg.Report,
+		Kind: "threads", View: cfg.Consumer.View, Partitions: partitions,
+		CacheBytes: cfg.CacheBytes, Report: cfg.Report,
 		Log: cfg.Log,
 	}, st, log, reg)}
 }

@@ -70,10 +70,8 @@ func newTable(name, conflict string, columns ...string) *table {
 		picks = append(picks, "r."+col)
 	}
 	cols := strings.Join(t.columns, ", ")
-	t.unnest = fmt.Sprintf(
-		"INSERT INTO %s (%s) SELECT %s FROM unnest(%s) AS r (%s) %s", name, cols, strings.Join(picks, ", "),
-		strings.Join(params, ", "), cols, conflict,
-	)
+	t.unnest = fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM unnest(%s) AS r (%s) %s",
+		name, cols, strings.Join(picks, ", "), strings.Join(params, ", "), cols, conflict)
 	t.stage = fmt.Sprintf("CREATE TEMP TABLE IF NOT EXISTS stage_%s (LIKE %s) ON COMMIT DELETE ROWS", name, name)
 	t.unstage = fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM stage_%s %s", name, cols, cols, name, conflict)
 	return t

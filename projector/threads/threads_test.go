@@ -52,8 +52,9 @@ func newViews(t testing.TB) *pgxpool.Pool {
 
 func empty(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
-	if _, err := pool.Exec(context.Background(), `TRUNCATE positions, quarantine, users, devices, contacts, blocks, user_threads, threads, members, watermarks,
-		device_watermarks, messages, trimmed`); err != nil {
+	if _, err := pool.Exec(context.Background(), `
+		TRUNCATE positions, quarantine, users, devices, contacts, blocks, user_threads,
+			threads, members, watermarks, device_watermarks, messages, trimmed`); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -157,7 +158,8 @@ func TestBusyThreadIsNotReadAgain(t *testing.T) {
 	l, _ := sinktest.Retries(3, 1000)
 	cfg := config(3)
 	cfg.CacheBytes = 1
-	if err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), sinktest.Options{Cut: func() int { return 10 }}); err != nil {
+	sink := threads.NewSink(cfg, pool, nil, nil)
+	if err := sinktest.Feed(t.Context(), l, sink, sinktest.Options{Cut: func() int { return 10 }}); err != nil {
 		t.Fatal(err)
 	}
 	pool.Close() // its connections tell what they did when they end
@@ -168,7 +170,9 @@ func TestBusyThreadIsNotReadAgain(t *testing.T) {
 	defer after.Close()
 	var wrote, read int64
 	for wrote < 3000 {
-		const q = "SELECT sum(n_tup_ins), sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables WHERE relname LIKE 'messages%'"
+		const q = `
+			SELECT sum(n_tup_ins), sum(seq_tup_read + idx_tup_fetch)
+			FROM pg_stat_user_tables WHERE relname LIKE 'messages%'`
 		if err := after.QueryRow(t.Context(), q).Scan(&wrote, &read); err != nil {
 			t.Fatal(err)
 		}
@@ -203,15 +207,14 @@ func TestBrokenFoldStopsItsSubject(t *testing.T) {
 		}
 		mustEqual(t, pool, brokenReference(t, l), 0)
 		var stored int
-		if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM quarantine WHERE reason = $1`, projector.FoldPanicked).Scan(&stored); err != nil {
+		if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM quarantine WHERE reason = $1`,
+			projector.FoldPanicked).Scan(&stored); err != nil {
 			t.Fatal(err)
 		}
 		if counted := sinktest.Counter(reg, "helio_threads_fold_panics_total"); stored == 0 || reported != stored ||
 			int(counted) != stored {
-			t.Errorf(
-				"seed %d: %d events in quarantine because of the fold, %d reported, %v counted", seed, stored, reported,
-				counted,
-			)
+			t.Errorf("seed %d: %d events in quarantine because of the fold, %d reported, %v counted",
+				seed, stored, reported, counted)
 		}
 	}
 }
@@ -447,7 +450,9 @@ func TestPoisonParksItsSubjectAndIsReportedOnce(t *testing.T) {
 	}
 	mustEqual(t, pool, reference(t, l), 0)
 	var parked, first int
-	if err := pool.QueryRow(t.Context(), "SELECT count(*) FILTER (WHERE reason = 'parked'), count(*) FILTER (WHERE reason <> 'parked') FROM quarantine").Scan(&parked, &first); err != nil {
+	if err := pool.QueryRow(t.Context(), `
+		SELECT count(*) FILTER (WHERE reason = 'parked'), count(*) FILTER (WHERE reason <> 'parked')
+		FROM quarantine`).Scan(&parked, &first); err != nil {
 		t.Fatal(err)
 	}
 	if parked == 0 || first == 0 || len(reported) != first {
@@ -463,7 +468,8 @@ func TestRebuildGivesTheSameRows(t *testing.T) {
 		empty(t, pool)
 		cfg := config(3)
 		cfg.CopyRows = 500
-		if err := sinktest.Feed(t.Context(), l, threads.NewSink(cfg, pool, nil, nil), sinktest.Options{Cut: func() int { return cut }}); err != nil {
+		sink := threads.NewSink(cfg, pool, nil, nil)
+		if err := sinktest.Feed(t.Context(), l, sink, sinktest.Options{Cut: func() int { return cut }}); err != nil {
 			t.Fatal(err)
 		}
 		mustEqual(t, pool, ref, 0)
@@ -492,7 +498,8 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 			defer sink.Close(s, false)
 		}
 		before := count()
-		if _, err := pool.Exec(t.Context(), "CREATE TABLE were AS SELECT thread_id, position, log_time FROM messages"); err != nil {
+		const snapshot = "CREATE TABLE were AS SELECT thread_id, position, log_time FROM messages"
+		if _, err := pool.Exec(t.Context(), snapshot); err != nil {
 			t.Fatal(err)
 		}
 		if err := sink.Trim(t.Context()); err != nil {
@@ -501,9 +508,12 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 		// What is noted of a thread is exactly what has gone.
 		var wrong, noted int
 		if err := pool.QueryRow(t.Context(), `
-			SELECT count(*) FILTER (WHERE (n.position, n.log_time) IS DISTINCT FROM (g.position, g.log_time)), count(n.position)
+			SELECT count(*) FILTER (WHERE (n.position, n.log_time) IS DISTINCT FROM (g.position, g.log_time)),
+			       count(n.position)
 			  FROM (SELECT w.thread_id, max(w.position) AS position, max(w.log_time) AS log_time FROM were w
-			         WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.thread_id = w.thread_id AND m.position = w.position) GROUP BY 1) g
+			         WHERE NOT EXISTS (
+			               SELECT 1 FROM messages m WHERE m.thread_id = w.thread_id AND m.position = w.position)
+			         GROUP BY 1) g
 			  LEFT JOIN trimmed n USING (thread_id)`).Scan(&wrong, &noted); err != nil {
 			t.Fatal(err)
 		}
@@ -535,14 +545,17 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, insert, _ := strings.Cut(string(migration), "INSERT INTO")
-	for _, sql := range []string{"CREATE TABLE noted AS SELECT * FROM trimmed", "TRUNCATE trimmed", "INSERT INTO" + insert} {
+	for _, sql := range []string{
+		"CREATE TABLE noted AS SELECT * FROM trimmed", "TRUNCATE trimmed", "INSERT INTO" + insert,
+	} {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var missing, extra int
 	if err := pool.QueryRow(t.Context(), `
-		SELECT count(*) FILTER (WHERE n.position IS NOT NULL AND (t.position IS NULL OR t.position < n.position OR t.log_time < n.log_time)),
+		SELECT count(*) FILTER (WHERE n.position IS NOT NULL
+		           AND (t.position IS NULL OR t.position < n.position OR t.log_time < n.log_time)),
 		       count(*) FILTER (WHERE n.position IS NULL)
 		  FROM noted n FULL JOIN trimmed t USING (thread_id)`).Scan(&missing, &extra); err != nil {
 		t.Fatal(err)
@@ -553,8 +566,11 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 	var oldest time.Time
 	for _, s := range whole.Slots() {
 		var latest time.Time
-		err := pool.QueryRow(t.Context(), `SELECT p.log_time, min(m.log_time) FROM positions p JOIN messages m USING (slot)
-			WHERE p.topic = $2 AND p.slot = $1 AND m.thread_id NOT IN (SELECT subject FROM quarantine WHERE topic = $2) GROUP BY 1`, int32(s), topic.Threads.Number()).Scan(&latest, &oldest)
+		err := pool.QueryRow(t.Context(), `
+			SELECT p.log_time, min(m.log_time) FROM positions p JOIN messages m USING (slot)
+			WHERE p.topic = $2 AND p.slot = $1
+				AND m.thread_id NOT IN (SELECT subject FROM quarantine WHERE topic = $2)
+			GROUP BY 1`, int32(s), topic.Threads.Number()).Scan(&latest, &oldest)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -596,19 +612,18 @@ func TestTrimReadsWhatItRemoves(t *testing.T) {
 		}
 	}
 	trim() // a statement for each slot: enough to settle on one plan
-	exec(
-		fmt.Sprintf(
-			`INSERT INTO messages SELECT md5('t'||(i%%200))::uuid, i, i/200+1, 10, md5('u')::uuid, md5('m'||i)::uuid, '2026-01-01'::timestamptz, i%%8, ''
-		FROM generate_series(1, %d) i`,
-			rows,
-		),
-	)
+	exec(fmt.Sprintf(`
+		INSERT INTO messages
+		SELECT md5('t'||(i%%200))::uuid, i, i/200+1, 10, md5('u')::uuid, md5('m'||i)::uuid,
+			'2026-01-01'::timestamptz, i%%8, ''
+		FROM generate_series(1, %d) i`, rows))
 	trim()
 	pool.Close() // its connection tells what it read when it ends
 	var gone, read int64
 	for gone < rows {
-		if err := admin.QueryRow(t.Context(), `SELECT sum(n_tup_del), sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables WHERE relname LIKE 'messages%'`).
-			Scan(&gone, &read); err != nil {
+		if err := admin.QueryRow(t.Context(), `
+			SELECT sum(n_tup_del), sum(seq_tup_read + idx_tup_fetch)
+			FROM pg_stat_user_tables WHERE relname LIKE 'messages%'`).Scan(&gone, &read); err != nil {
 			t.Fatal(err)
 		}
 	}

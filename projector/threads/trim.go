@@ -22,7 +22,8 @@ WITH gone AS (
 ), noted AS (
   INSERT INTO trimmed AS t (thread_id, position, log_time)
   SELECT thread_id, max(position), max(log_time) FROM gone GROUP BY thread_id ORDER BY thread_id
-  ON CONFLICT (thread_id) DO UPDATE SET position = greatest(t.position, excluded.position), log_time = greatest(t.log_time, excluded.log_time)
+  ON CONFLICT (thread_id) DO UPDATE SET
+    position = greatest(t.position, excluded.position), log_time = greatest(t.log_time, excluded.log_time)
 )
 SELECT count(*) FROM gone`
 
@@ -62,10 +63,8 @@ func (s *Sink) Trim(ctx context.Context) error {
 			bounded, cancel := context.WithTimeout(ctx, s.store.cfg.timeout)
 			var gone int64
 			// Planned each time: a plan for the table as it once was could read all of it for each row.
-			err := s.store.pool.QueryRow(
-				bounded, sqlTrim, pgx.QueryExecModeCacheDescribe, int32(n), projector.Time(cutoff), s.store.cfg.trimRows,
-				topic.Threads.Number(),
-			).Scan(&gone)
+			err := s.store.pool.QueryRow(bounded, sqlTrim, pgx.QueryExecModeCacheDescribe,
+				int32(n), projector.Time(cutoff), s.store.cfg.trimRows, topic.Threads.Number()).Scan(&gone)
 			cancel()
 			if err != nil {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)

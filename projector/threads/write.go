@@ -83,11 +83,15 @@ var (
 const (
 	sqlAdvance      = `SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz)`
 	sqlRelease      = `SELECT release_quarantined($1::smallint, $2::integer, $3::bigint[], $4::bigint[])`
-	sqlDropContacts = `DELETE FROM contacts c USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE c.user_id = r.u AND c.phone_hash = r.k`
-	sqlDropBlocks   = `DELETE FROM blocks b USING unnest($1::uuid[], $2::uuid[]) AS r (u, k) WHERE b.user_id = r.u AND b.blocked_id = r.k`
-	syncCommitOff   = `SET LOCAL synchronous_commit = off`
-	pathUnnest      = "unnest"
-	pathCopy        = "copy"
+	sqlDropContacts = `
+		DELETE FROM contacts c USING unnest($1::uuid[], $2::uuid[]) AS r (u, k)
+		WHERE c.user_id = r.u AND c.phone_hash = r.k`
+	sqlDropBlocks = `
+		DELETE FROM blocks b USING unnest($1::uuid[], $2::uuid[]) AS r (u, k)
+		WHERE b.user_id = r.u AND b.blocked_id = r.k`
+	syncCommitOff = `SET LOCAL synchronous_commit = off`
+	pathUnnest    = "unnest"
+	pathCopy      = "copy"
 )
 
 type advance struct {
@@ -237,7 +241,8 @@ func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
 	{
 		var u, h vec[pgtype.UUID]
 		var name vec[string]
-		for _, k := range sorted(w.contacts, func(a, b contactKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.hash, b.hash)) }) {
+		byKey := func(a, b contactKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.hash, b.hash)) }
+		for _, k := range sorted(w.contacts, byKey) {
 			n, ok := w.states.Users[k.user].Contacts[k.hash]
 			if !ok {
 				dropContacts[0].add(uuid(k.user))
@@ -252,7 +257,8 @@ func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
 	}
 	{
 		var u, o vec[pgtype.UUID]
-		for _, k := range sorted(w.blocks, func(a, b blockKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.blocked, b.blocked)) }) {
+		byKey := func(a, b blockKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.blocked, b.blocked)) }
+		for _, k := range sorted(w.blocks, byKey) {
 			if !w.states.Users[k.user].Blocked[k.blocked] {
 				dropBlocks[0].add(uuid(k.user))
 				dropBlocks[1].add(uuid(k.blocked))

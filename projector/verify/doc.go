@@ -18,8 +18,8 @@
 //
 // Non-obvious:
 //   - The reference shares the folds and the skeleton with the projectors, and nothing else: rows are made here anew.
-//   - A row of the history at or after the position that the history had is of an event that was just being taken in, and
-//     is not compared; one beyond the end of the log is of no event, and differs.
+//   - A row of the history at or after the position that the history had is of an event that was just being taken in,
+//     and is not compared; one beyond the end of the log is of no event, and differs.
 //   - Messages that the tail may have lost by now, by log time, are left out of the comparison with Postgres.
 //   - Receipts are compacted in the log: the history may hold more of them than a fresh fold, and that is not a
 //     difference. For the same reason a watermark of the thread views cannot be judged when its device told of more

@@ -161,41 +161,32 @@ func readHistory(ctx context.Context, conn driver.Conn, sel selection, final boo
 			return put(r.Topic, r.Slot, 0, "positions", keyOf(r.Topic, r.Slot), int64(r.Next))
 		},
 		Quarantined: func(r *history.Quarantined) error {
-			return put(
-				r.Topic, r.Slot, r.Position, "quarantine", keyOf(r.Topic, r.Slot, r.Position), id.ThreadID(r.Subject).String(), r.Reason,
-				r.Time.UnixMilli(),
-			)
+			return put(r.Topic, r.Slot, r.Position, "quarantine", keyOf(r.Topic, r.Slot, r.Position),
+				id.ThreadID(r.Subject).String(), r.Reason, r.Time.UnixMilli())
 		},
 		Messages: func(r *history.Message) error {
-			return put(
-				topic.Threads, r.Slot, r.Position, "messages", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Sender.String(),
-				r.Device.String(), r.Message.String(), r.ReplyTo.String(), r.ReplyAuthor.String(),
-				r.Time.UnixMilli(), r.ClientTime.UnixMilli(), r.KeyID, digest(r.Body), digest(r.Event),
-			)
+			return put(topic.Threads, r.Slot, r.Position, "messages", keyOf(r.Thread, int64(r.Position)),
+				r.Ordinal, int(r.Slot), r.Sender.String(), r.Device.String(), r.Message.String(),
+				r.ReplyTo.String(), r.ReplyAuthor.String(), r.Time.UnixMilli(), r.ClientTime.UnixMilli(),
+				r.KeyID, digest(r.Body), digest(r.Event))
 		},
 		Others: func(r *history.Other) error {
-			return put(
-				topic.Threads, r.Slot, r.Position, "thread_events", keyOf(r.Thread, int64(r.Position)), r.Ordinal, int(r.Slot), r.Kind, r.Actor.String(),
-				r.Time.UnixMilli(), r.Title, digest(r.Event),
-			)
+			return put(topic.Threads, r.Slot, r.Position, "thread_events", keyOf(r.Thread, int64(r.Position)),
+				r.Ordinal, int(r.Slot), r.Kind, r.Actor.String(), r.Time.UnixMilli(), r.Title, digest(r.Event))
 		},
 		MessageChanges: func(r *history.MessageChange) error {
-			return put(
-				topic.Threads, r.Slot, r.Position, "message_changes", keyOf(keyOf(r.Thread, int64(r.Position)), r.Author, r.Message), int(r.Slot),
-				r.Change, r.Actor.String(), r.Time.UnixMilli(), r.KeyID, digest(r.Body), r.Emoji,
-			)
+			key := keyOf(keyOf(r.Thread, int64(r.Position)), r.Author, r.Message)
+			return put(topic.Threads, r.Slot, r.Position, "message_changes", key, int(r.Slot),
+				r.Change, r.Actor.String(), r.Time.UnixMilli(), r.KeyID, digest(r.Body), r.Emoji)
 		},
 		Memberships: func(r *history.Membership) error {
-			return put(
-				topic.Threads, r.Slot, r.Position, "memberships", keyOf(keyOf(r.Thread, int64(r.Position)), r.User), int(r.Slot), r.Kind, r.Active, r.Role,
-				r.Ordinal, r.Time.UnixMilli(),
-			)
+			key := keyOf(keyOf(r.Thread, int64(r.Position)), r.User)
+			return put(topic.Threads, r.Slot, r.Position, "memberships", key, int(r.Slot),
+				r.Kind, r.Active, r.Role, r.Ordinal, r.Time.UnixMilli())
 		},
 		Receipts: func(r *history.Receipt) error {
-			return put(
-				topic.Receipts, r.Slot, r.Position, "receipts", keyOf(r.Thread, r.User, r.Device, int64(r.Position)), int(r.Slot), r.Mark,
-				r.Time.UnixMilli(),
-			)
+			key := keyOf(r.Thread, r.User, r.Device, int64(r.Position))
+			return put(topic.Receipts, r.Slot, r.Position, "receipts", key, int(r.Slot), r.Mark, r.Time.UnixMilli())
 		},
 	})
 	if err != nil {

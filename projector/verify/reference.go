@@ -131,9 +131,8 @@ func (m *memory) Read(_ context.Context, n topic.Slot) (projector.Stored, error)
 			continue
 		}
 		at[h] = len(out.Held)
-		out.Held = append(
-			out.Held, projector.HeldRange{Held: h, First: q.Position, Last: q.Position, Reason: q.Reason},
-		)
+		out.Held = append(out.Held,
+			projector.HeldRange{Held: h, First: q.Position, Last: q.Position, Reason: q.Reason})
 	}
 	return out, nil
 }
@@ -229,9 +228,8 @@ func (r *rows) Thread(e *projector.Event, state *thread.State, v thread.Verdict)
 		default:
 			ordinal = v.Ordinal
 		}
-		a.members = append(
-			a.members, member{user: u, kind: state.Kind, role: m.Role, active: m.Active(), ordinal: ordinal},
-		)
+		a.members = append(a.members,
+			member{user: u, kind: state.Kind, role: m.Role, active: m.Active(), ordinal: ordinal})
 	}
 	r.accepted = append(r.accepted, a)
 }

@@ -159,16 +159,14 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	}
 
 	// The comparison sees what is wrong.
-	if _, err := pool.Exec(
-		t.Context(), "UPDATE threads SET last_ordinal = last_ordinal + 1 WHERE thread_id = (SELECT "+
-			"min(thread_id::text)::uuid FROM threads)",
-	); err != nil {
+	if _, err := pool.Exec(t.Context(), `
+		UPDATE threads SET last_ordinal = last_ordinal + 1
+		WHERE thread_id = (SELECT min(thread_id::text)::uuid FROM threads)`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pool.Exec(
-		t.Context(), "DELETE FROM messages WHERE (thread_id, position) IN (SELECT thread_id, position FROM messages "+
-			"LIMIT 1)",
-	); err != nil {
+	if _, err := pool.Exec(t.Context(), `
+		DELETE FROM messages
+		WHERE (thread_id, position) IN (SELECT thread_id, position FROM messages LIMIT 1)`); err != nil {
 		t.Fatal(err)
 	}
 	if diffs, err = verify.CompareThreads(t.Context(), pool, ref, 0); err != nil || len(diffs) != 2 {
@@ -176,16 +174,15 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	}
 
 	// So does a comparison of each partition for itself, with the columns.
-	if _, err := pool.Exec(
-		t.Context(), "UPDATE threads SET title = title || '!' WHERE thread_id = (SELECT min(thread_id::text)::uuid "+
-			"FROM threads)",
-	); err != nil {
+	if _, err := pool.Exec(t.Context(), `
+		UPDATE threads SET title = title || '!'
+		WHERE thread_id = (SELECT min(thread_id::text)::uuid FROM threads)`); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.Exec(
-		t.Context(), "ALTER TABLE messages UPDATE body = 'changed' WHERE (thread_id, position) = (SELECT thread_id, "+
-			"position FROM messages ORDER BY thread_id, position LIMIT 1) SETTINGS mutations_sync = 2",
-	); err != nil {
+	if err := conn.Exec(t.Context(), `
+		ALTER TABLE messages UPDATE body = 'changed'
+		WHERE (thread_id, position) = (SELECT thread_id, position FROM messages ORDER BY thread_id, position LIMIT 1)
+		SETTINGS mutations_sync = 2`); err != nil {
 		t.Fatal(err)
 	}
 	found := map[string][]string{}
@@ -226,19 +223,17 @@ func TestBothViewsOverTheLog(t *testing.T) {
 			end = p.Log
 		}
 	}
-	if err := conn.Exec(
-		t.Context(), fmt.Sprintf("INSERT INTO messages SELECT * REPLACE (%d AS position) FROM messages "+
-			"WHERE slot = %d LIMIT 1", end, slot),
-	); err != nil {
+	if err := conn.Exec(t.Context(), fmt.Sprintf(`
+		INSERT INTO messages SELECT * REPLACE (%d AS position) FROM messages
+		WHERE slot = %d LIMIT 1`, end, slot)); err != nil {
 		t.Fatal(err)
 	}
 	if h, err = verify.History(t.Context(), cfg, conn); err != nil || len(h.Differences) != before+1 || h.Equal() {
 		t.Errorf("a message beyond the log: %v, %d differences, want %d", err, len(h.Differences), before+1)
 	}
 	// A view that is ahead of the log cannot be compared.
-	if _, err := pool.Exec(
-		t.Context(), "UPDATE positions SET next = next + 1 WHERE topic = $1 AND slot = 0", topic.Threads.Number(),
-	); err != nil {
+	const ahead = "UPDATE positions SET next = next + 1 WHERE topic = $1 AND slot = 0"
+	if _, err := pool.Exec(t.Context(), ahead, topic.Threads.Number()); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := verify.Threads(t.Context(), cfg, pool); err != nil || r.Comparable() {
