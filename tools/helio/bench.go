@@ -69,9 +69,8 @@ func (c *benchCmd) Run(ctx context.Context) (err error) {
 	}
 	keepHeapRoomy(mostHeap)
 	cfg := load.Config{
-		Measure: time.Duration(
-			c.Seconds * float64(time.Second),
-		), Senders: c.Senders, Window: c.Window, Body: c.Body, Rates: c.Rates, Connected: c.Connected,
+		Measure: time.Duration(c.Seconds * float64(time.Second)),
+		Senders: c.Senders, Window: c.Window, Body: c.Body, Rates: c.Rates, Connected: c.Connected,
 		Group: c.Group, Idle: c.Idle, Progress: os.Stderr,
 	}
 	// The parts run in their own order, whatever the order of the words; memory is measured first, while the process is

@@ -184,7 +184,7 @@ type chatRegisterCmd struct {
 func (chatRegisterCmd) Help() string {
 	return `Examples:
   helio chat --as ann register --phone "+49 151 2345678" --name Ann
-  helio chat --as ann --edge chat.example.org:7443 --ca edge.pem register --phone "+49 151 2345678"      (asks for the PIN)
+  helio chat --as ann --edge chat.example.org:7443 --ca edge.pem register --phone "+49 151 2345678"  (asks for the PIN)
   helio chat --as ann --edge chat.example.org:7443 register --phone "+49 151 2345678" --pin 123456`
 }
 

@@ -10,7 +10,6 @@ import (
 	"heliograph/delivery"
 	"heliograph/infra/kafka"
 	"heliograph/infra/link"
-	"heliograph/infra/run"
 	"heliograph/schemas/topic"
 )
 
@@ -73,9 +72,7 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	p.group.Add(
-		run.Service{Name: "links", Run: func(ctx context.Context) error { return listener.Serve(ctx, svc.ServeLink) }},
-	)
+	p.group.Go("links", func(ctx context.Context) error { return listener.Serve(ctx, svc.ServeLink) })
 	if c.Check {
 		return listener.Close()
 	}

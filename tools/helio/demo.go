@@ -29,8 +29,8 @@ func (demoCmd) Help() string {
   helio demo --keep
   helio demo --data /tmp/demo -o json
 
-It starts a deployment of its own on free ports of this machine and stops it at the end; nothing else is touched. The exit code is 1 when
-the log, a view or a device differs from another.`
+It starts a deployment of its own on free ports of this machine and stops it at the end; nothing else is touched. The
+exit code is 1 when the log, a view or a device differs from another.`
 }
 
 // Run plays the demo.

@@ -46,7 +46,8 @@ func strict(t *testing.T, b []byte, v any) {
 func imageEnv(t *testing.T) map[string]string {
 	t.Helper()
 	env := map[string]string{}
-	for _, pair := range regexp.MustCompile(`(HELIO_[A-Z_]+)=(\S+)`).FindAllStringSubmatch(string(deployed(t, "Dockerfile")), -1) {
+	variable := regexp.MustCompile(`(HELIO_[A-Z_]+)=(\S+)`)
+	for _, pair := range variable.FindAllStringSubmatch(string(deployed(t, "Dockerfile")), -1) {
 		env[pair[1]] = pair[2]
 	}
 	return env
@@ -163,7 +164,8 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 				switch {
 				case !found:
 					t.Errorf("it depends on %s, which is not there", dep)
-				case on.Condition == "service_healthy" && (len(other.Healthcheck.Test) == 0 || other.Healthcheck.Disable):
+				case on.Condition == "service_healthy" &&
+					(len(other.Healthcheck.Test) == 0 || other.Healthcheck.Disable):
 					t.Errorf("it waits for the health of %s, which has no check", dep)
 				}
 			}
@@ -184,7 +186,8 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 				}
 				return
 			}
-			if _, err := os.Stat(filepath.Join("..", "..", "infra", "deploy", s.Build["context"], s.Build["dockerfile"])); err != nil {
+			recipe := filepath.Join("..", "..", "infra", "deploy", s.Build["context"], s.Build["dockerfile"])
+			if _, err := os.Stat(recipe); err != nil {
 				t.Error(err)
 			}
 			env := imageEnv(t)
@@ -229,10 +232,9 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 			roles[s.Command[0]+c.Projector.Store] = true
 		})
 	}
-	if want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}; !slices.Equal(
-		slices.Sorted(maps.Keys(roles)), want,
-	) {
-		t.Errorf("roles %v, want %v", slices.Sorted(maps.Keys(roles)), want)
+	want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}
+	if got := slices.Sorted(maps.Keys(roles)); !slices.Equal(got, want) {
+		t.Errorf("roles %v, want %v", got, want)
 	}
 }
 
@@ -361,10 +363,11 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 				maps.Copy(env, config[from.ConfigMapRef.Name])
 			}
 			for _, e := range c.Env {
+				secret := e.ValueFrom.SecretKeyRef
 				switch {
 				case e.ValueFrom.FieldRef.FieldPath == "metadata.name":
 					env[e.Name] = m.Metadata.Name + "-0"
-				case e.ValueFrom.SecretKeyRef.Name != "" && bytes.Contains(text, []byte("--from-literal="+e.ValueFrom.SecretKeyRef.Key+"=")):
+				case secret.Name != "" && bytes.Contains(text, []byte("--from-literal="+secret.Key+"=")):
 					env[e.Name] = "https://example.org"
 				default:
 					t.Errorf("%s comes from nowhere, or the file does not say how its secret is made", e.Name)
@@ -426,16 +429,16 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 			}
 			if role != "projector" &&
 				(len(c.VolumeMounts) != 1 || c.VolumeMounts[0].MountPath != env["HELIO_SECRETS"] ||
-					!bytes.Contains(text, []byte("create secret generic "+pod.Spec.Volumes[0].Secret.Name+" --from-file"))) {
+					!bytes.Contains(text, []byte("create secret generic "+
+						pod.Spec.Volumes[0].Secret.Name+" --from-file"))) {
 				t.Errorf("its secrets are not where it looks: %v", c.VolumeMounts)
 			}
 			roles[role+parsedCLI.Projector.Store] = true
 		})
 	}
-	if want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}; !slices.Equal(
-		slices.Sorted(maps.Keys(roles)), want,
-	) {
-		t.Errorf("roles %v, want %v", slices.Sorted(maps.Keys(roles)), want)
+	want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}
+	if got := slices.Sorted(maps.Keys(roles)); !slices.Equal(got, want) {
+		t.Errorf("roles %v, want %v", got, want)
 	}
 	if len(served) != len(services) {
 		t.Errorf("services %v, and pods for %v", slices.Sorted(maps.Keys(services)), slices.Sorted(maps.Keys(served)))

@@ -70,7 +70,8 @@ type devState struct {
 	CA         string         `json:"ca"`
 	SMS        string         `json:"sms"`
 	Engines    map[string]int `json:"engines"`
-	Canary     string         `json:"canary,omitempty"` // how the message that is sent round at the start fared; empty while it is under way
+	// Canary is how the message that is sent round at the start fared; empty while it is under way.
+	Canary string `json:"canary,omitempty"`
 }
 
 // readDevState finds the deployment that runs with this data directory.
@@ -292,10 +293,8 @@ func (c *devCmd) welcome(
 	fmt.Printf("  operators   %-28s curl http://%s/readyz\n", "http://"+p.Admin, p.Admin)
 	fmt.Printf("  log         %-28s helio log tail --follow\n", state.Kafka)
 	fmt.Printf("  views       %-28s psql '%s'\n", "Postgres, schema "+c.PostgresSchema, state.Postgres)
-	fmt.Printf(
-		"  history     %-28s curl 'http://%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n",
-		"ClickHouse, "+c.ClickhouseDatabase, state.ClickHouse, c.ClickhouseDatabase,
-	)
+	fmt.Printf("  history     %-28s curl 'http://%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n",
+		"ClickHouse, "+c.ClickhouseDatabase, state.ClickHouse, c.ClickhouseDatabase)
 	fmt.Printf("  SMS         %s\n", state.SMS)
 	if !c.NoCanary {
 		legs, err := sendCanary(ctx, log, state, secretsDir)
@@ -304,10 +303,8 @@ func (c *devCmd) welcome(
 		}
 		if state.Canary = canaryRound; err != nil {
 			state.Canary = err.Error()
-			fmt.Printf(
-				"\nThe canary message did not come round: %v\nEverything runs on. 'curl http://%s/readyz' tells what is not well.\n",
-				err, p.Admin,
-			)
+			fmt.Printf("\nThe canary message did not come round: %v\n"+
+				"Everything runs on. 'curl http://%s/readyz' tells what is not well.\n", err, p.Admin)
 			log.Error("canary failed", "err", err)
 		} else {
 			fmt.Printf("\nA canary message went round, %.1f s after the start:\n", time.Since(began).Seconds())

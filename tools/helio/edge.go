@@ -70,8 +70,9 @@ func (edgeCmd) Help() string {
   helio edge --listen 0.0.0.0:7443 --sms https://sms.example/send
   helio edge --listen 127.0.0.1:7444 --sms file:.helio/sms.jsonl --name e2
 
-The secrets' directory holds user.key (32 random bytes; it never changes, and every edge has the same), token.key (32 random bytes, the same
-on every edge, so that clients survive an edge's restart), edge.pem and edge.key (or --cert), and ca.pem, link.pem, link.key for the links to delivery.`
+The secrets' directory holds user.key (32 random bytes; it never changes, and every edge has the same), token.key (32
+random bytes, the same on every edge, so that clients survive an edge's restart), edge.pem and edge.key (or --cert), and
+ca.pem, link.pem, link.key for the links to delivery.`
 }
 
 // Run runs an edge until a signal comes.
@@ -112,19 +113,15 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	e, err := addEdge(ctx, p, edgeParts{
 		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections,
-		sendsPerDay: c.SendsPerDay,
-		kafka:       cfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
+		sendsPerDay: c.SendsPerDay, kafka: cfg, bases: bases,
+		postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
 		directory: link.NewGroupDirectory(cl, cfg, group), dialer: link.QUICDialer{TLS: conf}, sender: sender,
 		auth: auth.Config{
 			PinInterval: c.PinInterval,
-			PerPhone: auth.Rate{
-				Burst: c.PinsPerPhone,
-				Per:   time.Hour,
-			}, PerAddress: auth.Rate{Burst: c.PinsPerAddress, Per: time.Hour},
-			PerRange: auth.Rate{
-				Burst: c.PinsPerRange,
-				Per:   time.Hour,
-			}, Lookups: auth.Rate{Burst: c.LookupsPerUser, Per: 24 * time.Hour},
+			PerPhone:    auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour},
+			PerAddress:  auth.Rate{Burst: c.PinsPerAddress, Per: time.Hour},
+			PerRange:    auth.Rate{Burst: c.PinsPerRange, Per: time.Hour},
+			Lookups:     auth.Rate{Burst: c.LookupsPerUser, Per: 24 * time.Hour},
 		},
 	})
 	if err != nil {
@@ -141,19 +138,17 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 func (f secretsFlags) linkTLS() link.TLS {
 	return link.TLS{
-		CAFile: filepath.Join(
-			f.Secrets, secrets.LinkCA,
-		), CertFile: filepath.Join(f.Secrets, secrets.LinkCert), KeyFile: filepath.Join(f.Secrets, secrets.LinkKey),
+		CAFile:   filepath.Join(f.Secrets, secrets.LinkCA),
+		CertFile: filepath.Join(f.Secrets, secrets.LinkCert),
+		KeyFile:  filepath.Join(f.Secrets, secrets.LinkKey),
 	}
 }
 
 // linkSecrets says what mends missing certificates.
 func linkSecrets(dir string, err error) error {
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf(
-			"certificates of the links: %w; 'helio secrets' makes them, once for all edges and delivery instances: put ca.pem, link.pem and link.key into %s or name another --secrets",
-			err, dir,
-		)
+		return fmt.Errorf("certificates of the links: %w; 'helio secrets' makes them, once for all edges and delivery "+
+			"instances: put ca.pem, link.pem and link.key into %s or name another --secrets", err, dir)
 	}
 	return fmt.Errorf("certificates of the links (--secrets): %w", err)
 }
@@ -221,11 +216,8 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	if parts.cert == "" {
-		parts.cert, parts.certKey = filepath.Join(
-			parts.secrets.Secrets, secrets.EdgeCert,
-		), filepath.Join(
-			parts.secrets.Secrets, secrets.EdgeKey,
-		)
+		parts.cert = filepath.Join(parts.secrets.Secrets, secrets.EdgeCert)
+		parts.certKey = filepath.Join(parts.secrets.Secrets, secrets.EdgeKey)
 	}
 	if err := p.migratePostgres(ctx, parts.postgres.Postgres, "registration", "registration"); err != nil {
 		return nil, err

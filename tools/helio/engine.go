@@ -10,7 +10,8 @@ import (
 
 // engineCmd runs one engine in this process:
 //
-//	helio engine KIND ── listens on --listen, data in --data ── says {"ready":true,…} on standard output, ends with a signal
+//	helio engine KIND ── listens on --listen, data in --data ── says {"ready":true,…} on standard output,
+//	                     ends with a signal
 type engineCmd struct {
 	embedded.EngineConfig
 }

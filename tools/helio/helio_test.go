@@ -35,7 +35,8 @@ const wait = time.Minute
 //
 //	hold udp|tcp VAR    listen on a free port, whose address is then $VAR
 //	await FILE TEXT     wait until the file holds the text
-//	readyz FILE TEXT    wait until the process that logs its admin address to the file says that it is not ready, with the text
+//	readyz FILE TEXT    wait until the process that logs its admin address to the file says that it is not ready, with
+//	                    the text
 //	exports FILE TEXT   the process that logs its admin address to the file exports a line with the text
 //	dev VAR FIELD       put a field of data/dev.json into $VAR
 //

@@ -56,10 +56,8 @@ func (c *topicsCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if len(out) == 0 {
-		return fmt.Errorf(
-			"no topics named %s* at %s yet; 'helio dev' or any role creates them", c.TopicPrefix,
-			strings.Join(c.Kafka, ","),
-		)
+		return fmt.Errorf("no topics named %s* at %s yet; 'helio dev' or any role creates them",
+			c.TopicPrefix, strings.Join(c.Kafka, ","))
 	}
 	rows := make([]table.Row, len(out))
 	for i, t := range out {
@@ -92,7 +90,8 @@ func (tailCmd) Help() string {
   helio log tail --since 2026-03-14T12:00:00Z
   helio log tail threads --from 3:1200 -o json
 
-With --since and --from the events of each slot come in order as they are read; between slots their order means nothing.`
+With --since and --from the events of each slot come in order as they are read; between slots their order means
+nothing.`
 }
 
 // Run prints events until it has all that were asked for, or until a signal.
@@ -184,19 +183,9 @@ func (c *tailCmd) show(w io.Writer, l operator.Line) error {
 	if l.Error != "" {
 		parts = append(parts, l.Error)
 	}
-	_, err := fmt.Fprintf(
-		w,
-		"%s  %2d:%-6d  %-17s about %s by %s  %s\n",
-		l.Time.Local().Format(
-			"15:04:05.000",
-		),
-		l.Slot,
-		l.Position,
-		l.Kind,
-		l.Subject,
-		short(l.User),
-		strings.Join(parts, " "),
-	)
+	_, err := fmt.Fprintf(w, "%s  %2d:%-6d  %-17s about %s by %s  %s\n",
+		l.Time.Local().Format("15:04:05.000"), l.Slot, l.Position, l.Kind, l.Subject,
+		short(l.User), strings.Join(parts, " "))
 	return err
 }
 

@@ -69,7 +69,8 @@ type completionCmd struct{ kongcompletion.Completion }
 
 // Help shows how it is used.
 func (completionCmd) Help() string {
-	return `Without --code it tells what to add to the shell's init file. Without a shell it takes the one that you have logged in with.
+	return `Without --code it tells what to add to the shell's init file. Without a shell it takes the one that you have
+logged in with.
 
 Examples:
   helio completion

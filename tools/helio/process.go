@@ -42,7 +42,9 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	keepHeapRoomy(growingHeap)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	server, err := admin.New(admin.Config{Addr: adminAddr, Flag: "--admin", Logger: log, Registerer: reg, Gatherer: reg})
+	server, err := admin.New(admin.Config{
+		Addr: adminAddr, Flag: "--admin", Logger: log, Registerer: reg, Gatherer: reg,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,9 @@ func TestWatchedGauges(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- p.run(ctx) }()
 	defer func() { cancel(); <-done }() //nolint:errcheck // ended as asked
-	want := map[string]float64{"old lag seconds": 1, "long lag records": 1, "silent lag seconds": 1, "many": 1, "aged": 1}
+	want := map[string]float64{
+		"old lag seconds": 1, "long lag records": 1, "silent lag seconds": 1, "many": 1, "aged": 1,
+	}
 	got := map[string]float64{}
 	for deadline := time.Now().Add(wait); len(got) < len(want) && time.Now().Before(deadline); {
 		<-time.After(5 * time.Millisecond)

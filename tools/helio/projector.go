@@ -35,7 +35,8 @@ func (projectorCmd) Help() string {
 	return `Examples:
   helio projector --store postgres --postgres 'postgres://helio:secret@db/helio'
   helio projector --store clickhouse --clickhouse ch1:9000 --clickhouse-protocol native
-  helio projector --store clickhouse --history-generation 2      (rebuilds the history; projectors of generation 1 stop writing and say so)`
+  helio projector --store clickhouse --history-generation 2
+      (rebuilds the history; projectors of generation 1 stop writing and say so)`
 }
 
 // Run runs the projector until a signal comes.

@@ -61,9 +61,8 @@ func reportQuarantine(p *process, cfg kafka.Config) (func(view string, q project
 					reason = dropFull
 				}
 				lost.WithLabelValues(reason).Inc()
-				p.log.Error(
-					"quarantine report not appended to the log", "slot", q.Slot, "position", q.Position, "err", err,
-				)
+				p.log.Error("quarantine report not appended to the log",
+					"slot", q.Slot, "position", q.Position, "err", err)
 			}
 		})
 	}, nil

@@ -13,8 +13,8 @@ type secretsCmd struct {
 
 // Help shows how it is used.
 func (secretsCmd) Help() string {
-	return `What is there already stays as it is. The edges' certificate signs itself and is for localhost: where devices come from elsewhere, put
-a certificate of yours and its key in the place of edge.pem and edge.key.
+	return `What is there already stays as it is. The edges' certificate signs itself and is for localhost: where
+devices come from elsewhere, put a certificate of yours and its key in the place of edge.pem and edge.key.
 
 Examples:
   helio secrets --secrets /etc/helio/secrets

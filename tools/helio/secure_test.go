@@ -75,18 +75,11 @@ func TestSecureEngines(t *testing.T) {
 
 	nativeAddr, nativeDatabase := enginetest.NativeClickHouse(t, &server, "helio", password)
 	native := deployment.with(
-		"HELIO_CLICKHOUSE", nativeAddr, "HELIO_CLICKHOUSE_PROTOCOL", "native", "HELIO_CLICKHOUSE_DATABASE",
-		nativeDatabase, "HELIO_NAME", "native",
+		"HELIO_CLICKHOUSE", nativeAddr, "HELIO_CLICKHOUSE_PROTOCOL", "native",
+		"HELIO_CLICKHOUSE_DATABASE", nativeDatabase, "HELIO_NAME", "native",
 	)
-	toPostgres, toClickHouse := []string{
-		"projector",
-		"--store",
-		"postgres",
-	}, []string{
-		"projector",
-		"--store",
-		"clickhouse",
-	}
+	toPostgres := []string{"projector", "--store", "postgres"}
+	toClickHouse := []string{"projector", "--store", "clickhouse"}
 
 	// All at once: an edge is ready when it has a link to a delivery instance.
 	roles := []*role{
@@ -113,23 +106,39 @@ func TestSecureEngines(t *testing.T) {
 		from  settings
 		wants []string
 	}{
-		{"log, wrong authority", toPostgres, deployment.with("HELIO_KAFKA_CA", other.File), []string{"signed by unknown authority", "--kafka-ca"}},
-		{"log, wrong password", toPostgres, deployment.with("HELIO_KAFKA_PASSWORD", "wrong"), []string{"wrong user or password", "--kafka-password"}},
-		{"log, no such file", toPostgres, deployment.with("HELIO_KAFKA_CA", "/nonexistent/ca.pem"), []string{"/nonexistent/ca.pem"}},
-		{"Postgres, wrong authority", toPostgres, deployment.with("HELIO_POSTGRES", views+"?sslmode=verify-full&sslrootcert="+other.File),
+		{"log, wrong authority", toPostgres,
+			deployment.with("HELIO_KAFKA_CA", other.File),
+			[]string{"signed by unknown authority", "--kafka-ca"}},
+		{"log, wrong password", toPostgres,
+			deployment.with("HELIO_KAFKA_PASSWORD", "wrong"),
+			[]string{"wrong user or password", "--kafka-password"}},
+		{"log, no such file", toPostgres,
+			deployment.with("HELIO_KAFKA_CA", "/nonexistent/ca.pem"),
+			[]string{"/nonexistent/ca.pem"}},
+		{"Postgres, wrong authority", toPostgres,
+			deployment.with("HELIO_POSTGRES", views+"?sslmode=verify-full&sslrootcert="+other.File),
 			[]string{"signed by unknown authority", "sslrootcert"}},
-		{"Postgres, wrong password", toPostgres, deployment.with("HELIO_POSTGRES", strings.Replace(deployment["HELIO_POSTGRES"], password, "wrong", 1)),
+		{"Postgres, wrong password", toPostgres,
+			deployment.with("HELIO_POSTGRES", strings.Replace(deployment["HELIO_POSTGRES"], password, "wrong", 1)),
 			[]string{"password authentication failed", "password in the URL"}},
-		{"Postgres, no such file", toPostgres, deployment.with("HELIO_POSTGRES", views+"?sslmode=verify-full&sslrootcert=/nonexistent/ca.pem"),
+		{"Postgres, no such file", toPostgres,
+			deployment.with("HELIO_POSTGRES", views+"?sslmode=verify-full&sslrootcert=/nonexistent/ca.pem"),
 			[]string{"open /nonexistent/ca.pem"}},
-		{"ClickHouse, wrong authority", toClickHouse, deployment.with("HELIO_CLICKHOUSE_CA", other.File), []string{"signed by unknown authority", "--clickhouse-ca"}},
-		{"ClickHouse, wrong password", toClickHouse, deployment.with("HELIO_CLICKHOUSE_PASSWORD", "wrong"),
-			[]string{"Authentication failed", "--clickhouse-password"}},
-		{"ClickHouse by the native protocol, wrong authority", toClickHouse, native.with("HELIO_CLICKHOUSE_CA", other.File),
+		{"ClickHouse, wrong authority", toClickHouse,
+			deployment.with("HELIO_CLICKHOUSE_CA", other.File),
 			[]string{"signed by unknown authority", "--clickhouse-ca"}},
-		{"ClickHouse by the native protocol, wrong password", toClickHouse, native.with("HELIO_CLICKHOUSE_PASSWORD", "wrong"),
+		{"ClickHouse, wrong password", toClickHouse,
+			deployment.with("HELIO_CLICKHOUSE_PASSWORD", "wrong"),
 			[]string{"Authentication failed", "--clickhouse-password"}},
-		{"ClickHouse, no such file", toClickHouse, deployment.with("HELIO_CLICKHOUSE_CA", "/nonexistent/ca.pem"), []string{"/nonexistent/ca.pem"}},
+		{"ClickHouse by the native protocol, wrong authority", toClickHouse,
+			native.with("HELIO_CLICKHOUSE_CA", other.File),
+			[]string{"signed by unknown authority", "--clickhouse-ca"}},
+		{"ClickHouse by the native protocol, wrong password", toClickHouse,
+			native.with("HELIO_CLICKHOUSE_PASSWORD", "wrong"),
+			[]string{"Authentication failed", "--clickhouse-password"}},
+		{"ClickHouse, no such file", toClickHouse,
+			deployment.with("HELIO_CLICKHOUSE_CA", "/nonexistent/ca.pem"),
+			[]string{"/nonexistent/ca.pem"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

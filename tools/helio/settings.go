@@ -84,10 +84,8 @@ func warnOfVariables(log *slog.Logger, app *kong.Application) {
 		name, _, _ := strings.Cut(v, "=")
 		if strings.HasPrefix(name, "HELIO_") && !known[name] && !strings.HasPrefix(name, "HELIO_ENGINE") &&
 			name != "HELIO_KAFKA_JARS" {
-			log.Warn(
-				"an environment variable is not known and has no effect", "variable", name, "nearest",
-				nearest(name, known),
-			)
+			log.Warn("an environment variable is not known and has no effect",
+				"variable", name, "nearest", nearest(name, known))
 		}
 	}
 }

@@ -54,7 +54,8 @@ func TestEnginesAreStartedUntilTheyStand(t *testing.T) {
 		}
 		stopped, stop := context.WithCancel(t.Context())
 		stop()
-		if err := superviseEngines(stopped, slog.New(slog.DiscardHandler), &failing{began: time.Now(), ends: 1, refusals: 1}, nothing); err != nil {
+		once := &failing{began: time.Now(), ends: 1, refusals: 1}
+		if err := superviseEngines(stopped, slog.New(slog.DiscardHandler), once, nothing); err != nil {
 			t.Error(err)
 		}
 	})

@@ -33,9 +33,10 @@ func (traceCmd) Help() string {
   helio trace 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f -o json
   helio trace 01938f2e-5b7c-7cc0-8f0a-4a1b2c3d4e5f --window 24h
 
-The views are asked first, because they know the place in the log; that place is then read. A message that no view has, or that no view can tell of, is searched
-for in the log itself, among what was logged around the time that its id carries: the clock of the device that wrote it. A message that is in the log and not in
-a view is not there yet, or it was refused or parked by the fold, which is then told with its reason.`
+The views are asked first, because they know the place in the log; that place is then read. A message that no view has,
+or that no view can tell of, is searched for in the log itself, among what was logged around the time that its id
+carries: the clock of the device that wrote it. A message that is in the log and not in a view is not there yet, or it
+was refused or parked by the fold, which is then told with its reason.`
 }
 
 // Run prints what Trace finds. A message that is nowhere is a failure, told after the table.
@@ -99,10 +100,8 @@ func searched(s *operator.Searched) string {
 
 func placeRows(p *operator.Place) []table.Row {
 	at := func(l operator.LogPlace) string {
-		place := fmt.Sprintf(
-			"%s slot %d offset %d position %d at %s ", l.Topic, l.Slot, l.Offset, l.Position,
-			l.Time.Local().Format("2006-01-02 15:04:05.000"),
-		)
+		place := fmt.Sprintf("%s slot %d offset %d position %d at %s ",
+			l.Topic, l.Slot, l.Offset, l.Position, l.Time.Local().Format("2006-01-02 15:04:05.000"))
 		return chat.CleanLine(strings.TrimSpace(place + strings.Join(l.Words(), " ")))
 	}
 	var rows []table.Row

@@ -39,13 +39,16 @@ func (verifyCmd) Help() string {
   helio verify --view threads --partition 3 --partition 4
   helio verify -n 100 -o json
 
-Each view is read as of one moment, together with the positions up to which it has taken in the log; then the log is folded anew, in memory, up to those
-positions, and every row is compared. The projectors may go on meanwhile. It reads only, with no consumer group, and nothing that it folds has an effect.
+Each view is read as of one moment, together with the positions up to which it has taken in the log; then the log is
+folded anew, in memory, up to those positions, and every row is compared. The projectors may go on meanwhile. It reads
+only, with no consumer group, and nothing that it folds has an effect.
 
-It reads whole tables and the whole log of the partitions. Memory holds the rows of a view twice, long values as digests; to need less, name some partitions at a
-time. Watermarks of devices that told of more during the comparison cannot be judged, because the log compacts receipts; they are counted.
+It reads whole tables and the whole log of the partitions. Memory holds the rows of a view twice, long values as
+digests; to need less, name some partitions at a time. Watermarks of devices that told of more during the comparison
+cannot be judged, because the log compacts receipts; they are counted.
 
-The exit code is 0 when every view that was compared is what the log gives, and else 1: something differs, or the log does not reach as far as the view.`
+The exit code is 0 when every view that was compared is what the log gives, and else 1: something differs, or the log
+does not reach as far as the view.`
 }
 
 // verified is what helio verify says as JSON of a view.
@@ -184,13 +187,12 @@ func (v verified) summary() string {
 	if len(v.Places) == 0 {
 		b.WriteString("it has taken in nothing yet")
 	}
-	fmt.Fprintf(&b, "\n  differences %d (shown %d), watermarks not judged %d\n", v.Different, len(v.Differences), v.Moved)
+	fmt.Fprintf(&b, "\n  differences %d (shown %d), watermarks not judged %d\n",
+		v.Different, len(v.Differences), v.Moved)
 	for _, p := range v.Places {
 		if p.Log < p.Next {
-			fmt.Fprintf(
-				&b, "  not comparable: %s partition %d has position %d, the log ends at %d\n", p.Topic, p.Slot, p.Next,
-				p.Log,
-			)
+			fmt.Fprintf(&b, "  not comparable: %s partition %d has position %d, the log ends at %d\n",
+				p.Topic, p.Slot, p.Next, p.Log)
 		}
 	}
 	return b.String()
