@@ -34,25 +34,28 @@ func TestCompare(t *testing.T) {
 		f(&got[i])
 		return got
 	}
+	one := func(at topic.Position, f Fault, detail string) []Difference {
+		return []Difference{{Position: at, Fault: f, Detail: detail}}
+	}
 	for _, tc := range []struct {
 		name string
 		got  []Entry
 		want []Difference
 	}{
 		{"the same", want, nil},
-		{"missing", []Entry{want[0], want[2], want[3]}, []Difference{{Position: 3, Fault: Missing, Detail: `message_sent "b"`}}},
-		{"the first missing", want[1:], []Difference{{Position: 0, Fault: Missing, Detail: `message_sent "a"`}}},
-		{"doubled", []Entry{want[0], want[1], want[1], want[2], want[3]}, []Difference{{Position: 3, Fault: Doubled, Detail: `message_sent "b"`}}},
-		{"doubled later", append(slices.Clone(want), want[0]), []Difference{{Position: 0, Fault: Doubled, Detail: `message_sent "a"`}}},
-		{"reordered", []Entry{want[0], want[2], want[1], want[3]}, []Difference{{Position: 3, Fault: Reordered, Detail: "it came after 7"}}},
-		{"unexpected", append(slices.Clone(want), message(11, "e")), []Difference{{Position: 11, Fault: Unexpected, Detail: `message_sent "e"`}}},
+		{"missing", []Entry{want[0], want[2], want[3]}, one(3, Missing, `message_sent "b"`)},
+		{"the first missing", want[1:], one(0, Missing, `message_sent "a"`)},
+		{"doubled", []Entry{want[0], want[1], want[1], want[2], want[3]}, one(3, Doubled, `message_sent "b"`)},
+		{"doubled later", append(slices.Clone(want), want[0]), one(0, Doubled, `message_sent "a"`)},
+		{"reordered", []Entry{want[0], want[2], want[1], want[3]}, one(3, Reordered, "it came after 7")},
+		{"unexpected", append(slices.Clone(want), message(11, "e")), one(11, Unexpected, `message_sent "e"`)},
 		{
 			"a retry at another place",
 			append(slices.Clone(want), func() Entry { e := want[1]; e.Position = 12; return e }()),
-			[]Difference{{Position: 12, Fault: Unexpected, Detail: `message_sent "b"`}},
+			one(12, Unexpected, `message_sent "b"`),
 		},
-		{"other text", change(1, func(e *Entry) { e.Text = "x" }), []Difference{{Position: 3, Fault: Different, Detail: `text "x", want "b"`}}},
-		{"other ordinal", change(3, func(e *Entry) { e.Ordinal = 8 }), []Difference{{Position: 9, Fault: Different, Detail: "ordinal 8, want 9"}}},
+		{"other text", change(1, func(e *Entry) { e.Text = "x" }), one(3, Different, `text "x", want "b"`)},
+		{"other ordinal", change(3, func(e *Entry) { e.Ordinal = 8 }), one(9, Different, "ordinal 8, want 9")},
 		{"nothing at all", nil, []Difference{
 			{Position: 0, Fault: Missing, Detail: `message_sent "a"`},
 			{Position: 3, Fault: Missing, Detail: `message_sent "b"`},
@@ -98,10 +101,22 @@ func TestConclude(t *testing.T) {
 		verdict string
 	}{
 		"all is well": {result: Result{Views: report(func(*verify.Report) {})}, ok: true, verdict: "fine"},
-		"a row":       {result: Result{Views: report(func(r *verify.Report) { r.Differences = differs })}, verdict: "1 difference: Postgres"},
-		"a watermark": {result: Result{Views: report(func(r *verify.Report) { r.Moved = 2 })}, verdict: "2 differences: Postgres"},
-		"a short log": {result: Result{Views: report(func(r *verify.Report) { r.Places[0].Log = 2 })}, verdict: "1 difference: Postgres"},
-		"a device":    {result: Result{Comparisons: []Comparison{{Place: "Ann's phone", Differences: make([]Difference, 2)}}}, verdict: "2 differences: Ann's phone"},
+		"a row": {
+			result:  Result{Views: report(func(r *verify.Report) { r.Differences = differs })},
+			verdict: "1 difference: Postgres",
+		},
+		"a watermark": {
+			result:  Result{Views: report(func(r *verify.Report) { r.Moved = 2 })},
+			verdict: "2 differences: Postgres",
+		},
+		"a short log": {
+			result:  Result{Views: report(func(r *verify.Report) { r.Places[0].Log = 2 })},
+			verdict: "1 difference: Postgres",
+		},
+		"a device": {
+			result:  Result{Comparisons: []Comparison{{Place: "Ann's phone", Differences: make([]Difference, 2)}}},
+			verdict: "2 differences: Ann's phone",
+		},
 		"a dead role": {unasked: []string{"edge 1 ended"}, verdict: "no difference, but edge 1 ended"},
 		"two of those": {
 			result: Result{
@@ -140,9 +155,15 @@ func TestSeenBy(t *testing.T) {
 		threads: map[id.ThreadID]*thread.State{g: s},
 	}
 	for i, ev := range []*eventv1.Event{
-		eventv1.Event_builder{UserId: ann[:], DeviceId: dev[:], ThreadCreated: eventv1.ThreadCreated_builder{Title: "g"}.Build()}.Build(),
+		eventv1.Event_builder{
+			UserId: ann[:], DeviceId: dev[:],
+			ThreadCreated: eventv1.ThreadCreated_builder{Title: "g"}.Build(),
+		}.Build(),
 		sent(ann),
-		eventv1.Event_builder{UserId: ann[:], DeviceId: dev[:], MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{bob[:]}}.Build()}.Build(),
+		eventv1.Event_builder{
+			UserId: ann[:], DeviceId: dev[:],
+			MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{bob[:]}}.Build(),
+		}.Build(),
 		sent(ann),
 		sent(bob),
 		eventv1.Event_builder{UserId: bob[:], DeviceId: dev[:], MemberLeft: &eventv1.MemberLeft{}}.Build(),

@@ -198,9 +198,9 @@ func (p *play) stores(ctx context.Context) (stores, error) {
 	if err != nil {
 		return stores{}, err
 	}
-	conn, err := clickhouse.Open(
-		clickhouse.Config{Addr: []string{p.c.ClickHouseAddr()}, Name: "demo", Logger: p.logger()},
-	)
+	conn, err := clickhouse.Open(clickhouse.Config{
+		Addr: []string{p.c.ClickHouseAddr()}, Name: "demo", Logger: p.logger(),
+	})
 	if err != nil {
 		pool.Close()
 		return stores{}, err

@@ -28,7 +28,8 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	helio := filepath.Join(t.TempDir(), "helio")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", helio, "heliograph/tools/helio").CombinedOutput(); err != nil {
+	build := exec.CommandContext(ctx, "go", "build", "-o", helio, "heliograph/tools/helio")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build helio: %v\n%s", err, out)
 	}
 	var out bytes.Buffer

@@ -33,11 +33,14 @@ func (p *play) history(ctx context.Context) error {
 		return err
 	}
 	for _, q := range []struct{ name, sql string }{
-		{"Messages a minute", "SELECT formatDateTime(minute, '%H:%i') AS minute, messages, senders, threads FROM messages_per_minute"},
+		{"Messages a minute", "SELECT formatDateTime(minute, '%H:%i') AS minute, messages, senders, threads " +
+			"FROM messages_per_minute"},
 		{"The busiest threads", "SELECT thread_id AS thread, messages, senders FROM busiest_threads LIMIT 5"},
-		{"How long messages took to their readers, in ms", "SELECT count(delivered_ms) AS deliveries, round(quantile(0.5)(delivered_ms)) AS p50, " +
-			"round(quantile(0.9)(delivered_ms)) AS p90, max(delivered_ms) AS max, count(read_ms) AS reads FROM delivery_latency"},
-		{"Who spoke of the ferry and ten?", "SELECT sender_id AS who, body FROM messages WHERE hasAllTokens(body, ['ferry', 'ten']) ORDER BY log_time LIMIT 5"},
+		{"How long messages took to their readers, in ms", "SELECT count(delivered_ms) AS deliveries, " +
+			"round(quantile(0.5)(delivered_ms)) AS p50, round(quantile(0.9)(delivered_ms)) AS p90, " +
+			"max(delivered_ms) AS max, count(read_ms) AS reads FROM delivery_latency"},
+		{"Who spoke of the ferry and ten?", "SELECT sender_id AS who, body FROM messages " +
+			"WHERE hasAllTokens(body, ['ferry', 'ten']) ORDER BY log_time LIMIT 5"},
 	} {
 		err := p.step(ctx, q.name, func(ctx context.Context, s *Step) error {
 			s.Query = q.sql
@@ -137,10 +140,8 @@ func (p *play) verdict(ctx context.Context) error {
 		for _, es := range ref.accepted {
 			events += len(es)
 		}
-		s.note(
-			"%d records: %d messages among %d accepted events of %s,", ref.records, ref.messages(), events,
-			counted(len(ref.accepted), "thread"),
-		)
+		s.note("%d records: %d messages among %d accepted events of %s,",
+			ref.records, ref.messages(), events, counted(len(ref.accepted), "thread"))
 		s.note("and %s that the fold refused as retries or too late", counted(ref.refused, "event"))
 		return nil
 	})
@@ -162,13 +163,11 @@ func (p *play) verdict(ctx context.Context) error {
 	}
 	err = p.step(ctx, "What was said, and every device, event by event", func(ctx context.Context, s *Step) error {
 		said := p.sayings()
-		p.result.Comparisons = append(
-			p.result.Comparisons, compareAll("what was said", onlyMessages(ref.accepted, said), said, p.nameOf),
-		)
+		p.result.Comparisons = append(p.result.Comparisons,
+			compareAll("what was said", onlyMessages(ref.accepted, said), said, p.nameOf))
 		for _, d := range p.devices {
-			p.result.Comparisons = append(
-				p.result.Comparisons, compareAll(d.name, ref.seenBy(d.me.User, d.me.Device), d.records(), p.nameOf),
-			)
+			p.result.Comparisons = append(p.result.Comparisons,
+				compareAll(d.name, ref.seenBy(d.me.User, d.me.Device), d.records(), p.nameOf))
 		}
 		s.Table = &Table{Header: []string{"place", "threads", "events", "messages", "verdict"}}
 		for _, c := range p.result.Comparisons {
@@ -182,13 +181,9 @@ func (p *play) verdict(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.result.conclude(
-		p.c.Unasked(),
-		fmt.Sprintf(
-			"no difference: %d messages, once each and in order, in the log, in both views and on %s", ref.messages(),
-			counted(len(p.devices), "device"),
-		),
-	)
+	fine := fmt.Sprintf("no difference: %d messages, once each and in order, in the log, in both views and on %s",
+		ref.messages(), counted(len(p.devices), "device"))
+	p.result.conclude(p.c.Unasked(), fine)
 	return nil
 }
 

@@ -112,35 +112,30 @@ func (p *play) edgeDies(ctx context.Context) error {
 		if p.ann.at() == victim.Name {
 			return fmt.Errorf("%s is connected to %s, which is dead", p.ann.name, victim.Name)
 		}
-		s.note(
-			"all %d lines are in the log %s after the kill; Ann is at %s now", len(ms), took(time.Since(at)),
-			p.ann.at(),
-		)
+		s.note("all %d lines are in the log %s after the kill; Ann is at %s now",
+			len(ms), took(time.Since(at)), p.ann.at())
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return p.step(
-		ctx,
-		victim.Name+" comes back, and everybody has every line",
-		func(ctx context.Context, s *Step) error {
-			if err := victim.Start(ctx); err != nil {
+	back := victim.Name + " comes back, and everybody has every line"
+	return p.step(ctx, back, func(ctx context.Context, s *Step) error {
+		if err := victim.Start(ctx); err != nil {
+			return err
+		}
+		for _, d := range p.readers() {
+			if _, err := d.came(ctx, ms...); err != nil {
 				return err
 			}
-			for _, d := range p.readers() {
-				if _, err := d.came(ctx, ms...); err != nil {
-					return err
-				}
-			}
-			var away []string
-			for _, d := range p.readers() {
-				away = append(away, fmt.Sprintf("%s %s", d.name, took(d.silence(ms, at))))
-			}
-			s.note("longest silence: %s", strings.Join(away, ", "))
-			return nil
-		},
-	)
+		}
+		var away []string
+		for _, d := range p.readers() {
+			away = append(away, fmt.Sprintf("%s %s", d.name, took(d.silence(ms, at))))
+		}
+		s.note("longest silence: %s", strings.Join(away, ", "))
+		return nil
+	})
 }
 
 // deliveryDies kills the delivery instance that owns the group's slot.
@@ -149,27 +144,24 @@ func (p *play) deliveryDies(ctx context.Context) error {
 	var victim, heir string
 	var ms []id.MessageID
 	var at time.Time
-	err := p.step(
-		ctx,
-		"SIGKILL for the delivery instance of the group's slot",
-		func(ctx context.Context, s *Step) error {
-			owner, err := p.owner(ctx, slot)
-			if err != nil {
-				return err
-			}
-			victim = owner.Name
-			pid := owner.Pid()
-			if ms, _, at, err = p.burst(ctx, "Lighthouse", owner.Kill); err != nil {
-				return err
-			}
-			if err := p.acknowledged(ctx, ms); err != nil {
-				return err
-			}
-			s.note("%s (pid %d), owner of slot %d, is gone", victim, pid, slot)
-			s.note("writing goes on: all %d lines are in the log", len(ms))
-			return nil
-		},
-	)
+	const kill = "SIGKILL for the delivery instance of the group's slot"
+	err := p.step(ctx, kill, func(ctx context.Context, s *Step) error {
+		owner, err := p.owner(ctx, slot)
+		if err != nil {
+			return err
+		}
+		victim = owner.Name
+		pid := owner.Pid()
+		if ms, _, at, err = p.burst(ctx, "Lighthouse", owner.Kill); err != nil {
+			return err
+		}
+		if err := p.acknowledged(ctx, ms); err != nil {
+			return err
+		}
+		s.note("%s (pid %d), owner of slot %d, is gone", victim, pid, slot)
+		s.note("writing goes on: all %d lines are in the log", len(ms))
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -201,10 +193,11 @@ func (p *play) deliveryDies(ctx context.Context) error {
 				}
 			}
 		}
-		if _, err := p.tell(ctx, s, p.dana, p.group, "What a day. Same time next week?", p.ann, p.bob, p.tablet); err != nil {
+		_, err := p.tell(ctx, s, p.dana, p.group, "What a day. Same time next week?", p.ann, p.bob, p.tablet)
+		if err != nil {
 			return err
 		}
-		_, err := p.tell(ctx, s, p.ann, p.group, "Same ferry.", p.dana, p.bob, p.tablet)
+		_, err = p.tell(ctx, s, p.ann, p.group, "Same ferry.", p.dana, p.bob, p.tablet)
 		for _, d := range p.readers() {
 			d.read(p.group.Thread)
 		}

@@ -51,12 +51,8 @@ func (p *Printer) Step(s Step) {
 	if s.Error != "" {
 		sign = badStyle.Render("✘")
 	}
-	p.line(
-		fmt.Sprintf(
-			"  %s  %s %s %s", dimStyle.Render(pad(span(s.AtMS), -8)), sign, pad(s.Name, 54),
-			dimStyle.Render(pad(span(s.TookMS), -9)),
-		),
-	)
+	p.line(fmt.Sprintf("  %s  %s %s %s",
+		dimStyle.Render(pad(span(s.AtMS), -8)), sign, pad(s.Name, 54), dimStyle.Render(pad(span(s.TookMS), -9))))
 	for _, n := range s.Notes {
 		p.indented(n, dimStyle)
 	}

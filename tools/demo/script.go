@@ -132,20 +132,20 @@ func (p *play) talk(ctx context.Context) error {
 			return err
 		}
 		t, u := p.direct.Thread, p.bob.me.User
-		if err := p.ann.reached(ctx, t, u, "the second check mark", func(w thread.Watermark) bool { return w.DeliveredOrdinal >= 1 }); err != nil {
+		delivery := func(w thread.Watermark) bool { return w.DeliveredOrdinal >= 1 }
+		if err := p.ann.reached(ctx, t, u, "the second check mark", delivery); err != nil {
 			return err
 		}
 		delivered := time.Since(at)
 		p.bob.read(t)
-		if err := p.ann.reached(ctx, t, u, "the read receipt", func(w thread.Watermark) bool { return w.ReadOrdinal >= 1 }); err != nil {
+		reading := func(w thread.Watermark) bool { return w.ReadOrdinal >= 1 }
+		if err := p.ann.reached(ctx, t, u, "the read receipt", reading); err != nil {
 			return err
 		}
 		s.note("Ann: %s", hello)
 		s.note("✓ in the log after %s, slot %d position %d", took(acked.Sub(at)), ack.Slot, ack.Position)
-		s.note(
-			"on Bob's phone after %s, ✓✓ back at Ann's after %s, read after %s", took(came.Sub(at)), took(delivered),
-			took(time.Since(at)),
-		)
+		s.note("on Bob's phone after %s, ✓✓ back at Ann's after %s, read after %s",
+			took(came.Sub(at)), took(delivered), took(time.Since(at)))
 		return nil
 	})
 	if err != nil {
@@ -215,11 +215,13 @@ func (p *play) groups(ctx context.Context) error {
 			}
 			p.group, p.titles[t] = client.To{Thread: t}, "Harbour walk"
 			for _, d := range []*device{p.ann, p.bob, p.cem} {
-				if err := d.wait(ctx, "the group", func() bool { return d.counted(t, "thread_created") > 0 }); err != nil {
+				created := func() bool { return d.counted(t, "thread_created") > 0 }
+				if err := d.wait(ctx, "the group", created); err != nil {
 					return err
 				}
 			}
-			if _, err := p.tell(ctx, s, p.ann, p.group, "Ferry at ten, lunch at the lighthouse?", p.bob, p.cem); err != nil {
+			_, err = p.tell(ctx, s, p.ann, p.group, "Ferry at ten, lunch at the lighthouse?", p.bob, p.cem)
+			if err != nil {
 				return err
 			}
 			_, err = p.tell(ctx, s, p.cem, p.group, "I bring the coffee.", p.ann, p.bob)
@@ -244,7 +246,9 @@ func (p *play) groups(ctx context.Context) error {
 			return err
 		}},
 		{"Cem leaves, Ann removes Eli", func(ctx context.Context, s *Step) error {
-			err := p.change(ctx, "member_left", func(ctx context.Context) error { return p.cem.user.Leave(ctx, p.group.Thread) }, p.ann, p.bob, p.cem, p.dana, p.eli)
+			err := p.change(ctx, "member_left", func(ctx context.Context) error {
+				return p.cem.user.Leave(ctx, p.group.Thread)
+			}, p.ann, p.bob, p.cem, p.dana, p.eli)
 			if err != nil {
 				return err
 			}
@@ -291,7 +295,8 @@ func (p *play) second(ctx context.Context) error {
 		want, n := p.bob.records(), 0
 		for t, es := range want {
 			n += len(es)
-			if err := d.wait(ctx, "the history of "+p.nameOf(t), func() bool { return len(d.got[t]) >= len(es) }); err != nil {
+			complete := func() bool { return len(d.got[t]) >= len(es) }
+			if err := d.wait(ctx, "the history of "+p.nameOf(t), complete); err != nil {
 				return err
 			}
 		}
@@ -380,9 +385,8 @@ func (p *play) tunnel(ctx context.Context) error {
 		// Everything has come: what came beyond it would be too much.
 		c := compareAll("Dana", ref.seenBy(p.dana.me.User, p.dana.me.Device), p.dana.records(), p.nameOf)
 		if len(c.Differences) > 0 {
-			return fmt.Errorf(
-				"%d of her events are not as the log has them, the first: %s", len(c.Differences), c.Differences[0],
-			)
+			return fmt.Errorf("%d of her events are not as the log has them, the first: %s",
+				len(c.Differences), c.Differences[0])
 		}
 		s.note("%d messages %s after she came back, none twice, none missing", len(missed), took(last.Sub(began)))
 		return nil

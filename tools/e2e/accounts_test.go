@@ -92,9 +92,8 @@ func testPins(t *testing.T, e *env) {
 		wantCode(t, "another PIN at once", err, wirev1.Code_CODE_RATE_LIMITED)
 		var we *wire.Error
 		if errors.As(err, &we) && we.RetryAfter < 31*time.Second {
-			t.Errorf(
-				"after a dead PIN another may be asked for in %v, want a delay beyond the usual 30 s", we.RetryAfter,
-			)
+			t.Errorf("after a dead PIN another may be asked for in %v, want a delay beyond the usual 30 s",
+				we.RetryAfter)
 		}
 	})
 	t.Run("expired", func(t *testing.T) {

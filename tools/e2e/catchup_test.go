@@ -95,7 +95,9 @@ func testHistory(t *testing.T, e *env) {
 
 	trim, restore := e.trimmer(t, group)
 	began, read := time.Now(), 0
-	for _, c := range []struct{ border, limit int }{{0, 500}, {1, 7}, {50, 60}, {50, 500}, {61, 7}, {len(all) - 1, 60}, {len(all), 7}, {len(all), 500}} {
+	for _, c := range []struct{ border, limit int }{
+		{0, 500}, {1, 7}, {50, 60}, {50, 500}, {61, 7}, {len(all) - 1, 60}, {len(all), 7}, {len(all), 500},
+	} {
 		at := topic.Position(1) << 60
 		if c.border < len(all) {
 			at = all[c.border].At
@@ -105,10 +107,8 @@ func testHistory(t *testing.T, e *env) {
 			got, n := pages(t, e, d, group, c.limit)
 			read += n
 			if diff := cmp.Diff(tr.expected(d, group), got); diff != "" {
-				t.Errorf(
-					"%s, pages of %d, the first %d of %d events are out of Postgres (-log +pages):\n%s", d.name,
-					c.limit, c.border, len(all), clip(diff),
-				)
+				t.Errorf("%s, pages of %d, the first %d of %d events are out of Postgres (-log +pages):\n%s",
+					d.name, c.limit, c.border, len(all), clip(diff))
 			}
 		}
 	}
@@ -121,15 +121,9 @@ func testHistory(t *testing.T, e *env) {
 	}
 	ann.acked(last)
 	until(t, "Postgres to have it", func() (there bool) {
-		must(
-			t,
-			e.pg.QueryRow(
-				e.context(t), `SELECT EXISTS (SELECT 1 FROM views.messages WHERE thread_id = $1 AND message_id = $2)`,
-				[16]byte(group), [16]byte(last),
-			).Scan(
-				&there,
-			),
-		)
+		must(t, e.pg.QueryRow(e.context(t), `
+			SELECT EXISTS (SELECT 1 FROM views.messages WHERE thread_id = $1 AND message_id = $2)`,
+			[16]byte(group), [16]byte(last)).Scan(&there))
 		return there
 	})
 	trim(1 << 60)
@@ -173,7 +167,9 @@ func (e *env) trimmer(t *testing.T, th id.ThreadID) (trim func(before topic.Posi
 			WITH gone AS (DELETE FROM views.messages WHERE thread_id = $1 AND position < $2 RETURNING *),
 			kept AS (INSERT INTO public.e2e_trimmed SELECT * FROM gone)
 			INSERT INTO views.trimmed AS t SELECT thread_id, max(position), max(log_time) FROM gone GROUP BY 1
-			ON CONFLICT (thread_id) DO UPDATE SET position = greatest(t.position, excluded.position), log_time = greatest(t.log_time, excluded.log_time)`,
+			ON CONFLICT (thread_id) DO UPDATE SET
+				position = greatest(t.position, excluded.position),
+				log_time = greatest(t.log_time, excluded.log_time)`,
 			[16]byte(th), int64(before))
 		must(t, err)
 	}, func() { t.Helper(); must(t, undo()) }
@@ -197,7 +193,8 @@ func pages(t *testing.T, e *env, d *device, th id.ThreadID, limit int) (out []se
 			case client.Message:
 				p, s = ev.Place, seen{Kind: 10, Sender: ev.Sender, Message: ev.ID, Reply: ev.Reply, Text: ev.Text}
 			case client.ThreadEvent:
-				p, s = ev.Place, seen{Kind: int(ev.Event.WhichBody()), Sender: id.UserID(ev.Event.GetUserId()), Text: titleOf(ev.Event)}
+				kind, by := int(ev.Event.WhichBody()), id.UserID(ev.Event.GetUserId())
+				p, s = ev.Place, seen{Kind: kind, Sender: by, Text: titleOf(ev.Event)}
 			}
 			s.At, s.Ordinal, s.TimeMS = p.Position, p.Ordinal, p.Time.UnixMilli()
 			out = append(out, s)
@@ -252,9 +249,8 @@ func testMovedSlots(t *testing.T, e *env) {
 		group, err := ann.u.CreateGroup(ctx, fmt.Sprintf("moving %d", i), bob.me.User)
 		must(t, err)
 		bob.has(ann.say(client.To{Thread: group}, "begin"))
-		lines = append(
-			lines, &line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}},
-		)
+		lines = append(lines,
+			&line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}})
 		threads = append(threads, group)
 	}
 	f := flow(t, 10*time.Millisecond, lines...)

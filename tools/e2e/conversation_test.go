@@ -156,19 +156,11 @@ func testConversation(t *testing.T, e *env) {
 		t.Errorf("the log has reply_to %x beside reply %v", m.GetReplyTo(), m.GetReply())
 	}
 	var answered string
-	must(
-		t,
-		e.ch.QueryRow(
-			ctx,
-			`SELECT q.body FROM messages AS a FINAL JOIN messages AS q FINAL ON q.thread_id = a.thread_id AND q.message_id = a.reply_to
-			AND q.sender_id = a.reply_author
-		WHERE a.thread_id = ? AND a.message_id = ?`,
-			uuid.UUID(direct),
-			uuid.UUID(answer),
-		).Scan(
-			&answered,
-		),
-	)
+	must(t, e.ch.QueryRow(ctx, `
+		SELECT q.body
+		FROM messages AS a FINAL JOIN messages AS q FINAL
+			ON q.thread_id = a.thread_id AND q.message_id = a.reply_to AND q.sender_id = a.reply_author
+		WHERE a.thread_id = ? AND a.message_id = ?`, uuid.UUID(direct), uuid.UUID(answer)).Scan(&answered))
 	if answered != "hi" {
 		t.Errorf("in the history the answer is to %q, want %q", answered, "hi")
 	}
@@ -199,10 +191,8 @@ func traceable(t *testing.T, tr *truth, about ...topic.Subject) {
 	for where, ev := range at {
 		kind := event.TypeOf(ev).String()
 		if ev.GetProducer() == "" || ev.GetRules() != event.CurrentRules || len(ev.GetRequestId()) <= wire.RequestTag {
-			t.Errorf(
-				"%s at %s is by %q, of request %x, under rules %d", kind, where, ev.GetProducer(), ev.GetRequestId(),
-				ev.GetRules(),
-			)
+			t.Errorf("%s at %s is by %q, of request %x, under rules %d",
+				kind, where, ev.GetProducer(), ev.GetRequestId(), ev.GetRules())
 		}
 		c := ev.GetCause()
 		if !ev.HasThreadLeft() {
@@ -218,7 +208,9 @@ func traceable(t *testing.T, tr *truth, about ...topic.Subject) {
 			t.Errorf("thread_left at %s names %v as its cause: %v", where, c, by)
 		}
 	}
-	for _, kind := range []string{"user_registered", "profile_changed", "thread_joined", "thread_left", "message_sent"} {
+	for _, kind := range []string{
+		"user_registered", "profile_changed", "thread_joined", "thread_left", "message_sent",
+	} {
 		if kinds[kind] == 0 {
 			t.Errorf("no %s to look at", kind)
 		}

@@ -43,10 +43,8 @@ func TestDev(t *testing.T) {
 		tr := e.agree(t, p.devices...)
 		e.accounted(t, tr, f, p.devices...)
 		e.viewsAgree(t)
-		t.Logf(
-			"round %d: killed %s, up again after %.1f s, all compared after %.1f s; %d messages so far", round+1, what,
-			up.Seconds(), time.Since(began).Seconds(), f.total(),
-		)
+		t.Logf("round %d: killed %s, up again after %.1f s, all compared after %.1f s; %d messages so far",
+			round+1, what, up.Seconds(), time.Since(began).Seconds(), f.total())
 		f = p.flow(t, 10*time.Millisecond)
 	}
 	f.finish()

@@ -272,10 +272,8 @@ func (d *device) acked(ms ...id.MessageID) client.Ack {
 func (d *device) state(m id.MessageID) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return fmt.Sprintf(
-		"message %s: failed %v, rejected %v, outbox %d, online %v", m, d.failed[m], d.rejected[m], d.u.Outbox(),
-		d.u.Online(),
-	)
+	return fmt.Sprintf("message %s: failed %v, rejected %v, outbox %d, online %v",
+		m, d.failed[m], d.rejected[m], d.u.Outbox(), d.u.Online())
 }
 
 // has waits until the device has the messages.

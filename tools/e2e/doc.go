@@ -3,7 +3,8 @@
 // each by tests that try to break it.
 //
 //	P1  conversation, retries, kills, TestDev
-//	P2  silent, and every test: each device's events are checked as they come and compared with a fold of the log at the end
+//	P2  silent, and every test: each device's events are checked as they come and compared with a fold of the log at
+//	    the end
 //	P3  rebuild, compacted
 //	P4  removed, unheard, strangers, revoked
 //	P5  outages, hung
@@ -17,7 +18,8 @@
 //
 //	HELIO_E2E_LOG     kfake or kafka: which log to test with. Default: kfake, and with CI=true both.
 //	HELIO_E2E_ROUNDS  rounds of the kill test; default 20 with kfake, 5 with Apache Kafka
-//	HELIO_E2E_OUTAGE  how long an engine stays down, as 30s; default 3s, in CI 30s (with Apache Kafka the stores 10s: the log has no part in it)
+//	HELIO_E2E_OUTAGE  how long an engine stays down, as 30s; default 3s, in CI 30s (with Apache Kafka the stores 10s:
+//	                  the log has no part in it)
 //	HELIO_E2E_SEED    seed of the random choices; printed by each test that makes some
 //	HELIO_E2E_KEEP    keep the cluster's directory (logs of all processes) after the tests
 //

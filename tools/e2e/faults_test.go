@@ -141,16 +141,13 @@ func testLogDown(t *testing.T, e *env, lasts time.Duration) {
 		}
 		for _, m := range written {
 			if acked, failed, _ := l.from.outcome(m); acked || failed != nil {
-				t.Fatalf(
-					"message %s of %s was acknowledged (%v) or given up (%v) while the log was down", m, l.from.name,
-					acked, failed,
-				)
+				t.Fatalf("message %s of %s was acknowledged (%v) or given up (%v) while the log was down",
+					m, l.from.name, acked, failed)
 			}
 		}
 		if n := l.from.u.Outbox(); n < len(written) {
-			t.Errorf(
-				"%s has %d messages in the outbox, and wrote %d while the log was down", l.from.name, n, len(written),
-			)
+			t.Errorf("%s has %d messages in the outbox, and wrote %d while the log was down",
+				l.from.name, n, len(written))
 		}
 	}
 	for _, d := range p.devices {
@@ -232,16 +229,11 @@ func testKills(t *testing.T, e *env) {
 			order = e.victims()
 			rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 			if e.real { // few rounds: the two that say most come first
-				order = append(
-					[]victim{
-						{
-							"everything",
-							e.Processes(),
-							[]embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse},
-						},
-						{"engine kafka", nil, []embedded.Kind{embedded.Kafka}},
-					},
-					order...)
+				engines := []embedded.Kind{embedded.Kafka, embedded.Postgres, embedded.ClickHouse}
+				order = append([]victim{
+					{"everything", e.Processes(), engines},
+					{"engine kafka", nil, []embedded.Kind{embedded.Kafka}},
+				}, order...)
 			}
 		}
 		v := order[0]
@@ -260,10 +252,9 @@ func testKills(t *testing.T, e *env) {
 		e.accounted(t, tr, f, p.devices...)
 		agreed := time.Since(began)
 		e.viewsAgree(t)
-		t.Logf(
-			"round %d: killed %s; %d messages so far; all sent after %.1f s, on all devices after %.1f s, in both views after %.1f s",
-			round+1, v.name, f.total(), back.Seconds(), agreed.Seconds(), time.Since(began).Seconds(),
-		)
+		t.Logf("round %d: killed %s; %d messages so far; "+
+			"all sent after %.1f s, on all devices after %.1f s, in both views after %.1f s",
+			round+1, v.name, f.total(), back.Seconds(), agreed.Seconds(), time.Since(began).Seconds())
 		sent = f.total()
 		if t.Failed() {
 			t.Fatalf("round %d (killed %s) failed", round+1, v.name)

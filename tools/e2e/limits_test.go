@@ -51,15 +51,8 @@ func testText(t *testing.T, e *env) {
 		t.Errorf("bob's messages (-want +got):\n%s", clip(diff))
 	}
 	var body string
-	must(
-		t,
-		e.ch.QueryRow(
-			ctx, `SELECT body FROM messages FINAL WHERE thread_id = ? AND message_id = ?`, uuid.UUID(to.Thread),
-			uuid.UUID(longest),
-		).Scan(
-			&body,
-		),
-	)
+	must(t, e.ch.QueryRow(ctx, `SELECT body FROM messages FINAL WHERE thread_id = ? AND message_id = ?`,
+		uuid.UUID(to.Thread), uuid.UUID(longest)).Scan(&body))
 	if body != text {
 		t.Errorf("in the history it has %d bytes, want the %d that were sent", len(body), len(text))
 	}
@@ -136,9 +129,8 @@ func (e *env) enrol(t *testing.T, n int) []id.UserID {
 		)
 		must(t, err)
 		records = append(records, &kgo.Record{
-			Topic: string(
-				topic.Users,
-			), Partition: int32(topic.SlotOf(topic.Subject(u), e.Partitions())), Key: u[:], Value: value,
+			Topic: string(topic.Users), Partition: int32(topic.SlotOf(topic.Subject(u), e.Partitions())),
+			Key: u[:], Value: value,
 		})
 		out = append(out, u)
 	}

@@ -273,15 +273,8 @@ func testRevoked(t *testing.T, e *env) {
 	}
 	e.viewsAgree(t)
 	var flagged bool
-	must(
-		t,
-		e.pg.QueryRow(
-			ctx, `SELECT revoked FROM views.devices WHERE user_id = $1 AND device_id = $2`, [16]byte(ann.me.User),
-			[16]byte(stolen.me.Device),
-		).Scan(
-			&flagged,
-		),
-	)
+	must(t, e.pg.QueryRow(ctx, `SELECT revoked FROM views.devices WHERE user_id = $1 AND device_id = $2`,
+		[16]byte(ann.me.User), [16]byte(stolen.me.Device)).Scan(&flagged))
 	if !flagged {
 		t.Error("Postgres does not say that the device is revoked")
 	}
@@ -328,10 +321,8 @@ func (d *device) cuts(lost ...*device) {
 		best = min(best, d.revokes(l, prompt))
 	}
 	if best > promised {
-		d.t.Errorf(
-			"%s and those after it were cut %v after their revocation was acknowledged, or later; want %v",
-			lost[0].name, best, promised,
-		)
+		d.t.Errorf("%s and those after it were cut %v after their revocation was acknowledged, or later; want %v",
+			lost[0].name, best, promised)
 	}
 }
 
@@ -373,16 +364,14 @@ func testQuarantine(t *testing.T, e *env) {
 	}
 	e.append(t, unreadable(e, sick))
 	behind := id.NewMessage()
-	data, err := proto.Marshal(
-		eventv1.Event_builder{
-			UserId:   ann.me.User[:],
-			DeviceId: ann.me.Device[:],
-			MessageSent: eventv1.MessageSent_builder{
-				MessageId: behind[:],
-				Content:   eventv1.Sealed_builder{Data: outgoing(t, client.To{}, "behind the unreadable one").Data}.Build(),
-			}.Build(),
+	data, err := proto.Marshal(eventv1.Event_builder{
+		UserId:   ann.me.User[:],
+		DeviceId: ann.me.Device[:],
+		MessageSent: eventv1.MessageSent_builder{
+			MessageId: behind[:],
+			Content:   eventv1.Sealed_builder{Data: outgoing(t, client.To{}, "behind the unreadable one").Data}.Build(),
 		}.Build(),
-	)
+	}.Build())
 	must(t, err)
 	r := unreadable(e, sick)
 	r.Value = data
@@ -407,14 +396,13 @@ func testQuarantine(t *testing.T, e *env) {
 	must(t, e.pg.QueryRow(ctx, `SELECT count(*) FROM views.quarantine WHERE subject = $1`, [16]byte(sick)).Scan(&n))
 	must(t, e.ch.QueryRow(ctx, `SELECT count() FROM quarantine FINAL WHERE subject = ?`, sick.String()).Scan(&n2))
 	if n < 2 || n2 != n {
-		t.Errorf(
-			"%d events are parked in Postgres and %d in ClickHouse, want the unreadable one and the one behind it in each", n,
-			n2,
-		)
+		t.Errorf("%d events are parked in Postgres and %d in ClickHouse, "+
+			"want the unreadable one and the one behind it in each", n, n2)
 	}
 	for view, n := range e.eventsOf(t, sick) {
 		if n != len(before) {
-			t.Errorf("%s has %d events of the thread in quarantine, want the %d before the unreadable one", view, n, len(before))
+			t.Errorf("%s has %d events of the thread in quarantine, want the %d before the unreadable one",
+				view, n, len(before))
 		}
 	}
 	if _, ok := bob.place(behind); ok {
@@ -485,9 +473,8 @@ func testZombie(t *testing.T, e *env) {
 		group, err := ann.u.CreateGroup(ctx, "many", bob.me.User)
 		must(t, err)
 		threads[group] = true
-		lines = append(
-			lines, &line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}},
-		)
+		lines = append(lines,
+			&line{from: ann, to: client.To{Thread: group}}, &line{from: bob, to: client.To{Thread: group}})
 	}
 	for l := range threads {
 		settled(t, "bob has the thread", func() string {
@@ -516,10 +503,9 @@ func testZombie(t *testing.T, e *env) {
 		must(t, heir.Stop(ctx))
 		stopped := since()
 		e.caughtUp(t)
-		t.Logf(
-			"%s slept for %.1f s while %d messages were sent; the heir ended after %.1f s, and it had caught up after %.1f s",
-			zombie, slept, f.total()-mark, stopped, since(),
-		)
+		t.Logf("%s slept for %.1f s while %d messages were sent; "+
+			"the heir ended after %.1f s, and it had caught up after %.1f s",
+			zombie, slept, f.total()-mark, stopped, since())
 	}
 	if s := regressed(); s != "" {
 		t.Errorf("the zombie was not fenced: %s", s)

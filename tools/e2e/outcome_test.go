@@ -37,18 +37,15 @@ func (o outcome) complaint() string {
 	case o.acked && o.failed:
 		return "it was acknowledged and refused"
 	case len(o.accepted) != want:
-		return fmt.Sprintf(
-			"acknowledged %v, rejected %v, refused %v; accepted in the log at %v", o.acked, o.rejected, o.failed,
-			o.accepted,
-		)
+		return fmt.Sprintf("acknowledged %v, rejected %v, refused %v; accepted in the log at %v",
+			o.acked, o.rejected, o.failed, o.accepted)
 	case o.acked && !slices.Contains(o.inLog, o.position):
 		return fmt.Sprintf("it was acknowledged at %d; the log has it at %v", o.position, o.inLog)
 	}
 	for _, where := range slices.Sorted(maps.Keys(o.copies)) {
 		if n := o.copies[where]; n != want {
-			return fmt.Sprintf(
-				"acknowledged %v, rejected %v, refused %v; %d times in %s", o.acked, o.rejected, o.failed, n, where,
-			)
+			return fmt.Sprintf("acknowledged %v, rejected %v, refused %v; %d times in %s",
+				o.acked, o.rejected, o.failed, n, where)
 		}
 	}
 	return ""
@@ -61,20 +58,32 @@ func TestOutcome(t *testing.T) {
 		o    outcome
 		fine bool
 	}{
-		{"everywhere", outcome{acked: true, position: 7, inLog: at, accepted: at, copies: map[string]int{"a": 1, "b": 1}}, true},
-		{"sent twice", outcome{acked: true, position: 9, inLog: []topic.Position{7, 9}, accepted: at, copies: map[string]int{"a": 1}}, true},
+		{"everywhere", outcome{
+			acked: true, position: 7, inLog: at, accepted: at, copies: map[string]int{"a": 1, "b": 1},
+		}, true},
+		{"sent twice", outcome{
+			acked: true, position: 9, inLog: []topic.Position{7, 9}, accepted: at, copies: map[string]int{"a": 1},
+		}, true},
 		{"refused", outcome{failed: true, copies: map[string]int{"a": 0}}, true},
-		{"rejected", outcome{acked: true, rejected: true, position: 7, inLog: at, copies: map[string]int{"a": 0}}, true},
+		{"rejected", outcome{
+			acked: true, rejected: true, position: 7, inLog: at, copies: map[string]int{"a": 0},
+		}, true},
 		{"rejected, the ack was lost", outcome{rejected: true, inLog: at}, true},
 		{"silence", outcome{inLog: at, accepted: at}, false},
 		{"acknowledged and lost", outcome{acked: true, position: 7}, false},
 		{"acknowledged and rejected in silence", outcome{acked: true, position: 7, inLog: at}, false},
-		{"accepted twice", outcome{acked: true, position: 7, inLog: []topic.Position{7, 8}, accepted: []topic.Position{7, 8}}, false},
+		{"accepted twice", outcome{
+			acked: true, position: 7, inLog: []topic.Position{7, 8}, accepted: []topic.Position{7, 8},
+		}, false},
 		{"elsewhere", outcome{acked: true, position: 8, inLog: at, accepted: at}, false},
 		{"both", outcome{acked: true, failed: true, position: 7, inLog: at, accepted: at}, false},
 		{"refused and there", outcome{failed: true, inLog: at, accepted: at}, false},
-		{"not on a device", outcome{acked: true, position: 7, inLog: at, accepted: at, copies: map[string]int{"a": 1, "b": 0}}, false},
-		{"twice in a view", outcome{acked: true, position: 7, inLog: at, accepted: at, copies: map[string]int{"a": 2}}, false},
+		{"not on a device", outcome{
+			acked: true, position: 7, inLog: at, accepted: at, copies: map[string]int{"a": 1, "b": 0},
+		}, false},
+		{"twice in a view", outcome{
+			acked: true, position: 7, inLog: at, accepted: at, copies: map[string]int{"a": 2},
+		}, false},
 		{"refused and on a device", outcome{failed: true, copies: map[string]int{"a": 1}}, false},
 	} {
 		if said := tc.o.complaint(); (said == "") != tc.fine {

@@ -149,12 +149,12 @@ func (e *env) tamper(t *testing.T, th id.ThreadID) {
 			t.Errorf("before: %+v", r)
 		}
 	}
-	_, err := e.pg.Exec(e.context(t), `UPDATE threads SET last_ordinal = last_ordinal + 1 WHERE thread_id = $1`, [16]byte(th))
+	_, err := e.pg.Exec(e.context(t), `UPDATE threads SET last_ordinal = last_ordinal + 1 WHERE thread_id = $1`,
+		[16]byte(th))
 	must(t, err)
-	must(t, e.ch.Exec(
-		e.context(t),
-		`ALTER TABLE messages UPDATE body = 'never said' WHERE thread_id = ? SETTINGS mutations_sync = 2`, uuid.UUID(th),
-	))
+	must(t, e.ch.Exec(e.context(t), `
+		ALTER TABLE messages UPDATE body = 'never said'
+		WHERE thread_id = ? SETTINGS mutations_sync = 2`, uuid.UUID(th)))
 	want := map[string]string{"threads": "last_ordinal", "history": "body"}
 	for _, r := range e.compare(t) {
 		if len(r.Differences) != 1 || len(r.Differences[0].Columns) != 1 ||
@@ -203,8 +203,10 @@ func testCompacted(t *testing.T, e *env) {
 	settled(t, "a receipt written late is mended", func() string { return e.lastSaysLess(t) })
 	e.stopProjectors(t)
 	before := e.dump(t)
-	last := `SELECT thread_id, user_id, device_id, max(delivered_position), max(delivered_ordinal), max(read_position), max(read_ordinal) FROM receipts
-		GROUP BY thread_id, user_id, device_id`
+	last := `
+		SELECT thread_id, user_id, device_id,
+			max(delivered_position), max(delivered_ordinal), max(read_position), max(read_ordinal)
+		FROM receipts GROUP BY thread_id, user_id, device_id`
 	before["ClickHouse, each device's highest receipts"] = e.historyOf(t, last)
 	for _, table := range []string{
 		// it has the receipts that the log has: which of the older ones, is the log's affair
@@ -273,10 +275,8 @@ func (e *env) lastSaysLess(t *testing.T) string {
 	}
 	for key, r := range last {
 		if w := said(r); w != w.Merge(most[key]) {
-			return fmt.Sprintf(
-				"the last receipt under %x, at %d:%d of %v, says %+v, one before it %+v", key, r.Partition, r.Offset,
-				r.Timestamp, w, most[key],
-			)
+			return fmt.Sprintf("the last receipt under %x, at %d:%d of %v, says %+v, one before it %+v",
+				key, r.Partition, r.Offset, r.Timestamp, w, most[key])
 		}
 	}
 	return ""
@@ -305,12 +305,10 @@ func (e *env) compactReceipts(t *testing.T) {
 		must(t, e.Engine(embedded.Kafka).Restart(e.context(t)))
 		must(t, e.WaitReady(e.context(t)))
 	}
-	altered(
-		adm.AlterTopicConfigs(
-			e.context(t), []kadm.AlterConfig{set("segment.ms", "1"), set("min.cleanable.dirty.ratio", "0.001")},
-			string(topic.Receipts),
-		),
-	)
+	altered(adm.AlterTopicConfigs(
+		e.context(t), []kadm.AlterConfig{set("segment.ms", "1"), set("min.cleanable.dirty.ratio", "0.001")},
+		string(topic.Receipts),
+	))
 	all := e.records(t, topic.Receipts)[topic.Receipts]
 	had := 0
 	for slot, recs := range all {

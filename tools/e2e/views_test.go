@@ -60,9 +60,8 @@ func (e *env) watchPositions(t *testing.T) func() string {
 			_, _ = pgx.ForEachRow(rows, []any{&n, &slot, &next}, func() error { // a failed look is no look
 				key := [2]int32{n, slot}
 				if next < highest[key] {
-					complaint = fmt.Sprintf(
-						"the position of topic %d in slot %d went from %d to %d", n, slot, highest[key], next,
-					)
+					complaint = fmt.Sprintf("the position of topic %d in slot %d went from %d to %d",
+						n, slot, highest[key], next)
 				}
 				highest[key] = max(highest[key], next)
 				return nil

@@ -62,7 +62,8 @@ func TestShow(t *testing.T) {
 		ActorKind: eventv1.ActorKind_ACTOR_KIND_OPERATOR, ThreadLeft: &eventv1.ThreadLeft{},
 	}.Build()
 	keyed := eventv1.Event_builder{
-		RequestId: []byte("order 7"), Cause: eventv1.Cause_builder{Topic: 99}.Build(), ThreadLeft: &eventv1.ThreadLeft{},
+		RequestId: []byte("order 7"), Cause: eventv1.Cause_builder{Topic: 99}.Build(),
+		ThreadLeft: &eventv1.ThreadLeft{},
 	}.Build()
 	for _, c := range []struct {
 		ev   *eventv1.Event

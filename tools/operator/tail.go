@@ -105,9 +105,8 @@ func (t Tail) slots(l *Log) ([]topic.Slot, error) {
 		return nil, fmt.Errorf("%s has no slot %d", l.Name(), only)
 	}
 	if !slices.Contains(slots, only) {
-		return nil, fmt.Errorf(
-			"the events about %s are in slot %d, not in slot %d", id.ThreadID(*t.Subject), slots[0], only,
-		)
+		return nil, fmt.Errorf("the events about %s are in slot %d, not in slot %d",
+			id.ThreadID(*t.Subject), slots[0], only)
 	}
 	return []topic.Slot{only}, nil
 }

@@ -59,7 +59,10 @@ func TestTailSubject(t *testing.T) {
 		"since the start": {operator.Tail{Since: &time.Time{}}, []string{"0", "1", "2", "3", "4", "5", "6", "7"}},
 		"since a time":    {operator.Tail{Since: at(begin.Add(3 * time.Minute))}, []string{"3", "4", "5", "6", "7"}},
 		"since a while":   {operator.Tail{Since: at(time.Now().Add(-30 * time.Minute))}, []string{"5", "6", "7"}},
-		"from a position": {operator.Tail{From: &operator.From{Slot: slotOf(quiet), Position: 4}}, []string{"4", "5", "6", "7"}},
+		"from a position": {
+			operator.Tail{From: &operator.From{Slot: slotOf(quiet), Position: 4}},
+			[]string{"4", "5", "6", "7"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.tail.Topic, c.tail.Subject, c.tail.Bodies = topic.Threads, &subject, true

@@ -67,10 +67,8 @@ func (s *Searched) String() string {
 	if s == nil {
 		return "its id is not of the kind that is accepted, so it never was"
 	}
-	return fmt.Sprintf(
-		"searched %d records of %d slots, logged from %s until %s", s.Records, s.Slots,
-		s.From.Local().Format(time.DateTime), s.Until.Local().Format(time.DateTime),
-	)
+	return fmt.Sprintf("searched %d records of %d slots, logged from %s until %s",
+		s.Records, s.Slots, s.From.Local().Format(time.DateTime), s.Until.Local().Format(time.DateTime))
 }
 
 // Trace tells how far a message has got. The views are asked first, because they know the place in the log, and then
@@ -171,9 +169,8 @@ func (l *Log) at(ctx context.Context, k known, m id.MessageID) (found []*hit, er
 		})
 	}
 	if err == nil && len(found) == 0 {
-		err = fmt.Errorf(
-			"a view places the message at slot %d position %d, where the log has something else", slot, k.position,
-		)
+		err = fmt.Errorf("a view places the message at slot %d position %d, where the log has something else",
+			slot, k.position)
 	}
 	return found, err
 }
@@ -223,9 +220,8 @@ func (l *Log) refusal(ctx context.Context, h *hit, passed bool) (string, error) 
 		if !passed {
 			return "", nil
 		}
-		return fmt.Sprintf(
-			"a view has taken in what is behind it without it; why is not told, since %d records lie before it", n,
-		), nil
+		return fmt.Sprintf("a view has taken in what is behind it without it; why is not told, "+
+			"since %d records lie before it", n), nil
 	}
 	state, word := thread.New(h.thread), ""
 	err := l.Scan(ctx, sp, func(r *kgo.Record) bool {

@@ -90,16 +90,14 @@ func TestBehind(t *testing.T) {
 		t.Helper()
 		var err error
 		if store == "Postgres" {
-			_, err = s.pool.Exec(
-				t.Context(), "INSERT INTO positions (topic, slot, next) VALUES ($1, $2, $3) "+
-					"ON CONFLICT (topic, slot) DO UPDATE SET next = excluded.next",
-				int16(tp.Number()), int32(slot), int64(next),
-			)
+			_, err = s.pool.Exec(t.Context(), `
+				INSERT INTO positions (topic, slot, next) VALUES ($1, $2, $3)
+				ON CONFLICT (topic, slot) DO UPDATE SET next = excluded.next`,
+				int16(tp.Number()), int32(slot), int64(next))
 		} else {
-			err = s.conn.Exec(
-				t.Context(), "INSERT INTO positions (topic, slot, from_position, next, state) VALUES (?, ?, 0, ?, 'done')",
-				tp.Number(), int32(slot), int64(next),
-			)
+			err = s.conn.Exec(t.Context(), `
+				INSERT INTO positions (topic, slot, from_position, next, state)
+				VALUES (?, ?, 0, ?, 'done')`, tp.Number(), int32(slot), int64(next))
 		}
 		if err != nil {
 			t.Fatal(err)
