@@ -278,7 +278,7 @@ func (r *Replica) addLocal(t *threadEntry, u *userEntry, bornAt topic.Position) 
 		t.idle = 0
 	}
 	if bornAt >= 0 && !t.loaded() {
-		t.bornAt = bornAt
+		t.pending.bornAt = bornAt
 		if t.phase == loading && t.pending.liveFrom.At(topic.Threads) <= bornAt {
 			r.born(t)
 			return

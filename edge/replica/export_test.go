@@ -19,7 +19,7 @@ func (r *Replica) SetLoading(t id.ThreadID, yes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ts := s.threads[t]; yes {
-		ts.phase, ts.pending = loading, &pending{}
+		ts.phase, ts.pending = loading, &pending{bornAt: -1}
 	} else {
 		ts.phase, ts.pending = live, nil
 	}

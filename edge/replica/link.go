@@ -282,26 +282,25 @@ func (r *Replica) subscribed(s *slot, id uint64, liveFrom topic.Cursor) {
 	}
 	delete(s.requests, id)
 	for _, sub := range q.subjects {
-		if sub.gone || sub.request != id {
+		switch asks, waits := s.unacked[sub]; {
+		case sub.gone:
 			continue
-		}
-		sub.ackedAt = s.progressed
-		if q.resume {
-			if _, waits := s.unacked[sub]; !waits {
-				continue
-			}
+		case q.resume && (!waits || asks != id):
+			continue
+		case !q.resume && (sub.phase != asked || sub.pending.request != id):
+			continue
+		case q.resume:
 			delete(s.unacked, sub)
 			if !sub.gap(q.from, liveFrom) {
 				continue
 			}
 			r.metrics.gaps.Inc()
-			sub.pending = &pending{since: time.Now()}
+			sub.pending = &pending{since: time.Now(), bornAt: -1}
 			s.waiting[sub] = struct{}{}
-		} else if sub.phase != asked {
-			continue
 		}
-		sub.phase, sub.pending.liveFrom = loading, liveFrom
-		if t := sub.thread; t != nil && !t.loaded() && t.bornAt >= 0 && liveFrom.At(topic.Threads) <= t.bornAt {
+		p := sub.pending
+		sub.phase, p.liveFrom, p.ackedAt = loading, liveFrom, s.progressed
+		if t := sub.thread; t != nil && !t.loaded() && p.bornAt >= 0 && liveFrom.At(topic.Threads) <= p.bornAt {
 			r.born(t)
 			continue
 		}

@@ -202,9 +202,9 @@ func (r *Replica) load(ctx context.Context, subs []*subject) (late []*subject) {
 // holds the slot's lock.
 func (r *Replica) born(t *threadEntry) {
 	r.hold(t, NewThreadState(t.id()))
-	t.state.Next = t.bornAt
+	t.state.Next = t.pending.bornAt
 	at := t.pending.liveFrom
-	at.Set(topic.Threads, t.bornAt)
+	at.Set(topic.Threads, t.pending.bornAt)
 	r.turnLive(&t.subject, at, nil)
 }
 

@@ -104,8 +104,8 @@ const (
 
 func (w *warm) bulky() bool { return len(w.state.Members)+len(w.state.Recent) > mostPacked }
 
-// pack writes a state down in as few bytes as it easily can: each user once, and numbers as varints. It begins with
-// Next.
+// pack writes a state down in as few bytes as it easily can: each user once, and numbers as varints of how far they are
+// from one that is near. It begins with Next.
 func pack(s *ThreadState) string {
 	b := binary.AppendVarint(make([]byte, 0, 256), int64(s.Next))
 	num := func(ns ...int64) {
@@ -153,11 +153,12 @@ func pack(s *ThreadState) string {
 	}
 	num(int64(len(s.Marks)))
 	for u, w := range s.Marks {
-		num(place(u), int64(w.DeliveredPosition), w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal)
+		num(place(u), int64(s.LastPosition-w.DeliveredPosition), s.LastOrdinal-w.DeliveredOrdinal,
+			int64(w.DeliveredPosition-w.ReadPosition), w.DeliveredOrdinal-w.ReadOrdinal)
 	}
 	num(int64(len(s.Sent)))
 	for u, m := range s.Sent {
-		num(place(u), int64(m.Position), m.Ordinal)
+		num(place(u), int64(s.LastPosition-m.Position), s.LastOrdinal-m.Ordinal)
 	}
 	num(int64(len(s.Recent)))
 	for k, at := range s.Recent {
@@ -204,14 +205,15 @@ func unpack(t id.ThreadID, packed string) *ThreadState {
 	}
 	for range num() {
 		u := users[num()]
-		s.Marks[u] = thread.Watermark{
-			DeliveredPosition: topic.Position(num()), DeliveredOrdinal: num(), ReadPosition: topic.Position(num()),
-			ReadOrdinal: num(),
+		w := thread.Watermark{
+			DeliveredPosition: s.LastPosition - topic.Position(num()), DeliveredOrdinal: s.LastOrdinal - num(),
 		}
+		w.ReadPosition, w.ReadOrdinal = w.DeliveredPosition-topic.Position(num()), w.DeliveredOrdinal-num()
+		s.Marks[u] = w
 	}
 	for range num() {
 		u := users[num()]
-		s.Sent[u] = Sent{topic.Position(num()), num()}
+		s.Sent[u] = Sent{s.LastPosition - topic.Position(num()), s.LastOrdinal - num()}
 	}
 	for range num() {
 		k := thread.Key{Message: id.MessageID(take(id.Size))}

@@ -40,8 +40,6 @@ type subject struct {
 	tooMany bool
 	resting bool          // in slot.resting
 	idle    int64         // since when nobody follows it, after Replica.began; 0: somebody does
-	request uint64        // the Subscribe that it waits for, or that made it what it is
-	ackedAt uint64        // slot.progressed when that was answered
 	news    chan struct{} // closed when it turned live or was taken further; nil while nobody waits
 	pending *pending      // nil while it is live
 }
@@ -49,8 +47,11 @@ type subject struct {
 // pending is what a subject that is not live waits with.
 type pending struct {
 	since    time.Time
+	request  uint64 // the Subscribe that was sent
+	ackedAt  uint64 // slot.progressed when that was answered
 	liveFrom topic.Cursor
-	backlog  []queued // by arrival
+	bornAt   topic.Position // of a thread: a position before which it has no event, -1 when no such is known
+	backlog  []queued       // by arrival
 	// Until the views have answered more often than asked it is not asked for: its backlog had no room.
 	postponed bool
 	asked     uint64
@@ -69,8 +70,7 @@ type threadEntry struct {
 	*warm
 	packed string
 
-	locals []*userEntry   // followed users who have it in their list
-	bornAt topic.Position // a position before which the thread has no event, -1 when no such is known
+	locals []*userEntry // followed users who have it in their list
 }
 
 func (t *threadEntry) id() id.ThreadID { return id.ThreadID(t.key) }
@@ -114,7 +114,7 @@ type slot struct {
 	silent     bool         // in Replica.silent
 	requests   map[uint64]request
 	// live subjects that are not yet subscribed with this owner; the cursor stands still
-	unacked  map[*subject]struct{}
+	unacked  map[*subject]uint64 // the Subscribe that was sent, 0 before
 	toAsk    []*subject
 	toResume []*subject
 	toDrop   []topic.Subject
@@ -134,7 +134,7 @@ type request struct {
 func newSlot(n topic.Slot) *slot {
 	return &slot{
 		n: n, threads: map[id.ThreadID]*threadEntry{}, users: map[id.UserID]*userEntry{},
-		waiting: map[*subject]struct{}{}, unacked: map[*subject]struct{}{}, requests: map[uint64]request{},
+		waiting: map[*subject]struct{}{}, unacked: map[*subject]uint64{}, requests: map[uint64]request{},
 	}
 }
 
@@ -155,7 +155,7 @@ func waited(c *chan struct{}) <-chan struct{} {
 }
 
 func (r *Replica) addThread(s *slot, t id.ThreadID) *threadEntry {
-	ts := &threadEntry{bornAt: -1}
+	ts := &threadEntry{}
 	ts.subject = subject{slot: s, key: topic.Subject(t), thread: ts}
 	s.threads[t] = ts
 	closed(&s.added)
@@ -174,11 +174,11 @@ func (r *Replica) addUser(s *slot, u id.UserID) *userEntry {
 
 // ask queues a subject to be subscribed without a cursor.
 func (s *slot) ask(sub *subject) {
-	since := time.Now()
-	if sub.pending != nil {
-		since = sub.pending.since
+	now := &pending{since: time.Now(), bornAt: -1}
+	if before := sub.pending; before != nil {
+		now.since, now.bornAt = before.since, before.bornAt
 	}
-	sub.phase, sub.pending = wanted, &pending{since: since}
+	sub.phase, sub.pending = wanted, now
 	s.waiting[sub] = struct{}{}
 	delete(s.unacked, sub)
 	if s.owner != nil {
@@ -220,7 +220,7 @@ func (r *Replica) setOwner(s *slot, c *conn) {
 	each := func(sub *subject) {
 		switch {
 		case sub.phase == live:
-			s.unacked[sub] = struct{}{}
+			s.unacked[sub] = 0
 			if c != nil {
 				s.toResume = append(s.toResume, sub)
 			}
@@ -266,9 +266,10 @@ func (s *slot) frames(c *conn, max int, views topic.Cursor, nextID func() uint64
 				b.From = link.EncodeCursor(*from)
 			}
 			for _, sub := range part {
-				sub.request = b.Id
-				if !resume {
-					sub.phase = asked
+				if resume {
+					s.unacked[sub] = b.Id
+				} else {
+					sub.phase, sub.pending.request = asked, b.Id
 				}
 				b.Subjects = append(b.Subjects, sub.key[:])
 			}
@@ -311,7 +312,7 @@ func (s *slot) progress(next topic.Cursor) {
 // turnedLive keeps the cursor's promise for a subject that is live from now on: it has taken in everything before at,
 // and before the owner's last Progress if that came after the answer to its Subscribe.
 func (s *slot) turnedLive(sub *subject, at topic.Cursor) {
-	if s.progressed > sub.ackedAt {
+	if s.progressed > sub.pending.ackedAt {
 		at = at.Highest(s.read)
 	}
 	for _, t := range sub.topics() {
