@@ -113,8 +113,8 @@ func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record
 		r.metrics.verdicts.WithLabelValues(string(v.Reason)).Inc()
 		if e.HasMessageSent() {
 			t.slot.note(&Rejected{
-				Thread: t.id(), Position: at, User: e.User, Device: e.Device, Message: e.GetMessageSent().GetMessageId(),
-				Reason: v.Reason,
+				Thread: t.id(), Position: at, User: e.User, Device: e.Device,
+				Message: e.GetMessageSent().GetMessageId(), Reason: v.Reason,
 			})
 		}
 		return

@@ -67,7 +67,8 @@ func (c Config) Validate() error {
 		name string
 		v    int64
 	}{
-		{"batch", int64(c.Batch)}, {"backlog", int64(c.Backlog)}, {"linger", int64(c.Linger)}, {"idle", int64(c.Idle)}, {"wait", int64(c.Wait)},
+		{"batch", int64(c.Batch)}, {"backlog", int64(c.Backlog)},
+		{"linger", int64(c.Linger)}, {"idle", int64(c.Idle)}, {"wait", int64(c.Wait)},
 	} {
 		if f.v < 0 {
 			errs = append(errs, fmt.Errorf("replica: %s is negative", f.name))

@@ -86,8 +86,8 @@ func (r *Replica) keepHouse(ctx context.Context) error {
 	}
 }
 
-// tidy ends subscriptions of a slot that nobody has been interested in for Linger, packs what was of no use, and notices
-// its silence.
+// tidy ends subscriptions of a slot that nobody has been interested in for Linger, packs what was of no use, and
+// notices its silence.
 func (r *Replica) tidy(due appointment) {
 	s := due.slot
 	r.in(s, func(after *actions) {

@@ -219,7 +219,9 @@ func unpack(t id.ThreadID, packed string) *ThreadState {
 		k := thread.Key{Message: id.MessageID(take(id.Size))}
 		k.Sender = users[num()]
 		s.Recent[k] = thread.Seen{
-			Position: s.LastPosition - topic.Position(num()), TimeMS: s.LastTimeMS - num(), Ordinal: s.LastOrdinal - num(),
+			Position: s.LastPosition - topic.Position(num()),
+			TimeMS:   s.LastTimeMS - num(),
+			Ordinal:  s.LastOrdinal - num(),
 		}
 	}
 	s.Restore()

@@ -59,7 +59,8 @@ func New(
 		log = slog.New(slog.DiscardHandler)
 	}
 	r := &Replica{
-		began: time.Now(), cfg: cfg, store: st, dir: dir, dialer: dialer, log: log, loads: newSubjectQueue(), postponed: newSubjectQueue(),
+		began: time.Now(), cfg: cfg, store: st, dir: dir, dialer: dialer, log: log,
+		loads: newSubjectQueue(), postponed: newSubjectQueue(),
 		silent:      silentSlots{wake: make(chan struct{}, 1), slots: map[*slot]struct{}{}},
 		agenda:      agenda{wake: make(chan struct{}, 1)},
 		quarantined: quarantined{wake: make(chan struct{}, 1), subjects: map[*subject]topic.Cursor{}},

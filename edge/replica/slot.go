@@ -65,8 +65,8 @@ type queued struct {
 // threadEntry is a thread that this edge follows.
 type threadEntry struct {
 	subject
-	// Its state is one of the two, or neither until it was live once. An idle thread's is packed: it is all there, since
-	// what the views alone had could not be used while they are down.
+	// Its state is one of the two, or neither until it was live once. An idle thread's is packed: it is all there,
+	// since what the views alone had could not be used while they are down.
 	*warm
 	packed string
 
