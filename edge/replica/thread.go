@@ -30,9 +30,9 @@ type View struct {
 // View returns a thread as this edge knows it; false when the thread is not live here. No I/O.
 func (r *Replica) View(t id.ThreadID) (View, bool) {
 	s := r.slotOf(topic.Subject(t))
-	ts := r.look(s, t)
-	defer s.mu.RUnlock()
-	return r.view(s, ts)
+	v, known := r.view(s, r.look(s, t))
+	s.mu.RUnlock()
+	return v, known
 }
 
 // look returns a thread with its state at hand, or none, and the slot's lock held for reading.
@@ -75,47 +75,56 @@ func (v View) IsMember(u id.UserID) bool { return v.Role(u) != 0 }
 
 // Role returns the user's role; 0 when he is not a member now.
 func (v View) Role(u id.UserID) (role thread.Role) {
-	v.read(func(s *ThreadState) {
+	if s := v.look(); s != nil {
 		if m := s.Members[u]; m.Active() {
 			role = m.Role
 		}
-	})
+		v.entry.slot.mu.RUnlock()
+	}
 	return role
 }
 
 // WasMember tells whether the user is a member now or was one: he may still acknowledge what he has seen.
 func (v View) WasMember(u id.UserID) (was bool) {
-	v.read(func(s *ThreadState) { was = s.Members[u] != nil })
+	if s := v.look(); s != nil {
+		was = s.Members[u] != nil
+		v.entry.slot.mu.RUnlock()
+	}
 	return was
 }
 
 // Members returns the members now, in no order.
 func (v View) Members() (out []id.UserID) {
-	v.read(func(s *ThreadState) {
-		out = make([]id.UserID, 0, s.ActiveMembers())
-		for u, m := range s.Members {
-			if m.Active() {
-				out = append(out, u)
-			}
+	s := v.look()
+	if s == nil {
+		return nil
+	}
+	defer v.entry.slot.mu.RUnlock()
+	out = make([]id.UserID, 0, s.ActiveMembers())
+	for u, m := range s.Members {
+		if m.Active() {
+			out = append(out, u)
 		}
-	})
+	}
 	return out
 }
 
-func (v View) read(fn func(s *ThreadState)) {
-	for t := v.entry; t != nil; {
+// look returns the thread's state with the slot's lock held for reading; nil, and no lock, for the zero value.
+func (v View) look() *ThreadState {
+	t := v.entry
+	if t == nil {
+		return nil
+	}
+	for {
 		t.slot.mu.RLock()
 		if t.warm != nil {
 			t.use()
-			fn(t.state)
-			t = nil
+			return t.state
 		}
-		v.entry.slot.mu.RUnlock()
-		if t != nil {
-			t.slot.mu.Lock()
-			v.replica.thaw(t)
-			t.slot.mu.Unlock()
-		}
+		t.slot.mu.RUnlock()
+		t.slot.mu.Lock()
+		v.replica.thaw(t)
+		t.slot.mu.Unlock()
 	}
 }
 
