@@ -102,7 +102,7 @@ func (v View) closed(u id.UserID) *wire.Error {
 	case v.Quarantined && (v.Kind == thread.None || v.Roster.IsMember(u)):
 		return &wire.Error{
 			Code:       wirev1.Code_CODE_THREAD_PARKED,
-			Message:    "the thread is parked until its operators have mended it",
+			Message:    "the thread is in quarantine: an event of it cannot be applied here yet",
 			RetryAfter: retryQuarantined,
 		}
 	case v.Kind == thread.None || !v.Roster.IsMember(u):
