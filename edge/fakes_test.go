@@ -49,6 +49,7 @@ type world struct {
 	cold        map[id.ThreadID]bool // not live at this edge until EnsureThread
 	quarantined map[id.ThreadID]bool
 	known       thread.Watermark // everybody's in every thread
+	behind      bool             // the views are behind what the replica has read
 	hold        bool             // events are appended and acknowledged, and the replica does not see them yet
 	held        []func()
 }
@@ -361,7 +362,7 @@ func (w readSide) Await(
 func (w readSide) WaitViews(
 	ctx context.Context, _ topic.Topic, _ topic.Subject, beyond topic.Position,
 ) (at topic.Position, err error) {
-	err = w.until(ctx, func() bool { at = w.seen; return w.seen > beyond })
+	err = w.until(ctx, func() bool { at = w.seen; return w.seen > beyond && !w.behind })
 	return at, err
 }
 

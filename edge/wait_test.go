@@ -68,3 +68,31 @@ func TestRequestsWaitForWhatIsOnItsWay(t *testing.T) {
 		t.Errorf("got %v, want an ack", got)
 	}
 }
+
+// While the view is behind the log a user who has just registered is not in it. A message to him is refused for now, so
+// that it stays in its outbox, and not for ever.
+func TestNewUserWhileTheViewIsBehind(t *testing.T) {
+	f := start(t, nil)
+	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492")
+	change := func(behind bool) {
+		f.world.mu.Lock()
+		defer f.world.mu.Unlock()
+		f.world.behind, f.world.users[b.user] = behind, false
+	}
+	g := id.NewGroup()
+	create := wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{
+		ThreadId: g[:], Title: "walk", MemberIds: [][]byte{b.user[:]},
+	}.Build()}
+	message := direct(a, b, "welcome")
+	for _, x := range []struct {
+		behind bool
+		want   wirev1.Code
+	}{
+		{true, wirev1.Code_CODE_UNAVAILABLE},
+		{false, wirev1.Code_CODE_UNKNOWN_USER},
+	} {
+		change(x.behind)
+		a.refused(a.ask(create), x.want)
+		a.refused(a.ask(message), x.want) // which is sent again
+	}
+}

@@ -110,15 +110,22 @@ func (s *Session) untilSynced(ctx context.Context) (context.Context, context.Can
 
 // registered asks whether all of some users exist until ask says so, or until waitUser has passed. One who registered a
 // moment ago may not be in the view yet: it asks again when the view has got as far as this edge, and whenever more is
-// read here of the slot of some that is missing, which ask returns.
+// read here of the slot of some that is missing, which ask returns. While the view is behind this edge, nobody can tell
+// a new user from none: that is an error, and the device asks again.
 func (s *Session) registered(ctx context.Context, ask func() (missing id.UserID, all bool, err error)) (bool, error) {
 	limited, cancel := context.WithTimeout(ctx, waitUser)
 	defer cancel()
 	read := map[topic.Slot]topic.Position{}
+	behind := false
 	for {
 		missing, all, err := ask()
-		if all || err != nil || limited.Err() != nil {
+		switch {
+		case all || err != nil:
 			return all, err
+		case limited.Err() != nil && behind:
+			return false, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the view of the users is behind the log")
+		case limited.Err() != nil:
+			return false, nil
 		}
 		slot := topic.SlotOf(topic.Subject(missing), s.srv.cfg.Partitions)
 		before, asked := read[slot]
@@ -132,6 +139,7 @@ func (s *Session) registered(ctx context.Context, ask func() (missing id.UserID,
 		if err == nil {
 			read[slot] = at
 		}
+		behind = err != nil && !asked
 	}
 }
 
