@@ -66,7 +66,7 @@ func (r *Replica) quarantine(sub *subject, t topic.Topic, rec *linkv1.Record, er
 	r.quarantined.enter(sub, t, topic.Position(rec.GetPosition())+1)
 	r.metrics.quarantined.Inc()
 	r.log.Error("an event cannot be applied, its subject is in quarantine",
-		"topic", t, "slot", sub.slot.n, "position", rec.GetPosition(), "err", err)
+		"topic", t, "slot", sub.slot.n, "position", rec.GetPosition(), "subject", id.ThreadID(sub.key), "err", err)
 }
 
 // quarantinedBy takes over what the views have in quarantine.
@@ -159,5 +159,5 @@ func (r *Replica) reopen(sub *subject) {
 	}
 	sub.slot.ask(sub)
 	r.metrics.released.Inc()
-	r.log.Info("a subject has left quarantine and is loaded anew", "subject", sub.key, "slot", sub.slot.n)
+	r.log.Info("a subject has left quarantine and is loaded anew", "subject", id.ThreadID(sub.key), "slot", sub.slot.n)
 }

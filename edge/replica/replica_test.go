@@ -1,8 +1,11 @@
 package replica_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -21,6 +24,7 @@ type bench struct {
 	world   *replicatest.World
 	cluster *replicatest.Cluster
 	replica *replica.Replica
+	log     bytes.Buffer
 }
 
 func inBench(t *testing.T, cfg replica.Config, fn func(t *testing.T, b *bench)) {
@@ -33,7 +37,8 @@ func inBench(t *testing.T, cfg replica.Config, fn func(t *testing.T, b *bench)) 
 		if cfg.Partitions == 0 {
 			cfg.Partitions = replicatest.Slots
 		}
-		r, err := replica.New(cfg, &b.world.Views, b.cluster, b.cluster, nil, nil)
+		log := slog.New(slog.NewTextHandler(&b.log, nil))
+		r, err := replica.New(cfg, &b.world.Views, b.cluster, b.cluster, log, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -348,6 +353,9 @@ func TestBrokenFoldStopsItsSubject(t *testing.T) {
 			mustBe(t, "view", ok, true)
 			mustBe(t, "in quarantine", v.Quarantined, want)
 			mustBe(t, "still a member", v.IsMember(ann.user), true)
+		}
+		if want := "subject=" + bad.String(); !strings.Contains(b.log.String(), want) {
+			t.Errorf("the log does not name the thread as %q:\n%s", want, &b.log)
 		}
 	})
 }
