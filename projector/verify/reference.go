@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"heliograph/infra/kafka"
@@ -237,4 +239,21 @@ func (r *rows) Thread(e *projector.Event, state *thread.State, v thread.Verdict)
 func digest(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:12])
+}
+
+// newer counts the subjects of some topics of which this version cannot read an event that a view does not have in
+// quarantine.
+func (r *Reference) newer(topics []topic.Topic, got tables) int {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	n := 0
+	for _, s := range r.memory.slots {
+		for _, q := range s.quarantined {
+			_, held := got["quarantine"][keyOf(q.Topic, q.Slot, q.Position)]
+			if !held && strings.HasPrefix(q.Reason, projector.NewerVersion) && slices.Contains(topics, q.Topic) {
+				n++
+			}
+		}
+	}
+	return n
 }

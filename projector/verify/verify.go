@@ -53,6 +53,9 @@ type Report struct {
 	// Moved are watermarks that differ but cannot be judged: a device told of more after the moment of the
 	// comparison, so the log may have compacted away what the view had by then.
 	Moved int `json:"moved"`
+	// Newer are the threads and users, topic by topic, of which the view has taken in an event that this version cannot
+	// read: a newer one wrote it. With any there, the differences say nothing about the view.
+	Newer int `json:"newer"`
 }
 
 // Comparable tells whether the log reaches as far as the view does.
@@ -77,6 +80,7 @@ func Threads(ctx context.Context, cfg Config, pool *pgxpool.Pool) (*Report, erro
 	}
 	want := ref.threadRows(cfg.Retention)
 	r := newReport("threads", want, got, at, topic.Folded)
+	r.Newer = ref.newer(topic.Folded, got)
 	for _, d := range threadColumns.diff(want, got) {
 		if log.moved[d.Table][d.Key] {
 			r.Moved++
@@ -100,7 +104,9 @@ func History(ctx context.Context, cfg Config, conn driver.Conn) (*Report, error)
 	if err != nil {
 		return nil, err
 	}
-	r := newReport("history", ref.historyRows(), got.rows, got.at, []topic.Topic{topic.Threads, topic.Receipts})
+	topics := []topic.Topic{topic.Threads, topic.Receipts}
+	r := newReport("history", ref.historyRows(), got.rows, got.at, topics)
+	r.Newer = ref.newer(topics, got.rows)
 	r.Differences = append(r.Differences, got.diff(ref, log.end)...)
 	r.count()
 	return r, nil

@@ -47,6 +47,8 @@ It reads whole tables and the whole log of the partitions. Memory holds the rows
 digests; to need less, name some partitions at a time. Watermarks of devices that told of more during the comparison
 cannot be judged, because the log compacts receipts; they are counted.
 
+A view that has taken in events of a newer version can only be compared by that version; an older one says so.
+
 The exit code is 0 when every view that was compared is what the log gives, and else 1: something differs, or the log
 does not reach as far as the view.`
 }
@@ -108,6 +110,9 @@ func (c *verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 		switch {
 		case !v.Comparable:
 			errs = append(errs, fmt.Errorf("the log does not reach as far as the %s do", viewName(v.View)))
+		case !v.Equal && v.Newer > 0:
+			errs = append(errs, fmt.Errorf("the %s hold events of a newer version, which this one cannot read "+
+				"(of %d threads and users): only that version can compare them", viewName(v.View), v.Newer))
 		case !v.Equal:
 			errs = append(errs, fmt.Errorf("the %s differ from the log in %d rows", viewName(v.View), v.Different))
 		}
@@ -189,6 +194,12 @@ func (v verified) summary() string {
 	}
 	fmt.Fprintf(&b, "\n  differences %d (shown %d), watermarks not judged %d\n",
 		v.Different, len(v.Differences), v.Moved)
+	if v.Newer > 0 {
+		fmt.Fprintf(
+			&b, "  threads and users with events of a newer version %d: the differences may come of these alone\n",
+			v.Newer,
+		)
+	}
 	for _, p := range v.Places {
 		if p.Log < p.Next {
 			fmt.Fprintf(&b, "  not comparable: %s partition %d has position %d, the log ends at %d\n",
