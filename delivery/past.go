@@ -194,7 +194,7 @@ func (p *past) read(
 				return
 			}
 			p.metrics.gapReads.Inc()
-			if len(r.Key) < len(topic.Subject{}) {
+			if r.Value == nil || len(r.Key) < len(topic.Subject{}) { // as the ring
 				return
 			}
 			if _, ok := want[topic.Subject(r.Key)]; ok {

@@ -29,7 +29,7 @@ type entry struct {
 	logMS   int64
 	arrived time.Time
 	subject topic.Subject
-	about   bool // the key names a subject; else nobody can have asked for it
+	about   bool // it is an event of a subject; a tombstone, or a key that names none, is for nobody
 	key     []byte
 	value   []byte
 	rec     *linkv1.Record // made when first needed, shared by all links
@@ -87,7 +87,7 @@ func (r *ring) next() (c topic.Cursor) {
 func (r *ring) add(rec *kafka.Record, now time.Time) *entry {
 	l := &r.logs[index(rec.Topic)]
 	e := entry{pos: rec.Position, logMS: rec.LogTime.UnixMilli(), arrived: now, key: rec.Key, value: rec.Value}
-	if len(rec.Key) >= len(e.subject) {
+	if rec.Value != nil && len(rec.Key) >= len(e.subject) {
 		e.subject, e.about = topic.Subject(rec.Key), true
 		r.count[e.subject]++
 	}

@@ -37,8 +37,13 @@ func TestRingCollect(t *testing.T) {
 			p := r.logs[k].next + topic.Position(rapid.IntRange(0, 2).Draw(t, "hole"))
 			s := subject(rapid.IntRange(0, 9).Draw(t, "subject"))
 			now = now.Add(time.Duration(rapid.IntRange(0, 500).Draw(t, "ms")) * time.Millisecond)
-			r.add(&kafka.Record{Topic: topic.Folded[k], Position: p, Key: s[:], Value: make([]byte, 50)}, now)
-			all[k] = append(all[k], rec{p, s})
+			x := kafka.Record{Topic: topic.Folded[k], Position: p, Key: s[:], Value: make([]byte, 50)}
+			if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
+				x.Value = nil // a tombstone: nobody is told
+			} else {
+				all[k] = append(all[k], rec{p, s})
+			}
+			r.add(&x, now)
 			r.evict(now)
 		}
 		want := make(map[topic.Subject]struct{})

@@ -179,7 +179,7 @@ func (i *Ingest) encode(e *event.Event) ([]byte, error) {
 	if d.Since <= 1 {
 		return value, nil
 	}
-	more := eventv1.Event_builder{MinReader: d.Since, Ignorable: d.Ignorable}
+	more := eventv1.Event_builder{MinReader: max(d.Since, e.GetMinReader()), Ignorable: d.Ignorable}
 	if d.Ignorable {
 		more.MinReader = 0
 	}

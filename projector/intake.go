@@ -23,6 +23,8 @@ const (
 	// NewerVersion begins the reason of an event that only a newer version can apply. When a Sink of that version opens
 	// the slot, it drains the event and all that is parked behind it into the view.
 	NewerVersion = "newer_version"
+	// badKey begins the reason of an event whose key has no subject.
+	badKey = "the key "
 	// wrongSlot begins the reason of an event whose subject belongs to another slot.
 	wrongSlot = "the subject belongs to slot "
 )
@@ -54,6 +56,7 @@ type Quarantined struct {
 func (q Quarantined) Event(view string) *eventv1.Event {
 	return eventv1.Event_builder{Quarantined: eventv1.Quarantined_builder{
 		View: view, Topic: string(q.Topic), Slot: int32(q.Slot), Position: int64(q.Position), Reason: q.Reason,
+		Code: codeOf(q.Reason),
 	}.Build()}.Build()
 }
 
@@ -66,6 +69,7 @@ type Held struct {
 // The codes of reasons, as Quarantined.code in event.proto has them: a closed set, fit for a metric label.
 const (
 	codeUndecodable = "undecodable"
+	codeKey         = "key"
 	codePartition   = "partition"
 	codeFold        = "fold_panicked"
 	codeNewer       = "newer_version"
@@ -81,6 +85,8 @@ func codeOf(reason string) string {
 		return codeFold
 	case strings.HasPrefix(reason, NewerVersion):
 		return codeNewer
+	case strings.HasPrefix(reason, badKey):
+		return codeKey
 	case strings.HasPrefix(reason, wrongSlot):
 		return codePartition
 	}

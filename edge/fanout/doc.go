@@ -35,8 +35,8 @@
 // superfluous. One that nobody asked for (catchUpNow) concerns only the threads of which the device was found to have
 // missed something.
 //
-// Locks: the list of people, and a device's, never one inside the other. Session's methods that do not wait are called
-// under the device's, which keeps its pushes in order: so they must not call back.
+// Locks: the list of people, and a device's, never one inside the other. What pushes to a
+// Session is called under the device's, which keeps its pushes in order: so it must not call back.
 //
 // Non-obvious:
 //   - The replica tells a moment after its state has something. So all of a thread is held back before its target is

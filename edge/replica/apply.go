@@ -31,19 +31,19 @@ func (r *Replica) events(s *slot, c *conn, t topic.Topic, records []*linkv1.Reco
 }
 
 func (r *Replica) event(s *slot, t topic.Topic, rec *linkv1.Record, after *actions) {
-	key := rec.GetKey()
-	if len(key) < id.Size {
+	key, err := event.ParseKey(t, rec.GetKey())
+	if err != nil {
 		r.metrics.drops.WithLabelValues("malformed_key").Inc()
 		return
 	}
 	var sub *subject
 	switch t {
 	case topic.Threads, topic.Receipts:
-		if ts := s.threads[id.ThreadID(key[:id.Size])]; ts != nil {
+		if ts := s.threads[id.ThreadID(key.Subject)]; ts != nil {
 			sub = &ts.subject
 		}
 	case topic.Users:
-		if us := s.users[id.UserID(key[:id.Size])]; us != nil {
+		if us := s.users[id.UserID(key.Subject)]; us != nil {
 			sub = &us.subject
 		}
 	}

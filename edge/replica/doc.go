@@ -39,8 +39,8 @@
 // are in the backlog or will come. The fold drops what comes twice. When a snapshot after a gap shows that events were
 // missed, the followers concerned are told so.
 //
-// Locks: a slot's, and inside it those of a user's threads, a link's list, the agenda and the silent slots, inside
-// which none is taken. No two slots' together: what concerns another slot is put into actions, which run after the
+// Locks: a slot's, and inside it those of a user's threads, a link's list, the agenda, the silent slots, the
+// quarantine, the queues of the loaders and the views' clock, inside which none is taken. No two slots' together: what concerns another slot is put into actions, which run after the
 // lock was released. Neither I/O nor a call out happens under any of them: what is to be told is noted in order, and
 // told by whoever noted it, or by whoever is telling the slot's followers already.
 //
@@ -64,5 +64,5 @@
 //     threads too go on then.
 //   - Positions begin at 0, so "nothing" is -1 here. A cursor row that names position 0 and ordinal 0 counts as
 //     nothing: position 0 may come again.
-//   - What waits for a time is an appointment of its slot in one agenda: an idle slot has none, however many there are.
+//   - What waits for a time is an appointment of its slot in one agenda: a slot without users has none, however many there are.
 package replica

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -126,20 +128,33 @@ func (r *Replica) in(s *slot, fn func(after *actions)) {
 	}
 }
 
-// tell tells followers what is noted, until nothing is. The caller has set telling.
+// tell tells followers what is noted, until nothing is. The caller has set telling. What breaks while it tells ends its
+// goroutine's work alone: the notes behind it are told by whoever notes next.
 func (r *Replica) tell(s *slot) {
-	var spent []note
+	var spent, rest []note
+	whole := false
+	defer func() {
+		if whole {
+			return
+		}
+		s.mu.Lock()
+		s.notes = append(slices.Clone(rest), s.notes...)
+		s.telling = false
+		closed(&s.told)
+		s.mu.Unlock()
+	}()
 	for {
 		s.mu.Lock()
 		batch := s.notes
 		if s.notes = spent; len(batch) == 0 {
-			s.telling = false
+			s.telling, whole = false, true
 			closed(&s.told)
 			s.mu.Unlock()
 			return
 		}
 		s.mu.Unlock()
-		for _, n := range batch {
+		for i, n := range batch {
+			rest = batch[i+1:]
 			if rej, ok := n.news.(*Rejected); ok {
 				n.to = r.userOf(rej.User)
 			}
@@ -150,7 +165,7 @@ func (r *Replica) tell(s *slot) {
 			}
 		}
 		clear(batch)
-		spent = batch[:0]
+		rest, spent = nil, batch[:0]
 		if cap(spent) > mostSpent {
 			spent = nil
 		}

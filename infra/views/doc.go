@@ -1,4 +1,5 @@
-// Package views asks the thread views in Postgres: every SELECT over them is here, and every caller gets typed rows.
+// Package views asks the thread views in Postgres: every question to them is here, and every
+// caller gets typed rows; what a write or a trim reads of them stands with that.
 // What writes them is projector/threads, their tables are in schemas/postgres; the history in ClickHouse has a room of
 // its own, infra/history.
 //

@@ -2,8 +2,8 @@
 // event.proto declares of each type.
 //
 // Promise: bytes that this version cannot read whole are never taken for something else. Decode tells apart an event,
-// one of a newer version (*NewerError), one of a newer version that older readers may pass over (ErrIgnorable), and
-// bytes that no version reads (ErrMalformed). The same bytes give the same answer in the edge and in every projector
+// one of a newer version (*NewerError), one that every version passes over (ErrIgnorable), and bytes that no version
+// reads (ErrMalformed). The same bytes give the same answer in the edge and in every projector
 // of one version.
 //
 // Evolution (the numbered rules stand in event.proto): a new event type is declared with the reader version that first
@@ -15,5 +15,5 @@
 //     Only thread.Check and user.Check say what is wrong with it, for ingest.
 //   - Plain content is opened here, once per process; what reads the event finds its text in it.
 //   - A type that is declared with since 0 is laid down, so it counts as unknown, although the generated code knows it.
-//   - Seal binds bytes to their place: AssociatedData and StoredAssociatedData are the bytes that are authenticated.
+//   - Seal binds bytes to their place: AssociatedData, EditAssociatedData and StoredAssociatedData are authenticated.
 package event

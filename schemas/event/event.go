@@ -15,8 +15,9 @@ import (
 // ErrMalformed says that no version reads these bytes.
 var ErrMalformed = errors.New("the event cannot be decoded")
 
-// ErrIgnorable says that it is an event of a newer version that this one passes over.
-var ErrIgnorable = errors.New("an event of a newer version that may be passed over")
+// ErrIgnorable says that it is an event that every fold passes over, whether its version knows the type or not: else a
+// view that an older version has folded would differ from a fresh one for ever.
+var ErrIgnorable = errors.New("an event that is passed over")
 
 // NewerError is an event that only a newer version can apply.
 type NewerError struct {
@@ -124,10 +125,10 @@ func decode(raw []byte, reader uint32, known func(Type) bool) (*Event, error) {
 	} else if body == 0 {
 		return nil, fmt.Errorf("%w: it has no body", ErrMalformed)
 	}
+	if m.GetIgnorable() {
+		return nil, ErrIgnorable
+	}
 	if !known(body) || m.GetMinReader() > reader || m.GetRules() > CurrentRules {
-		if m.GetIgnorable() {
-			return nil, ErrIgnorable
-		}
 		return nil, &NewerError{Type: body, MinReader: m.GetMinReader(), Rules: m.GetRules()}
 	}
 	return Of(m), nil

@@ -38,7 +38,8 @@ func samples(t *testing.T) []golden {
 		key[i] = byte(i)
 	}
 	direct, group := topic.Subject(id.DirectThread(ann, bob)), topic.Subject(v7(10))
-	m1, m2, m3 := v7(20), v7(21), v7(22)
+	m1, m2, m3, m4 := v7(20), v7(21), v7(22), v7(23)
+	stored := eventv1.Stored_builder{DataKeyId: 3, Nonce: key[:12], Data: key}.Build()
 	name := func(author id.UserID, m [id.Size]byte) *eventv1.MessageRef {
 		return event.MessageRef{Author: author, ID: m}.Proto()
 	}
@@ -101,7 +102,7 @@ func samples(t *testing.T) []golden {
 		ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: group[:]}.Build(),
 		Cause:      eventv1.Cause_builder{Topic: 1, Slot: 3, Position: 9}.Build(),
 	}))
-	add("policy of the deployment", topic.Users, me, by(eventv1.Event_builder{
+	add("policy of the deployment", topic.Users, event.DeploymentSubject(), by(eventv1.Event_builder{
 		DeploymentPolicyChanged: eventv1.DeploymentPolicyChanged_builder{Threads: policy}.Build(),
 		ActorKind:               eventv1.ActorKind_ACTOR_KIND_OPERATOR,
 	}))
@@ -156,11 +157,26 @@ func samples(t *testing.T) []golden {
 	add("content encrypted at rest", topic.Threads, direct, by(eventv1.Event_builder{
 		MessageSent: eventv1.MessageSent_builder{
 			MessageId:     m6[:],
-			StoredContent: eventv1.Stored_builder{DataKeyId: 3, Nonce: key[:12], Data: key}.Build(),
+			StoredContent: stored,
 		}.Build(),
 	}))
 	add("edit", topic.Threads, direct, by(eventv1.Event_builder{
 		MessageEdited: eventv1.MessageEdited_builder{Message: name(ann, m1), Content: hello}.Build(),
+	}))
+	committed := content(t, eventv1.Content_builder{Text: "hello again", Nonce: key})
+	edited := event.Commitment(
+		event.EditAssociatedData(id.ThreadID(direct), event.MessageRef{Author: ann, ID: id.MessageID(m1)}), committed.GetData(),
+	)
+	add("edit with all that stands beside it", topic.Threads, direct, by(eventv1.Event_builder{
+		MessageEdited: eventv1.MessageEdited_builder{
+			Message: name(ann, m1), Content: committed, MentionedIds: [][]byte{bob[:]}, BlobIds: [][]byte{key[:16]},
+			Commitment: edited[:],
+		}.Build(),
+	}))
+	add("edit encrypted at rest", topic.Threads, direct, by(eventv1.Event_builder{
+		MessageEdited: eventv1.MessageEdited_builder{
+			Message: name(ann, m1), StoredContent: stored,
+		}.Build(),
 	}))
 	add("edit of another's message", topic.Threads, direct, by(eventv1.Event_builder{
 		MessageEdited: eventv1.MessageEdited_builder{Message: name(bob, m2), Content: hello}.Build(),
@@ -204,9 +220,17 @@ func samples(t *testing.T) []golden {
 	add("imported", topic.Threads, group, by(eventv1.Event_builder{
 		MessageImported: eventv1.MessageImported_builder{
 			Message: name(bob, m2), Content: hello, SentTimeMs: 1_500_000_000_000, Source: "slack", SourceId: "C1/1.5",
-			Reply: name(ann, m1),
+			Reply: name(ann, m1), MentionedIds: [][]byte{bob[:]}, BlobIds: [][]byte{key[:16]},
 		}.Build(),
 		ActorKind: eventv1.ActorKind_ACTOR_KIND_SYSTEM,
+	}))
+	add("message with the policy of its direct thread", topic.Threads, direct, by(eventv1.Event_builder{
+		MessageSent: eventv1.MessageSent_builder{
+			MessageId: m4[:], Content: hello, DirectPeer: bob[:], Policy: policy,
+		}.Build(),
+	}))
+	add("an event that is passed over", topic.Threads, group, by(eventv1.Event_builder{
+		MemberLeft: &eventv1.MemberLeft{}, Ignorable: true,
 	}))
 	add("policy of a thread", topic.Threads, group, by(eventv1.Event_builder{
 		ThreadPolicyChanged: eventv1.ThreadPolicyChanged_builder{Policy: policy}.Build(),

@@ -62,7 +62,7 @@ func Check(e *event.Event) error {
 	case eventv1.Event_MessageSent_case:
 		return r.checkMessage(e)
 	case eventv1.Event_MessageEdited_case:
-		return event.First(checkAbout(e), r.checkContent(e, e.GetMessageEdited().GetContent()))
+		return r.checkEdit(e)
 	case eventv1.Event_MessageDeleted_case:
 		return checkAbout(e)
 	case eventv1.Event_ReactionSet_case:
@@ -107,22 +107,38 @@ func (r *Rules) checkMessage(e *event.Event) error {
 	if err := event.CheckOptionalID("direct_peer", m.GetDirectPeer()); err != nil {
 		return err
 	}
-	switch {
-	case len(m.GetMentionedIds()) > r.MaxMentions:
-		return event.Invalidf("mentioned_ids", "are %d, at most %d", len(m.GetMentionedIds()), r.MaxMentions)
-	case len(m.GetBlobIds()) > r.MaxBlobs:
-		return event.Invalidf("blob_ids", "are %d, at most %d", len(m.GetBlobIds()), r.MaxBlobs)
-	case m.GetExpireAfterS() > r.MaxExpire:
+	if m.GetExpireAfterS() > r.MaxExpire {
 		return event.Invalidf("expire_after_s", "is %d, at most %d", m.GetExpireAfterS(), r.MaxExpire)
-	case len(m.GetCommitment()) != 0 && len(m.GetCommitment()) != commitmentSize:
-		return event.Invalidf("commitment", "has %d bytes, needs %d", len(m.GetCommitment()), commitmentSize)
 	}
-	for _, u := range m.GetMentionedIds() {
+	return r.checkPublic(m.GetMentionedIds(), m.GetBlobIds(), m.GetCommitment())
+}
+
+// checkEdit judges an edit.
+func (r *Rules) checkEdit(e *event.Event) error {
+	m := e.GetMessageEdited()
+	err := event.First(checkAbout(e), r.checkContent(e, m.GetContent()))
+	if err != nil || r.MaxMentions == 0 {
+		return err
+	}
+	return r.checkPublic(m.GetMentionedIds(), m.GetBlobIds(), m.GetCommitment())
+}
+
+// checkPublic judges what stands beside the sealed part.
+func (r *Rules) checkPublic(mentioned, blobs [][]byte, commitment []byte) error {
+	switch {
+	case len(mentioned) > r.MaxMentions:
+		return event.Invalidf("mentioned_ids", "are %d, at most %d", len(mentioned), r.MaxMentions)
+	case len(blobs) > r.MaxBlobs:
+		return event.Invalidf("blob_ids", "are %d, at most %d", len(blobs), r.MaxBlobs)
+	case len(commitment) != 0 && len(commitment) != commitmentSize:
+		return event.Invalidf("commitment", "has %d bytes, needs %d", len(commitment), commitmentSize)
+	}
+	for _, u := range mentioned {
 		if err := event.CheckID("mentioned_ids", u); err != nil {
 			return err
 		}
 	}
-	for _, b := range m.GetBlobIds() {
+	for _, b := range blobs {
 		if err := event.CheckID("blob_ids", b); err != nil {
 			return err
 		}

@@ -157,8 +157,9 @@ const (
 	// Plain when key_id is 0, else a scheme that only the clients know.
 	Scheme_SCHEME_UNSPECIFIED Scheme = 0
 	// AES-256-GCM (RFC 5116 section 5.2) with a nonce of 12 bytes; the tag is at the end of data. The associated data is
-	// "helio/sealed/1" NUL, the thread's id, the author's id and the message's id, 16 bytes each, so sealed bytes cannot
-	// be moved to another thread, author or message.
+	// "helio/sealed/1" NUL, or "helio/edited/1" NUL in an edit, the thread's id, the author's id and the message's id,
+	// 16 bytes each, so sealed bytes cannot be moved to another thread, author or message, nor from an edit to the
+	// message.
 	Scheme_SCHEME_AES_256_GCM Scheme = 1
 )
 
@@ -441,7 +442,7 @@ type Declaration_builder struct {
 	Class Class
 	// The first reader version that reads it; 0: laid down, see 6 above.
 	Since uint32
-	// Readers older than since may pass over it: it changes nothing that they show.
+	// No fold takes it in, of whichever version: it changes no view, so readers older than since pass over it.
 	Ignorable bool
 	// It may be the system's: then user_id and device_id may be empty.
 	System bool
@@ -1738,8 +1739,8 @@ type Event_builder struct {
 	Cause *Cause
 	// What kind of actor did it.
 	ActorKind ActorKind
-	// A reader that does not know it passes over it: copied from the declaration by ingest, since an old reader does not
-	// have the declaration.
+	// Every fold passes over it, and a reader that does not know it need not: a view that an older version has folded
+	// equals a fresh one. Copied from the declaration by ingest, since an old reader does not have the declaration.
 	Ignorable bool
 	// What happened.
 
@@ -2417,6 +2418,7 @@ type Content struct {
 	state            protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_Text  string                 `protobuf:"bytes,1,opt,name=text"`
 	xxx_hidden_Parts *[]*Part               `protobuf:"bytes,2,rep,name=parts"`
+	xxx_hidden_Nonce []byte                 `protobuf:"bytes,3,opt,name=nonce"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2462,12 +2464,26 @@ func (x *Content) GetParts() []*Part {
 	return nil
 }
 
+func (x *Content) GetNonce() []byte {
+	if x != nil {
+		return x.xxx_hidden_Nonce
+	}
+	return nil
+}
+
 func (x *Content) SetText(v string) {
 	x.xxx_hidden_Text = v
 }
 
 func (x *Content) SetParts(v []*Part) {
 	x.xxx_hidden_Parts = &v
+}
+
+func (x *Content) SetNonce(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Nonce = v
 }
 
 type Content_builder struct {
@@ -2477,6 +2493,8 @@ type Content_builder struct {
 	Text string
 	// What it consists of, in order, at most 32; empty: the text alone.
 	Parts []*Part
+	// 32 random bytes, in content that is committed to: see MessageSent.commitment. Laid down.
+	Nonce []byte
 }
 
 func (b0 Content_builder) Build() *Content {
@@ -2485,6 +2503,7 @@ func (b0 Content_builder) Build() *Content {
 	_, _ = b, x
 	x.xxx_hidden_Text = b.Text
 	x.xxx_hidden_Parts = &b.Parts
+	x.xxx_hidden_Nonce = b.Nonce
 	return m0
 }
 
@@ -3096,6 +3115,7 @@ type MessageSent struct {
 	xxx_hidden_Silent        bool                   `protobuf:"varint,10,opt,name=silent"`
 	xxx_hidden_Commitment    []byte                 `protobuf:"bytes,11,opt,name=commitment"`
 	xxx_hidden_StoredContent *Stored                `protobuf:"bytes,12,opt,name=stored_content,json=storedContent"`
+	xxx_hidden_Policy        *ThreadPolicy          `protobuf:"bytes,13,opt,name=policy"`
 	unknownFields            protoimpl.UnknownFields
 	sizeCache                protoimpl.SizeCache
 }
@@ -3209,6 +3229,13 @@ func (x *MessageSent) GetStoredContent() *Stored {
 	return nil
 }
 
+func (x *MessageSent) GetPolicy() *ThreadPolicy {
+	if x != nil {
+		return x.xxx_hidden_Policy
+	}
+	return nil
+}
+
 func (x *MessageSent) SetMessageId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -3269,6 +3296,10 @@ func (x *MessageSent) SetStoredContent(v *Stored) {
 	x.xxx_hidden_StoredContent = v
 }
 
+func (x *MessageSent) SetPolicy(v *ThreadPolicy) {
+	x.xxx_hidden_Policy = v
+}
+
 func (x *MessageSent) HasContent() bool {
 	if x == nil {
 		return false
@@ -3290,6 +3321,13 @@ func (x *MessageSent) HasStoredContent() bool {
 	return x.xxx_hidden_StoredContent != nil
 }
 
+func (x *MessageSent) HasPolicy() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Policy != nil
+}
+
 func (x *MessageSent) ClearContent() {
 	x.xxx_hidden_Content = nil
 }
@@ -3300,6 +3338,10 @@ func (x *MessageSent) ClearReply() {
 
 func (x *MessageSent) ClearStoredContent() {
 	x.xxx_hidden_StoredContent = nil
+}
+
+func (x *MessageSent) ClearPolicy() {
+	x.xxx_hidden_Policy = nil
 }
 
 type MessageSent_builder struct {
@@ -3328,11 +3370,14 @@ type MessageSent_builder struct {
 	ExpireAfterS uint32
 	// It rings at nobody's device.
 	Silent bool
-	// HMAC-SHA-256 over the opened content by a key inside of it (32 bytes), by which a member can prove to the server
-	// what a sealed message said (message franking: Grubbs, Lu, Ristenpart 2017); empty: none.
+	// A commitment to the content (32 bytes), by which a member can prove to the server what a sealed message said:
+	// SHA-256 over "helio/commitment/1" NUL, the associated data of Scheme, and the encoded Content as it was sealed,
+	// whose nonce keeps it from being guessed (message franking: Grubbs, Lu, Ristenpart 2017); empty: none.
 	Commitment []byte
 	// The content encrypted at rest; then content is absent.
 	StoredContent *Stored
+	// What a direct thread allows that this message begins; ingest copies it from the deployment's policy.
+	Policy *ThreadPolicy
 }
 
 func (b0 MessageSent_builder) Build() *MessageSent {
@@ -3351,17 +3396,22 @@ func (b0 MessageSent_builder) Build() *MessageSent {
 	x.xxx_hidden_Silent = b.Silent
 	x.xxx_hidden_Commitment = b.Commitment
 	x.xxx_hidden_StoredContent = b.StoredContent
+	x.xxx_hidden_Policy = b.Policy
 	return m0
 }
 
 // MessageEdited: the sender replaced the content of a message.
 type MessageEdited struct {
-	state                protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_MessageId []byte                 `protobuf:"bytes,1,opt,name=message_id,json=messageId"`
-	xxx_hidden_Content   *Sealed                `protobuf:"bytes,2,opt,name=content"`
-	xxx_hidden_Message   *MessageRef            `protobuf:"bytes,3,opt,name=message"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state                    protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MessageId     []byte                 `protobuf:"bytes,1,opt,name=message_id,json=messageId"`
+	xxx_hidden_Content       *Sealed                `protobuf:"bytes,2,opt,name=content"`
+	xxx_hidden_Message       *MessageRef            `protobuf:"bytes,3,opt,name=message"`
+	xxx_hidden_MentionedIds  [][]byte               `protobuf:"bytes,4,rep,name=mentioned_ids,json=mentionedIds"`
+	xxx_hidden_BlobIds       [][]byte               `protobuf:"bytes,5,rep,name=blob_ids,json=blobIds"`
+	xxx_hidden_Commitment    []byte                 `protobuf:"bytes,6,opt,name=commitment"`
+	xxx_hidden_StoredContent *Stored                `protobuf:"bytes,7,opt,name=stored_content,json=storedContent"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *MessageEdited) Reset() {
@@ -3410,6 +3460,34 @@ func (x *MessageEdited) GetMessage() *MessageRef {
 	return nil
 }
 
+func (x *MessageEdited) GetMentionedIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_MentionedIds
+	}
+	return nil
+}
+
+func (x *MessageEdited) GetBlobIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_BlobIds
+	}
+	return nil
+}
+
+func (x *MessageEdited) GetCommitment() []byte {
+	if x != nil {
+		return x.xxx_hidden_Commitment
+	}
+	return nil
+}
+
+func (x *MessageEdited) GetStoredContent() *Stored {
+	if x != nil {
+		return x.xxx_hidden_StoredContent
+	}
+	return nil
+}
+
 func (x *MessageEdited) SetMessageId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -3423,6 +3501,25 @@ func (x *MessageEdited) SetContent(v *Sealed) {
 
 func (x *MessageEdited) SetMessage(v *MessageRef) {
 	x.xxx_hidden_Message = v
+}
+
+func (x *MessageEdited) SetMentionedIds(v [][]byte) {
+	x.xxx_hidden_MentionedIds = v
+}
+
+func (x *MessageEdited) SetBlobIds(v [][]byte) {
+	x.xxx_hidden_BlobIds = v
+}
+
+func (x *MessageEdited) SetCommitment(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Commitment = v
+}
+
+func (x *MessageEdited) SetStoredContent(v *Stored) {
+	x.xxx_hidden_StoredContent = v
 }
 
 func (x *MessageEdited) HasContent() bool {
@@ -3439,12 +3536,23 @@ func (x *MessageEdited) HasMessage() bool {
 	return x.xxx_hidden_Message != nil
 }
 
+func (x *MessageEdited) HasStoredContent() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_StoredContent != nil
+}
+
 func (x *MessageEdited) ClearContent() {
 	x.xxx_hidden_Content = nil
 }
 
 func (x *MessageEdited) ClearMessage() {
 	x.xxx_hidden_Message = nil
+}
+
+func (x *MessageEdited) ClearStoredContent() {
+	x.xxx_hidden_StoredContent = nil
 }
 
 type MessageEdited_builder struct {
@@ -3457,6 +3565,14 @@ type MessageEdited_builder struct {
 	Content *Sealed
 	// The message; its author is the acting user.
 	Message *MessageRef
+	// The users (16 bytes each) that it mentions now, at most 64. Laid down, like what follows.
+	MentionedIds [][]byte
+	// The blobs (16 bytes each) that it refers to now, at most 32.
+	BlobIds [][]byte
+	// As in MessageSent, with the associated data of an edit.
+	Commitment []byte
+	// The content encrypted at rest; then content is absent.
+	StoredContent *Stored
 }
 
 func (b0 MessageEdited_builder) Build() *MessageEdited {
@@ -3466,6 +3582,10 @@ func (b0 MessageEdited_builder) Build() *MessageEdited {
 	x.xxx_hidden_MessageId = b.MessageId
 	x.xxx_hidden_Content = b.Content
 	x.xxx_hidden_Message = b.Message
+	x.xxx_hidden_MentionedIds = b.MentionedIds
+	x.xxx_hidden_BlobIds = b.BlobIds
+	x.xxx_hidden_Commitment = b.Commitment
+	x.xxx_hidden_StoredContent = b.StoredContent
 	return m0
 }
 
@@ -3699,15 +3819,18 @@ func (b0 ReactionSet_builder) Build() *ReactionSet {
 // MessageImported: a message of another system was taken over into the thread. Its author need not be a member, no
 // window is judged by its time, and it rings at nobody's device.
 type MessageImported struct {
-	state                 protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Message    *MessageRef            `protobuf:"bytes,1,opt,name=message"`
-	xxx_hidden_Content    *Sealed                `protobuf:"bytes,2,opt,name=content"`
-	xxx_hidden_SentTimeMs int64                  `protobuf:"varint,3,opt,name=sent_time_ms,json=sentTimeMs"`
-	xxx_hidden_Source     string                 `protobuf:"bytes,4,opt,name=source"`
-	xxx_hidden_SourceId   string                 `protobuf:"bytes,5,opt,name=source_id,json=sourceId"`
-	xxx_hidden_Reply      *MessageRef            `protobuf:"bytes,6,opt,name=reply"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	state                    protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Message       *MessageRef            `protobuf:"bytes,1,opt,name=message"`
+	xxx_hidden_Content       *Sealed                `protobuf:"bytes,2,opt,name=content"`
+	xxx_hidden_SentTimeMs    int64                  `protobuf:"varint,3,opt,name=sent_time_ms,json=sentTimeMs"`
+	xxx_hidden_Source        string                 `protobuf:"bytes,4,opt,name=source"`
+	xxx_hidden_SourceId      string                 `protobuf:"bytes,5,opt,name=source_id,json=sourceId"`
+	xxx_hidden_Reply         *MessageRef            `protobuf:"bytes,6,opt,name=reply"`
+	xxx_hidden_MentionedIds  [][]byte               `protobuf:"bytes,7,rep,name=mentioned_ids,json=mentionedIds"`
+	xxx_hidden_BlobIds       [][]byte               `protobuf:"bytes,8,rep,name=blob_ids,json=blobIds"`
+	xxx_hidden_StoredContent *Stored                `protobuf:"bytes,9,opt,name=stored_content,json=storedContent"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *MessageImported) Reset() {
@@ -3777,6 +3900,27 @@ func (x *MessageImported) GetReply() *MessageRef {
 	return nil
 }
 
+func (x *MessageImported) GetMentionedIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_MentionedIds
+	}
+	return nil
+}
+
+func (x *MessageImported) GetBlobIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_BlobIds
+	}
+	return nil
+}
+
+func (x *MessageImported) GetStoredContent() *Stored {
+	if x != nil {
+		return x.xxx_hidden_StoredContent
+	}
+	return nil
+}
+
 func (x *MessageImported) SetMessage(v *MessageRef) {
 	x.xxx_hidden_Message = v
 }
@@ -3801,6 +3945,18 @@ func (x *MessageImported) SetReply(v *MessageRef) {
 	x.xxx_hidden_Reply = v
 }
 
+func (x *MessageImported) SetMentionedIds(v [][]byte) {
+	x.xxx_hidden_MentionedIds = v
+}
+
+func (x *MessageImported) SetBlobIds(v [][]byte) {
+	x.xxx_hidden_BlobIds = v
+}
+
+func (x *MessageImported) SetStoredContent(v *Stored) {
+	x.xxx_hidden_StoredContent = v
+}
+
 func (x *MessageImported) HasMessage() bool {
 	if x == nil {
 		return false
@@ -3822,6 +3978,13 @@ func (x *MessageImported) HasReply() bool {
 	return x.xxx_hidden_Reply != nil
 }
 
+func (x *MessageImported) HasStoredContent() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_StoredContent != nil
+}
+
 func (x *MessageImported) ClearMessage() {
 	x.xxx_hidden_Message = nil
 }
@@ -3832,6 +3995,10 @@ func (x *MessageImported) ClearContent() {
 
 func (x *MessageImported) ClearReply() {
 	x.xxx_hidden_Reply = nil
+}
+
+func (x *MessageImported) ClearStoredContent() {
+	x.xxx_hidden_StoredContent = nil
 }
 
 type MessageImported_builder struct {
@@ -3849,6 +4016,12 @@ type MessageImported_builder struct {
 	SourceId string
 	// The message that it answers; absent: none.
 	Reply *MessageRef
+	// The users (16 bytes each) that it mentions, at most 64.
+	MentionedIds [][]byte
+	// The blobs (16 bytes each) that it refers to, at most 32.
+	BlobIds [][]byte
+	// The content encrypted at rest; then content is absent.
+	StoredContent *Stored
 }
 
 func (b0 MessageImported_builder) Build() *MessageImported {
@@ -3861,6 +4034,9 @@ func (b0 MessageImported_builder) Build() *MessageImported {
 	x.xxx_hidden_Source = b.Source
 	x.xxx_hidden_SourceId = b.SourceId
 	x.xxx_hidden_Reply = b.Reply
+	x.xxx_hidden_MentionedIds = b.MentionedIds
+	x.xxx_hidden_BlobIds = b.BlobIds
+	x.xxx_hidden_StoredContent = b.StoredContent
 	return m0
 }
 
@@ -4054,7 +4230,7 @@ func (b0 ThreadPolicyChanged_builder) Build() *ThreadPolicyChanged {
 }
 
 // DeploymentPolicyChanged: an operator set what threads allow that say nothing themselves. Its subject is the
-// deployment's own, SHA-256 of "helio/deployment/1" cut to a UUIDv8. A fold looks at no other subject, so ingest copies
+// deployment's own, SHA-256 of "helio/deployment/1" cut to a UUIDv8: a3bbdd2d-9fae-8fb7-8a8a-d22e14bbc212. A fold looks at no other subject, so ingest copies
 // what counts into the events that begin threads.
 type DeploymentPolicyChanged struct {
 	state              protoimpl.MessageState `protogen:"opaque.v1"`
@@ -4646,7 +4822,7 @@ func (b0 RoleChanged_builder) Build() *RoleChanged {
 }
 
 // WatermarksMoved: how far a device has got in a thread. It carries both watermarks because the topic is compacted by
-// (thread, device): only the last record of a device is sure to stay. Each only grows; a fold takes the highest. The
+// (thread, device, user): only the last record of a user's device is sure to stay. Each only grows; a fold takes the highest. The
 // user's watermark is the highest of the devices'.
 type WatermarksMoved struct {
 	state                        protoimpl.MessageState `protogen:"opaque.v1"`
@@ -5746,7 +5922,8 @@ type Quarantined_builder struct {
 	Position int64
 	// Why, in words.
 	Reason string
-	// Why, as a word of a closed set: undecodable, key, partition, fold_panicked, newer_version.
+	// Why, as a word of a closed set: undecodable, key, partition, fold_panicked, newer_version,
+	// parked (behind another).
 	Code string
 }
 
@@ -6083,10 +6260,11 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x06Stored\x12\x1e\n" +
 	"\vdata_key_id\x18\x01 \x01(\x04R\tdataKeyId\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"C\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"Y\n" +
 	"\aContent\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12$\n" +
-	"\x05parts\x18\x02 \x03(\v2\x0e.event.v1.PartR\x05parts\"\x9b\x01\n" +
+	"\x05parts\x18\x02 \x03(\v2\x0e.event.v1.PartR\x05parts\x12\x14\n" +
+	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\x9b\x01\n" +
 	"\x04Part\x12(\n" +
 	"\x04text\x18\x01 \x01(\v2\x12.event.v1.TextPartH\x00R\x04text\x12+\n" +
 	"\x05media\x18\x02 \x01(\v2\x13.event.v1.MediaPartH\x00R\x05media\x124\n" +
@@ -6114,7 +6292,7 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\fLocationPart\x12\x1a\n" +
 	"\blatitude\x18\x01 \x01(\x01R\blatitude\x12\x1c\n" +
 	"\tlongitude\x18\x02 \x01(\x01R\tlongitude\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\xbd\x03\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xed\x03\n" +
 	"\vMessageSent\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12*\n" +
@@ -6132,12 +6310,19 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"commitment\x18\v \x01(\fR\n" +
 	"commitment\x127\n" +
-	"\x0estored_content\x18\f \x01(\v2\x10.event.v1.StoredR\rstoredContent\"\x8a\x01\n" +
+	"\x0estored_content\x18\f \x01(\v2\x10.event.v1.StoredR\rstoredContent\x12.\n" +
+	"\x06policy\x18\r \x01(\v2\x16.event.v1.ThreadPolicyR\x06policy\"\xa3\x02\n" +
 	"\rMessageEdited\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12*\n" +
 	"\acontent\x18\x02 \x01(\v2\x10.event.v1.SealedR\acontent\x12.\n" +
-	"\amessage\x18\x03 \x01(\v2\x14.event.v1.MessageRefR\amessage\"|\n" +
+	"\amessage\x18\x03 \x01(\v2\x14.event.v1.MessageRefR\amessage\x12#\n" +
+	"\rmentioned_ids\x18\x04 \x03(\fR\fmentionedIds\x12\x19\n" +
+	"\bblob_ids\x18\x05 \x03(\fR\ablobIds\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x06 \x01(\fR\n" +
+	"commitment\x127\n" +
+	"\x0estored_content\x18\a \x01(\v2\x10.event.v1.StoredR\rstoredContent\"|\n" +
 	"\x0eMessageDeleted\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1b\n" +
@@ -6148,7 +6333,7 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1b\n" +
 	"\tauthor_id\x18\x02 \x01(\fR\bauthorId\x12\x14\n" +
 	"\x05emoji\x18\x03 \x01(\tR\x05emoji\x12.\n" +
-	"\amessage\x18\x04 \x01(\v2\x14.event.v1.MessageRefR\amessage\"\xf0\x01\n" +
+	"\amessage\x18\x04 \x01(\v2\x14.event.v1.MessageRefR\amessage\"\xe9\x02\n" +
 	"\x0fMessageImported\x12.\n" +
 	"\amessage\x18\x01 \x01(\v2\x14.event.v1.MessageRefR\amessage\x12*\n" +
 	"\acontent\x18\x02 \x01(\v2\x10.event.v1.SealedR\acontent\x12 \n" +
@@ -6156,7 +6341,10 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"sentTimeMs\x12\x16\n" +
 	"\x06source\x18\x04 \x01(\tR\x06source\x12\x1b\n" +
 	"\tsource_id\x18\x05 \x01(\tR\bsourceId\x12*\n" +
-	"\x05reply\x18\x06 \x01(\v2\x14.event.v1.MessageRefR\x05reply\"\xdc\x01\n" +
+	"\x05reply\x18\x06 \x01(\v2\x14.event.v1.MessageRefR\x05reply\x12#\n" +
+	"\rmentioned_ids\x18\a \x03(\fR\fmentionedIds\x12\x19\n" +
+	"\bblob_ids\x18\b \x03(\fR\ablobIds\x127\n" +
+	"\x0estored_content\x18\t \x01(\v2\x10.event.v1.StoredR\rstoredContent\"\xdc\x01\n" +
 	"\fThreadPolicy\x12\"\n" +
 	"\redit_window_s\x18\x01 \x01(\rR\veditWindowS\x12&\n" +
 	"\x0fdelete_window_s\x18\x02 \x01(\rR\rdeleteWindowS\x12(\n" +
@@ -6381,30 +6569,33 @@ var file_event_v1_event_proto_depIdxs = []int32{
 	10, // 37: event.v1.MessageSent.content:type_name -> event.v1.Sealed
 	9,  // 38: event.v1.MessageSent.reply:type_name -> event.v1.MessageRef
 	11, // 39: event.v1.MessageSent.stored_content:type_name -> event.v1.Stored
-	10, // 40: event.v1.MessageEdited.content:type_name -> event.v1.Sealed
-	9,  // 41: event.v1.MessageEdited.message:type_name -> event.v1.MessageRef
-	9,  // 42: event.v1.MessageDeleted.message:type_name -> event.v1.MessageRef
-	9,  // 43: event.v1.ReactionSet.message:type_name -> event.v1.MessageRef
-	9,  // 44: event.v1.MessageImported.message:type_name -> event.v1.MessageRef
-	10, // 45: event.v1.MessageImported.content:type_name -> event.v1.Sealed
-	9,  // 46: event.v1.MessageImported.reply:type_name -> event.v1.MessageRef
-	4,  // 47: event.v1.ThreadPolicy.writers:type_name -> event.v1.Role
-	3,  // 48: event.v1.ThreadPolicy.history:type_name -> event.v1.HistoryVisibility
-	22, // 49: event.v1.ThreadPolicyChanged.policy:type_name -> event.v1.ThreadPolicy
-	22, // 50: event.v1.DeploymentPolicyChanged.threads:type_name -> event.v1.ThreadPolicy
-	9,  // 51: event.v1.AbuseReported.message:type_name -> event.v1.MessageRef
-	22, // 52: event.v1.ThreadCreated.policy:type_name -> event.v1.ThreadPolicy
-	4,  // 53: event.v1.RoleChanged.role:type_name -> event.v1.Role
-	5,  // 54: event.v1.QuarantineReleased.release:type_name -> event.v1.Release
-	47, // 55: event.v1.class:extendee -> google.protobuf.MessageOptions
-	48, // 56: event.v1.declared:extendee -> google.protobuf.FieldOptions
-	0,  // 57: event.v1.class:type_name -> event.v1.Class
-	6,  // 58: event.v1.declared:type_name -> event.v1.Declaration
-	59, // [59:59] is the sub-list for method output_type
-	59, // [59:59] is the sub-list for method input_type
-	57, // [57:59] is the sub-list for extension type_name
-	55, // [55:57] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	22, // 40: event.v1.MessageSent.policy:type_name -> event.v1.ThreadPolicy
+	10, // 41: event.v1.MessageEdited.content:type_name -> event.v1.Sealed
+	9,  // 42: event.v1.MessageEdited.message:type_name -> event.v1.MessageRef
+	11, // 43: event.v1.MessageEdited.stored_content:type_name -> event.v1.Stored
+	9,  // 44: event.v1.MessageDeleted.message:type_name -> event.v1.MessageRef
+	9,  // 45: event.v1.ReactionSet.message:type_name -> event.v1.MessageRef
+	9,  // 46: event.v1.MessageImported.message:type_name -> event.v1.MessageRef
+	10, // 47: event.v1.MessageImported.content:type_name -> event.v1.Sealed
+	9,  // 48: event.v1.MessageImported.reply:type_name -> event.v1.MessageRef
+	11, // 49: event.v1.MessageImported.stored_content:type_name -> event.v1.Stored
+	4,  // 50: event.v1.ThreadPolicy.writers:type_name -> event.v1.Role
+	3,  // 51: event.v1.ThreadPolicy.history:type_name -> event.v1.HistoryVisibility
+	22, // 52: event.v1.ThreadPolicyChanged.policy:type_name -> event.v1.ThreadPolicy
+	22, // 53: event.v1.DeploymentPolicyChanged.threads:type_name -> event.v1.ThreadPolicy
+	9,  // 54: event.v1.AbuseReported.message:type_name -> event.v1.MessageRef
+	22, // 55: event.v1.ThreadCreated.policy:type_name -> event.v1.ThreadPolicy
+	4,  // 56: event.v1.RoleChanged.role:type_name -> event.v1.Role
+	5,  // 57: event.v1.QuarantineReleased.release:type_name -> event.v1.Release
+	47, // 58: event.v1.class:extendee -> google.protobuf.MessageOptions
+	48, // 59: event.v1.declared:extendee -> google.protobuf.FieldOptions
+	0,  // 60: event.v1.class:type_name -> event.v1.Class
+	6,  // 61: event.v1.declared:type_name -> event.v1.Declaration
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	60, // [60:62] is the sub-list for extension type_name
+	58, // [58:60] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_event_v1_event_proto_init() }

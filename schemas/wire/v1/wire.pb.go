@@ -112,9 +112,9 @@ const (
 	Code_CODE_CONFLICT Code = 22
 	// Too many requests of this connection wait for an answer.
 	Code_CODE_TOO_MANY_REQUESTS Code = 23
-	// An event of the thread cannot be applied, so the thread stands still until its operators have mended it: what it
-	// has can be read, nothing can be added. Only its members are told so; retry_after_ms says when to ask again. Other
-	// threads are not concerned.
+	// An event of the thread cannot be applied, so the thread stands still until its operators have mended it or a newer
+	// version of the server reads it: what it has can be read, nothing can be added. Only its members are told so;
+	// retry_after_ms says when to ask again. Other threads are not concerned.
 	Code_CODE_THREAD_PARKED Code = 24
 )
 
