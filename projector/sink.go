@@ -239,10 +239,9 @@ func (s *Sink[R]) tell(qs []Quarantined) {
 		if kind == "parked" {
 			continue
 		}
-		s.log.Error(
-			"event put into quarantine, its subject is parked from here on", "topic", q.Topic, "slot", q.Slot,
-			"position", q.Position, "subject", id.ThreadID(q.Subject), "reason", q.Reason,
-		)
+		s.log.Error("event put into quarantine, its subject is parked from here on",
+			"topic", q.Topic, "slot", q.Slot, "position", q.Position,
+			"subject", id.ThreadID(q.Subject), "reason", q.Reason)
 		if s.cfg.Report != nil {
 			s.cfg.Report(s.cfg.View, q)
 		}

@@ -51,9 +51,7 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 			"Subjects that were opened again, because the views have got past what stopped them.",
 		),
 		packed: counter("threads_packed_total", "Threads whose states were packed because they were of no use."),
-		gaps: counter(
-			"gaps_total", "Subjects that were loaded anew because their slot's stream had a gap.",
-		),
+		gaps:   counter("gaps_total", "Subjects that were loaded anew because their slot's stream had a gap."),
 		viewsBack: counter(
 			"views_fell_back_total",
 			"Answers that found the thread views at an earlier position than before, as after a crash of Postgres.",

@@ -151,10 +151,8 @@ func (s *Session) sendNow(x sending) bool {
 func (s *Session) append(x sending, peer id.UserID) {
 	if seen, ok := s.srv.replica.Seen(x.thread, thread.Key{Sender: s.user, Message: x.message}); ok {
 		s.finish()
-		s.reply(x.req, ack(
-			x.thread, x.message[:], topic.SlotOf(topic.Subject(x.thread), s.srv.cfg.Partitions), seen.Position,
-			seen.TimeMS,
-		))
+		slot := topic.SlotOf(topic.Subject(x.thread), s.srv.cfg.Partitions)
+		s.reply(x.req, ack(x.thread, x.message[:], slot, seen.Position, seen.TimeMS))
 		return
 	}
 	sent := eventv1.MessageSent_builder{

@@ -35,10 +35,8 @@ var (
 	)
 	tableMarks = newTable(
 		"watermarks",
-		raise(
-			"thread_id, user_id", "watermarks", "delivered_position", "delivered_ordinal", "read_position",
-			"read_ordinal",
-		),
+		raise("thread_id, user_id", "watermarks",
+			"delivered_position", "delivered_ordinal", "read_position", "read_ordinal"),
 		"thread_id uuid",
 		"user_id uuid",
 		"delivered_position bigint",
@@ -48,10 +46,8 @@ var (
 	)
 	tableDeviceMarks = newTable(
 		"device_watermarks",
-		raise(
-			"thread_id, device_id, user_id", "device_watermarks", "delivered_position", "delivered_ordinal",
-			"read_position", "read_ordinal",
-		),
+		raise("thread_id, device_id, user_id", "device_watermarks",
+			"delivered_position", "delivered_ordinal", "read_position", "read_ordinal"),
 		"thread_id uuid",
 		"device_id uuid",
 		"user_id uuid",
@@ -234,10 +230,8 @@ type pairs = [2]vec[pgtype.UUID]
 
 // rows reads the changed rows from the states, sorted by primary key, and the keys of rows to delete.
 func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
-	upserts = append(
-		upserts, w.threadRows(), w.memberRows(), w.messageRows(), w.markRows(), w.deviceMarkRows(), w.userRows(),
-		w.deviceRows(),
-	)
+	upserts = append(upserts, w.threadRows(), w.memberRows(), w.messageRows(),
+		w.markRows(), w.deviceMarkRows(), w.userRows(), w.deviceRows())
 	{
 		var u, h vec[pgtype.UUID]
 		var name vec[string]

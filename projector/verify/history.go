@@ -41,34 +41,27 @@ func (r *Reference) historyRows() tables {
 		}
 		for _, q := range s.quarantined {
 			if q.Topic != topic.Users {
-				out.put(
-					"quarantine", keyOf(q.Topic, q.Slot, q.Position), id.ThreadID(q.Subject).String(), q.Reason,
-					q.TimeMS,
-				)
+				out.put("quarantine", keyOf(q.Topic, q.Slot, q.Position),
+					id.ThreadID(q.Subject).String(), q.Reason, q.TimeMS)
 			}
 		}
 		for _, a := range s.accepted {
 			key := keyOf(a.thread, int64(a.at))
 			if a.kind == kindMessage {
-				out.put(
-					"messages", key, a.ordinal, int(n), a.sender.String(), a.device.String(), zeroID(a.message),
+				out.put("messages", key,
+					a.ordinal, int(n), a.sender.String(), a.device.String(), zeroID(a.message),
 					a.replyTo.String(), a.replyAuthor.String(), a.timeMS,
-					min(max(a.client, earliestMS), latestMS), a.keyID, a.body, a.event,
-				)
+					min(max(a.client, earliestMS), latestMS), a.keyID, a.body, a.event)
 			} else {
 				out.put("thread_events", key, a.ordinal, int(n), a.name, a.sender.String(), a.timeMS, a.title, a.event)
 			}
 			if c, ok := changeOf[a.kind]; ok {
-				out.put(
-					"message_changes", keyOf(key, zeroID(a.author), zeroID(a.message)), int(n), c, a.sender.String(),
-					a.timeMS, a.keyID, a.body, a.emoji,
-				)
+				out.put("message_changes", keyOf(key, zeroID(a.author), zeroID(a.message)),
+					int(n), c, a.sender.String(), a.timeMS, a.keyID, a.body, a.emoji)
 			}
 			for _, m := range a.members {
-				out.put(
-					"memberships", keyOf(key, m.user), int(n), int16(m.kind), m.active, int16(m.role), m.ordinal,
-					a.timeMS,
-				)
+				out.put("memberships", keyOf(key, m.user),
+					int(n), int16(m.kind), m.active, int16(m.role), m.ordinal, a.timeMS)
 			}
 		}
 		for _, c := range s.receipts {

@@ -25,18 +25,16 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 			}
 		}
 		for _, q := range s.quarantined {
-			out.put(
-				"quarantine", keyOf(q.Topic, q.Slot, q.Position), id.ThreadID(q.Subject).String(), q.Reason, q.TimeMS,
-			)
+			out.put("quarantine", keyOf(q.Topic, q.Slot, q.Position),
+				id.ThreadID(q.Subject).String(), q.Reason, q.TimeMS)
 		}
 		for t, st := range s.threads {
 			if st.Kind == 0 {
 				continue
 			}
-			out.put(
-				"threads", keyOf(t), st.Kind, st.Title, int64(st.LastPosition), st.LastOrdinal, st.LastTimeMS,
-				st.LastSender.String(), st.Preview,
-			)
+			out.put("threads", keyOf(t),
+				st.Kind, st.Title, int64(st.LastPosition), st.LastOrdinal, st.LastTimeMS,
+				st.LastSender.String(), st.Preview)
 			for u, m := range st.Members {
 				out.put("members", keyOf(t, u), m.Role, m.Active(), flatten(m.Spans), m.BaseOrdinal, m.EndOrdinal)
 			}
@@ -45,10 +43,8 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 			if retention > 0 && a.timeMS < s.latest[topic.Threads]-retention.Milliseconds() {
 				continue
 			}
-			out.put(
-				"messages", keyOf(a.thread, int64(a.at)), a.ordinal, a.kind, a.sender.String(), a.message, a.timeMS,
-				int(n), a.event,
-			)
+			out.put("messages", keyOf(a.thread, int64(a.at)),
+				a.ordinal, a.kind, a.sender.String(), a.message, a.timeMS, int(n), a.event)
 		}
 		for k, m := range s.marks {
 			out.put("watermarks", keyOf(id.ThreadID(k[0]), id.UserID(k[1])), m)
@@ -61,10 +57,8 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 				out.put("users", keyOf(u), id.UserID(st.PhoneHash).String(), st.Generation, st.Name, st.RegisteredMS)
 			}
 			for d, dev := range st.Devices {
-				out.put(
-					"devices", keyOf(u, d), digest(dev.Key[:]), dev.Name, dev.Primary, dev.Revoked, int64(dev.Since),
-					dev.SinceMS,
-				)
+				out.put("devices", keyOf(u, d),
+					digest(dev.Key[:]), dev.Name, dev.Primary, dev.Revoked, int64(dev.Since), dev.SinceMS)
 			}
 			for h, name := range st.Contacts {
 				out.put("contacts", keyOf(u, id.UserID(h)), name)
@@ -131,20 +125,17 @@ func readThreads(
 			if !sel.has(r.Slot) {
 				return nil
 			}
-			out.put(
-				"quarantine", keyOf(r.Topic, r.Slot, r.Position), id.ThreadID(r.Subject).String(), r.Reason,
-				r.Time.UnixMilli(),
-			)
+			out.put("quarantine", keyOf(r.Topic, r.Slot, r.Position),
+				id.ThreadID(r.Subject).String(), r.Reason, r.Time.UnixMilli())
 			return nil
 		},
 		Threads: func(r *views.Thread) error {
 			if !sel.holds(topic.Subject(r.ID)) {
 				return nil
 			}
-			out.put(
-				"threads", keyOf(r.ID), r.Kind, r.Title, int64(r.LastPosition), r.LastOrdinal, r.LastTime.UnixMilli(),
-				r.LastSender.String(), r.Preview,
-			)
+			out.put("threads", keyOf(r.ID),
+				r.Kind, r.Title, int64(r.LastPosition), r.LastOrdinal, r.LastTime.UnixMilli(),
+				r.LastSender.String(), r.Preview)
 			return nil
 		},
 		Members: func(r *views.Member) error {
@@ -152,9 +143,8 @@ func readThreads(
 				return nil
 			}
 			m := &r.Member
-			out.put(
-				"members", keyOf(r.Thread, r.User), m.Role, r.Active, flatten(m.Spans), m.BaseOrdinal, m.EndOrdinal,
-			)
+			out.put("members", keyOf(r.Thread, r.User),
+				m.Role, r.Active, flatten(m.Spans), m.BaseOrdinal, m.EndOrdinal)
 			return nil
 		},
 		Messages: func(r *views.Message) error {
@@ -165,10 +155,8 @@ func readThreads(
 			if r.Message != (id.MessageID{}) {
 				message = r.Message.String()
 			}
-			out.put(
-				"messages", keyOf(r.Thread, int64(r.Position)), r.Ordinal, r.Kind, r.Sender.String(), message,
-				r.Time.UnixMilli(), int(r.Slot), digest(r.Event),
-			)
+			out.put("messages", keyOf(r.Thread, int64(r.Position)),
+				r.Ordinal, r.Kind, r.Sender.String(), message, r.Time.UnixMilli(), int(r.Slot), digest(r.Event))
 			return nil
 		},
 		Watermarks: func(r *views.Watermark) error {
@@ -189,19 +177,16 @@ func readThreads(
 			if !sel.holds(topic.Subject(r.ID)) {
 				return nil
 			}
-			out.put(
-				"users", keyOf(r.ID), id.UserID(r.PhoneHash).String(), r.Generation, r.Name, r.Registered.UnixMilli(),
-			)
+			out.put("users", keyOf(r.ID),
+				id.UserID(r.PhoneHash).String(), r.Generation, r.Name, r.Registered.UnixMilli())
 			return nil
 		},
 		Devices: func(r *views.Device) error {
 			if !sel.holds(topic.Subject(r.User)) {
 				return nil
 			}
-			out.put(
-				"devices", keyOf(r.User, r.ID), digest(r.Key[:]), r.Name, r.Primary, r.Revoked, int64(r.Since),
-				r.Time.UnixMilli(),
-			)
+			out.put("devices", keyOf(r.User, r.ID),
+				digest(r.Key[:]), r.Name, r.Primary, r.Revoked, int64(r.Since), r.Time.UnixMilli())
 			return nil
 		},
 		Contacts: func(r *views.Contact) error {

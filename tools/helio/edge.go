@@ -261,10 +261,9 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if err != nil {
 		return nil, err
 	}
-	q := query.New(
-		query.Config{UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups()}, views.New(pool), past,
-		a.Limiter(), p.log,
-	)
+	q := query.New(query.Config{
+		UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups(),
+	}, views.New(pool), past, a.Limiter(), p.log)
 	e, err := edge.New(edge.Config{
 		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey,
 		Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,

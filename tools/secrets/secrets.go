@@ -103,10 +103,8 @@ func ensure(dir string, g group) error {
 	if len(there) > 0 {
 		// A process that died between two renames leaves the rest of the group in its stage.
 		if !all(stage, missing) {
-			return fmt.Errorf(
-				"secrets: %s has %v but not %v: put those there, or remove all of them to have new ones made", dir,
-				there, missing,
-			)
+			return fmt.Errorf("secrets: %s has %v but not %v: put those there, "+
+				"or remove all of them to have new ones made", dir, there, missing)
 		}
 		return place(dir, stage, missing)
 	}
