@@ -40,9 +40,10 @@
 // missed, the followers concerned are told so.
 //
 // Locks: a slot's, and inside it those of a user's threads, a link's list, the agenda, the silent slots, the
-// quarantine, the queues of the loaders and the views' clock, inside which none is taken. No two slots' together: what concerns another slot is put into actions, which run after the
-// lock was released. Neither I/O nor a call out happens under any of them: what is to be told is noted in order, and
-// told by whoever noted it, or by whoever is telling the slot's followers already.
+// quarantine, the queues of the loaders and the views' clock, inside which none is taken. No two slots' together: what
+// concerns another slot is put into actions, which run after the lock was released. Neither I/O nor a call out happens
+// under any of them: what is to be told is noted in order, and told by whoever noted it, or by whoever is telling the
+// slot's followers already.
 //
 // Non-obvious:
 //   - A slot's cursor comes from Progress only, and stands still while a live subject is not subscribed with the slot's
@@ -64,5 +65,6 @@
 //     threads too go on then.
 //   - Positions begin at 0, so "nothing" is -1 here. A cursor row that names position 0 and ordinal 0 counts as
 //     nothing: position 0 may come again.
-//   - What waits for a time is an appointment of its slot in one agenda: a slot without users has none, however many there are.
+//   - What waits for a time is an appointment of its slot in one agenda: a slot without users has none, however many
+//     there are.
 package replica

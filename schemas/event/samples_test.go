@@ -164,9 +164,8 @@ func samples(t *testing.T) []golden {
 		MessageEdited: eventv1.MessageEdited_builder{Message: name(ann, m1), Content: hello}.Build(),
 	}))
 	committed := content(t, eventv1.Content_builder{Text: "hello again", Nonce: key})
-	edited := event.Commitment(
-		event.EditAssociatedData(id.ThreadID(direct), event.MessageRef{Author: ann, ID: id.MessageID(m1)}), committed.GetData(),
-	)
+	beside := event.EditAssociatedData(id.ThreadID(direct), event.MessageRef{Author: ann, ID: id.MessageID(m1)})
+	edited := event.Commitment(beside, committed.GetData())
 	add("edit with all that stands beside it", topic.Threads, direct, by(eventv1.Event_builder{
 		MessageEdited: eventv1.MessageEdited_builder{
 			Message: name(ann, m1), Content: committed, MentionedIds: [][]byte{bob[:]}, BlobIds: [][]byte{key[:16]},

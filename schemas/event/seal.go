@@ -14,8 +14,8 @@ func AssociatedData(t id.ThreadID, m MessageRef) []byte { return place("helio/se
 // EditAssociatedData is AssociatedData for the content of an edit, so that it never passes for the message's own.
 func EditAssociatedData(t id.ThreadID, m MessageRef) []byte { return place("helio/edited/1\x00", t, m) }
 
-// Commitment returns the commitment to an encoded Content with a nonce (see MessageSent.commitment), given what its seal
-// authenticates beside it. Whoever shows the content proves what the message said.
+// Commitment returns the commitment to an encoded Content with a nonce (see MessageSent.commitment), given what its
+// seal authenticates beside it. Whoever shows the content proves what the message said.
 func Commitment(associated, content []byte) [sha256.Size]byte {
 	h := sha256.New()
 	h.Write([]byte("helio/commitment/1\x00"))

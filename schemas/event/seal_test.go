@@ -41,8 +41,8 @@ func TestLaidDownBytes(t *testing.T) {
 	if got := event.Commitment(ad, content); got != sum {
 		t.Errorf("commitment %x, want %x", got, sum)
 	}
-	const want = "68656c696f2f31206c696e6b00" + "0193456789ab7cde8f0123456789ab01" + "0193456789ab7cde8f0123456789ab02" + "6b31" +
-		"0193456789ab7cde8f0123456789ab03" + "6b32"
+	const want = "68656c696f2f31206c696e6b00" + "0193456789ab7cde8f0123456789ab01" +
+		"0193456789ab7cde8f0123456789ab02" + "6b31" + "0193456789ab7cde8f0123456789ab03" + "6b32"
 	got := event.Approval(id.UserID(v7(1)), id.DeviceID(v7(2)), []byte("k1"), id.DeviceID(v7(3)), []byte("k2"))
 	if hex.EncodeToString(got) != want {
 		t.Errorf("approval %x, want %s", got, want)

@@ -79,8 +79,9 @@ func TestPublicPartOfAMessage(t *testing.T) {
 				t.Errorf("%s, by rules %d: %v, want %q", name, rules+1, err, want)
 			}
 			edit := eventv1.MessageEdited_builder{
-				Message: eventv1.MessageRef_builder{AuthorId: u[:], MessageId: m[:]}.Build(), Content: eventtest.Text("hi"),
-				MentionedIds: b.MentionedIds, BlobIds: b.BlobIds, Commitment: b.Commitment,
+				Message: eventv1.MessageRef_builder{AuthorId: u[:], MessageId: m[:]}.Build(),
+				Content: eventtest.Text("hi"), MentionedIds: b.MentionedIds,
+				BlobIds: b.BlobIds, Commitment: b.Commitment,
 			}.Build()
 			err = thread.Check(event.Of(eventv1.Event_builder{
 				UserId: u[:], Rules: rules + 1, MessageEdited: edit,
