@@ -87,7 +87,7 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 		kick: make(chan struct{}, 1), probe: make(chan struct{}, 1), waiting: map[pair]thread.Watermark{},
 	}
 	var err error
-	i.envelope, err = proto.Marshal(eventv1.Event_builder{Rules: event.CurrentRules, Producer: cfg.Producer}.Build())
+	i.envelope, err = proto.Marshal(eventv1.Event_builder{Rules: event.WrittenRules, Producer: cfg.Producer}.Build())
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
@@ -121,7 +121,7 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 // *event.Invalid (permanent), wrapped or bare. The event is not kept.
 func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done func(Receipt, error)) {
 	e := event.Of(ev)
-	e.Rules = event.CurrentRules
+	e.Rules = event.WrittenRules
 	if err := check(t, s, e); err != nil {
 		i.metrics.failures.WithLabelValues(string(t), reasonInvalid).Inc()
 		done(Receipt{}, err)
@@ -313,7 +313,7 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	s := topic.Subject(p.thread)
 	slot := topic.SlotOf(s, i.cfg.Partitions)
 	value, err := proto.Marshal(eventv1.Event_builder{
-		UserId: p.user[:], DeviceId: p.device[:], Rules: event.CurrentRules,
+		UserId: p.user[:], DeviceId: p.device[:], // no rules: none judges a receipt
 		WatermarksMoved: eventv1.WatermarksMoved_builder{
 			DeliveredPosition: int64(m.DeliveredPosition), DeliveredOrdinal: m.DeliveredOrdinal,
 			ReadPosition: int64(m.ReadPosition), ReadOrdinal: m.ReadOrdinal,

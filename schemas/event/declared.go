@@ -18,6 +18,10 @@ const Reader = 2
 // them. 1: before rules had numbers. 2: no verdict opens content, and the public part of a message has limits.
 const CurrentRules = 2
 
+// WrittenRules is the number that ingest writes. A release that raises CurrentRules leaves it where it is, and the next
+// one raises it: edges of both then run side by side, and neither puts the other's events into quarantine.
+const WrittenRules = 2
+
 // Type is an event type: the number of its field in event.v1.Event. The numbers are stored.
 type Type int32
 

@@ -1726,7 +1726,8 @@ type Event_builder struct {
 	UserId []byte
 	// The device it was done on (16 bytes); empty when the system did.
 	DeviceId []byte
-	// The number of the rules by which the folds judge it, set by ingest; 0 means 1: written before rules had numbers.
+	// The number of the rules by which the folds judge it, set by ingest; 0 means 1: written before rules had numbers,
+	// or a receipt, which no rule judges.
 	Rules uint32
 	// The lowest reader version that may apply it; 0: any that knows its body.
 	MinReader uint32
