@@ -139,7 +139,7 @@ func samples(t *testing.T) []golden {
 	sealed := eventv1.Sealed_builder{
 		KeyId: 7, Nonce: key[:12], Data: key, Scheme: eventv1.Scheme_SCHEME_AES_256_GCM,
 	}.Build()
-	m4, m5, m6 := v7(23), v7(24), v7(25)
+	m5, m6 := v7(24), v7(25)
 	add("sealed message", topic.Threads, direct, by(eventv1.Event_builder{
 		MessageSent: eventv1.MessageSent_builder{MessageId: m4[:], Content: sealed}.Build(),
 	}))
