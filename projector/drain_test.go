@@ -362,8 +362,8 @@ func (v *view) by(n int) (rows, bytes int) {
 
 func historyView(t *testing.T) *view {
 	t.Helper()
-	addr, database := enginetest.NewClickHouseDatabase(t)
-	cfg := clickhouse.Config{Addr: []string{addr}, Database: database}
+	addr, password, database := enginetest.NewClickHouseDatabase(t)
+	cfg := clickhouse.Config{Addr: []string{addr}, Database: database, Password: password}
 	dir, err := fs.Sub(chschema.FS, "history")
 	if err != nil {
 		t.Fatal(err)

@@ -69,8 +69,8 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	addr, db := enginetest.NewClickHouseDatabase(t)
-	cfg := clickhouse.Config{Addr: []string{addr}, Database: db}
+	addr, password, db := enginetest.NewClickHouseDatabase(t)
+	cfg := clickhouse.Config{Addr: []string{addr}, Database: db, Password: password}
 	files, err := fs.Sub(chschema.FS, "history")
 	if err != nil {
 		t.Fatal(err)

@@ -27,8 +27,8 @@ func migrations(n int, comment string) fstest.MapFS {
 }
 
 func TestMigrate(t *testing.T) {
-	addr, database := enginetest.NewClickHouseDatabase(t)
-	c := Config{Addr: []string{addr}, Database: database}
+	addr, password, database := enginetest.NewClickHouseDatabase(t)
+	c := Config{Addr: []string{addr}, Database: database, Password: password}
 	ctx := t.Context()
 	g, gctx := errgroup.WithContext(ctx)
 	for range 3 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"heliograph/infra/embedded/chdb"
 	"heliograph/infra/embedded/engine"
 	"heliograph/infra/embedded/pg"
 	"heliograph/infra/run"
@@ -91,6 +92,10 @@ func (o Options) listen(kind Kind) string {
 
 func (o Options) data(kind Kind) string { return filepath.Join(o.Dir, string(kind)) }
 
+// PostgresUser is the user that PostgreSQL runs as where that is another than this process's, which is then root; else
+// it is empty.
+func PostgresUser() string { return pg.RunsAs() }
+
 // Engines is the running engines. Its methods may be called from any goroutine.
 type Engines struct {
 	// KafkaAddr is the host and port of the log's only broker. This and the next two are fixed after Start, and empty
@@ -100,6 +105,9 @@ type Engines struct {
 	PostgresURL string
 	// ClickHouseAddr is the host and port of ClickHouse's HTTP interface.
 	ClickHouseAddr string
+	// ClickHousePassword is that of the user default, who may do what our roles do, and ClickHouseReader that of the user
+	// reader, who only asks, within limits.
+	ClickHousePassword, ClickHouseReader string
 
 	// fixed after Start
 	opts    Options
@@ -175,7 +183,11 @@ func (e *Engines) addresses() error {
 		case Kafka:
 			e.KafkaAddr = c.addr
 		case ClickHouse:
-			e.ClickHouseAddr = c.addr
+			who, err := chdb.ReadAccounts(e.opts.data(kind))
+			if err != nil {
+				return err
+			}
+			e.ClickHouseAddr, e.ClickHousePassword, e.ClickHouseReader = c.addr, who.Writer, who.Reader
 		case Postgres:
 			url, err := pg.URL(e.opts.data(kind), c.addr)
 			if err != nil {

@@ -47,8 +47,13 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-func query(addr, sql string) (string, error) {
-	res, err := http.Post("http://"+addr+"/", "text/plain", strings.NewReader(sql))
+func query(addr, password, sql string) (string, error) {
+	req, err := http.NewRequest(http.MethodPost, "http://"+addr+"/", strings.NewReader(sql))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("X-ClickHouse-Key", password)
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -88,8 +93,8 @@ func TestSharedEngines(t *testing.T) {
 		t.Errorf("postgres: got %q, want %q", got, want)
 	}
 
-	addr, db := enginetest.NewClickHouseDatabase(t)
-	got, err := query(addr, "SELECT count() FROM system.databases WHERE name = '"+db+"'")
+	addr, password, db := enginetest.NewClickHouseDatabase(t)
+	got, err := query(addr, password.Reveal(), "SELECT count() FROM system.databases WHERE name = '"+db+"'")
 	if err != nil || got != "1" {
 		t.Errorf("clickhouse: got %q, %v", got, err)
 	}
@@ -244,7 +249,7 @@ func TestClickHouseSleeps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := query(e.ClickHouseAddr, "SELECT 1"); err != nil || got != "1" {
+	if got, err := query(e.ClickHouseAddr, e.ClickHousePassword, "SELECT 1"); err != nil || got != "1" {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -254,7 +259,7 @@ func TestKillClickHouse(t *testing.T) {
 	ctx := testContext(t)
 	do := func(sql string) string {
 		t.Helper()
-		got, err := query(e.ClickHouseAddr, sql)
+		got, err := query(e.ClickHouseAddr, e.ClickHousePassword, sql)
 		if err != nil {
 			t.Fatalf("%s: %v", sql, err)
 		}

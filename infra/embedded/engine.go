@@ -106,6 +106,8 @@ func RunEngine(ctx context.Context, cfg EngineConfig, stdin io.Reader, stdout io
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	// What the engine writes is its owner's alone, also what a library writes that asks for more.
+	defer syscall.Umask(syscall.Umask(0o077))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	err := serve(ctx, cancel, cfg, stdin, stdout)
@@ -125,10 +127,13 @@ func serve(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, std
 		return err
 	}
 	if cfg.Kind != Postgres && !loopback(cfg.Listen) {
+		why := "it asks nobody for a password"
+		if cfg.Kind == ClickHouse {
+			why = "its passwords would go in the clear"
+		}
 		return &Error{
-			Engine: cfg.Kind, Fault: BadListen,
-			Reason: "it asks nobody for a password, and " + cfg.Listen + " is open to the network",
-			Mend:   "give a loopback address with --listen 127.0.0.1:PORT",
+			Engine: cfg.Kind, Fault: BadListen, Reason: why + ", and " + cfg.Listen + " is open to the network",
+			Mend: "give a loopback address with --listen 127.0.0.1:PORT",
 		}
 	}
 	if cfg.Kind == ClickHouse && stdin == io.Reader(os.Stdin) {

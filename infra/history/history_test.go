@@ -38,8 +38,8 @@ type store struct {
 
 func newStore(t *testing.T) store {
 	t.Helper()
-	addr, db := enginetest.NewClickHouseDatabase(t)
-	cfg := clickhouse.Config{Addr: []string{addr}, Database: db}
+	addr, password, db := enginetest.NewClickHouseDatabase(t)
+	cfg := clickhouse.Config{Addr: []string{addr}, Database: db, Password: password}
 	files, err := fs.Sub(schemas.FS, "history")
 	if err != nil {
 		t.Fatal(err)
@@ -453,8 +453,8 @@ func TestTables(t *testing.T) {
 
 // TestQuarantineOfTheVersionBefore: what was in quarantine before anything could be released is there still.
 func TestQuarantineOfTheVersionBefore(t *testing.T) {
-	addr, db := enginetest.NewClickHouseDatabase(t)
-	cfg := clickhouse.Config{Addr: []string{addr}, Database: db}
+	addr, password, db := enginetest.NewClickHouseDatabase(t)
+	cfg := clickhouse.Config{Addr: []string{addr}, Database: db, Password: password}
 	files, err := fs.Sub(schemas.FS, "history")
 	if err != nil {
 		t.Fatal(err)

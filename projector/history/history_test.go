@@ -31,8 +31,8 @@ import (
 // newHistory returns a connection to an empty history.
 func newHistory(t testing.TB) driver.Conn {
 	t.Helper()
-	addr, database := enginetest.NewClickHouseDatabase(t)
-	return open(t, clickhouse.Config{Addr: []string{addr}, Database: database})
+	addr, password, database := enginetest.NewClickHouseDatabase(t)
+	return open(t, clickhouse.Config{Addr: []string{addr}, Database: database, Password: password})
 }
 
 // open brings a history up to date and returns a connection to it.

@@ -71,8 +71,8 @@ func TestBothViewsOverTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	addr, database := enginetest.NewClickHouseDatabase(t)
-	cc := clickhouse.Config{Addr: []string{addr}, Database: database}
+	addr, password, database := enginetest.NewClickHouseDatabase(t)
+	cc := clickhouse.Config{Addr: []string{addr}, Database: database, Password: password}
 	hist, err := fs.Sub(chschema.FS, "history")
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"heliograph/infra/embedded"
+	"heliograph/infra/embedded/engine"
+	secret "heliograph/infra/run"
 	"heliograph/tools/secrets"
 )
 
@@ -26,10 +28,12 @@ type Cluster struct {
 	opts      Options
 	engines   *embedded.Engines // nil when all are external
 	engineLog *os.File
-	watch     sync.WaitGroup
-	tls       *tls.Config
-	addrs     map[embedded.Kind]string
-	roles     map[Role][]*Process
+
+	clickHousePassword secret.Secret
+	watch              sync.WaitGroup
+	tls                *tls.Config
+	addrs              map[embedded.Kind]string
+	roles              map[Role][]*Process
 
 	extras sync.Mutex // guards extra and ended
 	extra  []*Process
@@ -64,7 +68,7 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 // prepare makes directories, secrets and the processes, which do not run yet.
 func (c *Cluster) prepare() error {
 	for _, dir := range []string{c.opts.Dir, c.path("data"), c.path("log")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := engine.MakeDir(dir); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
@@ -109,6 +113,7 @@ func (c *Cluster) startEngines(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("cluster: %w", err), log.Close())
 	}
 	c.engines, c.engineLog = engines, log
+	c.clickHousePassword = secret.Secret(engines.ClickHousePassword)
 	c.watch.Go(func() {
 		for {
 			err := engines.Wait(context.Background()) // until they are stopped
@@ -187,7 +192,7 @@ func (c *Cluster) process(r Role, i int) (*Process, error) {
 	name := string(r) + strconv.Itoa(i)
 	p := &Process{
 		Role: r, Name: name, Admin: admin, Log: c.path(filepath.Join("log", name+".log")),
-		helio: c.opts.Helio, logger: c.opts.Logger, turn: make(chan struct{}, 1),
+		env: c.env(), helio: c.opts.Helio, logger: c.opts.Logger, turn: make(chan struct{}, 1),
 	}
 	common := []string{
 		"--name", name, "--admin", admin,
@@ -210,6 +215,14 @@ func (c *Cluster) process(r Role, i int) (*Process, error) {
 	}
 	p.args = append(p.args, c.opts.Args[r]...)
 	return p, nil
+}
+
+// env is what does not belong on a command line, which others of the machine may read.
+func (c *Cluster) env() []string {
+	if password := c.ClickHousePassword(); password != "" {
+		return []string{"HELIO_CLICKHOUSE_PASSWORD=" + password.Reveal()}
+	}
+	return nil
 }
 
 // Stop ends the roles, then the engines that Start started. It is an error if one did not end well.
@@ -323,6 +336,9 @@ func (c *Cluster) PostgresURL() string { return c.addrs[embedded.Postgres] }
 
 // ClickHouseAddr is the address of the history's HTTP interface.
 func (c *Cluster) ClickHouseAddr() string { return c.addrs[embedded.ClickHouse] }
+
+// ClickHousePassword is that of the history's user default; empty where the server is not one that was started here.
+func (c *Cluster) ClickHousePassword() secret.Secret { return c.clickHousePassword }
 
 // Partitions is the number of slots.
 func (c *Cluster) Partitions() int { return c.opts.Partitions }

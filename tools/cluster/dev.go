@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"heliograph/infra/embedded"
+	secret "heliograph/infra/run"
 )
 
 // Dev is the role of the one process of StartDev.
@@ -69,7 +70,10 @@ func (c *Cluster) devState(ctx context.Context) error {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	for {
-		var said struct{ Kafka, Postgres, ClickHouse string }
+		var said struct {
+			Kafka, Postgres, ClickHouse string
+			Password                    string `json:"clickhouse_password"`
+		}
 		b, err := os.ReadFile(c.path("dev.json"))
 		if err == nil {
 			if err := json.Unmarshal(b, &said); err != nil {
@@ -80,6 +84,7 @@ func (c *Cluster) devState(ctx context.Context) error {
 				embedded.Postgres:   said.Postgres,
 				embedded.ClickHouse: said.ClickHouse,
 			}
+			c.clickHousePassword = secret.Secret(said.Password)
 			return nil
 		}
 		select {

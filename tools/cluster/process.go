@@ -31,6 +31,7 @@ type Process struct {
 
 	helio  string
 	args   []string
+	env    []string // beside the arguments
 	logger *slog.Logger
 
 	turn chan struct{} // room for one: who may start or end it
@@ -112,6 +113,7 @@ func (p *Process) launch() error {
 			cmd.Env = append(cmd.Env, e)
 		}
 	}
+	cmd.Env = append(cmd.Env, p.env...)
 	// A group of its own: Ctrl-C reaches this process only, which ends its children in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	exit, err := engine.Spawn(cmd)

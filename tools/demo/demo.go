@@ -199,7 +199,7 @@ func (p *play) stores(ctx context.Context) (stores, error) {
 		return stores{}, err
 	}
 	conn, err := clickhouse.Open(clickhouse.Config{
-		Addr: []string{p.c.ClickHouseAddr()}, Name: "demo", Logger: p.logger(),
+		Addr: []string{p.c.ClickHouseAddr()}, Password: p.c.ClickHousePassword(), Name: "demo", Logger: p.logger(),
 	})
 	if err != nil {
 		pool.Close()

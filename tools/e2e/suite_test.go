@@ -187,7 +187,7 @@ func attach(t *testing.T, c *cluster.Cluster, real bool) *env {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.pg.Close)
-	if e.ch, err = clickhouse.Open(clickhouse.Config{Addr: []string{c.ClickHouseAddr()}}); err != nil {
+	if e.ch, err = clickhouse.Open(clickhouse.Config{Addr: []string{c.ClickHouseAddr()}, Password: c.ClickHousePassword()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

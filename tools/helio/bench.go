@@ -14,6 +14,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"heliograph/infra/embedded/engine"
 	"heliograph/tools/load"
 )
 
@@ -166,10 +167,10 @@ func (c *benchCmd) own(ctx context.Context, cfg *load.Config) (stop func() error
 			return stop, fmt.Errorf("make a directory: %w", err)
 		}
 		clean = func() error { return os.RemoveAll(dir) }
-	} else if err := os.MkdirAll(dir, 0o755); err != nil {
+	} else if err := os.MkdirAll(dir, 0o700); err != nil {
 		return stop, fmt.Errorf("--keep: %w", err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // open to the user that Postgres runs as
+	if err := engine.Private(dir); err != nil {
 		return stop, fmt.Errorf("open the directory: %w", err)
 	}
 	exe, err := os.Executable()

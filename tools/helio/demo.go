@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 
+	"heliograph/infra/embedded/engine"
 	"heliograph/tools/cluster"
 	"heliograph/tools/demo"
 )
@@ -44,8 +45,7 @@ func (c *demoCmd) Run(ctx context.Context, log *slog.Logger) (err error) {
 		if dir, err = os.MkdirTemp("", "helio-demo-"); err != nil {
 			return fmt.Errorf("make a directory: %w", err)
 		}
-		// nolint:gosec // Postgres runs as a user of its own when this is root's
-		if err := os.Chmod(dir, 0o755); err != nil {
+		if err := engine.Private(dir); err != nil {
 			return fmt.Errorf("open the directory to Postgres: %w", err)
 		}
 		if c.Keep {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,8 +19,10 @@ import (
 	"heliograph/edge/auth"
 	"heliograph/edge/client"
 	"heliograph/infra/embedded"
+	"heliograph/infra/embedded/engine"
 	"heliograph/infra/link"
 	"heliograph/infra/run"
+	pgschema "heliograph/schemas/postgres"
 	"heliograph/tools/canary"
 	"heliograph/tools/secrets"
 )
@@ -48,6 +52,8 @@ type devCmd struct {
 	Retention        time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
 	Generation       uint32        `name:"history-generation" help:"Generation of the history; a higher one than it has rebuilds it in place from the log's start." default:"1" env:"HELIO_HISTORY_GENERATION"`
 	NoCanary         bool          `help:"Do not send a message round at the start."`
+
+	reader string // the password of the embedded ClickHouse's user reader; empty where it is not embedded
 }
 
 // Help shows how it is used.
@@ -61,15 +67,17 @@ func (devCmd) Help() string {
 
 // devState is the file <data>/dev.json, by which other commands find a deployment on this machine.
 type devState struct {
-	Pid        int            `json:"pid"`
-	Edge       string         `json:"edge"`
-	Admin      string         `json:"admin"`
-	Kafka      string         `json:"kafka"`
-	Postgres   string         `json:"postgres"`
-	ClickHouse string         `json:"clickhouse"`
-	CA         string         `json:"ca"`
-	SMS        string         `json:"sms"`
-	Engines    map[string]int `json:"engines"`
+	Pid        int    `json:"pid"`
+	Edge       string `json:"edge"`
+	Admin      string `json:"admin"`
+	Kafka      string `json:"kafka"`
+	Postgres   string `json:"postgres"`
+	ClickHouse string `json:"clickhouse"`
+	// ClickHousePassword is that of the user default.
+	ClickHousePassword string         `json:"clickhouse_password,omitempty"`
+	CA                 string         `json:"ca"`
+	SMS                string         `json:"sms"`
+	Engines            map[string]int `json:"engines"`
 	// Canary is how the message that is sent round at the start fared; empty while it is under way.
 	Canary string `json:"canary,omitempty"`
 }
@@ -99,8 +107,7 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err := checkRetention(c.Retention); err != nil {
 		return err
 	}
-	// open to the user that Postgres runs as; the secrets inside are not
-	if err := os.MkdirAll(c.Data, 0o755); err != nil {
+	if err := engine.MakeDir(c.Data); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
 	secretsDir := filepath.Join(c.Data, "secrets")
@@ -217,7 +224,8 @@ func (c *devCmd) startEngines(ctx context.Context, p *process) (*embedded.Engine
 			c.Postgres = engines.PostgresURL
 		case embedded.ClickHouse:
 			c.Clickhouse = []string{engines.ClickHouseAddr}
-			c.ClickhouseProtocol = "http"
+			c.ClickhouseProtocol, c.ClickhouseUser = "http", "default"
+			c.ClickhousePassword, c.reader = run.Secret(engines.ClickHousePassword), engines.ClickHouseReader
 		}
 	}
 	return engines, nil
@@ -282,6 +290,15 @@ func (c *devCmd) welcome(
 		ClickHouse: c.Clickhouse[0],
 		CA:         filepath.Join(secretsDir, secrets.EdgeCert), SMS: filepath.Join(c.Data, "sms.jsonl"),
 	}
+	curl := "curl"
+	if c.reader != "" {
+		state.ClickHousePassword = c.ClickhousePassword.Reveal()
+		netrc, err := c.writeNetrc()
+		if err != nil {
+			return err
+		}
+		curl += " --netrc-file " + shorten(netrc)
+	}
 	if c.NoCanary {
 		state.Canary = canaryOff
 	}
@@ -292,10 +309,16 @@ func (c *devCmd) welcome(
 	fmt.Printf("  devices     %-28s helio chat --as ann\n", edge)
 	fmt.Printf("  operators   %-28s curl http://%s/readyz\n", "http://"+p.Admin, p.Admin)
 	fmt.Printf("  log         %-28s helio log tail --follow\n", state.Kafka)
-	fmt.Printf("  views       %-28s psql '%s'\n", "Postgres, schema "+c.PostgresSchema, state.Postgres)
-	fmt.Printf("  history     %-28s curl 'http://%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n",
-		"ClickHouse, "+c.ClickhouseDatabase, state.ClickHouse, c.ClickhouseDatabase)
+	fmt.Printf("  views       %-28s psql '%s'\n", "Postgres", withSchema(state.Postgres, c.PostgresSchema))
+	fmt.Printf(
+		"  history     %-28s %s '%s/?database=%s' -d 'SELECT * FROM messages_per_minute'\n",
+		"ClickHouse", curl, state.ClickHouse, c.ClickhouseDatabase,
+	)
 	fmt.Printf("  SMS         %s\n", state.SMS)
+	if as := embedded.PostgresUser(); as != "" && !slices.Contains(c.Without, string(embedded.Postgres)) {
+		fmt.Printf("\nYou are root: everything here runs as root, save Postgres, which refuses to and runs as %s. For its sake\n"+
+			"others may pass through %s, and read nothing in it. An ordinary user is enough for all of it.\n", as, c.Data)
+	}
 	if !c.NoCanary {
 		legs, err := sendCanary(ctx, log, state, secretsDir)
 		if ctx.Err() != nil {
@@ -318,6 +341,44 @@ func (c *devCmd) welcome(
 	}
 	fmt.Println("\nCtrl-C stops everything; the data stays in", c.Data)
 	return nil
+}
+
+// writeNetrc writes the file by which curl shows itself to the embedded ClickHouse as the reader.
+func (c *devCmd) writeNetrc() (string, error) {
+	var b strings.Builder
+	for _, host := range []string{"127.0.0.1", "localhost"} {
+		fmt.Fprintf(&b, "machine %s login reader password %s\n", host, c.reader)
+	}
+	name := filepath.Join(c.Data, "netrc")
+	if err := engine.WriteFile(name, []byte(b.String()), 0o600); err != nil {
+		return "", fmt.Errorf("write netrc: %w", err)
+	}
+	return name, nil
+}
+
+// shorten is a path as one would type it here.
+func shorten(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return path
+}
+
+// withSchema is a connection URL that finds a schema's tables without naming it, with any client: libpq takes the
+// search path only among the options.
+func withSchema(postgres, schema string) string {
+	u, err := url.Parse(postgres)
+	if err != nil || u.Query().Has("options") || u.Query().Has("search_path") {
+		return postgres
+	}
+	q := u.Query()
+	q.Set("options", "-csearch_path="+schema+","+pgschema.RegistrationSchema)
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // sendCanary sends a message round and returns the legs of its way.

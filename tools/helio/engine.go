@@ -22,7 +22,7 @@ func (engineCmd) Help() string {
   helio engine kafka --data .helio/data/kafka --listen 127.0.0.1:9092
   helio engine postgres --data .helio/data/postgres --listen 127.0.0.1:5432
   helio engine clickhouse --data .helio/data/clickhouse --listen 127.0.0.1:8123
-  curl '127.0.0.1:8123/?query=SELECT+version()'`
+  curl -u reader:$(cat .helio/data/clickhouse/reader-password) '127.0.0.1:8123/?query=SELECT+version()'`
 }
 
 // Run runs the engine until a signal comes.

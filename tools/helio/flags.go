@@ -59,6 +59,9 @@ func (f localFlags) fill(ctx context.Context, k *kafkaFlags, p *postgresFlags, c
 	}
 	if c != nil && slices.Equal(c.Clickhouse, []string{defaultClickHouse}) {
 		c.Clickhouse = []string{state.ClickHouse}
+		if c.ClickhousePassword == "" {
+			c.ClickhousePassword = run.Secret(state.ClickHousePassword)
+		}
 	}
 	return nil
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"heliograph/infra/embedded"
@@ -38,6 +41,7 @@ const wait = time.Minute
 //	readyz FILE TEXT    wait until the process that logs its admin address to the file says that it is not ready, with
 //	                    the text
 //	exports FILE TEXT   the process that logs its admin address to the file exports a line with the text
+//	tables FILE         connect to the Postgres that 'helio dev' printed into the file, and find the views' tables
 //	dev VAR FIELD       put a field of data/dev.json into $VAR
 //
 // The condition [engines] holds where Postgres and ClickHouse are installed; in CI they must be.
@@ -67,7 +71,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(name string) (bool, error) { return name == "engines" && installed, nil },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"hold": hold, "await": await, "dev": field, "readyz": readyz, "exports": exports,
+			"hold": hold, "await": await, "dev": field, "readyz": readyz, "exports": exports, "tables": tables,
 		},
 	})
 }
@@ -168,6 +172,36 @@ func asked(ts *testscript.TestScript, file, path string) (status int, body strin
 	text, err := io.ReadAll(answer.Body)
 	ts.Check(err)
 	return answer.StatusCode, string(text)
+}
+
+func tables(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: tables FILE")
+	}
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	m := regexp.MustCompile(`psql '([^']+)'`).FindSubmatch(b)
+	if m == nil {
+		ts.Fatalf("no command for psql in %s", b)
+	}
+	u, err := url.Parse(string(m[1]))
+	ts.Check(err)
+	for key := range u.Query() {
+		if key != "sslmode" && key != "options" { // libpq refuses what it does not know, as search_path
+			ts.Fatalf("psql does not take %s in %s", key, u.Redacted())
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, u.String())
+	ts.Check(err)
+	defer func() { ts.Check(conn.Close(ctx)) }()
+	var messages, pins int
+	ts.Check(conn.QueryRow(ctx, `SELECT count(*) FROM messages`).Scan(&messages))
+	ts.Check(conn.QueryRow(ctx, `SELECT count(*) FROM pg_tables WHERE schemaname = 'registration'`).Scan(&pins))
+	if messages == 0 || pins == 0 {
+		ts.Fatalf("%d messages, %d tables of the registration", messages, pins)
+	}
 }
 
 func field(ts *testscript.TestScript, neg bool, args []string) {

@@ -48,12 +48,13 @@ func exported(t *testing.T) map[string][]string {
 	t.Helper()
 	brokers, prefix := enginetest.Kafka(t)
 	views := postgresFlags{Postgres: enginetest.NewDatabase(t), PostgresSchema: "views"}
-	addr, database := enginetest.NewClickHouseDatabase(t)
+	addr, password, database := enginetest.NewClickHouseDatabase(t)
 	history := clickhouseFlags{
 		Clickhouse:         []string{addr},
 		ClickhouseProtocol: "http",
 		ClickhouseDatabase: database,
 		ClickhouseUser:     "default",
+		ClickhousePassword: password,
 	}
 	files := secretsFlags{Secrets: filepath.Join(t.TempDir(), "secrets")}
 	if err := secrets.Ensure(files.Secrets); err != nil {

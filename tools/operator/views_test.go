@@ -11,6 +11,7 @@ import (
 	"heliograph/infra/embedded/enginetest"
 	"heliograph/infra/history"
 	"heliograph/infra/postgres"
+	"heliograph/infra/run"
 	"heliograph/infra/views"
 	chschema "heliograph/schemas/clickhouse"
 	pgschema "heliograph/schemas/postgres"
@@ -21,6 +22,7 @@ import (
 // stores are both views, empty, as a test writes them.
 type stores struct {
 	url, addr, database string
+	password            run.Secret
 	pool                *pgxpool.Pool
 	conn                driver.Conn
 }
@@ -39,7 +41,7 @@ func newStores(t *testing.T) *stores {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.pool.Close)
-	s.addr, s.database = enginetest.NewClickHouseDatabase(t)
+	s.addr, s.password, s.database = enginetest.NewClickHouseDatabase(t)
 	if files, err = fs.Sub(chschema.FS, "history"); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +60,7 @@ func (s *stores) postgres(url string) postgres.Config {
 }
 
 func (s *stores) clickhouse(addr string) clickhouse.Config {
-	return clickhouse.Config{Addr: []string{addr}, Database: s.database}
+	return clickhouse.Config{Addr: []string{addr}, Database: s.database, Password: s.password}
 }
 
 // open opens the views, or stores that are not there.

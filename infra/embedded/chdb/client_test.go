@@ -2,7 +2,9 @@ package chdb
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -15,8 +17,8 @@ import (
 // TestGrafanaDataSource does what Grafana's ClickHouse data source does with the protocol HTTP: clickhouse-go over
 // database/sql with gzip, a user and a password in headers, settings, a row limit and the user's time zone.
 func TestGrafanaDataSource(t *testing.T) {
-	p := start(t, childConfig{User: "grafana", Password: "s3cret"})
-	auth := clickhouse.Auth{Database: "default", Username: "grafana", Password: "s3cret"}
+	p := start(t, childConfig{})
+	auth := clickhouse.Auth{Database: "default", Username: Reader, Password: p.who.Reader}
 	options := func(auth clickhouse.Auth) *clickhouse.Options {
 		o := &clickhouse.Options{
 			Addr: []string{p.addr}, Protocol: clickhouse.HTTP, Auth: auth,
@@ -48,10 +50,7 @@ func TestGrafanaDataSource(t *testing.T) {
 		`INSERT INTO m SELECT toDateTime64('2026-01-01 00:00:00', 3) + number, number, 'x', if(number % 2, NULL, 'n')
 			FROM numbers(5000)`,
 	} {
-		login := url.Values{"user": {"grafana"}, "password": {"s3cret"}}
-		if r := p.do(t, http.MethodPost, login, nil, []byte(stmt)); r.status != http.StatusOK {
-			t.Fatal(r.body)
-		}
+		p.sql(t, stmt)
 	}
 	// What the editor asks to offer names, and what a panel with a time filter becomes.
 	for query, want := range map[string]int{
@@ -80,7 +79,7 @@ func TestGrafanaDataSource(t *testing.T) {
 		}
 		_ = rows.Close()
 	}
-	wrong := clickhouse.OpenDB(options(clickhouse.Auth{Database: "default", Username: "grafana", Password: "x"}))
+	wrong := clickhouse.OpenDB(options(clickhouse.Auth{Database: "default", Username: Reader, Password: "x"}))
 	defer func() { _ = wrong.Close() }()
 	var e *clickhouse.Exception
 	if err := wrong.PingContext(ctx); !errors.As(err, &e) || e.Code != 516 {
@@ -90,13 +89,16 @@ func TestGrafanaDataSource(t *testing.T) {
 
 // TestBareHTTP does what curl and the data sources without a driver do.
 func TestBareHTTP(t *testing.T) {
-	p := start(t, childConfig{User: "ann", Password: "s3cret"})
-	p2 := start(t, childConfig{})
-	p2.sql(t, "CREATE DATABASE d")
-	basic := http.Header{"Authorization": {"Basic YW5uOnMzY3JldA=="}}
+	p := start(t, childConfig{})
+	p.sql(t, "CREATE DATABASE d")
+	login := base64.StdEncoding.EncodeToString([]byte(Reader + ":" + p.who.Reader))
+	basic := http.Header{"Authorization": {"Basic " + login}}
+	with := func(header http.Header) http.Header {
+		maps.Copy(header, basic)
+		return header
+	}
 	for _, tc := range []struct {
 		name   string
-		p      *process
 		method string
 		args   url.Values
 		header http.Header
@@ -104,25 +106,25 @@ func TestBareHTTP(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"nothing asked", p, http.MethodGet, nil, basic, "", http.StatusOK, "Ok.\n"},
-		{"settings in the address", p, http.MethodGet, url.Values{
+		{"nothing asked", http.MethodGet, nil, basic, "", http.StatusOK, "Ok.\n"},
+		{"settings in the address", http.MethodGet, url.Values{
 			"query":          {"SELECT toUInt64(getSetting('max_block_size')) AS n FORMAT JSONEachRow"},
 			"max_block_size": {"11"}, "output_format_json_quote_64bit_integers": {"1"},
 		}, basic, "", http.StatusOK, "{\"n\":\"11\"}\n"},
-		{"default format", p, http.MethodGet, url.Values{
+		{"default format", http.MethodGet, url.Values{
 			"query": {"SELECT version() = '' AS v"}, "default_format": {"JSONCompactEachRow"},
 		}, basic, "", http.StatusOK, "[0]\n"},
-		{"database header", p2, http.MethodPost, nil, http.Header{"X-Clickhouse-Database": {"d"}},
+		{"database header", http.MethodPost, nil, with(http.Header{"X-Clickhouse-Database": {"d"}}),
 			"SELECT currentDatabase()", http.StatusOK, "d\n"},
-		{"unknown database", p2, http.MethodPost, nil, http.Header{"X-Clickhouse-Database": {"e"}},
+		{"unknown database", http.MethodPost, nil, with(http.Header{"X-Clickhouse-Database": {"e"}}),
 			"SELECT 1", http.StatusNotFound, ""},
-		{"a form that is none", p2, http.MethodPost, nil,
-			http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, "SELECT 1", http.StatusOK, "1\n"},
-		{"no password", p, http.MethodGet, url.Values{"query": {"SELECT 1"}}, nil, "", http.StatusForbidden, ""},
-		{"preflight", p, http.MethodOptions, nil, basic, "", http.StatusMethodNotAllowed, ""},
+		{"a form that is none", http.MethodPost, nil,
+			with(http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}), "SELECT 1", http.StatusOK, "1\n"},
+		{"no password", http.MethodGet, url.Values{"query": {"SELECT 1"}}, nil, "", http.StatusForbidden, ""},
+		{"preflight", http.MethodOptions, nil, basic, "", http.StatusMethodNotAllowed, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := tc.p.do(t, tc.method, tc.args, tc.header, []byte(tc.body))
+			r := p.ask(t, tc.method, tc.args, tc.header, []byte(tc.body))
 			if r.status != tc.status || tc.want != "" && r.body != tc.want {
 				t.Errorf("got %d %q, want %d %q", r.status, r.body, tc.status, tc.want)
 			}

@@ -167,6 +167,7 @@ func TestExceptionInTheMiddle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			req.Header = as(Writer, p.who.Writer)
 			req.Header.Set("Accept-Encoding", accept)
 			res, err := (&http.Transport{DisableKeepAlives: true, DisableCompression: true}).RoundTrip(req)
 			if err != nil {

@@ -18,10 +18,6 @@ type Config struct {
 	LibraryPath string
 	// Listen is the address of the HTTP front; default 127.0.0.1:0, which picks a free port.
 	Listen string
-	// User is the one user's name; default "default".
-	User string
-	// Password is the one user's password; default none, which is allowed on loopback addresses only.
-	Password string
 	// MaxConcurrent is how many statements run at once; default 8.
 	MaxConcurrent int
 	// MaxPreferred is how many INSERTs that bring their data, and statements with the setting priority=1, run at once
@@ -51,9 +47,6 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:0"
-	}
-	if c.User == "" {
-		c.User = "default"
 	}
 	if c.MaxConcurrent == 0 {
 		c.MaxConcurrent = 8
@@ -108,30 +101,18 @@ func (c Config) Validate() error {
 			bad("%s is negative", n.name)
 		}
 	}
-	if c.Password == "" && c.Listen != "" && !loopbackHost(c.Listen) {
-		bad("Listen %s is not a loopback address: that needs a Password", c.Listen)
+	if c.Listen != "" && !loopbackHost(c.Listen) {
+		bad("Listen %s is not a loopback address: without TLS passwords would cross the network in the clear", c.Listen)
 	}
 	return errors.Join(errs...)
 }
 
-// String leaves the password out.
-func (c Config) String() string {
-	return fmt.Sprintf("chdb.Config{DataDir:%q LibraryPath:%q Listen:%q User:%q}",
-		c.DataDir, c.LibraryPath, c.Listen, c.User)
-}
-
-// loopbackHost reports whether the host of hostport (the port may be missing) is this machine's loopback.
+// loopbackHost reports whether the host of hostport is this machine's loopback.
 func loopbackHost(hostport string) bool {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
-		host = hostport
-	}
-	if host == "localhost" {
-		return true
-	}
-	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
-		host = host[1 : len(host)-1]
+		return false
 	}
 	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

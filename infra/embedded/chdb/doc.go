@@ -35,8 +35,14 @@
 //     nothing; with it SET, USE and CREATE TEMPORARY TABLE are refused, since they would be for later requests alone.
 //     Bodies and results are compressed with zstd, lz4 or gzip.
 //   - A client that goes away ends its SELECT; an INSERT or a DDL statement goes on, as on a server.
-//   - There is one user. Table functions such as file() read whatever the process can read: without a password the
-//     address must be a loopback one, and requests that a web page of another site sends are refused.
+//   - There are two users, with random passwords that lie in the data directory: Writer (default) for our own roles and
+//     Reader (reader) for analysts, who only reads, within limits of time, rows and memory that he may lower. Neither
+//     reaches files, commands or the network: the engine grants nobody its sources (account.go), and what it does not
+//     ask a privilege for is refused here (guard.go): file() as a function, hasColumnInTable, disk(), engines that take
+//     a path, ATTACH, BACKUP and RESTORE, INTO OUTFILE. To the engine all are one user.
+//   - There is no TLS, so the address must be a loopback one: passwords would cross the network in the clear.
+//   - Expressions in VALUES are computed only where the statement comes whole and names nothing that is refused;
+//     elsewhere data in the format Values must be literals.
 //   - What is not done is refused with NOT_IMPLEMENTED, never passed over: external tables (multipart requests), roles,
 //     quotas, stack traces, headers of one's own, exceptions inside a format (parameters.go has the list). There is no
 //     TLS, and the system tables that a server logs into (query_log, part_log and so on) do not exist.

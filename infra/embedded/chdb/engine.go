@@ -29,6 +29,7 @@ type core struct {
 	lib      *library
 	args     []string
 	keeper   *conn // keeps the engine up; runs nothing after boot
+	memory   int64 // of the engine, in bytes
 	version  string
 	timezone string
 	spoolDir string
@@ -55,6 +56,7 @@ func boot(cfg Config, dir string) (*core, error) {
 		lib:      lib,
 		args:     []string{"--path=" + filepath.Join(dir, "store"), "--config-file=" + conf},
 		spoolDir: spool,
+		memory:   cfg.MaxMemory,
 	}
 	c.keeper, err = lib.open(c.args)
 	if err != nil {
@@ -124,6 +126,7 @@ type job struct {
 	queryID  string
 	comment  string // the client's own log_comment
 	readonly bool
+	reader   bool // of the account Reader
 }
 
 // answer is the result of a job, with the connection that it came from, which was the job's own.
@@ -146,10 +149,14 @@ func (c *core) do(ctx context.Context, j job) (*answer, error) {
 	if err != nil {
 		return nil, &exception{code: codeAborted, text: "no connection to the engine: " + err.Error()}
 	}
-	prepare := []string{setStatement(j)}
+	var prepare []string
 	if j.database != "" {
-		prepare = append([]string{"USE " + quoteName(j.database)}, prepare...)
+		prepare = append(prepare, "USE "+quoteName(j.database))
 	}
+	if j.reader {
+		prepare = append(prepare, readerStatements(c.memory)...)
+	}
+	prepare = append(prepare, setStatement(j))
 	for _, sql := range prepare {
 		r, err := cn.exec(sql, "Null", nil)
 		if err != nil {
@@ -242,20 +249,17 @@ var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // writeConfig writes the engine's configuration, sized for a small machine, and returns its path.
 func writeConfig(cfg Config, dir string) (string, error) {
 	users := filepath.Join(dir, "users.xml")
-	threads := ""
-	if cfg.MaxThreads > 0 {
-		threads = fmt.Sprintf("<max_threads>%d</max_threads>", cfg.MaxThreads)
+	// To the engine all that the front sends is of one user; who may come, and as whom, is the front's to know.
+	var granted strings.Builder
+	for _, g := range grants {
+		granted.WriteString("<query>" + g + "</query>\n      ")
 	}
 	if err := os.WriteFile(users, []byte(`<clickhouse>
-  <profiles><default>
-    <async_insert>0</async_insert>
-    <log_queries>0</log_queries>
-    <query_profiler_real_time_period_ns>0</query_profiler_real_time_period_ns>
-    <query_profiler_cpu_time_period_ns>0</query_profiler_cpu_time_period_ns>
-    `+threads+`
-  </default></profiles>
-  <users><default>
+`+profiles(cfg)+`  <users><default>
     <password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+    <grants>
+      `+granted.String()+`
+    </grants>
   </default></users>
   <quotas><default></default></quotas>
 </clickhouse>

@@ -26,6 +26,7 @@ const (
 	codeOutfileNotAllowed   = 358
 	codeCancelled           = 394
 	codeResultTooLarge      = 396
+	codeAccessDenied        = 497
 	codeAuthenticationError = 516
 )
 
@@ -37,7 +38,8 @@ var codeNames = map[int]string{
 	codeAborted: "ABORTED", codeNoSpace: "NOT_ENOUGH_SPACE", codeCannotDecompress: "CANNOT_DECOMPRESS",
 	codeOutfileNotAllowed: "INTO_OUTFILE_NOT_ALLOWED", codeReadonly: "READONLY",
 	codeCancelled:      "QUERY_WAS_CANCELLED",
-	codeResultTooLarge: "TOO_MANY_ROWS_OR_BYTES", codeAuthenticationError: "AUTHENTICATION_FAILED",
+	codeResultTooLarge: "TOO_MANY_ROWS_OR_BYTES", codeAccessDenied: "ACCESS_DENIED",
+	codeAuthenticationError: "AUTHENTICATION_FAILED",
 }
 
 // exception is an error of the engine, or of the front in the engine's form.
@@ -81,7 +83,7 @@ func (e *exception) status() int {
 	switch e.code {
 	case 194: // REQUIRED_PASSWORD
 		return http.StatusUnauthorized
-	case 192, 193, codeAuthenticationError, 497:
+	case 192, 193, codeAccessDenied, codeAuthenticationError:
 		return http.StatusForbidden
 	case 6,
 		25,

@@ -136,27 +136,6 @@ func TestFormats(t *testing.T) {
 			}
 		}
 	})
-	t.Run("other sites", func(t *testing.T) {
-		r := p.do(t, http.MethodPost, nil, http.Header{"Origin": {"https://example.org"}}, []byte("SELECT 1"))
-		if r.status != http.StatusForbidden {
-			t.Errorf("got %d %s", r.status, r.body)
-		}
-		for from, want := range map[string]int{
-			"cross-site":  http.StatusForbidden,
-			"same-site":   http.StatusForbidden,
-			"none":        http.StatusOK,
-			"same-origin": http.StatusOK,
-		} {
-			r = p.do(t, http.MethodGet, url.Values{"query": {"SELECT 1"}}, http.Header{"Sec-Fetch-Site": {from}}, nil)
-			if r.status != want {
-				t.Errorf("%s: got %d %s", from, r.status, r.body)
-			}
-		}
-		r = p.do(t, http.MethodPost, nil, http.Header{"Origin": {"http://localhost:3000"}}, []byte("SELECT 1"))
-		if r.status != http.StatusOK {
-			t.Errorf("got %d %s", r.status, r.body)
-		}
-	})
 }
 
 func TestInsertBodies(t *testing.T) {
@@ -227,8 +206,8 @@ func TestInsertBodies(t *testing.T) {
 			t.Fatal(err)
 		}
 		body := lines(50_000)
-		_, _ = fmt.Fprintf(c, "POST /?query=%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s",
-			url.QueryEscape("INSERT INTO d.t FORMAT JSONEachRow"), len(body)+1, body)
+		_, _ = fmt.Fprintf(c, "POST /?query=%s HTTP/1.1\r\nHost: localhost\r\nX-ClickHouse-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
+			url.QueryEscape("INSERT INTO d.t FORMAT JSONEachRow"), p.who.Writer, len(body)+1, body)
 		_ = c.(*net.TCPConn).CloseWrite()
 		reply, _ := io.ReadAll(c)
 		_ = c.Close()
@@ -351,6 +330,7 @@ func TestCancellation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.Header = as(Writer, p.who.Writer)
 		res, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -414,8 +394,8 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_, _ = fmt.Fprintf(c, "GET /?query=%s HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		url.QueryEscape("SELECT number FROM numbers(1000000000000)"))
+	_, _ = fmt.Fprintf(c, "GET /?query=%s HTTP/1.1\r\nHost: localhost\r\nX-ClickHouse-Key: %s\r\n\r\n",
+		url.QueryEscape("SELECT number FROM numbers(1000000000000)"), p.who.Writer)
 	if _, err := c.Read(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
@@ -424,7 +404,10 @@ func TestSlowReader(t *testing.T) {
 
 func TestDatabaseSQL(t *testing.T) {
 	p := start(t, childConfig{})
-	db := clickhouse.OpenDB(&clickhouse.Options{Protocol: clickhouse.HTTP, Addr: []string{p.addr}})
+	db := clickhouse.OpenDB(&clickhouse.Options{
+		Protocol: clickhouse.HTTP, Addr: []string{p.addr},
+		Auth: clickhouse.Auth{Username: Writer, Password: p.who.Writer},
+	})
 	defer func() { _ = db.Close() }()
 	for _, stmt := range []string{
 		"CREATE TABLE t (k UInt64, s String) ENGINE = MergeTree ORDER BY k",
@@ -445,33 +428,5 @@ func TestDatabaseSQL(t *testing.T) {
 		FROM (SELECT * FROM t WHERE k < ? ORDER BY k)`, 9).Scan(&got)
 	if err != nil || got != "it's7|c7|it's \\ here7" {
 		t.Errorf("got %q, %v", got, err)
-	}
-}
-
-func TestPassword(t *testing.T) {
-	p := start(t, childConfig{User: "ann", Password: "s3cret"})
-	for _, tc := range []struct {
-		name   string
-		args   url.Values
-		header http.Header
-		status int
-	}{
-		{"none", nil, nil, http.StatusForbidden},
-		{"wrong", nil, http.Header{"X-Clickhouse-User": {"ann"}, "X-Clickhouse-Key": {"x"}}, http.StatusForbidden},
-		{"headers", nil, http.Header{"X-Clickhouse-User": {"ann"}, "X-Clickhouse-Key": {"s3cret"}}, http.StatusOK},
-		{"address", url.Values{"user": {"ann"}, "password": {"s3cret"}}, nil, http.StatusOK},
-		{"basic", nil, http.Header{"Authorization": {"Basic YW5uOnMzY3JldA=="}}, http.StatusOK},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			if r := p.do(t, http.MethodPost, tc.args, tc.header, []byte("SELECT 1")); r.status != tc.status {
-				t.Errorf("got %d %s, want %d", r.status, r.body, tc.status)
-			}
-		})
-	}
-	c := p.open(t, func(o *clickhouse.Options) {
-		o.Auth = clickhouse.Auth{Username: "ann", Password: "s3cret", Database: "default"}
-	})
-	if err := c.Ping(context.Background()); err != nil {
-		t.Error(err)
 	}
 }

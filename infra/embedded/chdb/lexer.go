@@ -73,11 +73,12 @@ func (l *lexer) skip() {
 		case strings.IndexByte(" \t\r\n\f\v\x00", rest[0]) >= 0:
 			l.pos++
 		case bytes.HasPrefix(rest, []byte("--")),
+			bytes.HasPrefix(rest, []byte("//")),
 			bytes.HasPrefix(rest, []byte("#!")),
 			bytes.HasPrefix(rest, []byte("# ")):
 			l.upTo(rest, "\n")
 		case bytes.HasPrefix(rest, []byte("/*")):
-			l.upTo(rest, "*/")
+			l.nested(rest)
 		default:
 			return
 		}
@@ -90,6 +91,26 @@ func (l *lexer) upTo(rest []byte, end string) {
 	} else {
 		l.pos = len(l.src)
 	}
+}
+
+// nested passes a comment, which may hold others.
+func (l *lexer) nested(rest []byte) {
+	depth := 0
+	for i := 0; i+1 < len(rest); i++ {
+		switch string(rest[i : i+2]) {
+		case "/*":
+			depth++
+			i++
+		case "*/":
+			depth--
+			i++
+		}
+		if depth == 0 {
+			l.pos += i + 1
+			return
+		}
+	}
+	l.pos = len(l.src)
 }
 
 func (l *lexer) quoted(q byte) {

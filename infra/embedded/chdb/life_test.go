@@ -180,7 +180,7 @@ func TestFaults(t *testing.T) {
 		{"directory held", childConfig{DataDir: dir}, []string{"in use by process", "--data"}},
 		{"not a directory", childConfig{DataDir: file}, []string{file, "--data"}},
 		{"newer data", childConfig{DataDir: newer}, []string{"99.1.1.1", "--data"}},
-		{"open to the network", childConfig{Listen: "0.0.0.0:0"}, []string{"Password"}},
+		{"open to the network", childConfig{Listen: "0.0.0.0:0"}, []string{"clear"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.c.LibraryPath == "" {

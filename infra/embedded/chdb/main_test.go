@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -28,11 +29,11 @@ import (
 const childEnv = "HELIO_TEST_CHDB"
 
 type childConfig struct {
-	DataDir, LibraryPath, Listen, User, Password string
-	MaxConcurrent, MaxQueued, MaxPreferred       int
-	MaxBody                                      int64
-	DrainTimeout, SendTimeout                    time.Duration
-	SyncWrites                                   bool
+	DataDir, LibraryPath, Listen           string
+	MaxConcurrent, MaxQueued, MaxPreferred int
+	MaxBody                                int64
+	DrainTimeout, SendTimeout              time.Duration
+	SyncWrites                             bool
 }
 
 func TestMain(m *testing.M) {
@@ -51,7 +52,7 @@ func child(text string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err := Run(ctx, Config{
-		DataDir: c.DataDir, LibraryPath: c.LibraryPath, Listen: c.Listen, User: c.User, Password: c.Password,
+		DataDir: c.DataDir, LibraryPath: c.LibraryPath, Listen: c.Listen,
 		MaxConcurrent: c.MaxConcurrent, MaxQueued: c.MaxQueued, MaxPreferred: c.MaxPreferred, MaxBody: c.MaxBody,
 		DrainTimeout: c.DrainTimeout, SendTimeout: c.SendTimeout, SyncWrites: c.SyncWrites,
 		MaxMemory: 2 << 30, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
@@ -87,7 +88,9 @@ func libraryPath(tb testing.TB) string {
 // process is an engine in a child process.
 type process struct {
 	cmd  *exec.Cmd
+	dir  string
 	addr string
+	who  Accounts
 	done chan struct{} // closed when it has ended
 	err  error
 }
@@ -115,7 +118,7 @@ func tryStart(tb testing.TB, c childConfig) (_ *process, failure string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(os.Args[0]), done: make(chan struct{})}
+	p := &process{dir: c.DataDir, cmd: exec.Command(os.Args[0]), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
@@ -141,6 +144,9 @@ func tryStart(tb testing.TB, c childConfig) (_ *process, failure string) {
 		tb.Fatal(err)
 	}
 	p.addr = rest
+	if p.who, err = ReadAccounts(p.dir); err != nil {
+		tb.Fatal(err)
+	}
 	return p, ""
 }
 
@@ -167,6 +173,7 @@ func (p *process) stop(tb testing.TB, sig syscall.Signal) error {
 func (p *process) open(tb testing.TB, edit func(*clickhouse.Options)) clickhouse.Conn {
 	tb.Helper()
 	o := &clickhouse.Options{Protocol: clickhouse.HTTP, Addr: []string{p.addr}, MaxOpenConns: 8}
+	o.Auth.Username, o.Auth.Password = Writer, p.who.Writer
 	if edit != nil {
 		edit(o)
 	}
@@ -185,8 +192,27 @@ type response struct {
 	body   string
 }
 
-// do sends a POST with body to /?query, by plain HTTP.
+// as is a request's header that says who asks.
+func as(user, password string) http.Header {
+	return http.Header{"X-Clickhouse-User": {user}, "X-Clickhouse-Key": {password}}
+}
+
+// do sends a request to /?query, by plain HTTP, as the writer.
 func (p *process) do(tb testing.TB, method string, args url.Values, header http.Header, body []byte) response {
+	tb.Helper()
+	own := as(Writer, p.who.Writer)
+	maps.Copy(own, header)
+	return p.ask(tb, method, args, own, body)
+}
+
+// read is a POST of the reader.
+func (p *process) read(tb testing.TB, args url.Values, text string) response {
+	tb.Helper()
+	return p.ask(tb, http.MethodPost, args, as(Reader, p.who.Reader), []byte(text))
+}
+
+// ask sends a request that says of its user what header has.
+func (p *process) ask(tb testing.TB, method string, args url.Values, header http.Header, body []byte) response {
 	tb.Helper()
 	req, err := http.NewRequestWithContext(
 		context.Background(), method, "http://"+p.addr+"/?"+args.Encode(), bytes.NewReader(body),

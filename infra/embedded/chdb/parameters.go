@@ -2,6 +2,7 @@ package chdb
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -22,6 +23,7 @@ var notServed = map[string]string{
 	"session_check":                "there are no sessions",
 	"quota_key":                    "there are no quotas",
 	"stacktrace":                   "errors carry no stack trace",
+	"profile":                      "a user has one",
 	"replace_running_query":        "end the other query with KILL QUERY first",
 	"http_response_headers":        "the answer's headers are fixed",
 	"add_http_cors_header":         "pages of other sites are not served",
@@ -31,7 +33,7 @@ var notServed = map[string]string{
 }
 
 // readParameters reads what the URL and the headers say.
-func (q *query) readParameters() *exception {
+func (q *query) readParameters(user string) *exception {
 	for name, why := range notServed {
 		if q.enabled(name) {
 			return exceptionf(codeNotImplemented, "The embedded engine does not serve %s: %s", name, why)
@@ -51,7 +53,8 @@ func (q *query) readParameters() *exception {
 		queryID: q.id, comment: q.values.Get("log_comment"),
 		database: first(q.values.Get("database"), q.r.Header.Get("X-ClickHouse-Database")),
 		format:   first(q.values.Get("default_format"), q.r.Header.Get("X-ClickHouse-Format"), defaultText),
-		readonly: q.r.Method != http.MethodPost,
+		readonly: q.r.Method != http.MethodPost || user == Reader,
+		reader:   user == Reader,
 	}
 	for name, vs := range q.values {
 		value := vs[len(vs)-1]
@@ -62,7 +65,9 @@ func (q *query) readParameters() *exception {
 		case !settingName.MatchString(name):
 			return exceptionf(codeBadArguments, "%q is no name of a setting", name)
 		case name == "readonly" && q.job.readonly && value != "1" && value != "2":
-			return exceptionf(codeReadonly, "Cannot modify 'readonly' setting in readonly mode: a GET only reads")
+			return exceptionf(codeReadonly, "Cannot modify 'readonly' setting in readonly mode: a GET and the user "+Reader+" only read")
+		case slices.Contains(expressions, name):
+			return exceptionf(codeNotImplemented, "The embedded engine does not serve %s", name)
 		default:
 			q.job.settings = append(q.job.settings, param{name, value})
 		}

@@ -35,9 +35,15 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) error {
 	if err != nil {
 		return err
 	}
+	// What the engine writes is its owner's alone. The process holds nothing else, so its mask may stay.
+	syscall.Umask(0o077)
 	dir, err := engine.Open(ctx, engine.ClickHouse, cfg.DataDir, dataVersion)
 	if err != nil {
 		return err
+	}
+	accounts, err := makeAccounts(dir.Path())
+	if err != nil {
+		return errors.Join(err, dir.Close())
 	}
 	ln, err := engine.Listen(engine.ClickHouse, cfg.Listen)
 	if err != nil {
@@ -51,7 +57,7 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) error {
 	}
 	kill, killAll := context.WithCancel(context.Background())
 	defer killAll()
-	s := newServer(kill, cfg, c, m)
+	s := newServer(kill, cfg, c, m, accounts)
 	addr := ln.Addr().String()
 	cfg.Logger.Info("clickhouse engine ready", "addr", addr, "version", c.version, "took", time.Since(begin))
 	failed := make(chan error, 1)

@@ -2,7 +2,6 @@ package chdb
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"io"
 	"log/slog"
@@ -31,6 +30,7 @@ type server struct {
 	log  *slog.Logger
 	http *http.Server
 	name string
+	who  Accounts
 	stop <-chan struct{} // closed when running statements must end
 
 	reading, ordinary, preferred, kills *gate
@@ -40,9 +40,9 @@ type server struct {
 }
 
 // newServer makes a server whose running statements end with ctx.
-func newServer(ctx context.Context, cfg Config, c *core, m *metrics) *server {
+func newServer(ctx context.Context, cfg Config, c *core, m *metrics, who Accounts) *server {
 	s := &server{
-		cfg: cfg, core: c, m: m, log: cfg.Logger, name: displayName(), stop: ctx.Done(),
+		cfg: cfg, core: c, m: m, log: cfg.Logger, name: displayName(), who: who, stop: ctx.Done(),
 		reading:  newGate(0, cfg.MaxConcurrent+cfg.MaxPreferred+killSlots+2*cfg.MaxQueued),
 		ordinary: newGate(cfg.MaxConcurrent, cfg.MaxQueued), preferred: newGate(cfg.MaxPreferred, cfg.MaxQueued),
 		kills:   newGate(killSlots, cfg.MaxQueued),
@@ -57,11 +57,6 @@ func newServer(ctx context.Context, cfg Config, c *core, m *metrics) *server {
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetWriteDeadline(time.Time{}) // the connection's last reply has left one
-	if reason := s.foreign(r); reason != "" {
-		s.m.refused.WithLabelValues("foreign_site").Inc()
-		http.Error(w, reason, http.StatusForbidden)
-		return
-	}
 	switch r.URL.Path {
 	case "/ping", "/replicas_status":
 		ok(w)
@@ -92,39 +87,16 @@ func ok(w http.ResponseWriter) {
 	_, _ = io.WriteString(w, "Ok.\n")
 }
 
-const pagesOfOthers = "Requests from pages of other sites are not taken"
-
-// foreign says why a request that a web page of another site may have caused is refused. With a password no such page
-// can get in.
-func (s *server) foreign(r *http.Request) string {
-	if s.cfg.Password != "" {
-		return ""
-	}
-	if !loopbackHost(r.Host) {
-		return "This address is for this machine only: ask for it as localhost or 127.0.0.1"
-	}
-	if o := r.Header.Get("Origin"); o != "" {
-		if u, err := url.Parse(o); err != nil || !loopbackHost(u.Host) {
-			return pagesOfOthers
-		}
-	}
-	// What a page only embeds, as an image, comes as a GET without an origin.
-	if from := r.Header.Get("Sec-Fetch-Site"); from != "" && from != "none" && from != "same-origin" {
-		return pagesOfOthers
-	}
-	return ""
-}
-
-// authorise checks the one user's name and password, wherever the client put them.
-func (s *server) authorise(r *http.Request, values url.Values) *exception {
-	user, password := "default", ""
+// authorise checks a user's name and password, wherever the client put them, and returns the name.
+func (s *server) authorise(r *http.Request, values url.Values) (user string, e *exception) {
+	user, password := Writer, ""
 	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); scheme != "" &&
 		!strings.EqualFold(scheme, "Basic") {
-		return exceptionf(codeAuthenticationError, "The embedded engine knows no authorization by %s: use Basic",
+		return "", exceptionf(codeAuthenticationError, "The embedded engine knows no authorization by %s: use Basic",
 			scheme)
 	}
 	if strings.EqualFold(r.Header.Get("X-ClickHouse-SSL-Certificate-Auth"), "on") {
-		return exceptionf(codeAuthenticationError, "The embedded engine knows no users by certificate")
+		return "", exceptionf(codeAuthenticationError, "The embedded engine knows no users by certificate")
 	}
 	if u, p, found := r.BasicAuth(); found {
 		user, password = u, p
@@ -134,14 +106,12 @@ func (s *server) authorise(r *http.Request, values url.Values) *exception {
 		user, password = values.Get("user"), values.Get("password")
 	}
 	if user == "" {
-		user = "default"
+		user = Writer
 	}
-	same := subtle.ConstantTimeCompare([]byte(user), []byte(s.cfg.User)) &
-		subtle.ConstantTimeCompare([]byte(password), []byte(s.cfg.Password))
-	if same == 1 {
-		return nil
+	if s.who.knows(user, password) {
+		return user, nil
 	}
-	return exceptionf(codeAuthenticationError,
+	return "", exceptionf(codeAuthenticationError,
 		"%s: Authentication failed: password is incorrect, or there is no user with such name", user)
 }
 
@@ -196,6 +166,8 @@ func refusal(e *exception) string {
 		return "too_many"
 	case codeAuthenticationError:
 		return "authentication"
+	case codeAccessDenied, codeReadonly:
+		return "denied"
 	case codeNoSpace:
 		return "no_space"
 	case codeTooLarge:
@@ -210,10 +182,11 @@ func refusal(e *exception) string {
 // run reads, admits and executes the statement. It returns an exception only if nothing was answered and the engine was
 // not asked.
 func (q *query) run() *exception {
-	if e := q.s.authorise(q.r, q.values); e != nil {
+	user, e := q.s.authorise(q.r, q.values)
+	if e != nil {
 		return e
 	}
-	if e := q.readParameters(); e != nil {
+	if e := q.readParameters(user); e != nil {
 		return e
 	}
 	g := q.s.reading
@@ -243,8 +216,19 @@ func (q *query) run() *exception {
 		return exceptionf(codeNotImplemented, "The embedded engine keeps no sessions: "+
 			"what SET, USE and CREATE TEMPORARY TABLE do ends with their request")
 	}
+	if q.job.reader && !asks(text) {
+		return exceptionf(codeReadonly, "%s: Cannot execute query in readonly mode", Reader)
+	}
 	if st.kind != stmtInsertData {
 		q.bodyRead()
+	}
+	if e := q.guard(text[:st.end]); e != nil {
+		return e
+	}
+	if st.kind == stmtInsertValues && !suspicious(text) {
+		for _, name := range expressions {
+			q.job.settings = append(q.job.settings, param{name, "1"})
+		}
 	}
 	right := q.gate(st)
 	if e := right.sit(); e != nil {

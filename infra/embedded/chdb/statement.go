@@ -28,6 +28,19 @@ type statement struct {
 	tail   string // for stmtInsertData without a FORMAT clause, the format to take
 }
 
+// asks reports whether a statement begins as one that only asks. The engine's own mode for readers refuses what changes
+// rows or tables, and neither KILL nor SYSTEM.
+func asks(text []byte) bool {
+	l := &lexer{src: text}
+	first := l.next()
+	for _, word := range []string{"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"} {
+		if is(text, first, word) {
+			return true
+		}
+	}
+	return first.kind == tokenPunct && text[first.start] == '('
+}
+
 // parseStatement looks at the head of a request's text. complete says that text is all of it; if it is not, only an
 // INSERT with data can be recognised and more is true when more text is needed.
 func parseStatement(text []byte, complete bool) (st statement, more bool, err *exception) {

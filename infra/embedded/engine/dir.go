@@ -54,8 +54,18 @@ func Open(ctx context.Context, kind Kind, path string, version int) (*Dir, error
 	if err != nil {
 		return nil, DiskError(kind, path, err)
 	}
-	if err := os.MkdirAll(abs, 0o755); err != nil {
+	if err := MakeDir(abs); err != nil {
 		return nil, DiskError(kind, abs, err)
+	}
+	// Whoever made it with another mode, what it holds is nobody else's.
+	through := os.FileMode(0)
+	if kind == Postgres {
+		through = pass()
+	}
+	if info, err := os.Stat(abs); err == nil && info.Mode().Perm()&0o077&^through != 0 {
+		if err := os.Chmod(abs, 0o700|through&info.Mode().Perm()); err != nil && !errors.Is(err, syscall.EPERM) {
+			return nil, DiskError(kind, abs, err)
+		}
 	}
 	d := &Dir{path: abs}
 	if err := d.hold(ctx, kind); err != nil {
@@ -66,6 +76,41 @@ func Open(ctx context.Context, kind Kind, path string, version int) (*Dir, error
 		return nil, err
 	}
 	return d, nil
+}
+
+// MakeDir makes a directory of data and those above it that are missing, for their owner alone. Where that is root,
+// others may pass through them and see nothing: PostgreSQL, which refuses to be root, lives below as another user.
+func MakeDir(path string) error {
+	info, err := os.Stat(path)
+	if err == nil {
+		if info.IsDir() {
+			return nil
+		}
+		return &os.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
+	}
+	if up := filepath.Dir(path); up != path {
+		if err := MakeDir(up); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil // made by another process meanwhile
+		}
+		return err
+	}
+	return Private(path)
+}
+
+// Private gives a directory that was made otherwise, as a temporary one is, the mode that MakeDir gives.
+func Private(path string) error { return os.Chmod(path, 0o700|pass()) }
+
+// pass is what others may do with a directory of data.
+func pass() os.FileMode {
+	if os.Geteuid() == 0 {
+		return 0o011
+	}
+	return 0
 }
 
 // Path is the directory, absolute.
@@ -205,7 +250,7 @@ func (d *Dir) mark(kind Kind, version int) error {
 		return fmt.Errorf("encode format note: %w", err)
 	}
 	name := filepath.Join(d.path, formatName)
-	if err := WriteFile(name, append(raw, '\n'), 0o644); err != nil {
+	if err := WriteFile(name, append(raw, '\n'), 0o600); err != nil {
 		return DiskError(kind, d.path, err)
 	}
 	return nil

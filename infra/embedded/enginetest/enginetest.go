@@ -39,6 +39,7 @@ import (
 	"go.uber.org/goleak"
 
 	"heliograph/infra/embedded"
+	"heliograph/infra/run"
 )
 
 const (
@@ -113,8 +114,10 @@ type Set struct {
 	KafkaAddr string
 	// PostgresURL is the connection URL of the database helio. Prefer NewDatabase.
 	PostgresURL string
-	// ClickHouseAddr is the host and port of ClickHouse's HTTP interface.
-	ClickHouseAddr string
+	// ClickHouseAddr is the host and port of ClickHouse's HTTP interface, and ClickHousePassword that of its user
+	// default. Prefer NewClickHouseDatabase.
+	ClickHouseAddr     string
+	ClickHousePassword run.Secret
 }
 
 // Start starts what is not running yet of the three shared engines and returns their addresses.
@@ -130,6 +133,8 @@ func Start(tb testing.TB) *Set {
 		KafkaAddr:      get(tb, embedded.Kafka).KafkaAddr,
 		PostgresURL:    get(tb, embedded.Postgres).PostgresURL,
 		ClickHouseAddr: get(tb, embedded.ClickHouse).ClickHouseAddr,
+
+		ClickHousePassword: run.Secret(get(tb, embedded.ClickHouse).ClickHousePassword),
 	}
 }
 
@@ -172,30 +177,31 @@ func execute(dsn, sql string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-// NewClickHouseDatabase makes an empty ClickHouse database for the test and returns the address of the HTTP interface
-// and the database's name. It is dropped at the test's end.
-func NewClickHouseDatabase(tb testing.TB) (addr, database string) {
+// NewClickHouseDatabase makes an empty ClickHouse database for the test and returns the address of the HTTP interface,
+// the password of the user default and the database's name. It is dropped at the test's end.
+func NewClickHouseDatabase(tb testing.TB) (addr string, password run.Secret, database string) {
 	tb.Helper()
-	addr = get(tb, embedded.ClickHouse).ClickHouseAddr
+	e := get(tb, embedded.ClickHouse)
 	database = "t_" + unique()
-	if err := query(addr, "CREATE DATABASE "+database); err != nil {
+	if err := query(e, "CREATE DATABASE "+database); err != nil {
 		tb.Fatalf("make ClickHouse database %s: %v", database, err)
 	}
 	tb.Cleanup(func() {
-		if err := query(addr, "DROP DATABASE "+database); err != nil {
+		if err := query(e, "DROP DATABASE "+database); err != nil {
 			tb.Logf("drop ClickHouse database %s: %v", database, err)
 		}
 	})
-	return addr, database
+	return e.ClickHouseAddr, run.Secret(e.ClickHousePassword), database
 }
 
-func query(addr, sql string) error {
+func query(e *embedded.Engines, sql string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), dropWait)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/", strings.NewReader(sql))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+e.ClickHouseAddr+"/", strings.NewReader(sql))
 	if err != nil {
 		return err
 	}
+	req.Header.Set("X-ClickHouse-Key", e.ClickHousePassword)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err

@@ -22,8 +22,8 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/proto"
 
-	"heliograph/infra/embedded"
 	"heliograph/infra/embedded/certtest"
+	"heliograph/infra/run"
 )
 
 // NativeClickHouse puts a relay before the shared ClickHouse that speaks the native protocol, with TLS if it is given a
@@ -33,9 +33,10 @@ import (
 // side of it (handshake, settings, compressed blocks both ways, exceptions) carries our statements and types.
 func NativeClickHouse(tb testing.TB, server *certtest.Pair, user, password string) (addr, database string) {
 	tb.Helper()
-	_, database = NewClickHouseDatabase(tb)
+	behind, own, database := NewClickHouseDatabase(tb)
 	r := &relay{
-		behind:   get(tb, embedded.ClickHouse).ClickHouseAddr,
+		behind:   behind,
+		own:      own,
 		user:     user,
 		password: password,
 		conns:    make(map[net.Conn]bool),
@@ -59,6 +60,7 @@ func NativeClickHouse(tb testing.TB, server *certtest.Pair, user, password strin
 // relay translates the native protocol, at the revision that clickhouse-go has, into requests of the HTTP interface.
 type relay struct {
 	behind, user, password string
+	own                    run.Secret // of the engine behind
 	transport              *http.Transport
 	serving                sync.WaitGroup
 
@@ -364,6 +366,7 @@ func (s *nativeSession) ask(q chproto.Query, sql string, body []byte, each func(
 	if err != nil {
 		return err
 	}
+	req.Header.Set("X-ClickHouse-Key", s.own.Reveal())
 	res, err := s.transport.RoundTrip(req)
 	if err != nil {
 		return &refusal{210, err.Error()}

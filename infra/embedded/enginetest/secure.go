@@ -158,7 +158,7 @@ func shows(dsn string, want certtest.Pair) error {
 // database. It returns the front's address and the database's name.
 func SecureClickHouse(tb testing.TB, server certtest.Pair, user, password string) (addr, database string) {
 	tb.Helper()
-	behind, database := NewClickHouseDatabase(tb)
+	behind, own, database := NewClickHouseDatabase(tb)
 	transport := &http.Transport{}
 	silent := log.New(io.Discard, "", 0) // clients that go, or that refuse the certificate, are what tests want
 	proxy := &httputil.ReverseProxy{
@@ -168,6 +168,7 @@ func SecureClickHouse(tb testing.TB, server certtest.Pair, user, password string
 			for _, h := range []string{"X-ClickHouse-User", "X-ClickHouse-Key", "X-ClickHouse-SSL-Certificate-Auth"} {
 				r.Out.Header.Del(h)
 			}
+			r.Out.Header.Set("X-ClickHouse-Key", own.Reveal())
 		},
 	}
 	same := func(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }

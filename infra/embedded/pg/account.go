@@ -41,6 +41,15 @@ func serverAccount() (account, error) {
 	}
 }
 
+// RunsAs is the user that the server runs as where that is another than ours: it refuses to be root.
+func RunsAs() string {
+	a, err := serverAccount()
+	if err != nil {
+		return "" // Run tells it
+	}
+	return a.name
+}
+
 // other says whether the server runs as another user than this process.
 func (a account) other() bool { return a.name != "" }
 
