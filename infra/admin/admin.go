@@ -1,11 +1,12 @@
-// Package admin is the admin server of a process: liveness, readiness per dependency, metrics and profiles over
-// HTTP.
+// Package admin is the admin server of a process: liveness, readiness per dependency and metrics over HTTP, and
+// profiles at an address of their own.
 //
 // Promise: /livez answers 200 while the process can answer at all. /readyz runs every check, at the same time, each
 // under 2 s, and answers 200 only when all succeed; its JSON names each with its error and how long it took.
 // /readyz?of=a&of=b is judged by those checks alone, for a balancer that must not take a process out of service for a
-// dependency which its users can do without for a while; a check that is not there fails. /metrics and /debug/pprof are
-// the usual ones.
+// dependency which its users can do without for a while; a check that is not there fails. /metrics is the usual one.
+// /debug/pprof is served only where Config.Profiles names an address, and only there: whoever scrapes metrics can
+// neither read the memory of the process nor slow it down.
 //
 // Order, durability: none.
 //
@@ -41,8 +42,9 @@ import (
 
 // Config says where the server listens. Zero means default.
 type Config struct {
-	Addr string // default "127.0.0.1:0"
-	Flag string // the flag that sets Addr, for error messages; default "--admin-addr"
+	Addr     string // default "127.0.0.1:0"
+	Flag     string // the flag that sets Addr, for error messages; default "--admin-addr"
+	Profiles string // address of /debug/pprof, which --pprof sets; default none: it is not served
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // for the server's own metrics; nil registers nothing
@@ -56,6 +58,11 @@ func (c Config) Validate() error {
 	if c.Addr != "" {
 		if _, _, err := net.SplitHostPort(c.Addr); err != nil {
 			return fmt.Errorf("admin: address %q is not host:port", c.Addr)
+		}
+	}
+	if c.Profiles != "" {
+		if _, _, err := net.SplitHostPort(c.Profiles); err != nil {
+			return fmt.Errorf("admin: address of profiles %q is not host:port", c.Profiles)
 		}
 	}
 	return nil
@@ -82,6 +89,7 @@ type Server struct {
 
 	mu       sync.Mutex // guards what follows
 	listener net.Listener
+	profiles net.Listener // nil: none
 	checks   map[string]Check
 	draining bool
 	running  *readiness // the run under way, or nil
@@ -131,30 +139,57 @@ func (s *Server) SetDraining() {
 	s.draining = true
 }
 
-// Listen binds the address and returns it, with the port that the system chose. It is called once, before Run.
+// Listen binds the addresses and returns that of health and metrics, with the port that the system chose. It is called
+// once, before Run.
 func (s *Server) Listen() (string, error) {
-	l, err := net.Listen("tcp", s.cfg.Addr)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return "", fmt.Errorf("admin: %s is in use: choose another address with %s, or port 0 for any",
-			s.cfg.Addr, s.cfg.Flag)
-	case err != nil:
-		return "", fmt.Errorf("admin: listen on %s (%s): %w", s.cfg.Addr, s.cfg.Flag, err)
+	l, err := bind(s.cfg.Addr, s.cfg.Flag)
+	if err != nil {
+		return "", err
+	}
+	var profiles net.Listener
+	if s.cfg.Profiles != "" {
+		if profiles, err = bind(s.cfg.Profiles, "--pprof"); err != nil {
+			return "", errors.Join(err, l.Close())
+		}
 	}
 	s.mu.Lock()
-	s.listener = l
+	s.listener, s.profiles = l, profiles
 	s.mu.Unlock()
 	return l.Addr().String(), nil
 }
 
-// Close gives up an address that was bound but will not be served.
+func bind(addr, flag string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("admin: %s is in use: choose another address with %s, or port 0 for any", addr, flag)
+	case err != nil:
+		return nil, fmt.Errorf("admin: listen on %s (%s): %w", addr, flag, err)
+	}
+	return l, nil
+}
+
+// Profiles is the bound address of /debug/pprof; empty where it is not served.
+func (s *Server) Profiles() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.profiles == nil {
+		return ""
+	}
+	return s.profiles.Addr().String()
+}
+
+// Close gives up addresses that were bound but will not be served.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.listener == nil {
-		return nil
+	var errs []error
+	for _, l := range []net.Listener{s.listener, s.profiles} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
 	}
-	return s.listener.Close()
+	return errors.Join(errs...)
 }
 
 // Handler returns the routes, for a process that serves them elsewhere.
@@ -163,6 +198,11 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func profiles() http.Handler {
+	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -171,35 +211,49 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
-// Run serves until ctx is cancelled; it binds the address first when Listen was not called.
+// Run serves until ctx is cancelled; it binds the addresses first when Listen was not called.
 func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
-	l := s.listener
+	bound := s.listener != nil
 	s.mu.Unlock()
-	if l == nil {
+	if !bound {
 		if _, err := s.Listen(); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		l = s.listener
-		s.mu.Unlock()
 	}
-	srv := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	s.mu.Lock()
+	routes := map[net.Listener]http.Handler{s.listener: s.Handler()}
+	if s.profiles != nil {
+		routes[s.profiles] = profiles()
+	}
+	s.mu.Unlock()
+	var servers []*http.Server
+	served := make(chan error, len(routes))
+	for l, h := range routes {
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+		servers = append(servers, srv)
+		go func() { served <- srv.Serve(l) }()
+	}
+	left := len(servers)
+	var failed error
 	select {
 	case err := <-served:
-		return fmt.Errorf("admin: serve: %w", err)
+		left--
+		failed = fmt.Errorf("admin: serve: %w", err)
 	case <-ctx.Done():
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if err := srv.Shutdown(stop); err != nil {
-		_ = srv.Close() // a profile that is still being taken is cut off
+	for _, srv := range servers {
+		if err := srv.Shutdown(stop); err != nil {
+			_ = srv.Close() // a profile that is still being taken is cut off
+		}
 	}
-	<-served //nolint:errcheck // http.ErrServerClosed, as asked
-	return nil
+	for range left {
+		<-served //nolint:errcheck // http.ErrServerClosed, as asked
+	}
+	return failed
 }
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {

@@ -17,10 +17,14 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // serve starts a server and returns how to ask it.
-func serve(t *testing.T) (*Server, func(path string) (int, string)) {
+func serve(t *testing.T, edit ...func(*Config)) (*Server, func(path string) (int, string)) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	s, err := New(Config{checkTimeout: 30 * time.Millisecond, Registerer: reg, Gatherer: reg})
+	cfg := Config{checkTimeout: 30 * time.Millisecond, Registerer: reg, Gatherer: reg}
+	for _, e := range edit {
+		e(&cfg)
+	}
+	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +92,38 @@ func TestReadiness(t *testing.T) {
 		!strings.Contains(body, `helio_admin_dependency_up{dependency="postgres"} 0`) {
 		t.Errorf("metrics = %d %s", code, body)
 	}
-	if code, _ := get("/debug/pprof/goroutine?debug=1"); code != http.StatusOK {
-		t.Errorf("pprof = %d", code)
+	// Profiles are not served unless asked for, and then not here.
+	if code, _ := get("/debug/pprof/goroutine?debug=1"); code != http.StatusNotFound || s.Profiles() != "" {
+		t.Errorf("pprof = %d, at %q", code, s.Profiles())
+	}
+}
+
+func TestProfilesApart(t *testing.T) {
+	s, get := serve(t, func(c *Config) { c.Profiles = "127.0.0.1:0" })
+	if code, _ := get("/debug/pprof/cmdline"); code != http.StatusNotFound {
+		t.Errorf("pprof beside the metrics = %d", code)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for path, want := range map[string]int{
+		"/debug/pprof/goroutine?debug=1": http.StatusOK, "/metrics": http.StatusNotFound, "/livez": http.StatusNotFound,
+	} {
+		resp, err := client.Get("http://" + s.Profiles() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("%s at the address of profiles = %d, want %d", path, resp.StatusCode, want)
+		}
+	}
+	taken, err := New(Config{Profiles: s.Profiles()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := taken.Listen(); err == nil || !strings.Contains(err.Error(), "--pprof") {
+		t.Errorf("Listen = %v", err)
+	}
+	if _, err := New(Config{Profiles: "6060"}); err == nil {
+		t.Error("a port alone is an address")
 	}
 }
 

@@ -300,8 +300,8 @@ func TestQUICRefuses(t *testing.T) {
 	none.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return new(tls.Certificate), nil
 	}
-	stranger := config(t, theirs, "edge") // trusts the server, but shows a certificate of another CA
-	stranger.RootCAs = good.RootCAs
+	stranger := config(t, ours, "edge") // trusts the server, but shows a certificate of another CA
+	stranger.GetClientCertificate = config(t, theirs, "edge").GetClientCertificate
 	elsewhere := config(t, ours, "edge") // wants to talk to another kind of server
 	elsewhere.ServerName = "somebody-else"
 	for _, tc := range []struct {

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,9 +11,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -25,10 +29,13 @@ const DefaultServerName = "helio-link"
 // TLS names the files of one end of the links. Both ends use the same kind of certificate: signed by the cluster's CA,
 // for ServerName, usable by servers and clients.
 type TLS struct {
-	CAFile     string // PEM
-	CertFile   string // PEM; read at every handshake, so that it can be renewed in place
-	KeyFile    string // PEM; likewise
-	ServerName string // default DefaultServerName
+	// CAFile is PEM of one authority or several. Like the next two it is read at every handshake, so that it can be
+	// renewed in place.
+	CAFile     string
+	CertFile   string       // PEM
+	KeyFile    string       // PEM
+	ServerName string       // default DefaultServerName
+	Logger     *slog.Logger // takes the renewals and those that failed; nil discards
 }
 
 // Validate reports every fault at once; it does not read the files.
@@ -42,62 +49,129 @@ func (t TLS) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Load reads the files and returns a configuration for Listen and Dial alike.
+// Load reads the files and returns a configuration for Listen and Dial alike. Every handshake looks whether the files
+// have changed; while new ones cannot be read, or do not belong together, the old ones go on.
 func (t TLS) Load() (*tls.Config, error) {
 	if err := t.Validate(); err != nil {
 		return nil, err
 	}
-	ca, err := os.ReadFile(t.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("link: read CA file: %w", err)
+	f := &identityFiles{files: t, log: t.Logger}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("link: no certificate in CA file %s", t.CAFile)
-	}
-	load := func() (*tls.Certificate, error) {
-		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("link: load certificate: %w", err)
-		}
-		return &cert, nil
-	}
-	if _, err := load(); err != nil {
+	if _, err := f.read(); err != nil {
 		return nil, err
 	}
-	return mutual(pool, t.ServerName, load), nil
+	return mutual(t.ServerName, f.current), nil
 }
 
-// mutual returns a configuration in which either side shows what load returns and verifies the other against pool and
-// name.
-func mutual(pool *x509.CertPool, name string, load func() (*tls.Certificate, error)) *tls.Config {
+// identity is what one end shows and whom it trusts.
+type identity struct {
+	cert        *tls.Certificate
+	authorities *x509.CertPool
+}
+
+// identityFiles is an identity that lies in files.
+type identityFiles struct {
+	files TLS
+	log   *slog.Logger
+
+	mu   sync.Mutex // guards the rest
+	have *identity
+	raw  [3][]byte // of CA, certificate and key, as have was made from them
+}
+
+// current is the identity of now; it never fails once there has been one.
+func (f *identityFiles) current() *identity {
+	now, err := f.read()
+	if err != nil {
+		f.log.Error("certificate reload failed, keeping the old one", "file", f.files.CertFile, "err", err)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.have
+	}
+	return now
+}
+
+func (f *identityFiles) read() (*identity, error) {
+	var raw [3][]byte
+	for i, file := range []struct{ what, name string }{
+		{"CA file", f.files.CAFile}, {"certificate", f.files.CertFile}, {"key", f.files.KeyFile},
+	} {
+		var err error
+		if raw[i], err = os.ReadFile(file.name); err != nil {
+			return nil, fmt.Errorf("link: read %s: %w", file.what, err)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.have != nil && slices.EqualFunc(raw[:], f.raw[:], bytes.Equal) {
+		return f.have, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(raw[0]) {
+		return nil, fmt.Errorf("link: no certificate in CA file %s", f.files.CAFile)
+	}
+	cert, err := tls.X509KeyPair(raw[1], raw[2])
+	if err != nil {
+		return nil, fmt.Errorf("link: load certificate: %w", err)
+	}
+	if f.have != nil {
+		f.log.Info("certificates of the links were read again", "file", f.files.CertFile, "expires", cert.Leaf.NotAfter)
+	}
+	f.have, f.raw = &identity{&cert, pool}, raw
+	return f.have, nil
+}
+
+// mutual returns a configuration in which either side shows and trusts what current returns at the handshake, and
+// wants the other to bear name.
+func mutual(name string, current func() *identity) *tls.Config {
 	if name == "" {
 		name = DefaultServerName
 	}
-	return &tls.Config{
+	// verify judges the other end's certificate by the authorities of now; those in a tls.Config are of its making.
+	verify := func(use x509.ExtKeyUsage, name string, state tls.ConnectionState) error {
+		if len(state.PeerCertificates) == 0 {
+			return errors.New("link: the other end showed no certificate")
+		}
+		between := x509.NewCertPool()
+		for _, c := range state.PeerCertificates[1:] {
+			between.AddCert(c)
+		}
+		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
+			DNSName: name, Roots: current().authorities, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{use},
+		})
+		if err != nil {
+			return fmt.Errorf("link: the other end's certificate: %w", err)
+		}
+		return nil
+	}
+	server := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{ALPN},
-		ServerName: name,
-		RootCAs:    pool,
-		ClientCAs:  pool,
-		ClientAuth: tls.RequireAndVerifyClientCert,
+		ClientAuth: tls.RequireAnyClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return load()
+			return current().cert, nil
 		},
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return load()
-		},
-		// The client checks the server's name by itself; the server's check of the client's is here.
 		VerifyConnection: func(state tls.ConnectionState) error {
-			if len(state.PeerCertificates) == 0 {
-				return errors.New("link: the other end showed no certificate")
-			}
-			if err := state.PeerCertificates[0].VerifyHostname(name); err != nil {
-				return fmt.Errorf("link: the other end's certificate: %w", err)
-			}
-			return nil
+			return verify(x509.ExtKeyUsageClientAuth, name, state)
 		},
 		SessionTicketsDisabled: true, // links are few and long: every one is verified in full
+	}
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		NextProtos:             server.NextProtos,
+		GetConfigForClient:     func(*tls.ClientHelloInfo) (*tls.Config, error) { return server, nil },
+		GetCertificate:         server.GetCertificate,
+		SessionTicketsDisabled: true,
+		ServerName:             name,
+		InsecureSkipVerify:     true, //nolint:gosec // VerifyConnection does it
+		VerifyConnection: func(state tls.ConnectionState) error {
+			return verify(x509.ExtKeyUsageServerAuth, state.ServerName, state)
+		},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return current().cert, nil
+		},
 	}
 }
 
@@ -189,7 +263,8 @@ func (a *Authority) Config(name string) (*tls.Config, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
-	return mutual(pool, DefaultServerName, func() (*tls.Certificate, error) { return &cert, nil }), nil
+	own := &identity{&cert, pool}
+	return mutual(DefaultServerName, func() *identity { return own }), nil
 }
 
 // WriteFiles writes ca.pem and, for each name, <name>.pem and <name>.key into dir, which must exist, and returns the
@@ -197,7 +272,7 @@ func (a *Authority) Config(name string) (*tls.Config, error) {
 // anew.
 func (a *Authority) WriteFiles(dir string, names ...string) (map[string]TLS, error) {
 	ca := filepath.Join(dir, "ca.pem")
-	if err := os.WriteFile(ca, a.CertPEM(), 0o644); err != nil {
+	if err := os.WriteFile(ca, a.CertPEM(), 0o600); err != nil {
 		return nil, fmt.Errorf("link: write CA: %w", err)
 	}
 	out := make(map[string]TLS, len(names))
@@ -207,7 +282,7 @@ func (a *Authority) WriteFiles(dir string, names ...string) (map[string]TLS, err
 			return nil, err
 		}
 		t := TLS{CAFile: ca, CertFile: filepath.Join(dir, name+".pem"), KeyFile: filepath.Join(dir, name+".key")}
-		if err := os.WriteFile(t.CertFile, certPEM, 0o644); err != nil {
+		if err := os.WriteFile(t.CertFile, certPEM, 0o600); err != nil {
 			return nil, fmt.Errorf("link: write certificate of %s: %w", name, err)
 		}
 		if err := os.WriteFile(t.KeyFile, keyPEM, 0o600); err != nil {

@@ -45,15 +45,16 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	log = log.With("role", "delivery", "name", name)
-	conf, err := c.linkTLS().Load()
-	if err != nil {
-		return linkSecrets(c.Secrets, err)
-	}
 	if err := probeUDP(c.Listen); err != nil {
 		return err
 	}
-	p, err := newProcess(log, c.Admin)
+	p, err := newProcess(log, c.adminFlags)
 	if err != nil {
+		return err
+	}
+	conf, err := p.links(c.secretsFlags)
+	if err != nil {
+		p.close()
 		return err
 	}
 	listener, err := link.Listen(c.Listen, conf)

@@ -44,7 +44,8 @@ type devCmd struct {
 	Engines          string        `help:"Where 'make engines' put the engines." default:".helio/engines" type:"path" env:"HELIO_ENGINES"`
 	Without          []string      `help:"Engines not to start because --kafka, --postgres or --clickhouse names a server." enum:"kafka,postgres,clickhouse" placeholder:"ENGINE"`
 	Listen           string        `help:"UDP address that devices connect to." placeholder:"HOST:PORT" default:"127.0.0.1:7443" env:"HELIO_LISTEN"`
-	Admin            string        `help:"Address of health checks, metrics and profiles." placeholder:"HOST:PORT" default:"127.0.0.1:7480" env:"HELIO_ADMIN"`
+	Admin            string        `help:"Address of health checks and metrics." placeholder:"HOST:PORT" default:"127.0.0.1:7480" env:"HELIO_ADMIN"`
+	Pprof            string        `help:"Address of profiles (/debug/pprof); default: none." placeholder:"HOST:PORT" env:"HELIO_PPROF"`
 	KafkaListen      string        `help:"Address of the embedded log." placeholder:"HOST:PORT" default:"${kafka}" env:"HELIO_KAFKA_LISTEN"`
 	PostgresListen   string        `help:"Address of the embedded Postgres." placeholder:"HOST:PORT" default:"127.0.0.1:7432" env:"HELIO_POSTGRES_LISTEN"`
 	ClickhouseListen string        `help:"Address of the embedded ClickHouse." placeholder:"HOST:PORT" default:"${clickhouse}" env:"HELIO_CLICKHOUSE_LISTEN"`
@@ -70,6 +71,7 @@ type devState struct {
 	Pid        int    `json:"pid"`
 	Edge       string `json:"edge"`
 	Admin      string `json:"admin"`
+	Pprof      string `json:"pprof,omitempty"`
 	Kafka      string `json:"kafka"`
 	Postgres   string `json:"postgres"`
 	ClickHouse string `json:"clickhouse"`
@@ -117,7 +119,7 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err := probeUDP(c.Listen); err != nil {
 		return err
 	}
-	p, err := newProcess(log, c.Admin)
+	p, err := newProcess(log, adminFlags{Admin: c.Admin, Pprof: c.Pprof})
 	if err != nil {
 		return err
 	}
@@ -286,7 +288,7 @@ func (c *devCmd) welcome(
 	ctx context.Context, log *slog.Logger, p *process, edge string, file *devFile, secretsDir string, began time.Time,
 ) error {
 	state := devState{
-		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Kafka: c.Kafka[0], Postgres: c.Postgres,
+		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Pprof: p.admin.Profiles(), Kafka: c.Kafka[0], Postgres: c.Postgres,
 		ClickHouse: c.Clickhouse[0],
 		CA:         filepath.Join(secretsDir, secrets.EdgeCert), SMS: filepath.Join(c.Data, "sms.jsonl"),
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -86,15 +87,16 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	conf, err := c.linkTLS().Load()
-	if err != nil {
-		return linkSecrets(c.Secrets, err)
-	}
 	if err := probeUDP(c.Listen); err != nil {
 		return err
 	}
-	p, err := newProcess(log, c.Admin)
+	p, err := newProcess(log, c.adminFlags)
 	if err != nil {
+		return err
+	}
+	conf, err := p.links(c.secretsFlags)
+	if err != nil {
+		p.close()
 		return err
 	}
 	cfg := c.kafkaFlags.config(log, p.reg, "helio-edge")
@@ -136,12 +138,17 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	return p.run(ctx)
 }
 
-func (f secretsFlags) linkTLS() link.TLS {
-	return link.TLS{
-		CAFile:   filepath.Join(f.Secrets, secrets.LinkCA),
-		CertFile: filepath.Join(f.Secrets, secrets.LinkCert),
-		KeyFile:  filepath.Join(f.Secrets, secrets.LinkKey),
+// links loads the certificates of the links and exports when they expire.
+func (p *process) links(f secretsFlags) (*tls.Config, error) {
+	files := secrets.LinkTLS(f.Secrets)
+	files.Logger = p.log
+	conf, err := files.Load()
+	if err != nil {
+		return nil, linkSecrets(f.Secrets, err)
 	}
+	p.certificates.Watch("link", files.CertFile)
+	p.certificates.Watch("authority", files.CAFile)
+	return conf, nil
 }
 
 // linkSecrets says what mends missing certificates.
@@ -219,6 +226,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		parts.cert = filepath.Join(parts.secrets.Secrets, secrets.EdgeCert)
 		parts.certKey = filepath.Join(parts.secrets.Secrets, secrets.EdgeKey)
 	}
+	p.certificates.Watch("edge", parts.cert)
 	if err := p.migratePostgres(ctx, parts.postgres.Postgres, "registration", "registration"); err != nil {
 		return nil, err
 	}

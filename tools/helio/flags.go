@@ -131,7 +131,8 @@ func (f clickhouseFlags) config(log *slog.Logger, reg prometheus.Registerer, nam
 
 // adminFlags say where the admin server is.
 type adminFlags struct {
-	Admin string `help:"Address of health checks, metrics and profiles." placeholder:"HOST:PORT" default:"127.0.0.1:0" env:"HELIO_ADMIN"`
+	Admin string `help:"Address of health checks and metrics." placeholder:"HOST:PORT" default:"127.0.0.1:0" env:"HELIO_ADMIN"`
+	Pprof string `help:"Address of profiles (/debug/pprof), which show the memory of the process; default: none." placeholder:"HOST:PORT" env:"HELIO_PPROF"`
 }
 
 // secretsFlags say where the secrets of a deployment lie.

@@ -43,7 +43,7 @@ type cli struct {
 	Verify     verifyCmd     `cmd:"" help:"Compare the views with a fresh fold of the log."`
 	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency, fan-out and connections."`
 	Engine     engineCmd     `cmd:"" help:"Run one embedded engine: kafka, postgres or clickhouse."`
-	Secrets    secretsCmd    `cmd:"" help:"Make the secrets of a deployment, those that are missing."`
+	Secrets    secretsCmd    `cmd:"" help:"Make the secrets of a deployment, or replace those of its links."`
 	Completion completionCmd `cmd:"" help:"Print the code that makes the shell complete helio's commands."`
 
 	Config   kong.ConfigFlag  `help:"JSON file with values for flags, for example {\"kafka\": [\"host:9092\"]}." placeholder:"FILE"`

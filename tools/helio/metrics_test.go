@@ -60,20 +60,20 @@ func exported(t *testing.T) map[string][]string {
 	if err := secrets.Ensure(files.Secrets); err != nil {
 		t.Fatal(err)
 	}
-	conf, err := files.linkTLS().Load()
-	if err != nil {
-		t.Fatal(err)
-	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	all := map[string][]string{}
 	for _, role := range []string{"threads", "history", "delivery", "edge"} {
 		ctx, stop := context.WithTimeout(t.Context(), wait)
-		p, err := newProcess(log, "127.0.0.1:0")
+		p, err := newProcess(log, adminFlags{Admin: "127.0.0.1:0"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		cfg := kafkaFlags{Kafka: brokers, TopicPrefix: prefix, Partitions: 2}.config(log, p.reg, "helio-"+role)
 		bases, err := p.openLog(ctx, &cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf, err := p.links(files)
 		if err != nil {
 			t.Fatal(err)
 		}

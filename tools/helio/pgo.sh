@@ -14,12 +14,12 @@ trap '[ -z "$dev" ] || { kill "$dev" && wait "$dev"; } 2>/dev/null || true; rm -
 
 CGO_ENABLED=0 go build -trimpath -o "$work/helio" ./tools/helio
 any=127.0.0.1:0
-"$work/helio" dev --no-canary --data "$work/data" --listen $any --admin $any --kafka-listen $any \
+"$work/helio" dev --no-canary --data "$work/data" --listen $any --admin $any --pprof $any --kafka-listen $any \
 	--postgres-listen $any --clickhouse-listen $any >"$work/out" 2>&1 &
 dev=$!
-admin=""
+pprof=""
 for _ in $(seq 120); do
-	admin=$(sed -n 's/^ *"admin": "\(.*\)",$/\1/p' "$work/data/dev.json" 2>/dev/null) && [ -n "$admin" ] && break
+	pprof=$(sed -n 's/^ *"pprof": "\(.*\)",$/\1/p' "$work/data/dev.json" 2>/dev/null) && [ -n "$pprof" ] && break
 	kill -0 "$dev" || { tail "$work/out" >&2 && exit 1; }
 	sleep 1
 done
@@ -31,7 +31,7 @@ load() {
 	local bench=$!
 	while kill -0 $bench 2>/dev/null; do
 		profiles=$((profiles + 1))
-		curl --fail --silent --show-error -o "$work/$profiles.prof" "http://$admin/debug/pprof/profile?seconds=5"
+		curl --fail --silent --show-error -o "$work/$profiles.prof" "http://$pprof/debug/pprof/profile?seconds=5"
 	done
 	wait $bench
 }

@@ -32,18 +32,21 @@ type process struct {
 	// Admin is the bound address of the admin server.
 	Admin string
 
+	certificates *run.Certificates
+
 	closers []func()
 	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
 }
 
 // newProcess opens the admin server: a taken port is told before anything else starts, and who asks hears what the
 // start waits for.
-func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
+func newProcess(log *slog.Logger, at adminFlags) (*process, error) {
 	keepHeapRoomy(growingHeap)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server, err := admin.New(admin.Config{
-		Addr: adminAddr, Flag: "--admin", Logger: log, Registerer: reg, Gatherer: reg,
+		Addr: at.Admin, Flag: "--admin", Profiles: at.Pprof,
+		Logger: log, Registerer: reg, Gatherer: reg,
 	})
 	if err != nil {
 		return nil, err
@@ -59,6 +62,8 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 		dog:   run.NewWatchdog(5*time.Second, 3, log, reg),
 		group: run.New(log, reg),
 		Admin: addr,
+
+		certificates: run.NewCertificates(reg),
 	}
 	p.waitFor("the start")
 	server.Check("start", func(context.Context) error {
@@ -85,6 +90,9 @@ func newProcess(log *slog.Logger, adminAddr string) (*process, error) {
 	})
 	p.group.Go("watchdog", p.dog.Run)
 	log.Info("admin server listening", "admin", "http://"+addr)
+	if profiles := server.Profiles(); profiles != "" {
+		log.Info("profiles are served", "pprof", "http://"+profiles+"/debug/pprof/")
+	}
 	return p, nil
 }
 

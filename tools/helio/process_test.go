@@ -44,7 +44,7 @@ func TestReadyzWhileStopping(t *testing.T) {
 		"failure": func(_ context.CancelFunc, failed chan<- error) { failed <- errors.New("broken") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := newProcess(slog.New(slog.DiscardHandler), "127.0.0.1:0")
+			p, err := newProcess(slog.New(slog.DiscardHandler), adminFlags{Admin: "127.0.0.1:0"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +101,7 @@ func (f *fakeLag) Unsure() time.Duration { return f.unsure }
 // threshold; one that keeps up is not.
 func TestWatchedGauges(t *testing.T) {
 	var logged bytes.Buffer
-	p, err := newProcess(slog.New(slog.NewTextHandler(&logged, nil)), "127.0.0.1:0")
+	p, err := newProcess(slog.New(slog.NewTextHandler(&logged, nil)), adminFlags{Admin: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

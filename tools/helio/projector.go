@@ -49,7 +49,7 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	log = log.With("role", "projector", "store", c.Store, "name", name)
-	p, err := newProcess(log, c.Admin)
+	p, err := newProcess(log, c.adminFlags)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 
 // A report of quarantine that the log does not take is counted.
 func TestLostReportsOfQuarantine(t *testing.T) {
-	p, err := newProcess(slog.New(slog.DiscardHandler), "127.0.0.1:0")
+	p, err := newProcess(slog.New(slog.DiscardHandler), adminFlags{Admin: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,9 +33,10 @@ type Target struct {
 	TLS  *tls.Config
 	// Pins gives the PINs of new users.
 	Pins Pins
-	// Admin is the servers' admin address, for lag and for collecting garbage before memory is measured; empty:
-	// unknown.
+	// Admin is the servers' admin address, for lag; empty: not known.
 	Admin string
+	// Pprof is their address of profiles, for collecting garbage before memory is measured; empty: it is measured as it is.
+	Pprof string
 	// PID is the process on this machine that holds the connections; 0: unknown. Others are what else belongs to the
 	// servers, by name.
 	PID    int

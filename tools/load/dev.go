@@ -46,7 +46,7 @@ func (d *Dev) start(ctx context.Context) error {
 		return fmt.Errorf("start helio dev: %w", err)
 	}
 	args := append([]string{
-		"dev", "--data", d.dir, "--listen", any, "--admin", any,
+		"dev", "--data", d.dir, "--listen", any, "--admin", any, "--pprof", any,
 		"--kafka-listen", any, "--postgres-listen", any, "--clickhouse-listen", any,
 	}, d.args...)
 	d.cmd = exec.Command(d.exe, args...)
@@ -127,6 +127,7 @@ type devFile struct {
 	PID     int            `json:"pid"`
 	Edge    string         `json:"edge"`
 	Admin   string         `json:"admin"`
+	Pprof   string         `json:"pprof"`
 	Kafka   string         `json:"kafka"`
 	CA      string         `json:"ca"`
 	SMS     string         `json:"sms"`
@@ -161,6 +162,7 @@ func DevTarget(dir string) (Target, error) {
 		TLS:    conf,
 		Pins:   NewSMSFile(s.SMS),
 		Admin:  s.Admin,
+		Pprof:  s.Pprof,
 		PID:    s.PID,
 		Others: s.Engines,
 		Kafka:  []string{s.Kafka},

@@ -117,8 +117,8 @@ func (t Target) rss() (int64, error) {
 func (t Target) settledRSS(ctx context.Context) (int64, error) {
 	last := int64(0)
 	for try := 0; ; try++ {
-		if t.Admin != "" {
-			if _, err := t.get(ctx, "/debug/pprof/heap?gc=1"); err != nil {
+		if t.Pprof != "" {
+			if _, err := get(ctx, "http://"+t.Pprof+"/debug/pprof/heap?gc=1"); err != nil {
 				return 0, err
 			}
 		}
@@ -136,10 +136,10 @@ func (t Target) settledRSS(ctx context.Context) (int64, error) {
 	}
 }
 
-func (t Target) get(ctx context.Context, path string) (string, error) {
+func get(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.Admin+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", fmt.Errorf("ask the servers: %w", err)
 	}
@@ -153,7 +153,7 @@ func (t Target) get(ctx context.Context, path string) (string, error) {
 		return "", fmt.Errorf("ask the servers: %w", err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("ask the servers: %s answered %s", path, res.Status)
+		return "", fmt.Errorf("ask the servers: %s answered %s", url, res.Status)
 	}
 	return string(b), nil
 }
@@ -163,7 +163,7 @@ func (t Target) lag(ctx context.Context) (map[string]float64, error) {
 	if t.Admin == "" {
 		return nil, errUnknown
 	}
-	text, err := t.get(ctx, "/metrics")
+	text, err := get(ctx, "http://"+t.Admin+"/metrics")
 	if err != nil {
 		return nil, err
 	}

@@ -11,5 +11,8 @@
 // Non-obvious:
 //   - user.key can never be replaced: user ids are derived from it.
 //   - edge.pem signs itself, so it is also the file by which clients verify the edge.
-//   - The key of the links' authority is not kept: who needs a further certificate removes the group and makes it anew.
+//   - The key of the links' authority is not kept: whoever needs another certificate gets another authority with it.
+//     Rotate brings both in, in three steps between which the files are distributed, and no link is refused on the way.
+//   - A delivery instance needs the links' files alone (CopyLinks). user.key, from which user ids and the hashes of phone
+//     numbers come, is for edges.
 package secrets
