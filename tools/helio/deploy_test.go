@@ -194,10 +194,23 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 			maps.Copy(env, s.Environment)
 			c := parsed(t, s.Command, env)
 			if s.Command[0] == "secrets" {
-				if c.Secrets.Secrets != "/secrets" || !slices.Contains(s.Volumes, "secrets:/secrets") {
-					t.Errorf("secrets are made in %s, with the volumes %v", c.Secrets.Secrets, s.Volumes)
+				if c.Secrets.Secrets != "/secrets" || !slices.Contains(s.Volumes, "secrets:/secrets") ||
+					c.Secrets.Delivery != "/links" || !slices.Contains(s.Volumes, "links:/links") {
+					t.Errorf("secrets are made in %s and %s, with the volumes %v", c.Secrets.Secrets, c.Secrets.Delivery, s.Volumes)
 				}
 				return
+			}
+			// Only edges get user.key, and who has no links gets nothing.
+			for _, v := range s.Volumes {
+				from, to, _ := strings.Cut(v, ":")
+				if want := map[string]string{"edge": "secrets", "delivery": "links"}[s.Command[0]]; to == "/secrets" && from != want {
+					t.Errorf("its secrets are %s, and should be %q", from, want)
+				}
+			}
+			if (s.Command[0] != "projector") != slices.ContainsFunc(s.Volumes, func(v string) bool {
+				return strings.HasSuffix(v, ":"+env["HELIO_SECRETS"])
+			}) {
+				t.Errorf("its volumes are %v", s.Volumes)
 			}
 			udp, admin := ports(t, s.Command[0], c)
 			if url := s.Healthcheck.Test[len(s.Healthcheck.Test)-1]; url != "http://127.0.0.1:"+admin+"/readyz" {
@@ -254,12 +267,15 @@ type (
 			Template            struct {
 				Metadata struct{ Labels, Annotations map[string]string }
 				Spec     struct {
-					Grace      int `yaml:"terminationGracePeriodSeconds"`
+					Grace      int              `yaml:"terminationGracePeriodSeconds"`
+					Token      *bool            `yaml:"automountServiceAccountToken"`
+					Security   *securityContext `yaml:"securityContext"`
 					Containers []container
 					Volumes    []struct {
 						Name   string
 						Secret struct {
 							Name string `yaml:"secretName"`
+							Mode int    `yaml:"defaultMode"`
 						}
 					}
 				}
@@ -274,9 +290,36 @@ type (
 				Port           int
 				TargetPort     string `yaml:"targetPort"`
 			}
-			// of both
+			// of both, and of a budget
 			Selector map[string]any
+			// of a budget
+			MaxUnavailable int `yaml:"maxUnavailable"`
+			// of a policy
+			PodSelector selector `yaml:"podSelector"`
+			PolicyTypes []string `yaml:"policyTypes"`
+			Ingress     []struct {
+				From []struct {
+					NamespaceSelector *selector `yaml:"namespaceSelector"`
+					PodSelector       *selector `yaml:"podSelector"`
+				}
+				Ports []struct{ Protocol, Port string }
+			}
 		}
+	}
+	selector struct {
+		MatchLabels map[string]string `yaml:"matchLabels"`
+	}
+	securityContext struct {
+		// of a pod
+		NonRoot bool                  `yaml:"runAsNonRoot"`
+		User    int                   `yaml:"runAsUser"`
+		Group   int                   `yaml:"runAsGroup"`
+		FSGroup int                   `yaml:"fsGroup"`
+		Seccomp struct{ Type string } `yaml:"seccompProfile"`
+		// of a container
+		Escalation   *bool `yaml:"allowPrivilegeEscalation"`
+		ReadOnly     bool  `yaml:"readOnlyRootFilesystem"`
+		Capabilities struct{ Drop []string }
 	}
 	container struct {
 		Name, Image string
@@ -301,8 +344,10 @@ type (
 			ContainerPort int `yaml:"containerPort"`
 			Protocol      string
 		}
-		Readiness    probe `yaml:"readinessProbe"`
-		Liveness     probe `yaml:"livenessProbe"`
+		Security     *securityContext `yaml:"securityContext"`
+		Startup      probe            `yaml:"startupProbe"`
+		Readiness    probe            `yaml:"readinessProbe"`
+		Liveness     probe            `yaml:"livenessProbe"`
 		Resources    map[string]map[string]string
 		VolumeMounts []struct {
 			Name      string
@@ -335,9 +380,13 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 		all = append(all, m)
 	}
 	config := map[string]map[string]string{}
-	services := map[string]manifest{}
+	services, budgets, policies := map[string]manifest{}, map[string]manifest{}, map[string]manifest{}
 	for _, m := range all {
 		switch m.Kind {
+		case "PodDisruptionBudget":
+			budgets[fmt.Sprint(m.Spec.Selector["matchLabels"])] = m
+		case "NetworkPolicy":
+			policies[fmt.Sprint(m.Spec.PodSelector.MatchLabels)] = m
 		case "ConfigMap":
 			config[m.Metadata.Name] = m.Data
 		case "Service":
@@ -388,9 +437,46 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 				}
 				open[p.Name] = p.Protocol
 			}
-			for what, p := range map[string]probe{"/readyz": c.Readiness, "/livez": c.Liveness} {
-				if path, _, _ := strings.Cut(p.HTTPGet.Path, "?"); path != what || p.HTTPGet.Port != "admin" {
+			for what, p := range map[string]probe{"readiness /readyz": c.Readiness, "liveness /livez": c.Liveness, "startup /livez": c.Startup} {
+				_, want, _ := strings.Cut(what, " ")
+				if path, _, _ := strings.Cut(p.HTTPGet.Path, "?"); path != want || p.HTTPGet.Port != "admin" {
 					t.Errorf("%s is asked for at %s of port %s", what, p.HTTPGet.Path, p.HTTPGet.Port)
+				}
+			}
+			hardened(t, pod.Spec.Security, c.Security, pod.Spec.Token)
+			if b, found := budgets[fmt.Sprint(pod.Metadata.Labels)]; !found || b.Spec.MaxUnavailable < 1 ||
+				b.Spec.MaxUnavailable >= m.Spec.Replicas {
+				t.Errorf("of %d pods a drain of nodes may take %d at once", m.Spec.Replicas, b.Spec.MaxUnavailable)
+			}
+			// Who gets in where: monitoring at the admin port, edges at the links, everybody at QUIC.
+			var doors []string
+			for _, in := range policies[fmt.Sprint(pod.Metadata.Labels)].Spec.Ingress {
+				from := "everybody"
+				for _, f := range in.From {
+					switch {
+					case f.PodSelector != nil && f.NamespaceSelector == nil:
+						from = f.PodSelector.MatchLabels["app"]
+					case f.NamespaceSelector != nil && f.PodSelector == nil:
+						from = f.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"]
+					}
+				}
+				for _, p := range in.Ports {
+					if protocol, found := open[p.Port]; !found || protocol != p.Protocol {
+						t.Errorf("the policy opens %s %s, which is no port", p.Port, p.Protocol)
+					}
+					doors = append(doors, from+" "+p.Port)
+				}
+			}
+			want := map[string][]string{
+				"projector": {"monitoring admin"}, "delivery": {"monitoring admin", "helio-edge links"},
+				"edge": {"monitoring admin", "everybody quic"},
+			}[role]
+			if !slices.Equal(doors, want) || len(doors) != len(c.Ports) {
+				t.Errorf("the policy lets in %v, want %v", doors, want)
+			}
+			for name := range env {
+				if name == "HELIO_PPROF" {
+					t.Error("profiles are on")
 				}
 			}
 			if pod.Metadata.Annotations["prometheus.io/port"] != admin {
@@ -433,6 +519,14 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 						pod.Spec.Volumes[0].Secret.Name+" --from-file"))) {
 				t.Errorf("its secrets are not where it looks: %v", c.VolumeMounts)
 			}
+			if role != "projector" {
+				v := pod.Spec.Volumes[0].Secret
+				if want := map[string]string{"edge": "helio-secrets", "delivery": "helio-links"}[role]; v.Name != want || v.Mode != 0o440 {
+					t.Errorf("it gets the secret %s with mode %o, want %s and 440", v.Name, v.Mode, want)
+				}
+			} else if len(c.VolumeMounts) > 0 {
+				t.Error("a projector needs no secrets")
+			}
 			roles[role+parsedCLI.Projector.Store] = true
 		})
 	}
@@ -442,6 +536,25 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 	}
 	if len(served) != len(services) {
 		t.Errorf("services %v, and pods for %v", slices.Sorted(maps.Keys(services)), slices.Sorted(maps.Keys(served)))
+	}
+}
+
+// hardened checks that a pod runs as the image's user, and may do no more than that.
+func hardened(t *testing.T, pod, own *securityContext, token *bool) {
+	t.Helper()
+	user := regexp.MustCompile(`(?m)^USER (\d+):(\d+)$`).FindSubmatch(deployed(t, "Dockerfile"))
+	if user == nil || pod == nil || own == nil {
+		t.Fatalf("the image runs as %s, the pod as %+v, the container as %+v", user, pod, own)
+	}
+	if !pod.NonRoot || strconv.Itoa(pod.User) != string(user[1]) || strconv.Itoa(pod.Group) != string(user[2]) ||
+		pod.FSGroup != pod.Group || pod.Seccomp.Type != "RuntimeDefault" {
+		t.Errorf("the pod runs as %+v, the image as %s", pod, user[0])
+	}
+	if own.Escalation == nil || *own.Escalation || !own.ReadOnly || !slices.Equal(own.Capabilities.Drop, []string{"ALL"}) {
+		t.Errorf("the container may do more than it needs: %+v", own)
+	}
+	if token == nil || *token {
+		t.Error("it gets a token for the API server")
 	}
 }
 
