@@ -19,7 +19,7 @@ export HELIO_ENGINES    := $(abspath $(ENGINES))
 export HELIO_KAFKA_JARS := $(abspath $(KAFKA))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo build check check-quick test test-fast test-e2e race fuzz bench pgo gen engines kafka clean
+.PHONY: help run demo build check check-quick check-tools test test-fast test-e2e race fuzz bench pgo gen engines kafka clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,7 +62,10 @@ check: ## everything that is checked without running tests (STEPS="fmt vet" for 
 	@GO="$(GO)" tools/lint/check.sh $(STEPS)
 
 check-quick: ## the checks that take seconds
-	@GO="$(GO)" tools/lint/check.sh fmt vet layers proto breaking gen
+	@GO="$(GO)" tools/lint/check.sh fmt vet layers proto breaking gen alerts kubernetes compose
+
+check-tools: ## fetch what `make check` validates the Kubernetes manifests with (needs Python 3 and its venv; promtool is Debian's package prometheus)
+	@python3 -m venv .helio/checks && .helio/checks/bin/pip install --quiet --disable-pip-version-check -r tools/lint/requirements.txt
 
 gen: ## regenerate the Go code of the protobufs beside them
 	cd schemas && $(TOOL) buf generate

@@ -171,6 +171,7 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := exported(t)
+	tried := string(deployed(t, "alerts_test.yaml"))
 	template := regexp.MustCompile(`\{\{\s*(?:\$labels\.)?([a-z]+)\s*\}\}`)
 	queries, seen := 0, map[string]bool{}
 	for _, g := range alerts.Groups {
@@ -184,6 +185,9 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 				t.Errorf("%s: for %q, labels %v, or it is there twice", r.Alert, r.For, r.Labels)
 			}
 			seen[r.Alert] = true
+			if !regexp.MustCompile(`alertname: ` + r.Alert + `\n *exp_alerts:`).MatchString(tried) {
+				t.Errorf("%s: no series in alerts_test.yaml set it off", r.Alert)
+			}
 			grouped := strings.Contains(r.Expr, " by (")
 			for _, m := range template.FindAllStringSubmatch(r.Annotations["summary"], -1) {
 				if grouped && !regexp.MustCompile(`by \([^)]*\b`+m[1]+`\b`).MatchString(r.Expr) {

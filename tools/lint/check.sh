@@ -72,19 +72,39 @@ step_gen() { # generated code is current
 step_mod() { # go.mod and go.sum are tidy
 	"$go" mod verify && "$go" mod tidy -diff
 }
+step_alerts() { # the alert rules, and what they do on series
+	if ! command -v promtool >/dev/null; then
+		echo "promtool is not here (Debian: apt-get install prometheus): the alert rules were not tried on series"
+		return $unchecked
+	fi
+	{ promtool check rules infra/deploy/alerts.yaml && promtool test rules infra/deploy/alerts_test.yaml; } >"$work/promtool" 2>&1 ||
+		{ cat "$work/promtool"; return 1; }
+}
+step_kubernetes() { # the manifests against Kubernetes' own schemas
+	local validate="${HELIO_CHECKS:-.helio/checks}/bin/kubernetes-validate"
+	[ -x "$validate" ] || validate=$(command -v kubernetes-validate) || {
+		echo "kubernetes-validate is not here (make check-tools takes it from PyPI): the manifests were not validated"
+		return $unchecked
+	}
+	"$validate" --strict infra/deploy/kubernetes.yaml >"$work/kubernetes" 2>&1 || { grep -v '^INFO' "$work/kubernetes"; return 1; }
+}
+step_compose() { # the compose file, as docker compose loads it
+	tool github.com/compose-spec/compose-go/v2/cmd infra/deploy/compose.yaml >"$work/compose" 2>&1 || { cat "$work/compose"; return 1; }
+}
 step_vuln() { # known vulnerabilities, when the database can be reached
 	local status
 	tool govulncheck ./... >"$work/vuln" 2>&1
 	status=$?
 	if [ $status != 0 ] && grep -qE 'fetching vulnerabilities|no such host|dial tcp|HTTP GET' "$work/vuln"; then
-		echo "the vulnerability database cannot be reached from here: not checked"
+		echo "the vulnerability database cannot be reached from here: no known vulnerability was looked for"
+		grep -m1 -E 'fetching vulnerabilities|no such host|dial tcp|HTTP GET' "$work/vuln"
 		return $unchecked
 	fi
 	cat "$work/vuln"
 	[ $status = 0 ] || return 1
 }
 
-all="fmt vet layers proto breaking gen mod static lint vuln"
+all="fmt vet layers proto breaking gen mod alerts kubernetes compose static lint vuln"
 failed="" without=""
 for step in ${*:-$all}; do
 	if ! declare -F "step_$step" >/dev/null; then
