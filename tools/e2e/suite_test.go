@@ -187,7 +187,8 @@ func attach(t *testing.T, c *cluster.Cluster, real bool) *env {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.pg.Close)
-	if e.ch, err = clickhouse.Open(clickhouse.Config{Addr: []string{c.ClickHouseAddr()}, Password: c.ClickHousePassword()}); err != nil {
+	history := clickhouse.Config{Addr: []string{c.ClickHouseAddr()}, Password: c.ClickHousePassword()}
+	if e.ch, err = clickhouse.Open(history); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

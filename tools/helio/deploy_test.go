@@ -196,14 +196,16 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 			if s.Command[0] == "secrets" {
 				if c.Secrets.Secrets != "/secrets" || !slices.Contains(s.Volumes, "secrets:/secrets") ||
 					c.Secrets.Delivery != "/links" || !slices.Contains(s.Volumes, "links:/links") {
-					t.Errorf("secrets are made in %s and %s, with the volumes %v", c.Secrets.Secrets, c.Secrets.Delivery, s.Volumes)
+					t.Errorf("secrets are made in %s and %s, with the volumes %v",
+						c.Secrets.Secrets, c.Secrets.Delivery, s.Volumes)
 				}
 				return
 			}
 			// Only edges get user.key, and who has no links gets nothing.
 			for _, v := range s.Volumes {
 				from, to, _ := strings.Cut(v, ":")
-				if want := map[string]string{"edge": "secrets", "delivery": "links"}[s.Command[0]]; to == "/secrets" && from != want {
+				want := map[string]string{"edge": "secrets", "delivery": "links"}[s.Command[0]]
+				if to == "/secrets" && from != want {
 					t.Errorf("its secrets are %s, and should be %q", from, want)
 				}
 			}
@@ -437,7 +439,9 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 				}
 				open[p.Name] = p.Protocol
 			}
-			for what, p := range map[string]probe{"readiness /readyz": c.Readiness, "liveness /livez": c.Liveness, "startup /livez": c.Startup} {
+			for what, p := range map[string]probe{
+				"readiness /readyz": c.Readiness, "liveness /livez": c.Liveness, "startup /livez": c.Startup,
+			} {
 				_, want, _ := strings.Cut(what, " ")
 				if path, _, _ := strings.Cut(p.HTTPGet.Path, "?"); path != want || p.HTTPGet.Port != "admin" {
 					t.Errorf("%s is asked for at %s of port %s", what, p.HTTPGet.Path, p.HTTPGet.Port)
@@ -521,7 +525,8 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 			}
 			if role != "projector" {
 				v := pod.Spec.Volumes[0].Secret
-				if want := map[string]string{"edge": "helio-secrets", "delivery": "helio-links"}[role]; v.Name != want || v.Mode != 0o440 {
+				want := map[string]string{"edge": "helio-secrets", "delivery": "helio-links"}[role]
+				if v.Name != want || v.Mode != 0o440 {
 					t.Errorf("it gets the secret %s with mode %o, want %s and 440", v.Name, v.Mode, want)
 				}
 			} else if len(c.VolumeMounts) > 0 {
@@ -550,7 +555,8 @@ func hardened(t *testing.T, pod, own *securityContext, token *bool) {
 		pod.FSGroup != pod.Group || pod.Seccomp.Type != "RuntimeDefault" {
 		t.Errorf("the pod runs as %+v, the image as %s", pod, user[0])
 	}
-	if own.Escalation == nil || *own.Escalation || !own.ReadOnly || !slices.Equal(own.Capabilities.Drop, []string{"ALL"}) {
+	if own.Escalation == nil || *own.Escalation || !own.ReadOnly ||
+		!slices.Equal(own.Capabilities.Drop, []string{"ALL"}) {
 		t.Errorf("the container may do more than it needs: %+v", own)
 	}
 	if token == nil || *token {

@@ -288,7 +288,8 @@ func (c *devCmd) welcome(
 	ctx context.Context, log *slog.Logger, p *process, edge string, file *devFile, secretsDir string, began time.Time,
 ) error {
 	state := devState{
-		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Pprof: p.admin.Profiles(), Kafka: c.Kafka[0], Postgres: c.Postgres,
+		Pid: os.Getpid(), Edge: edge, Admin: p.Admin, Pprof: p.admin.Profiles(),
+		Kafka: c.Kafka[0], Postgres: c.Postgres,
 		ClickHouse: c.Clickhouse[0],
 		CA:         filepath.Join(secretsDir, secrets.EdgeCert), SMS: filepath.Join(c.Data, "sms.jsonl"),
 	}
@@ -318,8 +319,9 @@ func (c *devCmd) welcome(
 	)
 	fmt.Printf("  SMS         %s\n", state.SMS)
 	if as := embedded.PostgresUser(); as != "" && !slices.Contains(c.Without, string(embedded.Postgres)) {
-		fmt.Printf("\nYou are root: everything here runs as root, save Postgres, which refuses to and runs as %s. For its sake\n"+
-			"others may pass through %s, and read nothing in it. An ordinary user is enough for all of it.\n", as, c.Data)
+		fmt.Printf("\nYou are root: everything here runs as root, save Postgres, which refuses to and runs as %s.\n"+
+			"For its sake others may pass through %s, and read nothing in it.\n"+
+			"An ordinary user is enough for all of it.\n", as, c.Data)
 	}
 	if !c.NoCanary {
 		legs, err := sendCanary(ctx, log, state, secretsDir)

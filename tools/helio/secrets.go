@@ -62,11 +62,14 @@ func (*secretsRotateCmd) Run(c *secretsCmd) error {
 	}
 	switch step {
 	case secrets.Trust:
-		fmt.Println("step 1 of 3: ca.pem holds a new authority beside the old one. Once every edge and delivery instance has it, run this again")
+		fmt.Println("step 1 of 3: ca.pem holds a new authority beside the old one")
+		fmt.Println("Once every edge and delivery instance has it, run this again.")
 	case secrets.Show:
-		fmt.Println("step 2 of 3: link.pem and link.key are new. Once every edge and delivery instance has them, run this again")
+		fmt.Println("step 2 of 3: link.pem and link.key are new")
+		fmt.Println("Once every edge and delivery instance has them, run this again.")
 	case secrets.Forget:
-		fmt.Println("step 3 of 3: the old authority is gone from ca.pem. Once every edge and delivery instance has it, all is done")
+		fmt.Println("step 3 of 3: the old authority is gone from ca.pem")
+		fmt.Println("Once every edge and delivery instance has it, all is done.")
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ func steps(t *testing.T, programs map[string]string, names ...string) (said stri
 		}
 	}
 	for name, script := range programs {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/usr/bin/env bash\n"+script+"\n"), 0o755); err != nil {
+		script = "#!/usr/bin/env bash\n" + script + "\n"
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,7 +45,8 @@ func TestStepsWithoutTheirTools(t *testing.T) {
 		says       []string
 		code       int
 	}{
-		{"no promtool", "alerts", nil, []string{"none  alerts", "apt-get install prometheus", "not checked: alerts"}, 0},
+		{"no promtool", "alerts", nil,
+			[]string{"none  alerts", "apt-get install prometheus", "not checked: alerts"}, 0},
 		{"promtool finds a fault", "alerts", map[string]string{"promtool": `[ $1 = check ] || { echo broken; exit 1; }`},
 			[]string{"FAIL  alerts", "broken"}, 1},
 		{"a rule does not parse", "alerts", map[string]string{"promtool": `[ $1 = test ] || { echo broken; exit 1; }`},
@@ -58,8 +60,9 @@ func TestStepsWithoutTheirTools(t *testing.T) {
 		{"the compose loader finds a fault", "compose", map[string]string{"go": "echo broken; exit 1"},
 			[]string{"FAIL  compose", "broken"}, 1},
 		{"no database of vulnerabilities", "vuln", map[string]string{"go": unreachable},
-			[]string{"none  vuln", "cannot be reached", "no known vulnerability was looked for", "connection refused"}, 0},
-		{"a vulnerability", "vuln", map[string]string{"go": "echo GO-2026-1; exit 3"}, []string{"FAIL  vuln", "GO-2026-1"}, 1},
+			[]string{"none  vuln", "cannot be reached", "no known vulnerability was looked for", "refused"}, 0},
+		{"a vulnerability", "vuln", map[string]string{"go": "echo GO-2026-1; exit 3"},
+			[]string{"FAIL  vuln", "GO-2026-1"}, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			said, code := steps(t, tc.programs, tc.step)

@@ -18,7 +18,8 @@ type Step int
 
 // The steps, and none.
 const (
-	// Trust: ca.pem holds a new authority beside the old one. The certificate that it signed waits in the directory next.
+	// Trust: ca.pem holds a new authority beside the old one. The certificate that it signed waits in the directory
+	// next.
 	Trust Step = iota + 1
 	// Show: link.pem and link.key are the new ones. Whoever has not had Trust refuses them.
 	Show
@@ -185,6 +186,8 @@ func CopyLinks(dir, to string) error {
 // LinkTLS names the links' files in a directory of secrets.
 func LinkTLS(dir string) link.TLS {
 	return link.TLS{
-		CAFile: filepath.Join(dir, LinkCA), CertFile: filepath.Join(dir, LinkCert), KeyFile: filepath.Join(dir, LinkKey),
+		CAFile:   filepath.Join(dir, LinkCA),
+		CertFile: filepath.Join(dir, LinkCert),
+		KeyFile:  filepath.Join(dir, LinkKey),
 	}
 }

@@ -143,9 +143,10 @@ func TestNothingLeavesTheDataDirectory(t *testing.T) {
 		"SELECT 1 SETTINGS dialect = 'kusto'",
 	} {
 		sql = strings.NewReplacer("SECRET", secret, "DIR", dir, "ADDR", l.Addr().String()).Replace(sql)
+		args := url.Values{"param_f": {"file"}}
 		for who, ask := range map[string]func() response{
-			Reader: func() response { return p.read(t, url.Values{"param_f": {"file"}}, sql) },
-			Writer: func() response { return p.do(t, http.MethodPost, url.Values{"param_f": {"file"}}, nil, []byte(sql)) },
+			Reader: func() response { return p.read(t, args, sql) },
+			Writer: func() response { return p.do(t, http.MethodPost, args, nil, []byte(sql)) },
 		} {
 			if r := ask(); r.status == http.StatusOK || strings.Contains(r.body, "treasure") {
 				t.Errorf("%s: %s: got %d %s", who, sql, r.status, r.body)
