@@ -391,7 +391,7 @@ func (w readSide) EnsureThread(_ context.Context, t id.ThreadID) error {
 // gate is registration and proof, without a store.
 type gate struct{ *world }
 
-func (g gate) RequestPin(context.Context, string, netip.Addr) (*wirev1.PinRequested, error) {
+func (g gate) RequestPin(context.Context, *wirev1.RequestPin, netip.Addr) (*wirev1.PinRequested, error) {
 	return wirev1.PinRequested_builder{ExpiresInMs: 1000}.Build(), nil
 }
 
@@ -443,7 +443,7 @@ func (r reads) History(_ context.Context, _ id.UserID, _ int64, h *wirev1.GetHis
 	return wirev1.HistoryPage_builder{NextBefore: h.GetBeforePosition()}.Build(), nil
 }
 
-func (r reads) LookupUsers(context.Context, id.UserID, []string) (*wirev1.Users, error) {
+func (r reads) LookupUsers(context.Context, id.UserID, *wirev1.LookupUsers) (*wirev1.Users, error) {
 	return &wirev1.Users{}, nil
 }
 

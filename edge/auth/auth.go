@@ -16,10 +16,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nyaruka/phonenumbers/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/crypto/argon2"
 
+	"heliograph/edge/phone"
 	"heliograph/infra/views"
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
@@ -99,28 +99,38 @@ func (a *Auth) Run(ctx context.Context) error {
 	}
 }
 
-// ParsePhone normalises a phone number in international form to E.164. A number that cannot exist is
-// CODE_INVALID_PHONE.
-func ParsePhone(s string) (string, error) {
-	if len(s) > 40 {
-		return "", wire.Errorf(wirev1.Code_CODE_INVALID_PHONE, "a phone number of %d characters", len(s))
+// ParsePhone reads a phone number (wire section 11). What is none is CODE_INVALID_PHONE. region may be empty.
+func ParsePhone(s, region string) (phone.Number, error) {
+	n, err := phone.Parse(s, region)
+	if err != nil {
+		return n, wire.Errorf(wirev1.Code_CODE_INVALID_PHONE, "%v", err)
 	}
-	n, err := phonenumbers.Parse(s, "")
-	if err != nil || !phonenumbers.IsPossibleNumber(n) {
-		return "", wire.Errorf(
-			wirev1.Code_CODE_INVALID_PHONE, "not a phone number in international form (+ country code, number)",
-		)
+	return n, nil
+}
+
+// CheckPhone answers how a phone number is read. It asks nobody and tells nothing of who is registered.
+func CheckPhone(r *wirev1.CheckPhone) (*wirev1.PhoneNumber, error) {
+	n, err := ParsePhone(r.GetPhone(), r.GetRegion())
+	if err != nil {
+		return nil, err
 	}
-	return phonenumbers.Format(n, phonenumbers.E164), nil
+	return shown(n), nil
+}
+
+func shown(n phone.Number) *wirev1.PhoneNumber {
+	return wirev1.PhoneNumber_builder{Number: n.E164, Shown: n.Shown, Region: n.Region}.Build()
 }
 
 // RequestPin makes a PIN and sends it by SMS, within the limits. The answer does not tell whether the number is
 // registered.
-func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*wirev1.PinRequested, error) {
-	phone, err := ParsePhone(phone)
+func (a *Auth) RequestPin(
+	ctx context.Context, r *wirev1.RequestPin, addr netip.Addr,
+) (*wirev1.PinRequested, error) {
+	number, err := ParsePhone(r.GetPhone(), r.GetRegion())
 	if err != nil {
 		return nil, err
 	}
+	phone := number.E164
 	for _, b := range []struct {
 		name, key string
 		rate      Rate
@@ -175,6 +185,7 @@ func (a *Auth) RequestPin(ctx context.Context, phone string, addr netip.Addr) (*
 	a.metrics.pins.Inc()
 	return wirev1.PinRequested_builder{
 		ExpiresInMs: uint32(pinLifetime.Milliseconds()), RetryAfterMs: uint32(a.cfg.PinInterval.Milliseconds()),
+		Number: shown(number),
 	}.Build(), nil
 }
 
@@ -203,7 +214,12 @@ const unsentTimeout = 2 * time.Second
 func (a *Auth) Register(
 	ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr,
 ) (Identity, error) {
-	phone, err := ParsePhone(r.GetPhone())
+	number, err := ParsePhone(r.GetPhone(), r.GetRegion())
+	if err != nil {
+		return Identity{}, err
+	}
+	phone := number.E164
+	pin, err := typedPin(r.GetPin())
 	if err != nil {
 		return Identity{}, err
 	}
@@ -237,7 +253,7 @@ func (a *Auth) Register(
 		return Identity{}, limited(retry)
 	}
 	hash := id.PhoneHash(a.cfg.UserKey, phone)
-	if err := a.usePin(ctx, hash, r.GetPin(), sha256.Sum256(append(device[:], r.GetPublicKey()...))); err != nil {
+	if err := a.usePin(ctx, hash, pin, sha256.Sum256(append(device[:], r.GetPublicKey()...))); err != nil {
 		return Identity{}, err
 	}
 	generation := uint32(1)
@@ -270,6 +286,19 @@ func (a *Auth) Register(
 	a.metrics.registered.Inc()
 	return Identity{User: u, Device: device, Key: [ed25519.PublicKeySize]byte(r.GetPublicKey())}, nil
 }
+
+// typedPin returns the six digits of a PIN as it was typed or pasted. What has not six is refused before it counts as a
+// try.
+func typedPin(s string) (string, error) {
+	pin, err := phone.Digits(s)
+	if err != nil || len(pin) != pinDigits {
+		return "", wire.Errorf(wirev1.Code_CODE_INVALID, "the PIN is the %d digits of the SMS", pinDigits)
+	}
+	return pin, nil
+}
+
+// pinDigits is how many digits a PIN has.
+const pinDigits = 6
 
 // usePin judges a PIN and uses it up for all but the device that by names. A try by another with a PIN that was used
 // changes nothing.

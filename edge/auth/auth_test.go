@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { enginetest.Main(m) }
 
-// world is an Auth over a real Postgres, with a log in memory and a phone that keeps its SMS.
+// world is an Auth over a real Postgres, with a log in memory and telephones that keep their SMS.
 type world struct {
 	*Auth
 	pool *pgxpool.Pool
@@ -41,10 +42,10 @@ type world struct {
 	devices map[id.DeviceID]user.Device
 }
 
-func (w *world) Send(_ context.Context, phone, _, pin string) error {
+func (w *world) Send(_ context.Context, number, _, pin string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.pins[phone] = pin
+	w.pins[number] = pin
 	return w.mute
 }
 
@@ -111,13 +112,13 @@ func newWorld(t *testing.T, cfg Config) *world {
 
 var (
 	here     = netip.MustParseAddr("192.0.2.1")
-	phone    = "+4915112345678"
+	number   = "+4915112345678"
 	nonce    = make([]byte, wire.NonceSize)
 	exporter = []byte("exporter-exporter-exporter-12345")
 )
 
 // registration makes a valid request with a fresh key.
-func registration(t *testing.T, phone, pin string) *wirev1.Register {
+func registration(t *testing.T, number, pin string) *wirev1.Register {
 	t.Helper()
 	pub, priv, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -125,7 +126,7 @@ func registration(t *testing.T, phone, pin string) *wirev1.Register {
 	}
 	d := id.NewDevice()
 	return wirev1.Register_builder{
-		Phone: phone, Pin: pin, DeviceId: d[:], PublicKey: pub, DeviceName: "test", Name: "Ann",
+		Phone: number, Pin: pin, DeviceId: d[:], PublicKey: pub, DeviceName: "test", Name: "Ann",
 		Signature: ed25519.Sign(priv, wire.Proof(nonce, exporter, id.UserID{}, d)),
 	}.Build()
 }
@@ -135,6 +136,10 @@ func wantCode(t *testing.T, err error, want wirev1.Code) {
 	if !errors.Is(err, &wire.Error{Code: want}) {
 		t.Fatalf("got error %v, want code %v", err, want)
 	}
+}
+
+func asking(number string) *wirev1.RequestPin {
+	return wirev1.RequestPin_builder{Phone: number}.Build()
 }
 
 // wrong is a PIN that differs from pin.
@@ -147,23 +152,23 @@ func wrong(pin string) string {
 
 func TestRegister(t *testing.T) {
 	w := newWorld(t, Config{})
-	answer, err := w.RequestPin(t.Context(), "+49 151 1234 5678", here)
+	answer, err := w.RequestPin(t.Context(), asking("+49 151 1234 5678"), here)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := time.Duration(answer.GetExpiresInMs()) * time.Millisecond; got != 5*time.Minute {
 		t.Errorf("the PIN expires in %v, want 5 minutes", got)
 	}
-	pin := w.pins[phone]
+	pin := w.pins[number]
 	if len(pin) != 6 {
 		t.Fatalf("PIN %q does not have six digits", pin)
 	}
-	r := registration(t, phone, pin)
+	r := registration(t, number, pin)
 	me, err := w.Register(t.Context(), r, nonce, exporter, here)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := id.User(testKey, phone, 1); me.User != want {
+	if want := id.User(testKey, number, 1); me.User != want {
 		t.Errorf("user %v, want %v", me.User, want)
 	}
 	if string(me.Key[:]) != string(r.GetPublicKey()) {
@@ -177,10 +182,10 @@ func TestRegister(t *testing.T) {
 		t.Errorf("the PIN is not marked as used: %x %v", stored, err)
 	}
 	for range 7 { // more than a PIN has tries
-		_, err = w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+		_, err = w.Register(t.Context(), registration(t, number, pin), nonce, exporter, here)
 		wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 	}
-	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 		t.Errorf("no new PIN after one was used: %v", err)
 	}
 	_, err = w.Register(t.Context(), r, nonce, exporter, here)
@@ -192,22 +197,22 @@ func TestUnsentPin(t *testing.T) {
 	w := newWorld(t, Config{PerPhone: Rate{Burst: 3, Per: time.Hour}})
 	w.mute = errors.New("the gateway did not answer")
 	for range 2 {
-		_, err := w.RequestPin(t.Context(), phone, here)
+		_, err := w.RequestPin(t.Context(), asking(number), here)
 		wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
 	}
-	late := w.pins[phone]
+	late := w.pins[number]
 	w.mute = nil
-	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 		t.Fatalf("right after the SMS failed: %v", err)
 	}
-	_, err := w.RequestPin(t.Context(), phone, here)
+	_, err := w.RequestPin(t.Context(), asking(number), here)
 	wantCode(t, err, wirev1.Code_CODE_RATE_LIMITED)
-	if w.pins[phone] == late {
+	if w.pins[number] == late {
 		t.Error("the PIN is the one before")
 	}
 	w.mute = errors.New("the gateway did not answer")
 	other := "+4915112345679"
-	_, err = w.RequestPin(t.Context(), other, here)
+	_, err = w.RequestPin(t.Context(), asking(other), here)
 	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
 	if _, err := w.Register(t.Context(), registration(t, other, w.pins[other]), nonce, exporter, here); err != nil {
 		t.Errorf("with a PIN whose SMS came all the same: %v", err)
@@ -218,10 +223,10 @@ func TestUnsentPin(t *testing.T) {
 // of, until the PIN expires.
 func TestRegisterAgain(t *testing.T) {
 	w := newWorld(t, Config{})
-	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 		t.Fatal(err)
 	}
-	r := registration(t, phone, w.pins[phone])
+	r := registration(t, number, w.pins[number])
 	w.down = ingest.ErrUnavailable
 	_, err := w.Register(t.Context(), r, nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
@@ -243,7 +248,7 @@ func TestRegisterAgain(t *testing.T) {
 	if _, err := w.pool.Exec(t.Context(), `UPDATE pins SET expires = now()`); err != nil {
 		t.Fatal(err)
 	}
-	r.SetPin(w.pins[phone])
+	r.SetPin(w.pins[number])
 	_, err = w.Register(t.Context(), r, nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 }
@@ -251,15 +256,15 @@ func TestRegisterAgain(t *testing.T) {
 func TestPinDiesAndDelayGrows(t *testing.T) {
 	w := newWorld(t, Config{PinInterval: time.Millisecond, PerPhone: Rate{1000, time.Hour}})
 	for death := 1; death <= 2; death++ {
-		if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+		if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 			t.Fatal(err)
 		}
-		pin := w.pins[phone]
+		pin := w.pins[number]
 		for range 5 {
-			_, err := w.Register(t.Context(), registration(t, phone, wrong(pin)), nonce, exporter, here)
+			_, err := w.Register(t.Context(), registration(t, number, wrong(pin)), nonce, exporter, here)
 			wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 		}
-		_, err := w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+		_, err := w.Register(t.Context(), registration(t, number, pin), nonce, exporter, here)
 		wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 		var delay float64
 		const left = `SELECT extract(epoch FROM not_before - now())::float8 FROM pins`
@@ -269,7 +274,7 @@ func TestPinDiesAndDelayGrows(t *testing.T) {
 		if least, most := 50*float64(death), 60*float64(death); delay < least || delay > most {
 			t.Errorf("after death %d the delay is %.0f s, want about %.0f", death, delay, most)
 		}
-		_, err = w.RequestPin(t.Context(), phone, here)
+		_, err = w.RequestPin(t.Context(), asking(number), here)
 		wantCode(t, err, wirev1.Code_CODE_RATE_LIMITED)
 		var we *wire.Error
 		if errors.As(err, &we) && we.RetryAfter < 30*time.Second {
@@ -286,26 +291,26 @@ func TestPinDiesAndDelayGrows(t *testing.T) {
 
 func TestPinExpires(t *testing.T) {
 	w := newWorld(t, Config{})
-	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.pool.Exec(t.Context(), `UPDATE pins SET expires = now()`); err != nil {
 		t.Fatal(err)
 	}
-	_, err := w.Register(t.Context(), registration(t, phone, w.pins[phone]), nonce, exporter, here)
+	_, err := w.Register(t.Context(), registration(t, number, w.pins[number]), nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 }
 
 // TestPinIsUsedOnce lets many devices use the right PIN at the same moment.
 func TestPinIsUsedOnce(t *testing.T) {
 	w := newWorld(t, Config{pinTries: 20})
-	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	won := make(chan Identity, 16)
 	for range cap(won) {
-		r := registration(t, phone, w.pins[phone])
+		r := registration(t, number, w.pins[number])
 		wg.Go(func() {
 			if me, err := w.Register(t.Context(), r, nonce, exporter, here); err == nil {
 				won <- me
@@ -347,11 +352,11 @@ func TestRegisterRefusals(t *testing.T) {
 		})
 	}
 	// A proof made on another connection has another exporter.
-	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 		t.Fatal(err)
 	}
 	_, err = w.Register(
-		t.Context(), registration(t, phone, w.pins[phone]), nonce, []byte("another connection's exporter 32"), here,
+		t.Context(), registration(t, number, w.pins[number]), nonce, []byte("another connection's exporter 32"), here,
 	)
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 }
@@ -364,20 +369,20 @@ func TestLimits(t *testing.T) {
 		address string
 		limited bool
 	}{
-		"one number":  {Config{PerPhone: hourly, PinInterval: time.Nanosecond}, phone, "192.0.2.9", true},
+		"one number":  {Config{PerPhone: hourly, PinInterval: time.Nanosecond}, number, "192.0.2.9", true},
 		"one address": {Config{PerAddress: hourly}, "+33612345678", "192.0.2.1", true},
 		"one range":   {Config{PerRange: hourly}, other, "192.0.2.9", true},
-		"too soon":    {Config{}, phone, "192.0.2.9", true},
+		"too soon":    {Config{}, number, "192.0.2.9", true},
 		"somebody else's": {
 			Config{PerPhone: hourly, PerAddress: hourly, PerRange: hourly}, "+33612345678", "192.0.2.9", false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, c.cfg)
-			if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+			if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 				t.Fatal(err)
 			}
-			_, err := w.RequestPin(t.Context(), c.second, netip.MustParseAddr(c.address))
+			_, err := w.RequestPin(t.Context(), asking(c.second), netip.MustParseAddr(c.address))
 			if c.limited {
 				wantCode(t, err, wirev1.Code_CODE_RATE_LIMITED)
 			} else if err != nil {
@@ -390,14 +395,14 @@ func TestLimits(t *testing.T) {
 // TestFailClosed takes the database away: nobody gets a PIN, nobody registers.
 func TestFailClosed(t *testing.T) {
 	w := newWorld(t, Config{})
-	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 		t.Fatal(err)
 	}
-	pin := w.pins[phone]
+	pin := w.pins[number]
 	w.pool.Close()
-	_, err := w.RequestPin(t.Context(), "+33612345678", here)
+	_, err := w.RequestPin(t.Context(), asking("+33612345678"), here)
 	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
-	_, err = w.Register(t.Context(), registration(t, phone, pin), nonce, exporter, here)
+	_, err = w.Register(t.Context(), registration(t, number, pin), nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
 	if len(w.pins) != 1 || len(w.log) != 0 {
 		t.Errorf("%d SMS and %d events without a database", len(w.pins), len(w.log))
@@ -406,11 +411,11 @@ func TestFailClosed(t *testing.T) {
 
 func TestLogDown(t *testing.T) {
 	w := newWorld(t, Config{})
-	if _, err := w.RequestPin(t.Context(), phone, here); err != nil {
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
 		t.Fatal(err)
 	}
 	w.down = ingest.ErrUnavailable
-	_, err := w.Register(t.Context(), registration(t, phone, w.pins[phone]), nonce, exporter, here)
+	_, err := w.Register(t.Context(), registration(t, number, w.pins[number]), nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
 }
 
@@ -420,7 +425,7 @@ func TestAuthenticate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, d := id.User(testKey, phone, 1), id.NewDevice()
+	u, d := id.User(testKey, number, 1), id.NewDevice()
 	request := func(exporter []byte) *wirev1.Authenticate {
 		return wirev1.Authenticate_builder{
 			UserId:    u[:],
@@ -447,17 +452,54 @@ func TestAuthenticate(t *testing.T) {
 	wantCode(t, err, wirev1.Code_CODE_AUTHENTICATION_FAILED)
 }
 
-func FuzzParsePhone(f *testing.F) {
-	for _, s := range []string{phone, "+1 (555) 010-0001", "0151", "", "++++", "+49\x00151"} {
-		f.Add(s)
+// TestTypedPin: a PIN is taken as people type and paste it, and what cannot be one uses up no try.
+func TestTypedPin(t *testing.T) {
+	w := newWorld(t, Config{})
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
+		t.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, s string) {
-		p, err := ParsePhone(s)
-		if err != nil {
-			return
+	pin := w.pins[number]
+	for range 2 * w.cfg.pinTries {
+		for _, typed := range []string{"", pin[:5], pin + "0", "Your code is " + pin, "O" + pin[1:], "+" + pin, "12.456"} {
+			_, err := w.Register(t.Context(), registration(t, number, typed), nonce, exporter, here)
+			wantCode(t, err, wirev1.Code_CODE_INVALID)
 		}
-		if again, err := ParsePhone(p); err != nil || again != p {
-			t.Errorf("%q became %q, which became %q, %v", s, p, again, err)
+	}
+	foreign := strings.Map(func(r rune) rune { return r - '0' + '٠' }, pin)
+	r := registration(t, number, pin)
+	for _, typed := range []string{
+		pin[:3] + " " + pin[3:], pin[:3] + "-" + pin[3:] + "\r\n", "\u200e" + pin + "\u00a0", foreign,
+	} {
+		r.SetPin(typed)
+		if _, err := w.Register(t.Context(), r, nonce, exporter, here); err != nil {
+			t.Errorf("%q for %q: %v", typed, pin, err)
 		}
-	})
+	}
+}
+
+// TestPhonesAsWritten: a number is asked for and registered in two writings, and the answer shows where the SMS went.
+func TestPhonesAsWritten(t *testing.T) {
+	w := newWorld(t, Config{})
+	answer, err := w.RequestPin(t.Context(), wirev1.RequestPin_builder{Phone: "0151 12345678", Region: "DE"}.Build(), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := answer.GetNumber(); n.GetNumber() != number || n.GetShown() != "+49 1511 2345678" || n.GetRegion() != "DE" {
+		t.Errorf("the SMS went to %v", n)
+	}
+	me, err := w.Register(
+		t.Context(), registration(t, "0049 1511 2345678", w.pins[number]), nonce, exporter, here,
+	)
+	if err != nil || me.User != id.User(testKey, number, 1) {
+		t.Errorf("registered %v, %v", me.User, err)
+	}
+	for _, bad := range []string{"0151 12345678", "+49 151 12345O78", "+49 110", "+1 800 356 9377"} {
+		_, err := w.RequestPin(t.Context(), asking(bad), here)
+		wantCode(t, err, wirev1.Code_CODE_INVALID_PHONE)
+		_, err = CheckPhone(wirev1.CheckPhone_builder{Phone: bad}.Build())
+		wantCode(t, err, wirev1.Code_CODE_INVALID_PHONE)
+	}
+	if len(w.pins) != 1 {
+		t.Errorf("an SMS was sent to %d numbers", len(w.pins))
+	}
 }

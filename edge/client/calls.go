@@ -130,12 +130,35 @@ func (c *Client) call(ctx context.Context, f *wirev1.ClientFrame) (*wirev1.Serve
 	}
 }
 
+// Phone is a phone number as the server knows it.
+type Phone struct {
+	Number string // + and digits (E.164)
+	Shown  string // the same in groups, for people
+	Region string // the country's two letters, or 001
+}
+
+// CheckPhone asks how the server reads a phone number, also before there is an identity. Show it to the user before
+// RequestPin: an SMS to a number with a typing error reaches a stranger. CODE_INVALID_PHONE: it is none, and why.
+func (c *Client) CheckPhone(ctx context.Context, phone string) (Phone, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	a, err := c.once(ctx, false, func(*conn) (*wirev1.ClientFrame, error) {
+		return wirev1.ClientFrame_builder{
+			CheckPhone: wirev1.CheckPhone_builder{Phone: phone, Region: c.cfg.Region}.Build(),
+		}.Build(), nil
+	})
+	n := a.GetPhoneNumber()
+	return Phone{Number: n.GetNumber(), Shown: n.GetShown(), Region: n.GetRegion()}, err
+}
+
 // RequestPin asks for an SMS. It returns how long the PIN is valid and after how long another may be asked for.
 func (c *Client) RequestPin(ctx context.Context, phone string) (expires, retry time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	a, err := c.once(ctx, false, func(*conn) (*wirev1.ClientFrame, error) {
-		return wirev1.ClientFrame_builder{RequestPin: wirev1.RequestPin_builder{Phone: phone}.Build()}.Build(), nil
+		return wirev1.ClientFrame_builder{
+			RequestPin: wirev1.RequestPin_builder{Phone: phone, Region: c.cfg.Region}.Build(),
+		}.Build(), nil
 	})
 	if err != nil {
 		return 0, 0, err
@@ -177,7 +200,7 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 			return nil, err
 		}
 		return wirev1.ClientFrame_builder{Register: wirev1.Register_builder{
-			Phone: r.Phone, Pin: r.Pin, DeviceId: me.Device[:], PublicKey: pub, DeviceName: r.DeviceName, Name: r.Name,
+			Phone: r.Phone, Region: c.cfg.Region, Pin: r.Pin, DeviceId: me.Device[:], PublicKey: pub, DeviceName: r.DeviceName, Name: r.Name,
 			Signature: ed25519.Sign(me.Key, wire.Proof(on.nonce, exporter, id.UserID{}, me.Device)),
 		}.Build()}.Build(), nil
 	})
@@ -373,7 +396,9 @@ func (c *Client) History(
 // Lookup returns which of the phone numbers are users; User.Phone is the number as it was asked for.
 func (c *Client) Lookup(ctx context.Context, phones ...string) ([]*wirev1.User, error) {
 	a, err := c.call(
-		ctx, wirev1.ClientFrame_builder{LookupUsers: wirev1.LookupUsers_builder{Phones: phones}.Build()}.Build(),
+		ctx, wirev1.ClientFrame_builder{
+			LookupUsers: wirev1.LookupUsers_builder{Phones: phones, Region: c.cfg.Region}.Build(),
+		}.Build(),
 	)
 	return a.GetUsers().GetUsers(), err
 }

@@ -32,6 +32,9 @@ type Config struct {
 	Buffer int
 	// Window is how many messages are sent without being answered; 128.
 	Window int
+	// Region says where phone numbers without a country code are at home: two letters (ISO 3166-1), as the device's
+	// settings tell. Empty: such numbers are refused.
+	Region string
 	// Transport shares one UDP socket among many clients (load generators); nil: a socket of its own.
 	Transport *quic.Transport
 	// Logger takes what happens to connections; nil: nothing.

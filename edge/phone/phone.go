@@ -83,6 +83,19 @@ func Parse(s, region string) (Number, error) {
 	return n, err
 }
 
+// Digits returns the decimal digits of a writing, such as a PIN's, by the same rules: blanks, dashes and marks that
+// nobody sees count for nothing, and anything else is ErrCharacter.
+func Digits(s string) (string, error) {
+	digits, err := plain(s)
+	if err == nil && strings.HasPrefix(digits, "+") {
+		err = ErrCharacter
+	}
+	if err != nil {
+		return "", err
+	}
+	return digits, nil
+}
+
 // plain returns the digits of a writing, with a + in front if it has one.
 func plain(s string) (string, error) {
 	if len(s) > MaxSize {
@@ -92,21 +105,23 @@ func plain(s string) (string, error) {
 		s = s[4:]
 	}
 	var b strings.Builder
-	for i, r := range s {
+	at := 0 // in characters, for whoever looks for it
+	for _, r := range s {
+		at++
 		d, ok := digit(r)
 		switch {
 		case r == utf8.RuneError:
-			return "", fmt.Errorf("%w, at byte %d", ErrCharacter, i)
+			return "", fmt.Errorf("%w: the one at place %d", ErrCharacter, at)
 		case ok:
 			b.WriteByte('0' + d)
 		case isPlus(r):
 			if b.Len() > 0 {
-				return "", fmt.Errorf("%w, at byte %d", ErrCharacter, i)
+				return "", fmt.Errorf("%w: the one at place %d", ErrCharacter, at)
 			}
 			b.WriteByte('+')
 		case isFiller(r):
 		default:
-			return "", fmt.Errorf("%w, at byte %d", ErrCharacter, i)
+			return "", fmt.Errorf("%w: the one at place %d", ErrCharacter, at)
 		}
 	}
 	return b.String(), nil

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -179,7 +180,8 @@ func (q *Queries) GetThread(ctx context.Context, u id.UserID, t id.ThreadID) (*w
 }
 
 // LookupUsers returns which of the phone numbers are users; each number counts against the user's limit.
-func (q *Queries) LookupUsers(ctx context.Context, u id.UserID, phones []string) (*wirev1.Users, error) {
+func (q *Queries) LookupUsers(ctx context.Context, u id.UserID, r *wirev1.LookupUsers) (*wirev1.Users, error) {
+	phones := r.GetPhones()
 	if len(phones) > maxUsers {
 		return nil, wire.Errorf(wirev1.Code_CODE_INVALID, "%d phone numbers, at most %d", len(phones), maxUsers)
 	}
@@ -194,16 +196,20 @@ func (q *Queries) LookupUsers(ctx context.Context, u id.UserID, phones []string)
 			RetryAfter: retry,
 		}
 	}
-	asked := map[[16]byte]string{}
+	asked := map[[16]byte][]string{} // several writings may be of one number
 	hashes := make([][16]byte, 0, len(phones))
 	for _, p := range phones {
-		e164, err := auth.ParsePhone(p)
+		n, err := auth.ParsePhone(p, r.GetRegion())
 		if err != nil {
 			continue // what is no number is no user
 		}
-		h := id.PhoneHash(q.cfg.UserKey, e164)
-		asked[h] = p
-		hashes = append(hashes, h)
+		h := id.PhoneHash(q.cfg.UserKey, n.E164)
+		if len(asked[h]) == 0 {
+			hashes = append(hashes, h)
+		}
+		if !slices.Contains(asked[h], p) {
+			asked[h] = append(asked[h], p)
+		}
 	}
 	found, err := q.views.UsersByPhone(ctx, hashes)
 	if err != nil {
@@ -212,8 +218,9 @@ func (q *Queries) LookupUsers(ctx context.Context, u id.UserID, phones []string)
 	out := wirev1.Users_builder{}
 	for i := range found {
 		f := &found[i]
-		out.Users = append(out.Users,
-			wirev1.User_builder{UserId: f.ID[:], Name: f.Name, Phone: asked[f.PhoneHash]}.Build())
+		for _, p := range asked[f.PhoneHash] {
+			out.Users = append(out.Users, wirev1.User_builder{UserId: f.ID[:], Name: f.Name, Phone: p}.Build())
+		}
 	}
 	return out.Build(), nil
 }

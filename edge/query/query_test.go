@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -586,6 +587,10 @@ func TestListThreads(t *testing.T) {
 	}
 }
 
+func phones(numbers ...string) *wirev1.LookupUsers {
+	return wirev1.LookupUsers_builder{Phones: numbers}.Build()
+}
+
 func TestLookupUsers(t *testing.T) {
 	w := newWorld(t)
 	phone := "+4915112345678"
@@ -595,7 +600,7 @@ func TestLookupUsers(t *testing.T) {
 			INSERT INTO users (user_id, phone_hash, generation, name, registered)
 			VALUES ($1, $2, $3, 'Ann', now())`, [16]byte(u), h, generation)
 	}
-	got, err := w.LookupUsers(t.Context(), userN(1), []string{"+49 151 12345678", "+33612345678", "nonsense"})
+	got, err := w.LookupUsers(t.Context(), userN(1), phones("+49 151 12345678", "+33612345678", "nonsense"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -607,7 +612,17 @@ func TestLookupUsers(t *testing.T) {
 		u.GetName() != "Ann" {
 		t.Errorf("got %v, want the user of the latest generation under the number as it was asked for", u)
 	}
-	_, err = w.LookupUsers(t.Context(), userN(1), make([]string, 10))
+	r := phones("+49 151 12345678", "0151 12345678", "+49 151 12345678")
+	r.SetRegion("DE")
+	got, err = w.LookupUsers(t.Context(), userN(1), r)
+	var asked []string
+	for _, u := range got.GetUsers() {
+		asked = append(asked, u.GetPhone())
+	}
+	if want := []string{"+49 151 12345678", "0151 12345678"}; err != nil || !slices.Equal(asked, want) {
+		t.Errorf("two writings of one number: got %q, %v, want %q", asked, err, want)
+	}
+	_, err = w.LookupUsers(t.Context(), userN(1), phones(make([]string, 10)...))
 	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED}) {
 		t.Errorf("beyond the limit: %v", err)
 	}

@@ -128,7 +128,7 @@ type Roster interface {
 
 // Auth registers and proves devices (package auth).
 type Auth interface {
-	RequestPin(ctx context.Context, phone string, addr netip.Addr) (*wirev1.PinRequested, error)
+	RequestPin(ctx context.Context, r *wirev1.RequestPin, addr netip.Addr) (*wirev1.PinRequested, error)
 	Register(ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr) (auth.Identity, error)
 	Authenticate(
 		ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, addr netip.Addr,
@@ -140,7 +140,7 @@ type Queries interface {
 	ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListThreads) (*wirev1.Threads, error)
 	GetThread(ctx context.Context, u id.UserID, t id.ThreadID) (*wirev1.Thread, error)
 	History(ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory) (*wirev1.HistoryPage, error)
-	LookupUsers(ctx context.Context, u id.UserID, phones []string) (*wirev1.Users, error)
+	LookupUsers(ctx context.Context, u id.UserID, r *wirev1.LookupUsers) (*wirev1.Users, error)
 	GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, error)
 	UserExists(ctx context.Context, u id.UserID) (bool, error)
 	ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices, error)

@@ -115,14 +115,25 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 			return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "a second Hello")
 		}
 		return s.hello(req, f.GetHello())
-	case wirev1.ClientFrame_RequestPin_case, wirev1.ClientFrame_Register_case, wirev1.ClientFrame_Authenticate_case:
+	case wirev1.ClientFrame_CheckPhone_case, wirev1.ClientFrame_RequestPin_case, wirev1.ClientFrame_Register_case,
+		wirev1.ClientFrame_Authenticate_case:
 		if s.state == stateHello {
 			return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "Hello comes first")
 		}
 	default:
 		s.refuse(req, wire.Errorf(
-			wirev1.Code_CODE_NOT_AUTHENTICATED, "only Hello, RequestPin, Register and Authenticate are allowed yet",
+			wirev1.Code_CODE_NOT_AUTHENTICATED,
+			"only Hello, CheckPhone, RequestPin, Register and Authenticate are allowed yet",
 		))
+		return nil
+	}
+	if f.WhichBody() == wirev1.ClientFrame_CheckPhone_case {
+		got, err := auth.CheckPhone(f.GetCheckPhone())
+		if err != nil {
+			s.fail(req, err)
+			return nil
+		}
+		s.reply(req, wirev1.ServerFrame_builder{PhoneNumber: got})
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
@@ -130,7 +141,7 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 	ctx = s.during(ctx, req)
 	addr := s.conn.Remote()
 	if f.WhichBody() == wirev1.ClientFrame_RequestPin_case {
-		got, err := s.srv.auth.RequestPin(ctx, f.GetRequestPin().GetPhone(), addr)
+		got, err := s.srv.auth.RequestPin(ctx, f.GetRequestPin(), addr)
 		if err != nil {
 			s.fail(req, err)
 			return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"heliograph/edge/auth"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -43,9 +44,14 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 			s.hide(got.GetSummary())
 			return answer{Thread: got}, err
 		}
+	case wirev1.ClientFrame_CheckPhone_case:
+		return func(context.Context) (answer, error) {
+			got, err := auth.CheckPhone(f.GetCheckPhone())
+			return answer{PhoneNumber: got}, err
+		}
 	case wirev1.ClientFrame_LookupUsers_case:
 		return func(ctx context.Context) (answer, error) {
-			got, err := q.LookupUsers(ctx, s.user, f.GetLookupUsers().GetPhones())
+			got, err := q.LookupUsers(ctx, s.user, f.GetLookupUsers())
 			return answer{Users: got}, err
 		}
 	case wirev1.ClientFrame_GetUsers_case:

@@ -24,6 +24,8 @@ type Client interface {
 	MarkRead(p client.Place)
 	// Flush returns when an edge has the watermarks.
 	Flush(ctx context.Context) error
+	// CheckPhone asks how the server reads a phone number.
+	CheckPhone(ctx context.Context, phone string) (client.Phone, error)
 	// RequestPin asks for an SMS.
 	RequestPin(ctx context.Context, phone string) (expires, retry time.Duration, err error)
 	// Register registers a phone number.

@@ -66,7 +66,12 @@ func TestRegistration(t *testing.T) {
 	s.m.cfg.Pin = func(context.Context, string, time.Time) (string, error) { return "123456", nil }
 	s.golden("register-phone")
 	f.err = &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, RetryAfter: 47 * time.Second}
-	s.keys("+4915100000001", "enter")
+	s.keys("+49 15O 00000001", "enter") // the letter O
+	s.golden("register-mistyped")
+	s.send(tea.KeyPressMsg{Code: 'u', Mod: tea.ModCtrl})
+	s.keys("0049 151 00000001", "enter")
+	s.golden("register-confirm")
+	s.keys("enter")
 	s.golden("register-limited")
 	f.err = nil
 	s.keys("enter")
@@ -440,30 +445,30 @@ func TestSignUp(t *testing.T) {
 		calls   []string
 		failure error
 	}{
-		"right at once": {pins: []string{"111111"}, calls: []string{"pin +49", "register +49 111111"}},
+		"right at once": {pins: []string{"111111"}, calls: []string{"pin +4915123456789", "register +4915123456789 111111"}},
 		"typed wrongly": {
 			pins: []string{"1", "2", "333333"}, refuse: func(pin string) error { return only(len(pin) == 1, wrong) },
-			calls: []string{"pin +49", "register +49 1", "register +49 2", "register +49 333333"},
+			calls: []string{"pin +4915123456789", "register +4915123456789 1", "register +4915123456789 2", "register +4915123456789 333333"},
 		},
 		"there is no other": {
 			pins: []string{"1", "1"}, refuse: func(string) error { return wrong },
-			calls: []string{"pin +49", "register +49 1"}, failure: wrong,
+			calls: []string{"pin +4915123456789", "register +4915123456789 1"}, failure: wrong,
 		},
 		"five were wrong": {
 			pins: []string{"1", "2", "3", "4", "5", "6"}, refuse: func(string) error { return wrong },
 			calls: []string{
-				"pin +49", "register +49 1", "register +49 2", "register +49 3", "register +49 4", "register +49 5",
+				"pin +4915123456789", "register +4915123456789 1", "register +4915123456789 2", "register +4915123456789 3", "register +4915123456789 4", "register +4915123456789 5",
 			},
 			failure: wrong,
 		},
 		"another failure": {
 			pins:   []string{"1", "2"},
 			refuse: func(string) error { return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE} },
-			calls:  []string{"pin +49", "register +49 1"}, failure: &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
+			calls:  []string{"pin +4915123456789", "register +4915123456789 1"}, failure: &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
 		},
 		"given": {
 			given: "7", refuse: func(string) error { return wrong },
-			calls: []string{"register +49 7"}, failure: wrong,
+			calls: []string{"register +4915123456789 7"}, failure: wrong,
 		},
 		"registered": {me: ann, failure: client.ErrRegistered},
 	} {
@@ -476,7 +481,7 @@ func TestSignUp(t *testing.T) {
 				pins = pins[1:]
 				return pin, nil
 			}
-			_, err := SignUp(t.Context(), f, client.Registration{Phone: "+49", Pin: c.given}, ask)
+			_, err := SignUp(t.Context(), f, client.Registration{Phone: "+4915123456789", Pin: c.given}, ask)
 			if !errors.Is(err, c.failure) {
 				t.Errorf("error %v, want %v", err, c.failure)
 			}

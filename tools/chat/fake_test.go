@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"heliograph/edge/client"
+	"heliograph/edge/phone"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -80,6 +81,14 @@ func (f *fake) Send(to client.To, text string) (id.MessageID, error) {
 		},
 	)
 	return x, nil
+}
+
+func (f *fake) CheckPhone(_ context.Context, number string) (client.Phone, error) {
+	n, err := phone.Parse(number, "")
+	if err != nil {
+		return client.Phone{}, wire.Errorf(wirev1.Code_CODE_INVALID_PHONE, "%v", err)
+	}
+	return client.Phone{Number: n.E164, Shown: n.Shown, Region: n.Region}, nil
 }
 
 func (f *fake) RequestPin(_ context.Context, phone string) (time.Duration, time.Duration, error) {

@@ -165,29 +165,60 @@ func (m *Model) askPhone(phone string) tea.Cmd {
 		title: "Welcome to Heliograph", doing: "asking for a PIN",
 		hint: []string{
 			"Your phone number is your name here. A PIN comes by SMS to prove that it is yours.",
-			"enter asks for the PIN · ctrl+t I have one already",
+			"enter goes on · ctrl+t I have a PIN already",
 		},
-		fields: []field{m.newField("Phone number", "+49 151 2345678", phone, 32)},
+		fields: []field{m.newField("Phone number", "+49 1512 3456789", phone, phoneRunes)},
 	}
 	f.submit = func(v []string) tea.Cmd {
-		since := m.cfg.now()
 		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) {
-			expires, _, err := m.client.RequestPin(ctx, v[0])
-			return func() tea.Cmd { return m.askPin(v[0], since, expires) }, err
+			n, err := m.client.CheckPhone(ctx, v[0])
+			return func() tea.Cmd { return m.confirmPhone(n) }, err
 		})
 	}
 	f.keys = map[string]func() tea.Cmd{"ctrl+t": func() tea.Cmd {
-		return m.askPin(strings.TrimSpace(f.fields[0].input.Value()), time.Time{}, 0)
+		written := strings.TrimSpace(f.fields[0].input.Value())
+		f.busy, f.err = "checking the number", ""
+		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) {
+			n, err := m.client.CheckPhone(ctx, written)
+			return func() tea.Cmd { return m.askPin(n.Number, time.Time{}, 0) }, err
+		})
 	}}
 	return m.ask(f)
 }
+
+// confirmPhone shows the number as the server reads it: an SMS to one with a typing error reaches a stranger.
+func (m *Model) confirmPhone(n client.Phone) tea.Cmd {
+	country := ""
+	if n.Region != "001" {
+		country = " (" + n.Region + ")"
+	}
+	f := &form{
+		title: "Is this your number?", doing: "asking for a PIN",
+		hint: []string{CleanLine(n.Shown + country), "enter sends a PIN there by SMS · esc changes the number"},
+		back: func() tea.Cmd { return m.askPhone(n.Shown) },
+	}
+	f.submit = func([]string) tea.Cmd {
+		since := m.cfg.now()
+		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) {
+			expires, _, err := m.client.RequestPin(ctx, n.Number)
+			return func() tea.Cmd { return m.askPin(n.Number, since, expires) }, err
+		})
+	}
+	return m.ask(f)
+}
+
+// How much may be typed or pasted: a number or a PIN with all that comes along with it.
+const (
+	phoneRunes = 64
+	pinRunes   = 32
+)
 
 var errNoPin = errors.New("type the six digits of the SMS")
 
 func (m *Model) askPin(phone string, since time.Time, expires time.Duration) tea.Cmd {
 	f := &form{
 		title: "PIN for " + CleanLine(phone), doing: "registering",
-		fields: []field{m.newField("PIN", "six digits", "", 6)},
+		fields: []field{m.newField("PIN", "six digits", "", pinRunes)},
 		back:   func() tea.Cmd { return m.askPhone(phone) },
 	}
 	if expires > 0 {
@@ -262,7 +293,7 @@ func (m *Model) askChat() tea.Cmd {
 	f := &form{
 		title: "New chat", doing: "looking up",
 		hint:   []string{"enter opens the chat · esc closes"},
-		fields: []field{m.newField("Phone number or name", "+49 151 2345678", "", 64)},
+		fields: []field{m.newField("Phone number or name", "+49 1512 3456789", "", 64)},
 	}
 	f.submit = func(v []string) tea.Cmd {
 		if v[0] == "" {
@@ -299,7 +330,7 @@ func (m *Model) askGroup() tea.Cmd {
 		},
 		fields: []field{
 			m.newField("Title", "Sunday walk", "", 120),
-			m.newField("Members", "+49 151 2345678, Bob", "", 2000),
+			m.newField("Members", "+49 1512 3456789, Bob", "", 2000),
 		},
 	}
 	f.submit = func(v []string) tea.Cmd {
@@ -331,7 +362,7 @@ func (m *Model) askAdd(c *conversation) tea.Cmd {
 	f := &form{
 		title: "Add to " + m.title(c), doing: "adding",
 		hint:   []string{"Phone numbers with + or names, separated by commas.", "enter adds · esc closes"},
-		fields: []field{m.newField("Members", "+49 151 2345678, Bob", "", 2000)},
+		fields: []field{m.newField("Members", "+49 1512 3456789, Bob", "", 2000)},
 	}
 	f.submit = func(v []string) tea.Cmd {
 		if v[0] == "" {
@@ -436,7 +467,7 @@ func findPeople(ctx context.Context, c Client, known map[string][]id.UserID, tex
 			continue
 		}
 		switch users := known[strings.ToLower(part)]; {
-		case strings.HasPrefix(part, "+"):
+		case isPhone(part):
 			phones = append(phones, part)
 		case len(users) == 1:
 			out = append(out, person{id: users[0]})

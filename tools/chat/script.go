@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heliograph/edge/client"
+	"heliograph/edge/phone"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -50,6 +51,11 @@ func SignUp(
 	if !user.ValidName(r.Name) || user.Deceptive(r.Name) {
 		return client.Identity{}, fmt.Errorf("a name has at most %d bytes of plain text", user.MaxName)
 	}
+	n, err := c.CheckPhone(ctx, r.Phone)
+	if err != nil {
+		return client.Identity{}, err
+	}
+	r.Phone = n.Number
 	given := r.Pin != ""
 	since := time.Now()
 	if !given {
@@ -84,13 +90,22 @@ func SignUp(
 	return client.Identity{}, refused
 }
 
-// Find turns what a person writes into where a message goes: a phone number with +, a thread's id, a group's title or
+// isPhone tells whether what a person writes is meant as a phone number: with +, or five digits and more.
+func isPhone(s string) bool {
+	if strings.HasPrefix(s, "+") {
+		return true
+	}
+	digits, err := phone.Digits(s)
+	return err == nil && len(digits) >= 5
+}
+
+// Find turns what a person writes into where a message goes: a phone number, a thread's id, a group's title or
 // the name of a chat's other side.
 func Find(ctx context.Context, c Client, what string) (client.To, error) {
 	if t, err := id.Parse[id.ThreadID](what); err == nil {
 		return client.To{Thread: t}, nil
 	}
-	if strings.HasPrefix(what, "+") {
+	if isPhone(what) {
 		people, err := findPeople(ctx, c, nil, what)
 		if err != nil {
 			return client.To{}, err

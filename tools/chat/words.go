@@ -55,7 +55,7 @@ func Words(err error, now time.Time) string {
 	case wirev1.Code_CODE_INTERNAL:
 		return "something broke inside the server; " + again
 	case wirev1.Code_CODE_INVALID_PHONE:
-		return "not a phone number; write it as + country code and number, like +49 151 2345678"
+		return CleanLine(we.Message) + "; write the number with its country code, like +49 1512 3456789"
 	case wirev1.Code_CODE_DEVICE_REVOKED:
 		return "this device was signed out: the number was registered again on another device"
 	case wirev1.Code_CODE_SUPERSEDED:

@@ -48,8 +48,8 @@ func TestCluster(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	ann := user(ctx, t, c, "+15550100001", "Ann")
-	bob := user(ctx, t, c, "+15550100002", "Bob")
+	ann := user(ctx, t, c, "+12025550101", "Ann")
+	bob := user(ctx, t, c, "+12025550102", "Bob")
 	say(ctx, t, ann, bob, "before")
 
 	edge := c.Edge(0)

@@ -160,14 +160,14 @@ func (c *Cluster) Address(cfg *client.Config) (func() error, error) {
 
 // WaitPin waits for the PIN that was sent to a number after a moment.
 func (c *Cluster) WaitPin(ctx context.Context, phone string, since time.Time) (string, error) {
-	number, err := auth.ParsePhone(phone)
+	number, err := auth.ParsePhone(phone, "")
 	if err != nil {
 		return "", err
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		pin, err := c.lastPin(number, since)
+		pin, err := c.lastPin(number.E164, since)
 		if err != nil || pin != "" {
 			return pin, err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,10 +25,11 @@ import (
 
 // chatCmd is a device: the screen for people, and commands for scripts. All share the profile's device file.
 type chatCmd struct {
-	Edge []string `help:"Edges to connect to; default: that of the 'helio dev' that runs with --data." placeholder:"HOST:PORT" env:"HELIO_EDGE"`
-	CA   string   `help:"PEM file of the authority that signed the edge's certificate; default: that of 'helio dev', else the system's." placeholder:"FILE" type:"path" env:"HELIO_EDGE_CA"`
-	Data string   `help:"Directory of the 'helio dev' to chat with." default:".helio" type:"path" env:"HELIO_DATA"`
-	As   string   `help:"Profile: a device of its own, so that several people can chat from one machine." default:"me" placeholder:"NAME" env:"HELIO_PROFILE"`
+	Edge   []string `help:"Edges to connect to; default: that of the 'helio dev' that runs with --data." placeholder:"HOST:PORT" env:"HELIO_EDGE"`
+	CA     string   `help:"PEM file of the authority that signed the edge's certificate; default: that of 'helio dev', else the system's." placeholder:"FILE" type:"path" env:"HELIO_EDGE_CA"`
+	Data   string   `help:"Directory of the 'helio dev' to chat with." default:".helio" type:"path" env:"HELIO_DATA"`
+	Region string   `help:"Country (two letters, ISO 3166-1) whose phone numbers may be written without a country code; default: that of LC_ALL or LANG." placeholder:"XX" env:"HELIO_REGION"`
+	As     string   `help:"Profile: a device of its own, so that several people can chat from one machine." default:"me" placeholder:"NAME" env:"HELIO_PROFILE"`
 
 	Open     chatOpenCmd     `cmd:"" default:"withargs" help:"Open the chat. This is what 'helio chat' alone does."`
 	Register chatRegisterCmd `cmd:"" help:"Register a phone number without the screen."`
@@ -41,12 +43,21 @@ func (chatCmd) Help() string {
 	return `Examples:
   helio chat --as ann                        (in one terminal)
   helio chat --as bob                        (in another)
-  helio chat --as ann register --phone "+49 151 2345678" --name Ann
-  helio chat --as ann send "+49 151 8765432" "Are you there?"
+  helio chat --as ann register --phone "+49 1512 3456789" --name Ann
+  helio chat --as ann send "+49 1518 7654321" "Are you there?"
   date | helio chat --as ann send "Sunday walk"
   helio chat --as bob tail -o json
   helio chat --as bob threads -o json
   helio chat --edge chat.example.org:7443 --as ann`
+}
+
+// localeRegion returns the country of a locale's name (POSIX: language_TERRITORY.codeset), or nothing.
+func localeRegion(locale string) string {
+	_, rest, _ := strings.Cut(locale, "_")
+	if len(rest) < 2 || len(rest) > 2 && rest[2] != '.' && rest[2] != '@' {
+		return ""
+	}
+	return rest[:2]
 }
 
 var profileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
@@ -99,7 +110,10 @@ func (c *chatCmd) open(log *slog.Logger) (*device, error) {
 	if d.saved, err = store.Load(); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	d.cl, err = client.New(client.Config{Addrs: edges, TLS: tlsConf, Store: store, Name: "helio-chat", Logger: log})
+	d.cl, err = client.New(client.Config{
+		Addrs: edges, TLS: tlsConf, Store: store, Name: "helio-chat", Logger: log,
+		Region: cmp.Or(c.Region, localeRegion(os.Getenv("LC_ALL")), localeRegion(os.Getenv("LANG"))),
+	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -151,7 +165,7 @@ type chatOpenCmd struct {
 func (chatOpenCmd) Help() string {
 	return `Examples:
   helio chat --as ann
-  helio chat --as ann open --phone "+49 151 2345678" --log chat.log`
+  helio chat --as ann open --phone "+49 1512 3456789" --log chat.log`
 }
 
 // Run shows the screen.
@@ -183,9 +197,9 @@ type chatRegisterCmd struct {
 // Help shows how it is used.
 func (chatRegisterCmd) Help() string {
 	return `Examples:
-  helio chat --as ann register --phone "+49 151 2345678" --name Ann
-  helio chat --as ann --edge chat.example.org:7443 --ca edge.pem register --phone "+49 151 2345678"  (asks for the PIN)
-  helio chat --as ann --edge chat.example.org:7443 register --phone "+49 151 2345678" --pin 123456`
+  helio chat --as ann register --phone "+49 1512 3456789" --name Ann
+  helio chat --as ann --edge chat.example.org:7443 --ca edge.pem register --phone "+49 1512 3456789"  (asks for the PIN)
+  helio chat --as ann --edge chat.example.org:7443 register --phone "+49 1512 3456789" --pin 123456`
 }
 
 // awaitFound waits until others can find the number, which they do once the thread views have it: what a script does
@@ -238,7 +252,7 @@ type chatSendCmd struct {
 // Help shows how it is used.
 func (chatSendCmd) Help() string {
 	return `Examples:
-  helio chat --as ann send "+49 151 8765432" "Are you there?"
+  helio chat --as ann send "+49 1518 7654321" "Are you there?"
   date | helio chat --as ann send "Sunday walk" -o json`
 }
 

@@ -395,7 +395,7 @@ func sendCanary(ctx context.Context, log *slog.Logger, state devState, dir strin
 	defer cancel()
 	return canary.Run(ctx, canary.Config{
 		Client: client.Config{Addrs: []string{state.Edge}, TLS: tlsConf, Logger: log}, Dir: dir,
-		Phones: [2]string{"+15550100001", "+15550100002"},
+		Phones: [2]string{"+12025550101", "+12025550102"},
 		Pin: func(ctx context.Context, phone string, since time.Time) (string, error) {
 			return waitPin(ctx, state.SMS, phone, since)
 		},

@@ -18,12 +18,12 @@ import (
 
 // waitPin waits for the PIN that was sent to a number after a moment, in the file of a FileSender.
 func waitPin(ctx context.Context, file, phone string, since time.Time) (string, error) {
-	number, err := auth.ParsePhone(phone)
+	number, err := auth.ParsePhone(phone, "")
 	if err != nil {
 		return "", err
 	}
 	for {
-		pin, err := lastPin(file, number, since)
+		pin, err := lastPin(file, number.E164, since)
 		if err != nil || pin != "" {
 			return pin, err
 		}

@@ -242,7 +242,7 @@ func TestState(t *testing.T) {
 	for _, base := range []int64{0, 123_456_789, 999_999_999} {
 		s.Base = base
 		for i := range 3 {
-			if _, err := auth.ParsePhone(s.phone(i)); err != nil {
+			if _, err := auth.ParsePhone(s.phone(i), ""); err != nil {
 				t.Errorf("%s: %v", s.phone(i), err)
 			}
 		}

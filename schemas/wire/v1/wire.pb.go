@@ -14,9 +14,9 @@
 //    (Error among them). Requests may be answered out of order. Frames with request_id 0 from the server are pushes.
 //    Events that a request leads to name it in the log (event.v1.Event.request_id): by the first 4 bytes of this
 //    connection's nonce, then the request_id as a varint of Protocol Buffers.
-// 3. Opening. Hello is first and is answered by Welcome with a nonce. Before authentication only Hello, RequestPin,
-//    Register and Authenticate are allowed; anything else is answered by CODE_NOT_AUTHENTICATED. The connection is
-//    closed when it is not authenticated within 30 seconds (longer while a PIN is awaited: five minutes).
+// 3. Opening. Hello is first and is answered by Welcome with a nonce. Before authentication only Hello, CheckPhone,
+//    RequestPin, Register and Authenticate are allowed; anything else is answered by CODE_NOT_AUTHENTICATED. The
+//    connection is closed when it is not authenticated within 30 seconds (longer while a PIN is awaited: five minutes).
 // 4. Proof. A device signs, with its Ed25519 key, "helio/1 auth" NUL, the 32-byte nonce of this connection's Welcome,
 //    the 32 bytes of the TLS exporter (RFC 8446 section 7.5, label "EXPORTER-heliograph", empty context), then user id
 //    and device id (16 bytes each; user id all zero when registering). Nothing that is overheard or stored can be
@@ -41,6 +41,12 @@
 // 9. GoAway. The server will close the connection: reconnect after the given time, to another edge if there is one.
 // 10. History pages travel on unidirectional streams that the server opens, one per request: a varint length and a
 //     ServerFrame with HistoryPage and the request_id. The client lets the server open at least 4.
+// 11. Phone numbers are taken as people write them: with + and country code, with 00 in its place, or, with a region
+//     (two letters, ISO 3166-1), as they are dialled there. Decimal digits of every script count; blanks, dashes,
+//     brackets, points and marks that nobody sees do not. A letter, or a number that its country's plan does not have,
+//     or of a service that takes no message, is CODE_INVALID_PHONE: nothing is guessed. Mobile numbers of Mexico (1
+//     after +52), Brazil (ninth digit) and Argentina (9 after +54) are the same in both writings.
+//     edge/phone/testdata/numbers.json has examples.
 
 package wirev1
 
@@ -74,7 +80,7 @@ const (
 	Code_CODE_FRAME_TOO_LARGE Code = 3
 	// A field of the request is not valid; the message says which.
 	Code_CODE_INVALID Code = 4
-	// Only Hello, RequestPin, Register and Authenticate are allowed yet.
+	// Only Hello, CheckPhone, RequestPin, Register and Authenticate are allowed yet.
 	Code_CODE_NOT_AUTHENTICATED Code = 5
 	// The proof or the PIN is wrong, or the device is unknown. Deliberately not told apart.
 	Code_CODE_AUTHENTICATION_FAILED Code = 6
@@ -494,6 +500,15 @@ func (x *ClientFrame) GetGetViews() *GetViews {
 	return nil
 }
 
+func (x *ClientFrame) GetCheckPhone() *CheckPhone {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_CheckPhone); ok {
+			return x.CheckPhone
+		}
+	}
+	return nil
+}
+
 func (x *ClientFrame) SetRequestId(v uint64) {
 	x.xxx_hidden_RequestId = v
 }
@@ -680,6 +695,14 @@ func (x *ClientFrame) SetGetViews(v *GetViews) {
 		return
 	}
 	x.xxx_hidden_Body = &clientFrame_GetViews{v}
+}
+
+func (x *ClientFrame) SetCheckPhone(v *CheckPhone) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_CheckPhone{v}
 }
 
 func (x *ClientFrame) HasBody() bool {
@@ -873,6 +896,14 @@ func (x *ClientFrame) HasGetViews() bool {
 	return ok
 }
 
+func (x *ClientFrame) HasCheckPhone() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_CheckPhone)
+	return ok
+}
+
 func (x *ClientFrame) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -1015,6 +1046,12 @@ func (x *ClientFrame) ClearGetViews() {
 	}
 }
 
+func (x *ClientFrame) ClearCheckPhone() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_CheckPhone); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ClientFrame_Body_not_set_case case_ClientFrame_Body = 0
 const ClientFrame_Hello_case case_ClientFrame_Body = 2
 const ClientFrame_RequestPin_case case_ClientFrame_Body = 3
@@ -1039,6 +1076,7 @@ const ClientFrame_LinkDevice_case case_ClientFrame_Body = 21
 const ClientFrame_RevokeDevice_case case_ClientFrame_Body = 22
 const ClientFrame_ListDevices_case case_ClientFrame_Body = 23
 const ClientFrame_GetViews_case case_ClientFrame_Body = 24
+const ClientFrame_CheckPhone_case case_ClientFrame_Body = 25
 
 func (x *ClientFrame) WhichBody() case_ClientFrame_Body {
 	if x == nil {
@@ -1091,6 +1129,8 @@ func (x *ClientFrame) WhichBody() case_ClientFrame_Body {
 		return ClientFrame_ListDevices_case
 	case *clientFrame_GetViews:
 		return ClientFrame_GetViews_case
+	case *clientFrame_CheckPhone:
+		return ClientFrame_CheckPhone_case
 	default:
 		return ClientFrame_Body_not_set_case
 	}
@@ -1150,6 +1190,8 @@ type ClientFrame_builder struct {
 	ListDevices *ListDevices
 	// How far each view has got past a position.
 	GetViews *GetViews
+	// How the server reads a phone number, before anything is sent to it.
+	CheckPhone *CheckPhone
 	// -- end of xxx_hidden_Body
 }
 
@@ -1226,6 +1268,9 @@ func (b0 ClientFrame_builder) Build() *ClientFrame {
 	}
 	if b.GetViews != nil {
 		x.xxx_hidden_Body = &clientFrame_GetViews{b.GetViews}
+	}
+	if b.CheckPhone != nil {
+		x.xxx_hidden_Body = &clientFrame_CheckPhone{b.CheckPhone}
 	}
 	return m0
 }
@@ -1359,6 +1404,11 @@ type clientFrame_GetViews struct {
 	GetViews *GetViews `protobuf:"bytes,24,opt,name=get_views,json=getViews,oneof"`
 }
 
+type clientFrame_CheckPhone struct {
+	// How the server reads a phone number, before anything is sent to it.
+	CheckPhone *CheckPhone `protobuf:"bytes,25,opt,name=check_phone,json=checkPhone,oneof"`
+}
+
 func (*clientFrame_Hello) isClientFrame_Body() {}
 
 func (*clientFrame_RequestPin) isClientFrame_Body() {}
@@ -1404,6 +1454,8 @@ func (*clientFrame_RevokeDevice) isClientFrame_Body() {}
 func (*clientFrame_ListDevices) isClientFrame_Body() {}
 
 func (*clientFrame_GetViews) isClientFrame_Body() {}
+
+func (*clientFrame_CheckPhone) isClientFrame_Body() {}
 
 // ServerFrame is what an edge writes.
 type ServerFrame struct {
@@ -1617,6 +1669,15 @@ func (x *ServerFrame) GetViews() *Views {
 	return nil
 }
 
+func (x *ServerFrame) GetPhoneNumber() *PhoneNumber {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*serverFrame_PhoneNumber); ok {
+			return x.PhoneNumber
+		}
+	}
+	return nil
+}
+
 func (x *ServerFrame) SetRequestId(v uint64) {
 	x.xxx_hidden_RequestId = v
 }
@@ -1771,6 +1832,14 @@ func (x *ServerFrame) SetViews(v *Views) {
 		return
 	}
 	x.xxx_hidden_Body = &serverFrame_Views{v}
+}
+
+func (x *ServerFrame) SetPhoneNumber(v *PhoneNumber) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &serverFrame_PhoneNumber{v}
 }
 
 func (x *ServerFrame) HasBody() bool {
@@ -1932,6 +2001,14 @@ func (x *ServerFrame) HasViews() bool {
 	return ok
 }
 
+func (x *ServerFrame) HasPhoneNumber() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*serverFrame_PhoneNumber)
+	return ok
+}
+
 func (x *ServerFrame) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -2050,6 +2127,12 @@ func (x *ServerFrame) ClearViews() {
 	}
 }
 
+func (x *ServerFrame) ClearPhoneNumber() {
+	if _, ok := x.xxx_hidden_Body.(*serverFrame_PhoneNumber); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ServerFrame_Body_not_set_case case_ServerFrame_Body = 0
 const ServerFrame_Error_case case_ServerFrame_Body = 2
 const ServerFrame_Done_case case_ServerFrame_Body = 3
@@ -2070,6 +2153,7 @@ const ServerFrame_HistoryPage_case case_ServerFrame_Body = 17
 const ServerFrame_Users_case case_ServerFrame_Body = 18
 const ServerFrame_Devices_case case_ServerFrame_Body = 19
 const ServerFrame_Views_case case_ServerFrame_Body = 20
+const ServerFrame_PhoneNumber_case case_ServerFrame_Body = 21
 
 func (x *ServerFrame) WhichBody() case_ServerFrame_Body {
 	if x == nil {
@@ -2114,6 +2198,8 @@ func (x *ServerFrame) WhichBody() case_ServerFrame_Body {
 		return ServerFrame_Devices_case
 	case *serverFrame_Views:
 		return ServerFrame_Views_case
+	case *serverFrame_PhoneNumber:
+		return ServerFrame_PhoneNumber_case
 	default:
 		return ServerFrame_Body_not_set_case
 	}
@@ -2166,6 +2252,8 @@ type ServerFrame_builder struct {
 	Devices *Devices
 	// Answer to GetViews.
 	Views *Views
+	// Answer to CheckPhone.
+	PhoneNumber *PhoneNumber
 	// -- end of xxx_hidden_Body
 }
 
@@ -2230,6 +2318,9 @@ func (b0 ServerFrame_builder) Build() *ServerFrame {
 	}
 	if b.Views != nil {
 		x.xxx_hidden_Body = &serverFrame_Views{b.Views}
+	}
+	if b.PhoneNumber != nil {
+		x.xxx_hidden_Body = &serverFrame_PhoneNumber{b.PhoneNumber}
 	}
 	return m0
 }
@@ -2344,6 +2435,11 @@ type serverFrame_Views struct {
 	Views *Views `protobuf:"bytes,20,opt,name=views,oneof"`
 }
 
+type serverFrame_PhoneNumber struct {
+	// Answer to CheckPhone.
+	PhoneNumber *PhoneNumber `protobuf:"bytes,21,opt,name=phone_number,json=phoneNumber,oneof"`
+}
+
 func (*serverFrame_Error) isServerFrame_Body() {}
 
 func (*serverFrame_Done) isServerFrame_Body() {}
@@ -2381,6 +2477,8 @@ func (*serverFrame_Users) isServerFrame_Body() {}
 func (*serverFrame_Devices) isServerFrame_Body() {}
 
 func (*serverFrame_Views) isServerFrame_Body() {}
+
+func (*serverFrame_PhoneNumber) isServerFrame_Body() {}
 
 // Hello opens a connection.
 type Hello struct {
@@ -2679,17 +2777,182 @@ func (b0 Limits_builder) Build() *Limits {
 	return m0
 }
 
+// CheckPhone asks how the server reads a phone number. A client shows the answer to the user before it asks for a PIN:
+// an SMS to a number with a typing error reaches a stranger. It is answered by PhoneNumber or CODE_INVALID_PHONE.
+type CheckPhone struct {
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Phone  string                 `protobuf:"bytes,1,opt,name=phone"`
+	xxx_hidden_Region string                 `protobuf:"bytes,2,opt,name=region"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *CheckPhone) Reset() {
+	*x = CheckPhone{}
+	mi := &file_wire_v1_wire_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPhone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPhone) ProtoMessage() {}
+
+func (x *CheckPhone) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CheckPhone) GetPhone() string {
+	if x != nil {
+		return x.xxx_hidden_Phone
+	}
+	return ""
+}
+
+func (x *CheckPhone) GetRegion() string {
+	if x != nil {
+		return x.xxx_hidden_Region
+	}
+	return ""
+}
+
+func (x *CheckPhone) SetPhone(v string) {
+	x.xxx_hidden_Phone = v
+}
+
+func (x *CheckPhone) SetRegion(v string) {
+	x.xxx_hidden_Region = v
+}
+
+type CheckPhone_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The phone number as the user wrote it, at most 128 bytes: section 11.
+	Phone string
+	// Where a number without a country code is at home: section 11.
+	Region string
+}
+
+func (b0 CheckPhone_builder) Build() *CheckPhone {
+	m0 := &CheckPhone{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Phone = b.Phone
+	x.xxx_hidden_Region = b.Region
+	return m0
+}
+
+// PhoneNumber is a phone number as the server knows it.
+type PhoneNumber struct {
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Number string                 `protobuf:"bytes,1,opt,name=number"`
+	xxx_hidden_Shown  string                 `protobuf:"bytes,2,opt,name=shown"`
+	xxx_hidden_Region string                 `protobuf:"bytes,3,opt,name=region"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *PhoneNumber) Reset() {
+	*x = PhoneNumber{}
+	mi := &file_wire_v1_wire_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PhoneNumber) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PhoneNumber) ProtoMessage() {}
+
+func (x *PhoneNumber) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *PhoneNumber) GetNumber() string {
+	if x != nil {
+		return x.xxx_hidden_Number
+	}
+	return ""
+}
+
+func (x *PhoneNumber) GetShown() string {
+	if x != nil {
+		return x.xxx_hidden_Shown
+	}
+	return ""
+}
+
+func (x *PhoneNumber) GetRegion() string {
+	if x != nil {
+		return x.xxx_hidden_Region
+	}
+	return ""
+}
+
+func (x *PhoneNumber) SetNumber(v string) {
+	x.xxx_hidden_Number = v
+}
+
+func (x *PhoneNumber) SetShown(v string) {
+	x.xxx_hidden_Shown = v
+}
+
+func (x *PhoneNumber) SetRegion(v string) {
+	x.xxx_hidden_Region = v
+}
+
+type PhoneNumber_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// + and digits (ITU-T E.164).
+	Number string
+	// The same in groups, for people.
+	Shown string
+	// The country's two letters (ISO 3166-1), or 001 for a number of no country.
+	Region string
+}
+
+func (b0 PhoneNumber_builder) Build() *PhoneNumber {
+	m0 := &PhoneNumber{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Number = b.Number
+	x.xxx_hidden_Shown = b.Shown
+	x.xxx_hidden_Region = b.Region
+	return m0
+}
+
 // RequestPin asks for a PIN by SMS.
 type RequestPin struct {
-	state            protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Phone string                 `protobuf:"bytes,1,opt,name=phone"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Phone  string                 `protobuf:"bytes,1,opt,name=phone"`
+	xxx_hidden_Region string                 `protobuf:"bytes,2,opt,name=region"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *RequestPin) Reset() {
 	*x = RequestPin{}
-	mi := &file_wire_v1_wire_proto_msgTypes[5]
+	mi := &file_wire_v1_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +2964,7 @@ func (x *RequestPin) String() string {
 func (*RequestPin) ProtoMessage() {}
 
 func (x *RequestPin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[5]
+	mi := &file_wire_v1_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,15 +2982,28 @@ func (x *RequestPin) GetPhone() string {
 	return ""
 }
 
+func (x *RequestPin) GetRegion() string {
+	if x != nil {
+		return x.xxx_hidden_Region
+	}
+	return ""
+}
+
 func (x *RequestPin) SetPhone(v string) {
 	x.xxx_hidden_Phone = v
+}
+
+func (x *RequestPin) SetRegion(v string) {
+	x.xxx_hidden_Region = v
 }
 
 type RequestPin_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The phone number in international form.
+	// The phone number as the user wrote it, at most 128 bytes: section 11.
 	Phone string
+	// Where a number without a country code is at home: section 11.
+	Region string
 }
 
 func (b0 RequestPin_builder) Build() *RequestPin {
@@ -2735,6 +3011,7 @@ func (b0 RequestPin_builder) Build() *RequestPin {
 	b, x := &b0, m0
 	_, _ = b, x
 	x.xxx_hidden_Phone = b.Phone
+	x.xxx_hidden_Region = b.Region
 	return m0
 }
 
@@ -2743,13 +3020,14 @@ type PinRequested struct {
 	state                   protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ExpiresInMs  uint32                 `protobuf:"varint,1,opt,name=expires_in_ms,json=expiresInMs"`
 	xxx_hidden_RetryAfterMs uint32                 `protobuf:"varint,2,opt,name=retry_after_ms,json=retryAfterMs"`
+	xxx_hidden_Number       *PhoneNumber           `protobuf:"bytes,3,opt,name=number"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
 
 func (x *PinRequested) Reset() {
 	*x = PinRequested{}
-	mi := &file_wire_v1_wire_proto_msgTypes[6]
+	mi := &file_wire_v1_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +3039,7 @@ func (x *PinRequested) String() string {
 func (*PinRequested) ProtoMessage() {}
 
 func (x *PinRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[6]
+	mi := &file_wire_v1_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,12 +3064,34 @@ func (x *PinRequested) GetRetryAfterMs() uint32 {
 	return 0
 }
 
+func (x *PinRequested) GetNumber() *PhoneNumber {
+	if x != nil {
+		return x.xxx_hidden_Number
+	}
+	return nil
+}
+
 func (x *PinRequested) SetExpiresInMs(v uint32) {
 	x.xxx_hidden_ExpiresInMs = v
 }
 
 func (x *PinRequested) SetRetryAfterMs(v uint32) {
 	x.xxx_hidden_RetryAfterMs = v
+}
+
+func (x *PinRequested) SetNumber(v *PhoneNumber) {
+	x.xxx_hidden_Number = v
+}
+
+func (x *PinRequested) HasNumber() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Number != nil
+}
+
+func (x *PinRequested) ClearNumber() {
+	x.xxx_hidden_Number = nil
 }
 
 type PinRequested_builder struct {
@@ -2801,6 +3101,8 @@ type PinRequested_builder struct {
 	ExpiresInMs uint32
 	// A further one may be asked for after so long, in milliseconds.
 	RetryAfterMs uint32
+	// The number that the SMS goes to.
+	Number *PhoneNumber
 }
 
 func (b0 PinRequested_builder) Build() *PinRequested {
@@ -2809,6 +3111,7 @@ func (b0 PinRequested_builder) Build() *PinRequested {
 	_, _ = b, x
 	x.xxx_hidden_ExpiresInMs = b.ExpiresInMs
 	x.xxx_hidden_RetryAfterMs = b.RetryAfterMs
+	x.xxx_hidden_Number = b.Number
 	return m0
 }
 
@@ -2822,13 +3125,14 @@ type Register struct {
 	xxx_hidden_Signature  []byte                 `protobuf:"bytes,5,opt,name=signature"`
 	xxx_hidden_DeviceName string                 `protobuf:"bytes,6,opt,name=device_name,json=deviceName"`
 	xxx_hidden_Name       string                 `protobuf:"bytes,7,opt,name=name"`
+	xxx_hidden_Region     string                 `protobuf:"bytes,8,opt,name=region"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_wire_v1_wire_proto_msgTypes[7]
+	mi := &file_wire_v1_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +3144,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[7]
+	mi := &file_wire_v1_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2900,6 +3204,13 @@ func (x *Register) GetName() string {
 	return ""
 }
 
+func (x *Register) GetRegion() string {
+	if x != nil {
+		return x.xxx_hidden_Region
+	}
+	return ""
+}
+
 func (x *Register) SetPhone(v string) {
 	x.xxx_hidden_Phone = v
 }
@@ -2937,12 +3248,16 @@ func (x *Register) SetName(v string) {
 	x.xxx_hidden_Name = v
 }
 
+func (x *Register) SetRegion(v string) {
+	x.xxx_hidden_Region = v
+}
+
 type Register_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The phone number in international form.
+	// The phone number as the user wrote it, at most 128 bytes: section 11.
 	Phone string
-	// The six digits.
+	// The six digits, of any script; blanks and dashes between them count for nothing.
 	Pin string
 	// Made by the client (UUIDv7, 16 bytes).
 	DeviceId []byte
@@ -2954,6 +3269,8 @@ type Register_builder struct {
 	DeviceName string
 	// The display name of the user, at most 64 bytes; empty leaves it as it is.
 	Name string
+	// Where a number without a country code is at home: section 11.
+	Region string
 }
 
 func (b0 Register_builder) Build() *Register {
@@ -2967,6 +3284,7 @@ func (b0 Register_builder) Build() *Register {
 	x.xxx_hidden_Signature = b.Signature
 	x.xxx_hidden_DeviceName = b.DeviceName
 	x.xxx_hidden_Name = b.Name
+	x.xxx_hidden_Region = b.Region
 	return m0
 }
 
@@ -2982,7 +3300,7 @@ type Authenticate struct {
 
 func (x *Authenticate) Reset() {
 	*x = Authenticate{}
-	mi := &file_wire_v1_wire_proto_msgTypes[8]
+	mi := &file_wire_v1_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3312,7 @@ func (x *Authenticate) String() string {
 func (*Authenticate) ProtoMessage() {}
 
 func (x *Authenticate) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[8]
+	mi := &file_wire_v1_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3397,7 @@ type Authenticated struct {
 
 func (x *Authenticated) Reset() {
 	*x = Authenticated{}
-	mi := &file_wire_v1_wire_proto_msgTypes[9]
+	mi := &file_wire_v1_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3409,7 @@ func (x *Authenticated) String() string {
 func (*Authenticated) ProtoMessage() {}
 
 func (x *Authenticated) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[9]
+	mi := &file_wire_v1_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3475,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_wire_v1_wire_proto_msgTypes[10]
+	mi := &file_wire_v1_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3487,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[10]
+	mi := &file_wire_v1_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3519,7 @@ type SyncComplete struct {
 
 func (x *SyncComplete) Reset() {
 	*x = SyncComplete{}
-	mi := &file_wire_v1_wire_proto_msgTypes[11]
+	mi := &file_wire_v1_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3213,7 +3531,7 @@ func (x *SyncComplete) String() string {
 func (*SyncComplete) ProtoMessage() {}
 
 func (x *SyncComplete) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[11]
+	mi := &file_wire_v1_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3246,7 +3564,7 @@ type Resync struct {
 
 func (x *Resync) Reset() {
 	*x = Resync{}
-	mi := &file_wire_v1_wire_proto_msgTypes[12]
+	mi := &file_wire_v1_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3258,7 +3576,7 @@ func (x *Resync) String() string {
 func (*Resync) ProtoMessage() {}
 
 func (x *Resync) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[12]
+	mi := &file_wire_v1_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3623,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_wire_v1_wire_proto_msgTypes[13]
+	mi := &file_wire_v1_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3317,7 +3635,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[13]
+	mi := &file_wire_v1_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3684,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_wire_v1_wire_proto_msgTypes[14]
+	mi := &file_wire_v1_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +3696,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[14]
+	mi := &file_wire_v1_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3770,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_wire_v1_wire_proto_msgTypes[15]
+	mi := &file_wire_v1_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3464,7 +3782,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[15]
+	mi := &file_wire_v1_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3503,7 +3821,7 @@ type SendMessage struct {
 
 func (x *SendMessage) Reset() {
 	*x = SendMessage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[16]
+	mi := &file_wire_v1_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3833,7 @@ func (x *SendMessage) String() string {
 func (*SendMessage) ProtoMessage() {}
 
 func (x *SendMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[16]
+	mi := &file_wire_v1_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3686,7 +4004,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_v1_wire_proto_msgTypes[17]
+	mi := &file_wire_v1_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3698,7 +4016,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[17]
+	mi := &file_wire_v1_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3826,7 +4144,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_v1_wire_proto_msgTypes[18]
+	mi := &file_wire_v1_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +4156,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[18]
+	mi := &file_wire_v1_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3950,7 +4268,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_wire_v1_wire_proto_msgTypes[19]
+	mi := &file_wire_v1_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +4280,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[19]
+	mi := &file_wire_v1_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4375,7 @@ type Watermarks struct {
 
 func (x *Watermarks) Reset() {
 	*x = Watermarks{}
-	mi := &file_wire_v1_wire_proto_msgTypes[20]
+	mi := &file_wire_v1_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4069,7 +4387,7 @@ func (x *Watermarks) String() string {
 func (*Watermarks) ProtoMessage() {}
 
 func (x *Watermarks) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[20]
+	mi := &file_wire_v1_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4124,7 +4442,7 @@ type Watermark struct {
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_wire_v1_wire_proto_msgTypes[21]
+	mi := &file_wire_v1_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4136,7 +4454,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[21]
+	mi := &file_wire_v1_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4243,7 +4561,7 @@ type Receipts struct {
 
 func (x *Receipts) Reset() {
 	*x = Receipts{}
-	mi := &file_wire_v1_wire_proto_msgTypes[22]
+	mi := &file_wire_v1_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4255,7 +4573,7 @@ func (x *Receipts) String() string {
 func (*Receipts) ProtoMessage() {}
 
 func (x *Receipts) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[22]
+	mi := &file_wire_v1_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4325,7 +4643,7 @@ type MemberWatermark struct {
 
 func (x *MemberWatermark) Reset() {
 	*x = MemberWatermark{}
-	mi := &file_wire_v1_wire_proto_msgTypes[23]
+	mi := &file_wire_v1_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4337,7 +4655,7 @@ func (x *MemberWatermark) String() string {
 func (*MemberWatermark) ProtoMessage() {}
 
 func (x *MemberWatermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[23]
+	mi := &file_wire_v1_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4445,7 +4763,7 @@ type CreateGroup struct {
 
 func (x *CreateGroup) Reset() {
 	*x = CreateGroup{}
-	mi := &file_wire_v1_wire_proto_msgTypes[24]
+	mi := &file_wire_v1_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4457,7 +4775,7 @@ func (x *CreateGroup) String() string {
 func (*CreateGroup) ProtoMessage() {}
 
 func (x *CreateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[24]
+	mi := &file_wire_v1_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4536,7 +4854,7 @@ type AddMembers struct {
 
 func (x *AddMembers) Reset() {
 	*x = AddMembers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[25]
+	mi := &file_wire_v1_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +4866,7 @@ func (x *AddMembers) String() string {
 func (*AddMembers) ProtoMessage() {}
 
 func (x *AddMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[25]
+	mi := &file_wire_v1_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4613,7 +4931,7 @@ type RemoveMember struct {
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_wire_v1_wire_proto_msgTypes[26]
+	mi := &file_wire_v1_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4625,7 +4943,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[26]
+	mi := &file_wire_v1_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4692,7 +5010,7 @@ type LeaveThread struct {
 
 func (x *LeaveThread) Reset() {
 	*x = LeaveThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[27]
+	mi := &file_wire_v1_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4704,7 +5022,7 @@ func (x *LeaveThread) String() string {
 func (*LeaveThread) ProtoMessage() {}
 
 func (x *LeaveThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[27]
+	mi := &file_wire_v1_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4755,7 +5073,7 @@ type RenameThread struct {
 
 func (x *RenameThread) Reset() {
 	*x = RenameThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[28]
+	mi := &file_wire_v1_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4767,7 +5085,7 @@ func (x *RenameThread) String() string {
 func (*RenameThread) ProtoMessage() {}
 
 func (x *RenameThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[28]
+	mi := &file_wire_v1_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4833,7 +5151,7 @@ type SetRole struct {
 
 func (x *SetRole) Reset() {
 	*x = SetRole{}
-	mi := &file_wire_v1_wire_proto_msgTypes[29]
+	mi := &file_wire_v1_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4845,7 +5163,7 @@ func (x *SetRole) String() string {
 func (*SetRole) ProtoMessage() {}
 
 func (x *SetRole) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[29]
+	mi := &file_wire_v1_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4927,7 +5245,7 @@ type ListThreads struct {
 
 func (x *ListThreads) Reset() {
 	*x = ListThreads{}
-	mi := &file_wire_v1_wire_proto_msgTypes[30]
+	mi := &file_wire_v1_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4939,7 +5257,7 @@ func (x *ListThreads) String() string {
 func (*ListThreads) ProtoMessage() {}
 
 func (x *ListThreads) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[30]
+	mi := &file_wire_v1_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5004,7 +5322,7 @@ type Threads struct {
 
 func (x *Threads) Reset() {
 	*x = Threads{}
-	mi := &file_wire_v1_wire_proto_msgTypes[31]
+	mi := &file_wire_v1_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5016,7 +5334,7 @@ func (x *Threads) String() string {
 func (*Threads) ProtoMessage() {}
 
 func (x *Threads) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[31]
+	mi := &file_wire_v1_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5095,7 +5413,7 @@ type ThreadSummary struct {
 
 func (x *ThreadSummary) Reset() {
 	*x = ThreadSummary{}
-	mi := &file_wire_v1_wire_proto_msgTypes[32]
+	mi := &file_wire_v1_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5107,7 +5425,7 @@ func (x *ThreadSummary) String() string {
 func (*ThreadSummary) ProtoMessage() {}
 
 func (x *ThreadSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[32]
+	mi := &file_wire_v1_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5357,7 +5675,7 @@ type ThreadChanged struct {
 
 func (x *ThreadChanged) Reset() {
 	*x = ThreadChanged{}
-	mi := &file_wire_v1_wire_proto_msgTypes[33]
+	mi := &file_wire_v1_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5369,7 +5687,7 @@ func (x *ThreadChanged) String() string {
 func (*ThreadChanged) ProtoMessage() {}
 
 func (x *ThreadChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[33]
+	mi := &file_wire_v1_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5427,7 +5745,7 @@ type GetThread struct {
 
 func (x *GetThread) Reset() {
 	*x = GetThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[34]
+	mi := &file_wire_v1_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5439,7 +5757,7 @@ func (x *GetThread) String() string {
 func (*GetThread) ProtoMessage() {}
 
 func (x *GetThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[34]
+	mi := &file_wire_v1_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5490,7 +5808,7 @@ type Thread struct {
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[35]
+	mi := &file_wire_v1_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5502,7 +5820,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[35]
+	mi := &file_wire_v1_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5578,7 +5896,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_wire_v1_wire_proto_msgTypes[36]
+	mi := &file_wire_v1_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5590,7 +5908,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[36]
+	mi := &file_wire_v1_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5678,7 +5996,7 @@ type GetHistory struct {
 
 func (x *GetHistory) Reset() {
 	*x = GetHistory{}
-	mi := &file_wire_v1_wire_proto_msgTypes[37]
+	mi := &file_wire_v1_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5690,7 +6008,7 @@ func (x *GetHistory) String() string {
 func (*GetHistory) ProtoMessage() {}
 
 func (x *GetHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[37]
+	mi := &file_wire_v1_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5771,7 +6089,7 @@ type HistoryPage struct {
 
 func (x *HistoryPage) Reset() {
 	*x = HistoryPage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	mi := &file_wire_v1_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5783,7 +6101,7 @@ func (x *HistoryPage) String() string {
 func (*HistoryPage) ProtoMessage() {}
 
 func (x *HistoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	mi := &file_wire_v1_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5840,13 +6158,14 @@ func (b0 HistoryPage_builder) Build() *HistoryPage {
 type LookupUsers struct {
 	state             protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_Phones []string               `protobuf:"bytes,1,rep,name=phones"`
+	xxx_hidden_Region string                 `protobuf:"bytes,2,opt,name=region"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *LookupUsers) Reset() {
 	*x = LookupUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	mi := &file_wire_v1_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5858,7 +6177,7 @@ func (x *LookupUsers) String() string {
 func (*LookupUsers) ProtoMessage() {}
 
 func (x *LookupUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	mi := &file_wire_v1_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5876,15 +6195,28 @@ func (x *LookupUsers) GetPhones() []string {
 	return nil
 }
 
+func (x *LookupUsers) GetRegion() string {
+	if x != nil {
+		return x.xxx_hidden_Region
+	}
+	return ""
+}
+
 func (x *LookupUsers) SetPhones(v []string) {
 	x.xxx_hidden_Phones = v
+}
+
+func (x *LookupUsers) SetRegion(v string) {
+	x.xxx_hidden_Region = v
 }
 
 type LookupUsers_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// Phone numbers in international form, at most 200.
+	// Phone numbers as people wrote them, at most 200 of at most 128 bytes: section 11. What is no number is no user.
 	Phones []string
+	// Where a number without a country code is at home: section 11.
+	Region string
 }
 
 func (b0 LookupUsers_builder) Build() *LookupUsers {
@@ -5892,6 +6224,7 @@ func (b0 LookupUsers_builder) Build() *LookupUsers {
 	b, x := &b0, m0
 	_, _ = b, x
 	x.xxx_hidden_Phones = b.Phones
+	x.xxx_hidden_Region = b.Region
 	return m0
 }
 
@@ -5905,7 +6238,7 @@ type GetUsers struct {
 
 func (x *GetUsers) Reset() {
 	*x = GetUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	mi := &file_wire_v1_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5917,7 +6250,7 @@ func (x *GetUsers) String() string {
 func (*GetUsers) ProtoMessage() {}
 
 func (x *GetUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	mi := &file_wire_v1_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5964,7 +6297,7 @@ type Users struct {
 
 func (x *Users) Reset() {
 	*x = Users{}
-	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	mi := &file_wire_v1_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5976,7 +6309,7 @@ func (x *Users) String() string {
 func (*Users) ProtoMessage() {}
 
 func (x *Users) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	mi := &file_wire_v1_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6027,7 +6360,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	mi := &file_wire_v1_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6039,7 +6372,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	mi := &file_wire_v1_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6093,7 +6426,8 @@ type User_builder struct {
 	UserId []byte
 	// The display name.
 	Name string
-	// The phone number as it was asked for; only in answers to LookupUsers.
+	// The phone number as it was asked for; only in answers to LookupUsers, in which a user is there once for each writing
+	// of his number.
 	Phone string
 }
 
@@ -6117,7 +6451,7 @@ type SetProfile struct {
 
 func (x *SetProfile) Reset() {
 	*x = SetProfile{}
-	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	mi := &file_wire_v1_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6129,7 +6463,7 @@ func (x *SetProfile) String() string {
 func (*SetProfile) ProtoMessage() {}
 
 func (x *SetProfile) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	mi := &file_wire_v1_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6179,7 +6513,7 @@ type LinkDevice struct {
 
 func (x *LinkDevice) Reset() {
 	*x = LinkDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	mi := &file_wire_v1_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6191,7 +6525,7 @@ func (x *LinkDevice) String() string {
 func (*LinkDevice) ProtoMessage() {}
 
 func (x *LinkDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	mi := &file_wire_v1_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6272,7 +6606,7 @@ type RevokeDevice struct {
 
 func (x *RevokeDevice) Reset() {
 	*x = RevokeDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	mi := &file_wire_v1_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6284,7 +6618,7 @@ func (x *RevokeDevice) String() string {
 func (*RevokeDevice) ProtoMessage() {}
 
 func (x *RevokeDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	mi := &file_wire_v1_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6333,7 +6667,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	mi := &file_wire_v1_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6345,7 +6679,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	mi := &file_wire_v1_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6378,7 +6712,7 @@ type Devices struct {
 
 func (x *Devices) Reset() {
 	*x = Devices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	mi := &file_wire_v1_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6390,7 +6724,7 @@ func (x *Devices) String() string {
 func (*Devices) ProtoMessage() {}
 
 func (x *Devices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	mi := &file_wire_v1_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6442,7 +6776,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_wire_v1_wire_proto_msgTypes[48]
+	mi := &file_wire_v1_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6454,7 +6788,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[48]
+	mi := &file_wire_v1_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6546,7 +6880,7 @@ type GetViews struct {
 
 func (x *GetViews) Reset() {
 	*x = GetViews{}
-	mi := &file_wire_v1_wire_proto_msgTypes[49]
+	mi := &file_wire_v1_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6558,7 +6892,7 @@ func (x *GetViews) String() string {
 func (*GetViews) ProtoMessage() {}
 
 func (x *GetViews) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[49]
+	mi := &file_wire_v1_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6610,7 +6944,7 @@ type Views struct {
 
 func (x *Views) Reset() {
 	*x = Views{}
-	mi := &file_wire_v1_wire_proto_msgTypes[50]
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6622,7 +6956,7 @@ func (x *Views) String() string {
 func (*Views) ProtoMessage() {}
 
 func (x *Views) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[50]
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6691,7 +7025,7 @@ var File_wire_v1_wire_proto protoreflect.FileDescriptor
 
 const file_wire_v1_wire_proto_rawDesc = "" +
 	"\n" +
-	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xa2\n" +
+	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xda\n" +
 	"\n" +
 	"\vClientFrame\x12\x1d\n" +
 	"\n" +
@@ -6727,8 +7061,10 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"linkDevice\x12<\n" +
 	"\rrevoke_device\x18\x16 \x01(\v2\x15.wire.v1.RevokeDeviceH\x00R\frevokeDevice\x129\n" +
 	"\flist_devices\x18\x17 \x01(\v2\x14.wire.v1.ListDevicesH\x00R\vlistDevices\x120\n" +
-	"\tget_views\x18\x18 \x01(\v2\x11.wire.v1.GetViewsH\x00R\bgetViewsB\x06\n" +
-	"\x04body\"\xc1\a\n" +
+	"\tget_views\x18\x18 \x01(\v2\x11.wire.v1.GetViewsH\x00R\bgetViews\x126\n" +
+	"\vcheck_phone\x18\x19 \x01(\v2\x13.wire.v1.CheckPhoneH\x00R\n" +
+	"checkPhoneB\x06\n" +
+	"\x04body\"\xfc\a\n" +
 	"\vServerFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12&\n" +
@@ -6751,7 +7087,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\fhistory_page\x18\x11 \x01(\v2\x14.wire.v1.HistoryPageH\x00R\vhistoryPage\x12&\n" +
 	"\x05users\x18\x12 \x01(\v2\x0e.wire.v1.UsersH\x00R\x05users\x12,\n" +
 	"\adevices\x18\x13 \x01(\v2\x10.wire.v1.DevicesH\x00R\adevices\x12&\n" +
-	"\x05views\x18\x14 \x01(\v2\x0e.wire.v1.ViewsH\x00R\x05viewsB\x06\n" +
+	"\x05views\x18\x14 \x01(\v2\x0e.wire.v1.ViewsH\x00R\x05views\x129\n" +
+	"\fphone_number\x18\x15 \x01(\v2\x14.wire.v1.PhoneNumberH\x00R\vphoneNumberB\x06\n" +
 	"\x04body\";\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1a\n" +
@@ -6766,13 +7103,23 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x0emax_text_bytes\x18\x02 \x01(\rR\fmaxTextBytes\x12\x1f\n" +
 	"\vmax_members\x18\x03 \x01(\rR\n" +
 	"maxMembers\x12!\n" +
-	"\fmax_inflight\x18\x04 \x01(\rR\vmaxInflight\"\"\n" +
+	"\fmax_inflight\x18\x04 \x01(\rR\vmaxInflight\":\n" +
+	"\n" +
+	"CheckPhone\x12\x14\n" +
+	"\x05phone\x18\x01 \x01(\tR\x05phone\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\"S\n" +
+	"\vPhoneNumber\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\tR\x06number\x12\x14\n" +
+	"\x05shown\x18\x02 \x01(\tR\x05shown\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\":\n" +
 	"\n" +
 	"RequestPin\x12\x14\n" +
-	"\x05phone\x18\x01 \x01(\tR\x05phone\"X\n" +
+	"\x05phone\x18\x01 \x01(\tR\x05phone\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\"\x86\x01\n" +
 	"\fPinRequested\x12\"\n" +
 	"\rexpires_in_ms\x18\x01 \x01(\rR\vexpiresInMs\x12$\n" +
-	"\x0eretry_after_ms\x18\x02 \x01(\rR\fretryAfterMs\"\xc1\x01\n" +
+	"\x0eretry_after_ms\x18\x02 \x01(\rR\fretryAfterMs\x12,\n" +
+	"\x06number\x18\x03 \x01(\v2\x14.wire.v1.PhoneNumberR\x06number\"\xd9\x01\n" +
 	"\bRegister\x12\x14\n" +
 	"\x05phone\x18\x01 \x01(\tR\x05phone\x12\x10\n" +
 	"\x03pin\x18\x02 \x01(\tR\x03pin\x12\x1b\n" +
@@ -6782,7 +7129,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x1f\n" +
 	"\vdevice_name\x18\x06 \x01(\tR\n" +
 	"deviceName\x12\x12\n" +
-	"\x04name\x18\a \x01(\tR\x04name\"b\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12\x16\n" +
+	"\x06region\x18\b \x01(\tR\x06region\"b\n" +
 	"\fAuthenticate\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\x12\x1c\n" +
@@ -6917,9 +7265,10 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\vHistoryPage\x12&\n" +
 	"\x06events\x18\x01 \x03(\v2\x0e.wire.v1.EventR\x06events\x12\x1f\n" +
 	"\vnext_before\x18\x02 \x01(\x03R\n" +
-	"nextBefore\"%\n" +
+	"nextBefore\"=\n" +
 	"\vLookupUsers\x12\x16\n" +
-	"\x06phones\x18\x01 \x03(\tR\x06phones\"%\n" +
+	"\x06phones\x18\x01 \x03(\tR\x06phones\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\"%\n" +
 	"\bGetUsers\x12\x19\n" +
 	"\buser_ids\x18\x01 \x03(\fR\auserIds\",\n" +
 	"\x05Users\x12#\n" +
@@ -6989,7 +7338,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x11THREAD_KIND_GROUP\x10\x02B(Z!heliograph/schemas/wire/v1;wirev1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var file_wire_v1_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_wire_v1_wire_proto_goTypes = []any{
 	(Code)(0),               // 0: wire.v1.Code
 	(ThreadKind)(0),         // 1: wire.v1.ThreadKind
@@ -6998,125 +7347,130 @@ var file_wire_v1_wire_proto_goTypes = []any{
 	(*Hello)(nil),           // 4: wire.v1.Hello
 	(*Welcome)(nil),         // 5: wire.v1.Welcome
 	(*Limits)(nil),          // 6: wire.v1.Limits
-	(*RequestPin)(nil),      // 7: wire.v1.RequestPin
-	(*PinRequested)(nil),    // 8: wire.v1.PinRequested
-	(*Register)(nil),        // 9: wire.v1.Register
-	(*Authenticate)(nil),    // 10: wire.v1.Authenticate
-	(*Authenticated)(nil),   // 11: wire.v1.Authenticated
-	(*Sync)(nil),            // 12: wire.v1.Sync
-	(*SyncComplete)(nil),    // 13: wire.v1.SyncComplete
-	(*Resync)(nil),          // 14: wire.v1.Resync
-	(*GoAway)(nil),          // 15: wire.v1.GoAway
-	(*Error)(nil),           // 16: wire.v1.Error
-	(*Done)(nil),            // 17: wire.v1.Done
-	(*SendMessage)(nil),     // 18: wire.v1.SendMessage
-	(*Ack)(nil),             // 19: wire.v1.Ack
-	(*Event)(nil),           // 20: wire.v1.Event
-	(*Rejected)(nil),        // 21: wire.v1.Rejected
-	(*Watermarks)(nil),      // 22: wire.v1.Watermarks
-	(*Watermark)(nil),       // 23: wire.v1.Watermark
-	(*Receipts)(nil),        // 24: wire.v1.Receipts
-	(*MemberWatermark)(nil), // 25: wire.v1.MemberWatermark
-	(*CreateGroup)(nil),     // 26: wire.v1.CreateGroup
-	(*AddMembers)(nil),      // 27: wire.v1.AddMembers
-	(*RemoveMember)(nil),    // 28: wire.v1.RemoveMember
-	(*LeaveThread)(nil),     // 29: wire.v1.LeaveThread
-	(*RenameThread)(nil),    // 30: wire.v1.RenameThread
-	(*SetRole)(nil),         // 31: wire.v1.SetRole
-	(*ListThreads)(nil),     // 32: wire.v1.ListThreads
-	(*Threads)(nil),         // 33: wire.v1.Threads
-	(*ThreadSummary)(nil),   // 34: wire.v1.ThreadSummary
-	(*ThreadChanged)(nil),   // 35: wire.v1.ThreadChanged
-	(*GetThread)(nil),       // 36: wire.v1.GetThread
-	(*Thread)(nil),          // 37: wire.v1.Thread
-	(*Member)(nil),          // 38: wire.v1.Member
-	(*GetHistory)(nil),      // 39: wire.v1.GetHistory
-	(*HistoryPage)(nil),     // 40: wire.v1.HistoryPage
-	(*LookupUsers)(nil),     // 41: wire.v1.LookupUsers
-	(*GetUsers)(nil),        // 42: wire.v1.GetUsers
-	(*Users)(nil),           // 43: wire.v1.Users
-	(*User)(nil),            // 44: wire.v1.User
-	(*SetProfile)(nil),      // 45: wire.v1.SetProfile
-	(*LinkDevice)(nil),      // 46: wire.v1.LinkDevice
-	(*RevokeDevice)(nil),    // 47: wire.v1.RevokeDevice
-	(*ListDevices)(nil),     // 48: wire.v1.ListDevices
-	(*Devices)(nil),         // 49: wire.v1.Devices
-	(*Device)(nil),          // 50: wire.v1.Device
-	(*GetViews)(nil),        // 51: wire.v1.GetViews
-	(*Views)(nil),           // 52: wire.v1.Views
-	(*v1.Sealed)(nil),       // 53: event.v1.Sealed
-	(*v1.MessageRef)(nil),   // 54: event.v1.MessageRef
-	(v1.Role)(0),            // 55: event.v1.Role
+	(*CheckPhone)(nil),      // 7: wire.v1.CheckPhone
+	(*PhoneNumber)(nil),     // 8: wire.v1.PhoneNumber
+	(*RequestPin)(nil),      // 9: wire.v1.RequestPin
+	(*PinRequested)(nil),    // 10: wire.v1.PinRequested
+	(*Register)(nil),        // 11: wire.v1.Register
+	(*Authenticate)(nil),    // 12: wire.v1.Authenticate
+	(*Authenticated)(nil),   // 13: wire.v1.Authenticated
+	(*Sync)(nil),            // 14: wire.v1.Sync
+	(*SyncComplete)(nil),    // 15: wire.v1.SyncComplete
+	(*Resync)(nil),          // 16: wire.v1.Resync
+	(*GoAway)(nil),          // 17: wire.v1.GoAway
+	(*Error)(nil),           // 18: wire.v1.Error
+	(*Done)(nil),            // 19: wire.v1.Done
+	(*SendMessage)(nil),     // 20: wire.v1.SendMessage
+	(*Ack)(nil),             // 21: wire.v1.Ack
+	(*Event)(nil),           // 22: wire.v1.Event
+	(*Rejected)(nil),        // 23: wire.v1.Rejected
+	(*Watermarks)(nil),      // 24: wire.v1.Watermarks
+	(*Watermark)(nil),       // 25: wire.v1.Watermark
+	(*Receipts)(nil),        // 26: wire.v1.Receipts
+	(*MemberWatermark)(nil), // 27: wire.v1.MemberWatermark
+	(*CreateGroup)(nil),     // 28: wire.v1.CreateGroup
+	(*AddMembers)(nil),      // 29: wire.v1.AddMembers
+	(*RemoveMember)(nil),    // 30: wire.v1.RemoveMember
+	(*LeaveThread)(nil),     // 31: wire.v1.LeaveThread
+	(*RenameThread)(nil),    // 32: wire.v1.RenameThread
+	(*SetRole)(nil),         // 33: wire.v1.SetRole
+	(*ListThreads)(nil),     // 34: wire.v1.ListThreads
+	(*Threads)(nil),         // 35: wire.v1.Threads
+	(*ThreadSummary)(nil),   // 36: wire.v1.ThreadSummary
+	(*ThreadChanged)(nil),   // 37: wire.v1.ThreadChanged
+	(*GetThread)(nil),       // 38: wire.v1.GetThread
+	(*Thread)(nil),          // 39: wire.v1.Thread
+	(*Member)(nil),          // 40: wire.v1.Member
+	(*GetHistory)(nil),      // 41: wire.v1.GetHistory
+	(*HistoryPage)(nil),     // 42: wire.v1.HistoryPage
+	(*LookupUsers)(nil),     // 43: wire.v1.LookupUsers
+	(*GetUsers)(nil),        // 44: wire.v1.GetUsers
+	(*Users)(nil),           // 45: wire.v1.Users
+	(*User)(nil),            // 46: wire.v1.User
+	(*SetProfile)(nil),      // 47: wire.v1.SetProfile
+	(*LinkDevice)(nil),      // 48: wire.v1.LinkDevice
+	(*RevokeDevice)(nil),    // 49: wire.v1.RevokeDevice
+	(*ListDevices)(nil),     // 50: wire.v1.ListDevices
+	(*Devices)(nil),         // 51: wire.v1.Devices
+	(*Device)(nil),          // 52: wire.v1.Device
+	(*GetViews)(nil),        // 53: wire.v1.GetViews
+	(*Views)(nil),           // 54: wire.v1.Views
+	(*v1.Sealed)(nil),       // 55: event.v1.Sealed
+	(*v1.MessageRef)(nil),   // 56: event.v1.MessageRef
+	(v1.Role)(0),            // 57: event.v1.Role
 }
 var file_wire_v1_wire_proto_depIdxs = []int32{
 	4,  // 0: wire.v1.ClientFrame.hello:type_name -> wire.v1.Hello
-	7,  // 1: wire.v1.ClientFrame.request_pin:type_name -> wire.v1.RequestPin
-	9,  // 2: wire.v1.ClientFrame.register:type_name -> wire.v1.Register
-	10, // 3: wire.v1.ClientFrame.authenticate:type_name -> wire.v1.Authenticate
-	12, // 4: wire.v1.ClientFrame.sync:type_name -> wire.v1.Sync
-	18, // 5: wire.v1.ClientFrame.send_message:type_name -> wire.v1.SendMessage
-	22, // 6: wire.v1.ClientFrame.watermarks:type_name -> wire.v1.Watermarks
-	26, // 7: wire.v1.ClientFrame.create_group:type_name -> wire.v1.CreateGroup
-	27, // 8: wire.v1.ClientFrame.add_members:type_name -> wire.v1.AddMembers
-	28, // 9: wire.v1.ClientFrame.remove_member:type_name -> wire.v1.RemoveMember
-	29, // 10: wire.v1.ClientFrame.leave_thread:type_name -> wire.v1.LeaveThread
-	30, // 11: wire.v1.ClientFrame.rename_thread:type_name -> wire.v1.RenameThread
-	31, // 12: wire.v1.ClientFrame.set_role:type_name -> wire.v1.SetRole
-	32, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
-	36, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
-	39, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
-	41, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
-	42, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
-	45, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
-	46, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
-	47, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
-	48, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
-	51, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
-	16, // 23: wire.v1.ServerFrame.error:type_name -> wire.v1.Error
-	17, // 24: wire.v1.ServerFrame.done:type_name -> wire.v1.Done
-	5,  // 25: wire.v1.ServerFrame.welcome:type_name -> wire.v1.Welcome
-	8,  // 26: wire.v1.ServerFrame.pin_requested:type_name -> wire.v1.PinRequested
-	11, // 27: wire.v1.ServerFrame.authenticated:type_name -> wire.v1.Authenticated
-	20, // 28: wire.v1.ServerFrame.event:type_name -> wire.v1.Event
-	19, // 29: wire.v1.ServerFrame.ack:type_name -> wire.v1.Ack
-	21, // 30: wire.v1.ServerFrame.rejected:type_name -> wire.v1.Rejected
-	24, // 31: wire.v1.ServerFrame.receipts:type_name -> wire.v1.Receipts
-	35, // 32: wire.v1.ServerFrame.thread_changed:type_name -> wire.v1.ThreadChanged
-	13, // 33: wire.v1.ServerFrame.sync_complete:type_name -> wire.v1.SyncComplete
-	14, // 34: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
-	15, // 35: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
-	33, // 36: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
-	37, // 37: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
-	40, // 38: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
-	43, // 39: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
-	49, // 40: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
-	52, // 41: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
-	6,  // 42: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
-	0,  // 43: wire.v1.Resync.code:type_name -> wire.v1.Code
-	0,  // 44: wire.v1.Error.code:type_name -> wire.v1.Code
-	53, // 45: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
-	54, // 46: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
-	0,  // 47: wire.v1.Rejected.code:type_name -> wire.v1.Code
-	23, // 48: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
-	25, // 49: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
-	55, // 50: wire.v1.SetRole.role:type_name -> event.v1.Role
-	34, // 51: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
-	1,  // 52: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
-	25, // 53: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
-	55, // 54: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
-	34, // 55: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
-	34, // 56: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
-	38, // 57: wire.v1.Thread.members:type_name -> wire.v1.Member
-	25, // 58: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
-	55, // 59: wire.v1.Member.role:type_name -> event.v1.Role
-	20, // 60: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
-	44, // 61: wire.v1.Users.users:type_name -> wire.v1.User
-	50, // 62: wire.v1.Devices.devices:type_name -> wire.v1.Device
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	9,  // 1: wire.v1.ClientFrame.request_pin:type_name -> wire.v1.RequestPin
+	11, // 2: wire.v1.ClientFrame.register:type_name -> wire.v1.Register
+	12, // 3: wire.v1.ClientFrame.authenticate:type_name -> wire.v1.Authenticate
+	14, // 4: wire.v1.ClientFrame.sync:type_name -> wire.v1.Sync
+	20, // 5: wire.v1.ClientFrame.send_message:type_name -> wire.v1.SendMessage
+	24, // 6: wire.v1.ClientFrame.watermarks:type_name -> wire.v1.Watermarks
+	28, // 7: wire.v1.ClientFrame.create_group:type_name -> wire.v1.CreateGroup
+	29, // 8: wire.v1.ClientFrame.add_members:type_name -> wire.v1.AddMembers
+	30, // 9: wire.v1.ClientFrame.remove_member:type_name -> wire.v1.RemoveMember
+	31, // 10: wire.v1.ClientFrame.leave_thread:type_name -> wire.v1.LeaveThread
+	32, // 11: wire.v1.ClientFrame.rename_thread:type_name -> wire.v1.RenameThread
+	33, // 12: wire.v1.ClientFrame.set_role:type_name -> wire.v1.SetRole
+	34, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
+	38, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
+	41, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
+	43, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
+	44, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
+	47, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
+	48, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
+	49, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
+	50, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
+	53, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
+	7,  // 23: wire.v1.ClientFrame.check_phone:type_name -> wire.v1.CheckPhone
+	18, // 24: wire.v1.ServerFrame.error:type_name -> wire.v1.Error
+	19, // 25: wire.v1.ServerFrame.done:type_name -> wire.v1.Done
+	5,  // 26: wire.v1.ServerFrame.welcome:type_name -> wire.v1.Welcome
+	10, // 27: wire.v1.ServerFrame.pin_requested:type_name -> wire.v1.PinRequested
+	13, // 28: wire.v1.ServerFrame.authenticated:type_name -> wire.v1.Authenticated
+	22, // 29: wire.v1.ServerFrame.event:type_name -> wire.v1.Event
+	21, // 30: wire.v1.ServerFrame.ack:type_name -> wire.v1.Ack
+	23, // 31: wire.v1.ServerFrame.rejected:type_name -> wire.v1.Rejected
+	26, // 32: wire.v1.ServerFrame.receipts:type_name -> wire.v1.Receipts
+	37, // 33: wire.v1.ServerFrame.thread_changed:type_name -> wire.v1.ThreadChanged
+	15, // 34: wire.v1.ServerFrame.sync_complete:type_name -> wire.v1.SyncComplete
+	16, // 35: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
+	17, // 36: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
+	35, // 37: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
+	39, // 38: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
+	42, // 39: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
+	45, // 40: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
+	51, // 41: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
+	54, // 42: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
+	8,  // 43: wire.v1.ServerFrame.phone_number:type_name -> wire.v1.PhoneNumber
+	6,  // 44: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
+	8,  // 45: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
+	0,  // 46: wire.v1.Resync.code:type_name -> wire.v1.Code
+	0,  // 47: wire.v1.Error.code:type_name -> wire.v1.Code
+	55, // 48: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
+	56, // 49: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
+	0,  // 50: wire.v1.Rejected.code:type_name -> wire.v1.Code
+	25, // 51: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
+	27, // 52: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
+	57, // 53: wire.v1.SetRole.role:type_name -> event.v1.Role
+	36, // 54: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
+	1,  // 55: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
+	27, // 56: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
+	57, // 57: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
+	36, // 58: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
+	36, // 59: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
+	40, // 60: wire.v1.Thread.members:type_name -> wire.v1.Member
+	27, // 61: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
+	57, // 62: wire.v1.Member.role:type_name -> event.v1.Role
+	22, // 63: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
+	46, // 64: wire.v1.Users.users:type_name -> wire.v1.User
+	52, // 65: wire.v1.Devices.devices:type_name -> wire.v1.Device
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_wire_v1_wire_proto_init() }
@@ -7148,6 +7502,7 @@ func file_wire_v1_wire_proto_init() {
 		(*clientFrame_RevokeDevice)(nil),
 		(*clientFrame_ListDevices)(nil),
 		(*clientFrame_GetViews)(nil),
+		(*clientFrame_CheckPhone)(nil),
 	}
 	file_wire_v1_wire_proto_msgTypes[1].OneofWrappers = []any{
 		(*serverFrame_Error)(nil),
@@ -7169,6 +7524,7 @@ func file_wire_v1_wire_proto_init() {
 		(*serverFrame_Users)(nil),
 		(*serverFrame_Devices)(nil),
 		(*serverFrame_Views)(nil),
+		(*serverFrame_PhoneNumber)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -7176,7 +7532,7 @@ func file_wire_v1_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_v1_wire_proto_rawDesc), len(file_wire_v1_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   51,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
