@@ -142,6 +142,15 @@ func samples(t *testing.T) []goldentest.Frame {
 	ask("a page of history is asked for", wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{
 		ThreadId: direct, BeforePosition: 1 << 33, Limit: 500,
 	}.Build()})
+	ask("a number is checked", wirev1.ClientFrame_builder{
+		CheckPhone: wirev1.CheckPhone_builder{Phone: "0151 00000001", Region: "DE"}.Build(),
+	})
+	ask("users are looked up by numbers of a country", wirev1.ClientFrame_builder{
+		LookupUsers: wirev1.LookupUsers_builder{Phones: []string{"0151 00000001"}, Region: "DE"}.Build(),
+	})
+	tell("a number is read", 4, wirev1.ServerFrame_builder{PhoneNumber: wirev1.PhoneNumber_builder{
+		Number: "+4915100000001", Shown: "+49 1510 0000001", Region: "DE",
+	}.Build()})
 	ask("users are looked up", wirev1.ClientFrame_builder{
 		LookupUsers: wirev1.LookupUsers_builder{Phones: []string{"+491510000001", "+491510000002"}}.Build(),
 	})
