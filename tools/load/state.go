@@ -25,11 +25,11 @@ type state struct {
 	Users []saved `json:"users"`
 }
 
-// phone returns the number of the i-th user: a German mobile number.
-func (s *state) phone(i int) string { return fmt.Sprintf("+4915%09d", (s.Base+int64(i))%1_000_000_000) }
+// phone returns the number of the i-th user: a German mobile number that may be assigned.
+func (s *state) phone(i int) string { return fmt.Sprintf("+49151%08d", (s.Base+int64(i))%100_000_000) }
 
 func loadState(path string) (*state, error) {
-	fresh := &state{Base: rand.Int64N(1_000_000_000)}
+	fresh := &state{Base: rand.Int64N(100_000_000)}
 	if path == "" {
 		return fresh, nil
 	}
