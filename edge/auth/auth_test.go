@@ -460,7 +460,9 @@ func TestTypedPin(t *testing.T) {
 	}
 	pin := w.pins[number]
 	for range 2 * w.cfg.pinTries {
-		for _, typed := range []string{"", pin[:5], pin + "0", "Your code is " + pin, "O" + pin[1:], "+" + pin, "12.456"} {
+		for _, typed := range []string{
+			"", pin[:5], pin + "0", "Your code is " + pin, "O" + pin[1:], "+" + pin, "12.456",
+		} {
 			_, err := w.Register(t.Context(), registration(t, number, typed), nonce, exporter, here)
 			wantCode(t, err, wirev1.Code_CODE_INVALID)
 		}
@@ -480,7 +482,8 @@ func TestTypedPin(t *testing.T) {
 // TestPhonesAsWritten: a number is asked for and registered in two writings, and the answer shows where the SMS went.
 func TestPhonesAsWritten(t *testing.T) {
 	w := newWorld(t, Config{})
-	answer, err := w.RequestPin(t.Context(), wirev1.RequestPin_builder{Phone: "0151 12345678", Region: "DE"}.Build(), here)
+	national := wirev1.RequestPin_builder{Phone: "0151 12345678", Region: "DE"}.Build()
+	answer, err := w.RequestPin(t.Context(), national, here)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -200,7 +200,8 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 			return nil, err
 		}
 		return wirev1.ClientFrame_builder{Register: wirev1.Register_builder{
-			Phone: r.Phone, Region: c.cfg.Region, Pin: r.Pin, DeviceId: me.Device[:], PublicKey: pub, DeviceName: r.DeviceName, Name: r.Name,
+			Phone: r.Phone, Region: c.cfg.Region, Pin: r.Pin, DeviceId: me.Device[:], PublicKey: pub,
+			DeviceName: r.DeviceName, Name: r.Name,
 			Signature: ed25519.Sign(me.Key, wire.Proof(on.nonce, exporter, id.UserID{}, me.Device)),
 		}.Build()}.Build(), nil
 	})

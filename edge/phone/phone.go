@@ -2,14 +2,14 @@
 //
 // Promise: a number that is accepted is one that a telephone network may assign, in the one form under which its owner
 // is known, whatever the writing; what is not certainly a number is refused and never guessed at, since a PIN or a
-// message that goes to a guessed number goes to a stranger. Parse is pure, and what it returns it takes again unchanged.
+// message that goes to a guessed number goes to a stranger. Parse is pure, and what it returns it takes again as it is.
 //
 // Non-obvious:
 //   - Letters are refused. Read as a keypad or dropped, as libraries do, "23O45678" with the letter O is another's
 //     number.
 //   - Digits of every script count (Unicode category Nd), blanks of every kind separate, and marks that nobody sees
 //     (category Cf, as a page that is copied from leaves them) count for nothing.
-//   - Some countries' mobile numbers are written in two ways, and both reach the same telephone. One is the number here:
+//   - Some countries' mobile numbers are written in two ways, and both reach the same telephone. One is the number:
 //     Mexico without the 1 after +52 (dropped in 2019), Brazil with the ninth digit (added by 2016), Argentina with the
 //     9 after +54 (as from abroad; the 15 of the national form says the same).
 //   - Numbers that take no message are refused before one is paid for: emergency and short ones, free and premium

@@ -105,8 +105,8 @@ type Engines struct {
 	PostgresURL string
 	// ClickHouseAddr is the host and port of ClickHouse's HTTP interface.
 	ClickHouseAddr string
-	// ClickHousePassword is that of the user default, who may do what our roles do, and ClickHouseReader that of the user
-	// reader, who only asks, within limits.
+	// ClickHousePassword is that of the user default, who may do what our roles do, and ClickHouseReader that of the
+	// user reader, who only asks, within limits.
 	ClickHousePassword, ClickHouseReader string
 
 	// fixed after Start

@@ -436,6 +436,7 @@ func TestScript(t *testing.T) {
 // A wrong PIN is asked for again; one that is given, or that cannot be another, is tried once; a profile that is
 // registered has no SMS sent.
 func TestSignUp(t *testing.T) {
+	const number = "+4915123456789"
 	wrong := &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}
 	for name, c := range map[string]struct {
 		given   string
@@ -445,30 +446,35 @@ func TestSignUp(t *testing.T) {
 		calls   []string
 		failure error
 	}{
-		"right at once": {pins: []string{"111111"}, calls: []string{"pin +4915123456789", "register +4915123456789 111111"}},
+		"right at once": {pins: []string{"111111"}, calls: []string{"pin " + number, "register " + number + " 111111"}},
 		"typed wrongly": {
 			pins: []string{"1", "2", "333333"}, refuse: func(pin string) error { return only(len(pin) == 1, wrong) },
-			calls: []string{"pin +4915123456789", "register +4915123456789 1", "register +4915123456789 2", "register +4915123456789 333333"},
+			calls: []string{
+				"pin " + number, "register " + number + " 1", "register " + number + " 2",
+				"register " + number + " 333333",
+			},
 		},
 		"there is no other": {
 			pins: []string{"1", "1"}, refuse: func(string) error { return wrong },
-			calls: []string{"pin +4915123456789", "register +4915123456789 1"}, failure: wrong,
+			calls: []string{"pin " + number, "register " + number + " 1"}, failure: wrong,
 		},
 		"five were wrong": {
 			pins: []string{"1", "2", "3", "4", "5", "6"}, refuse: func(string) error { return wrong },
 			calls: []string{
-				"pin +4915123456789", "register +4915123456789 1", "register +4915123456789 2", "register +4915123456789 3", "register +4915123456789 4", "register +4915123456789 5",
+				"pin " + number, "register " + number + " 1", "register " + number + " 2", "register " + number + " 3",
+				"register " + number + " 4", "register " + number + " 5",
 			},
 			failure: wrong,
 		},
 		"another failure": {
-			pins:   []string{"1", "2"},
-			refuse: func(string) error { return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE} },
-			calls:  []string{"pin +4915123456789", "register +4915123456789 1"}, failure: &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
+			pins:    []string{"1", "2"},
+			refuse:  func(string) error { return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE} },
+			calls:   []string{"pin " + number, "register " + number + " 1"},
+			failure: &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE},
 		},
 		"given": {
 			given: "7", refuse: func(string) error { return wrong },
-			calls: []string{"register +4915123456789 7"}, failure: wrong,
+			calls: []string{"register " + number + " 7"}, failure: wrong,
 		},
 		"registered": {me: ann, failure: client.ErrRegistered},
 	} {
@@ -481,7 +487,7 @@ func TestSignUp(t *testing.T) {
 				pins = pins[1:]
 				return pin, nil
 			}
-			_, err := SignUp(t.Context(), f, client.Registration{Phone: "+4915123456789", Pin: c.given}, ask)
+			_, err := SignUp(t.Context(), f, client.Registration{Phone: number, Pin: c.given}, ask)
 			if !errors.Is(err, c.failure) {
 				t.Errorf("error %v, want %v", err, c.failure)
 			}

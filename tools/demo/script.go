@@ -58,7 +58,7 @@ func (p *play) stage(ctx context.Context) error {
 			}
 			*who.d = d
 			p.devices = append(p.devices, d)
-			wg.Go(func() { errs[i] = p.register(ctx, d, who.name, fmt.Sprintf("+1555%d%04d", exchange, i+1)) })
+			wg.Go(func() { errs[i] = p.register(ctx, d, who.name, fmt.Sprintf("+49151%04d%04d", exchange, i+1)) })
 		}
 		wg.Wait()
 		if err := errors.Join(errs...); err != nil {

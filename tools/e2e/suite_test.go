@@ -301,5 +301,5 @@ func (e *env) phone() string {
 	if e.real {
 		base = 400
 	}
-	return fmt.Sprintf("+1%03d555%04d", base+e.phones, e.users%10_000)
+	return fmt.Sprintf("+49151%04d%04d", base+e.phones, e.users%10_000)
 }

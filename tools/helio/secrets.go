@@ -43,8 +43,9 @@ type secretsRotateCmd struct{}
 
 // Help shows how it is used.
 func (secretsRotateCmd) Help() string {
-	return `Three calls replace the authority and the certificate of the links between edges and delivery instances, and no link breaks: after each,
-bring the files to every one of them and wait until they have them. No restart is needed, the files are read at every handshake.
+	return `Three calls replace the authority and the certificate of the links between edges and delivery instances,
+and no link breaks: after each, bring the files to every one of them and wait until they have them.
+No restart is needed, the files are read at every handshake.
 
 Examples:
   helio secrets rotate --secrets DIR --delivery LINKS

@@ -47,7 +47,8 @@ func TestStepsWithoutTheirTools(t *testing.T) {
 	}{
 		{"no promtool", "alerts", nil,
 			[]string{"none  alerts", "apt-get install prometheus", "not checked: alerts"}, 0},
-		{"promtool finds a fault", "alerts", map[string]string{"promtool": `[ $1 = check ] || { echo broken; exit 1; }`},
+		{"promtool finds a fault", "alerts",
+			map[string]string{"promtool": `[ $1 = check ] || { echo broken; exit 1; }`},
 			[]string{"FAIL  alerts", "broken"}, 1},
 		{"a rule does not parse", "alerts", map[string]string{"promtool": `[ $1 = test ] || { echo broken; exit 1; }`},
 			[]string{"FAIL  alerts", "broken"}, 1},

@@ -35,7 +35,8 @@ type Target struct {
 	Pins Pins
 	// Admin is the servers' admin address, for lag; empty: not known.
 	Admin string
-	// Pprof is their address of profiles, for collecting garbage before memory is measured; empty: it is measured as it is.
+	// Pprof is their address of profiles, for collecting garbage before memory is measured; empty: it is measured as it
+	// is.
 	Pprof string
 	// PID is the process on this machine that holds the connections; 0: unknown. Others are what else belongs to the
 	// servers, by name.

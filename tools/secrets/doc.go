@@ -13,6 +13,6 @@
 //   - edge.pem signs itself, so it is also the file by which clients verify the edge.
 //   - The key of the links' authority is not kept: whoever needs another certificate gets another authority with it.
 //     Rotate brings both in, in three steps between which the files are distributed, and no link is refused on the way.
-//   - A delivery instance needs the links' files alone (CopyLinks). user.key, from which user ids and the hashes of phone
-//     numbers come, is for edges.
+//   - A delivery instance needs the links' files alone (CopyLinks). user.key, from which user ids and the hashes of
+//     phone numbers come, is for edges.
 package secrets

@@ -68,7 +68,8 @@ func TestNothingLeavesTheDataDirectory(t *testing.T) {
 		"SELECT 1 AS a FORMAT Protobuf SETTINGS format_schema = 'SECRET:x'",
 		"CREATE DATABASE fs ENGINE = Filesystem('DIR')",
 		"CREATE TABLE fl (s String) ENGINE = FileLog('DIR', LineAsString)",
-		"CREATE DICTIONARY dict (k UInt64, s String) PRIMARY KEY k SOURCE(FILE(path 'SECRET' format 'TSV')) LAYOUT(FLAT()) LIFETIME(1)",
+		"CREATE DICTIONARY dict (k UInt64, s String) PRIMARY KEY k SOURCE(FILE(path 'SECRET' format 'TSV')) " +
+			"LAYOUT(FLAT()) LIFETIME(1)",
 		"SELECT * FROM icebergLocal('DIR')",
 		"SELECT * FROM deltaLakeLocal('DIR')",
 		"SELECT * FROM sqlite('SECRET', 't')",
@@ -90,9 +91,13 @@ func TestNothingLeavesTheDataDirectory(t *testing.T) {
 		"CREATE OR REPLACE TABLE out (k UInt8) ENGINE = EmbeddedRocksDB(0, 'DIR/out') PRIMARY KEY k",
 		"REPLACE TABLE out (k UInt8) ENGINE = EmbeddedRocksDB(0, 'DIR/out') PRIMARY KEY k",
 		"CREATE MATERIALIZED VIEW out ENGINE = EmbeddedRocksDB(0, 'DIR/out') PRIMARY KEY s AS SELECT s FROM t",
-		"CREATE TEMPORARY TABLE a (k UInt8) PARALLEL WITH CREATE TABLE out (k UInt8) ENGINE = EmbeddedRocksDB(0, 'DIR/out') PRIMARY KEY k",
-		"CREATE TABLE out (k UInt8) ENGINE = MergeTree ORDER BY k SETTINGS disk = disk(type = local, path = 'DIR/out/')",
-		"CREATE TABLE out (k UInt8) ENGINE = MergeTree ORDER BY k SETTINGS disk = disk(name = 'x', type = object_storage, object_storage_type = local, metadata_type = plain, path = 'DIR/out/')",
+		"CREATE TEMPORARY TABLE a (k UInt8) PARALLEL WITH CREATE TABLE out (k UInt8) " +
+			"ENGINE = EmbeddedRocksDB(0, 'DIR/out') PRIMARY KEY k",
+		"CREATE TABLE out (k UInt8) ENGINE = MergeTree ORDER BY k SETTINGS " +
+			"disk = disk(type = local, path = 'DIR/out/')",
+		"CREATE TABLE out (k UInt8) ENGINE = MergeTree ORDER BY k SETTINGS " +
+			"disk = disk(name = 'x', type = object_storage, object_storage_type = local, " +
+			"metadata_type = plain, path = 'DIR/out/')",
 		"CREATE DATABASE out ENGINE = SQLite('DIR/out')",
 		"BACKUP TABLE t TO File('DIR/out')",
 		"BACKUP TABLE t TO Disk('default', 'out')",
@@ -100,7 +105,8 @@ func TestNothingLeavesTheDataDirectory(t *testing.T) {
 		// commands
 		"SELECT * FROM executable('id', TSV, 's String')",
 		"CREATE TABLE ex (s String) ENGINE = Executable('id', TSV)",
-		"CREATE DICTIONARY dict (k UInt64, s String) PRIMARY KEY k SOURCE(EXECUTABLE(command 'id' format 'TSV')) LAYOUT(FLAT()) LIFETIME(1)",
+		"CREATE DICTIONARY dict (k UInt64, s String) PRIMARY KEY k SOURCE(EXECUTABLE(command 'id' format 'TSV')) " +
+			"LAYOUT(FLAT()) LIFETIME(1)",
 		"SELECT catboostEvaluate('SECRET', 1)",
 		"SYSTEM SHUTDOWN",
 		"SYSTEM KILL",
@@ -128,13 +134,17 @@ func TestNothingLeavesTheDataDirectory(t *testing.T) {
 		"CREATE TABLE net (s String) ENGINE = URL('http://ADDR/', CSV)",
 		"CREATE TABLE net (s String) ENGINE = S3('http://ADDR/bucket/x', CSV)",
 		"CREATE TABLE net (s String) ENGINE = Kafka('ADDR', 't', 'g', 'TSV')",
-		"CREATE TABLE net (k UInt8) ENGINE = MergeTree ORDER BY k SETTINGS disk = disk(type = web, endpoint = 'http://ADDR/b/')",
+		"CREATE TABLE net (k UInt8) ENGINE = MergeTree ORDER BY k SETTINGS disk = disk(type = web, " +
+			"endpoint = 'http://ADDR/b/')",
 		"CREATE DATABASE net ENGINE = PostgreSQL('ADDR', 'a', 'b', 'c')",
 		"CREATE DATABASE net ENGINE = DataLakeCatalog('http://ADDR') SETTINGS catalog_type = 'rest', warehouse = 'x'",
-		"CREATE DICTIONARY dict (k UInt64, s String) PRIMARY KEY k SOURCE(HTTP(url 'http://ADDR/' format 'TSV')) LAYOUT(FLAT()) LIFETIME(1)",
-		"CREATE DICTIONARY dict (k UInt64, s String) PRIMARY KEY k SOURCE(CLICKHOUSE(host '127.0.0.1' port 1 table 't')) LAYOUT(FLAT()) LIFETIME(1)",
+		"CREATE DICTIONARY dict (k UInt64, s String) PRIMARY KEY k SOURCE(HTTP(url 'http://ADDR/' format 'TSV')) " +
+			"LAYOUT(FLAT()) LIFETIME(1)",
+		"CREATE DICTIONARY dict (k UInt64, s String) PRIMARY KEY k " +
+			"SOURCE(CLICKHOUSE(host '127.0.0.1' port 1 table 't')) LAYOUT(FLAT()) LIFETIME(1)",
 		"RESTORE TABLE t FROM S3('http://ADDR/bucket/x', 'a', 'b')",
-		"SELECT * FROM format(AvroConfluent, '\\0\\0\\0\\0\\1') SETTINGS format_avro_schema_registry_url = 'http://ADDR/'",
+		"SELECT * FROM format(AvroConfluent, '\\0\\0\\0\\0\\1') " +
+			"SETTINGS format_avro_schema_registry_url = 'http://ADDR/'",
 		// what would give it all back
 		"GRANT ALL ON *.* TO default WITH GRANT OPTION",
 		"GRANT READ, WRITE ON FILE TO default",

@@ -206,7 +206,9 @@ func TestInsertBodies(t *testing.T) {
 			t.Fatal(err)
 		}
 		body := lines(50_000)
-		_, _ = fmt.Fprintf(c, "POST /?query=%s HTTP/1.1\r\nHost: localhost\r\nX-ClickHouse-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
+		const request = "POST /?query=%s HTTP/1.1\r\nHost: localhost\r\nX-ClickHouse-Key: %s\r\n" +
+			"Content-Length: %d\r\n\r\n%s"
+		_, _ = fmt.Fprintf(c, request,
 			url.QueryEscape("INSERT INTO d.t FORMAT JSONEachRow"), p.who.Writer, len(body)+1, body)
 		_ = c.(*net.TCPConn).CloseWrite()
 		reply, _ := io.ReadAll(c)

@@ -65,7 +65,10 @@ func (q *query) readParameters(user string) *exception {
 		case !settingName.MatchString(name):
 			return exceptionf(codeBadArguments, "%q is no name of a setting", name)
 		case name == "readonly" && q.job.readonly && value != "1" && value != "2":
-			return exceptionf(codeReadonly, "Cannot modify 'readonly' setting in readonly mode: a GET and the user "+Reader+" only read")
+			return exceptionf(
+				codeReadonly,
+				"Cannot modify 'readonly' setting in readonly mode: a GET and the user "+Reader+" only read",
+			)
 		case slices.Contains(expressions, name):
 			return exceptionf(codeNotImplemented, "The embedded engine does not serve %s", name)
 		default:
