@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
+
 	"heliograph/infra/embedded/engine"
 )
 
@@ -231,25 +233,23 @@ func (c *cluster) occupants() []int {
 		data = c.data
 	}
 	named, _ := c.pidFile()
-	procs, err := os.ReadDir("/proc")
+	procs, err := procfs.AllProcs()
 	if err != nil {
 		return nil
 	}
 	var pids []int
 	for _, p := range procs {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil || pid == os.Getpid() {
+		if p.PID == os.Getpid() {
 			continue
 		}
-		cwd, err := os.Readlink(filepath.Join("/proc", p.Name(), "cwd"))
+		cwd, err := p.Cwd()
 		switch {
 		case err == nil && cwd == data:
-			pids = append(pids, pid)
-		case errors.Is(err, os.ErrPermission) && pid == named:
+			pids = append(pids, p.PID)
+		case errors.Is(err, os.ErrPermission) && p.PID == named:
 			// A container may keep even root from looking; the name of a program is open to all.
-			if comm, err := os.ReadFile(filepath.Join("/proc", p.Name(), "comm")); err == nil &&
-				strings.HasPrefix(string(comm), "postgres") {
-				pids = append(pids, pid)
+			if comm, err := p.Comm(); err == nil && strings.HasPrefix(comm, "postgres") {
+				pids = append(pids, p.PID)
 			}
 		}
 	}
