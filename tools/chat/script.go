@@ -83,11 +83,17 @@ func SignUp(
 			return me, nil
 		}
 		refused = fmt.Errorf("register: %w", err)
-		if given || !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}) {
+		if given || !wrongPin(err) {
 			break
 		}
 	}
 	return client.Identity{}, refused
+}
+
+// wrongPin tells whether it was the PIN that was refused: another's, or not six digits.
+func wrongPin(err error) bool {
+	return errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}) ||
+		errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID})
 }
 
 // isPhone tells whether what a person writes is meant as a phone number: with +, or five digits and more.
