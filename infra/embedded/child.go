@@ -73,6 +73,7 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 	c.out = &lines{each: func(line string) { c.hear(line, ready) }}
 	c.log = &lines{each: func(line string) { c.pass(line, e.opts.Logger) }}
 	c.cmd = exec.Command(e.opts.Executable, args...)
+	c.cmd.Dir = "/" // ClickHouse asks for it at every insert, and where this process was started may be removed
 	c.cmd.Env = append(slices.Clone(os.Environ()), childEnv+"="+string(env))
 	c.cmd.Stdout, c.cmd.Stderr = c.out, c.log
 	c.cmd.WaitDelay = 5 * time.Second

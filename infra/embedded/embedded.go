@@ -74,7 +74,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Kinds = engine.Kinds
 	}
 	run.Default(&o.Logger, slog.New(slog.DiscardHandler))
-	for _, dir := range []*string{&o.Dir, &o.EnginesDir} {
+	for _, dir := range []*string{&o.Dir, &o.EnginesDir, &o.Executable} {
 		if *dir, err = filepath.Abs(*dir); err != nil {
 			return o, fmt.Errorf("resolve %s: %w", *dir, err)
 		}

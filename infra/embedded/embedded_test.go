@@ -254,6 +254,24 @@ func TestClickHouseSleeps(t *testing.T) {
 	}
 }
 
+// An engine does not live in the directory from which it was started: that may be removed under it, and ClickHouse
+// then refuses every insert. Input: the directory is gone; expected: the insert is taken; got: "getcwd failed".
+func TestStartedWhereNothingIsLeft(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	e := enginetest.Own(t, embedded.ClickHouse)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{
+		"CREATE TABLE kept (n UInt64) ENGINE = MergeTree ORDER BY n", "INSERT INTO kept FORMAT TSV\n1\n2\n",
+	} {
+		if _, err := query(e.ClickHouseAddr, e.ClickHousePassword, sql); err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+}
+
 func TestKillClickHouse(t *testing.T) {
 	e := enginetest.Own(t, embedded.ClickHouse)
 	ctx := testContext(t)
