@@ -50,7 +50,8 @@ type world struct {
 	quarantined map[id.ThreadID]bool
 	known       thread.Watermark // everybody's in every thread
 	behind      bool             // the views are behind what the replica has read
-	hold        bool             // events are appended and acknowledged, and the replica does not see them yet
+	verdicts    map[topic.Position]thread.Verdict
+	hold        bool // events are appended and acknowledged, and the replica does not see them yet
 	held        []func()
 }
 
@@ -71,7 +72,16 @@ func newWorld() *world {
 	return &world{
 		keys: map[id.DeviceID]ed25519.PublicKey{}, owners: map[id.DeviceID]id.UserID{}, users: map[id.UserID]bool{},
 		threads: map[id.ThreadID]*thread.State{}, next: map[topic.Topic]topic.Position{},
-		sessions: map[fanout.Session]bool{},
+		sessions: map[fanout.Session]bool{}, verdicts: map[topic.Position]thread.Verdict{},
+	}
+}
+
+// append is Append of what came through another edge.
+func (w *world) append(t topic.Topic, s topic.Subject, ev *eventv1.Event) {
+	done := make(chan error, 1)
+	w.Append(t, s, ev, func(_ ingest.Receipt, err error) { done <- err })
+	if err := <-done; err != nil {
+		panic(err)
 	}
 }
 
@@ -131,6 +141,7 @@ func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic
 		w.threads[th.ID] = th
 	}
 	v := th.Apply(event.Of(ev), at, 1_000_000+int64(at))
+	w.verdicts[at] = v
 	if v.Outcome != thread.Accepted {
 		return
 	}
@@ -335,9 +346,17 @@ func (w readSide) wait(ctx context.Context, news <-chan struct{}) error {
 	}
 }
 
-func (w readSide) WaitThread(ctx context.Context, t id.ThreadID, p topic.Position) error {
-	_, _, err := w.Await(ctx, t, func(v session.View, known bool) bool { return known && v.Next > p })
-	return err
+func (w readSide) Judge(
+	ctx context.Context, t id.ThreadID, put func(context.Context) (topic.Position, error),
+) (thread.Verdict, error) {
+	at, err := put(ctx)
+	if err != nil {
+		return thread.Verdict{}, err
+	}
+	_, _, err = w.Await(ctx, t, func(v session.View, known bool) bool { return known && v.Next > at })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.verdicts[at], err
 }
 
 func (w readSide) Await(

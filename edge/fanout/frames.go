@@ -28,11 +28,12 @@ func eventFrame(t id.ThreadID, r replica.Row) []byte {
 
 func rejectedFrame(r *replica.Rejected) []byte {
 	return encode(wirev1.ServerFrame_builder{Rejected: wirev1.Rejected_builder{
-		ThreadId: r.Thread[:], MessageId: r.Message, Position: int64(r.Position), Code: codeOf(r.Reason),
+		ThreadId: r.Thread[:], MessageId: r.Message, Position: int64(r.Position), Code: CodeOf(r.Reason),
 	}.Build()}.Build())
 }
 
-func codeOf(r thread.Reason) wirev1.Code {
+// CodeOf is how a device is told why the fold rejects an event of its user.
+func CodeOf(r thread.Reason) wirev1.Code {
 	switch r {
 	case thread.NotMember, thread.Missing:
 		return wirev1.Code_CODE_NOT_A_MEMBER

@@ -107,6 +107,9 @@ func (r *Replica) apply(sub *subject, t topic.Topic, rec *linkv1.Record, after *
 func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record) {
 	at := topic.Position(rec.GetPosition())
 	v := t.state.Apply(e, at, rec.GetLogTimeMs())
+	if v.Outcome != thread.Stale && !e.HasMessageSent() {
+		t.slot.judged(t.id(), at, v)
+	}
 	switch v.Outcome {
 	case thread.Accepted:
 	case thread.Rejected:

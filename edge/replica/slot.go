@@ -119,6 +119,8 @@ type slot struct {
 	toResume []*subject
 	toDrop   []topic.Subject
 
+	judging map[id.ThreadID]*judging // threads with verdicts that somebody waits for; nil before the first
+
 	notes   []note        // what followers are to be told
 	telling bool          // a goroutine tells them
 	told    chan struct{} // closed when all of notes were told; nil while nobody waits

@@ -68,8 +68,10 @@ type Replica interface {
 	Cursor(s topic.Slot) (at topic.Cursor, ok bool)
 	// WaitFor returns once this edge has read past a position of a slot's topic.
 	WaitFor(ctx context.Context, s topic.Slot, t topic.Topic, p topic.Position) error
-	// WaitThread returns once this edge has taken in what a thread has at a position, or never will.
-	WaitThread(ctx context.Context, t id.ThreadID, p topic.Position) error
+	// Judge has put append an event to a thread and returns the fold's verdict on it, once this edge has come to it.
+	Judge(
+		ctx context.Context, t id.ThreadID, put func(context.Context) (topic.Position, error),
+	) (thread.Verdict, error)
 	// Await returns a thread as View does, once enough says so; it is asked again whenever the thread may have changed.
 	Await(ctx context.Context, t id.ThreadID, enough func(v View, known bool) bool) (v View, known bool, err error)
 	// WaitViews waits until this edge has read a topic of a subject's slot beyond a position, and then until the thread
@@ -100,15 +102,19 @@ type View struct {
 func (v View) closed(u id.UserID) *wire.Error {
 	switch {
 	case v.Quarantined && (v.Kind == thread.None || v.Roster.IsMember(u)):
-		return &wire.Error{
-			Code:       wirev1.Code_CODE_THREAD_PARKED,
-			Message:    "the thread is in quarantine: an event of it cannot be applied here yet",
-			RetryAfter: retryQuarantined,
-		}
+		return parked()
 	case v.Kind == thread.None || !v.Roster.IsMember(u):
 		return notMember()
 	}
 	return nil
+}
+
+func parked() *wire.Error {
+	return &wire.Error{
+		Code:       wirev1.Code_CODE_THREAD_PARKED,
+		Message:    "the thread is in quarantine: an event of it cannot be applied here yet",
+		RetryAfter: retryQuarantined,
+	}
 }
 
 // retryQuarantined is when to ask again about a thread that waits for people.

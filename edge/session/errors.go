@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"heliograph/edge/fanout"
 	"heliograph/ingest"
 	"heliograph/schemas/event"
 	"heliograph/schemas/frame"
@@ -22,6 +23,7 @@ var errGone = errors.New("the connection is gone")
 func refusal(err error) (out *wire.Error, known bool) {
 	var we *wire.Error
 	var bad *event.Invalid
+	var no rejection
 	switch {
 	case errors.As(err, &we):
 		return we, true
@@ -30,6 +32,8 @@ func refusal(err error) (out *wire.Error, known bool) {
 			return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "%s %s", bad.Field, bad.Why), true
 		}
 		return wire.Errorf(wirev1.Code_CODE_INVALID, "%s %s", bad.Field, bad.Why), true
+	case errors.As(err, &no):
+		return wire.Errorf(fanout.CodeOf(no.reason), "the thread did not accept it: %s", no.reason), true
 	case errors.Is(err, ingest.ErrUnavailable):
 		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the log does not take events now"), true
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

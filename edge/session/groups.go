@@ -143,6 +143,12 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	out, err := s.appendThread(ctx, t, eventv1.Event_builder{
 		ThreadCreated: eventv1.ThreadCreated_builder{Title: r.GetTitle(), MemberIds: raw}.Build(),
 	})
+	if errors.Is(err, rejection{thread.Exists}) { // somebody was faster, another device of the user's perhaps
+		if v, ok := s.srv.replica.View(t); ok && v.Roster.IsMember(s.user) {
+			return s.was(t, v), nil
+		}
+		return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the thread id was used before")
+	}
 	if err != nil {
 		return none, err
 	}
@@ -182,9 +188,15 @@ func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.
 	for k := range fresh {
 		raw[k] = fresh[k][:]
 	}
-	return s.appendThread(
+	out, err := s.appendThread(
 		ctx, t, eventv1.Event_builder{MemberAdded: eventv1.MemberAdded_builder{MemberIds: raw}.Build()},
 	)
+	if errors.Is(err, rejection{thread.Exists}) { // another has added them all meanwhile
+		if v, ok := s.srv.replica.View(t); ok {
+			return s.was(t, v), nil
+		}
+	}
+	return out, err
 }
 
 func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wirev1.ServerFrame_builder, error) {
@@ -200,10 +212,13 @@ func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wir
 		return wirev1.ServerFrame_builder{}, invalid("member_id is not a member")
 	}
 	// Also one who is none any more by what this edge knows: another may just have taken him back, and an acknowledged
-	// removal must be one. The fold ignores it otherwise.
+	// removal must be one.
 	out, err := s.appendThread(
 		ctx, t, eventv1.Event_builder{MemberRemoved: eventv1.MemberRemoved_builder{MemberId: u[:]}.Build()},
 	)
+	if errors.Is(err, rejection{thread.Missing}) { // he is out, and his list may not know of it yet
+		return s.was(t, v), s.unlist(ctx, t, u, nil)
+	}
 	if err != nil {
 		return out, err
 	}
@@ -230,6 +245,9 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 		return wirev1.ServerFrame_builder{}, err
 	}
 	out, err := s.appendThread(ctx, t, eventv1.Event_builder{MemberLeft: &eventv1.MemberLeft{}})
+	if errors.Is(err, rejection{thread.NotMember}) { // an admin was faster
+		return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, s.unlist(ctx, t, s.user, nil)
+	}
 	if err != nil {
 		return out, err
 	}
@@ -296,7 +314,11 @@ func (s *Session) setRole(ctx context.Context, r *wirev1.SetRole) (wirev1.Server
 			return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "the last admin stays one")
 		}
 	}
-	return s.appendThread(
+	out, err := s.appendThread(
 		ctx, t, eventv1.Event_builder{RoleChanged: eventv1.RoleChanged_builder{MemberId: u[:], Role: role}.Build()},
 	)
+	if errors.Is(err, rejection{thread.Missing}) {
+		return none, invalid("member_id is not a member")
+	}
+	return out, err
 }

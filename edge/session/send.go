@@ -2,11 +2,13 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"heliograph/edge/replica"
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -352,18 +354,38 @@ func (s *Session) appendAll(
 	return receipts, failed
 }
 
-// appendThread appends an event to a thread, and waits until this edge has judged it, so that what its author does next
-// finds it done. The log has it either way.
+// rejection is the fold's verdict on an event that the log has: it changes nothing.
+type rejection struct{ reason thread.Reason }
+
+func (r rejection) Error() string { return "the fold rejects it: " + string(r.reason) }
+
+// appendThread appends a change to a thread and answers by the verdict on it (section 7): the ack of one that is
+// accepted, which by then this edge has made, so that what its author does next finds it done; else a rejection. Where
+// this edge does not come to it in time, nobody is told that it is done.
 func (s *Session) appendThread(
 	ctx context.Context, t id.ThreadID, b eventv1.Event_builder,
 ) (wirev1.ServerFrame_builder, error) {
+	var none wirev1.ServerFrame_builder
 	b.UserId, b.DeviceId = s.user[:], s.device[:]
-	got, err := s.appendAll(ctx, topic.Threads, []id.UserID{id.UserID(t)}, b.Build())
-	if err != nil {
-		return wirev1.ServerFrame_builder{}, fmt.Errorf("append to %s: %w", t, err)
+	var got ingest.Receipt
+	logged := false
+	v, err := s.srv.replica.Judge(ctx, t, func(ctx context.Context) (topic.Position, error) {
+		all, err := s.appendAll(ctx, topic.Threads, []id.UserID{id.UserID(t)}, b.Build())
+		if err != nil {
+			return 0, fmt.Errorf("append to %s: %w", t, err)
+		}
+		got, logged = all[0], true
+		return got.Position, nil
+	})
+	switch {
+	case err == nil && v.Outcome == thread.Rejected:
+		return none, rejection{v.Reason}
+	case err == nil:
+		return ack(t, nil, got.Slot, got.Position, got.LogTime.UnixMilli()), nil
+	case !logged:
+		return none, err
+	case errors.Is(err, replica.ErrParked):
+		return none, parked()
 	}
-	limited, cancel := context.WithTimeout(ctx, waitStarting)
-	defer cancel()
-	_ = s.srv.replica.WaitThread(limited, t, got[0].Position)
-	return ack(t, nil, got[0].Slot, got[0].Position, got[0].LogTime.UnixMilli()), nil
+	return none, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the log has it, and whether it counts is not known here yet")
 }

@@ -37,6 +37,10 @@
 //    ones of the same thread on that connection until the refused one has come again, also when it came back as an
 //    Event meanwhile: so a sender's messages keep their order. A client answers it by waiting until everything that it
 //    sent to the thread is answered, and sending again in order.
+//     A request that changes a group is answered by the verdict on it: Ack when it counts, from its position on, and
+//     Error when what came before it in the log does not let it (the sender is no admin any more). CODE_UNAVAILABLE
+//     leaves open whether it counts; to ask again is safe. What had been so before is done: to add who is a member, to
+//     remove who is none.
 // 8. Resync. A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again.
 // 9. GoAway. The server will close the connection: reconnect after the given time, to another edge if there is one.
 // 10. History pages travel on unidirectional streams that the server opens, one per request: a varint length and a
