@@ -24,9 +24,15 @@ type crowd struct {
 
 func (e *env) crowd(t *testing.T, size int) *crowd {
 	t.Helper()
-	c, edges := &crowd{}, len(e.All(cluster.Edge))
+	return e.crowdOn(t, size, func(i, edges int) []int { return []int{i % edges, (i + 1) % edges} })
+}
+
+// crowdOn has each device know the edges that on gives for its number.
+func (e *env) crowdOn(t *testing.T, size int, on func(i, edges int) []int) *crowd {
+	t.Helper()
+	c := &crowd{}
 	for i := range size {
-		c.devices = append(c.devices, e.user(t, fmt.Sprintf("p%d", i), i%edges, (i+1)%edges))
+		c.devices = append(c.devices, e.user(t, fmt.Sprintf("p%d", i), on(i, len(e.All(cluster.Edge)))...))
 	}
 	first := c.devices[0]
 	var others []id.UserID
@@ -112,7 +118,8 @@ func testStoresDown(t *testing.T, e *env, lasts time.Duration, kinds ...embedded
 func testLogDown(t *testing.T, e *env, lasts time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience+lasts)
 	defer cancel()
-	p := e.crowd(t, 4)
+	// Each device knows one edge only: that each edge refuses is seen only if somebody is there.
+	p := e.crowdOn(t, 4, func(i, edges int) []int { return []int{i % edges} })
 	a := p.devices[0]
 	f := p.flow(t, 50*time.Millisecond)
 	f.goOn(50)
