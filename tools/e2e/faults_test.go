@@ -59,13 +59,14 @@ func (c *crowd) flow(t *testing.T, every time.Duration) *traffic { return flow(t
 func testOutages(t *testing.T, e *env) {
 	long := outage(t)
 	short := min(long, 3*time.Second)
+	stores := min(long, 12*time.Second) // longer than every deadline of a question to one
 	cases := []struct {
 		name  string
 		kinds []embedded.Kind
 		lasts time.Duration
 	}{
-		{"postgres", []embedded.Kind{embedded.Postgres}, long},
-		{"clickhouse", []embedded.Kind{embedded.ClickHouse}, long},
+		{"postgres", []embedded.Kind{embedded.Postgres}, stores},
+		{"clickhouse", []embedded.Kind{embedded.ClickHouse}, stores},
 		{"both views", []embedded.Kind{embedded.Postgres, embedded.ClickHouse}, short},
 	}
 	if e.real { // the views' part of it does not depend on the log
@@ -223,7 +224,7 @@ func (e *env) victims() []victim {
 // after round.
 func testKills(t *testing.T, e *env) {
 	rng := random(t)
-	rounds := 20
+	rounds := 15
 	if e.real {
 		rounds = 5
 	}
