@@ -18,8 +18,8 @@
 //
 //	HELIO_E2E_LOG     kfake or kafka: which log to test with. Default: kfake, and with CI=true both.
 //	HELIO_E2E_ROUNDS  rounds of the kill test; default 15 with kfake, 5 with Apache Kafka
-//	HELIO_E2E_OUTAGE  how long an engine stays down, as 30s; default 3s, in CI 30s (with Apache Kafka the stores 10s:
-//	                  the log has no part in it)
+//	HELIO_E2E_OUTAGE  how long an engine stays down, as 30s; default 3s, in CI 30s; the stores at most 12s, with
+//	                  Apache Kafka 10s
 //	HELIO_E2E_SEED    seed of the random choices; printed by each test that makes some
 //	HELIO_E2E_KEEP    keep the cluster's directory (logs of all processes) after the tests
 //
