@@ -37,8 +37,11 @@ type Config struct {
 	// deliveryTimeout is after how long an event that is not acknowledged is given up; default 2 s.
 	deliveryTimeout time.Duration
 	// probeInterval is how often a log that is down is tried; default 200 ms. One that is up is tried at a fifth of
-	// that rate.
+	// that rate, a suspect partition after as long, and then less often, down to a tenth of the rate.
 	probeInterval time.Duration
+	// narrowFor is for how long a partition's events go one at a time after a broker has refused one for what it is, or
+	// one beside it; default a minute, in which a client has sent again what was beside it.
+	narrowFor time.Duration
 }
 
 // maxWatermarks is how many (device, thread) pairs may wait.
@@ -51,6 +54,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.maxBytes, 64<<20)
 	run.Default(&c.deliveryTimeout, 2*time.Second)
 	run.Default(&c.probeInterval, 200*time.Millisecond)
+	run.Default(&c.narrowFor, time.Minute)
 	return c
 }
 

@@ -16,11 +16,18 @@
 // probe reaches a broker again. Watermarks wait for it, the newest of each (device, thread) only; those that still wait
 // when Run ends are dropped and counted, and the devices' next ones make up for them.
 //
+// One partition that takes nothing (no leader, too few replicas) has its own events refused, and is tried with one of
+// them at growing intervals; the others go on. An event that a broker refuses for what it is (too large, invalid) is
+// refused for good (*event.Invalid), and nobody else's is.
+//
 // When restarted: nothing is kept. Devices send what was not acknowledged again.
 //
 // Non-obvious:
 //   - Callbacks run one after the other on the producer's goroutine (or, for an event that is refused at once, on the
 //     caller's, before Append returns). One that blocks stops every ack of the process.
+//   - A broker refuses a batch, and the producer fails with it all that it holds for the partition: which event was the
+//     one is not told. So all are asked to come again, and the partition takes one event at a time for a minute: what
+//     is refused alone is refused for good. Those that wait for their turn keep their order.
 //   - Two producers: a message must not wait for a batch of watermarks to fill.
 //   - Log time of a Receipt is the record's stamp as this process knows it. With LogAppendTime the broker sets its own
 //     a moment later, which the produce answer's client does not pass on: Apache Kafka's may differ by the clock skew.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -50,12 +51,20 @@ type Ingest struct {
 	envelope []byte        // what is added to every event
 	kick     chan struct{} // capacity 1: watermarks wait
 	probe    chan struct{} // capacity 1: look at the log now
+	lanes    [][]lane      // by topic number and slot
+	turns    chan *lane    // narrow lanes whose next event may go; as many fit as there are lanes
+	sending  chan struct{} // capacity 1: who sends watermarks has put something in
 
 	down   atomic.Bool // the log takes nothing
 	closed atomic.Bool // Run has ended
 
 	mu      sync.Mutex // guards waiting
 	waiting map[pair]thread.Watermark
+
+	heldMu    sync.Mutex // guards what follows; taken with a lane's mu held
+	heldN     int        // events that wait in narrow lanes
+	heldBytes int
+	heldNone  chan struct{} // closed when none waits any more; nil while none does
 }
 
 // slackRecords is how many more events the producer takes than Append hands over: as many may pass its look at the
@@ -85,7 +94,12 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	i := &Ingest{
 		cfg: cfg, bases: bases, log: log, metrics: newMetrics(reg),
 		kick: make(chan struct{}, 1), probe: make(chan struct{}, 1), waiting: map[pair]thread.Watermark{},
+		sending: make(chan struct{}, 1),
 	}
+	for range topic.Presence.Number() + 1 {
+		i.lanes = append(i.lanes, make([]lane, cfg.Partitions))
+	}
+	i.turns = make(chan *lane, len(i.lanes)*cfg.Partitions)
 	var err error
 	i.envelope, err = proto.Marshal(eventv1.Event_builder{Rules: event.WrittenRules, Producer: cfg.Producer}.Build())
 	if err != nil {
@@ -112,13 +126,16 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
 	i.metrics.up.Set(1)
+	for _, t := range []topic.Topic{topic.Threads, topic.Users, topic.Receipts} {
+		i.metrics.failures.WithLabelValues(string(t), reasonRefused) // born at 0, so that the first is seen to come
+	}
 	i.gauges(reg)
 	return i, nil
 }
 
-// Append hands an event over to the log. done is called exactly once, on the producer's goroutine or, when the event is
-// refused at once, on the caller's before Append returns: it must not block. Its error is ErrUnavailable (retriable) or
-// *event.Invalid (permanent), wrapped or bare. The event is not kept.
+// Append hands an event over to the log. done is called exactly once, on the producer's goroutine (or Run's, at its end)
+// or, when the event is refused at once, on the caller's before Append returns: it must not block. Its error is
+// ErrUnavailable (retriable) or *event.Invalid (permanent), wrapped or bare. The event is not kept.
 func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done func(Receipt, error)) {
 	e := event.Of(ev)
 	e.Rules = event.WrittenRules
@@ -146,24 +163,142 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 		done(Receipt{}, err)
 		return
 	}
-	if i.events.BufferedProduceRecords() >= int64(i.cfg.maxRecords) ||
-		i.events.BufferedProduceBytes()+int64(len(value)) > int64(i.cfg.maxBytes) {
+	records, bytes := i.holding()
+	if i.events.BufferedProduceRecords()+int64(records) >= int64(i.cfg.maxRecords) ||
+		i.events.BufferedProduceBytes()+int64(bytes+len(value)) > int64(i.cfg.maxBytes) {
 		i.metrics.failures.WithLabelValues(string(t), reasonFull).Inc()
 		done(Receipt{}, errFull) // at once: the producer would say so later, and take what comes meanwhile
 		return
 	}
 	slot := topic.SlotOf(s, i.cfg.Partitions)
-	begun := time.Now()
-	record := i.cfg.Kafka.NewRecord(t, slot, s[:], value)
-	i.events.TryProduce(context.Background(), record, func(rec *kgo.Record, err error) {
-		if err != nil {
-			done(Receipt{}, i.failed(t, slot, err))
+	h := held{rec: i.cfg.Kafka.NewRecord(t, slot, s[:], value), begun: time.Now(), done: done}
+	l := i.lane(t, slot)
+	f, wait, reason := l.enter(h.begun)
+	switch {
+	case reason != "":
+		i.refuse(t, reason, done)
+	case !wait:
+		i.fly(t, l, f, h)
+	case !i.wait(l, h):
+		i.refuse(t, reasonClosed, done)
+	}
+}
+
+// lane returns the lane of a partition.
+func (i *Ingest) lane(t topic.Topic, s topic.Slot) *lane { return &i.lanes[t.Number()][s] }
+
+// fly hands an event over to the producer.
+func (i *Ingest) fly(t topic.Topic, l *lane, f flight, h held) {
+	slot := topic.Slot(h.rec.Partition)
+	i.events.TryProduce(context.Background(), h.rec, func(rec *kgo.Record, err error) {
+		if err = i.settle(t, slot, l, f, err); err != nil {
+			h.done(Receipt{}, err)
 			return
 		}
 		i.metrics.appended.WithLabelValues(string(t)).Inc()
-		i.metrics.ack.WithLabelValues(string(t)).Observe(time.Since(begun).Seconds())
-		done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
+		i.metrics.ack.WithLabelValues(string(t)).Observe(time.Since(h.begun).Seconds())
+		h.done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
 	})
+}
+
+// wait puts an event behind those that wait in its lane; false when nobody will send it any more.
+func (i *Ingest) wait(l *lane, h held) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i.closed.Load() { // under mu: Run fails what waits after it has set this
+		return false
+	}
+	l.held = append(l.held, h)
+	i.countHeld(1, len(h.rec.Value))
+	if l.flying == 0 && !l.queued { // what it was to wait for has ended meanwhile
+		l.queued = true
+		i.turns <- l // never full: a lane is in it once
+	}
+	return true
+}
+
+// takeTurns is the goroutine that sends what waits in narrow lanes, one of each lane at a time.
+func (i *Ingest) takeTurns(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case l := <-i.turns:
+			i.turn(l)
+		}
+	}
+}
+
+// turn sends the oldest event that waits in a lane.
+func (i *Ingest) turn(l *lane) {
+	l.mu.Lock()
+	l.queued = false
+	if l.flying > 0 || len(l.held) == 0 {
+		l.mu.Unlock()
+		return
+	}
+	h := l.held[0]
+	l.held[0] = held{}
+	l.held = l.held[1:]
+	f := l.takeOff()
+	l.mu.Unlock()
+	t, _ := i.cfg.Kafka.Topic(h.rec.Topic)
+	i.fly(t, l, f, h)
+	i.countHeld(-1, -len(h.rec.Value)) // after it: Flush looks here first
+}
+
+// failHeld fails what still waits, once closed is set.
+func (i *Ingest) failHeld() {
+	for n := range i.lanes {
+		for s := range i.lanes[n] {
+			l := &i.lanes[n][s]
+			l.mu.Lock()
+			all := l.held
+			l.held = nil
+			l.mu.Unlock()
+			for _, h := range all {
+				t, _ := i.cfg.Kafka.Topic(h.rec.Topic)
+				i.countHeld(-1, -len(h.rec.Value))
+				i.refuse(t, reasonClosed, h.done)
+			}
+		}
+	}
+}
+
+// countHeld counts events that wait in narrow lanes, or no longer do.
+func (i *Ingest) countHeld(n, bytes int) {
+	i.heldMu.Lock()
+	defer i.heldMu.Unlock()
+	i.heldN, i.heldBytes = i.heldN+n, i.heldBytes+bytes
+	switch {
+	case i.heldN == 0:
+		close(i.heldNone)
+		i.heldNone = nil
+	case i.heldNone == nil:
+		i.heldNone = make(chan struct{})
+	}
+}
+
+// holding returns how many events wait in narrow lanes, and their bytes.
+func (i *Ingest) holding() (n, bytes int) {
+	i.heldMu.Lock()
+	defer i.heldMu.Unlock()
+	return i.heldN, i.heldBytes
+}
+
+// flushEvents waits until every event handed in so far is settled.
+func (i *Ingest) flushEvents(ctx context.Context) error {
+	i.heldMu.Lock()
+	none := i.heldNone
+	i.heldMu.Unlock()
+	if none != nil {
+		select {
+		case <-none:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return i.events.Flush(ctx)
 }
 
 // encode returns the bytes of an event in the log: the event, and behind it what ingest adds to every envelope.
@@ -245,8 +380,10 @@ func (i *Ingest) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { i.send(ctx); return nil })
 	g.Go(func() error { i.look(ctx); return nil })
+	g.Go(func() error { i.takeTurns(ctx); return nil })
 	err := g.Wait()
 	i.closed.Store(true)
+	i.failHeld()
 	i.events.Close()
 	i.receipts.Close()
 	i.mu.Lock()
@@ -262,13 +399,13 @@ func (i *Ingest) Run(ctx context.Context) error {
 func (i *Ingest) Flush(ctx context.Context) error {
 	sent := !i.down.Load()
 	if sent {
-		i.sendWaiting()
+		i.sendWaiting(ctx)
 	}
-	if err := i.events.Flush(ctx); err != nil {
+	if err := i.flushEvents(ctx); err != nil {
 		return fmt.Errorf("ingest: flush events: %w", err)
 	}
 	if !sent && !i.down.Load() { // back meanwhile
-		i.sendWaiting()
+		i.sendWaiting(ctx)
 	}
 	if err := i.receipts.Flush(ctx); err != nil {
 		return fmt.Errorf("ingest: flush receipts: %w", err)
@@ -294,18 +431,43 @@ func (i *Ingest) send(ctx context.Context) {
 			return
 		}
 		if !i.down.Load() { // else the probe kicks again once the log is back
-			i.sendWaiting()
+			i.sendWaiting(ctx)
 		}
 	}
 }
 
-func (i *Ingest) sendWaiting() {
+// sendWaiting hands the watermarks that wait over to the producer; those of a narrow lane one by one, waiting for each.
+// Those of a suspect one go on waiting, until look has them tried again.
+func (i *Ingest) sendWaiting(ctx context.Context) {
+	select {
+	case i.sending <- struct{}{}: // one at a time, or two would not be alone
+		defer func() { <-i.sending }()
+	case <-ctx.Done():
+		return
+	}
 	i.mu.Lock()
 	batch := i.waiting
 	i.waiting = make(map[pair]thread.Watermark, min(len(batch), 1024))
 	i.mu.Unlock()
+	now := time.Now()
+	var narrow []pair
 	for p, m := range batch {
+		if i.lane(topic.Receipts, topic.SlotOf(topic.Subject(p.thread), i.cfg.Partitions)).isNarrow(now) {
+			narrow = append(narrow, p)
+			continue
+		}
 		i.sendOne(p, m)
+	}
+	for k, p := range narrow {
+		if i.receipts.Flush(ctx) != nil {
+			i.mu.Lock()
+			for _, p := range narrow[k:] {
+				i.hold(p, batch[p])
+			}
+			i.mu.Unlock()
+			return
+		}
+		i.sendOne(p, batch[p])
 	}
 }
 
@@ -324,14 +486,28 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	}
 	key := event.ReceiptKey(p.thread, p.device, p.user)
 	begun := time.Now()
+	l := i.lane(topic.Receipts, slot)
+	f, ok := l.tryOff(begun)
+	if !ok {
+		i.mu.Lock()
+		i.hold(p, m)
+		i.mu.Unlock()
+		return
+	}
 	record := i.cfg.Kafka.NewRecord(topic.Receipts, slot, key, value)
 	i.receipts.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) {
 		if err == nil {
 			i.metrics.appended.WithLabelValues(string(topic.Receipts)).Inc()
 			i.metrics.ack.WithLabelValues(string(topic.Receipts)).Observe(time.Since(begun).Seconds())
+		}
+		err = i.settle(topic.Receipts, slot, l, f, err)
+		if err == nil {
 			return
 		}
-		_ = i.failed(topic.Receipts, slot, err) // nobody waits for it
+		if !errors.Is(err, ErrUnavailable) { // the log will never take it
+			i.metrics.dropped.WithLabelValues(reasonRefused).Inc()
+			return
+		}
 		i.mu.Lock()
 		i.hold(p, m) // it only grows: appending it twice does no harm
 		i.mu.Unlock()
@@ -345,31 +521,62 @@ func (i *Ingest) refuse(t topic.Topic, reason string, done func(Receipt, error))
 	done(Receipt{}, ErrUnavailable)
 }
 
-// failed counts a produce error, and asks for a look at the log unless only the buffer was full.
-func (i *Ingest) failed(t topic.Topic, slot topic.Slot, err error) error {
-	reason := reasonBroker
+// settle ends an event's flight and says what its sender is told: nil, an *event.Invalid when the log will never take
+// this event, or ErrUnavailable.
+func (i *Ingest) settle(t topic.Topic, slot topic.Slot, l *lane, f flight, err error) error {
+	end, reason := acked, ""
 	switch {
+	case err == nil:
+	case recordRefused(err):
+		end, reason = refused, reasonRefused
 	case errors.Is(err, kgo.ErrMaxBuffered):
-		reason = reasonFull
+		end, reason = nothing, reasonFull
 	case errors.Is(err, kgo.ErrClientClosed):
-		reason = reasonClosed
+		end, reason = nothing, reasonClosed
 	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, context.DeadlineExceeded):
-		reason = reasonTimeout
+		end, reason = failed, reasonTimeout
+	default:
+		end, reason = failed, reasonBroker
+	}
+	alone, next, turned := l.land(f, end, time.Now(), i.cfg.probeInterval, i.cfg.narrowFor)
+	if next {
+		i.turns <- l
+	}
+	if turned && end == failed {
+		i.metrics.suspect.Inc()
+		i.log.Warn("kafka partition takes nothing, refusing its events", "topic", t, "slot", slot, "err", err)
+	} else if turned {
+		i.metrics.suspect.Dec()
+		i.log.Info("kafka partition takes events again", "topic", t, "slot", slot)
+	}
+	if err == nil {
+		return nil
+	}
+	if end == refused && !alone {
+		reason = reasonBeside
 	}
 	i.metrics.failures.WithLabelValues(string(t), reason).Inc()
-	if reason == reasonTimeout || reason == reasonBroker {
-		i.suspect(fmt.Errorf("append to %s/%d: %w", t, slot, err))
+	switch {
+	case end == failed:
+		kick(i.probe) // is it the whole log?
+	case reason == reasonRefused:
+		i.log.Error("kafka refuses an event for good", "topic", t, "slot", slot, "err", err)
+		return fmt.Errorf("append to %s/%d: %w: %w", t, slot, &event.Invalid{
+			Field: "event", Why: "is refused by the log", TooLong: errors.Is(err, kerr.MessageTooLarge),
+		}, err)
 	}
 	return fmt.Errorf("%w: append to %s/%d: %w", ErrUnavailable, t, slot, err)
 }
 
-// suspect marks the log as down until a probe has reached a broker.
-func (i *Ingest) suspect(err error) {
-	if i.down.CompareAndSwap(false, true) {
-		i.metrics.up.Set(0)
-		i.log.Warn("kafka not answering, refusing events", "err", err)
+// forgive ends all suspicion of partitions: it was the log.
+func (i *Ingest) forgive() {
+	for n := range i.lanes {
+		for s := range i.lanes[n] {
+			if i.lanes[n][s].forgive() {
+				i.metrics.suspect.Dec()
+			}
+		}
 	}
-	kick(i.probe)
 }
 
 // look is the goroutine that probes the log: now and then (a client that is idle does not notice a lost connection),
@@ -382,6 +589,7 @@ func (i *Ingest) look(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-idle.C:
+			kick(i.kick) // watermarks of a suspect partition
 		case <-i.probe:
 		}
 		for {
@@ -403,6 +611,7 @@ func (i *Ingest) look(ctx context.Context) {
 			}
 		}
 		if i.down.CompareAndSwap(true, false) {
+			i.forgive()
 			i.metrics.up.Set(1)
 			i.log.Info("kafka reachable again, taking events")
 			kick(i.kick)

@@ -62,9 +62,10 @@ func (n *network) set(cut bool) {
 
 type fixture struct {
 	*Ingest
-	net  *network
-	cfg  kafka.Config
-	stop func()
+	net     *network
+	cluster *kfake.Cluster
+	cfg     kafka.Config
+	stop    func()
 }
 
 func start(t *testing.T, mend func(*Config)) *fixture {
@@ -105,7 +106,7 @@ func start(t *testing.T, mend func(*Config)) *fixture {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- i.Run(ctx) }()
-	f := &fixture{Ingest: i, net: n, cfg: cfg, stop: sync.OnceFunc(func() {
+	f := &fixture{Ingest: i, net: n, cluster: cluster, cfg: cfg, stop: sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)

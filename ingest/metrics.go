@@ -14,6 +14,10 @@ const (
 	reasonTimeout = "timeout" // not acknowledged in time: unknown
 	reasonBroker  = "broker"  // the broker or the client refused
 	reasonClosed  = "closed"  // ingest is stopping
+	// its partition took nothing when it was last tried, nothing was sent
+	reasonPartition = "partition"
+	reasonRefused   = "refused" // the broker will never take it
+	reasonBeside    = "beside"  // it, or one that was sent with it: sent again it goes alone
 )
 
 type metrics struct {
@@ -24,6 +28,7 @@ type metrics struct {
 	coalesced  prometheus.Counter
 	dropped    *prometheus.CounterVec
 	up         prometheus.Gauge
+	suspect    prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -52,6 +57,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		up: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "helio_ingest_log_up", Help: "1 while the log takes events.",
 		})),
+		suspect: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "helio_ingest_suspect_partitions_count",
+			Help: "Partitions that took nothing when they were last tried; their events are refused.",
+		})),
 	}
 }
 
@@ -70,7 +79,8 @@ func (i *Ingest) gauges(reg prometheus.Registerer) {
 
 // Buffered is the number of events handed over to the log and not acknowledged yet. Any goroutine may call it.
 func (i *Ingest) Buffered() int64 {
-	return i.events.BufferedProduceRecords() + i.receipts.BufferedProduceRecords()
+	n, _ := i.holding()
+	return int64(n) + i.events.BufferedProduceRecords() + i.receipts.BufferedProduceRecords()
 }
 
 // WatermarksPending is the number of pairs of device and thread whose watermark waits for the log. Any goroutine may

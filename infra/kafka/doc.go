@@ -36,5 +36,7 @@
 //     is not cleaned.
 //   - Some brokers answer a wrong password by closing the connection, which franz-go takes for the network's fault and
 //     tries again. Knock tells the two apart, and is asked before anything else at a start.
+//   - What a topic takes (max.message.bytes) is held against what a producer sends (MaxBatch) at each start, and raised.
+//     An operator who lowers it later has large events refused, one by one.
 //   - A produced record that timed out may be in the log all the same; see ProducerOpts.
 package kafka

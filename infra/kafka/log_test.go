@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -78,11 +79,18 @@ func TestEnsureTopics(t *testing.T) {
 		t.Errorf("other count: %v", err)
 	}
 	cfg.TopicPrefix, cfg.Partitions = "other.", 0
-	if err := fake.CreateTopic("other.users", 3, map[string]string{"retention.ms": "604800000"}); err != nil {
+	if err := fake.CreateTopic("other.users", 3, map[string]string{
+		"retention.ms": "604800000", maxMessage: "100000", // less than an event may have
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if p, err := EnsureTopics(t.Context(), cl, cfg); err != nil || p != 3 {
 		t.Fatalf("a topic that a broker made: %d, %v", p, err)
+	}
+	for _, tp := range topic.All {
+		if v := fake.TopicInfo(cfg.Name(tp)).Configs[maxMessage]; v == nil || *v != strconv.Itoa(lowestMax) {
+			t.Errorf("%s: %s is not set to %d", tp, maxMessage, lowestMax)
+		}
 	}
 	for tp, want := range map[topic.Topic][2]string{
 		topic.Users:    {"delete", "-1"},

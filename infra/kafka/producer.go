@@ -8,6 +8,10 @@ import (
 	"heliograph/schemas/topic"
 )
 
+// MaxBatch is the longest batch of records in bytes that a producer sends. EnsureTopics sees to it that every topic
+// takes one (max.message.bytes).
+const MaxBatch = 1_000_012
+
 // ProducerConfig bounds a producer; zero means default.
 type ProducerConfig struct {
 	// default 0: a record goes at once, and batches form behind the five requests in flight
@@ -37,6 +41,7 @@ func ProducerOpts(p ProducerConfig) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerBatchMaxBytes(MaxBatch),
 		kgo.ProducerLinger(p.Linger),
 		kgo.MaxBufferedRecords(p.MaxRecords),
 		kgo.MaxBufferedBytes(p.MaxBytes),

@@ -38,6 +38,13 @@ func (e *PartitionsError) Error() string {
 // minInSync is the setting of how many replicas must have a record before it is acknowledged.
 const minInSync = "min.insync.replicas"
 
+// maxMessage is the setting of the longest batch that a topic takes; lowestMax is what ours must take at least: Kafka's
+// own default, which MaxBatch fits. An operator may set more.
+const (
+	maxMessage = "max.message.bytes"
+	lowestMax  = 1_048_588
+)
+
 // presenceRetention is how long a presence record outlives the minute in which it means something.
 const presenceRetention = "3600000"
 
@@ -129,6 +136,7 @@ func createTopic(ctx context.Context, cl *kgo.Client, name string, t topic.Topic
 	for k, v := range settings(t) {
 		conf[k] = kadm.StringPtr(v)
 	}
+	conf[maxMessage] = kadm.StringPtr(strconv.Itoa(lowestMax))
 	conf[minInSync] = kadm.StringPtr("1")
 	if replicas >= safeReplicas {
 		conf[minInSync] = kadm.StringPtr(strconv.Itoa(safeInSync))
@@ -254,8 +262,12 @@ func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.To
 			cfg.logger().Warn("topic acknowledges what a single broker may have alone: set min.insync.replicas to 2",
 				"topic", names[i], "min.insync.replicas", n)
 		}
+		want := settings(t)
+		if n, err := strconv.Atoi(is[maxMessage]); err != nil || n < lowestMax {
+			want[maxMessage] = strconv.Itoa(lowestMax)
+		}
 		var alter []kadm.AlterConfig
-		for k, v := range settings(t) {
+		for k, v := range want {
 			if !sameSetting(is[k], v) {
 				alter = append(alter, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: kadm.StringPtr(v)})
 				cfg.logger().Warn("topic config corrected", "topic", names[i], "setting", k, "was", is[k], "now", v)
