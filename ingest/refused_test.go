@@ -221,17 +221,17 @@ func TestOrderWhileOneAtATime(t *testing.T) {
 func TestRefusedWatermark(t *testing.T) {
 	f := start(t, nil)
 	g := inSlot(1)
-	poison := id.NewDevice()
+	unfit := id.NewDevice()
 	f.cluster.Fault(kfake.Fault{
 		Keys: []kmsg.Key{kmsg.Produce}, Topic: f.cfg.Name(topic.Receipts), Partitions: []int32{1}, Err: kerr.InvalidRecord,
 		Count: -1, When: func(r kmsg.Request) bool {
-			return bytes.Contains(r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records, poison[8:]) // the rest is compressed
+			return bytes.Contains(r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records, unfit[8:]) // the rest is compressed
 		},
 	})
 	for range 3 {
 		f.Watermark(id.ThreadID(g), alice, id.NewDevice(), thread.Watermark{DeliveredPosition: 1})
 	}
-	f.Watermark(id.ThreadID(g), alice, poison, thread.Watermark{DeliveredPosition: 1})
+	f.Watermark(id.ThreadID(g), alice, unfit, thread.Watermark{DeliveredPosition: 1})
 	f.records(t, topic.Receipts, 3)
 	until(t, "the refused one dropped", func() bool {
 		var m dto.Metric
