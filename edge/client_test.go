@@ -154,6 +154,9 @@ func TestClientsConverse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := a.Send(to, " \n"); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
+		t.Errorf("a text of blanks: %v", err)
+	}
 	const n = 300
 	for k := range n {
 		if _, err := a.Send(to, fmt.Sprint(k)); err != nil {

@@ -3,6 +3,7 @@ package edge
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,26 +66,64 @@ func TestQuarantinedThreadTellsItsMembers(t *testing.T) {
 	}
 }
 
-// TestReorderingText: names and titles that reorder the text around them (UAX 9) are refused wherever an edge takes
-// one; those of right-to-left scripts are not.
-func TestReorderingText(t *testing.T) {
+// TestNamesAndTitles: an edge takes names and titles as people have them, cleaned, and refuses what deceives or shows
+// nothing, wherever it takes one. (What is which: package wording.)
+func TestNamesAndTitles(t *testing.T) {
 	f := start(t, nil)
 	a := f.dial(t).register("+491").sync()
-	g, d := id.NewGroup(), id.NewDevice()
-	for _, text := range []string{"\u202eabc", "a\u2067b", "a\u202cb"} {
+	d := id.NewDevice()
+	for said, want := range map[string]wirev1.Code{
+		"\u202eabc": wirev1.Code_CODE_INVALID, "a\u2067b": wirev1.Code_CODE_INVALID, "a\u202cb": wirev1.Code_CODE_INVALID,
+		"a\u0085b": wirev1.Code_CODE_INVALID, "a\u2028b": wirev1.Code_CODE_INVALID, "\u3164": wirev1.Code_CODE_INVALID,
+		"a\U000E0041": wirev1.Code_CODE_INVALID, " ": wirev1.Code_CODE_INVALID,
+		"שלום \u200fعلي": 0, " \u2068Ann\u2069": 0, "डॉक्टर लक्ष्मीनारायण त्रिपाठी शास्त्री": 0,
+	} {
+		g := id.NewGroup()
 		for _, msg := range []wirev1.ClientFrame_builder{
-			{SetProfile: wirev1.SetProfile_builder{Name: text}.Build()},
-			{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: text}.Build()},
+			{SetProfile: wirev1.SetProfile_builder{Name: said}.Build()},
+			{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: said}.Build()},
 			{LinkDevice: wirev1.LinkDevice_builder{
-				DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: text,
+				DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: said,
 			}.Build()},
 		} {
-			a.refused(a.ask(msg), wirev1.Code_CODE_INVALID)
+			switch got := a.ask(msg); {
+			case want != 0:
+				a.refused(got, want)
+			case got.HasError():
+				t.Errorf("%+q: %v", said, got.GetError())
+			}
 		}
+		f.world.mu.Lock()
+		if s := f.world.threads[g]; want == 0 && (s == nil || strings.ContainsAny(s.Title, "\u2068\u2069")) {
+			t.Errorf("%+q made %+v", said, s)
+		}
+		f.world.mu.Unlock()
 	}
-	bidi := wirev1.SetProfile_builder{Name: "שלום \u200fعلي"}.Build()
-	if got := a.ask(wirev1.ClientFrame_builder{SetProfile: bidi}); got.HasError() {
-		t.Errorf("a name of right-to-left scripts: %v", got.GetError())
+}
+
+// TestEmptyTexts: a message of which nobody would see anything is refused; what this version does not know is something.
+func TestEmptyTexts(t *testing.T) {
+	f := start(t, nil)
+	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	for name, c := range map[string]struct {
+		data []byte
+		key  uint64
+		want wirev1.Code
+	}{
+		"nothing":           {nil, 0, wirev1.Code_CODE_INVALID},
+		"blanks":            {text(" \n\u200b").GetData(), 0, wirev1.Code_CODE_INVALID},
+		"a thumb":           {text("👍🏽").GetData(), 0, 0},
+		"sealed":            {nil, 7, 0},
+		"of a newer client": {[]byte{0xc0, 0x3e, 1}, 0, 0}, // field 1,000
+	} {
+		msg := direct(a, b, "x")
+		msg.SendMessage.SetContent(eventv1.Sealed_builder{Data: c.data, KeyId: c.key}.Build())
+		switch got := a.ask(msg); {
+		case c.want != 0:
+			a.refused(got, c.want)
+		case !got.HasAck():
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"heliograph/edge/phone"
+	"heliograph/edge/wording"
 	"heliograph/infra/views"
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
@@ -223,6 +224,14 @@ func (a *Auth) Register(
 	if err != nil {
 		return Identity{}, err
 	}
+	name, err := wording.OptionalName(r.GetName())
+	if err != nil {
+		return Identity{}, badName("name", err)
+	}
+	deviceName, err := wording.OptionalName(r.GetDeviceName())
+	if err != nil {
+		return Identity{}, badName("device_name", err)
+	}
 	device, err := id.From[id.DeviceID](r.GetDeviceId())
 	switch {
 	case err != nil || !device.Valid():
@@ -230,13 +239,6 @@ func (a *Auth) Register(
 	case len(r.GetPublicKey()) != ed25519.PublicKeySize:
 		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "public_key has %d bytes, needs %d",
 			len(r.GetPublicKey()), ed25519.PublicKeySize)
-	case !user.ValidName(r.GetDeviceName()) || user.Deceptive(r.GetDeviceName()):
-		return Identity{}, wire.Errorf(
-			wirev1.Code_CODE_INVALID, "device_name is longer than %d bytes or not plain text", user.MaxName,
-		)
-	case !user.ValidName(r.GetName()) || user.Deceptive(r.GetName()):
-		return Identity{}, wire.Errorf(wirev1.Code_CODE_INVALID, "name is longer than %d bytes or not plain text",
-			user.MaxName)
 	case !ed25519.Verify(r.GetPublicKey(), wire.Proof(nonce, exporter, id.UserID{}, device), r.GetSignature()):
 		a.metrics.refused.WithLabelValues("proof").Inc()
 		return Identity{}, failed()
@@ -269,22 +271,26 @@ func (a *Auth) Register(
 		UserId: u[:], DeviceId: device[:],
 		UserRegistered: eventv1.UserRegistered_builder{
 			PhoneHash: hash[:], Generation: generation, DeviceId: device[:], PublicKey: r.GetPublicKey(),
-			DeviceName: r.GetDeviceName(),
+			DeviceName: deviceName,
 		}.Build(),
 	}.Build())
 	if err != nil {
 		return Identity{}, a.unavailable("append registration", err)
 	}
-	if r.GetName() != "" {
+	if name != "" {
 		if _, err := a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
 			UserId: u[:], DeviceId: device[:],
-			ProfileChanged: eventv1.ProfileChanged_builder{Name: r.GetName()}.Build(),
+			ProfileChanged: eventv1.ProfileChanged_builder{Name: name}.Build(),
 		}.Build()); err != nil {
 			return Identity{}, a.unavailable("append profile", err)
 		}
 	}
 	a.metrics.registered.Inc()
 	return Identity{User: u, Device: device, Key: [ed25519.PublicKeySize]byte(r.GetPublicKey())}, nil
+}
+
+func badName(field string, err error) error {
+	return wire.Errorf(wirev1.Code_CODE_INVALID, "%s is %v; at most %d characters", field, err, wording.NameChars)
 }
 
 // typedPin returns the six digits of a PIN as it was typed or pasted. What has not six is refused before it counts as a

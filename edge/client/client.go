@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/edge/wording"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -386,7 +387,10 @@ func (c *Client) Direct(peer id.UserID) (To, error) {
 // Send puts a text into the outbox and returns its id; Sent or Failed tells by Events what became of it. A text that no
 // server takes is refused at once.
 func (c *Client) Send(to To, text string) (id.MessageID, error) {
-	if len(text) > thread.MaxText {
+	switch {
+	case wording.Blank(text):
+		return id.MessageID{}, wire.Errorf(wirev1.Code_CODE_INVALID, "the text has nothing to be seen")
+	case len(text) > thread.MaxText:
 		return id.MessageID{}, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "text of %d bytes, at most %d",
 			len(text), thread.MaxText)
 	}

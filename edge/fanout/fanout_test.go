@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -544,6 +545,15 @@ func TestPreviewIsOfTheMembersTime(t *testing.T) {
 			mustBe(t, c.who, sum.GetPreview() != "" && len(sum.GetLastSender()) > 0, c.shown)
 		}
 	})
+}
+
+// The preview of a list ends between two characters, though the state's is cut anywhere.
+func TestPreviewIsCutForPeople(t *testing.T) {
+	const family = "👨‍👩‍👧‍👦" // 25 bytes
+	u := id.UserID{1}
+	g := &replica.Glance{User: u, LastOrdinal: 1, Preview: strings.Repeat(family, 9)[:thread.MaxPreview]}
+	g.Member.Spans = []thread.Span{{From: 0}}
+	mustBe(t, "preview", summary(g, 0).GetPreview(), strings.Repeat(family, 6))
 }
 
 // What a group becomes after his time is not a former member's to know: not its title, nor how many are in it, nor when

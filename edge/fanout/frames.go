@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/replica"
+	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
@@ -59,7 +60,7 @@ func summary(g *replica.Glance, floorMS int64) *wirev1.ThreadSummary {
 	m := &g.Member
 	b := wirev1.ThreadSummary_builder{
 		ThreadId: g.Thread[:], Kind: wirev1.ThreadKind(g.Kind), Title: g.Title, LastPosition: int64(g.LastPosition),
-		LastOrdinal: g.LastOrdinal, LastTimeMs: g.LastTimeMS, Preview: g.Preview,
+		LastOrdinal: g.LastOrdinal, LastTimeMs: g.LastTimeMS, Preview: wording.Preview(g.Preview),
 		Own: wirev1.MemberWatermark_builder{
 			UserId: g.User[:], DeliveredPosition: int64(g.Own.DeliveredPosition),
 			DeliveredOrdinal: g.Own.DeliveredOrdinal, ReadPosition: int64(g.Own.ReadPosition),

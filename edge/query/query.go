@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"heliograph/edge/auth"
+	"heliograph/edge/wording"
 	"heliograph/infra/history"
 	"heliograph/infra/views"
 	eventv1 "heliograph/schemas/event/v1"
@@ -89,7 +90,7 @@ func summaryOf(u id.UserID, l *views.Listed) *wirev1.ThreadSummary {
 	b := wirev1.ThreadSummary_builder{
 		ThreadId: t.ID[:], Kind: wirev1.ThreadKind(t.Kind), Title: t.Title,
 		LastPosition: int64(t.LastPosition), LastOrdinal: t.LastOrdinal, LastSender: t.LastSender[:],
-		Preview: t.Preview, Own: watermarkOf(u, l.Mark), Unread: l.Member.Unread(t.LastOrdinal, l.Mark.ReadOrdinal),
+		Preview: wording.Preview(t.Preview), Own: watermarkOf(u, l.Mark), Unread: l.Member.Unread(t.LastOrdinal, l.Mark.ReadOrdinal),
 		MemberCount: uint32(l.Members), Member: l.Active, Role: eventv1.Role(l.Member.Role),
 	}
 	if ms := t.LastTime.UnixMilli(); ms > 0 {

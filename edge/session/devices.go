@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -194,10 +195,11 @@ func (s *Session) own(ctx context.Context, b eventv1.Event_builder) (wirev1.Serv
 }
 
 func (s *Session) setProfile(ctx context.Context, r *wirev1.SetProfile) (wirev1.ServerFrame_builder, error) {
-	if r.GetName() == "" || !user.ValidName(r.GetName()) || user.Deceptive(r.GetName()) {
-		return wirev1.ServerFrame_builder{}, invalid("name is not 1 to %d bytes of plain text", user.MaxName)
+	name, err := wording.Name(r.GetName())
+	if err != nil {
+		return wirev1.ServerFrame_builder{}, invalid("name is %v; at most %d characters", err, wording.NameChars)
 	}
-	return s.own(ctx, eventv1.Event_builder{ProfileChanged: eventv1.ProfileChanged_builder{Name: r.GetName()}.Build()})
+	return s.own(ctx, eventv1.Event_builder{ProfileChanged: eventv1.ProfileChanged_builder{Name: name}.Build()})
 }
 
 // linkDevice approves a further device; doing so again with the same key is safe. What the store knows is checked
@@ -210,8 +212,10 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 		return none, invalid("device_id is not a UUIDv7")
 	case len(r.GetPublicKey()) != ed25519.PublicKeySize:
 		return none, invalid("public_key has %d bytes, needs %d", len(r.GetPublicKey()), ed25519.PublicKeySize)
-	case !user.ValidName(r.GetDeviceName()) || user.Deceptive(r.GetDeviceName()):
-		return none, invalid("device_name is longer than %d bytes or not plain text", user.MaxName)
+	}
+	name, err := wording.OptionalName(r.GetDeviceName())
+	if err != nil {
+		return none, invalid("device_name is %v; at most %d characters", err, wording.NameChars)
 	}
 	have, err := s.srv.queries.ListDevices(ctx, s.user)
 	if err != nil {
@@ -233,7 +237,7 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 		return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "a user has at most %d devices", user.MaxDevices)
 	}
 	return s.own(ctx, eventv1.Event_builder{DeviceLinked: eventv1.DeviceLinked_builder{
-		DeviceId: d[:], PublicKey: r.GetPublicKey(), DeviceName: r.GetDeviceName(),
+		DeviceId: d[:], PublicKey: r.GetPublicKey(), DeviceName: name,
 	}.Build()})
 }
 

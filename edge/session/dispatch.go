@@ -9,9 +9,9 @@ import (
 
 	"heliograph/edge/auth"
 	"heliograph/ingest"
+	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
-	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -206,8 +206,8 @@ func (s *Session) failEarly(req uint64, err error) error {
 }
 
 func (s *Session) hello(req uint64, h *wirev1.Hello) error {
-	if !user.ValidName(h.GetClient()) {
-		s.refuse(req, invalid("client is longer than %d bytes or not plain text", user.MaxName))
+	if len(h.GetClient()) > wire.MaxClient || !event.OneLine(h.GetClient(), true) {
+		s.refuse(req, invalid("client is longer than %d bytes or not plain text", wire.MaxClient))
 		return nil
 	}
 	if !wire.ValidFeatures(h.GetFeatures()) {

@@ -8,11 +8,11 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
-	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -38,14 +38,16 @@ func (s *Session) group(ctx context.Context, raw []byte, admin bool) (id.ThreadI
 	return t, v, nil
 }
 
-func checkTitle(t string) error {
-	if len(t) > thread.MaxTitle {
-		return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the title has %d bytes, at most %d", len(t), thread.MaxTitle)
+func titleOf(raw string) (string, error) {
+	t, err := wording.Title(raw)
+	switch {
+	case errors.Is(err, wording.ErrLong):
+		return "", wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "title is longer than %d characters or %d bytes",
+			wording.TitleChars, thread.MaxTitle)
+	case err != nil:
+		return "", invalid("title is %v", err)
 	}
-	if !thread.ValidTitle(t) || user.Deceptive(t) {
-		return invalid("title is blank or not plain text")
-	}
-	return nil
+	return t, nil
 }
 
 // users reads a list of user ids, without repetitions and without those that skip names.
@@ -99,7 +101,8 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	if !t.IsGroup() {
 		return none, invalid("thread_id is not a UUIDv7")
 	}
-	if err := checkTitle(r.GetTitle()); err != nil {
+	title, err := titleOf(r.GetTitle())
+	if err != nil {
 		return none, err
 	}
 	members, err := users(r.GetMemberIds(), func(u id.UserID) bool { return u == s.user })
@@ -141,7 +144,7 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 		raw[k] = members[k][:]
 	}
 	out, err := s.appendThread(ctx, t, eventv1.Event_builder{
-		ThreadCreated: eventv1.ThreadCreated_builder{Title: r.GetTitle(), MemberIds: raw}.Build(),
+		ThreadCreated: eventv1.ThreadCreated_builder{Title: title, MemberIds: raw}.Build(),
 	})
 	if errors.Is(err, rejection{thread.Exists}) { // somebody was faster, another device of the user's perhaps
 		if v, ok := s.srv.replica.View(t); ok && v.Roster.IsMember(s.user) {
@@ -276,7 +279,8 @@ func (s *Session) unlist(ctx context.Context, t id.ThreadID, u id.UserID, cause 
 }
 
 func (s *Session) renameThread(ctx context.Context, r *wirev1.RenameThread) (wirev1.ServerFrame_builder, error) {
-	if err := checkTitle(r.GetTitle()); err != nil {
+	title, err := titleOf(r.GetTitle())
+	if err != nil {
 		return wirev1.ServerFrame_builder{}, err
 	}
 	t, _, err := s.group(ctx, r.GetThreadId(), true)
@@ -284,7 +288,7 @@ func (s *Session) renameThread(ctx context.Context, r *wirev1.RenameThread) (wir
 		return wirev1.ServerFrame_builder{}, err
 	}
 	return s.appendThread(
-		ctx, t, eventv1.Event_builder{ThreadRenamed: eventv1.ThreadRenamed_builder{Title: r.GetTitle()}.Build()},
+		ctx, t, eventv1.Event_builder{ThreadRenamed: eventv1.ThreadRenamed_builder{Title: title}.Build()},
 	)
 }
 

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/replica"
+	"heliograph/edge/wording"
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -116,6 +118,9 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 		return x, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d",
 			len(m.GetContent().GetData()), thread.MaxSealed)
 	}
+	if empty(m.GetContent()) {
+		return x, invalid("the content has nothing to be seen")
+	}
 	if len(m.GetDirectPeer()) != 0 {
 		if x.peer, err = userID("direct_peer", m.GetDirectPeer()); err != nil {
 			return x, err
@@ -125,6 +130,15 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 		}
 	}
 	return x, nil
+}
+
+// empty tells whether nothing of plain content would be seen. What this version does not know is something.
+func empty(c *eventv1.Sealed) bool {
+	var content eventv1.Content
+	if c.GetKeyId() != 0 || proto.Unmarshal(c.GetData(), &content) != nil {
+		return false // sealed, or ingest's to refuse
+	}
+	return wording.Blank(content.GetText()) && len(content.GetParts()) == 0 && len(content.ProtoReflect().GetUnknown()) == 0
 }
 
 // sendNow appends a message to a thread that this edge knows, or that this session has begun. False: it does not, yet.

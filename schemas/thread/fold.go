@@ -136,7 +136,7 @@ func (s *State) messageSent(e *event.Event, at topic.Position, logTimeMS int64) 
 	s.LastOrdinal++
 	s.LastTimeMS = now
 	s.LastSender = actor
-	s.Preview = preview(e.Content)
+	s.Preview = preview(e.Content, RulesOf(e.Rules).MaxPreview)
 	s.Recent[key] = Seen{Position: at, TimeMS: logTimeMS, Ordinal: s.LastOrdinal}
 	s.prune()
 	return Verdict{Members: touched}
@@ -297,10 +297,11 @@ func idsOf(raw [][]byte) []id.UserID {
 	return out
 }
 
-func preview(c event.Content) string {
+// preview is the beginning of a message, cut between code points: folds know nothing of characters as people see them.
+func preview(c event.Content, most int) string {
 	t := c.Text
-	if len(t) > MaxPreview {
-		cut := MaxPreview
+	if len(t) > most {
+		cut := most
 		for cut > 0 && !utf8.RuneStart(t[cut]) {
 			cut--
 		}

@@ -2,6 +2,7 @@ package thread_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -371,12 +372,47 @@ func TestPreviewFitsAnyStore(t *testing.T) {
 	if p := g.s.Preview; len(p) > thread.MaxPreview || p[:4] != "ab c" {
 		t.Errorf("preview %q", p)
 	}
-	for title, want := range map[string]bool{
-		"": false, "  ": false, "ok": true, "nul\x00": false, "line\n": false, "\xff": false,
-		string(make([]byte, 257)): false,
+}
+
+// What older rules took, refused and kept of a message stays, and longer and stricter titles are of rules 3.
+func TestTitlesAndPreviewsOfEachRules(t *testing.T) {
+	for name, c := range map[string]struct {
+		title string
+		ok    [event.CurrentRules]bool
+	}{
+		"empty":            {"", [...]bool{false, false, false}},
+		"blank":            {"  ", [...]bool{false, false, false}},
+		"plain":            {"ok", [...]bool{true, true, true}},
+		"NUL":              {"nul\x00", [...]bool{false, false, false}},
+		"new line":         {"line\n", [...]bool{false, false, false}},
+		"not UTF-8":        {"\xff", [...]bool{false, false, false}},
+		"next line of C1":  {"a\u0085b", [...]bool{true, true, false}},
+		"line separator":   {"a\u2028b", [...]bool{true, true, false}},
+		"256 bytes":        {strings.Repeat("x", 256), [...]bool{true, true, true}},
+		"257 bytes":        {strings.Repeat("x", 257), [...]bool{false, false, true}},
+		"Hindi, 300 bytes": {strings.Repeat("क्षि ", 23), [...]bool{false, false, true}},
+		"1,025 bytes":      {strings.Repeat("x", 1025), [...]bool{false, false, false}},
 	} {
-		if thread.ValidTitle(title) != want {
-			t.Errorf("ValidTitle(%q) = %v", title, !want)
+		for i, want := range c.ok {
+			a := user(1)
+			e := event.Of(eventv1.Event_builder{
+				UserId: a[:], Rules: uint32(i + 1),
+				ThreadRenamed: eventv1.ThreadRenamed_builder{Title: c.title}.Build(),
+			}.Build())
+			if err := thread.Check(e); (err == nil) != want {
+				t.Errorf("%s, by rules %d: %v", name, i+1, err)
+			}
+		}
+	}
+	for rules, want := range []int{160, 160, 224} {
+		g := newGroup(t)
+		a, m := user(1), id.NewMessage()
+		g.must("", g.create(a))
+		g.must("", g.do(a, eventv1.Event_builder{Rules: uint32(rules + 1), MessageSent: eventv1.MessageSent_builder{
+			MessageId: m[:], Content: eventtest.Text(strings.Repeat("x", 1000)),
+		}.Build()}))
+		if got := len(g.s.Preview); got != want {
+			t.Errorf("a preview by rules %d has %d bytes, want %d", rules+1, got, want)
 		}
 	}
 }

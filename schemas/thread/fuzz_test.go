@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
@@ -132,7 +133,7 @@ func sound(t *testing.T, s *thread.State, v thread.Verdict) {
 		t.Fatalf("%d members, counted as %d", active, s.ActiveMembers())
 	case s.Kind == thread.Group && active > 0 && admins == 0:
 		t.Fatal("a group without an admin")
-	case s.Kind == thread.Group && !thread.ValidTitle(s.Title):
+	case s.Kind == thread.Group && (len(s.Title) > thread.MaxTitle || !event.OneLine(s.Title, false)):
 		t.Fatalf("a group called %q", s.Title)
 	case len(s.Preview) > thread.MaxPreview || !utf8.ValidString(s.Preview):
 		t.Fatalf("a preview of %q", s.Preview)

@@ -3,7 +3,6 @@ package thread
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
@@ -29,16 +28,25 @@ type Rules struct {
 	MaxMentions, MaxBlobs int
 	// MaxExpire is the longest time in seconds after which a message vanishes. 0: not judged.
 	MaxExpire uint32
+	// MaxPreview is the most bytes of a message that the state keeps for lists.
+	MaxPreview int
+	// Separators: a title has no control of C1 and no separator of lines (event.OneLine).
+	Separators bool
 }
 
 // rules are all that there ever were, by number less 1.
 var rules = [...]Rules{
 	{
 		MaxMembers: 1024, MaxText: 65_536, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 256, MaxEmoji: 64,
+		MaxPreview: 160,
 	},
 	{ // Content is not opened; the public part of a message has bounds.
 		MaxMembers: 1024, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 256, MaxEmoji: 64,
-		MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000,
+		MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000, MaxPreview: 160,
+	},
+	{ // A limit in bytes is not one by script: who writes counts the characters.
+		MaxMembers: 1024, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 1024, MaxEmoji: 64,
+		MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000, MaxPreview: 224, Separators: true,
 	},
 }
 
@@ -188,7 +196,7 @@ func (r *Rules) checkTitle(t string) error {
 	if len(t) > r.MaxTitle {
 		return event.TooLong("title", len(t), r.MaxTitle)
 	}
-	if !plainTitle(t) {
+	if !event.OneLine(t, r.Separators) || strings.TrimSpace(t) == "" {
 		return event.Invalidf("title", "is not 1 to %d bytes of text", r.MaxTitle)
 	}
 	return nil
@@ -205,13 +213,4 @@ func (r *Rules) checkMembers(raw [][]byte) error {
 		}
 	}
 	return nil
-}
-
-// ValidTitle tells whether a text can be a group's title now: 1 to MaxTitle bytes of UTF-8 without control characters
-// that are not all blank.
-func ValidTitle(t string) bool { return len(t) <= MaxTitle && plainTitle(t) }
-
-func plainTitle(t string) bool {
-	control := func(r rune) bool { return r < ' ' || r == 0x7f }
-	return utf8.ValidString(t) && !strings.ContainsFunc(t, control) && strings.TrimSpace(t) != ""
 }

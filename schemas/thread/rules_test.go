@@ -15,10 +15,17 @@ import (
 // in logs out there.
 func TestRulesAreFrozen(t *testing.T) {
 	want := map[uint32]thread.Rules{
-		1: {MaxMembers: 1024, MaxText: 65_536, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 256, MaxEmoji: 64},
+		1: {
+			MaxMembers: 1024, MaxText: 65_536, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 256, MaxEmoji: 64,
+			MaxPreview: 160,
+		},
 		2: {
 			MaxMembers: 1024, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 256, MaxEmoji: 64,
-			MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000,
+			MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000, MaxPreview: 160,
+		},
+		3: {
+			MaxMembers: 1024, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 1024, MaxEmoji: 64,
+			MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000, MaxPreview: 224, Separators: true,
 		},
 	}
 	if len(want) != event.CurrentRules {
@@ -31,7 +38,7 @@ func TestRulesAreFrozen(t *testing.T) {
 	}
 	now := thread.RulesOf(event.CurrentRules)
 	if now.MaxMembers != thread.MaxMembers || now.MaxSealed != thread.MaxSealed || now.MaxTitle != thread.MaxTitle ||
-		now.MaxEmoji != thread.MaxEmoji {
+		now.MaxEmoji != thread.MaxEmoji || now.MaxPreview != thread.MaxPreview {
 		t.Error("the limits that writers keep to are not those of the current rules")
 	}
 }

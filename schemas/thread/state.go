@@ -20,7 +20,7 @@ const (
 	// MaxText is the longest text of a message in bytes.
 	MaxText = 64 << 10
 	// MaxTitle is the longest title in bytes.
-	MaxTitle = 256
+	MaxTitle = 1024
 	// MaxSealed is the longest Sealed.data in bytes: a text of MaxText and room for the encoding and a seal.
 	MaxSealed = MaxText + 1024
 	// MaxEmoji is the longest reaction in bytes.
@@ -29,8 +29,9 @@ const (
 
 // What every version does alike, whatever the rules.
 const (
-	// MaxPreview is the most bytes of a message that a thread list shows.
-	MaxPreview = 160
+	// MaxPreview is the most bytes of a message that the state keeps for thread lists: more than they show, so that they
+	// can be cut between characters as people see them.
+	MaxPreview = 224
 	// Window is how long, in log time, a repeated message id counts as a retry.
 	Window = 24 * time.Hour
 )

@@ -3,7 +3,6 @@ package user
 import (
 	"crypto/ed25519"
 	"fmt"
-	"unicode/utf8"
 
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
@@ -17,12 +16,15 @@ type Rules struct {
 	MaxName int
 	// MaxDevices is the most devices of a user that are active at one time.
 	MaxDevices int
+	// Separators: a name has no control of C1 and no separator of lines (event.OneLine).
+	Separators bool
 }
 
 // rules are all that there ever were, by number less 1.
 var rules = [...]Rules{
 	{MaxName: 64, MaxDevices: 16},
 	{MaxName: 64, MaxDevices: 16},
+	{MaxName: 512, MaxDevices: 16, Separators: true},
 }
 
 // RulesOf returns the rules of a number from 1 to event.CurrentRules; event.Decode gives out no other.
@@ -88,24 +90,8 @@ func (r *Rules) checkDevice(device, key []byte, name string) error {
 }
 
 func (r *Rules) checkName(field, n string) error {
-	if !plainName(n, r.MaxName) {
+	if len(n) > r.MaxName || !event.OneLine(n, r.Separators) {
 		return event.Invalidf(field, "is not at most %d bytes of plain text", r.MaxName)
 	}
 	return nil
-}
-
-// ValidName tells whether a text can be a display or device name now: at most MaxName bytes of UTF-8 without control
-// characters. Empty is valid.
-func ValidName(n string) bool { return plainName(n, MaxName) }
-
-func plainName(n string, limit int) bool {
-	if len(n) > limit || !utf8.ValidString(n) {
-		return false
-	}
-	for _, r := range n {
-		if r < ' ' || r == 0x7f {
-			return false
-		}
-	}
-	return true
 }

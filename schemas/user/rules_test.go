@@ -9,7 +9,10 @@ import (
 
 // A limit that is raised without a number of its own would rewrite what old events meant.
 func TestRulesAreFrozen(t *testing.T) {
-	want := map[uint32]user.Rules{1: {MaxName: 64, MaxDevices: 16}, 2: {MaxName: 64, MaxDevices: 16}}
+	want := map[uint32]user.Rules{
+		1: {MaxName: 64, MaxDevices: 16}, 2: {MaxName: 64, MaxDevices: 16},
+		3: {MaxName: 512, MaxDevices: 16, Separators: true},
+	}
 	if len(want) != event.CurrentRules {
 		t.Fatalf("rules %d are the current ones: freeze them here", event.CurrentRules)
 	}

@@ -15,7 +15,6 @@ import (
 	"crypto/ed25519"
 	"maps"
 	"slices"
-	"strings"
 
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
@@ -27,7 +26,7 @@ import (
 // see Rules.
 const (
 	// MaxName is the longest display name or device name in bytes.
-	MaxName = 64
+	MaxName = 512
 	// MaxDevices is the most devices of a user that are active at one time.
 	MaxDevices = 16
 )
@@ -244,13 +243,4 @@ func (s *State) linked(e *event.Event, at topic.Position, logTimeMS int64) Verdi
 		SinceMS: s.Devices[by].SinceMS,
 	}
 	return Verdict{Devices: []id.DeviceID{d}}
-}
-
-// Deceptive tells whether a text holds characters that reorder what stands around it (UAX 9: embeddings, overrides and
-// isolates), with which one name can look like another. Edges refuse it; the fold knows nothing of it, since what it
-// has taken once it must take for ever.
-func Deceptive(text string) bool {
-	return strings.ContainsFunc(
-		text, func(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 },
-	)
 }

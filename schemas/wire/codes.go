@@ -31,6 +31,8 @@ const (
 	MaxServerFrame = 4 << 20
 	// NonceSize is the length of the nonce in Welcome.
 	NonceSize = 32
+	// MaxClient is the longest Hello.client in bytes.
+	MaxClient = 64
 	// MaxInflight is the most requests of a connection that may wait for an answer.
 	MaxInflight = 256
 )

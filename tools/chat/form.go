@@ -11,6 +11,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"heliograph/edge/client"
+	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/wire"
@@ -210,6 +211,9 @@ func (m *Model) confirmPhone(n client.Phone) tea.Cmd {
 // How much may be typed or pasted: a number or a PIN with all that comes along with it.
 const (
 	phoneRunes = 64
+	// A character of a name may be of many; the edge counts the characters.
+	nameRunes  = 4 * wording.NameChars
+	titleRunes = 4 * wording.TitleChars
 	pinRunes   = 32
 )
 
@@ -270,7 +274,7 @@ func (m *Model) askName(known string) tea.Cmd {
 	f := &form{
 		title: "You are in", doing: "saving",
 		hint:   []string{"What should others call you?", "enter goes on"},
-		fields: []field{m.newField("Name", "what others see", CleanLine(known), 60)},
+		fields: []field{m.newField("Name", "what others see", CleanLine(known), nameRunes)},
 	}
 	f.submit = func(v []string) tea.Cmd {
 		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) {
@@ -329,7 +333,7 @@ func (m *Model) askGroup() tea.Cmd {
 			"enter goes on and creates · esc closes",
 		},
 		fields: []field{
-			m.newField("Title", "Sunday walk", "", 120),
+			m.newField("Title", "Sunday walk", "", titleRunes),
 			m.newField("Members", "+49 1512 3456789, Bob", "", 2000),
 		},
 	}
@@ -383,7 +387,7 @@ func (m *Model) askAdd(c *conversation) tea.Cmd {
 func (m *Model) askRename(c *conversation) tea.Cmd {
 	f := &form{
 		title: "Rename the group", doing: "renaming", hint: []string{"enter renames · esc closes"},
-		fields: []field{m.newField("Title", "", c.title, 120)},
+		fields: []field{m.newField("Title", "", c.title, titleRunes)},
 	}
 	f.submit = func(v []string) tea.Cmd {
 		if v[0] == "" {

@@ -10,11 +10,11 @@ import (
 
 	"heliograph/edge/client"
 	"heliograph/edge/phone"
+	"heliograph/edge/wording"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
-	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -48,8 +48,8 @@ func SignUp(
 	if _, ok := c.Identity(); ok {
 		return client.Identity{}, client.ErrRegistered // before an SMS goes out for nothing
 	}
-	if !user.ValidName(r.Name) || user.Deceptive(r.Name) {
-		return client.Identity{}, fmt.Errorf("a name has at most %d bytes of plain text", user.MaxName)
+	if _, err := wording.OptionalName(r.Name); err != nil {
+		return client.Identity{}, fmt.Errorf("the name is %w; at most %d characters", err, wording.NameChars)
 	}
 	n, err := c.CheckPhone(ctx, r.Phone)
 	if err != nil {

@@ -4503,7 +4503,7 @@ func (x *ThreadCreated) ClearPolicy() {
 type ThreadCreated_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The title, at most 256 bytes.
+	// The title, at most 1,024 bytes (256 up to rules 2); on one line.
 	Title string
 	// The first members (16 bytes each), the creator need not be among them.
 	MemberIds [][]byte
@@ -4568,7 +4568,7 @@ func (x *ThreadRenamed) SetTitle(v string) {
 type ThreadRenamed_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The new title, at most 256 bytes.
+	// The new title, at most 1,024 bytes (256 up to rules 2); on one line.
 	Title string
 }
 
@@ -5056,7 +5056,7 @@ type UserRegistered_builder struct {
 	DeviceId []byte
 	// Its Ed25519 public key (32 bytes).
 	PublicKey []byte
-	// What the device calls itself, at most 64 bytes.
+	// What the device calls itself, at most 512 bytes (64 up to rules 2); on one line.
 	DeviceName string
 	// Keyed hash (16 bytes) of the issuer and subject that a token named, of a user who has no phone number; then
 	// phone_hash is empty. Laid down.
@@ -5172,7 +5172,7 @@ type DeviceLinked_builder struct {
 	DeviceId []byte
 	// Its Ed25519 public key (32 bytes).
 	PublicKey []byte
-	// What the device calls itself, at most 64 bytes.
+	// What the device calls itself, at most 512 bytes (64 up to rules 2); on one line.
 	DeviceName string
 	// The approving device's Ed25519 signature (64 bytes) over "helio/1 link" NUL, the user's id, the approving device's
 	// id and public key, the new device's id and public key; empty: it was not asked for. Laid down.
@@ -5299,7 +5299,7 @@ func (x *ProfileChanged) SetName(v string) {
 type ProfileChanged_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The display name, at most 64 bytes.
+	// The display name, at most 512 bytes (64 up to rules 2); on one line.
 	Name string
 }
 
@@ -5375,7 +5375,7 @@ type ContactSaved_builder struct {
 
 	// Keyed hash of the contact's phone number (16 bytes).
 	PhoneHash []byte
-	// What the user calls the contact, at most 64 bytes.
+	// What the user calls the contact, at most 512 bytes (64 up to rules 2); on one line.
 	Name string
 }
 

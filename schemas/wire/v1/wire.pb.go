@@ -3269,9 +3269,9 @@ type Register_builder struct {
 	PublicKey []byte
 	// Section 4, made with that key, with a zero user id.
 	Signature []byte
-	// What the device calls itself, at most 64 bytes.
+	// What the device calls itself: empty, or a name as in SetProfile.
 	DeviceName string
-	// The display name of the user, at most 64 bytes; empty leaves it as it is.
+	// The display name of the user, as in SetProfile; empty leaves it as it is.
 	Name string
 	// Where a number without a country code is at home: section 11.
 	Region string
@@ -3966,7 +3966,7 @@ type SendMessage_builder struct {
 	ThreadId []byte
 	// Made by the client (UUIDv7, 16 bytes), the same in every retry.
 	MessageId []byte
-	// What it says.
+	// What it says. Plain content of which nothing is to be seen (no text, or blanks alone, and no parts) is refused.
 	Content *v1.Sealed
 	// The message (16 bytes) that it answers, without its author, as clients before reply wrote it; empty: none.
 	ReplyTo []byte
@@ -4831,7 +4831,7 @@ type CreateGroup_builder struct {
 
 	// Made by the client (UUIDv7, 16 bytes); repeating the request with the same id is safe.
 	ThreadId []byte
-	// The title, 1 to 256 bytes.
+	// The title: 1 to 128 characters and at most 1,024 bytes, judged and cleaned as SetProfile.name.
 	Title string
 	// The other first members (16 bytes each).
 	MemberIds [][]byte
@@ -5130,7 +5130,7 @@ type RenameThread_builder struct {
 
 	// The thread (16 bytes).
 	ThreadId []byte
-	// The title, 1 to 256 bytes.
+	// The title: 1 to 128 characters and at most 1,024 bytes, judged and cleaned as SetProfile.name.
 	Title string
 }
 
@@ -5634,7 +5634,7 @@ type ThreadSummary_builder struct {
 	LastTimeMs int64
 	// Who sent the last message (16 bytes).
 	LastSender []byte
-	// The beginning of the last message.
+	// The beginning of the last message, at most 160 bytes, cut between characters as people see them.
 	Preview string
 	// The user's own watermarks.
 	Own *MemberWatermark
@@ -6492,7 +6492,10 @@ func (x *SetProfile) SetName(v string) {
 type SetProfile_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The display name, 1 to 64 bytes.
+	// The display name: 1 to 64 characters as people count them (grapheme clusters, UAX 29) and at most 512 bytes, of
+	// which something is to be seen. Blanks around it and balanced isolates (U+2066 to U+2069) are taken off. Controls
+	// (C0, C1), separators of lines and paragraphs, other characters that reorder (UAX 9), and tags that belong to no flag
+	// are refused.
 	Name string
 }
 
@@ -6586,7 +6589,7 @@ type LinkDevice_builder struct {
 	DeviceId []byte
 	// Ed25519 public key of the new device (32 bytes).
 	PublicKey []byte
-	// What the device calls itself, at most 64 bytes.
+	// What the device calls itself: empty, or a name as in SetProfile.
 	DeviceName string
 }
 
