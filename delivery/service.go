@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -117,14 +116,11 @@ func (s *Service) Lags() []kafka.Lag { return s.consumer.Lags() }
 // instance in.
 func (s *Service) Unsure() time.Duration { return s.consumer.Unsure() }
 
-// Ready returns nil once the log has answered and while no owned slot is stalled. An instance without slots (there are
-// more instances than slots) is ready too.
+// Ready returns nil while the log answers, the group counts this instance as a member, and none of its slots is stalled.
+// An instance without slots is ready too, if they are all others' (there are more instances than slots).
 func (s *Service) Ready() error {
-	if s.consumer.Partitions() == 0 {
-		return errors.New("delivery: the log has not answered yet")
-	}
-	for slot, err := range s.consumer.Stalled() {
-		return fmt.Errorf("delivery: slot %d is stalled: %w", slot, err)
+	if err := s.consumer.Ready(); err != nil {
+		return fmt.Errorf("delivery: %w", err)
 	}
 	return nil
 }

@@ -142,6 +142,7 @@ type Consumer struct {
 	told time.Time
 	// when the group last counted this as a member; before it did, when this was made
 	joined time.Time
+	group  membership
 	// when a lag was first seen, for slots that have taken nothing in yet
 	behind   map[topic.Topic]map[topic.Slot]time.Time
 	cmds     []func()
@@ -173,7 +174,8 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 }
 
 // Run owns slots and feeds the sink until ctx is cancelled; it may be called once. It waits for a log that is not there
-// yet. It returns nil on cancellation, after the batches in hand were applied or DrainTimeout has passed.
+// yet. It returns nil on cancellation, after the batches in hand were applied or DrainTimeout has passed, and an
+// *InstanceTakenError when another process has held its place in the group for longer than the session timeout.
 func (c *Consumer) Run(ctx context.Context) error { return c.run(ctx) }
 
 // Replay reads the slots of cfg (nil: all) from the sink's positions, which for a fresh sink are the beginning, up to
@@ -217,6 +219,7 @@ func (c *Consumer) run(ctx context.Context) error {
 	defer stop()
 	g, inner := errgroup.WithContext(inner)
 	g.Go(func() error { c.read(inner); return nil })
+	g.Go(func() error { c.watchFence(inner); return nil })
 	g.Go(func() error { c.watchLag(inner); return nil })
 	finished := make(chan struct{})
 	var abandon context.CancelFunc

@@ -13,6 +13,9 @@
 // When slow: each owned slot has one goroutine and one queue, bounded in records and bytes; a full queue pauses the
 // fetching of that slot alone. A sink that fails stalls its slot with backoff, and the lag gauges show it.
 //
+// A static member whose place another process has taken (two of one name) is not let in again while that one lives, and
+// ends with *InstanceTakenError after the session timeout. Ready tells a member with its slots, or rightly without.
+//
 // When restarted: slots are asked of the group again (under an InstanceID the same ones, without a rebalance) and each
 // is opened anew.
 //

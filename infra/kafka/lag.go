@@ -44,6 +44,7 @@ func (c *Consumer) watchLag(ctx context.Context) {
 		if _, err := c.askEnds(limited); err != nil && ctx.Err() == nil {
 			c.log.Debug("end offsets unknown", "err", err)
 		}
+		c.askWhole(limited)
 		cancel()
 		c.metrics.unsure.Set(c.Unsure().Seconds())
 		for _, l := range c.Lags() {
@@ -67,10 +68,8 @@ func (c *Consumer) Unsure() time.Duration {
 	if c.cfg.Group == "" {
 		return now.Sub(c.told)
 	}
-	if c.member != nil {
-		if _, generation := c.member.GroupMetadata(); generation >= 0 {
-			c.joined = now
-		}
+	if c.group.member {
+		c.joined = now
 	}
 	return max(now.Sub(c.told), now.Sub(c.joined))
 }

@@ -116,7 +116,7 @@ func addThreads(
 	}
 	p.group.Go("projector threads", proj.Run)
 	p.admin.Check("postgres", func(ctx context.Context) error { return pool.Ping(ctx) })
-	p.admin.Check("projector threads", func(context.Context) error { return stalled(proj.Consumer()) })
+	p.admin.Check("projector threads", func(context.Context) error { return proj.Consumer().Ready() })
 	p.watchLag("thread views", proj.Consumer(), 10)
 	return nil
 }
@@ -161,16 +161,7 @@ func addHistory(
 	}
 	p.group.Go("projector history", proj.Run)
 	p.admin.Check("clickhouse", func(ctx context.Context) error { return conn.Ping(ctx) })
-	p.admin.Check("projector history", func(context.Context) error { return stalled(proj.Consumer()) })
+	p.admin.Check("projector history", func(context.Context) error { return proj.Consumer().Ready() })
 	p.watchLag("history", proj.Consumer(), 30)
 	return nil
-}
-
-// stalled tells which slots do not get on.
-func stalled(c *kafka.Consumer) error {
-	var errs []error
-	for slot, err := range c.Stalled() {
-		errs = append(errs, fmt.Errorf("slot %d: %w", slot, err))
-	}
-	return errors.Join(errs...)
 }
