@@ -34,7 +34,7 @@ func TestWatermarksAreSlowedDown(t *testing.T) {
 	th := id.DirectThread(a.user, b.user)
 	mark := wirev1.Watermark_builder{ThreadId: th[:]}.Build()
 	for range 4 {
-		b.send(wirev1.ClientFrame_builder{
+		b.tell(wirev1.ClientFrame_builder{
 			Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{mark, mark, mark}}.Build(),
 		})
 	}

@@ -2,7 +2,9 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"sync"
 
 	"github.com/quic-go/quic-go"
 
@@ -22,6 +24,9 @@ type quicConn struct {
 	early *early
 	from  netip.Prefix
 	left  bool
+
+	mu    sync.Mutex // guards paged
+	paged bool       // the client has let a stream be opened
 }
 
 // Authenticated ends the connection's counting as one that is not.
@@ -37,7 +42,18 @@ func (c *quicConn) Control() session.Stream { return c.control }
 
 // OpenPage implements session.Conn.
 func (c *quicConn) OpenPage(ctx context.Context) (session.Page, error) {
-	s, err := c.conn.OpenUniStreamSync(ctx)
+	c.mu.Lock()
+	s, err := c.conn.OpenUniStream()
+	c.paged = c.paged || err == nil
+	some := c.paged
+	c.mu.Unlock()
+	var full *quic.StreamLimitReachedError
+	if errors.As(err, &full) {
+		if !some {
+			return nil, session.ErrNoStreams // it said how many when it connected
+		}
+		s, err = c.conn.OpenUniStreamSync(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -116,10 +116,14 @@ type device struct {
 }
 
 func (f *fixture) dial(t testing.TB) *device {
+	return f.dialWith(t, &quic.Config{MaxIncomingUniStreams: 8})
+}
+
+func (f *fixture) dialWith(t testing.TB, conf *quic.Config) *device {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	conn, err := quic.DialAddr(ctx, f.Addr().String(), f.tls, &quic.Config{MaxIncomingUniStreams: 8})
+	conn, err := quic.DialAddr(ctx, f.Addr().String(), f.tls, conf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,6 +168,16 @@ func (d *device) send(b wirev1.ClientFrame_builder) uint64 {
 	return d.req
 }
 
+// tell writes a frame that wants no answer.
+func (d *device) tell(b wirev1.ClientFrame_builder) {
+	d.t.Helper()
+	data, err := frame.Append(nil, b.Build())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.raw(data)
+}
+
 func (d *device) read() (*wirev1.ServerFrame, error) {
 	if err := d.str.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
@@ -173,7 +187,19 @@ func (d *device) read() (*wirev1.ServerFrame, error) {
 		return nil, err
 	}
 	f := &wirev1.ServerFrame{}
-	return f, proto.Unmarshal(raw, f)
+	if err := proto.Unmarshal(raw, f); err != nil {
+		return nil, err
+	}
+	saysWhen(d.t, f)
+	return f, nil
+}
+
+// saysWhen checks that a refusal says when to come again just when one may.
+func saysWhen(t testing.TB, f *wirev1.ServerFrame) {
+	t.Helper()
+	if e := f.GetError(); e != nil && wire.Lookup(e.GetCode()).Retriable != (e.GetRetryAfterMs() > 0) {
+		t.Errorf("refused with %v, to come again after %d ms", e.GetCode(), e.GetRetryAfterMs())
+	}
 }
 
 // answer reads until the answer of a request; pushes are kept.

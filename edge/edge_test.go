@@ -227,7 +227,7 @@ func TestGroup(t *testing.T) {
 		DeliveredOrdinal:  1 << 60,
 		ReadPosition:      -5,
 	}.Build()
-	c.send(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{w}}.Build()})
+	c.tell(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{w}}.Build()})
 	until(t, "watermark", func() bool { f.world.mu.Lock(); defer f.world.mu.Unlock(); return len(f.world.marks) == 1 })
 	v, _ := readSide{f.world}.View(g)
 	want := thread.Watermark{DeliveredPosition: v.LastPosition, DeliveredOrdinal: v.LastOrdinal}
@@ -355,10 +355,12 @@ func TestHostileFrames(t *testing.T) {
 		d.raw(frame.AppendLength(nil, wire.MaxFrame))
 		d.closed(wirev1.Code_CODE_FRAME_TOO_LARGE)
 	})
-	t.Run("length not in shortest form", func(t *testing.T) {
-		d := f.dial(t)
-		d.raw([]byte{0x40, 1, 0})
-		d.closed(wirev1.Code_CODE_PROTOCOL)
+	t.Run("lengths not in shortest form", func(t *testing.T) {
+		d := f.dial(t).register("+493").sync()
+		for k, length := range [][]byte{{0x40, 6}, {0x80, 0, 0, 6}, {0xc0, 0, 0, 0, 0, 0, 0, 6}} {
+			d.raw(append(length, 0x08, byte(99+k), 0xf2, 0x07, 1, 'x'))
+			d.refused(d.answer(uint64(99+k)), wirev1.Code_CODE_UNKNOWN_REQUEST)
+		}
 	})
 	t.Run("not protobuf", func(t *testing.T) {
 		d := f.dial(t)

@@ -34,6 +34,7 @@ type world struct {
 	down bool       // the log
 	// the log's answer to an event: an error, after which it may have it all the same
 	refuse      func(*eventv1.Event) (refused, kept bool)
+	refusals    int
 	sync        func(context.Context, fanout.Session) error
 	keys        map[id.DeviceID]ed25519.PublicKey
 	owners      map[id.DeviceID]id.UserID
@@ -95,7 +96,9 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 	}
 	var refused, kept bool
 	if w.refuse != nil {
-		refused, kept = w.refuse(ev)
+		if refused, kept = w.refuse(ev); refused {
+			w.refusals++
+		}
 	}
 	if refused && !kept {
 		w.mu.Unlock()

@@ -43,7 +43,7 @@ func TestHostileFramesInEachStage(t *testing.T) {
 		{"4 GiB", []byte{0xc0, 0, 0, 1, 0, 0, 0, 0}, ok, ok, tooLarge, tooLarge},
 		{"the longest of all", bytes.Repeat([]byte{0xff}, 8), ok, ok, tooLarge, tooLarge},
 		{"one byte too long", frame.AppendLength(nil, wire.MaxFrame+1), ok, ok, tooLarge, tooLarge},
-		{"a length not in its shortest form", []byte{0x40, 1, 0}, ok, ok, protocol, protocol},
+		{"lengths not in their shortest form", []byte{0x40, 0, 0x80, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0}, ok, ok, ok, ok},
 		{"no protobuf", []byte{2, 0xff, 0xff}, ok, ok, protocol, protocol},
 		{"a frame that ends too soon", []byte{10, 1}, ok, ok, protocol, protocol},
 		{"an unknown frame", []byte{4, 0xf2, 0x07, 1, 'x'}, ok, ok, ok, ok},

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -134,7 +135,7 @@ func TestReceiptIsNeverLower(t *testing.T) {
 	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
 	th := id.DirectThread(a.user, b.user)
 	claim := func(position, ordinal int64) {
-		b.send(wirev1.ClientFrame_builder{
+		b.tell(wirev1.ClientFrame_builder{
 			Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{wirev1.Watermark_builder{
 				ThreadId: th[:], DeliveredPosition: position, DeliveredOrdinal: ordinal, ReadPosition: position,
 				ReadOrdinal: ordinal,
@@ -236,12 +237,17 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 		refuse, kept = text, keep
 	}
 	messages := map[string]wirev1.ClientFrame_builder{}
-	for _, s := range []string{"1", "2", "3", "4", "5", "6"} {
+	for _, s := range []string{"1", "2", "3", "4", "5", "6", "7", "8"} {
 		messages[s] = direct(a, b, s)
 	}
+	// send expects that the first of the texts is answered by want, and those behind it by what follows from that.
+	var head string
 	send := func(want wirev1.Code, texts ...string) {
 		t.Helper()
 		waiting := map[uint64]string{}
+		if want == wirev1.Code_CODE_UNAVAILABLE {
+			head = texts[0]
+		}
 		for _, s := range texts {
 			waiting[a.send(messages[s])] = s
 		}
@@ -253,8 +259,17 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 			if waiting[got.GetRequestId()] == "" {
 				continue
 			}
-			if got.GetError().GetCode() != want || got.HasAck() != (want == 0) {
-				t.Fatalf("%s: got %v", waiting[got.GetRequestId()], got)
+			s := waiting[got.GetRequestId()]
+			want, first := want, []byte(nil)
+			if want != 0 && s != head {
+				want, first = wirev1.Code_CODE_OUT_OF_TURN, messages[head].SendMessage.GetMessageId()
+				if len(waiting) == len(texts) && texts[0] == head {
+					t.Errorf("%s was refused before %s, because of which", s, head)
+				}
+			}
+			if got.GetError().GetCode() != want || got.HasAck() != (want == 0) ||
+				!bytes.Equal(got.GetError().GetMessageId(), first) {
+				t.Fatalf("%s: got %v, want %v", s, got, want)
 			}
 			delete(waiting, got.GetRequestId())
 		}
@@ -262,7 +277,7 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 	set("1", false)
 	send(wirev1.Code_CODE_UNAVAILABLE, "1", "2", "3")
 	set("", false)
-	send(wirev1.Code_CODE_UNAVAILABLE, "2", "3")
+	send(wirev1.Code_CODE_OUT_OF_TURN, "2", "3")
 	if got := a.ask(direct(a, c, "to somebody else")); !got.HasAck() {
 		t.Errorf("another thread: %v", got)
 	}
@@ -270,8 +285,26 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 	set("4", true) // the log has it all the same
 	send(wirev1.Code_CODE_UNAVAILABLE, "4", "5")
 	set("", false)
-	send(wirev1.Code_CODE_UNAVAILABLE, "6")
+	send(wirev1.Code_CODE_OUT_OF_TURN, "6")
 	send(0, "4", "5", "6")
+	set("7", false)
+	send(wirev1.Code_CODE_UNAVAILABLE, "7", "8")
+	set("", false)
+	for _, x := range []struct {
+		name string
+		give []byte
+		want wirev1.Code
+	}{
+		{"another is given up", messages["8"].SendMessage.GetMessageId(), wirev1.Code_CODE_OUT_OF_TURN},
+		{"the refused one is given up", messages["7"].SendMessage.GetMessageId(), 0},
+	} {
+		if got := a.ask(wirev1.ClientFrame_builder{
+			AbandonMessage: wirev1.AbandonMessage_builder{ThreadId: th[:], MessageId: x.give}.Build(),
+		}); !got.HasDone() {
+			t.Fatalf("%s: got %v", x.name, got)
+		}
+		send(x.want, "8")
+	}
 	f.world.mu.Lock()
 	joins := 0
 	f.world.refuse = func(e *eventv1.Event) (bool, bool) {
@@ -284,13 +317,13 @@ func TestRefusedMessageHoldsThoseBehindIt(t *testing.T) {
 	d := f.dial(t).register("+494").sync()
 	first, second := direct(a, d, "1"), direct(a, d, "2")
 	a.refused(a.ask(first), wirev1.Code_CODE_UNAVAILABLE) // the thread could not be begun
-	a.refused(a.ask(second), wirev1.Code_CODE_UNAVAILABLE)
+	a.refused(a.ask(second), wirev1.Code_CODE_OUT_OF_TURN)
 	for _, m := range []wirev1.ClientFrame_builder{first, second} {
 		if got := a.ask(m); !got.HasAck() {
 			t.Fatalf("got %v", got)
 		}
 	}
-	if d := cmp.Diff([]string{"0", "1", "2", "3", "4", "5", "6"}, f.world.texts(t, th)); d != "" {
+	if d := cmp.Diff([]string{"0", "1", "2", "3", "4", "5", "6", "8"}, f.world.texts(t, th)); d != "" {
 		t.Errorf("the thread (-want +got):\n%s", d)
 	}
 }
@@ -305,7 +338,7 @@ func TestRateLimitKeepsTheOrder(t *testing.T) {
 // TestClientKeepsItsOrderOverRefusals: a client whose messages are refused at random, some after the log had them, has
 // them in the thread in its order.
 func TestClientKeepsItsOrderOverRefusals(t *testing.T) {
-	f := start(t, nil)
+	f := start(t, func(c *Config) { c.Session.RetryAfter = time.Millisecond })
 	c, b := f.joinWith(t, "+491", client.Config{MinBackoff: time.Millisecond}), f.dial(t).register("+492").sync()
 	r := rand.New(rand.NewPCG(1, 2))
 	f.world.mu.Lock()
@@ -353,5 +386,42 @@ func TestBudgetOfADay(t *testing.T) {
 	}
 	if got := b.ask(direct(b, a, "z")); !got.HasAck() {
 		t.Errorf("another user: %v", got)
+	}
+}
+
+// TestClientGivesUp: a client that gives up a message that the log does not take sends those behind it.
+func TestClientGivesUp(t *testing.T) {
+	f := start(t, func(c *Config) { c.Session.RetryAfter = time.Millisecond })
+	c, b := f.joinWith(t, "+491", client.Config{MinBackoff: time.Millisecond}), f.dial(t).register("+492").sync()
+	f.world.mu.Lock()
+	f.world.refuse = func(e *eventv1.Event) (bool, bool) {
+		s, _ := event.Text(e.GetMessageSent().GetContent())
+		return s == "never", false
+	}
+	f.world.mu.Unlock()
+	dest, err := c.Direct(b.user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Send(dest, "never")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"1", "2"} {
+		if _, err := c.Send(dest, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "a refusal", func() bool {
+		f.world.mu.Lock()
+		defer f.world.mu.Unlock()
+		return f.world.refusals > 0
+	})
+	if ok, err := c.Abandon(m); !ok || err != nil {
+		t.Fatalf("giving up: %v, %v", ok, err)
+	}
+	until(t, "an empty outbox", func() bool { return c.Outbox() == 0 })
+	if d := cmp.Diff([]string{"1", "2"}, f.world.texts(t, dest.Thread)); d != "" {
+		t.Errorf("the thread (-want +got):\n%s", d)
 	}
 }

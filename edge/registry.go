@@ -12,7 +12,11 @@ import (
 type owner struct {
 	user   id.UserID
 	device id.DeviceID
+	// background: the device's second session
+	background bool
 }
+
+func ownerOf(s *session.Session) owner { return owner{s.User(), s.Device(), s.Background()} }
 
 // registry knows the sessions of this edge that are authenticated.
 type registry struct {
@@ -22,7 +26,7 @@ type registry struct {
 
 // Enter implements session.Registry.
 func (r *registry) Enter(s *session.Session) {
-	k := owner{s.User(), s.Device()}
+	k := ownerOf(s)
 	r.mu.Lock()
 	old := r.sessions[k]
 	r.sessions[k] = s
@@ -34,7 +38,7 @@ func (r *registry) Enter(s *session.Session) {
 
 // Leave implements session.Registry.
 func (r *registry) Leave(s *session.Session) {
-	k := owner{s.User(), s.Device()}
+	k := ownerOf(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.sessions[k] == s {

@@ -176,6 +176,7 @@ func (m *mouth) next() *wirev1.ServerFrame {
 	if err := errors.Join(err, proto.Unmarshal(raw, f)); err != nil {
 		m.t.Fatalf("the server wrote: %v", err)
 	}
+	saysWhen(m.t, f)
 	m.got = append(m.got, f)
 	return f
 }

@@ -40,7 +40,8 @@ var (
 // outgoing is a message of the outbox with its place in it.
 type outgoing struct {
 	Outgoing
-	seq uint64
+	seq       uint64
+	abandoned bool // it was given up while it is unanswered
 }
 
 // Client is a device. See the package comment.
@@ -353,8 +354,7 @@ func (c *Client) Flush(ctx context.Context) error {
 			return nil
 		}
 		c.flushWatermarks()
-		// An edge reads the frames of a connection in their order.
-		if _, err := c.Users(ctx); err != nil {
+		if err := c.Ping(ctx); err != nil {
 			return err
 		}
 		c.mu.Lock()
@@ -507,6 +507,10 @@ func (c *Client) refused(m id.MessageID, why *wire.Error) {
 		return
 	}
 	delete(c.inflight, m)
+	if o.abandoned {
+		c.abandon(o)
+		return
+	}
 	at, _ := slices.BinarySearchFunc(c.waiting, o, bySeq)
 	c.waiting = slices.Insert(c.waiting, at, o)
 	after := why.RetryAfter
@@ -518,8 +522,9 @@ func (c *Client) refused(m id.MessageID, why *wire.Error) {
 		return
 	}
 	c.stopped[o.Thread] = time.Now().Add(after)
-	alone := why.Code == wirev1.Code_CODE_THREAD_PARKED
-	if alone {
+	parked := why.Code == wirev1.Code_CODE_THREAD_PARKED
+	alone := parked || why.Code == wirev1.Code_CODE_OUT_OF_TURN
+	if parked {
 		c.queue.put(Delayed{Thread: o.Thread, ID: o.ID, Err: why})
 	}
 	unpause := !c.paused && !alone
@@ -543,6 +548,10 @@ func bySeq(a, b *outgoing) int { return cmp.Compare(a.seq, b.seq) }
 // requeue moves what is in flight back to what waits. mu is held.
 func (c *Client) requeue() {
 	for _, o := range c.inflight {
+		if o.abandoned {
+			c.abandon(o)
+			continue
+		}
 		c.waiting = append(c.waiting, o)
 	}
 	clear(c.inflight)

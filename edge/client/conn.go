@@ -61,6 +61,8 @@ type conn struct {
 
 	// Guarded by Client.mu.
 	replyRef bool // the edge has wire.ReplyRef: it takes the author of what is answered
+	abandon  bool // the edge has wire.Abandon
+	ping     bool // the edge has wire.Ping
 
 	// Guarded by wmu.
 	wmu     sync.Mutex
@@ -321,7 +323,8 @@ func (c *Client) welcomed(cn *conn, w *wirev1.Welcome) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.live = cn, false
-	cn.replyRef = slices.Contains(w.GetFeatures(), wire.ReplyRef)
+	can := func(feature string) bool { return slices.Contains(w.GetFeatures(), feature) }
+	cn.replyRef, cn.abandon, cn.ping = can(wire.ReplyRef), can(wire.Abandon), can(wire.Ping)
 	c.notify()
 	if c.id.User.IsZero() {
 		return nil
@@ -334,7 +337,8 @@ func (c *Client) welcomed(cn *conn, w *wirev1.Welcome) error {
 	cn.edge, cn.proof = w.GetEdge(), cn.request(nil)
 	cn.write(wirev1.ClientFrame_builder{RequestId: cn.proof, Authenticate: wirev1.Authenticate_builder{
 		UserId: me.User[:], DeviceId: me.Device[:],
-		Signature: ed25519.Sign(me.Key, wire.Proof(cn.nonce, exporter, me.User, me.Device)),
+		Signature:  ed25519.Sign(me.Key, wire.Proof(cn.nonce, exporter, me.User, me.Device)),
+		Background: c.cfg.Background,
 	}.Build()}.Build())
 	c.sync(cn) // in the same packet: the edge takes it up once the proof is accepted, and refuses both otherwise
 	return nil

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"heliograph/schemas/id"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -130,6 +132,48 @@ func TestParkedThreadStopsAlone(t *testing.T) {
 	if !wire.Lookup(wirev1.Code_CODE_THREAD_PARKED).Retriable {
 		t.Error("messages to a parked thread are given up")
 	}
+}
+
+// TestAbandonedMessageLetsTheOthersPass: what is given up is not sent again, whether it waits or is on its way, and the
+// edge is told of it, so that what is behind it goes on.
+func TestAbandonedMessageLetsTheOthersPass(t *testing.T) {
+	r, c, send := refusingEdge(t)
+	th := id.NewGroup()
+	var ids []id.MessageID
+	for _, s := range []string{"0", "1", "2"} {
+		m := id.NewMessage()
+		must(t, c.SendRaw(Outgoing{Thread: th, ID: m, Data: []byte(s)}))
+		ids = append(ids, m)
+	}
+	first, second, third := r.next("0"), r.next("1"), r.next("2")
+	give := func(m id.MessageID, want bool) {
+		t.Helper()
+		if ok, err := c.Abandon(m); ok != want || err != nil {
+			t.Errorf("giving up: %v, %v, want %v", ok, err, want)
+		}
+	}
+	give(ids[0], true) // on its way
+	first.refuse(wirev1.Code_CODE_UNAVAILABLE)
+	second.refuse(wirev1.Code_CODE_OUT_OF_TURN)
+	eventually(t, func() bool { return c.Outbox() == 2 })
+	give(ids[1], true) // it waits, since the third is unanswered
+	third.refuse(wirev1.Code_CODE_OUT_OF_TURN)
+	give(id.NewMessage(), false)
+	r.next("2").ack()
+	eventually(t, func() bool { return c.Outbox() == 0 })
+	var failed []id.MessageID
+	for e := range c.Events(within(t)) {
+		if f, ok := e.(Failed); ok && errors.Is(f.Err, ErrAbandoned) {
+			if failed = append(failed, f.ID); len(failed) == 2 {
+				break
+			}
+		}
+	}
+	if d := cmp.Diff(failed, ids[:2]); d != "" {
+		t.Errorf("failed (-got +want):\n%s", d)
+	}
+	send(th, "3")
+	r.next("3").ack()
 }
 
 func eventually(t *testing.T, cond func() bool) {

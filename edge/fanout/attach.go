@@ -12,7 +12,8 @@ import (
 // Attach registers a session and returns its device once its user's state is live here: nothing older than the device's
 // SinceMS is pushed. A revoked device is refused with a *wire.Error. The device was proved before: when its
 // registration, or a store or a link, does not come in time, that is CODE_UNAVAILABLE. After an error the session is
-// not registered. An older session of the same device is closed with CODE_SUPERSEDED.
+// not registered. An older session of the same device is closed with CODE_SUPERSEDED, unless one of the two is in the
+// background and the other is not.
 func (f *Fanout) Attach(ctx context.Context, sess Session) (user.Device, error) {
 	d := &device{sess: sess, id: sess.Device(), turn: make(chan struct{}, 1)}
 	var older []*device
@@ -25,7 +26,7 @@ func (f *Fanout) Attach(ctx context.Context, sess Session) (user.Device, error) 
 	d.person = p
 	now := make([]*device, 0, len(p.connected())+1)
 	for _, o := range p.connected() {
-		if o.id == d.id {
+		if o.id == d.id && background(o.sess) == background(sess) {
 			older = append(older, o)
 		} else {
 			now = append(now, o)

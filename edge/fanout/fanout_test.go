@@ -583,3 +583,32 @@ func TestSummaryOfAFormerMember(t *testing.T) {
 		mustBe(t, "position later", later.GetLastPosition(), at.GetLastPosition())
 	})
 }
+
+// TestBackground: a device's session in the background gets what that of its foreground gets; each is superseded by its
+// like.
+func TestBackground(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		back := newPhone(ann.user, ann.id, ann.floor)
+		back.background = true
+		front := b.online(ann, 0)
+		defer front.leave()
+		defer b.online(back, 0).leave()
+		g := b.group(bob.user, ann.user)
+		b.world.Send(g, bob.user, bob.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		for name, d := range map[string]*phone{"foreground": ann, "background": back} {
+			mustBe(t, name, d.count(g), 2)
+			mustBe(t, name, d.closed, wirev1.Code_CODE_UNSPECIFIED)
+		}
+		newer := newPhone(ann.user, ann.id, ann.floor)
+		newer.background = true
+		defer b.online(newer, 0).leave()
+		mustBe(t, "older one in the background", back.closed, wirev1.Code_CODE_SUPERSEDED)
+		mustBe(t, "foreground", ann.closed, wirev1.Code_CODE_UNSPECIFIED)
+		b.world.Send(g, bob.user, bob.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		mustBe(t, "foreground", ann.count(g), 3)
+	})
+}

@@ -26,6 +26,8 @@ type phone struct {
 	user  id.UserID
 	id    id.DeviceID
 	floor int64
+	// its sessions are in the background
+	background bool
 
 	mu       sync.Mutex // taken inside a session's mu
 	applied  map[id.ThreadID]replica.Row
@@ -70,6 +72,7 @@ type testSession struct {
 
 func (s *testSession) User() id.UserID     { return s.user }
 func (s *testSession) Device() id.DeviceID { return s.phone.id }
+func (s *testSession) Background() bool    { return s.background }
 
 func (s *testSession) news() {
 	close(s.more)

@@ -44,3 +44,12 @@ type Patient interface {
 	// acknowledgement.
 	PushSoon(frame []byte) bool
 }
+
+// Background is a Session that may be its device's second, beside that of its foreground. Either is superseded by its
+// like alone.
+type Background interface{ Background() bool }
+
+func background(s Session) bool {
+	b, ok := s.(Background)
+	return ok && b.Background()
+}

@@ -23,6 +23,10 @@ type Config struct {
 	// WriteTimeout is how long a device may read nothing while there is something to write; default 30 s.
 	WriteTimeout time.Duration
 
+	// RetryAfter is when a device may come again with what was refused for now and nobody knows for how long; default
+	// 500 ms (section 8).
+	RetryAfter time.Duration
+
 	// MaxInflight is the most requests that may wait for an answer; default wire.MaxInflight.
 	MaxInflight int
 	// OutboxFrames and OutboxBytes bound what waits for the device; defaults 4,096 and 1 MiB. Answers may go beyond
@@ -65,6 +69,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.HelloTimeout, 30*time.Second)
 	run.Default(&c.RequestTimeout, 15*time.Second)
 	run.Default(&c.WriteTimeout, 30*time.Second)
+	run.Default(&c.RetryAfter, 500*time.Millisecond)
 	run.Default(&c.MaxInflight, maxInflight)
 	run.Default(&c.OutboxFrames, 4096)
 	run.Default(&c.OutboxBytes, 1<<20)
@@ -94,6 +99,7 @@ func (c Config) Validate() error {
 		{"hello timeout", int64(c.HelloTimeout)},
 		{"request timeout", int64(c.RequestTimeout)},
 		{"write timeout", int64(c.WriteTimeout)},
+		{"retry after", int64(c.RetryAfter)},
 		{"requests in flight", int64(c.MaxInflight)},
 		{"outbox frames", int64(c.OutboxFrames)}, {"outbox bytes", int64(c.OutboxBytes)},
 		{"send rate", int64(c.SendRate)},

@@ -22,7 +22,8 @@ import (
 type Conn interface {
 	// Control is the stream that the client opened (section 1).
 	Control() Stream
-	// OpenPage opens a unidirectional stream to the client (section 10); it waits until the client allows one.
+	// OpenPage opens a unidirectional stream to the client (section 10); it waits until the client allows one, and
+	// fails with ErrNoStreams when that lets none be opened at all.
 	OpenPage(ctx context.Context) (Page, error)
 	// Exporter is what proofs are bound to (section 4).
 	Exporter() ([]byte, error)

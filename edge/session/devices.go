@@ -32,8 +32,8 @@ const (
 
 // watermarks takes what the device has stored and shown (section 6). A device cannot claim more than the thread has.
 // Each may become a record in the log, even if it says what the one before said, so a device that sends too many is
-// read no further for a while. Reader only.
-func (s *Session) watermarks(ctx context.Context, w *wirev1.Watermarks) {
+// read no further for a while. With a request id it is told when all were taken. Reader only.
+func (s *Session) watermarks(ctx context.Context, req uint64, w *wirev1.Watermarks) {
 	if s.moves == nil {
 		s.moves = rate.NewLimiter(rate.Limit(s.srv.cfg.WatermarkRate), s.srv.cfg.WatermarkBurst)
 	}
@@ -42,9 +42,24 @@ func (s *Session) watermarks(ctx context.Context, w *wirev1.Watermarks) {
 			return // the connection has ended: the device says it again on the next
 		}
 	}
+	var refused *wire.Error
 	for _, m := range w.GetItems() {
-		s.srv.metrics.watermarks.WithLabelValues(s.watermark(ctx, m)).Inc()
+		outcome := s.watermark(ctx, m)
+		s.srv.metrics.watermarks.WithLabelValues(outcome).Inc()
+		switch outcome {
+		case markInvalid:
+			refused = invalid("thread_id is not a thread's id")
+		case markFull:
+			if refused == nil {
+				refused = wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "too many watermarks wait already")
+			}
+		}
 	}
+	if refused != nil {
+		s.refuse(req, refused)
+		return
+	}
+	s.reply(req, wirev1.ServerFrame_builder{Done: &wirev1.Done{}})
 }
 
 func (s *Session) watermark(ctx context.Context, m *wirev1.Watermark) (outcome string) {

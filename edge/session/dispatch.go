@@ -38,7 +38,7 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 		return nil
 	}
 	if f.WhichBody() == wirev1.ClientFrame_Watermarks_case {
-		s.watermarks(ctx, f.GetWatermarks())
+		s.watermarks(ctx, req, f.GetWatermarks())
 		return nil
 	}
 	if s.requests == nil {
@@ -50,6 +50,10 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 	switch f.WhichBody() {
 	case wirev1.ClientFrame_Sync_case:
 		s.sync(ctx, req)
+	case wirev1.ClientFrame_Ping_case:
+		s.reply(req, wirev1.ServerFrame_builder{Pong: &wirev1.Pong{}})
+	case wirev1.ClientFrame_AbandonMessage_case:
+		s.abandon(req, f.GetAbandonMessage())
 	case wirev1.ClientFrame_CreateGroup_case:
 		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
 			return s.createGroup(ctx, f.GetCreateGroup())
@@ -160,12 +164,13 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 		who, err = s.srv.auth.Register(ctx, f.GetRegister(), s.nonce, exporter, addr)
 	} else {
 		who, err = s.srv.auth.Authenticate(ctx, f.GetAuthenticate(), s.nonce, exporter, addr)
+		s.background = f.GetAuthenticate().GetBackground()
 	}
 	if err == nil {
 		err = s.attach(ctx, who)
 	}
 	if err != nil {
-		s.user, s.device, s.floor = id.UserID{}, id.DeviceID{}, 0
+		s.user, s.device, s.floor, s.background = id.UserID{}, id.DeviceID{}, 0, false
 		return s.failEarly(req, err)
 	}
 	s.deadline.Stop()
@@ -222,7 +227,7 @@ func (s *Session) hello(req uint64, h *wirev1.Hello) error {
 		Nonce: s.nonce, Edge: s.srv.cfg.Edge, Features: wire.Features,
 		Limits: wirev1.Limits_builder{
 			MaxFrameBytes: wire.MaxFrame, MaxTextBytes: thread.MaxText, MaxMembers: thread.MaxMembers,
-			MaxInflight: uint32(s.srv.cfg.MaxInflight),
+			MaxInflight: uint32(s.srv.cfg.MaxInflight), MaxServerFrameBytes: wire.MaxServerFrame,
 		}.Build(),
 	}.Build()})
 	return nil
@@ -283,24 +288,44 @@ func (s *Session) reply(req uint64, b wirev1.ServerFrame_builder) {
 }
 
 // refuse answers a request with an error.
-func (s *Session) refuse(req uint64, e *wire.Error) {
+func (s *Session) refuse(req uint64, e *wire.Error) { s.handed(s.handRefusal(req, e)) }
+
+// handRefusal is refuse, but for what hand leaves to its caller.
+func (s *Session) handRefusal(req uint64, e *wire.Error) verdict {
 	s.srv.metrics.refused(e.Code)
-	retry := e.RetryAfter.Milliseconds()
-	if retry == 0 && e.RetryAfter > 0 {
-		retry = 1
+	if req == 0 {
+		return taken
 	}
-	s.reply(req, wirev1.ServerFrame_builder{Error: wirev1.Error_builder{
-		Code: e.Code, Message: e.Message, RetryAfterMs: uint32(min(max(retry, 0), 1<<31)),
-	}.Build()})
+	b := wirev1.Error_builder{Code: e.Code, Message: e.Message, RetryAfterMs: milliseconds(s.after(e))}
+	if !e.First.IsZero() {
+		b.MessageId = e.First[:]
+	}
+	return s.hand(wirev1.ServerFrame_builder{RequestId: req, Error: b.Build()})
+}
+
+// milliseconds rounds up, so that what is not 0 stays so.
+func milliseconds(d time.Duration) uint32 {
+	return uint32(min(max((d+time.Millisecond-1)/time.Millisecond, 0), 1<<31))
+}
+
+// after is when a refused request may come again; 0 where it may not.
+func (s *Session) after(e *wire.Error) time.Duration {
+	if e.RetryAfter > 0 || !e.Retriable() {
+		return e.RetryAfter
+	}
+	return s.srv.cfg.RetryAfter
 }
 
 // fail answers a request that ended in an error.
-func (s *Session) fail(req uint64, err error) {
+func (s *Session) fail(req uint64, err error) { s.refuse(req, s.judge(err)) }
+
+// judge is refusal, and logs what nobody foresaw.
+func (s *Session) judge(err error) *wire.Error {
 	e, known := refusal(err)
 	if !known {
 		s.srv.log.Error("request failed", "user", s.user, "device", s.device, "err", err)
 	}
-	s.refuse(req, e)
+	return e
 }
 
 // during returns a context for what a request does: what it appends carries its name.

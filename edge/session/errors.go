@@ -18,6 +18,9 @@ import (
 // errGone is the end of a session from outside: the device went, or Close was called.
 var errGone = errors.New("the connection is gone")
 
+// ErrNoStreams is what Conn.OpenPage fails with when the client lets the server open no streams.
+var ErrNoStreams = errors.New("the client lets the server open no streams")
+
 // refusal maps an error to what the device is told. known is false for an error that nobody foresaw: it must be logged,
 // since the device is told nothing of it.
 func refusal(err error) (out *wire.Error, known bool) {
@@ -34,6 +37,8 @@ func refusal(err error) (out *wire.Error, known bool) {
 		return wire.Errorf(wirev1.Code_CODE_INVALID, "%s %s", bad.Field, bad.Why), true
 	case errors.As(err, &no):
 		return wire.Errorf(fanout.CodeOf(no.reason), "the thread did not accept it: %s", no.reason), true
+	case errors.Is(err, ErrNoStreams):
+		return wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "the client lets the server open no streams"), true
 	case errors.Is(err, ingest.ErrUnavailable):
 		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the log does not take events now"), true
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
@@ -50,8 +55,6 @@ func readError(err error) error {
 	switch {
 	case errors.Is(err, frame.ErrTooLarge):
 		return wire.Errorf(wirev1.Code_CODE_FRAME_TOO_LARGE, "%v", err)
-	case errors.Is(err, frame.ErrNotCanonical):
-		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "%v", err)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "the control stream ended within a frame")
 	}

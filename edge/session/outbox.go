@@ -66,6 +66,7 @@ const (
 	full            // not taken
 	lagging         // not taken: the device lags
 	ended           // not taken: the session has ended
+	broken          // not taken: it cannot be encoded
 )
 
 // put hands over a frame. Pushes are refused beyond the bounds, answers beyond four times the bounds. A patient one

@@ -17,6 +17,9 @@ import (
 // maxPages is how many pages of history are written at one time (section 10).
 const maxPages = 4
 
+// streamWait is how long a page waits for a client that lets fewer streams be open at one time.
+const streamWait = 3 * time.Second
+
 type request = func(context.Context) (wirev1.ServerFrame_builder, error)
 
 // reading returns what answers a request that only reads, or nil for another.
@@ -178,7 +181,9 @@ func (s *Session) page(ctx context.Context, req uint64, r *wirev1.GetHistory) er
 	if len(data) > wire.MaxServerFrame {
 		return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the page is too long: ask for less")
 	}
-	p, err := s.conn.OpenPage(ctx)
+	opening, cancel := context.WithTimeout(ctx, streamWait)
+	p, err := s.conn.OpenPage(opening)
+	cancel()
 	if err != nil {
 		return err
 	}

@@ -226,16 +226,26 @@ func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
 		if err == nil {
 			err = notMember()
 		}
-		e, _ := refusal(err)
+		e := s.judge(err)
 		s.mu.Lock()
 		failed := append([]sending{x}, l.queue...)
 		l.queue = nil
 		tooMany := s.holdBehind(x, e) // before any other message can come into the lane
-		s.mu.Unlock()
-		for _, x := range failed {
+		v := taken
+		for _, y := range failed {
+			why := e
+			if y.message != x.message {
+				if turn := s.outOfTurn(y); turn != nil {
+					why = turn
+				}
+			}
 			s.finish()
-			s.fail(x.req, err)
+			if got := s.handRefusal(y.req, why); got != taken {
+				v = got
+			}
 		}
+		s.mu.Unlock()
+		s.handed(v)
 		if tooMany {
 			s.Close(wirev1.Code_CODE_SLOW_CONSUMER)
 		}

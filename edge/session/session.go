@@ -107,20 +107,22 @@ type Session struct {
 	conn Conn
 
 	// Reader: touched only by the goroutine of Serve. user, device and floor are fixed once the replica has the user.
-	state    state
-	early    int // frames before authentication
-	nonce    []byte
-	tag      [wire.RequestTag]byte // names the connection's requests in the log; fixed once Welcome was sent
-	user     id.UserID
-	device   id.DeviceID
-	floor    int64
-	deadline *time.Timer   // of authentication
-	sends    *rate.Limiter // nil before the first
-	nth      uint64        // messages so far
-	requests *rate.Limiter // nil before the first
-	moves    *rate.Limiter // of watermarks; nil before the first
-	syncRate *rate.Limiter // nil before the first
-	pages    chan struct{} // nil before the first
+	state  state
+	early  int // frames before authentication
+	nonce  []byte
+	tag    [wire.RequestTag]byte // names the connection's requests in the log; fixed once Welcome was sent
+	user   id.UserID
+	device id.DeviceID
+	floor  int64
+	// It is the device's second session, beside that of its foreground (section 3); fixed like user.
+	background bool
+	deadline   *time.Timer   // of authentication
+	sends      *rate.Limiter // nil before the first
+	nth        uint64        // messages so far
+	requests   *rate.Limiter // nil before the first
+	moves      *rate.Limiter // of watermarks; nil before the first
+	syncRate   *rate.Limiter // nil before the first
+	pages      chan struct{} // nil before the first
 
 	out      outbox
 	inflight atomic.Int32
@@ -261,6 +263,9 @@ func (s *Session) User() id.UserID { return s.user }
 // Device implements fanout.Session.
 func (s *Session) Device() id.DeviceID { return s.device }
 
+// Background implements fanout.Background.
+func (s *Session) Background() bool { return s.background }
+
 // Push implements fanout.Session: a frame that other sessions share. Any goroutine; never blocks.
 func (s *Session) Push(data []byte) bool { return s.push(data, false) }
 
@@ -375,18 +380,26 @@ func encode(b wirev1.ServerFrame_builder) []byte {
 
 // answer hands over a frame that must not be dropped: where it does not fit, the session ends. Any goroutine; never
 // blocks.
-func (s *Session) answer(b wirev1.ServerFrame_builder) {
+func (s *Session) answer(b wirev1.ServerFrame_builder) { s.handed(s.hand(b)) }
+
+// hand puts an answer into the outbox, so that those who hold mu can fix its place; handed does the rest without.
+func (s *Session) hand(b wirev1.ServerFrame_builder) verdict {
 	data, err := frame.Append(nil, b.Build())
 	if err != nil {
 		s.srv.log.Error("answer cannot be encoded", "user", s.user, "device", s.device, "err", err)
-		s.Close(wirev1.Code_CODE_INTERNAL)
-		return
+		return broken
 	}
-	switch s.out.put(data, false, false, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load) {
+	return s.out.put(data, false, false, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load)
+}
+
+func (s *Session) handed(v verdict) {
+	switch v {
 	case start:
 		s.startWriter()
 	case full:
 		s.Close(wirev1.Code_CODE_SLOW_CONSUMER)
+	case broken:
+		s.Close(wirev1.Code_CODE_INTERNAL)
 	}
 }
 

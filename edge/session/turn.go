@@ -10,8 +10,8 @@ import (
 )
 
 // A sender's messages to a thread must not overtake each other. When one is refused for now, those behind it are on
-// their way already; so they are refused likewise until it has come again (section 7), also when the log turns out to
-// have it: only that tells that the device knows of the refusals behind it.
+// their way already; so they are refused too until it has come again or was given up (section 7), also when the log
+// turns out to have it: only that tells that the device knows of the refusals behind it.
 
 // head is a message that was refused for now and must come again before any later one of its thread.
 type head struct {
@@ -28,16 +28,37 @@ const (
 	headLasts = time.Minute
 )
 
-// refuseSend answers a message with an error.
+// refuseSend answers a message with an error. Whatever is refused because of it is answered after it (section 7).
 func (s *Session) refuseSend(x sending, err error) {
-	e, _ := refusal(err)
+	e := s.judge(err)
 	s.mu.Lock()
 	tooMany := s.holdBehind(x, e)
+	v := s.handRefusal(x.req, e)
 	s.mu.Unlock()
-	s.fail(x.req, err)
+	s.handed(v)
 	if tooMany {
 		s.Close(wirev1.Code_CODE_SLOW_CONSUMER)
 	}
+}
+
+// abandon takes AbandonMessage (section 7). Reader only: what the device has sent before it was judged without it.
+func (s *Session) abandon(req uint64, r *wirev1.AbandonMessage) {
+	t, err := threadID(r.GetThreadId())
+	if err != nil {
+		s.fail(req, err)
+		return
+	}
+	m, err := id.From[id.MessageID](r.GetMessageId())
+	if err != nil {
+		s.refuse(req, invalid("message_id is not a message's id"))
+		return
+	}
+	s.mu.Lock()
+	if h, held := s.heads[t]; held && h.message == m {
+		delete(s.heads, t)
+	}
+	s.mu.Unlock()
+	s.reply(req, wirev1.ServerFrame_builder{Done: &wirev1.Done{}})
 }
 
 // holdBehind makes a refused message the head of its thread, unless an earlier one is or the refusal is for good.
@@ -72,5 +93,8 @@ func (s *Session) outOfTurn(x sending) *wire.Error {
 		delete(s.heads, x.thread)
 		return nil
 	}
-	return h.refused
+	return &wire.Error{
+		Code:    wirev1.Code_CODE_OUT_OF_TURN,
+		Message: "an earlier message of the thread must come first", RetryAfter: s.after(h.refused), First: h.message,
+	}
 }

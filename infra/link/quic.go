@@ -76,7 +76,7 @@ func startQUIC[In, Out proto.Message](
 func (l *quicLink) close(err error) {
 	l.once.Do(func() {
 		code := appClosed
-		if errors.Is(err, ErrMalformed) || errors.Is(err, frame.ErrTooLarge) || errors.Is(err, frame.ErrNotCanonical) {
+		if errors.Is(err, ErrMalformed) || errors.Is(err, frame.ErrTooLarge) {
 			code = appMalformed
 		}
 		if !errors.Is(err, ErrClosed) {

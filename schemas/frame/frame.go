@@ -1,8 +1,8 @@
 // Package frame is the framing of both protocols of Heliograph, device to edge and edge to delivery: a length as QUIC
 // varint (RFC 9000 section 16), then that many bytes of protobuf.
 //
-// Promise: a reader never allocates before it has checked the length against its limit, takes a length only in its
-// shortest encoding, and tells a clean end (io.EOF between frames) from a cut one (io.ErrUnexpectedEOF).
+// Promise: a reader never allocates before it has checked the length against its limit, takes a length in any of its
+// encodings (RFC 9000 section 16), and tells a clean end (io.EOF between frames) from a cut one (io.ErrUnexpectedEOF).
 //
 // Non-obvious:
 //   - A frame may be empty: protobuf encodes a message without fields in 0 bytes.
@@ -18,9 +18,6 @@ import (
 
 // ErrTooLarge is returned for a frame whose declared length is above the limit; nothing of it was read.
 var ErrTooLarge = errors.New("frame is larger than the limit")
-
-// ErrNotCanonical is returned for a length that is not in its shortest encoding.
-var ErrNotCanonical = errors.New("frame length is not in its shortest form")
 
 // Reader is what frames are read from; bufio.Reader is one.
 type Reader interface {
@@ -43,9 +40,6 @@ func Read(r Reader, buf []byte, limit int) ([]byte, error) {
 		}
 		n = n<<8 | uint64(b)
 	}
-	if size > 1 && n < shortest[size] {
-		return nil, ErrNotCanonical
-	}
 	if n > uint64(limit) {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrTooLarge, n, limit)
 	}
@@ -58,9 +52,6 @@ func Read(r Reader, buf []byte, limit int) ([]byte, error) {
 	}
 	return buf, nil
 }
-
-// shortest holds the smallest number that needs an encoding of so many bytes.
-var shortest = [9]uint64{2: 1 << 6, 4: 1 << 14, 8: 1 << 30}
 
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {

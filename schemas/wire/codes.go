@@ -75,6 +75,7 @@ var table = []Info{
 	{Code: wirev1.Code_CODE_CONFLICT, Name: "conflict"},
 	{Code: wirev1.Code_CODE_TOO_MANY_REQUESTS, Name: "too_many_requests", Retriable: true, Reconnect: true},
 	{Code: wirev1.Code_CODE_THREAD_PARKED, Name: "thread_parked", Retriable: true, Reconnect: true},
+	{Code: wirev1.Code_CODE_OUT_OF_TURN, Name: "out_of_turn", Retriable: true, Reconnect: true},
 }
 
 // Lookup returns the row of a code. A code of a newer version counts as internal: retriable, not closing.
@@ -90,6 +91,8 @@ type Error struct {
 	Code       wirev1.Code
 	Message    string // for developers; never a secret, a body or a PIN
 	RetryAfter time.Duration
+	// First is the message that must come first; CODE_OUT_OF_TURN alone has one.
+	First id.MessageID
 }
 
 // Errorf makes an Error.

@@ -1,11 +1,22 @@
 package wire
 
-// ReplyRef is the feature of naming what a message answers by author and id.
-const ReplyRef = "reply-ref"
+// What a side can do beside the first version of the protocol.
+const (
+	// Abandon: AbandonMessage, and CODE_OUT_OF_TURN.
+	Abandon = "abandon"
+	// Background: Authenticate.background.
+	Background = "background"
+	// MarkAnswer: Watermarks with a request id are answered.
+	MarkAnswer = "mark-answer"
+	// Ping: Ping.
+	Ping = "ping"
+	// ReplyRef: what a message answers is named by author and id.
+	ReplyRef = "reply-ref"
+)
 
 // Features are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello and
 // Welcome.
-var Features = []string{ReplyRef}
+var Features = []string{Abandon, Background, MarkAnswer, Ping, ReplyRef}
 
 // Bounds of a list of features.
 const (

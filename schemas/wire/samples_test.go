@@ -84,6 +84,17 @@ func samples(t *testing.T) []goldentest.Frame {
 	ask("authentication", wirev1.ClientFrame_builder{Authenticate: wirev1.Authenticate_builder{
 		UserId: ann, DeviceId: phone, Signature: key,
 	}.Build()})
+	ask("authentication in the background", wirev1.ClientFrame_builder{Authenticate: wirev1.Authenticate_builder{
+		UserId: ann, DeviceId: phone, Signature: key, Background: true,
+	}.Build()})
+	ask("a ping", wirev1.ClientFrame_builder{Ping: &wirev1.Ping{}})
+	tell("a pong", 6, wirev1.ServerFrame_builder{Pong: &wirev1.Pong{}})
+	ask("a message is given up", wirev1.ClientFrame_builder{
+		AbandonMessage: wirev1.AbandonMessage_builder{ThreadId: direct, MessageId: m1}.Build(),
+	})
+	tell("refused, since another message must come first", 6, wirev1.ServerFrame_builder{Error: wirev1.Error_builder{
+		Code: wirev1.Code_CODE_OUT_OF_TURN, RetryAfterMs: 500, MessageId: m1,
+	}.Build()})
 	ask("sync", wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
 	ask("the first message of a direct thread", wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{
 		ThreadId: direct, MessageId: m1, Content: content("hello"), DirectPeer: bob, ClientTimeMs: 1_790_000_000_000,
@@ -177,6 +188,7 @@ func samples(t *testing.T) []goldentest.Frame {
 		Nonce: key[:32], Edge: "edge-1", Features: []string{"a-word-of-a-later-version", "reply-ref"},
 		Limits: wirev1.Limits_builder{
 			MaxFrameBytes: 128 << 10, MaxTextBytes: 16 << 10, MaxMembers: 1024, MaxInflight: 256,
+			MaxServerFrameBytes: 4 << 20,
 		}.Build(),
 	}.Build()})
 	tell("a PIN is on its way", 2, wirev1.ServerFrame_builder{PinRequested: wirev1.PinRequested_builder{
@@ -257,7 +269,7 @@ func samples(t *testing.T) []goldentest.Frame {
 	raw("a length of 1 byte in 2", server, 0, "4000")
 	raw("a length of 1 byte in 4", server, 0, "80000004"+"08071a00")
 	raw("a length of 1 byte in 8", server, 0, "c000000000000004"+"08071a00")
-	raw("a length of 2 bytes in 4", server, 0, "80000040"+strings.Repeat("00", 64))
+	raw("a length of 2 bytes in 4", server, 0, "80000040"+"ba3e3d"+strings.Repeat("00", 61))
 	raw("just at the limit", server, 4, "04"+"08071a00")
 	raw("above the limit", server, 3, "04"+"08071a00")
 	raw("above the limit of what a device may send", client, 0, "80020001")

@@ -126,6 +126,8 @@ const (
 	// version of the server reads it: what it has can be read, nothing can be added. Only its members are told so;
 	// retry_after_ms says when to ask again. Other threads are not concerned.
 	Code_CODE_THREAD_PARKED Code = 24
+	// An earlier message of the thread was refused for now and must come first, or be given up; Error.message_id names it.
+	Code_CODE_OUT_OF_TURN Code = 25
 )
 
 // Enum value maps for Code.
@@ -156,6 +158,7 @@ var (
 		22: "CODE_CONFLICT",
 		23: "CODE_TOO_MANY_REQUESTS",
 		24: "CODE_THREAD_PARKED",
+		25: "CODE_OUT_OF_TURN",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":           0,
@@ -183,6 +186,7 @@ var (
 		"CODE_CONFLICT":              22,
 		"CODE_TOO_MANY_REQUESTS":     23,
 		"CODE_THREAD_PARKED":         24,
+		"CODE_OUT_OF_TURN":           25,
 	}
 )
 
@@ -513,6 +517,24 @@ func (x *ClientFrame) GetCheckPhone() *CheckPhone {
 	return nil
 }
 
+func (x *ClientFrame) GetAbandonMessage() *AbandonMessage {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_AbandonMessage); ok {
+			return x.AbandonMessage
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetPing() *Ping {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_Ping); ok {
+			return x.Ping
+		}
+	}
+	return nil
+}
+
 func (x *ClientFrame) SetRequestId(v uint64) {
 	x.xxx_hidden_RequestId = v
 }
@@ -707,6 +729,22 @@ func (x *ClientFrame) SetCheckPhone(v *CheckPhone) {
 		return
 	}
 	x.xxx_hidden_Body = &clientFrame_CheckPhone{v}
+}
+
+func (x *ClientFrame) SetAbandonMessage(v *AbandonMessage) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_AbandonMessage{v}
+}
+
+func (x *ClientFrame) SetPing(v *Ping) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_Ping{v}
 }
 
 func (x *ClientFrame) HasBody() bool {
@@ -908,6 +946,22 @@ func (x *ClientFrame) HasCheckPhone() bool {
 	return ok
 }
 
+func (x *ClientFrame) HasAbandonMessage() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_AbandonMessage)
+	return ok
+}
+
+func (x *ClientFrame) HasPing() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_Ping)
+	return ok
+}
+
 func (x *ClientFrame) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -1056,6 +1110,18 @@ func (x *ClientFrame) ClearCheckPhone() {
 	}
 }
 
+func (x *ClientFrame) ClearAbandonMessage() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_AbandonMessage); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ClientFrame) ClearPing() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_Ping); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ClientFrame_Body_not_set_case case_ClientFrame_Body = 0
 const ClientFrame_Hello_case case_ClientFrame_Body = 2
 const ClientFrame_RequestPin_case case_ClientFrame_Body = 3
@@ -1081,6 +1147,8 @@ const ClientFrame_RevokeDevice_case case_ClientFrame_Body = 22
 const ClientFrame_ListDevices_case case_ClientFrame_Body = 23
 const ClientFrame_GetViews_case case_ClientFrame_Body = 24
 const ClientFrame_CheckPhone_case case_ClientFrame_Body = 25
+const ClientFrame_AbandonMessage_case case_ClientFrame_Body = 26
+const ClientFrame_Ping_case case_ClientFrame_Body = 27
 
 func (x *ClientFrame) WhichBody() case_ClientFrame_Body {
 	if x == nil {
@@ -1135,6 +1203,10 @@ func (x *ClientFrame) WhichBody() case_ClientFrame_Body {
 		return ClientFrame_GetViews_case
 	case *clientFrame_CheckPhone:
 		return ClientFrame_CheckPhone_case
+	case *clientFrame_AbandonMessage:
+		return ClientFrame_AbandonMessage_case
+	case *clientFrame_Ping:
+		return ClientFrame_Ping_case
 	default:
 		return ClientFrame_Body_not_set_case
 	}
@@ -1160,7 +1232,7 @@ type ClientFrame_builder struct {
 	Sync *Sync
 	// Section 7.
 	SendMessage *SendMessage
-	// Section 6. No answer.
+	// Section 6. Done answers one with a request id, once all of it was taken.
 	Watermarks *Watermarks
 	// Create a group.
 	CreateGroup *CreateGroup
@@ -1196,6 +1268,10 @@ type ClientFrame_builder struct {
 	GetViews *GetViews
 	// How the server reads a phone number, before anything is sent to it.
 	CheckPhone *CheckPhone
+	// Give up a message that was refused for now (section 7).
+	AbandonMessage *AbandonMessage
+	// Asks for a Pong (section 2).
+	Ping *Ping
 	// -- end of xxx_hidden_Body
 }
 
@@ -1276,6 +1352,12 @@ func (b0 ClientFrame_builder) Build() *ClientFrame {
 	if b.CheckPhone != nil {
 		x.xxx_hidden_Body = &clientFrame_CheckPhone{b.CheckPhone}
 	}
+	if b.AbandonMessage != nil {
+		x.xxx_hidden_Body = &clientFrame_AbandonMessage{b.AbandonMessage}
+	}
+	if b.Ping != nil {
+		x.xxx_hidden_Body = &clientFrame_Ping{b.Ping}
+	}
 	return m0
 }
 
@@ -1324,7 +1406,7 @@ type clientFrame_SendMessage struct {
 }
 
 type clientFrame_Watermarks struct {
-	// Section 6. No answer.
+	// Section 6. Done answers one with a request id, once all of it was taken.
 	Watermarks *Watermarks `protobuf:"bytes,8,opt,name=watermarks,oneof"`
 }
 
@@ -1413,6 +1495,16 @@ type clientFrame_CheckPhone struct {
 	CheckPhone *CheckPhone `protobuf:"bytes,25,opt,name=check_phone,json=checkPhone,oneof"`
 }
 
+type clientFrame_AbandonMessage struct {
+	// Give up a message that was refused for now (section 7).
+	AbandonMessage *AbandonMessage `protobuf:"bytes,26,opt,name=abandon_message,json=abandonMessage,oneof"`
+}
+
+type clientFrame_Ping struct {
+	// Asks for a Pong (section 2).
+	Ping *Ping `protobuf:"bytes,27,opt,name=ping,oneof"`
+}
+
 func (*clientFrame_Hello) isClientFrame_Body() {}
 
 func (*clientFrame_RequestPin) isClientFrame_Body() {}
@@ -1460,6 +1552,10 @@ func (*clientFrame_ListDevices) isClientFrame_Body() {}
 func (*clientFrame_GetViews) isClientFrame_Body() {}
 
 func (*clientFrame_CheckPhone) isClientFrame_Body() {}
+
+func (*clientFrame_AbandonMessage) isClientFrame_Body() {}
+
+func (*clientFrame_Ping) isClientFrame_Body() {}
 
 // ServerFrame is what an edge writes.
 type ServerFrame struct {
@@ -1682,6 +1778,15 @@ func (x *ServerFrame) GetPhoneNumber() *PhoneNumber {
 	return nil
 }
 
+func (x *ServerFrame) GetPong() *Pong {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*serverFrame_Pong); ok {
+			return x.Pong
+		}
+	}
+	return nil
+}
+
 func (x *ServerFrame) SetRequestId(v uint64) {
 	x.xxx_hidden_RequestId = v
 }
@@ -1844,6 +1949,14 @@ func (x *ServerFrame) SetPhoneNumber(v *PhoneNumber) {
 		return
 	}
 	x.xxx_hidden_Body = &serverFrame_PhoneNumber{v}
+}
+
+func (x *ServerFrame) SetPong(v *Pong) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &serverFrame_Pong{v}
 }
 
 func (x *ServerFrame) HasBody() bool {
@@ -2013,6 +2126,14 @@ func (x *ServerFrame) HasPhoneNumber() bool {
 	return ok
 }
 
+func (x *ServerFrame) HasPong() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*serverFrame_Pong)
+	return ok
+}
+
 func (x *ServerFrame) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -2137,6 +2258,12 @@ func (x *ServerFrame) ClearPhoneNumber() {
 	}
 }
 
+func (x *ServerFrame) ClearPong() {
+	if _, ok := x.xxx_hidden_Body.(*serverFrame_Pong); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ServerFrame_Body_not_set_case case_ServerFrame_Body = 0
 const ServerFrame_Error_case case_ServerFrame_Body = 2
 const ServerFrame_Done_case case_ServerFrame_Body = 3
@@ -2158,6 +2285,7 @@ const ServerFrame_Users_case case_ServerFrame_Body = 18
 const ServerFrame_Devices_case case_ServerFrame_Body = 19
 const ServerFrame_Views_case case_ServerFrame_Body = 20
 const ServerFrame_PhoneNumber_case case_ServerFrame_Body = 21
+const ServerFrame_Pong_case case_ServerFrame_Body = 22
 
 func (x *ServerFrame) WhichBody() case_ServerFrame_Body {
 	if x == nil {
@@ -2204,6 +2332,8 @@ func (x *ServerFrame) WhichBody() case_ServerFrame_Body {
 		return ServerFrame_Views_case
 	case *serverFrame_PhoneNumber:
 		return ServerFrame_PhoneNumber_case
+	case *serverFrame_Pong:
+		return ServerFrame_Pong_case
 	default:
 		return ServerFrame_Body_not_set_case
 	}
@@ -2258,6 +2388,8 @@ type ServerFrame_builder struct {
 	Views *Views
 	// Answer to CheckPhone.
 	PhoneNumber *PhoneNumber
+	// Answer to Ping.
+	Pong *Pong
 	// -- end of xxx_hidden_Body
 }
 
@@ -2325,6 +2457,9 @@ func (b0 ServerFrame_builder) Build() *ServerFrame {
 	}
 	if b.PhoneNumber != nil {
 		x.xxx_hidden_Body = &serverFrame_PhoneNumber{b.PhoneNumber}
+	}
+	if b.Pong != nil {
+		x.xxx_hidden_Body = &serverFrame_Pong{b.Pong}
 	}
 	return m0
 }
@@ -2444,6 +2579,11 @@ type serverFrame_PhoneNumber struct {
 	PhoneNumber *PhoneNumber `protobuf:"bytes,21,opt,name=phone_number,json=phoneNumber,oneof"`
 }
 
+type serverFrame_Pong struct {
+	// Answer to Ping.
+	Pong *Pong `protobuf:"bytes,22,opt,name=pong,oneof"`
+}
+
 func (*serverFrame_Error) isServerFrame_Body() {}
 
 func (*serverFrame_Done) isServerFrame_Body() {}
@@ -2483,6 +2623,8 @@ func (*serverFrame_Devices) isServerFrame_Body() {}
 func (*serverFrame_Views) isServerFrame_Body() {}
 
 func (*serverFrame_PhoneNumber) isServerFrame_Body() {}
+
+func (*serverFrame_Pong) isServerFrame_Body() {}
 
 // Hello opens a connection.
 type Hello struct {
@@ -2679,13 +2821,14 @@ func (b0 Welcome_builder) Build() *Welcome {
 
 // Limits that the server enforces.
 type Limits struct {
-	state                    protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_MaxFrameBytes uint32                 `protobuf:"varint,1,opt,name=max_frame_bytes,json=maxFrameBytes"`
-	xxx_hidden_MaxTextBytes  uint32                 `protobuf:"varint,2,opt,name=max_text_bytes,json=maxTextBytes"`
-	xxx_hidden_MaxMembers    uint32                 `protobuf:"varint,3,opt,name=max_members,json=maxMembers"`
-	xxx_hidden_MaxInflight   uint32                 `protobuf:"varint,4,opt,name=max_inflight,json=maxInflight"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	state                          protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MaxFrameBytes       uint32                 `protobuf:"varint,1,opt,name=max_frame_bytes,json=maxFrameBytes"`
+	xxx_hidden_MaxTextBytes        uint32                 `protobuf:"varint,2,opt,name=max_text_bytes,json=maxTextBytes"`
+	xxx_hidden_MaxMembers          uint32                 `protobuf:"varint,3,opt,name=max_members,json=maxMembers"`
+	xxx_hidden_MaxInflight         uint32                 `protobuf:"varint,4,opt,name=max_inflight,json=maxInflight"`
+	xxx_hidden_MaxServerFrameBytes uint32                 `protobuf:"varint,5,opt,name=max_server_frame_bytes,json=maxServerFrameBytes"`
+	unknownFields                  protoimpl.UnknownFields
+	sizeCache                      protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
@@ -2741,6 +2884,13 @@ func (x *Limits) GetMaxInflight() uint32 {
 	return 0
 }
 
+func (x *Limits) GetMaxServerFrameBytes() uint32 {
+	if x != nil {
+		return x.xxx_hidden_MaxServerFrameBytes
+	}
+	return 0
+}
+
 func (x *Limits) SetMaxFrameBytes(v uint32) {
 	x.xxx_hidden_MaxFrameBytes = v
 }
@@ -2757,10 +2907,14 @@ func (x *Limits) SetMaxInflight(v uint32) {
 	x.xxx_hidden_MaxInflight = v
 }
 
+func (x *Limits) SetMaxServerFrameBytes(v uint32) {
+	x.xxx_hidden_MaxServerFrameBytes = v
+}
+
 type Limits_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The longest frame in bytes, in both directions.
+	// The longest frame from the device in bytes, after authentication.
 	MaxFrameBytes uint32
 	// The longest text of a message in bytes.
 	MaxTextBytes uint32
@@ -2768,6 +2922,8 @@ type Limits_builder struct {
 	MaxMembers uint32
 	// The most requests of a connection that may wait for an answer.
 	MaxInflight uint32
+	// The longest frame from the server in bytes; a page of history is the longest. 0: 4,194,304.
+	MaxServerFrameBytes uint32
 }
 
 func (b0 Limits_builder) Build() *Limits {
@@ -2778,6 +2934,7 @@ func (b0 Limits_builder) Build() *Limits {
 	x.xxx_hidden_MaxTextBytes = b.MaxTextBytes
 	x.xxx_hidden_MaxMembers = b.MaxMembers
 	x.xxx_hidden_MaxInflight = b.MaxInflight
+	x.xxx_hidden_MaxServerFrameBytes = b.MaxServerFrameBytes
 	return m0
 }
 
@@ -3294,12 +3451,13 @@ func (b0 Register_builder) Build() *Register {
 
 // Authenticate proves to be a known device.
 type Authenticate struct {
-	state                protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_UserId    []byte                 `protobuf:"bytes,1,opt,name=user_id,json=userId"`
-	xxx_hidden_DeviceId  []byte                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId"`
-	xxx_hidden_Signature []byte                 `protobuf:"bytes,3,opt,name=signature"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_UserId     []byte                 `protobuf:"bytes,1,opt,name=user_id,json=userId"`
+	xxx_hidden_DeviceId   []byte                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId"`
+	xxx_hidden_Signature  []byte                 `protobuf:"bytes,3,opt,name=signature"`
+	xxx_hidden_Background bool                   `protobuf:"varint,4,opt,name=background"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Authenticate) Reset() {
@@ -3348,6 +3506,13 @@ func (x *Authenticate) GetSignature() []byte {
 	return nil
 }
 
+func (x *Authenticate) GetBackground() bool {
+	if x != nil {
+		return x.xxx_hidden_Background
+	}
+	return false
+}
+
 func (x *Authenticate) SetUserId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -3369,6 +3534,10 @@ func (x *Authenticate) SetSignature(v []byte) {
 	x.xxx_hidden_Signature = v
 }
 
+func (x *Authenticate) SetBackground(v bool) {
+	x.xxx_hidden_Background = v
+}
+
 type Authenticate_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -3378,6 +3547,8 @@ type Authenticate_builder struct {
 	DeviceId []byte
 	// Section 4.
 	Signature []byte
+	// A second session of the device beside that of its foreground: section 3.
+	Background bool
 }
 
 func (b0 Authenticate_builder) Build() *Authenticate {
@@ -3387,6 +3558,7 @@ func (b0 Authenticate_builder) Build() *Authenticate {
 	x.xxx_hidden_UserId = b.UserId
 	x.xxx_hidden_DeviceId = b.DeviceId
 	x.xxx_hidden_Signature = b.Signature
+	x.xxx_hidden_Background = b.Background
 	return m0
 }
 
@@ -3682,6 +3854,7 @@ type Error struct {
 	xxx_hidden_Code         Code                   `protobuf:"varint,1,opt,name=code,enum=wire.v1.Code"`
 	xxx_hidden_Message      string                 `protobuf:"bytes,2,opt,name=message"`
 	xxx_hidden_RetryAfterMs uint32                 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs"`
+	xxx_hidden_MessageId    []byte                 `protobuf:"bytes,4,opt,name=message_id,json=messageId"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -3732,6 +3905,13 @@ func (x *Error) GetRetryAfterMs() uint32 {
 	return 0
 }
 
+func (x *Error) GetMessageId() []byte {
+	if x != nil {
+		return x.xxx_hidden_MessageId
+	}
+	return nil
+}
+
 func (x *Error) SetCode(v Code) {
 	x.xxx_hidden_Code = v
 }
@@ -3744,6 +3924,13 @@ func (x *Error) SetRetryAfterMs(v uint32) {
 	x.xxx_hidden_RetryAfterMs = v
 }
 
+func (x *Error) SetMessageId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_MessageId = v
+}
+
 type Error_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -3751,8 +3938,10 @@ type Error_builder struct {
 	Code Code
 	// In words, for developers.
 	Message string
-	// Try again not before so long, in milliseconds; 0: as the client's backoff says.
+	// Try again not before so long, in milliseconds: section 8. Never 0 where the code is retriable.
 	RetryAfterMs uint32
+	// CODE_OUT_OF_TURN: the message (16 bytes) that must come first.
+	MessageId []byte
 }
 
 func (b0 Error_builder) Build() *Error {
@@ -3762,6 +3951,7 @@ func (b0 Error_builder) Build() *Error {
 	x.xxx_hidden_Code = b.Code
 	x.xxx_hidden_Message = b.Message
 	x.xxx_hidden_RetryAfterMs = b.RetryAfterMs
+	x.xxx_hidden_MessageId = b.MessageId
 	return m0
 }
 
@@ -3809,6 +3999,175 @@ func (b0 Done_builder) Build() *Done {
 	return m0
 }
 
+// Ping is answered by Pong.
+type Ping struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ping) Reset() {
+	*x = Ping{}
+	mi := &file_wire_v1_wire_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ping) ProtoMessage() {}
+
+func (x *Ping) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type Ping_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 Ping_builder) Build() *Ping {
+	m0 := &Ping{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Pong answers Ping.
+type Pong struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pong) Reset() {
+	*x = Pong{}
+	mi := &file_wire_v1_wire_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pong) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pong) ProtoMessage() {}
+
+func (x *Pong) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type Pong_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 Pong_builder) Build() *Pong {
+	m0 := &Pong{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// AbandonMessage: the device will not send a message again that was refused for now, so that those behind it may come
+// (section 7). It is answered Done, whether or not the server waits for that message.
+type AbandonMessage struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId  []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	xxx_hidden_MessageId []byte                 `protobuf:"bytes,2,opt,name=message_id,json=messageId"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *AbandonMessage) Reset() {
+	*x = AbandonMessage{}
+	mi := &file_wire_v1_wire_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbandonMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbandonMessage) ProtoMessage() {}
+
+func (x *AbandonMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *AbandonMessage) GetThreadId() []byte {
+	if x != nil {
+		return x.xxx_hidden_ThreadId
+	}
+	return nil
+}
+
+func (x *AbandonMessage) GetMessageId() []byte {
+	if x != nil {
+		return x.xxx_hidden_MessageId
+	}
+	return nil
+}
+
+func (x *AbandonMessage) SetThreadId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_ThreadId = v
+}
+
+func (x *AbandonMessage) SetMessageId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_MessageId = v
+}
+
+type AbandonMessage_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The thread (16 bytes).
+	ThreadId []byte
+	// The message (16 bytes).
+	MessageId []byte
+}
+
+func (b0 AbandonMessage_builder) Build() *AbandonMessage {
+	m0 := &AbandonMessage{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ThreadId = b.ThreadId
+	x.xxx_hidden_MessageId = b.MessageId
+	return m0
+}
+
 // SendMessage sends a message to a thread.
 type SendMessage struct {
 	state                   protoimpl.MessageState `protogen:"opaque.v1"`
@@ -3825,7 +4184,7 @@ type SendMessage struct {
 
 func (x *SendMessage) Reset() {
 	*x = SendMessage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[18]
+	mi := &file_wire_v1_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3837,7 +4196,7 @@ func (x *SendMessage) String() string {
 func (*SendMessage) ProtoMessage() {}
 
 func (x *SendMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[18]
+	mi := &file_wire_v1_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4008,7 +4367,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_v1_wire_proto_msgTypes[19]
+	mi := &file_wire_v1_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4020,7 +4379,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[19]
+	mi := &file_wire_v1_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4148,7 +4507,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_v1_wire_proto_msgTypes[20]
+	mi := &file_wire_v1_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4160,7 +4519,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[20]
+	mi := &file_wire_v1_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4272,7 +4631,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_wire_v1_wire_proto_msgTypes[21]
+	mi := &file_wire_v1_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4284,7 +4643,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[21]
+	mi := &file_wire_v1_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4379,7 +4738,7 @@ type Watermarks struct {
 
 func (x *Watermarks) Reset() {
 	*x = Watermarks{}
-	mi := &file_wire_v1_wire_proto_msgTypes[22]
+	mi := &file_wire_v1_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4391,7 +4750,7 @@ func (x *Watermarks) String() string {
 func (*Watermarks) ProtoMessage() {}
 
 func (x *Watermarks) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[22]
+	mi := &file_wire_v1_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4446,7 +4805,7 @@ type Watermark struct {
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_wire_v1_wire_proto_msgTypes[23]
+	mi := &file_wire_v1_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4458,7 +4817,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[23]
+	mi := &file_wire_v1_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4565,7 +4924,7 @@ type Receipts struct {
 
 func (x *Receipts) Reset() {
 	*x = Receipts{}
-	mi := &file_wire_v1_wire_proto_msgTypes[24]
+	mi := &file_wire_v1_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4577,7 +4936,7 @@ func (x *Receipts) String() string {
 func (*Receipts) ProtoMessage() {}
 
 func (x *Receipts) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[24]
+	mi := &file_wire_v1_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4647,7 +5006,7 @@ type MemberWatermark struct {
 
 func (x *MemberWatermark) Reset() {
 	*x = MemberWatermark{}
-	mi := &file_wire_v1_wire_proto_msgTypes[25]
+	mi := &file_wire_v1_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4659,7 +5018,7 @@ func (x *MemberWatermark) String() string {
 func (*MemberWatermark) ProtoMessage() {}
 
 func (x *MemberWatermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[25]
+	mi := &file_wire_v1_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4767,7 +5126,7 @@ type CreateGroup struct {
 
 func (x *CreateGroup) Reset() {
 	*x = CreateGroup{}
-	mi := &file_wire_v1_wire_proto_msgTypes[26]
+	mi := &file_wire_v1_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4779,7 +5138,7 @@ func (x *CreateGroup) String() string {
 func (*CreateGroup) ProtoMessage() {}
 
 func (x *CreateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[26]
+	mi := &file_wire_v1_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4858,7 +5217,7 @@ type AddMembers struct {
 
 func (x *AddMembers) Reset() {
 	*x = AddMembers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[27]
+	mi := &file_wire_v1_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4870,7 +5229,7 @@ func (x *AddMembers) String() string {
 func (*AddMembers) ProtoMessage() {}
 
 func (x *AddMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[27]
+	mi := &file_wire_v1_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4935,7 +5294,7 @@ type RemoveMember struct {
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_wire_v1_wire_proto_msgTypes[28]
+	mi := &file_wire_v1_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4947,7 +5306,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[28]
+	mi := &file_wire_v1_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5014,7 +5373,7 @@ type LeaveThread struct {
 
 func (x *LeaveThread) Reset() {
 	*x = LeaveThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[29]
+	mi := &file_wire_v1_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5026,7 +5385,7 @@ func (x *LeaveThread) String() string {
 func (*LeaveThread) ProtoMessage() {}
 
 func (x *LeaveThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[29]
+	mi := &file_wire_v1_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5077,7 +5436,7 @@ type RenameThread struct {
 
 func (x *RenameThread) Reset() {
 	*x = RenameThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[30]
+	mi := &file_wire_v1_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5089,7 +5448,7 @@ func (x *RenameThread) String() string {
 func (*RenameThread) ProtoMessage() {}
 
 func (x *RenameThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[30]
+	mi := &file_wire_v1_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5155,7 +5514,7 @@ type SetRole struct {
 
 func (x *SetRole) Reset() {
 	*x = SetRole{}
-	mi := &file_wire_v1_wire_proto_msgTypes[31]
+	mi := &file_wire_v1_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5167,7 +5526,7 @@ func (x *SetRole) String() string {
 func (*SetRole) ProtoMessage() {}
 
 func (x *SetRole) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[31]
+	mi := &file_wire_v1_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5249,7 +5608,7 @@ type ListThreads struct {
 
 func (x *ListThreads) Reset() {
 	*x = ListThreads{}
-	mi := &file_wire_v1_wire_proto_msgTypes[32]
+	mi := &file_wire_v1_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5261,7 +5620,7 @@ func (x *ListThreads) String() string {
 func (*ListThreads) ProtoMessage() {}
 
 func (x *ListThreads) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[32]
+	mi := &file_wire_v1_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5326,7 +5685,7 @@ type Threads struct {
 
 func (x *Threads) Reset() {
 	*x = Threads{}
-	mi := &file_wire_v1_wire_proto_msgTypes[33]
+	mi := &file_wire_v1_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5338,7 +5697,7 @@ func (x *Threads) String() string {
 func (*Threads) ProtoMessage() {}
 
 func (x *Threads) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[33]
+	mi := &file_wire_v1_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5417,7 +5776,7 @@ type ThreadSummary struct {
 
 func (x *ThreadSummary) Reset() {
 	*x = ThreadSummary{}
-	mi := &file_wire_v1_wire_proto_msgTypes[34]
+	mi := &file_wire_v1_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5429,7 +5788,7 @@ func (x *ThreadSummary) String() string {
 func (*ThreadSummary) ProtoMessage() {}
 
 func (x *ThreadSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[34]
+	mi := &file_wire_v1_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5679,7 +6038,7 @@ type ThreadChanged struct {
 
 func (x *ThreadChanged) Reset() {
 	*x = ThreadChanged{}
-	mi := &file_wire_v1_wire_proto_msgTypes[35]
+	mi := &file_wire_v1_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5691,7 +6050,7 @@ func (x *ThreadChanged) String() string {
 func (*ThreadChanged) ProtoMessage() {}
 
 func (x *ThreadChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[35]
+	mi := &file_wire_v1_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5749,7 +6108,7 @@ type GetThread struct {
 
 func (x *GetThread) Reset() {
 	*x = GetThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[36]
+	mi := &file_wire_v1_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5761,7 +6120,7 @@ func (x *GetThread) String() string {
 func (*GetThread) ProtoMessage() {}
 
 func (x *GetThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[36]
+	mi := &file_wire_v1_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5812,7 +6171,7 @@ type Thread struct {
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[37]
+	mi := &file_wire_v1_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5824,7 +6183,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[37]
+	mi := &file_wire_v1_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5900,7 +6259,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	mi := &file_wire_v1_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5912,7 +6271,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	mi := &file_wire_v1_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6000,7 +6359,7 @@ type GetHistory struct {
 
 func (x *GetHistory) Reset() {
 	*x = GetHistory{}
-	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	mi := &file_wire_v1_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6012,7 +6371,7 @@ func (x *GetHistory) String() string {
 func (*GetHistory) ProtoMessage() {}
 
 func (x *GetHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	mi := &file_wire_v1_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6093,7 +6452,7 @@ type HistoryPage struct {
 
 func (x *HistoryPage) Reset() {
 	*x = HistoryPage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	mi := &file_wire_v1_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6105,7 +6464,7 @@ func (x *HistoryPage) String() string {
 func (*HistoryPage) ProtoMessage() {}
 
 func (x *HistoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	mi := &file_wire_v1_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6169,7 +6528,7 @@ type LookupUsers struct {
 
 func (x *LookupUsers) Reset() {
 	*x = LookupUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	mi := &file_wire_v1_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6181,7 +6540,7 @@ func (x *LookupUsers) String() string {
 func (*LookupUsers) ProtoMessage() {}
 
 func (x *LookupUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	mi := &file_wire_v1_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6242,7 +6601,7 @@ type GetUsers struct {
 
 func (x *GetUsers) Reset() {
 	*x = GetUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	mi := &file_wire_v1_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6254,7 +6613,7 @@ func (x *GetUsers) String() string {
 func (*GetUsers) ProtoMessage() {}
 
 func (x *GetUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	mi := &file_wire_v1_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6301,7 +6660,7 @@ type Users struct {
 
 func (x *Users) Reset() {
 	*x = Users{}
-	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	mi := &file_wire_v1_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6313,7 +6672,7 @@ func (x *Users) String() string {
 func (*Users) ProtoMessage() {}
 
 func (x *Users) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	mi := &file_wire_v1_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6364,7 +6723,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	mi := &file_wire_v1_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6376,7 +6735,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	mi := &file_wire_v1_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6455,7 +6814,7 @@ type SetProfile struct {
 
 func (x *SetProfile) Reset() {
 	*x = SetProfile{}
-	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	mi := &file_wire_v1_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6467,7 +6826,7 @@ func (x *SetProfile) String() string {
 func (*SetProfile) ProtoMessage() {}
 
 func (x *SetProfile) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	mi := &file_wire_v1_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6520,7 +6879,7 @@ type LinkDevice struct {
 
 func (x *LinkDevice) Reset() {
 	*x = LinkDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	mi := &file_wire_v1_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6532,7 +6891,7 @@ func (x *LinkDevice) String() string {
 func (*LinkDevice) ProtoMessage() {}
 
 func (x *LinkDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	mi := &file_wire_v1_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6613,7 +6972,7 @@ type RevokeDevice struct {
 
 func (x *RevokeDevice) Reset() {
 	*x = RevokeDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	mi := &file_wire_v1_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6625,7 +6984,7 @@ func (x *RevokeDevice) String() string {
 func (*RevokeDevice) ProtoMessage() {}
 
 func (x *RevokeDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	mi := &file_wire_v1_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6674,7 +7033,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[48]
+	mi := &file_wire_v1_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6686,7 +7045,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[48]
+	mi := &file_wire_v1_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6719,7 +7078,7 @@ type Devices struct {
 
 func (x *Devices) Reset() {
 	*x = Devices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[49]
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6731,7 +7090,7 @@ func (x *Devices) String() string {
 func (*Devices) ProtoMessage() {}
 
 func (x *Devices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[49]
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6783,7 +7142,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_wire_v1_wire_proto_msgTypes[50]
+	mi := &file_wire_v1_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6795,7 +7154,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[50]
+	mi := &file_wire_v1_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6887,7 +7246,7 @@ type GetViews struct {
 
 func (x *GetViews) Reset() {
 	*x = GetViews{}
-	mi := &file_wire_v1_wire_proto_msgTypes[51]
+	mi := &file_wire_v1_wire_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6899,7 +7258,7 @@ func (x *GetViews) String() string {
 func (*GetViews) ProtoMessage() {}
 
 func (x *GetViews) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[51]
+	mi := &file_wire_v1_wire_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6951,7 +7310,7 @@ type Views struct {
 
 func (x *Views) Reset() {
 	*x = Views{}
-	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	mi := &file_wire_v1_wire_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6963,7 +7322,7 @@ func (x *Views) String() string {
 func (*Views) ProtoMessage() {}
 
 func (x *Views) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	mi := &file_wire_v1_wire_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7032,8 +7391,7 @@ var File_wire_v1_wire_proto protoreflect.FileDescriptor
 
 const file_wire_v1_wire_proto_rawDesc = "" +
 	"\n" +
-	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xda\n" +
-	"\n" +
+	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xc3\v\n" +
 	"\vClientFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12&\n" +
@@ -7070,8 +7428,10 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\flist_devices\x18\x17 \x01(\v2\x14.wire.v1.ListDevicesH\x00R\vlistDevices\x120\n" +
 	"\tget_views\x18\x18 \x01(\v2\x11.wire.v1.GetViewsH\x00R\bgetViews\x126\n" +
 	"\vcheck_phone\x18\x19 \x01(\v2\x13.wire.v1.CheckPhoneH\x00R\n" +
-	"checkPhoneB\x06\n" +
-	"\x04body\"\xfc\a\n" +
+	"checkPhone\x12B\n" +
+	"\x0fabandon_message\x18\x1a \x01(\v2\x17.wire.v1.AbandonMessageH\x00R\x0eabandonMessage\x12#\n" +
+	"\x04ping\x18\x1b \x01(\v2\r.wire.v1.PingH\x00R\x04pingB\x06\n" +
+	"\x04body\"\xa1\b\n" +
 	"\vServerFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12&\n" +
@@ -7095,7 +7455,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x05users\x18\x12 \x01(\v2\x0e.wire.v1.UsersH\x00R\x05users\x12,\n" +
 	"\adevices\x18\x13 \x01(\v2\x10.wire.v1.DevicesH\x00R\adevices\x12&\n" +
 	"\x05views\x18\x14 \x01(\v2\x0e.wire.v1.ViewsH\x00R\x05views\x129\n" +
-	"\fphone_number\x18\x15 \x01(\v2\x14.wire.v1.PhoneNumberH\x00R\vphoneNumberB\x06\n" +
+	"\fphone_number\x18\x15 \x01(\v2\x14.wire.v1.PhoneNumberH\x00R\vphoneNumber\x12#\n" +
+	"\x04pong\x18\x16 \x01(\v2\r.wire.v1.PongH\x00R\x04pongB\x06\n" +
 	"\x04body\";\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1a\n" +
@@ -7104,13 +7465,14 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12'\n" +
 	"\x06limits\x18\x02 \x01(\v2\x0f.wire.v1.LimitsR\x06limits\x12\x12\n" +
 	"\x04edge\x18\x03 \x01(\tR\x04edge\x12\x1a\n" +
-	"\bfeatures\x18\x04 \x03(\tR\bfeatures\"\x9a\x01\n" +
+	"\bfeatures\x18\x04 \x03(\tR\bfeatures\"\xcf\x01\n" +
 	"\x06Limits\x12&\n" +
 	"\x0fmax_frame_bytes\x18\x01 \x01(\rR\rmaxFrameBytes\x12$\n" +
 	"\x0emax_text_bytes\x18\x02 \x01(\rR\fmaxTextBytes\x12\x1f\n" +
 	"\vmax_members\x18\x03 \x01(\rR\n" +
 	"maxMembers\x12!\n" +
-	"\fmax_inflight\x18\x04 \x01(\rR\vmaxInflight\":\n" +
+	"\fmax_inflight\x18\x04 \x01(\rR\vmaxInflight\x123\n" +
+	"\x16max_server_frame_bytes\x18\x05 \x01(\rR\x13maxServerFrameBytes\":\n" +
 	"\n" +
 	"CheckPhone\x12\x14\n" +
 	"\x05phone\x18\x01 \x01(\tR\x05phone\x12\x16\n" +
@@ -7137,11 +7499,14 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\vdevice_name\x18\x06 \x01(\tR\n" +
 	"deviceName\x12\x12\n" +
 	"\x04name\x18\a \x01(\tR\x04name\x12\x16\n" +
-	"\x06region\x18\b \x01(\tR\x06region\"b\n" +
+	"\x06region\x18\b \x01(\tR\x06region\"\x82\x01\n" +
 	"\fAuthenticate\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\x12\x1c\n" +
-	"\tsignature\x18\x03 \x01(\fR\tsignature\"E\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\x12\x1e\n" +
+	"\n" +
+	"background\x18\x04 \x01(\bR\n" +
+	"background\"E\n" +
 	"\rAuthenticated\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\"\x06\n" +
@@ -7150,12 +7515,20 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x06Resync\x12!\n" +
 	"\x04code\x18\x01 \x01(\x0e2\r.wire.v1.CodeR\x04code\"6\n" +
 	"\x06GoAway\x12,\n" +
-	"\x12reconnect_after_ms\x18\x01 \x01(\rR\x10reconnectAfterMs\"j\n" +
+	"\x12reconnect_after_ms\x18\x01 \x01(\rR\x10reconnectAfterMs\"\x89\x01\n" +
 	"\x05Error\x12!\n" +
 	"\x04code\x18\x01 \x01(\x0e2\r.wire.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
-	"\x0eretry_after_ms\x18\x03 \x01(\rR\fretryAfterMs\"\x06\n" +
-	"\x04Done\"\x83\x02\n" +
+	"\x0eretry_after_ms\x18\x03 \x01(\rR\fretryAfterMs\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x04 \x01(\fR\tmessageId\"\x06\n" +
+	"\x04Done\"\x06\n" +
+	"\x04Ping\"\x06\n" +
+	"\x04Pong\"L\n" +
+	"\x0eAbandonMessage\x12\x1b\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\fR\tmessageId\"\x83\x02\n" +
 	"\vSendMessage\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x1d\n" +
 	"\n" +
@@ -7310,7 +7683,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x05Views\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12#\n" +
 	"\rpostgres_next\x18\x02 \x01(\x03R\fpostgresNext\x12'\n" +
-	"\x0fclickhouse_next\x18\x03 \x01(\x03R\x0eclickhouseNext*\xba\x04\n" +
+	"\x0fclickhouse_next\x18\x03 \x01(\x03R\x0eclickhouseNext*\xd0\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCODE_INTERNAL\x10\x01\x12\x11\n" +
@@ -7337,7 +7710,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x14CODE_UNKNOWN_REQUEST\x10\x15\x12\x11\n" +
 	"\rCODE_CONFLICT\x10\x16\x12\x1a\n" +
 	"\x16CODE_TOO_MANY_REQUESTS\x10\x17\x12\x16\n" +
-	"\x12CODE_THREAD_PARKED\x10\x18*X\n" +
+	"\x12CODE_THREAD_PARKED\x10\x18\x12\x14\n" +
+	"\x10CODE_OUT_OF_TURN\x10\x19*X\n" +
 	"\n" +
 	"ThreadKind\x12\x1b\n" +
 	"\x17THREAD_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -7345,7 +7719,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x11THREAD_KIND_GROUP\x10\x02B(Z!heliograph/schemas/wire/v1;wirev1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var file_wire_v1_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_wire_v1_wire_proto_goTypes = []any{
 	(Code)(0),               // 0: wire.v1.Code
 	(ThreadKind)(0),         // 1: wire.v1.ThreadKind
@@ -7367,44 +7741,47 @@ var file_wire_v1_wire_proto_goTypes = []any{
 	(*GoAway)(nil),          // 17: wire.v1.GoAway
 	(*Error)(nil),           // 18: wire.v1.Error
 	(*Done)(nil),            // 19: wire.v1.Done
-	(*SendMessage)(nil),     // 20: wire.v1.SendMessage
-	(*Ack)(nil),             // 21: wire.v1.Ack
-	(*Event)(nil),           // 22: wire.v1.Event
-	(*Rejected)(nil),        // 23: wire.v1.Rejected
-	(*Watermarks)(nil),      // 24: wire.v1.Watermarks
-	(*Watermark)(nil),       // 25: wire.v1.Watermark
-	(*Receipts)(nil),        // 26: wire.v1.Receipts
-	(*MemberWatermark)(nil), // 27: wire.v1.MemberWatermark
-	(*CreateGroup)(nil),     // 28: wire.v1.CreateGroup
-	(*AddMembers)(nil),      // 29: wire.v1.AddMembers
-	(*RemoveMember)(nil),    // 30: wire.v1.RemoveMember
-	(*LeaveThread)(nil),     // 31: wire.v1.LeaveThread
-	(*RenameThread)(nil),    // 32: wire.v1.RenameThread
-	(*SetRole)(nil),         // 33: wire.v1.SetRole
-	(*ListThreads)(nil),     // 34: wire.v1.ListThreads
-	(*Threads)(nil),         // 35: wire.v1.Threads
-	(*ThreadSummary)(nil),   // 36: wire.v1.ThreadSummary
-	(*ThreadChanged)(nil),   // 37: wire.v1.ThreadChanged
-	(*GetThread)(nil),       // 38: wire.v1.GetThread
-	(*Thread)(nil),          // 39: wire.v1.Thread
-	(*Member)(nil),          // 40: wire.v1.Member
-	(*GetHistory)(nil),      // 41: wire.v1.GetHistory
-	(*HistoryPage)(nil),     // 42: wire.v1.HistoryPage
-	(*LookupUsers)(nil),     // 43: wire.v1.LookupUsers
-	(*GetUsers)(nil),        // 44: wire.v1.GetUsers
-	(*Users)(nil),           // 45: wire.v1.Users
-	(*User)(nil),            // 46: wire.v1.User
-	(*SetProfile)(nil),      // 47: wire.v1.SetProfile
-	(*LinkDevice)(nil),      // 48: wire.v1.LinkDevice
-	(*RevokeDevice)(nil),    // 49: wire.v1.RevokeDevice
-	(*ListDevices)(nil),     // 50: wire.v1.ListDevices
-	(*Devices)(nil),         // 51: wire.v1.Devices
-	(*Device)(nil),          // 52: wire.v1.Device
-	(*GetViews)(nil),        // 53: wire.v1.GetViews
-	(*Views)(nil),           // 54: wire.v1.Views
-	(*v1.Sealed)(nil),       // 55: event.v1.Sealed
-	(*v1.MessageRef)(nil),   // 56: event.v1.MessageRef
-	(v1.Role)(0),            // 57: event.v1.Role
+	(*Ping)(nil),            // 20: wire.v1.Ping
+	(*Pong)(nil),            // 21: wire.v1.Pong
+	(*AbandonMessage)(nil),  // 22: wire.v1.AbandonMessage
+	(*SendMessage)(nil),     // 23: wire.v1.SendMessage
+	(*Ack)(nil),             // 24: wire.v1.Ack
+	(*Event)(nil),           // 25: wire.v1.Event
+	(*Rejected)(nil),        // 26: wire.v1.Rejected
+	(*Watermarks)(nil),      // 27: wire.v1.Watermarks
+	(*Watermark)(nil),       // 28: wire.v1.Watermark
+	(*Receipts)(nil),        // 29: wire.v1.Receipts
+	(*MemberWatermark)(nil), // 30: wire.v1.MemberWatermark
+	(*CreateGroup)(nil),     // 31: wire.v1.CreateGroup
+	(*AddMembers)(nil),      // 32: wire.v1.AddMembers
+	(*RemoveMember)(nil),    // 33: wire.v1.RemoveMember
+	(*LeaveThread)(nil),     // 34: wire.v1.LeaveThread
+	(*RenameThread)(nil),    // 35: wire.v1.RenameThread
+	(*SetRole)(nil),         // 36: wire.v1.SetRole
+	(*ListThreads)(nil),     // 37: wire.v1.ListThreads
+	(*Threads)(nil),         // 38: wire.v1.Threads
+	(*ThreadSummary)(nil),   // 39: wire.v1.ThreadSummary
+	(*ThreadChanged)(nil),   // 40: wire.v1.ThreadChanged
+	(*GetThread)(nil),       // 41: wire.v1.GetThread
+	(*Thread)(nil),          // 42: wire.v1.Thread
+	(*Member)(nil),          // 43: wire.v1.Member
+	(*GetHistory)(nil),      // 44: wire.v1.GetHistory
+	(*HistoryPage)(nil),     // 45: wire.v1.HistoryPage
+	(*LookupUsers)(nil),     // 46: wire.v1.LookupUsers
+	(*GetUsers)(nil),        // 47: wire.v1.GetUsers
+	(*Users)(nil),           // 48: wire.v1.Users
+	(*User)(nil),            // 49: wire.v1.User
+	(*SetProfile)(nil),      // 50: wire.v1.SetProfile
+	(*LinkDevice)(nil),      // 51: wire.v1.LinkDevice
+	(*RevokeDevice)(nil),    // 52: wire.v1.RevokeDevice
+	(*ListDevices)(nil),     // 53: wire.v1.ListDevices
+	(*Devices)(nil),         // 54: wire.v1.Devices
+	(*Device)(nil),          // 55: wire.v1.Device
+	(*GetViews)(nil),        // 56: wire.v1.GetViews
+	(*Views)(nil),           // 57: wire.v1.Views
+	(*v1.Sealed)(nil),       // 58: event.v1.Sealed
+	(*v1.MessageRef)(nil),   // 59: event.v1.MessageRef
+	(v1.Role)(0),            // 60: event.v1.Role
 }
 var file_wire_v1_wire_proto_depIdxs = []int32{
 	4,  // 0: wire.v1.ClientFrame.hello:type_name -> wire.v1.Hello
@@ -7412,72 +7789,75 @@ var file_wire_v1_wire_proto_depIdxs = []int32{
 	11, // 2: wire.v1.ClientFrame.register:type_name -> wire.v1.Register
 	12, // 3: wire.v1.ClientFrame.authenticate:type_name -> wire.v1.Authenticate
 	14, // 4: wire.v1.ClientFrame.sync:type_name -> wire.v1.Sync
-	20, // 5: wire.v1.ClientFrame.send_message:type_name -> wire.v1.SendMessage
-	24, // 6: wire.v1.ClientFrame.watermarks:type_name -> wire.v1.Watermarks
-	28, // 7: wire.v1.ClientFrame.create_group:type_name -> wire.v1.CreateGroup
-	29, // 8: wire.v1.ClientFrame.add_members:type_name -> wire.v1.AddMembers
-	30, // 9: wire.v1.ClientFrame.remove_member:type_name -> wire.v1.RemoveMember
-	31, // 10: wire.v1.ClientFrame.leave_thread:type_name -> wire.v1.LeaveThread
-	32, // 11: wire.v1.ClientFrame.rename_thread:type_name -> wire.v1.RenameThread
-	33, // 12: wire.v1.ClientFrame.set_role:type_name -> wire.v1.SetRole
-	34, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
-	38, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
-	41, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
-	43, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
-	44, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
-	47, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
-	48, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
-	49, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
-	50, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
-	53, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
+	23, // 5: wire.v1.ClientFrame.send_message:type_name -> wire.v1.SendMessage
+	27, // 6: wire.v1.ClientFrame.watermarks:type_name -> wire.v1.Watermarks
+	31, // 7: wire.v1.ClientFrame.create_group:type_name -> wire.v1.CreateGroup
+	32, // 8: wire.v1.ClientFrame.add_members:type_name -> wire.v1.AddMembers
+	33, // 9: wire.v1.ClientFrame.remove_member:type_name -> wire.v1.RemoveMember
+	34, // 10: wire.v1.ClientFrame.leave_thread:type_name -> wire.v1.LeaveThread
+	35, // 11: wire.v1.ClientFrame.rename_thread:type_name -> wire.v1.RenameThread
+	36, // 12: wire.v1.ClientFrame.set_role:type_name -> wire.v1.SetRole
+	37, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
+	41, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
+	44, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
+	46, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
+	47, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
+	50, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
+	51, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
+	52, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
+	53, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
+	56, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
 	7,  // 23: wire.v1.ClientFrame.check_phone:type_name -> wire.v1.CheckPhone
-	18, // 24: wire.v1.ServerFrame.error:type_name -> wire.v1.Error
-	19, // 25: wire.v1.ServerFrame.done:type_name -> wire.v1.Done
-	5,  // 26: wire.v1.ServerFrame.welcome:type_name -> wire.v1.Welcome
-	10, // 27: wire.v1.ServerFrame.pin_requested:type_name -> wire.v1.PinRequested
-	13, // 28: wire.v1.ServerFrame.authenticated:type_name -> wire.v1.Authenticated
-	22, // 29: wire.v1.ServerFrame.event:type_name -> wire.v1.Event
-	21, // 30: wire.v1.ServerFrame.ack:type_name -> wire.v1.Ack
-	23, // 31: wire.v1.ServerFrame.rejected:type_name -> wire.v1.Rejected
-	26, // 32: wire.v1.ServerFrame.receipts:type_name -> wire.v1.Receipts
-	37, // 33: wire.v1.ServerFrame.thread_changed:type_name -> wire.v1.ThreadChanged
-	15, // 34: wire.v1.ServerFrame.sync_complete:type_name -> wire.v1.SyncComplete
-	16, // 35: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
-	17, // 36: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
-	35, // 37: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
-	39, // 38: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
-	42, // 39: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
-	45, // 40: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
-	51, // 41: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
-	54, // 42: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
-	8,  // 43: wire.v1.ServerFrame.phone_number:type_name -> wire.v1.PhoneNumber
-	6,  // 44: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
-	8,  // 45: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
-	0,  // 46: wire.v1.Resync.code:type_name -> wire.v1.Code
-	0,  // 47: wire.v1.Error.code:type_name -> wire.v1.Code
-	55, // 48: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
-	56, // 49: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
-	0,  // 50: wire.v1.Rejected.code:type_name -> wire.v1.Code
-	25, // 51: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
-	27, // 52: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
-	57, // 53: wire.v1.SetRole.role:type_name -> event.v1.Role
-	36, // 54: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
-	1,  // 55: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
-	27, // 56: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
-	57, // 57: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
-	36, // 58: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
-	36, // 59: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
-	40, // 60: wire.v1.Thread.members:type_name -> wire.v1.Member
-	27, // 61: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
-	57, // 62: wire.v1.Member.role:type_name -> event.v1.Role
-	22, // 63: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
-	46, // 64: wire.v1.Users.users:type_name -> wire.v1.User
-	52, // 65: wire.v1.Devices.devices:type_name -> wire.v1.Device
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	22, // 24: wire.v1.ClientFrame.abandon_message:type_name -> wire.v1.AbandonMessage
+	20, // 25: wire.v1.ClientFrame.ping:type_name -> wire.v1.Ping
+	18, // 26: wire.v1.ServerFrame.error:type_name -> wire.v1.Error
+	19, // 27: wire.v1.ServerFrame.done:type_name -> wire.v1.Done
+	5,  // 28: wire.v1.ServerFrame.welcome:type_name -> wire.v1.Welcome
+	10, // 29: wire.v1.ServerFrame.pin_requested:type_name -> wire.v1.PinRequested
+	13, // 30: wire.v1.ServerFrame.authenticated:type_name -> wire.v1.Authenticated
+	25, // 31: wire.v1.ServerFrame.event:type_name -> wire.v1.Event
+	24, // 32: wire.v1.ServerFrame.ack:type_name -> wire.v1.Ack
+	26, // 33: wire.v1.ServerFrame.rejected:type_name -> wire.v1.Rejected
+	29, // 34: wire.v1.ServerFrame.receipts:type_name -> wire.v1.Receipts
+	40, // 35: wire.v1.ServerFrame.thread_changed:type_name -> wire.v1.ThreadChanged
+	15, // 36: wire.v1.ServerFrame.sync_complete:type_name -> wire.v1.SyncComplete
+	16, // 37: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
+	17, // 38: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
+	38, // 39: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
+	42, // 40: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
+	45, // 41: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
+	48, // 42: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
+	54, // 43: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
+	57, // 44: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
+	8,  // 45: wire.v1.ServerFrame.phone_number:type_name -> wire.v1.PhoneNumber
+	21, // 46: wire.v1.ServerFrame.pong:type_name -> wire.v1.Pong
+	6,  // 47: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
+	8,  // 48: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
+	0,  // 49: wire.v1.Resync.code:type_name -> wire.v1.Code
+	0,  // 50: wire.v1.Error.code:type_name -> wire.v1.Code
+	58, // 51: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
+	59, // 52: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
+	0,  // 53: wire.v1.Rejected.code:type_name -> wire.v1.Code
+	28, // 54: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
+	30, // 55: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
+	60, // 56: wire.v1.SetRole.role:type_name -> event.v1.Role
+	39, // 57: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
+	1,  // 58: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
+	30, // 59: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
+	60, // 60: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
+	39, // 61: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
+	39, // 62: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
+	43, // 63: wire.v1.Thread.members:type_name -> wire.v1.Member
+	30, // 64: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
+	60, // 65: wire.v1.Member.role:type_name -> event.v1.Role
+	25, // 66: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
+	49, // 67: wire.v1.Users.users:type_name -> wire.v1.User
+	55, // 68: wire.v1.Devices.devices:type_name -> wire.v1.Device
+	69, // [69:69] is the sub-list for method output_type
+	69, // [69:69] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_wire_v1_wire_proto_init() }
@@ -7510,6 +7890,8 @@ func file_wire_v1_wire_proto_init() {
 		(*clientFrame_ListDevices)(nil),
 		(*clientFrame_GetViews)(nil),
 		(*clientFrame_CheckPhone)(nil),
+		(*clientFrame_AbandonMessage)(nil),
+		(*clientFrame_Ping)(nil),
 	}
 	file_wire_v1_wire_proto_msgTypes[1].OneofWrappers = []any{
 		(*serverFrame_Error)(nil),
@@ -7532,6 +7914,7 @@ func file_wire_v1_wire_proto_init() {
 		(*serverFrame_Devices)(nil),
 		(*serverFrame_Views)(nil),
 		(*serverFrame_PhoneNumber)(nil),
+		(*serverFrame_Pong)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -7539,7 +7922,7 @@ func file_wire_v1_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_v1_wire_proto_rawDesc), len(file_wire_v1_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   53,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
