@@ -127,6 +127,8 @@ func (c *conn) serve(ctx context.Context) error {
 		case linkv1.ToDelivery_Unsubscribe_case:
 			uns := m.GetUnsubscribe()
 			err = c.route(ctx, topic.Slot(uns.GetSlot()), request{drop: true, subjects: subjectsOf(uns.GetSubjects())})
+		case linkv1.ToDelivery_AskOwned_case:
+			c.svc.answerOwned(c)
 		case linkv1.ToDelivery_Hello_case:
 			err = &linkError{reasonProtocol, errors.New("a second hello")}
 		}

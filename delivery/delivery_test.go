@@ -122,6 +122,23 @@ func TestNotOwner(t *testing.T) {
 	}
 }
 
+// An edge that asks is told once more what the instance owns (link.proto section 6).
+func TestAskOwned(t *testing.T) {
+	w := newWorld(t)
+	edge := w.open(w.service(Config{}))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for n := range 3 { // the first is said without having been asked for
+		m, err := edge.Recv(ctx)
+		if err != nil || !m.HasOwned() {
+			t.Fatalf("frame %d: %v, %v; want Owned", n, m, err)
+		}
+		if err := edge.Send(ctx, linkv1.ToDelivery_builder{AskOwned: &linkv1.AskOwned{}}.Build()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestUnsubscribe(t *testing.T) {
 	w := newWorld(t)
 	s := w.service(Config{})

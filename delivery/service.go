@@ -214,6 +214,13 @@ func (s *Service) tellOwned(c *conn) {
 	}
 }
 
+// answerOwned sends the list of slots to a link that asks (link.proto section 6).
+func (s *Service) answerOwned(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tellOwned(c)
+}
+
 // sink is the Service as the consumer sees it.
 type sink Service
 

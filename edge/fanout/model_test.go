@@ -365,6 +365,7 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	}
 	m := &model{bench: newBench(t, seed, 2, cfg), rnd: rnd, peers: map[id.ThreadID][2]id.UserID{}, generation: 1}
 	defer m.stop()
+	m.cluster.Tardy()
 	for n := range byte(3 + rnd.IntN(3)) {
 		u := replicatest.User(n)
 		m.users = append(m.users, u)

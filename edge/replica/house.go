@@ -124,6 +124,7 @@ func (r *Replica) tidy(due appointment) {
 			s.resting = nil
 		}
 		r.cool(s, now)
+		r.remind(s, now, after)
 		r.listen(s)
 	})
 }

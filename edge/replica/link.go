@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,7 +22,8 @@ type conn struct {
 	// Fixed.
 	to   link.Instance
 	end  link.EdgeEnd
-	wake chan struct{} // capacity 1: dirty is not empty
+	wake chan struct{} // capacity 1: dirty is not empty, or asks
+	asks atomic.Bool   // AskOwned is to be written
 
 	// Reader, and after its end the goroutine that started it.
 	owned map[topic.Slot]bool // what the instance says it owns
@@ -131,6 +133,8 @@ func (r *Replica) serveLink(ctx context.Context, in link.Instance) error {
 		return fmt.Errorf("dial delivery instance %s: %w", in.Name, err)
 	}
 	c := &conn{to: in, end: end, wake: make(chan struct{}, 1), owned: map[topic.Slot]bool{}, dirty: map[*slot]bool{}}
+	r.links.enter(c)
+	defer r.links.leave(c)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.writeLink(gctx, c) })
 	g.Go(func() error { return r.readLink(gctx, c) })
@@ -151,6 +155,11 @@ func (r *Replica) writeLink(ctx context.Context, c *conn) error {
 		case <-c.wake:
 		case <-ctx.Done():
 			return nil
+		}
+		if c.asks.Swap(false) {
+			if err := c.end.Send(ctx, linkv1.ToDelivery_builder{AskOwned: &linkv1.AskOwned{}}.Build()); err != nil {
+				return fmt.Errorf("write to link: %w", err)
+			}
 		}
 		for s := range c.takeDirty() {
 			for _, m := range s.frames(c, r.cfg.Batch, r.clock.slot(s.n), func() uint64 { return r.requests.Add(1) }) {
@@ -186,8 +195,7 @@ func (r *Replica) frame(c *conn, m *linkv1.ToEdge) error {
 			return err
 		}
 		if a.GetNotOwner() {
-			delete(c.owned, s.n)
-			r.release(s, c)
+			r.notOwner(s, c, a.GetId())
 			return nil
 		}
 		r.in(s, func(*actions) {
@@ -244,12 +252,13 @@ func (r *Replica) owned(c *conn, o *linkv1.Owned) error {
 	before := c.owned
 	c.owned = now
 	for n := range now {
-		if s := r.slots[n]; !before[n] { // who says so last is believed
-			s.mu.Lock()
-			s.claims = append(s.claims, c)
+		s := r.slots[n]
+		s.mu.Lock()
+		if !before[n] || s.owner == nil { // who says so last is believed
+			s.claims = append(slices.DeleteFunc(s.claims, func(o *conn) bool { return o == c }), c)
 			r.setOwner(s, c)
-			s.mu.Unlock()
 		}
+		s.mu.Unlock()
 	}
 	for n := range before {
 		if !now[n] {
@@ -257,6 +266,19 @@ func (r *Replica) owned(c *conn, o *linkv1.Owned) error {
 		}
 	}
 	return nil
+}
+
+// notOwner takes in that the instance does not own the slot of a Subscribe. It says nothing when the slot has been given
+// up and taken again since it was sent: the answer then comes after the Owned that lists the slot, and who believed it
+// would have no owner for as long as nothing else moves. It runs on the link's reader.
+func (r *Replica) notOwner(s *slot, c *conn, id uint64) {
+	s.mu.RLock()
+	_, asked := s.requests[id] // of the owner as it is believed now
+	s.mu.RUnlock()
+	if asked {
+		delete(c.owned, s.n)
+		r.release(s, c)
+	}
 }
 
 // release takes a slot from a link, and gives it to another that claims it too.
@@ -282,21 +304,23 @@ func (r *Replica) subscribed(s *slot, id uint64, liveFrom topic.Cursor) {
 	}
 	delete(s.requests, id)
 	for _, sub := range q.subjects {
-		switch asks, waits := s.unacked[sub]; {
+		switch _, waits := s.unacked[sub]; {
 		case sub.gone:
 			continue
-		case q.resume && (!waits || asks != id):
+		case q.resume && !waits:
 			continue
-		case !q.resume && (sub.phase != asked || sub.pending.request != id):
+		case !q.resume && (sub.phase != asked || sub.pending.request != id && !sub.pending.repeated):
 			continue
 		case q.resume:
 			delete(s.unacked, sub)
+			sub.isLate = false
 			if !sub.gap(q.from, liveFrom) {
 				continue
 			}
 			r.metrics.gaps.Inc()
 			sub.pending = &pending{since: time.Now(), bornAt: -1}
 			s.waiting[sub] = struct{}{}
+			r.expect(s)
 		}
 		p := sub.pending
 		sub.phase, p.liveFrom, p.ackedAt = loading, liveFrom, s.progressed

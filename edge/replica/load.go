@@ -46,9 +46,11 @@ func poke(c chan struct{}) {
 
 // reached tells whether a snapshot at these positions joins on to what the stream brings. The subject is loading; the
 // caller holds the slot's lock.
-func (sub *subject) reached(at []topic.Cursor) bool {
+func (sub *subject) reached(at []topic.Cursor) bool { return sub.reachedBy(at[sub.slot.n]) }
+
+func (sub *subject) reachedBy(at topic.Cursor) bool {
 	for _, t := range sub.topics() {
-		if at[sub.slot.n].At(t) < sub.pending.liveFrom.At(t) {
+		if at.At(t) < sub.pending.liveFrom.At(t) {
 			return false
 		}
 	}
@@ -123,9 +125,11 @@ func (r *Replica) runLoads(ctx context.Context) error {
 		case <-moved:
 		case <-said:
 		case subs := <-failed:
+			if len(again) == 0 { // else those before them must not wait for longer
+				backoff = min(max(2*backoff, retryMin), retryMax)
+				retry.Reset(backoff)
+			}
 			again = append(again, subs...)
-			backoff = min(max(2*backoff, retryMin), retryMax)
-			retry.Reset(backoff)
 		case <-retry.C:
 			r.loads.push(again...)
 			if len(again) == 0 {
@@ -150,7 +154,7 @@ func (r *Replica) resubscribe(subs []*subject) (early []*subject) {
 		case answered <= sub.pending.asked+1: // the first answer may be of a question from before
 			early = append(early, sub)
 		default:
-			s.ask(sub)
+			r.ask(s, sub)
 		}
 		s.mu.Unlock()
 	}

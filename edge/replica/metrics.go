@@ -14,6 +14,7 @@ type metrics struct {
 	released         prometheus.Counter
 	packed           prometheus.Counter
 	gaps             prometheus.Counter
+	late             *prometheus.CounterVec
 	viewsBack        prometheus.Counter
 	verdicts         *prometheus.CounterVec
 	errors           *prometheus.CounterVec
@@ -52,6 +53,11 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 		),
 		packed: counter("threads_packed_total", "Threads whose states were packed because they were of no use."),
 		gaps:   counter("gaps_total", "Subjects that were loaded anew because their slot's stream had a gap."),
+		late: vec(
+			"subjects_late_total",
+			"Subjects that were not live, or not subscribed with their slot's owner, after five seconds, by what they "+
+				"waited for; it is asked for again.", "waits_for",
+		),
 		viewsBack: counter(
 			"views_fell_back_total",
 			"Answers that found the thread views at an earlier position than before, as after a crash of Postgres.",
@@ -73,12 +79,20 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 			prometheus.ExponentialBuckets(0.0005, 2.5, 12),
 		),
 	}
+	for _, w := range waits {
+		m.late.WithLabelValues(w)
+	}
 	sampled(
 		"threads", "Threads that this edge is subscribed to.", func(s slotSample) float64 { return float64(s.threads) },
 	)
 	sampled("users", "Users that this edge is subscribed to.", func(s slotSample) float64 { return float64(s.users) })
 	sampled(
 		"subjects_pending", "Subjects that are not live yet.", func(s slotSample) float64 { return float64(s.waiting) },
+	)
+	sampled(
+		"subjects_late",
+		"Subjects that have not been live, or subscribed with their slot's owner, for more than five seconds.",
+		func(s slotSample) float64 { return float64(s.late) },
 	)
 	sampled(
 		"backlog_events", "Events that wait for subjects that are not live yet.",
@@ -105,8 +119,8 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 
 // slotSample is the state of all slots together.
 type slotSample struct {
-	threads, users, waiting, backlog, orphans int
-	oldest, undelivered, silence              time.Duration
+	threads, users, waiting, late, backlog, orphans int
+	oldest, undelivered, silence                    time.Duration
 }
 
 // sample looks at every slot. One scrape's gauges share a sample.
@@ -123,6 +137,7 @@ func (r *Replica) sample() slotSample {
 		out.threads += len(s.threads)
 		out.users += len(s.users)
 		out.waiting += len(s.waiting)
+		out.late += s.isLate(now)
 		if s.owner == nil {
 			out.orphans++
 		}

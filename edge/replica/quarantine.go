@@ -157,7 +157,7 @@ func (r *Replica) reopen(sub *subject) {
 	default:
 		sub.user.state.Next = 0
 	}
-	sub.slot.ask(sub)
+	r.ask(sub.slot, sub)
 	r.metrics.released.Inc()
 	r.log.Info("a subject has left quarantine and is loaded anew", "subject", id.ThreadID(sub.key), "slot", sub.slot.n)
 }

@@ -36,6 +36,7 @@ type Replica struct {
 	// subjects that are stopped, until the views have got past what stopped them
 	quarantined quarantined
 	agenda      agenda
+	links       openLinks
 	delivered   *batcher[DeviceThread, topic.Position]
 	tails       *batcher[Range, Tail]
 	devices     *batcher[DeviceKey, *user.Device]
@@ -63,6 +64,7 @@ func New(
 		loads: newSubjectQueue(), postponed: newSubjectQueue(),
 		silent:      silentSlots{wake: make(chan struct{}, 1), slots: map[*slot]struct{}{}},
 		agenda:      agenda{wake: make(chan struct{}, 1)},
+		links:       openLinks{list: map[*conn]struct{}{}},
 		quarantined: quarantined{wake: make(chan struct{}, 1), subjects: map[*subject]topic.Cursor{}},
 	}
 	for n := range cfg.Partitions {

@@ -367,6 +367,7 @@ func TestIdleSlotsHaveNoAppointments(t *testing.T) {
 		mustBe(t, "appointments of an idle edge", b.replica.Appointments(), 0)
 		ann, _ := b.follower(1)
 		b.settle()
+		time.Sleep(10 * time.Second) // he was live in time
 		mustBe(t, "of one with a user", b.replica.Appointments(), 1)
 		b.replica.Unfollow(ann)
 		time.Sleep(10 * time.Second)

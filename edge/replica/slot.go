@@ -39,6 +39,7 @@ type subject struct {
 	// the ring holds more events of it than its backlog may: it is subscribed from where the views are
 	tooMany bool
 	resting bool          // in slot.resting
+	isLate  bool          // counted as late
 	idle    int64         // since when nobody follows it, after Replica.began; 0: somebody does
 	news    chan struct{} // closed when it turned live or was taken further; nil while nobody waits
 	pending *pending      // nil while it is live
@@ -55,6 +56,7 @@ type pending struct {
 	// Until the views have answered more often than asked it is not asked for: its backlog had no room.
 	postponed bool
 	asked     uint64
+	repeated  bool // asked for again: the answer to any Subscribe will do
 }
 
 type queued struct {
@@ -106,7 +108,11 @@ type slot struct {
 	known   bool          // cursor was told by a delivery instance
 	further chan struct{} // closed when the cursor goes on; nil while nobody waits
 
+	late    time.Duration // until the reminder after the next; 0: nothing waits
+	lateDue time.Time     // the next
+
 	owner      *conn
+	changed    time.Time    // when that became the owner
 	claims     []*conn      // the links whose instance says that it owns the slot; the last is believed
 	read       topic.Cursor // the owner's last Progress
 	progressed uint64       // how many it sent
@@ -161,7 +167,7 @@ func (r *Replica) addThread(s *slot, t id.ThreadID) *threadEntry {
 	ts.subject = subject{slot: s, key: topic.Subject(t), thread: ts}
 	s.threads[t] = ts
 	closed(&s.added)
-	s.ask(&ts.subject)
+	r.ask(s, &ts.subject)
 	return ts
 }
 
@@ -169,13 +175,13 @@ func (r *Replica) addUser(s *slot, u id.UserID) *userEntry {
 	us := &userEntry{id: u}
 	us.subject = subject{slot: s, key: topic.Subject(u), user: us}
 	s.users[u] = us
-	s.ask(&us.subject)
+	r.ask(s, &us.subject)
 	r.listen(s)
 	return us
 }
 
 // ask queues a subject to be subscribed without a cursor.
-func (s *slot) ask(sub *subject) {
+func (r *Replica) ask(s *slot, sub *subject) {
 	now := &pending{since: time.Now(), bornAt: -1}
 	if before := sub.pending; before != nil {
 		now.since, now.bornAt = before.since, before.bornAt
@@ -183,6 +189,7 @@ func (s *slot) ask(sub *subject) {
 	sub.phase, sub.pending = wanted, now
 	s.waiting[sub] = struct{}{}
 	delete(s.unacked, sub)
+	r.expect(s)
 	if s.owner != nil {
 		s.toAsk = append(s.toAsk, sub)
 		s.owner.touch(s)
@@ -215,7 +222,8 @@ func (s *slot) remove(sub *subject) {
 
 // setOwner makes a link the one that delivers the slot, or none. What the former one had been asked is void.
 func (r *Replica) setOwner(s *slot, c *conn) {
-	s.owner, s.read, s.progressed, s.heard = c, topic.Cursor{}, 0, time.Now()
+	now := time.Now()
+	s.owner, s.changed, s.read, s.progressed, s.heard = c, now, topic.Cursor{}, 0, now
 	s.requests = map[uint64]request{}
 	clear(s.unacked)
 	s.toAsk, s.toResume, s.toDrop = nil, nil, nil
@@ -228,7 +236,7 @@ func (r *Replica) setOwner(s *slot, c *conn) {
 			}
 		case sub.pending.postponed:
 		default:
-			s.ask(sub)
+			r.ask(s, sub)
 		}
 	}
 	for _, t := range s.threads {
@@ -239,6 +247,9 @@ func (r *Replica) setOwner(s *slot, c *conn) {
 	}
 	if c != nil {
 		c.touch(s)
+	}
+	if len(s.unacked) > 0 {
+		r.expect(s)
 	}
 	r.listen(s)
 }
@@ -287,7 +298,7 @@ func (s *slot) frames(c *conn, max int, views topic.Cursor, nextID func() uint64
 	}
 	for _, sub := range s.toAsk {
 		switch {
-		case sub.gone || sub.phase != wanted:
+		case sub.gone || sub.phase != wanted && (sub.phase != asked || !sub.pending.repeated):
 		case sub.tooMany:
 			late = append(late, sub)
 		default:
@@ -320,7 +331,7 @@ func (s *slot) turnedLive(sub *subject, at topic.Cursor) {
 	for _, t := range sub.topics() {
 		s.cursor.Set(t, min(s.cursor.At(t), at.At(t)))
 	}
-	sub.phase, sub.tooMany, sub.pending = live, false, nil
+	sub.phase, sub.tooMany, sub.isLate, sub.pending = live, false, false, nil
 	delete(s.waiting, sub)
 }
 

@@ -11,7 +11,7 @@ import (
 // maxEntries bounds the entries of a cursor that comes over a link: more topics than there will ever be.
 const maxEntries = 64
 
-// EncodeCursor writes a cursor in both forms, for peers of this version and of the first (link.proto section 6).
+// EncodeCursor writes a cursor in both forms, for peers of this version and of the first (link.proto section 7).
 func EncodeCursor(c topic.Cursor) *linkv1.Cursor {
 	b := linkv1.Cursor_builder{
 		Threads: int64(c.At(topic.Threads)), Receipts: int64(c.At(topic.Receipts)), Users: int64(c.At(topic.Users)),

@@ -111,6 +111,7 @@ func samples(t *testing.T) []goldentest.Frame {
 	add("unsubscribe", linkv1.ToDelivery_builder{
 		Unsubscribe: linkv1.Unsubscribe_builder{Slot: 1023, Subjects: [][]byte{ann[:]}}.Build(),
 	}.Build())
+	add("ask who owns", linkv1.ToDelivery_builder{AskOwned: &linkv1.AskOwned{}}.Build())
 	add("owned", linkv1.ToEdge_builder{Owned: linkv1.Owned_builder{Slots: []int32{0, 3, 1023}}.Build()}.Build())
 	add("nothing owned", linkv1.ToEdge_builder{Owned: &linkv1.Owned{}}.Build())
 	add("subscribed", linkv1.ToEdge_builder{

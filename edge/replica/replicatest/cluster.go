@@ -17,6 +17,9 @@ type Cluster struct {
 	mu        sync.Mutex // taken outside world.Mu
 	instances map[string]*instance
 	refuse    bool // dials fail
+	tardy     bool // one request in four waits for its turn
+	delay     time.Duration
+	lose      int // so many Subscribes
 	wg        sync.WaitGroup
 }
 
@@ -116,10 +119,18 @@ func (c *Cluster) serve(in *instance, l *edgeLink) {
 		if err != nil {
 			return
 		}
+		opened, late := c.opened(in, m)
+		time.Sleep(late) // while it waits for its turn, the slot may be closed and opened anew
 		c.mu.Lock()
 		switch m.WhichBody() {
 		case linkv1.ToDelivery_Subscribe_case:
-			c.subscribe(in, l, m.GetSubscribe())
+			if c.lose > 0 {
+				c.lose--
+				break
+			}
+			c.subscribe(in, l, opened, m.GetSubscribe())
+		case linkv1.ToDelivery_AskOwned_case:
+			c.owned(in, l)
 		case linkv1.ToDelivery_Unsubscribe_case:
 			for _, k := range m.GetUnsubscribe().GetSubjects() {
 				delete(l.subs[topic.Slot(m.GetUnsubscribe().GetSlot())], topic.Subject(k))
@@ -129,11 +140,50 @@ func (c *Cluster) serve(in *instance, l *edgeLink) {
 	}
 }
 
-func (c *Cluster) subscribe(in *instance, l *edgeLink, r *linkv1.Subscribe) {
+// Tardy has one request in four wait for its turn.
+func (c *Cluster) Tardy() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tardy = true
+}
+
+// Delay has each request wait for its turn.
+func (c *Cluster) Delay(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.delay = d
+}
+
+// Lose has the next so many Subscribes get lost.
+func (c *Cluster) Lose(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lose = n
+}
+
+// opened returns the slot that a Subscribe is about as the instance had it opened when that came, and how long the
+// request waits.
+func (c *Cluster) opened(in *instance, m *linkv1.ToDelivery) (o *ownedSlot, late time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	late = c.delay
+	if c.tardy {
+		c.world.Mu.Lock()
+		if c.world.Rnd.IntN(4) == 0 {
+			late += 10 * time.Millisecond
+		}
+		c.world.Mu.Unlock()
+	}
+	return in.slots[topic.Slot(m.GetSubscribe().GetSlot())], late
+}
+
+// subscribe answers a Subscribe that came when the slot was opened as given. As with a real instance, the answer to one
+// from before the slot was closed comes when Owned may list the slot again.
+func (c *Cluster) subscribe(in *instance, l *edgeLink, opened *ownedSlot, r *linkv1.Subscribe) {
 	s := topic.Slot(r.GetSlot())
 	o := in.slots[s]
 	answer := linkv1.Subscribed_builder{Id: r.GetId(), Slot: r.GetSlot()}
-	if o == nil {
+	if o == nil || o != opened {
 		answer.NotOwner = true
 		l.send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
 		return
@@ -259,7 +309,12 @@ func (c *Cluster) Step(n topic.Position) {
 }
 
 // Give makes an instance the owner of a slot, with a ring that begins back events before the end of the log.
-func (c *Cluster) Give(s topic.Slot, to string, back int) {
+func (c *Cluster) Give(s topic.Slot, to string, back int) { c.give(s, to, back, true) }
+
+// GiveInSilence is Give, of which the new owner tells nobody.
+func (c *Cluster) GiveInSilence(s topic.Slot, to string, back int) { c.give(s, to, back, false) }
+
+func (c *Cluster) give(s topic.Slot, to string, back int, say bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, in := range c.instances {
@@ -283,7 +338,9 @@ func (c *Cluster) Give(s topic.Slot, to string, back int) {
 	in := c.instances[to]
 	in.slots[s] = &ownedSlot{start: start, next: start}
 	for l := range in.links {
-		c.owned(in, l)
+		if say {
+			c.owned(in, l)
+		}
 	}
 }
 

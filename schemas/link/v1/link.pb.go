@@ -20,6 +20,9 @@
 //    sent: it follows the events, at least once a second, for every owned slot whether subscribed or not.
 // 5. An instance that cannot keep a link's queue bounded closes the link; the edge connects again and resumes from its
 //    cursors.
+// 6. An edge that has not heard of an owner of a slot, or of an answer, for too long may ask (AskOwned): the instance
+//    says once more what it owns. Owned is the only word on that which counts without having been asked for: not_owner
+//    answers one request, and says nothing when the slot was listed again since that was sent.
 
 package linkv1
 
@@ -97,6 +100,15 @@ func (x *ToDelivery) GetUnsubscribe() *Unsubscribe {
 	return nil
 }
 
+func (x *ToDelivery) GetAskOwned() *AskOwned {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*toDelivery_AskOwned); ok {
+			return x.AskOwned
+		}
+	}
+	return nil
+}
+
 func (x *ToDelivery) SetHello(v *EdgeHello) {
 	if v == nil {
 		x.xxx_hidden_Body = nil
@@ -119,6 +131,14 @@ func (x *ToDelivery) SetUnsubscribe(v *Unsubscribe) {
 		return
 	}
 	x.xxx_hidden_Body = &toDelivery_Unsubscribe{v}
+}
+
+func (x *ToDelivery) SetAskOwned(v *AskOwned) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &toDelivery_AskOwned{v}
 }
 
 func (x *ToDelivery) HasBody() bool {
@@ -152,6 +172,14 @@ func (x *ToDelivery) HasUnsubscribe() bool {
 	return ok
 }
 
+func (x *ToDelivery) HasAskOwned() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*toDelivery_AskOwned)
+	return ok
+}
+
 func (x *ToDelivery) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -174,10 +202,17 @@ func (x *ToDelivery) ClearUnsubscribe() {
 	}
 }
 
+func (x *ToDelivery) ClearAskOwned() {
+	if _, ok := x.xxx_hidden_Body.(*toDelivery_AskOwned); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ToDelivery_Body_not_set_case case_ToDelivery_Body = 0
 const ToDelivery_Hello_case case_ToDelivery_Body = 1
 const ToDelivery_Subscribe_case case_ToDelivery_Body = 2
 const ToDelivery_Unsubscribe_case case_ToDelivery_Body = 3
+const ToDelivery_AskOwned_case case_ToDelivery_Body = 4
 
 func (x *ToDelivery) WhichBody() case_ToDelivery_Body {
 	if x == nil {
@@ -190,6 +225,8 @@ func (x *ToDelivery) WhichBody() case_ToDelivery_Body {
 		return ToDelivery_Subscribe_case
 	case *toDelivery_Unsubscribe:
 		return ToDelivery_Unsubscribe_case
+	case *toDelivery_AskOwned:
+		return ToDelivery_AskOwned_case
 	default:
 		return ToDelivery_Body_not_set_case
 	}
@@ -207,6 +244,8 @@ type ToDelivery_builder struct {
 	Subscribe *Subscribe
 	// No more interest.
 	Unsubscribe *Unsubscribe
+	// Which slots does the instance own.
+	AskOwned *AskOwned
 	// -- end of xxx_hidden_Body
 }
 
@@ -222,6 +261,9 @@ func (b0 ToDelivery_builder) Build() *ToDelivery {
 	}
 	if b.Unsubscribe != nil {
 		x.xxx_hidden_Body = &toDelivery_Unsubscribe{b.Unsubscribe}
+	}
+	if b.AskOwned != nil {
+		x.xxx_hidden_Body = &toDelivery_AskOwned{b.AskOwned}
 	}
 	return m0
 }
@@ -255,11 +297,18 @@ type toDelivery_Unsubscribe struct {
 	Unsubscribe *Unsubscribe `protobuf:"bytes,3,opt,name=unsubscribe,oneof"`
 }
 
+type toDelivery_AskOwned struct {
+	// Which slots does the instance own.
+	AskOwned *AskOwned `protobuf:"bytes,4,opt,name=ask_owned,json=askOwned,oneof"`
+}
+
 func (*toDelivery_Hello) isToDelivery_Body() {}
 
 func (*toDelivery_Subscribe) isToDelivery_Body() {}
 
 func (*toDelivery_Unsubscribe) isToDelivery_Body() {}
+
+func (*toDelivery_AskOwned) isToDelivery_Body() {}
 
 // ToEdge is what a delivery instance writes.
 type ToEdge struct {
@@ -651,7 +700,7 @@ func (b0 Owned_builder) Build() *Owned {
 
 // Cursor is a position per topic: everything before it is known.
 //
-//  6. Versions. entries says it all; a topic that it does not name stands at 0, and a number that the reader does not
+//  7. Versions. entries says it all; a topic that it does not name stands at 0, and a number that the reader does not
 //     know is passed over. The three fields before it are the first version's cursor, for which edge and delivery may
 //     still be of different versions: whoever writes entries writes these too, with the same positions, and whoever
 //     reads a cursor without entries reads these. They stay reserved for that; a further topic is an entry alone.
@@ -1138,6 +1187,50 @@ func (b0 Unsubscribe_builder) Build() *Unsubscribe {
 	return m0
 }
 
+// AskOwned is answered by Owned. Instances of the first version pass it over.
+type AskOwned struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskOwned) Reset() {
+	*x = AskOwned{}
+	mi := &file_link_v1_link_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskOwned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskOwned) ProtoMessage() {}
+
+func (x *AskOwned) ProtoReflect() protoreflect.Message {
+	mi := &file_link_v1_link_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type AskOwned_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 AskOwned_builder) Build() *AskOwned {
+	m0 := &AskOwned{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
 // Events of one topic of one slot, in order.
 type Events struct {
 	state                   protoimpl.MessageState `protogen:"opaque.v1"`
@@ -1151,7 +1244,7 @@ type Events struct {
 
 func (x *Events) Reset() {
 	*x = Events{}
-	mi := &file_link_v1_link_proto_msgTypes[9]
+	mi := &file_link_v1_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1256,7 @@ func (x *Events) String() string {
 func (*Events) ProtoMessage() {}
 
 func (x *Events) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[9]
+	mi := &file_link_v1_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1350,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_link_v1_link_proto_msgTypes[10]
+	mi := &file_link_v1_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1362,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[10]
+	mi := &file_link_v1_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1457,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_link_v1_link_proto_msgTypes[11]
+	mi := &file_link_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1469,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[11]
+	mi := &file_link_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1519,7 @@ type SlotProgress struct {
 
 func (x *SlotProgress) Reset() {
 	*x = SlotProgress{}
-	mi := &file_link_v1_link_proto_msgTypes[12]
+	mi := &file_link_v1_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1531,7 @@ func (x *SlotProgress) String() string {
 func (*SlotProgress) ProtoMessage() {}
 
 func (x *SlotProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_link_v1_link_proto_msgTypes[12]
+	mi := &file_link_v1_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,12 +1597,13 @@ var File_link_v1_link_proto protoreflect.FileDescriptor
 
 const file_link_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x12link/v1/link.proto\x12\alink.v1\"\xae\x01\n" +
+	"\x12link/v1/link.proto\x12\alink.v1\"\xe0\x01\n" +
 	"\n" +
 	"ToDelivery\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.link.v1.EdgeHelloH\x00R\x05hello\x122\n" +
 	"\tsubscribe\x18\x02 \x01(\v2\x12.link.v1.SubscribeH\x00R\tsubscribe\x128\n" +
-	"\vunsubscribe\x18\x03 \x01(\v2\x14.link.v1.UnsubscribeH\x00R\vunsubscribeB\x06\n" +
+	"\vunsubscribe\x18\x03 \x01(\v2\x14.link.v1.UnsubscribeH\x00R\vunsubscribe\x120\n" +
+	"\task_owned\x18\x04 \x01(\v2\x11.link.v1.AskOwnedH\x00R\baskOwnedB\x06\n" +
 	"\x04body\"\xcb\x01\n" +
 	"\x06ToEdge\x12&\n" +
 	"\x05owned\x18\x01 \x01(\v2\x0e.link.v1.OwnedH\x00R\x05owned\x125\n" +
@@ -1544,7 +1638,9 @@ const file_link_v1_link_proto_rawDesc = "" +
 	"\tnot_owner\x18\x04 \x01(\bR\bnotOwner\"=\n" +
 	"\vUnsubscribe\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12\x1a\n" +
-	"\bsubjects\x18\x02 \x03(\fR\bsubjects\"\x81\x01\n" +
+	"\bsubjects\x18\x02 \x03(\fR\bsubjects\"\n" +
+	"\n" +
+	"\bAskOwned\"\x81\x01\n" +
 	"\x06Events\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\x05R\x05topic\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12)\n" +
@@ -1561,7 +1657,7 @@ const file_link_v1_link_proto_rawDesc = "" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12#\n" +
 	"\x04next\x18\x02 \x01(\v2\x0f.link.v1.CursorR\x04nextB(Z!heliograph/schemas/link/v1;linkv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
-var file_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_link_v1_link_proto_goTypes = []any{
 	(*ToDelivery)(nil),   // 0: link.v1.ToDelivery
 	(*ToEdge)(nil),       // 1: link.v1.ToEdge
@@ -1572,30 +1668,32 @@ var file_link_v1_link_proto_goTypes = []any{
 	(*Subscribe)(nil),    // 6: link.v1.Subscribe
 	(*Subscribed)(nil),   // 7: link.v1.Subscribed
 	(*Unsubscribe)(nil),  // 8: link.v1.Unsubscribe
-	(*Events)(nil),       // 9: link.v1.Events
-	(*Record)(nil),       // 10: link.v1.Record
-	(*Progress)(nil),     // 11: link.v1.Progress
-	(*SlotProgress)(nil), // 12: link.v1.SlotProgress
+	(*AskOwned)(nil),     // 9: link.v1.AskOwned
+	(*Events)(nil),       // 10: link.v1.Events
+	(*Record)(nil),       // 11: link.v1.Record
+	(*Progress)(nil),     // 12: link.v1.Progress
+	(*SlotProgress)(nil), // 13: link.v1.SlotProgress
 }
 var file_link_v1_link_proto_depIdxs = []int32{
 	2,  // 0: link.v1.ToDelivery.hello:type_name -> link.v1.EdgeHello
 	6,  // 1: link.v1.ToDelivery.subscribe:type_name -> link.v1.Subscribe
 	8,  // 2: link.v1.ToDelivery.unsubscribe:type_name -> link.v1.Unsubscribe
-	3,  // 3: link.v1.ToEdge.owned:type_name -> link.v1.Owned
-	7,  // 4: link.v1.ToEdge.subscribed:type_name -> link.v1.Subscribed
-	9,  // 5: link.v1.ToEdge.events:type_name -> link.v1.Events
-	11, // 6: link.v1.ToEdge.progress:type_name -> link.v1.Progress
-	5,  // 7: link.v1.Cursor.entries:type_name -> link.v1.CursorEntry
-	4,  // 8: link.v1.Subscribe.from:type_name -> link.v1.Cursor
-	4,  // 9: link.v1.Subscribed.live_from:type_name -> link.v1.Cursor
-	10, // 10: link.v1.Events.records:type_name -> link.v1.Record
-	12, // 11: link.v1.Progress.slots:type_name -> link.v1.SlotProgress
-	4,  // 12: link.v1.SlotProgress.next:type_name -> link.v1.Cursor
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	9,  // 3: link.v1.ToDelivery.ask_owned:type_name -> link.v1.AskOwned
+	3,  // 4: link.v1.ToEdge.owned:type_name -> link.v1.Owned
+	7,  // 5: link.v1.ToEdge.subscribed:type_name -> link.v1.Subscribed
+	10, // 6: link.v1.ToEdge.events:type_name -> link.v1.Events
+	12, // 7: link.v1.ToEdge.progress:type_name -> link.v1.Progress
+	5,  // 8: link.v1.Cursor.entries:type_name -> link.v1.CursorEntry
+	4,  // 9: link.v1.Subscribe.from:type_name -> link.v1.Cursor
+	4,  // 10: link.v1.Subscribed.live_from:type_name -> link.v1.Cursor
+	11, // 11: link.v1.Events.records:type_name -> link.v1.Record
+	13, // 12: link.v1.Progress.slots:type_name -> link.v1.SlotProgress
+	4,  // 13: link.v1.SlotProgress.next:type_name -> link.v1.Cursor
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_link_v1_link_proto_init() }
@@ -1607,6 +1705,7 @@ func file_link_v1_link_proto_init() {
 		(*toDelivery_Hello)(nil),
 		(*toDelivery_Subscribe)(nil),
 		(*toDelivery_Unsubscribe)(nil),
+		(*toDelivery_AskOwned)(nil),
 	}
 	file_link_v1_link_proto_msgTypes[1].OneofWrappers = []any{
 		(*toEdge_Owned)(nil),
@@ -1620,7 +1719,7 @@ func file_link_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_link_v1_link_proto_rawDesc), len(file_link_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
