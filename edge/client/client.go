@@ -243,7 +243,9 @@ func (c *Client) apply(e Event) {
 	c.mu.Lock()
 	w, urgent := thread.Watermark{DeliveredPosition: p.Position, DeliveredOrdinal: p.Ordinal}, true
 	if m, ok := e.(Message); ok && m.Sender == c.id.User && m.Device == c.id.Device {
-		w.ReadPosition, w.ReadOrdinal = p.Position, p.Ordinal
+		if c.applied[p.Thread].ReadOrdinal == p.Ordinal-1 { // it reads nothing but itself
+			w.ReadPosition, w.ReadOrdinal = p.Position, p.Ordinal
+		}
 		urgent = false // nobody looks at it for a check mark
 	}
 	c.mu.Unlock()

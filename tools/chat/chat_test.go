@@ -181,7 +181,7 @@ func TestReads(t *testing.T) {
 	if n := len(s.f.read); n == 0 || s.f.read[n-1].Ordinal != 4 {
 		t.Errorf("read %v, want up to ordinal 4", s.f.read)
 	}
-	if n := s.m.open.unread(); n != 0 {
+	if n := s.m.open.unread; n != 0 {
 		t.Errorf("%d unread in the open conversation", n)
 	}
 	with := s.m.open.id
@@ -208,6 +208,38 @@ func TestReads(t *testing.T) {
 		t.Errorf("read up to %d after scrolling down", last.Ordinal)
 	}
 	s.fits()
+}
+
+// TestUnreadIsOfOthers: what one has sent is not unread, and reads nothing.
+func TestUnreadIsOfOthers(t *testing.T) {
+	s := newScreen(t, village(), 80, 24)
+	s.live()
+	c := s.m.convs[id.DirectThread(ann, bob)]
+	for _, step := range []struct {
+		what string
+		e    client.Event
+		want int64
+	}{
+		{"as listed", nil, 2},
+		{"one of ours, from another device or out of the outbox", message(c.id, 5, ann, noon, "on my way"), 2},
+		{"his", message(c.id, 6, bob, noon, "good"), 3},
+		{"his again", message(c.id, 6, bob, noon, "good"), 3},
+		{"another of ours", message(c.id, 7, ann, noon, "soon"), 3},
+		{"read elsewhere up to his second", receipt(c.id, ann, 7, 3), 2},
+		{"up to the last of those that were there", receipt(c.id, ann, 7, 4), 1},
+		{"listed before that was known", client.ThreadChanged{Summary: direct(bob, 7, "soon", 5, noon)}, 1},
+		{"all but ours", receipt(c.id, ann, 7, 6), 0},
+	} {
+		if step.e != nil {
+			s.events(step.e)
+		}
+		if c.unread != step.want {
+			t.Errorf("%s: %d unread, want %d", step.what, c.unread, step.want)
+		}
+	}
+	if len(s.f.read) != 0 {
+		t.Errorf("marked as read: %v", s.f.read)
+	}
 }
 
 // right cuts the list off.

@@ -365,6 +365,7 @@ func direct(peer id.UserID, last int, preview string, unread int, at time.Time) 
 		ThreadId: t[:], Kind: wirev1.ThreadKind_THREAD_KIND_DIRECT, DirectPeer: peer[:],
 		LastPosition: int64(last * 10), LastOrdinal: int64(last), LastTimeMs: at.UnixMilli(), LastSender: peer[:],
 		Preview: preview, Unread: int64(unread), MemberCount: 2, Member: true,
+		Own: wirev1.MemberWatermark_builder{UserId: ann[:], ReadOrdinal: int64(last - unread)}.Build(),
 	}.Build()
 }
 

@@ -292,7 +292,7 @@ func (m *Model) say(bad bool, text string) {
 func (m *Model) conversation(t id.ThreadID) *conversation {
 	c := m.convs[t]
 	if c == nil {
-		c = newConversation(t)
+		c = newConversation(t, m.me)
 		m.convs[t] = c
 		m.order = append(m.order, c)
 	}
@@ -350,7 +350,7 @@ func (m *Model) event(e client.Event) tea.Cmd {
 		}
 		c.watermark(e.User, e.Watermark)
 		if e.User == m.me {
-			c.readOrd = max(c.readOrd, e.Watermark.ReadOrdinal)
+			c.read(e.Watermark.ReadOrdinal)
 		}
 	case client.ThreadChanged:
 		if t, err := id.From[id.ThreadID](e.Summary.GetThreadId()); err == nil {
@@ -488,7 +488,7 @@ func (m *Model) show(c *conversation) tea.Cmd {
 	}
 	m.open, m.cursor, m.selected, m.infoAt, m.infoItem = c, c.id, nil, 0, nil
 	m.newFrom = -1
-	if c.unread() > 0 {
+	if c.unread > 0 {
 		m.newFrom = c.readOrd
 	}
 	m.input.SetValue(c.draft)
@@ -574,7 +574,7 @@ func (m *Model) settle() tea.Cmd {
 				if further && (p.Ordinal > 0 || !v.lowest.message()) { // an ack has no ordinal; its event follows
 					m.client.MarkRead(p)
 					c.watermark(m.me, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal})
-					c.readOrd = max(c.readOrd, p.Ordinal)
+					c.read(p.Ordinal)
 				}
 			}
 		}

@@ -155,7 +155,7 @@ func (m *Model) View() tea.View {
 func (m *Model) unread() int64 {
 	var n int64
 	for _, c := range m.order {
-		n += c.unread()
+		n += c.unread
 	}
 	return n
 }
@@ -234,7 +234,7 @@ func (m *Model) listItem(c *conversation, w int) []string {
 		mark = "▌"
 	}
 	badge := ""
-	if n := c.unread(); n > 0 {
+	if n := c.unread; n > 0 {
 		badge = fmt.Sprintf(" %d ", n)
 		if n > 999 {
 			badge = " 999+ "
@@ -294,7 +294,7 @@ func (m *Model) conversationLines(h int) ([]string, *tea.Cursor) {
 	rule := strings.Repeat("─", w)
 	if c.scroll > 0 {
 		below := " ↓ newer below "
-		if n := c.unread(); n > 0 {
+		if n := c.unread; n > 0 {
 			below = fmt.Sprintf(" ↓ %d unread below ", n)
 		}
 		rule = strings.Repeat("─", max(0, w-m.ruler.width(below)-2)) + below + "──"

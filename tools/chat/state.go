@@ -68,6 +68,7 @@ type member struct {
 // conversation is a thread: its line in the list and as much of its events as was loaded.
 type conversation struct {
 	id     id.ThreadID
+	me     id.UserID
 	group  bool
 	title  string // cleaned; of a group
 	peer   id.UserID
@@ -81,6 +82,7 @@ type conversation struct {
 	lastSender id.UserID
 	preview    string // cleaned
 	readOrd    int64  // messages up to it are read
+	unread     int64  // others' messages after it, up to lastOrd
 
 	items   []*item // by position; without one (outbox, failed) at the end, in the order of writing
 	byID    map[changeKey]*item
@@ -100,15 +102,25 @@ type conversation struct {
 	reply  *item
 }
 
-func newConversation(t id.ThreadID) *conversation {
+func newConversation(t id.ThreadID, me id.UserID) *conversation {
 	return &conversation{
-		id: t, group: t.IsGroup(), member: true, lastPos: -1,
+		id: t, me: me, group: t.IsGroup(), member: true, lastPos: -1,
 		byID: map[changeKey]*item{}, changes: map[changeKey]change{}, marks: map[id.UserID]thread.Watermark{},
 		joined: map[id.UserID]topic.Position{}, askedGap: map[topic.Position]bool{},
 	}
 }
 
-func (c *conversation) unread() int64 { return max(0, c.lastOrd-c.readOrd) }
+// read notes that everything up to an ordinal is read.
+func (c *conversation) read(upTo int64) {
+	c.readOrd = max(c.readOrd, upTo)
+	others := max(0, c.lastOrd-c.readOrd)
+	for i := len(c.items) - 1; i >= 0 && others > 0; i-- {
+		if it := c.items[i]; it.message() && it.sender == c.me && it.place.Ordinal > c.readOrd && it.place.Ordinal <= c.lastOrd {
+			others--
+		}
+	}
+	c.unread = min(c.unread, others)
+}
 
 // summary takes the thread as the server lists it. A view may be behind what came live: then only what does not move is
 // taken.
@@ -117,7 +129,7 @@ func (c *conversation) summary(s *wirev1.ThreadSummary) {
 	if u, err := id.From[id.UserID](s.GetDirectPeer()); err == nil {
 		c.peer = u
 	}
-	c.readOrd = max(c.readOrd, s.GetOwn().GetReadOrdinal())
+	c.read(s.GetOwn().GetReadOrdinal())
 	pos := topic.Position(s.GetLastPosition())
 	if pos < c.lastPos {
 		return
@@ -128,9 +140,9 @@ func (c *conversation) summary(s *wirev1.ThreadSummary) {
 		c.title = t
 	}
 	if s.GetLastOrdinal() >= c.lastOrd {
-		c.lastOrd = s.GetLastOrdinal()
+		c.lastOrd, c.unread = s.GetLastOrdinal(), s.GetUnread()
 		c.preview = CleanLine(s.GetPreview())
-		c.readOrd = max(c.readOrd, c.lastOrd-s.GetUnread())
+		c.read(c.readOrd) // as far as this device has got: the server may not know yet
 		if ms := s.GetLastTimeMs(); ms > 0 {
 			c.lastTime = time.UnixMilli(ms)
 		}
@@ -255,14 +267,15 @@ func (c *conversation) event(e client.Event, me id.UserID, live bool) (fresh boo
 		fresh = c.insert(&item{place: e.Place, placed: true, id: e.ID, sender: e.Sender, text: text, reply: e.Reply})
 		if live || e.Position > c.lastPos {
 			c.lastPos = max(c.lastPos, e.Position)
+			if e.Sender != me && e.Ordinal > max(c.lastOrd, c.readOrd) {
+				c.unread++
+			}
 			if e.Ordinal >= c.lastOrd {
 				c.lastOrd, c.lastTime, c.lastSender = e.Ordinal, e.Time, e.Sender
 				c.preview = CleanLine(clip(e.Text, 256))
 			}
 		}
-		if e.Sender == me {
-			c.readOrd = max(c.readOrd, e.Ordinal)
-		} else if c.peer.IsZero() && !c.group {
+		if e.Sender != me && c.peer.IsZero() && !c.group {
 			c.peer = e.Sender
 		}
 	case client.ThreadEvent:
