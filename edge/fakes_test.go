@@ -453,11 +453,11 @@ func (g gate) Authenticate(
 // reads answers queries.
 type reads struct{ *world }
 
-func (r reads) ListThreads(context.Context, id.UserID, *wirev1.ListThreads) (*wirev1.Threads, error) {
+func (r reads) ListThreads(context.Context, id.UserID, int64, *wirev1.ListThreads) (*wirev1.Threads, error) {
 	return &wirev1.Threads{}, nil
 }
 
-func (r reads) GetThread(context.Context, id.UserID, id.ThreadID) (*wirev1.Thread, error) {
+func (r reads) GetThread(context.Context, id.UserID, int64, id.ThreadID) (*wirev1.Thread, error) {
 	panic("a broken invariant") // what tests ask of GetThread
 }
 

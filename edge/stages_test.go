@@ -257,7 +257,7 @@ func (o open) Authenticate(
 // wholeReads answers every query: reads breaks on purpose.
 type wholeReads struct{ reads }
 
-func (wholeReads) GetThread(context.Context, id.UserID, id.ThreadID) (*wirev1.Thread, error) {
+func (wholeReads) GetThread(context.Context, id.UserID, int64, id.ThreadID) (*wirev1.Thread, error) {
 	return &wirev1.Thread{}, nil
 }
 

@@ -541,7 +541,7 @@ func TestPreviewIsOfTheMembersTime(t *testing.T) {
 			{"a new device of an old member", bob.user, last + 1, false},
 			{"an older one", bob.user, last, true},
 		} {
-			sum := summary(b.edges[0].glance(t, c.user, g), c.floorMS)
+			sum := summary(b.edges[0].glance(t, c.user, g), replica.Counted{}, c.floorMS)
 			mustBe(t, c.who, sum.GetPreview() != "" && len(sum.GetLastSender()) > 0, c.shown)
 		}
 	})
@@ -553,7 +553,7 @@ func TestPreviewIsCutForPeople(t *testing.T) {
 	u := id.UserID{1}
 	g := &replica.Glance{User: u, LastOrdinal: 1, Preview: strings.Repeat(family, 9)[:thread.MaxPreview]}
 	g.Member.Spans = []thread.Span{{From: 0}}
-	mustBe(t, "preview", summary(g, 0).GetPreview(), strings.Repeat(family, 6))
+	mustBe(t, "preview", summary(g, replica.Counted{}, 0).GetPreview(), strings.Repeat(family, 6))
 }
 
 // What a group becomes after his time is not a former member's to know: not its title, nor how many are in it, nor when
@@ -566,7 +566,7 @@ func TestSummaryOfAFormerMember(t *testing.T) {
 		g := b.group(ann.user, bob.user)
 		b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
 		b.settle()
-		shown := func() *wirev1.ThreadSummary { return summary(b.edges[0].glance(t, bob.user, g), 0) }
+		shown := func() *wirev1.ThreadSummary { return summary(b.edges[0].glance(t, bob.user, g), replica.Counted{}, 0) }
 		before := shown()
 		b.world.RemoveMember(g, ann.user, bob.user)
 		b.settle()

@@ -32,8 +32,16 @@ func (f *Fanout) feed(
 	if lacks, err = f.compare(ctx, d, lacks); err != nil {
 		return err
 	}
-	for _, l := range lacks {
-		if err := send(changedFrame(l.now, d.floor.Load())); err != nil {
+	glances := make([]*replica.Glance, len(lacks))
+	for i, l := range lacks {
+		glances[i] = l.now
+	}
+	unread, err := f.replica.Unread(ctx, glances, d.floor.Load())
+	if err != nil {
+		return err
+	}
+	for i, l := range lacks {
+		if err := send(changedFrame(l.now, unread[i], d.floor.Load())); err != nil {
 			return err
 		}
 	}

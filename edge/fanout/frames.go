@@ -46,17 +46,26 @@ func CodeOf(r thread.Reason) wirev1.Code {
 	return wirev1.Code_CODE_INVALID
 }
 
-func changedFrame(g *replica.Glance, floorMS int64) []byte {
+func changedFrame(g *replica.Glance, unread replica.Counted, floorMS int64) []byte {
 	return encode(wirev1.ServerFrame_builder{
-		ThreadChanged: wirev1.ThreadChanged_builder{Thread: summary(g, floorMS)}.Build(),
+		ThreadChanged: wirev1.ThreadChanged_builder{Thread: summary(g, unread, floorMS)}.Build(),
 	}.Build())
+}
+
+// unreadNew is what somebody has not read of a thread at the event that makes him a member: that event, when it is the
+// first message of a direct thread and not his own.
+func unreadNew(g *replica.Glance) (c replica.Counted) {
+	if g.LastSender != g.User {
+		c.Messages = g.Member.Unread(g.LastOrdinal, g.Own).Most()
+	}
+	return c
 }
 
 var syncComplete = encode(wirev1.ServerFrame_builder{SyncComplete: &wirev1.SyncComplete{}}.Build())
 
 // summary is the thread as a list shows it to a user who is or was a member, on a device that is shown nothing before
 // floorMS.
-func summary(g *replica.Glance, floorMS int64) *wirev1.ThreadSummary {
+func summary(g *replica.Glance, unread replica.Counted, floorMS int64) *wirev1.ThreadSummary {
 	m := &g.Member
 	b := wirev1.ThreadSummary_builder{
 		ThreadId: g.Thread[:], Kind: wirev1.ThreadKind(g.Kind), Title: g.Title, LastPosition: int64(g.LastPosition),
@@ -66,7 +75,8 @@ func summary(g *replica.Glance, floorMS int64) *wirev1.ThreadSummary {
 			DeliveredOrdinal: g.Own.DeliveredOrdinal, ReadPosition: int64(g.Own.ReadPosition),
 			ReadOrdinal: g.Own.ReadOrdinal,
 		}.Build(),
-		MemberCount: uint32(g.ActiveMembers), Member: m.Active(), Unread: m.Unread(g.LastOrdinal, g.Own.ReadOrdinal),
+		MemberCount: uint32(g.ActiveMembers), Member: m.Active(), Unread: unread.Messages,
+		PastElsewhere: unread.Past,
 	}
 	if g.Kind == thread.Direct {
 		b.DirectPeer = g.Peer[:]

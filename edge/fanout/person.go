@@ -39,7 +39,7 @@ func (p *person) Event(e *replica.Event, now *replica.Glance) {
 		}
 		if now != nil {
 			if changed == nil {
-				changed = changedFrame(now, 0)
+				changed = changedFrame(now, unreadNew(now), 0)
 			}
 			p.of.push(d, push{e.Thread, e.Position, changed, false})
 		}

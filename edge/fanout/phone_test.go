@@ -34,6 +34,7 @@ type phone struct {
 	got      map[id.ThreadID][]topic.Position
 	saw      map[id.ThreadID]map[topic.Position]bool // everything that came, also what the cursor rule ignored
 	changed  map[id.ThreadID]int
+	listed   map[id.ThreadID]*wirev1.ThreadSummary // the last of changed
 	receipts map[id.ThreadID]map[id.UserID]thread.Watermark
 	logged   []thread.Watermark
 	rejected []topic.Position
@@ -46,8 +47,8 @@ type phone struct {
 func newPhone(u id.UserID, d id.DeviceID, floor int64) *phone {
 	return &phone{
 		user: u, id: d, floor: floor, applied: map[id.ThreadID]replica.Row{}, got: map[id.ThreadID][]topic.Position{},
-		changed: map[id.ThreadID]int{},
-		saw:     map[id.ThreadID]map[topic.Position]bool{}, receipts: map[id.ThreadID]map[id.UserID]thread.Watermark{},
+		changed: map[id.ThreadID]int{}, listed: map[id.ThreadID]*wirev1.ThreadSummary{},
+		saw: map[id.ThreadID]map[topic.Position]bool{}, receipts: map[id.ThreadID]map[id.UserID]thread.Watermark{},
 	}
 }
 
@@ -291,7 +292,9 @@ func (d *phone) take(b []byte, ask chan struct{}) {
 		d.applied[t] = replica.Row{Position: at, Ordinal: e.GetOrdinal(), LogTimeMS: e.GetLogTimeMs()}
 		d.got[t] = append(d.got[t], at)
 	case wirev1.ServerFrame_ThreadChanged_case:
-		d.changed[id.ThreadID(f.GetThreadChanged().GetThread().GetThreadId())]++
+		t := id.ThreadID(f.GetThreadChanged().GetThread().GetThreadId())
+		d.changed[t]++
+		d.listed[t] = f.GetThreadChanged().GetThread()
 	case wirev1.ServerFrame_Rejected_case:
 		d.rejected = append(d.rejected, topic.Position(f.GetRejected().GetPosition()))
 	case wirev1.ServerFrame_SyncComplete_case:

@@ -75,7 +75,7 @@ func notMember() error {
 // summaryOf is what a user is shown of a thread in his list. What a former member sees ends where his membership did:
 // once the thread has gone on, it has no title, time or preview for him (the views keep only the latest), and how many
 // are in it he is never told. What a new one sees begins with his: the preview is of a message of his time.
-func summaryOf(u id.UserID, l *views.Listed) *wirev1.ThreadSummary {
+func summaryOf(u id.UserID, l *views.Listed, c views.Counted) *wirev1.ThreadSummary {
 	t := &l.Thread
 	if n := len(l.Member.Spans); !l.Active && n > 0 {
 		l.Members = 0
@@ -90,7 +90,7 @@ func summaryOf(u id.UserID, l *views.Listed) *wirev1.ThreadSummary {
 	b := wirev1.ThreadSummary_builder{
 		ThreadId: t.ID[:], Kind: wirev1.ThreadKind(t.Kind), Title: t.Title,
 		LastPosition: int64(t.LastPosition), LastOrdinal: t.LastOrdinal, LastSender: t.LastSender[:],
-		Preview: wording.Preview(t.Preview), Own: watermarkOf(u, l.Mark), Unread: l.Member.Unread(t.LastOrdinal, l.Mark.ReadOrdinal),
+		Preview: wording.Preview(t.Preview), Own: watermarkOf(u, l.Mark), Unread: c.Messages, PastElsewhere: c.Past,
 		MemberCount: uint32(l.Members), Member: l.Active, Role: eventv1.Role(l.Member.Role),
 	}
 	if ms := t.LastTime.UnixMilli(); ms > 0 {
@@ -112,9 +112,23 @@ func watermarkOf(u id.UserID, w thread.Watermark) *wirev1.MemberWatermark {
 	}.Build()
 }
 
+// counted counts the unread messages of listed threads, for a device that is shown nothing from before floorMS.
+func (q *Queries) counted(
+	ctx context.Context, u id.UserID, floorMS int64, list []views.Listed,
+) ([]views.Counted, error) {
+	keys := make([]views.Unread, len(list))
+	for i := range list {
+		l := &list[i]
+		keys[i] = views.UnreadOf(l.Thread.ID, u, &l.Member, l.Thread.LastOrdinal, l.Mark, time.UnixMilli(floorMS))
+	}
+	return q.views.Unread(ctx, keys)
+}
+
 // ListThreads returns a page of the user's thread list, the one with the newest message first and those that went on
-// without him last.
-func (q *Queries) ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListThreads) (*wirev1.Threads, error) {
+// without him last, for a device that is shown nothing from before floorMS (log time, Unix milliseconds).
+func (q *Queries) ListThreads(
+	ctx context.Context, u id.UserID, floorMS int64, r *wirev1.ListThreads,
+) (*wirev1.Threads, error) {
 	limit := int(r.GetLimit())
 	switch {
 	case limit == 0:
@@ -147,15 +161,22 @@ func (q *Queries) ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListTh
 		last := &list[limit-1].Thread
 		out.PageToken = append(binary.BigEndian.AppendUint64(nil, uint64(last.LastTime.UnixMicro())), last.ID[:]...)
 	}
+	unread, err := q.counted(ctx, u, floorMS, list)
+	if err != nil {
+		return nil, q.unavailable("thread list", err)
+	}
 	for i := range list {
-		out.Threads = append(out.Threads, summaryOf(u, &list[i]))
+		out.Threads = append(out.Threads, summaryOf(u, &list[i], unread[i]))
 	}
 	return out.Build(), nil
 }
 
 // GetThread returns a thread with its members, for one who is or was a member; a former member gets no list of members,
-// and the summary that ends with his time.
-func (q *Queries) GetThread(ctx context.Context, u id.UserID, t id.ThreadID) (*wirev1.Thread, error) {
+// and the summary that ends with his time. The device is shown nothing from before floorMS (log time, Unix
+// milliseconds).
+func (q *Queries) GetThread(
+	ctx context.Context, u id.UserID, floorMS int64, t id.ThreadID,
+) (*wirev1.Thread, error) {
 	l, ok, err := q.views.Listed(ctx, u, t)
 	switch {
 	case err != nil:
@@ -163,7 +184,11 @@ func (q *Queries) GetThread(ctx context.Context, u id.UserID, t id.ThreadID) (*w
 	case !ok:
 		return nil, notMember()
 	}
-	out := wirev1.Thread_builder{Summary: summaryOf(u, &l)}
+	unread, err := q.counted(ctx, u, floorMS, []views.Listed{l})
+	if err != nil {
+		return nil, q.unavailable("thread", err)
+	}
+	out := wirev1.Thread_builder{Summary: summaryOf(u, &l, unread[0])}
 	if !l.Member.Active() {
 		return out.Build(), nil
 	}

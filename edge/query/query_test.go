@@ -509,7 +509,7 @@ func TestListThreads(t *testing.T) {
 	var last time.Time
 	var token []byte
 	for page := 0; page < 10; page++ {
-		got, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build())
+		got, err := w.ListThreads(t.Context(), u, 0, wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -546,7 +546,7 @@ func TestListThreads(t *testing.T) {
 		former.GetPreview() != "" {
 		t.Errorf("a former member's thread shows what came after him: %v", former)
 	}
-	alone, err := w.GetThread(t.Context(), u, threads[1])
+	alone, err := w.GetThread(t.Context(), u, 0, threads[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -565,7 +565,7 @@ func TestListThreads(t *testing.T) {
 	}
 	// What was so when his time ended he may know.
 	w.exec(t, `UPDATE threads SET last_position = 25 WHERE thread_id = $1`, [16]byte(threads[1]))
-	if alone, err = w.GetThread(t.Context(), u, threads[1]); err != nil {
+	if alone, err = w.GetThread(t.Context(), u, 0, threads[1]); err != nil {
 		t.Fatal(err)
 	}
 	if s := alone.GetSummary(); s.GetTitle() != "thread 1" || s.GetLastTimeMs() == 0 || s.GetPreview() != "hello" ||
@@ -574,13 +574,44 @@ func TestListThreads(t *testing.T) {
 	}
 	w.exec(t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`,
 		[16]byte(threads[2]), [16]byte(u))
-	got, err := w.GetThread(t.Context(), u, threads[2])
+	got, err := w.GetThread(t.Context(), u, 0, threads[2])
 	if err != nil || got.GetSummary().GetPreview() != "" ||
 		id.UserID(got.GetSummary().GetLastSender()) != (id.UserID{}) {
 		t.Errorf("a new member is shown the last message from before his time: %v, %v", got, err)
 	}
+	// Of six that he has not read one is his own; two are from before a device's time, and so is his joining.
+	for n := int64(15); n <= 20; n++ {
+		from := peer
+		if n == 16 {
+			from = u
+		}
+		w.exec(t, `
+			INSERT INTO messages (thread_id, position, ordinal, kind, sender_id, log_time, slot, event)
+			VALUES ($1, $2, $3, 10, $4, $5, 0, '')`, [16]byte(threads[3]), n, n, [16]byte(from), logTime(n))
+	}
+	w.exec(t, `INSERT INTO messages VALUES ($1, 2, 2, 15, $2, NULL, $3, 0, '')`, [16]byte(threads[3]), [16]byte(peer),
+		logTime(5))
+	w.exec(t, `INSERT INTO watermarks VALUES ($1, $2, 14, 14, 14, 14)`, [16]byte(threads[3]), [16]byte(u))
+	for floor, want := range map[int64]struct {
+		unread int64
+		past   bool
+	}{0: {5, false}, logTime(17).UnixMilli(): {4, true}} {
+		one, err := w.GetThread(t.Context(), u, floor, threads[3])
+		list, err2 := w.ListThreads(t.Context(), u, floor, wirev1.ListThreads_builder{Limit: 100}.Build())
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(list.GetThreads(), func(s *wirev1.ThreadSummary) bool {
+			return id.ThreadID(s.GetThreadId()) == threads[3]
+		})
+		for _, s := range []*wirev1.ThreadSummary{one.GetSummary(), list.GetThreads()[i]} {
+			if s.GetUnread() != want.unread || s.GetPastElsewhere() != want.past {
+				t.Errorf("on a device since %d: %v, want %+v", floor, s, want)
+			}
+		}
+	}
 	for _, token := range [][]byte{[]byte("x"), bytes.Repeat([]byte{0x80}, 24), bytes.Repeat([]byte{0x7f}, 24)} {
-		_, err := w.ListThreads(t.Context(), u, wirev1.ListThreads_builder{PageToken: token}.Build())
+		_, err := w.ListThreads(t.Context(), u, 0, wirev1.ListThreads_builder{PageToken: token}.Build())
 		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
 			t.Errorf("token %x: %v", token, err)
 		}

@@ -171,6 +171,21 @@ func (p *postgresStore) Delivered(ctx context.Context, keys []DeviceThread) ([]t
 	return p.views.Cursors(ctx, asked)
 }
 
+func (p *postgresStore) Unread(ctx context.Context, keys []Unread) ([]Counted, error) {
+	asked := make([]views.Unread, len(keys))
+	for i, k := range keys {
+		asked[i] = views.Unread{
+			Thread: k.Thread, User: k.User, Unread: k.Unread, First: k.First, Since: time.UnixMilli(k.FloorMS),
+		}
+	}
+	found, err := p.views.Unread(ctx, asked)
+	out := make([]Counted, len(found))
+	for i, c := range found {
+		out[i] = Counted(c)
+	}
+	return out, err
+}
+
 func (p *postgresStore) Tails(ctx context.Context, ranges []Range) ([]Tail, error) {
 	out := make([]Tail, len(ranges))
 	asked := make([]views.Range, len(ranges))

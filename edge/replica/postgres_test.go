@@ -207,6 +207,22 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 			{User: ann, Device: bobD, Thread: group},
 		})
 	}, pg, mem)
+	compare(t, "unread", func(s replica.Store) (any, error) {
+		var keys []replica.Unread
+		for _, of := range []struct {
+			u    id.UserID
+			th   id.ThreadID
+			last int64
+		}{{ann, group, 9}, {bob, group, 9}, {ann, direct, 1}, {bob, direct, 1}} {
+			m, mark := want.Threads[of.th].Members[of.u], want.Threads[of.th].Marks[of.u]
+			for _, floor := range []int64{0, mem.Rows[of.th][len(mem.Rows[of.th])/2].LogTimeMS} {
+				keys = append(keys, replica.Unread{
+					User: of.u, Thread: of.th, Unread: m.Unread(of.last, mark), First: m.Spans[0].From, FloorMS: floor,
+				})
+			}
+		}
+		return s.Unread(ctx, keys)
+	}, pg, mem)
 	compare(t, "devices", func(s replica.Store) (any, error) {
 		return s.Devices(
 			ctx, []replica.DeviceKey{{User: ann, Device: oldD}, {User: ann, Device: bobD}, {User: bob, Device: bobD}},

@@ -38,6 +38,7 @@ type Replica struct {
 	agenda      agenda
 	links       openLinks
 	delivered   *batcher[DeviceThread, topic.Position]
+	unread      *batcher[Unread, Counted]
 	tails       *batcher[Range, Tail]
 	devices     *batcher[DeviceKey, *user.Device]
 	began       time.Time     // so that a time is one word
@@ -73,6 +74,7 @@ func New(
 	r.metrics = newMetrics(reg, r)
 	r.clock = newViewClock(st, cfg.Partitions, cfg, r.failed, r.metrics.viewsBack.Inc)
 	r.delivered = newBatcher(4*cfg.Batch, gathering, cfg.Wait, counted(r, "delivered", st.Delivered))
+	r.unread = newBatcher(4*cfg.Batch, gathering, cfg.Wait, counted(r, "unread", st.Unread))
 	r.tails = newBatcher(16, 0, cfg.Wait, counted(r, "tails", r.readTails))
 	r.devices = newBatcher(cfg.Batch, gathering, cfg.Wait, counted(r, "devices", st.Devices))
 	return r, nil
@@ -110,6 +112,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.watchQuarantine(ctx) })
 	for range loaders {
 		g.Go(func() error { return r.delivered.run(ctx) })
+		g.Go(func() error { return r.unread.run(ctx) })
 		g.Go(func() error { return r.tails.run(ctx) })
 		g.Go(func() error { return r.devices.run(ctx) })
 	}

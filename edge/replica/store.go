@@ -17,6 +17,8 @@ type Store interface {
 	Snapshot(ctx context.Context, threads []id.ThreadID, users []id.UserID) (*Snapshot, error)
 	// Delivered returns the delivered watermark of each device in each thread, -1 where there is none.
 	Delivered(ctx context.Context, keys []DeviceThread) ([]topic.Position, error)
+	// Unread counts unread messages.
+	Unread(ctx context.Context, keys []Unread) ([]Counted, error)
 	// Tails returns for each range its accepted events in order, and how far the views were at that moment.
 	Tails(ctx context.Context, ranges []Range) ([]Tail, error)
 	// Quarantine tells, as of one moment, of which of the subjects something is in quarantine, and how far the slots of
@@ -33,6 +35,22 @@ type DeviceThread struct {
 	User   id.UserID // a device id is only his word: another user may claim it too
 	Device id.DeviceID
 	Thread id.ThreadID
+}
+
+// Unread asks how many of the messages that a user has not read are somebody else's, on a device that is shown nothing
+// from before FloorMS.
+type Unread struct {
+	User   id.UserID
+	Thread id.ThreadID
+	thread.Unread
+	First   topic.Position // of the event that made him a member first
+	FloorMS int64
+}
+
+// Counted is the answer to Unread. Past: what the user may see of the thread begins before what the device is shown.
+type Counted struct {
+	Messages int64
+	Past     bool
 }
 
 // DeviceKey names a device.

@@ -18,6 +18,25 @@ func (r *Replica) Delivered(ctx context.Context, keys []DeviceThread) ([]topic.P
 	return at, nil
 }
 
+// Unread counts, for a device that is shown nothing from before floorMS, the messages that each of glances leaves unread.
+// The views must have reached those glances' ends (Reach).
+func (r *Replica) Unread(ctx context.Context, glances []*Glance, floorMS int64) ([]Counted, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	keys := make([]Unread, len(glances))
+	for i, g := range glances {
+		keys[i] = Unread{
+			User: g.User, Thread: g.Thread, Unread: g.Member.Unread(g.LastOrdinal, g.Own),
+			First: g.Member.Spans[0].From, FloorMS: floorMS,
+		}
+	}
+	out, err := r.unread.get(ctx, keys)
+	if err != nil {
+		return nil, Unavailable(err)
+	}
+	return out, nil
+}
+
 // Tails reads ranges, each of which the views have reached by then: it waits until they have, and does so again when
 // they went back meanwhile. What is read before would be taken for all that there is, and what is after it would never
 // be sent.

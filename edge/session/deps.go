@@ -144,8 +144,8 @@ type Auth interface {
 
 // Queries answers what needs a store (package query).
 type Queries interface {
-	ListThreads(ctx context.Context, u id.UserID, r *wirev1.ListThreads) (*wirev1.Threads, error)
-	GetThread(ctx context.Context, u id.UserID, t id.ThreadID) (*wirev1.Thread, error)
+	ListThreads(ctx context.Context, u id.UserID, floorMS int64, r *wirev1.ListThreads) (*wirev1.Threads, error)
+	GetThread(ctx context.Context, u id.UserID, floorMS int64, t id.ThreadID) (*wirev1.Thread, error)
 	History(ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory) (*wirev1.HistoryPage, error)
 	LookupUsers(ctx context.Context, u id.UserID, r *wirev1.LookupUsers) (*wirev1.Users, error)
 	GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, error)

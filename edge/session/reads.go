@@ -29,7 +29,7 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 	switch f.WhichBody() {
 	case wirev1.ClientFrame_ListThreads_case:
 		return func(ctx context.Context) (answer, error) {
-			got, err := q.ListThreads(ctx, s.user, f.GetListThreads())
+			got, err := q.ListThreads(ctx, s.user, s.floor, f.GetListThreads())
 			for _, t := range got.GetThreads() {
 				s.hide(t)
 			}
@@ -42,7 +42,8 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 				return answer{}, err
 			}
 			got, err := visible(
-				ctx, s, t, func(ctx context.Context) (*wirev1.Thread, error) { return q.GetThread(ctx, s.user, t) },
+				ctx, s, t,
+				func(ctx context.Context) (*wirev1.Thread, error) { return q.GetThread(ctx, s.user, s.floor, t) },
 			)
 			s.hide(got.GetSummary())
 			return answer{Thread: got}, err

@@ -46,6 +46,7 @@ func TestPlans(t *testing.T) {
 		"users by number":     {sqlUsersByPhone, []string{"users_phone_hash"}},
 		"threads":             {sqlThreads + ofThreads, []string{"threads_pkey"}},
 		"members":             {sqlMembers + ofThreads, []string{"members_pkey"}},
+		"unread messages":     {sqlUnread, []string{"messages_0_pkey", "trimmed_pkey", "Nested Loop"}},
 		"the list":            {sqlList, []string{"user_threads_pkey", "threads_pkey", "members_pkey"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -295,8 +295,8 @@ func TestRolesAndSpans(t *testing.T) {
 			t.Errorf("sees position %d: %v, want %v", p, !want, want)
 		}
 	}
-	if m.BaseOrdinal != 2 || m.Unread(g.s.LastOrdinal, 0) != 0 {
-		t.Errorf("base ordinal %d, unread %d", m.BaseOrdinal, m.Unread(g.s.LastOrdinal, 0))
+	if m.BaseOrdinal != 2 || m.Unread(g.s.LastOrdinal, thread.Watermark{}).Most() != 0 {
+		t.Errorf("base ordinal %d, unread %d", m.BaseOrdinal, m.Unread(g.s.LastOrdinal, thread.Watermark{}))
 	}
 	// The last admin leaves: the longest-standing member takes over.
 	v := g.leave(a)

@@ -77,12 +77,27 @@ type Member struct {
 	EndOrdinal int64
 }
 
-// Unread is the number of messages that the member has not read, given the thread's last ordinal and his read ordinal.
-func (m *Member) Unread(last, read int64) int64 {
+// Unread names the messages of a thread that a member has not read, his own among them, which no count of unread
+// messages has: those with ordinals in (Read, Last], which lie at positions after After.
+type Unread struct {
+	After      topic.Position
+	Read, Last int64
+}
+
+// Most is the number of these messages, his own among them.
+func (u Unread) Most() int64 { return max(0, u.Last-u.Read) }
+
+// Unread returns what the member has not read, given the thread's last ordinal and his watermark: nothing from before
+// his last span or after its end. His watermark need not have reached what he has sent himself.
+func (m *Member) Unread(last int64, w Watermark) Unread {
 	if !m.Active() {
 		last = m.EndOrdinal
 	}
-	return max(0, last-max(read, m.BaseOrdinal))
+	u := Unread{After: m.Spans[len(m.Spans)-1].From - 1, Read: m.BaseOrdinal, Last: last}
+	if w.ReadOrdinal > u.Read {
+		u.After, u.Read = w.ReadPosition, w.ReadOrdinal
+	}
+	return u
 }
 
 // Active tells whether the membership lasts.

@@ -542,6 +542,37 @@ func (m *Store) Delivered(ctx context.Context, keys []replica.DeviceThread) ([]t
 	return out, m.finish(ctx)
 }
 
+// Unread implements replica.Store.
+func (m *Store) Unread(ctx context.Context, keys []replica.Unread) ([]replica.Counted, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	out := make([]replica.Counted, len(keys))
+	for i, k := range keys {
+		found, hidden := int64(0), false
+		for _, r := range m.Rows[k.Thread] {
+			if r.Position == k.First {
+				out[i].Past = r.LogTimeMS < k.FloorMS
+			}
+			e, err := event.Decode(r.Event)
+			if err != nil || !e.HasMessageSent() || r.Ordinal <= k.Read || r.Ordinal > k.Last {
+				continue
+			}
+			found++
+			switch {
+			case r.LogTimeMS < k.FloorMS:
+				hidden = true
+			case e.User != k.User:
+				out[i].Messages++
+			}
+		}
+		if x, ok := m.Trimmed[k.Thread]; !hidden && !(ok && x.LogTimeMS < k.FloorMS) {
+			out[i].Messages += max(0, k.Most()-found)
+		}
+	}
+	return out, m.finish(ctx)
+}
+
 // Tails implements replica.Store.
 func (m *Store) Tails(ctx context.Context, ranges []replica.Range) ([]replica.Tail, error) {
 	if err := m.begin(ctx); err != nil {

@@ -29,8 +29,9 @@
 //    on trying, and takes and answers what the device sends meanwhile.
 // 6. Cursors. A device keeps for each thread the highest position that it has applied, and applies an Event only if its
 //    position is greater. Since the server never leaves an event out within a connection, this makes delivery exactly
-//    once. It acknowledges with Watermarks, after it has stored the event. A device that sends in a thread moves its
-//    read watermark to its own message when that comes back.
+//    once. It acknowledges with Watermarks, after it has stored the event. The read watermark goes as far as the user
+//    has seen everything: sending moves it only over the message sent, and only when all before that was read. What the
+//    user sent is never unread, wherever it lies (ThreadSummary.unread).
 // 7. Sending. SendMessage is answered by Ack (the log has it) or Error. Unanswered sends stay in the client's outbox:
 //    after a reconnect it syncs first, drops what came back with its message_id, then sends the rest again under the
 //    same message_id, with exponential backoff and jitter. A retriable Error to one send is also the answer to later
@@ -5755,23 +5756,24 @@ func (b0 Threads_builder) Build() *Threads {
 
 // ThreadSummary is a thread as a list shows it to one user.
 type ThreadSummary struct {
-	state                   protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_ThreadId     []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
-	xxx_hidden_Kind         ThreadKind             `protobuf:"varint,2,opt,name=kind,enum=wire.v1.ThreadKind"`
-	xxx_hidden_Title        string                 `protobuf:"bytes,3,opt,name=title"`
-	xxx_hidden_DirectPeer   []byte                 `protobuf:"bytes,4,opt,name=direct_peer,json=directPeer"`
-	xxx_hidden_LastPosition int64                  `protobuf:"varint,5,opt,name=last_position,json=lastPosition"`
-	xxx_hidden_LastOrdinal  int64                  `protobuf:"varint,6,opt,name=last_ordinal,json=lastOrdinal"`
-	xxx_hidden_LastTimeMs   int64                  `protobuf:"varint,7,opt,name=last_time_ms,json=lastTimeMs"`
-	xxx_hidden_LastSender   []byte                 `protobuf:"bytes,8,opt,name=last_sender,json=lastSender"`
-	xxx_hidden_Preview      string                 `protobuf:"bytes,9,opt,name=preview"`
-	xxx_hidden_Own          *MemberWatermark       `protobuf:"bytes,10,opt,name=own"`
-	xxx_hidden_Unread       int64                  `protobuf:"varint,11,opt,name=unread"`
-	xxx_hidden_MemberCount  uint32                 `protobuf:"varint,12,opt,name=member_count,json=memberCount"`
-	xxx_hidden_Member       bool                   `protobuf:"varint,13,opt,name=member"`
-	xxx_hidden_Role         v1.Role                `protobuf:"varint,14,opt,name=role,enum=event.v1.Role"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	state                    protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId      []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	xxx_hidden_Kind          ThreadKind             `protobuf:"varint,2,opt,name=kind,enum=wire.v1.ThreadKind"`
+	xxx_hidden_Title         string                 `protobuf:"bytes,3,opt,name=title"`
+	xxx_hidden_DirectPeer    []byte                 `protobuf:"bytes,4,opt,name=direct_peer,json=directPeer"`
+	xxx_hidden_LastPosition  int64                  `protobuf:"varint,5,opt,name=last_position,json=lastPosition"`
+	xxx_hidden_LastOrdinal   int64                  `protobuf:"varint,6,opt,name=last_ordinal,json=lastOrdinal"`
+	xxx_hidden_LastTimeMs    int64                  `protobuf:"varint,7,opt,name=last_time_ms,json=lastTimeMs"`
+	xxx_hidden_LastSender    []byte                 `protobuf:"bytes,8,opt,name=last_sender,json=lastSender"`
+	xxx_hidden_Preview       string                 `protobuf:"bytes,9,opt,name=preview"`
+	xxx_hidden_Own           *MemberWatermark       `protobuf:"bytes,10,opt,name=own"`
+	xxx_hidden_Unread        int64                  `protobuf:"varint,11,opt,name=unread"`
+	xxx_hidden_MemberCount   uint32                 `protobuf:"varint,12,opt,name=member_count,json=memberCount"`
+	xxx_hidden_Member        bool                   `protobuf:"varint,13,opt,name=member"`
+	xxx_hidden_Role          v1.Role                `protobuf:"varint,14,opt,name=role,enum=event.v1.Role"`
+	xxx_hidden_PastElsewhere bool                   `protobuf:"varint,15,opt,name=past_elsewhere,json=pastElsewhere"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *ThreadSummary) Reset() {
@@ -5897,6 +5899,13 @@ func (x *ThreadSummary) GetRole() v1.Role {
 	return v1.Role(0)
 }
 
+func (x *ThreadSummary) GetPastElsewhere() bool {
+	if x != nil {
+		return x.xxx_hidden_PastElsewhere
+	}
+	return false
+}
+
 func (x *ThreadSummary) SetThreadId(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -5962,6 +5971,10 @@ func (x *ThreadSummary) SetRole(v v1.Role) {
 	x.xxx_hidden_Role = v
 }
 
+func (x *ThreadSummary) SetPastElsewhere(v bool) {
+	x.xxx_hidden_PastElsewhere = v
+}
+
 func (x *ThreadSummary) HasOwn() bool {
 	if x == nil {
 		return false
@@ -5997,7 +6010,9 @@ type ThreadSummary_builder struct {
 	Preview string
 	// The user's own watermarks.
 	Own *MemberWatermark
-	// last_ordinal less the user's read ordinal, as far as the user was a member.
+	// How many messages the user has not read: those after his read watermark that others sent while he was a member, as
+	// far as this device may be shown them. His own are never unread. Beyond 1,000, and of what is older than 30 days, his
+	// own count too.
 	Unread int64
 	// How many members; 0 for a former member.
 	MemberCount uint32
@@ -6005,6 +6020,9 @@ type ThreadSummary_builder struct {
 	Member bool
 	// The user's role.
 	Role v1.Role
+	// The user was in the thread before this device is shown anything: what was written then is on the device that he had
+	// before.
+	PastElsewhere bool
 }
 
 func (b0 ThreadSummary_builder) Build() *ThreadSummary {
@@ -6025,6 +6043,7 @@ func (b0 ThreadSummary_builder) Build() *ThreadSummary {
 	x.xxx_hidden_MemberCount = b.MemberCount
 	x.xxx_hidden_Member = b.Member
 	x.xxx_hidden_Role = b.Role
+	x.xxx_hidden_PastElsewhere = b.PastElsewhere
 	return m0
 }
 
@@ -7606,7 +7625,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\aThreads\x120\n" +
 	"\athreads\x18\x01 \x03(\v2\x16.wire.v1.ThreadSummaryR\athreads\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\fR\tpageToken\"\xd4\x03\n" +
+	"page_token\x18\x02 \x01(\fR\tpageToken\"\xfb\x03\n" +
 	"\rThreadSummary\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12'\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x13.wire.v1.ThreadKindR\x04kind\x12\x14\n" +
@@ -7625,7 +7644,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x06unread\x18\v \x01(\x03R\x06unread\x12!\n" +
 	"\fmember_count\x18\f \x01(\rR\vmemberCount\x12\x16\n" +
 	"\x06member\x18\r \x01(\bR\x06member\x12\"\n" +
-	"\x04role\x18\x0e \x01(\x0e2\x0e.event.v1.RoleR\x04role\"?\n" +
+	"\x04role\x18\x0e \x01(\x0e2\x0e.event.v1.RoleR\x04role\x12%\n" +
+	"\x0epast_elsewhere\x18\x0f \x01(\bR\rpastElsewhere\"?\n" +
 	"\rThreadChanged\x12.\n" +
 	"\x06thread\x18\x01 \x01(\v2\x16.wire.v1.ThreadSummaryR\x06thread\"(\n" +
 	"\tGetThread\x12\x1b\n" +
