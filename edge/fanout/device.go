@@ -1,7 +1,9 @@
 package fanout
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,9 +44,10 @@ type device struct {
 	pending []push
 	held    time.Time     // when the first of pending came
 	over    bool          // pending had no room
-	stuck   bool          // the store does not answer: events of targets are dropped, the catch-up will begin anew
 	joins   []id.ThreadID // of targets, those that the catch-up has not begun with
 	queued  bool          // in the queue of catch-ups
+	behind  time.Time     // while open: since when there are targets
+	tell    time.Duration // how long that must be until it is said
 	owed    bool          // receipts were dropped; stays until a Sync has made up for them
 }
 
@@ -56,8 +59,9 @@ type push struct {
 	echo   bool // of the device's own message
 }
 
-// uncaptured is the target of a thread that a catch-up is about but has not got to.
-const uncaptured = topic.Position(-2)
+// uncaptured is the target of a thread that a catch-up is about but has not got to; postponed that of one with which it
+// could not be done: until it is tried again the thread's events are dropped, for which it will make up.
+const uncaptured, postponed = topic.Position(-2), topic.Position(-3)
 
 // never is the place of a frame that no catch-up makes superfluous.
 const never = topic.Position(math.MaxInt64)
@@ -68,8 +72,8 @@ func (f *Fanout) push(d *device, p push) {
 	defer d.mu.Unlock()
 	switch d.state {
 	case open:
-		if _, held := d.targets[p.thread]; held && p.at != never {
-			if !d.stuck {
+		if at, held := d.targets[p.thread]; held && p.at != never {
+			if at != postponed {
 				d.hold(p, f.bounds.pending)
 			}
 			return
@@ -120,7 +124,7 @@ func (f *Fanout) lag(d *device, reason string) {
 // reset forgets what is held back. The caller holds d.mu.
 func (d *device) reset(to flow) {
 	d.epoch++
-	d.state, d.targets, d.missed, d.pending, d.over, d.stuck, d.joins = to, nil, nil, nil, false, false, nil
+	d.state, d.targets, d.missed, d.pending, d.over, d.joins = to, nil, nil, nil, false, nil
 }
 
 // catchUp makes a session that is live, or on the way, catch up with a thread up to a position before it gets further
@@ -131,7 +135,7 @@ func (f *Fanout) catchUp(d *device, t id.ThreadID, upTo topic.Position) {
 	if d.state != open && d.state != syncing {
 		return
 	}
-	if at, listed := d.targets[t]; listed && (at == uncaptured || at >= upTo) {
+	if at, listed := d.targets[t]; listed && (at == uncaptured || at == postponed || at >= upTo) {
 		if at == uncaptured {
 			if d.missed == nil {
 				d.missed = map[id.ThreadID]topic.Position{}
@@ -142,6 +146,9 @@ func (f *Fanout) catchUp(d *device, t id.ThreadID, upTo topic.Position) {
 	}
 	if d.targets == nil {
 		d.targets = map[id.ThreadID]topic.Position{}
+	}
+	if len(d.targets) == 0 {
+		d.behind, d.tell = time.Now(), lateAfter
 	}
 	d.targets[t] = uncaptured
 	d.joins = append(d.joins, t)
@@ -184,26 +191,27 @@ func (f *Fanout) cut(d *device) {
 	d.mu.Unlock()
 }
 
-// catchupQueue is the clients that wait for a catch-up: each at most once.
+// catchupQueue is the devices that wait for a catch-up: each at most once in either.
 type catchupQueue struct {
 	wake  chan struct{} // capacity 1
 	mu    sync.Mutex
 	list  []*device
-	later []*device
+	later map[*device]struct{}
 }
 
 // pushLater queues a client for the next due.
 func (q *catchupQueue) pushLater(d *device) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.later = append(q.later, d)
+	q.later[d] = struct{}{}
 }
 
 // due moves the clients of pushLater to the queue.
 func (q *catchupQueue) due() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.list, q.later = append(q.list, q.later...), nil
+	q.list = slices.AppendSeq(q.list, maps.Keys(q.later))
+	clear(q.later)
 }
 
 func (q *catchupQueue) push(d *device) {

@@ -44,7 +44,9 @@
 //   - The tail in Postgres is trimmed by age. What a device lacks of it comes from the history; threads that need it
 //     come last in a Sync, since with a history that is down or behind the Sync ends there, and is tried again. What
 //     was trimmed is told by thread, so whoever lacks nothing of it does not depend on the history.
-//   - If the store does not answer a catch-up of one thread, that thread waits and nothing else does.
+//   - If a thread is not live, or its views do not get on, a catch-up that nobody asked for leaves the threads of its slot
+//     for later, and nothing else waits: neither the device's other threads nor other devices. How long a device that is
+//     on line has been behind is a metric, and said in the log after five seconds.
 //   - An event is encoded once, by whoever is told of it first, for all devices of all users.
 //   - An idle session has neither a goroutine nor a timer here.
 package fanout

@@ -32,6 +32,7 @@ type Fanout struct {
 	replica  *replica.Replica
 	history  History
 	older    chan struct{} // capacity loaders: held by a query to history
+	rooms    chan struct{} // capacity catchups: held while a catch-up that nobody asked for reads pages
 	log      *slog.Logger
 	metrics  metrics
 	catchups catchupQueue
@@ -46,8 +47,9 @@ func New(r *replica.Replica, history History, log *slog.Logger, reg prometheus.R
 		log = slog.New(slog.DiscardHandler)
 	}
 	f := &Fanout{
-		bounds: defaultBounds(), replica: r, history: history, older: make(chan struct{}, loaders), log: log,
-		catchups: catchupQueue{wake: make(chan struct{}, 1)}, people: map[id.UserID]*person{},
+		bounds: defaultBounds(), replica: r, history: history, older: make(chan struct{}, loaders),
+		rooms: make(chan struct{}, catchups), log: log,
+		catchups: catchupQueue{wake: make(chan struct{}, 1), later: map[*device]struct{}{}}, people: map[id.UserID]*person{},
 	}
 	f.metrics = newMetrics(reg, f)
 	return f
@@ -60,7 +62,8 @@ func (f *Fanout) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// OldestUndelivered is how long the oldest event that is held back for a device has been so. Any goroutine may call it.
+// OldestUndelivered is how long the device that has been so for longest has been on line and behind with a thread, or
+// the oldest event has been held back. Any goroutine may call it.
 func (f *Fanout) OldestUndelivered() (age time.Duration) {
 	f.mu.Lock()
 	people := make([]*person, 0, len(f.people))
@@ -73,6 +76,9 @@ func (f *Fanout) OldestUndelivered() (age time.Duration) {
 			c.mu.Lock()
 			if len(c.pending) > 0 {
 				age = max(age, time.Since(c.held))
+			}
+			if c.state == open && len(c.targets) > 0 {
+				age = max(age, time.Since(c.behind))
 			}
 			c.mu.Unlock()
 		}

@@ -447,11 +447,13 @@ func TestHeldForASessionShows(t *testing.T) {
 		b.settle()
 		b.world.Join(g, -1, bob.user)
 		b.settle()
-		mustBe(t, "before", b.edges[0].Fanout.OldestUndelivered(), time.Duration(0))
-		b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
-		b.settle()
-		if got := b.edges[0].Fanout.OldestUndelivered(); got < time.Second/2 || got > time.Second {
-			t.Errorf("the event that is held has waited for %v", got)
+		for range 3 { // of which the second begins when the catch-up has given up for the first time
+			got := b.edges[0].Fanout.OldestUndelivered()
+			b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+			b.settle()
+			if more := b.edges[0].Fanout.OldestUndelivered() - got; got < time.Second/2 || more != time.Second {
+				t.Errorf("he has been behind for %v, and a second later for %v more", got, more)
+			}
 		}
 		b.world.Mu.Lock()
 		b.world.Views.Stopped = false

@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"slices"
+	"time"
 
 	"heliograph/edge/replica"
 	"heliograph/schemas/id"
@@ -16,21 +17,36 @@ type lack struct {
 	cursor topic.Position
 }
 
+// feeding is how a session is fed.
+type feeding struct {
+	wait     time.Duration // for a thread to be live, and then for the views
+	room     chan struct{} // to be held while pages are read, unless it is nil
+	receipts bool          // too
+}
+
 // feed sends what the session lacks of the threads, up to targets that it writes down.
 func (f *Fanout) feed(
-	ctx context.Context, d *device, list []id.ThreadID, receipts bool, send func([]byte) error,
+	ctx context.Context, d *device, list []id.ThreadID, how feeding, send func([]byte) error,
 ) error {
-	lacks, err := f.capture(ctx, d, list)
+	lacks, err := f.capture(ctx, d, list, how.wait)
 	if err != nil {
 		return err
 	}
-	if receipts {
+	if how.receipts {
 		if err := f.feedReceipts(ctx, d, list); err != nil {
 			return err
 		}
 	}
-	if lacks, err = f.compare(ctx, d, lacks); err != nil {
+	if lacks, err = f.compare(ctx, d, lacks, how.wait); err != nil {
 		return err
+	}
+	if how.room != nil && len(lacks) > 0 {
+		select {
+		case how.room <- struct{}{}:
+			defer func() { <-how.room }()
+		case <-ctx.Done():
+			return replica.Unavailable(context.Cause(ctx))
+		}
 	}
 	glances := make([]*replica.Glance, len(lacks))
 	for i, l := range lacks {

@@ -10,6 +10,7 @@ type metrics struct {
 	sessions      prometheus.Gauge
 	syncing       prometheus.Gauge
 	pushes        prometheus.Counter
+	late          prometheus.Counter
 	drops         *prometheus.CounterVec
 	revoked       prometheus.Counter
 	older         prometheus.Counter
@@ -27,9 +28,11 @@ func newMetrics(reg prometheus.Registerer, f *Fanout) metrics {
 	}
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: name("oldest_undelivered_seconds"),
-		Help: "Age of the oldest event that is held back for a device that catches up.",
+		Help: "How long a device has been on line and behind with a thread, or an event held back, at most.",
 	}, func() float64 { return f.OldestUndelivered().Seconds() }))
 	return metrics{
+		late: counter("catchups_late_total",
+			"Devices that were on line and behind with a thread for five seconds; it is tried again."),
 		sessions: gauge("sessions", "Sessions that are attached."),
 		syncing:  gauge("sessions_catching_up", "Catch-ups under way."),
 		pushes:   counter("pushes_total", "Events handed to sessions."),

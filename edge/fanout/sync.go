@@ -74,7 +74,7 @@ func (f *Fanout) sync(ctx context.Context, d *device) (err error) {
 	}
 	told := false
 	for receipts := true; ; receipts = false {
-		if err := f.feed(ctx, d, list, receipts, send); err != nil {
+		if err := f.feed(ctx, d, list, feeding{wait: f.bounds.wait, receipts: receipts}, send); err != nil {
 			return err
 		}
 		for {
@@ -92,7 +92,7 @@ func (f *Fanout) sync(ctx context.Context, d *device) (err error) {
 				d.mu.Unlock()
 				break
 			}
-			pending := d.takePending()
+			pending := d.takePending(nil)
 			if len(pending) == 0 && told {
 				d.reset(open)
 				d.mu.Unlock()
@@ -118,29 +118,32 @@ func (f *Fanout) sync(ctx context.Context, d *device) (err error) {
 var errLapsed = errors.New("the session syncs anew")
 
 // catchUpNow lets a live session catch up with the threads that it was found to have missed something of, in the way of
-// sync; the events of its other threads are pushed meanwhile. What the outbox cannot take at once is left to a Sync. It
-// returns false when the store did not answer: it must be tried again.
+// sync; the events of its other threads are pushed meanwhile. The threads of each slot are caught up with by
+// themselves, so that one whose views stand still, or that has no owner, holds up no other. What the outbox cannot take
+// at once is left to a Sync. It returns false when something is left: it must be tried again.
 func (f *Fanout) catchUpNow(ctx context.Context, d *device) bool {
 	turn := time.NewTimer(retryAfter)
 	defer turn.Stop()
 	select {
 	case d.turn <- struct{}{}:
-	case <-turn.C: // a slow device's Sync must not keep the others' catch-ups waiting
+	case <-turn.C:
 		return false
 	case <-ctx.Done():
 		return true
 	}
 	defer func() { <-d.turn }()
 	d.mu.Lock()
-	d.queued, d.stuck = false, false
-	epoch, isOpen, list := d.epoch, d.state == open, []id.ThreadID(nil)
-	if isOpen {
-		list = d.take()
+	d.queued = false
+	epoch := d.epoch
+	if d.state == open {
+		for t, at := range d.targets {
+			if at == postponed {
+				d.targets[t] = uncaptured
+				d.joins = append(d.joins, t)
+			}
+		}
 	}
 	d.mu.Unlock()
-	if !isOpen {
-		return true // the Sync under way, or the next, does it
-	}
 	f.metrics.syncing.Inc()
 	defer f.metrics.syncing.Dec()
 	send := func(frame []byte) error {
@@ -155,58 +158,97 @@ func (f *Fanout) catchUpNow(ctx context.Context, d *device) bool {
 		return nil
 	}
 	for {
-		if len(list) > 0 {
-			err := f.feed(ctx, d, list, false, send)
-			if errors.Is(err, errLapsed) {
-				return true
-			}
-			if err != nil {
-				return f.again(d, epoch)
-			}
+		d.mu.Lock()
+		if d.epoch != epoch || d.state != open {
+			d.mu.Unlock()
+			return true // the Sync under way, or the next, does it
 		}
+		slots := map[topic.Slot][]id.ThreadID{}
+		for _, t := range d.take() {
+			s := f.replica.SlotOf(t)
+			slots[s] = append(slots[s], t)
+		}
+		if len(slots) == 0 {
+			left := len(d.targets) > 0
+			d.mu.Unlock()
+			return !left
+		}
+		d.mu.Unlock()
+		var wg sync.WaitGroup
+		for _, list := range slots {
+			wg.Go(func() {
+				err := f.feed(ctx, d, list, feeding{wait: min(f.bounds.wait, patience), room: f.rooms}, send)
+				switch {
+				case errors.Is(err, errLapsed):
+				case err != nil:
+					f.again(d, epoch, list)
+				default:
+					f.caughtUp(d, epoch, list, send)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// caughtUp pushes what was held back of threads that were caught up with, until nothing is.
+func (f *Fanout) caughtUp(d *device, epoch uint64, list []id.ThreadID, send func([]byte) error) {
+	for {
 		d.mu.Lock()
 		if d.epoch != epoch {
 			d.mu.Unlock()
-			return true
+			return
 		}
 		if d.over {
 			f.lag(d, "pending_full")
 			d.mu.Unlock()
-			return true
+			return
 		}
-		list = d.take()
-		var pending []push
-		if len(list) == 0 {
-			pending = d.takePending()
-		}
-		if len(list)+len(pending) == 0 {
-			d.targets = nil
+		// Of those, one may have been found to lack more meanwhile.
+		list = slices.DeleteFunc(list, func(t id.ThreadID) bool { return d.targets[t] == uncaptured })
+		pending := d.takePending(list)
+		if len(pending) == 0 {
+			for _, t := range list {
+				delete(d.targets, t)
+			}
 			d.mu.Unlock()
-			return true
+			return
 		}
 		d.mu.Unlock()
 		for _, p := range pending {
 			if send(p.frame) != nil {
-				return true
+				return
 			}
 		}
 	}
 }
 
-// again leaves a catch-up for later: until then its threads' events are dropped, which it will make up for.
-func (f *Fanout) again(d *device, epoch uint64) bool {
+// again leaves a catch-up with threads for later: until then their events are dropped, which it will make up for. Of
+// one that has taken too long already it says so.
+func (f *Fanout) again(d *device, epoch uint64, list []id.ThreadID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.epoch != epoch {
-		return true
+		return
 	}
 	f.metrics.drops.WithLabelValues("catchup_failed").Inc()
-	d.stuck, d.pending, d.over, d.joins, d.queued = true, nil, false, nil, true
-	for t := range d.targets {
-		d.targets[t] = uncaptured
-		d.joins = append(d.joins, t)
+	for _, t := range list {
+		d.targets[t] = postponed
+		delete(d.missed, t)
 	}
-	return false
+	d.pending = slices.DeleteFunc(d.pending, func(p push) bool {
+		return p.at != never && d.targets[p.thread] == postponed
+	})
+	age := time.Since(d.behind)
+	if age < d.tell {
+		return
+	}
+	if d.tell == lateAfter {
+		f.metrics.late.Inc()
+	}
+	d.tell = 2 * age
+	f.log.Warn("a device that is on line waits for events of threads, they are asked for again",
+		"user", d.person.user, "device", d.id, "threads", len(d.targets), "since", age.Round(time.Millisecond))
 }
 
 // take returns the threads that must be begun with. The caller holds d.mu.
@@ -216,13 +258,20 @@ func (d *device) take() []id.ThreadID {
 	return list
 }
 
-// takePending returns what is held back and not superfluous. The caller holds d.mu, and every target is captured.
-func (d *device) takePending() []push {
-	list := slices.DeleteFunc(d.pending, func(p push) bool {
-		upTo, ok := d.targets[p.thread]
-		return ok && p.at <= upTo
-	})
-	d.pending = nil
+// takePending returns what is held back and not superfluous, of some threads or, without any, of all. The caller holds
+// d.mu, and every target concerned is captured.
+func (d *device) takePending(of []id.ThreadID) []push {
+	var list, rest []push
+	for _, p := range d.pending {
+		if of != nil && !slices.Contains(of, p.thread) {
+			rest = append(rest, p)
+			continue
+		}
+		if upTo, ok := d.targets[p.thread]; !ok || p.at > upTo {
+			list = append(list, p)
+		}
+	}
+	d.pending = rest
 	return list
 }
 
@@ -246,8 +295,10 @@ func (f *Fanout) threadsOf(ctx context.Context, d *device) ([]id.ThreadID, error
 }
 
 // capture waits until each thread is live, and takes down its state.
-func (f *Fanout) capture(ctx context.Context, d *device, list []id.ThreadID) ([]lack, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.bounds.wait)
+func (f *Fanout) capture(
+	ctx context.Context, d *device, list []id.ThreadID, wait time.Duration,
+) ([]lack, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	lacks := make([]lack, 0, len(list))
 	for _, t := range list {
@@ -298,8 +349,8 @@ func (d *device) aim(t id.ThreadID, target topic.Position) bool {
 
 // compare reads the device's cursors, keeps the threads that have something after them, and waits until the views have
 // all of that.
-func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack) ([]lack, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.bounds.wait)
+func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, wait time.Duration) ([]lack, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	keys := make([]replica.DeviceThread, len(lacks))
 	for i, l := range lacks {
@@ -323,22 +374,15 @@ func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack) ([]lack, 
 	return kept, nil
 }
 
-// runCatchups runs the catch-ups that nobody asked for.
+// runCatchups runs the catch-ups that nobody asked for, one of each device at a time.
 func (f *Fanout) runCatchups(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	room := make(chan struct{}, catchups)
 	retry := time.NewTicker(retryAfter)
 	defer retry.Stop()
 	for {
 		for _, d := range f.catchups.take() {
-			select {
-			case room <- struct{}{}:
-			case <-ctx.Done():
-				return nil
-			}
 			wg.Go(func() {
-				defer func() { <-room }()
 				if !f.catchUpNow(ctx, d) {
 					f.catchups.pushLater(d)
 				}

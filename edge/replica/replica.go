@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"heliograph/infra/link"
+	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
@@ -134,6 +135,11 @@ func (r *Replica) Ready(context.Context) error {
 		return fmt.Errorf("replica: no delivery instance for slots %v", none)
 	}
 	return nil
+}
+
+// SlotOf tells the slot of a thread.
+func (r *Replica) SlotOf(t id.ThreadID) topic.Slot {
+	return topic.SlotOf(topic.Subject(t), len(r.slots))
 }
 
 func (r *Replica) slotOf(s topic.Subject) *slot { return r.slots[topic.SlotOf(s, len(r.slots))] }

@@ -241,7 +241,8 @@ type Store struct {
 	Trimmed map[id.ThreadID]replica.Row // the greatest position and log time
 	Marks   map[replica.DeviceThread]thread.Watermark
 	Down    bool
-	Stopped bool // folds nothing
+	Stopped bool                // folds nothing
+	Stalled map[topic.Slot]bool // folds nothing of these
 	Queries int
 	// Newer: what folds is of a newer version, which reads what this one cannot.
 	Newer bool
@@ -262,6 +263,9 @@ func (m *Store) Fold(n int) {
 		return
 	}
 	for s := range m.Cursors {
+		if m.Stalled[topic.Slot(s)] {
+			continue
+		}
 		for i := range m.Cursors[s] {
 			list := m.World.Log[s][i]
 			for range n {
