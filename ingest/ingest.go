@@ -54,6 +54,7 @@ type Ingest struct {
 	lanes    [][]lane      // by topic number and slot
 	turns    chan *lane    // narrow lanes whose next event may go; as many fit as there are lanes
 	sending  chan struct{} // capacity 1: who sends watermarks has put something in
+	ends     map[topic.Topic]*ends
 
 	down   atomic.Bool // the log takes nothing
 	closed atomic.Bool // Run has ended
@@ -124,6 +125,10 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	if err != nil {
 		i.events.Close()
 		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	i.ends = map[topic.Topic]*ends{}
+	for _, t := range []topic.Topic{topic.Threads, topic.Users} {
+		i.ends[t] = &ends{ask: func(ctx context.Context) ([]topic.Position, error) { return bases.Ends(ctx, i.events, t) }}
 	}
 	i.metrics.up.Set(1)
 	for _, t := range []topic.Topic{topic.Threads, topic.Users, topic.Receipts} {

@@ -44,10 +44,14 @@ type Appender interface {
 	AppendWait(ctx context.Context, t topic.Topic, s topic.Subject, ev *eventv1.Event) (ingest.Receipt, error)
 }
 
-// Devices finds a device of a user: the replica, from live state or from Postgres. An unknown user or device is a
-// *wire.Error with CODE_AUTHENTICATION_FAILED.
+// Devices finds a device of a user: the replica, from live state or from Postgres.
 type Devices interface {
+	// DeviceKey returns a device. An unknown user or device is a *wire.Error with CODE_AUTHENTICATION_FAILED; that nobody
+	// can tell now is one with CODE_UNAVAILABLE.
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)
+	// Current returns once the views have all that the log had of users when it was called; else it is a *wire.Error with
+	// CODE_UNAVAILABLE.
+	Current(ctx context.Context, users ...id.UserID) error
 }
 
 // Auth registers phone numbers and proves devices. Its methods may be called concurrently; their errors are
@@ -258,13 +262,9 @@ func (a *Auth) Register(
 	if err := a.usePin(ctx, hash, pin, sha256.Sum256(append(device[:], r.GetPublicKey()...))); err != nil {
 		return Identity{}, err
 	}
-	generation := uint32(1)
-	known, err := a.views.UsersByPhone(ctx, [][id.Size]byte{hash})
+	generation, err := a.generation(ctx, phone, hash)
 	if err != nil {
 		return Identity{}, a.unavailable("read generation", err)
-	}
-	if len(known) > 0 {
-		generation = known[0].Generation
 	}
 	u := id.User(a.cfg.UserKey, phone, generation)
 	_, err = a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
@@ -287,6 +287,30 @@ func (a *Auth) Register(
 	}
 	a.metrics.registered.Inc()
 	return Identity{User: u, Device: device, Key: [ed25519.PublicKeySize]byte(r.GetPublicKey())}, nil
+}
+
+// generation returns the generation of a phone number: that of its last user, else 1. It asks views that have all that
+// the log had of that generation's user, and of the next one's, when this was called: with views that are behind a
+// number would get a generation that has ended, and its new owner what the former one wrote.
+func (a *Auth) generation(ctx context.Context, phone string, hash [id.Size]byte) (uint32, error) {
+	for last := uint32(0); ; {
+		known, err := a.views.UsersByPhone(ctx, [][id.Size]byte{hash})
+		if err != nil {
+			return 0, err
+		}
+		g := uint32(1)
+		if len(known) > 0 {
+			g = known[0].Generation
+		}
+		if g == last {
+			return g, nil
+		}
+		last = g
+		next := id.User(a.cfg.UserKey, phone, g+1)
+		if err := a.devices.Current(ctx, id.User(a.cfg.UserKey, phone, g), next); err != nil {
+			return 0, err
+		}
+	}
 }
 
 func badName(field string, err error) error {

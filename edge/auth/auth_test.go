@@ -40,6 +40,7 @@ type world struct {
 	down    error // what the log answers
 	mute    error // what the SMS gateway answers
 	devices map[id.DeviceID]user.Device
+	behind  func(*pgxpool.Pool) error // what happens while the views are waited for
 }
 
 func (w *world) Send(_ context.Context, number, _, pin string) error {
@@ -73,6 +74,16 @@ func (w *world) DeviceKey(_ context.Context, _ id.UserID, d id.DeviceID) (user.D
 		return user.Device{}, failed()
 	}
 	return dev, nil
+}
+
+// Current is as a replica's whose views are at the log's end, or not.
+func (w *world) Current(context.Context, ...id.UserID) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.behind != nil {
+		return w.behind(w.pool)
+	}
+	return nil
 }
 
 var testKey = []byte("0123456789abcdef0123456789abcdef")
@@ -504,5 +515,38 @@ func TestPhonesAsWritten(t *testing.T) {
 	}
 	if len(w.pins) != 1 {
 		t.Errorf("an SMS was sent to %d numbers", len(w.pins))
+	}
+}
+
+// With views that are behind, nobody registers; and the generation is what they say once they are not.
+func TestRegisterWaitsForTheViews(t *testing.T) {
+	w := newWorld(t, Config{})
+	pin := func() string {
+		if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
+			t.Fatal(err)
+		}
+		return w.pins[number]
+	}
+	r := registration(t, number, pin())
+	w.behind = func(*pgxpool.Pool) error { return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "behind") }
+	_, err := w.Register(t.Context(), r, nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	if len(w.log) != 0 {
+		t.Fatalf("%d events were written meanwhile", len(w.log))
+	}
+	hash := id.PhoneHash(testKey, number)
+	w.behind = func(pool *pgxpool.Pool) error {
+		u := id.User(testKey, number, 3)
+		_, err := pool.Exec(t.Context(), `INSERT INTO users (user_id, phone_hash, generation, name, registered)
+			VALUES ($1, $2, 3, '', now()) ON CONFLICT DO NOTHING`, u, hash)
+		return err
+	}
+	who, err := w.Register(t.Context(), r, nonce, exporter, here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := w.log[0].GetUserRegistered().GetGeneration(), uint32(3)
+	if got != want || who.User != id.User(testKey, number, want) {
+		t.Errorf("got generation %d, want %d", got, want)
 	}
 }

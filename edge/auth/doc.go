@@ -11,6 +11,9 @@
 // When Postgres is down: nobody registers (CODE_UNAVAILABLE), and devices that this edge does not have live cannot
 // authenticate.
 //
+// When the thread views are empty, behind or hold something of the user in quarantine: nobody is told that he is not
+// known, and nobody registers, until they have what the log had at the request (CODE_UNAVAILABLE).
+//
 // Non-obvious:
 //   - The phone number itself is in no event, no view and no log line: only its keyed hash is.
 //   - A wrong number, a wrong PIN and an expired PIN get the same answer.

@@ -131,6 +131,7 @@ func newBench(t *testing.T, seed uint64, edges int, cfg config) *bench {
 		}
 	})
 	for range edges {
+		cfg.replica.Log = b.world
 		e := newEdge(t, cfg, &b.world.Views, &b.world.Past, b.cluster, b.cluster)
 		b.edges = append(b.edges, e)
 		wg.Go(func() {

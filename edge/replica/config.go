@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -9,12 +10,21 @@ import (
 	"heliograph/schemas/topic"
 )
 
+// Log is where the log's end is asked for: ingest.
+type Log interface {
+	// Ends returns the next position of a topic in each slot, as of a moment after the call.
+	Ends(ctx context.Context, t topic.Topic) ([]topic.Position, error)
+}
+
 // Config of a Replica. Zero values mean the defaults.
 type Config struct {
 	// Partitions is P, the number of slots of the deployment. Default topic.DefaultPartitions.
 	Partitions int
 	// Name is how this edge calls itself to delivery instances. Default "edge".
 	Name string
+
+	// Log tells where the log ends. Without it nobody is ever said to be unknown.
+	Log Log
 
 	// Linger is how long a subject stays subscribed after the last interest in it. Default 20 s; at least 15 s in
 	// production, so that a message rejected late is still seen.
@@ -32,9 +42,6 @@ type Config struct {
 }
 
 const (
-	// deviceWait bounds how long DeviceKey waits for a device that nobody knows: its registration may be milliseconds
-	// old.
-	deviceWait = time.Second
 	// refresh is how often the directory is asked who runs delivery.
 	refresh = time.Second
 	// retryMin and retryMax bound the backoff of links and snapshots.

@@ -16,6 +16,8 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // bench is a world with one replica, to be used inside a bubble.
@@ -37,6 +39,7 @@ func inBench(t *testing.T, cfg replica.Config, fn func(t *testing.T, b *bench)) 
 		if cfg.Partitions == 0 {
 			cfg.Partitions = replicatest.Slots
 		}
+		cfg.Log = b.world
 		log := slog.New(slog.NewTextHandler(&b.log, nil))
 		r, err := replica.New(cfg, &b.world.Views, b.cluster, b.cluster, log, nil)
 		if err != nil {
@@ -417,5 +420,42 @@ func TestIdleThreadsArePacked(t *testing.T) {
 			b.replica.View(g)
 		}
 		mustBe(t, "packed while in use", b.replica.Packed(g), false)
+	})
+}
+
+// A device gives up for good when it is said to be unknown: so that is said of what the log does not have, and never of
+// what the views do not have yet.
+func TestUnknownOnlyAtTheLogsEnd(t *testing.T) {
+	inBench(t, replica.Config{Wait: time.Second}, func(t *testing.T, b *bench) {
+		views := func(stopped bool) {
+			b.world.Mu.Lock()
+			defer b.world.Mu.Unlock()
+			b.world.Views.Stopped = stopped
+		}
+		u, d := replicatest.User(1), id.NewDevice()
+		ask := func(want wirev1.Code) {
+			t.Helper()
+			_, err := b.replica.DeviceKey(context.Background(), u, d)
+			var e *wire.Error
+			if errors.As(err, &e); e != nil && e.Code != want || e == nil && want != 0 {
+				t.Errorf("device key: got %v, want %v", err, want)
+			}
+		}
+		b.settle()
+		ask(wirev1.Code_CODE_AUTHENTICATION_FAILED)
+		views(true)
+		b.world.Register(u, d, 1)
+		ask(wirev1.Code_CODE_UNAVAILABLE) // the views are empty, the log is not
+		if err := b.replica.Current(context.Background(), u); err == nil {
+			t.Error("views that are behind are current")
+		}
+		views(false)
+		ask(0)
+		known := d
+		d = id.NewDevice()
+		ask(wirev1.Code_CODE_AUTHENTICATION_FAILED)
+		b.world.LinkNewer(u, known) // it may be this very device
+		b.settle()
+		ask(wirev1.Code_CODE_UNAVAILABLE)
 	})
 }

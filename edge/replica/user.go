@@ -2,7 +2,8 @@ package replica
 
 import (
 	"context"
-	"time"
+	"errors"
+	"slices"
 
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -117,13 +118,13 @@ func (r *Replica) awaitUser(ctx context.Context, f Follower, enough func(u *user
 	}
 }
 
-// DeviceKey returns a device of a user, revoked or not: from live state, else from Postgres. A device that nobody knows
-// is CODE_AUTHENTICATION_FAILED, after a little wait, because its registration may be milliseconds old.
+// DeviceKey returns a device of a user, revoked or not: from live state, else from the views. It is unknown
+// (CODE_AUTHENTICATION_FAILED, for which a device gives up for good) only when the views have all that the log had of
+// the user when this was asked, and do not know it; else it is CODE_UNAVAILABLE.
 func (r *Replica) DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
 	defer cancel()
-	deadline := time.Now().Add(deviceWait)
-	for delay := retryMin; ; delay = min(4*delay, deviceWait/2) {
+	for current := false; ; current = true {
 		if dev, ok := r.liveDevice(u, d); ok {
 			return dev, nil
 		}
@@ -133,14 +134,65 @@ func (r *Replica) DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (us
 			return user.Device{}, Unavailable(err)
 		case found[0] != nil:
 			return *found[0], nil
-		case time.Now().Add(delay).After(deadline):
+		case current:
 			return user.Device{}, wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the device is not known")
 		}
-		if !sleep(ctx, delay) {
-			return user.Device{}, Unavailable(context.Cause(ctx))
+		if err := r.Current(ctx, u); err != nil {
+			return user.Device{}, err
 		}
 	}
 }
+
+// Current returns once the views have taken in all that the log had of some users (helio.users) when it was called.
+// When they do not get there in time, or hold something of them in quarantine, it is CODE_UNAVAILABLE.
+func (r *Replica) Current(ctx context.Context, users ...id.UserID) error {
+	if r.cfg.Log == nil {
+		return Unavailable(errNoEnd)
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	ends, err := r.cfg.Log.Ends(ctx, topic.Users)
+	if err != nil {
+		return Unavailable(err)
+	}
+	behind := func(at topic.Cursor, u id.UserID) bool {
+		return at.At(topic.Users) < ends[topic.SlotOf(topic.Subject(u), len(r.slots))]
+	}
+	for {
+		err := r.clock.wait(ctx, func(at []topic.Cursor) bool {
+			return !slices.ContainsFunc(users, func(u id.UserID) bool { return behind(at[r.slotOf(topic.Subject(u)).n], u) })
+		})
+		if err != nil {
+			return Unavailable(err)
+		}
+		// What the clock says may be of views that have gone back since.
+		asked := r.clock.answered()
+		held, at, err := r.store.Quarantine(ctx, nil, users)
+		if err != nil {
+			r.failed("quarantine", err)
+			return Unavailable(err)
+		}
+		again := false
+		found := make([]seen, 0, len(users))
+		for _, u := range users {
+			n := r.slotOf(topic.Subject(u)).n
+			if held[Quarantined{topic.Users.Number(), topic.Subject(u)}] {
+				return Unavailable(errHeld)
+			}
+			found = append(found, seen{n, topic.Users, at[n].At(topic.Users)})
+			again = again || behind(at[n], u)
+		}
+		r.clock.take(asked, found...)
+		if !again {
+			return nil
+		}
+	}
+}
+
+var (
+	errNoEnd = errors.New("nobody tells where the log ends")
+	errHeld  = errors.New("something of the user is in quarantine")
+)
 
 func (r *Replica) liveDevice(u id.UserID, d id.DeviceID) (user.Device, bool) {
 	s := r.slotOf(topic.Subject(u))

@@ -257,7 +257,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	}
 	past := history.New(ch)
 	rep, err := replica.New(
-		replica.Config{Partitions: parts.kafka.Partitions, Name: parts.name},
+		replica.Config{Partitions: parts.kafka.Partitions, Name: parts.name, Log: in},
 		replica.NewPostgres(pool, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg,
 	)
 	if err != nil {

@@ -112,6 +112,17 @@ func (w *World) End(s topic.Slot) topic.Cursor {
 	return c
 }
 
+// Ends implements replica.Log.
+func (w *World) Ends(_ context.Context, t topic.Topic) ([]topic.Position, error) {
+	w.Mu.Lock()
+	defer w.Mu.Unlock()
+	out := make([]topic.Position, Slots)
+	for s := range out {
+		out[s] = w.End(topic.Slot(s)).At(t)
+	}
+	return out, nil
+}
+
 // Register writes that a user was registered with his first device, and returns when, by log time.
 func (w *World) Register(u id.UserID, d id.DeviceID, generation uint32) int64 {
 	w.Add(topic.Users, u[:], eventv1.Event_builder{
