@@ -198,6 +198,15 @@ func (w *world) log() []record {
 	return append([]record(nil), w.appended...)
 }
 
+// list puts a thread into a user's list, as ThreadJoined does.
+func (w *world) list(u id.UserID, t id.ThreadID) {
+	done := make(chan bool)
+	w.Append(topic.Users, topic.Subject(u), eventv1.Event_builder{
+		UserId: u[:], ThreadJoined: eventv1.ThreadJoined_builder{ThreadId: t[:]}.Build(),
+	}.Build(), func(ingest.Receipt, error) { close(done) })
+	<-done
+}
+
 // readSide is the replica's part of a world.
 type readSide struct{ *world }
 
@@ -397,6 +406,23 @@ func (w readSide) DeviceKey(_ context.Context, u id.UserID, d id.DeviceID) (user
 		return user.Device{}, wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "no")
 	}
 	return user.Device{Key: [ed25519.PublicKeySize]byte(w.keys[d])}, nil
+}
+
+func (w readSide) Listed(u id.UserID, t id.ThreadID) (listed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.appended {
+		if r.subject != topic.Subject(u) {
+			continue
+		}
+		if r.ev.HasThreadJoined() && id.ThreadID(r.ev.GetThreadJoined().GetThreadId()) == t {
+			listed = true
+		}
+		if r.ev.HasThreadLeft() && id.ThreadID(r.ev.GetThreadLeft().GetThreadId()) == t {
+			listed = false
+		}
+	}
+	return listed
 }
 
 func (w readSide) EnsureThread(_ context.Context, t id.ThreadID) error {

@@ -31,6 +31,7 @@ func TestQuarantinedThreadTellsItsMembers(t *testing.T) {
 	f.world.threads[unborn] = thread.New(unborn)
 	f.world.quarantined = map[id.ThreadID]bool{g: true, unborn: true}
 	f.world.mu.Unlock()
+	f.world.list(a.user, unborn)
 	send := func(t id.ThreadID) wirev1.ClientFrame_builder {
 		m := id.NewMessage()
 		return wirev1.ClientFrame_builder{
@@ -49,6 +50,7 @@ func TestQuarantinedThreadTellsItsMembers(t *testing.T) {
 		{"another sends", c, send(g), wirev1.Code_CODE_NOT_A_MEMBER},
 		{"another leaves", c, leave, wirev1.Code_CODE_NOT_A_MEMBER},
 		{"its first event is the bad one", a, send(unborn), wirev1.Code_CODE_THREAD_PARKED},
+		{"another, who cannot know of it", c, send(unborn), wirev1.Code_CODE_NOT_A_MEMBER},
 		{"created again", a, wirev1.ClientFrame_builder{
 			CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g"}.Build(),
 		}, wirev1.Code_CODE_THREAD_PARKED},

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/infra/kafka"
@@ -404,6 +405,10 @@ func TestInvalidEventsAreRefused(t *testing.T) {
 		return eventv1.Sealed_builder{Data: data}.Build()
 	}
 	long, garbled := string(make([]byte, thread.MaxText+1)), eventv1.Sealed_builder{Data: []byte{0xff}}.Build()
+	stuffed := content("x")
+	stuffed.ProtoReflect().SetUnknown(
+		protowire.AppendBytes(protowire.AppendTag(nil, 999, protowire.BytesType), make([]byte, thread.MaxSealed)),
+	)
 	m := id.NewMessage()
 	sent := func(b eventv1.MessageSent_builder) *eventv1.Event {
 		return eventv1.Event_builder{UserId: alice[:], DeviceId: phone[:], MessageSent: b.Build()}.Build()
@@ -438,6 +443,8 @@ func TestInvalidEventsAreRefused(t *testing.T) {
 			sent(eventv1.MessageSent_builder{MessageId: m[:], Content: content(long)}), "content"},
 		{"garbled text", topic.Threads, direct,
 			sent(eventv1.MessageSent_builder{MessageId: m[:], Content: garbled}), "content"},
+		{"long in what nobody knows", topic.Threads, direct,
+			sent(eventv1.MessageSent_builder{MessageId: m[:], Content: stuffed}), "content"},
 		{"short reply", topic.Threads, direct,
 			sent(eventv1.MessageSent_builder{MessageId: m[:], Content: content("x"), ReplyTo: []byte{1}}), "reply_to"},
 		{"group under a direct id", topic.Threads, direct, byAlice(eventv1.Event_builder{

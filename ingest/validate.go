@@ -42,7 +42,7 @@ func check(t topic.Topic, s topic.Subject, e *event.Event) error {
 func checkThread(s topic.Subject, e *event.Event) error {
 	switch e.WhichBody() {
 	case eventv1.Event_MessageSent_case, eventv1.Event_MessageEdited_case:
-		return thread.CheckPlain(e.Content)
+		return thread.CheckWritten(e)
 	case eventv1.Event_ThreadCreated_case:
 		if !id.ThreadID(s).IsGroup() {
 			return event.Invalidf("subject", "is not the id of a group")

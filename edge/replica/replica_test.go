@@ -166,6 +166,9 @@ func TestFollowersAreTold(t *testing.T) {
 		b.settle()
 		mustBe(t, "told of the thread's beginning as a new member", ann.joined, 1)
 		mustBe(t, "events", len(ann.heard), 6)
+		mustBe(t, "listed", b.replica.Listed(ann.user, g), true)
+		mustBe(t, "another's listed", b.replica.Listed(replicatest.User(9), g), false)
+		mustBe(t, "another listed", b.replica.Listed(ann.user, id.NewGroup()), false)
 		for i, at := range want {
 			mustBe(t, "event", ann.heard[i+1], at)
 			if ann.views[i+1].Next <= at {

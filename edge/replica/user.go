@@ -90,6 +90,19 @@ func (r *Replica) Threads(ctx context.Context, f Follower) (list []id.ThreadID, 
 	return list, err
 }
 
+// Listed tells whether a thread is in the list of a user who is followed, as this edge knows it. No I/O.
+func (r *Replica) Listed(u id.UserID, t id.ThreadID) bool {
+	s := r.slotOf(topic.Subject(u))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.users[u]
+	if e == nil || e.state == nil {
+		return false
+	}
+	_, listed := e.state.Threads[t]
+	return listed
+}
+
 // awaitUser returns once the user is live and enough, which is called with his slot's lock held, says so.
 func (r *Replica) awaitUser(ctx context.Context, f Follower, enough func(u *userEntry) bool) error {
 	u := r.entryOf(f)

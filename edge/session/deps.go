@@ -81,6 +81,8 @@ type Replica interface {
 	// Reach waits until the thread views have the threads' events of these positions.
 	Reach(ctx context.Context, need map[topic.Slot]topic.Position) error
 	EnsureThread(ctx context.Context, t id.ThreadID) error
+	// Listed tells whether a thread is in the list of a user who is connected here, as this edge knows it.
+	Listed(u id.UserID, t id.ThreadID) bool
 	// DeviceKey returns a device of a user, revoked or not.
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)
 }
@@ -98,13 +100,13 @@ type View struct {
 }
 
 // closed says why a user may not add to the thread, nil when he may. That a thread is in quarantine is told to its
-// members, and to everybody while nobody is known to be one: its very first event may be the one that cannot be
-// applied.
-func (v View) closed(u id.UserID) *wire.Error {
-	switch {
-	case v.Quarantined && (v.Kind == thread.None || v.Roster.IsMember(u)):
+// members, and to those who were told that they are about to be (listed): the event that made them so may be the one
+// that cannot be applied. To a stranger a thread that is there is as one that is not.
+func (v View) closed(u id.UserID, listed bool) *wire.Error {
+	switch member := v.Roster.IsMember(u); {
+	case v.Quarantined && (member || listed && !v.Roster.WasMember(u)):
 		return parked()
-	case v.Kind == thread.None || !v.Roster.IsMember(u):
+	case v.Kind == thread.None || !member:
 		return notMember()
 	}
 	return nil

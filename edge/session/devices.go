@@ -200,8 +200,8 @@ func (s *Session) follow(ctx context.Context) {
 	}
 }
 
-// own appends an event to the session's own user and waits.
-func (s *Session) own(ctx context.Context, b eventv1.Event_builder) (wirev1.ServerFrame_builder, error) {
+// tell appends an event to the session's own user and waits.
+func (s *Session) tell(ctx context.Context, b eventv1.Event_builder) (wirev1.ServerFrame_builder, error) {
 	b.UserId, b.DeviceId = s.user[:], s.device[:]
 	if _, err := s.appendAll(ctx, topic.Users, []id.UserID{s.user}, b.Build()); err != nil {
 		return wirev1.ServerFrame_builder{}, fmt.Errorf("append to own user: %w", err)
@@ -214,7 +214,7 @@ func (s *Session) setProfile(ctx context.Context, r *wirev1.SetProfile) (wirev1.
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, invalid("name is %v; at most %d characters", err, wording.NameChars)
 	}
-	return s.own(ctx, eventv1.Event_builder{ProfileChanged: eventv1.ProfileChanged_builder{Name: name}.Build()})
+	return s.tell(ctx, eventv1.Event_builder{ProfileChanged: eventv1.ProfileChanged_builder{Name: name}.Build()})
 }
 
 // linkDevice approves a further device; doing so again with the same key is safe. What the store knows is checked
@@ -251,7 +251,7 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 	if len(have.GetDevices()) >= user.MaxDevices {
 		return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "a user has at most %d devices", user.MaxDevices)
 	}
-	return s.own(ctx, eventv1.Event_builder{DeviceLinked: eventv1.DeviceLinked_builder{
+	return s.tell(ctx, eventv1.Event_builder{DeviceLinked: eventv1.DeviceLinked_builder{
 		DeviceId: d[:], PublicKey: r.GetPublicKey(), DeviceName: name,
 	}.Build()})
 }
@@ -263,5 +263,5 @@ func (s *Session) revokeDevice(ctx context.Context, r *wirev1.RevokeDevice) (wir
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, invalid("device_id is not a device's id")
 	}
-	return s.own(ctx, eventv1.Event_builder{DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build()})
+	return s.tell(ctx, eventv1.Event_builder{DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build()})
 }

@@ -122,13 +122,13 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	switch v, ok := s.srv.replica.View(t); {
 	case !ok:
 		return none, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the thread cannot be looked at now")
-	case v.Quarantined && (v.Kind == thread.None || v.Roster.IsMember(s.user)):
-		return none, v.closed(s.user)
-	case v.Kind == thread.None:
+	case v.Quarantined && (v.Roster.IsMember(s.user) || s.srv.replica.Listed(s.user, t)):
+		return none, parked()
+	case v.Kind == thread.None && !v.Quarantined:
 	case v.Roster.IsMember(s.user):
 		return s.was(t, v), nil // repeating is safe
 	default:
-		return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the thread id was used before")
+		return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the thread id cannot be used: make another")
 	}
 	if err := s.mayJoin(len(members)); err != nil {
 		return none, err

@@ -74,6 +74,9 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 			if err != nil {
 				return answer{}, err
 			}
+			if _, err := s.own(ctx, t); err != nil {
+				return answer{}, err
+			}
 			got, err := q.Views(ctx, t)
 			return answer{Views: got}, err
 		}
@@ -104,8 +107,8 @@ func visible[T any](ctx context.Context, s *Session, t id.ThreadID, read func(co
 	}
 	v, ok := s.srv.replica.View(t)
 	switch {
-	case ok && v.Quarantined && v.Kind == thread.None:
-		return got, v.closed(s.user)
+	case ok && v.Quarantined && v.Kind == thread.None && s.srv.replica.Listed(s.user, t):
+		return got, parked()
 	case !ok || !v.Roster.WasMember(s.user):
 		return got, err
 	}

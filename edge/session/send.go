@@ -114,9 +114,9 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 	if x.message, err = id.From[id.MessageID](m.GetMessageId()); err != nil || !x.message.Valid() {
 		return x, invalid("message_id is not a UUIDv7")
 	}
-	if len(m.GetContent().GetData()) > thread.MaxSealed {
+	if n := thread.SealedSize(m.GetContent(), m.GetReply()); n > thread.MaxSealed {
 		return x, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d",
-			len(m.GetContent().GetData()), thread.MaxSealed)
+			n, thread.MaxSealed)
 	}
 	if empty(m.GetContent()) {
 		return x, invalid("the content has nothing to be seen")
@@ -145,7 +145,14 @@ func empty(c *eventv1.Sealed) bool {
 func (s *Session) sendNow(x sending) bool {
 	v, ok := s.srv.replica.View(x.thread)
 	if ok && (v.Kind != thread.None || v.Quarantined) {
-		if e := v.closed(s.user); e != nil {
+		e := v.closed(s.user, false)
+		if e != nil && !v.Roster.WasMember(s.user) {
+			if x.peer.IsZero() {
+				return false // a stranger waits as for a thread that is not there
+			}
+			e = v.closed(s.user, true) // the other member is himself
+		}
+		if e != nil {
 			s.finish()
 			s.refuseSend(x, e)
 			return true

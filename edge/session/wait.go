@@ -21,32 +21,43 @@ const (
 	waitUser = time.Second
 )
 
-// begunBy tells whether a thread has begun as far as this edge knows, or cannot.
-func begunBy(v View, known bool) bool { return known && (v.Kind != thread.None || v.Quarantined) }
-
 // member returns a thread of which the session's user is a member, waiting a little for one that is on its way.
 func (s *Session) member(ctx context.Context, t id.ThreadID) (View, error) {
+	v, err := s.own(ctx, t)
+	if err != nil {
+		return v, err
+	}
+	if e := v.closed(s.user, true); e != nil {
+		return v, e
+	}
+	return v, nil
+}
+
+// own returns a thread of which the session's user is or was a member, or is about to be, waiting a little for one that
+// is on its way. Who is a stranger to a thread waits as long as if it did not exist, and is told the same.
+func (s *Session) own(ctx context.Context, t id.ThreadID) (View, error) {
 	whole, cancel := context.WithTimeout(ctx, waitStarting)
 	defer cancel()
+	own := func(v View, known bool) bool {
+		return known && (v.Kind != thread.None && v.Roster.WasMember(s.user) ||
+			v.Quarantined && s.srv.replica.Listed(s.user, t))
+	}
 	limited, stop := context.WithTimeout(whole, waitUnknown)
-	v, known, err := s.srv.replica.Await(limited, t, begunBy)
+	v, _, err := s.srv.replica.Await(limited, t, own)
 	stop()
-	if err != nil && !known && !s.hasSynced() {
+	if err != nil && !s.hasSynced() {
 		limited, stop = s.untilSynced(whole)
-		v, known, err = s.srv.replica.Await(limited, t, begunBy)
+		v, _, err = s.srv.replica.Await(limited, t, own)
 		stop()
 	}
-	if err != nil && known {
-		v, _, err = s.srv.replica.Await(whole, t, begunBy)
+	if err != nil && s.srv.replica.Listed(s.user, t) {
+		v, _, err = s.srv.replica.Await(whole, t, own)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return v, ctx.Err()
 	case err != nil:
 		return v, notMember()
-	}
-	if e := v.closed(s.user); e != nil {
-		return v, e
 	}
 	return v, nil
 }

@@ -178,6 +178,30 @@ func (r *Rules) checkContent(e *event.Event, c *eventv1.Sealed) error {
 	return CheckPlain(e.Content)
 }
 
+// SealedSize is how many bytes of a message's content count against Rules.MaxSealed: its data, and what it and the
+// reference to what it answers have in fields that this version does not know. Those are kept in the log, so whoever
+// writes counts them; no verdict does.
+func SealedSize(c *eventv1.Sealed, reply *eventv1.MessageRef) int {
+	n := len(c.GetData()) + len(c.ProtoReflect().GetUnknown())
+	if reply != nil {
+		n += len(reply.ProtoReflect().GetUnknown())
+	}
+	return n
+}
+
+// CheckWritten judges what no verdict looks at of a message's or an edit's content, so that whoever writes it keeps to
+// it: that every reader can show it, and that nothing is beside what has bounds.
+func CheckWritten(e *event.Event) error {
+	c := e.GetMessageEdited().GetContent()
+	if e.HasMessageSent() {
+		c = e.GetMessageSent().GetContent()
+	}
+	if n := SealedSize(c, e.GetMessageSent().GetReply()); n > MaxSealed {
+		return event.TooLong("content", n, MaxSealed)
+	}
+	return CheckPlain(e.Content)
+}
+
 // CheckPlain judges what plain content says, which no verdict but that of rules 1 looks at: whoever writes it keeps to
 // it, so that every reader can show it.
 func CheckPlain(c event.Content) error {
