@@ -32,7 +32,7 @@ type Config struct {
 	receiptLinger time.Duration
 	// maxRecords is how many events may be in flight; default 65,536.
 	maxRecords int
-	// maxBytes is how many bytes of events may be in flight; default 64 MiB.
+	// maxBytes is how many bytes of events may be in flight; default 64 MiB, or a 32nd of the memory.
 	maxBytes int
 	// deliveryTimeout is after how long an event that is not acknowledged is given up; default 2 s.
 	deliveryTimeout time.Duration
@@ -51,7 +51,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.receiptWindow, 15*time.Millisecond)
 	run.Default(&c.receiptLinger, 5*time.Millisecond)
 	run.Default(&c.maxRecords, 1<<16)
-	run.Default(&c.maxBytes, 64<<20)
+	run.Default(&c.maxBytes, min(64<<20, c.Kafka.Budget.Memory()/32))
 	run.Default(&c.deliveryTimeout, 2*time.Second)
 	run.Default(&c.probeInterval, 200*time.Millisecond)
 	run.Default(&c.narrowFor, time.Minute)

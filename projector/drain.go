@@ -380,7 +380,7 @@ func (d *drain[R]) fold(ctx context.Context, p *part) error {
 		return d.sink.store.Classify(err)
 	}
 	d.st.intake.Commit(sorted)
-	d.st.keep(folded.states)
+	d.st.keep(folded.states, d.sink.cacheBytes())
 	d.sink.metrics.count(folded.outcomes)
 	d.sink.metrics.drained.WithLabelValues(string(d.topic)).Add(float64(len(out.Released)))
 	d.wrote = true

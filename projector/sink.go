@@ -6,9 +6,11 @@ import (
 	"iter"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"heliograph/infra/budget"
 	"heliograph/infra/kafka"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
@@ -29,8 +31,12 @@ type Config struct {
 	// Log brings records again, to drain what quarantine holds for a newer version. nil: nothing is drained.
 	Log Log
 	// CacheBytes bounds the thread states kept per slot, by estimate; user states get a quarter of it on top. 0 keeps
-	// none.
+	// none. All slots together keep no more than the budget has for caches.
 	CacheBytes int
+	// Budget is the memory that batches in hand count against: what would not fit waits its turn. nil: no limit.
+	Budget *budget.Budget
+	// Timeout bounds an Apply once it has its turn; it then counts as a transient failure. 0: the store's own bounds.
+	Timeout time.Duration
 	// Report is told of each event that could not be applied, after it is stored, and not of those behind it. It must
 	// not block. nil: nobody is told.
 	Report func(view string, q Quarantined)
@@ -175,6 +181,16 @@ func (s *Sink[R]) Apply(ctx context.Context, b kafka.Batch) error {
 	if st == nil {
 		return kafka.Permanent(fmt.Errorf("%s: slot %d is not open", s.cfg.Kind, b.Slot))
 	}
+	done, err := s.cfg.Budget.Work(ctx, weigh(b))
+	if err != nil {
+		return err
+	}
+	defer done()
+	if s.cfg.Timeout > 0 {
+		limited, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+		defer cancel()
+		ctx = limited
+	}
 	before := st.weight()
 	defer func() { s.metrics.cacheBytes.Add(float64(st.weight() - before)) }()
 
@@ -194,7 +210,7 @@ func (s *Sink[R]) Apply(ctx context.Context, b kafka.Batch) error {
 	for _, f := range sorted.fresh {
 		s.metrics.held.WithLabelValues(f.code).Inc()
 	}
-	st.keep(p.states)
+	st.keep(p.states, s.cacheBytes())
 	s.mu.Lock()
 	raise(st.latest, sorted.LogTimes)
 	s.mu.Unlock()
@@ -292,8 +308,28 @@ func recall[K comparable, V any](cache *Cache[K, V], k K, into map[K]V, missing 
 	into[k] = v
 }
 
-// keep puts the states of a stored batch into the caches.
-func (st *slotState) keep(states *States) {
+// weigh estimates what a batch takes while it is folded and written, in bytes: its events, decoded, as rows and as the
+// store's client has them.
+func weigh(b kafka.Batch) int {
+	const perRecord, copies = 2048, 4
+	bytes := perRecord * len(b.Records)
+	for i := range b.Records {
+		bytes += copies * len(b.Records[i].Value)
+	}
+	return bytes
+}
+
+// cacheBytes is what each open slot may keep of threads now.
+func (s *Sink[R]) cacheBytes() int {
+	s.mu.Lock()
+	n := len(s.slots)
+	s.mu.Unlock()
+	return min(s.cfg.CacheBytes, s.cfg.Budget.Cache()/max(1, n)/5*4)
+}
+
+// keep puts the states of a stored batch into the caches, which may take so many bytes of threads.
+func (st *slotState) keep(states *States, bytes int) {
+	st.threads.limit, st.users.limit = bytes, bytes/4
 	for t, state := range states.Threads {
 		st.threads.Put(t, state)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/plugin/kprom"
 	"github.com/twmb/franz-go/plugin/kslog"
 
+	"heliograph/infra/budget"
 	"heliograph/infra/run"
 	"heliograph/schemas/topic"
 )
@@ -58,6 +59,10 @@ type Config struct {
 	// Dial replaces the network dial of tests; nil means the net package's. With TLS it must return the TLS connection
 	// itself.
 	Dial func(ctx context.Context, network, host string) (net.Conn, error)
+
+	// Budget is the memory that fetched records and events in flight count against; nil: they have bounds of their own
+	// alone.
+	Budget *budget.Budget
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil registers nothing

@@ -202,7 +202,7 @@ func (c *Consumer) run(ctx context.Context) error {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		// A partition that is added or resumed waits for the fetch in flight: this bounds how long.
 		kgo.FetchMaxWait(c.fetchWait()), kgo.FetchMinBytes(c.fetchLeast()),
-		kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(1<<20), kgo.MaxDecompressBatchBytes(16<<20))
+		kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(c.fetchMost()), kgo.MaxDecompressBatchBytes(16<<20))
 	if err != nil {
 		return err
 	}
@@ -504,6 +504,11 @@ func (c *Consumer) fetchWait() time.Duration {
 		return min(250*time.Millisecond, max(10*time.Millisecond, c.cfg.Linger))
 	}
 	return 250 * time.Millisecond
+}
+
+// fetchMost bounds what a fetch brings of one partition: a queue takes one fetch even when little memory is free.
+func (c *Consumer) fetchMost() int32 {
+	return int32(min(1<<20, max(64<<10, c.cfg.Kafka.Budget.Memory()/4096)))
 }
 
 func (c *Consumer) fetchLeast() int32 {

@@ -10,8 +10,8 @@
 //
 // Durability: none here. The commits to Kafka only feed Kafka's own tools and are never read back.
 //
-// When slow: each owned slot has one goroutine and one queue, bounded in records and bytes; a full queue pauses the
-// fetching of that slot alone. A sink that fails stalls its slot with backoff, and the lag gauges show it.
+// When slow: each owned slot has one goroutine and one queue, bounded in records and bytes, and all of them by the
+// process's budget, of which the longest queues give way first; a full queue pauses the fetching of that slot alone. A sink that fails stalls its slot with backoff, and the lag gauges show it.
 //
 // A static member whose place another process has taken (two of one name) is not let in again while that one lives, and
 // ends with *InstanceTakenError after the session timeout. Ready tells a member with its slots, or rightly without.

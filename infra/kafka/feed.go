@@ -197,7 +197,7 @@ func (g gathering) draw() time.Duration {
 // errCheck is what gather returns when it is time to look at the stored positions.
 var errCheck = errors.New("time to check")
 
-// gather waits for the next batch. done means that the limit is reached and nothing is left.
+// gather waits for the next batch. A queue that is full goes at once: nothing more comes before. done means that the limit is reached and nothing is left.
 func (f *feed) gather(
 	ctx context.Context, g gathering, check <-chan time.Time,
 ) (recs []Record, bytes int, done bool, err error) {
@@ -216,7 +216,7 @@ func (f *feed) gather(
 			}
 		case n > 0:
 			wait = g.wait(f.first, f.last, n, busy)
-			if wait <= 0 || complete || n >= g.maxRecords || f.bytes >= g.maxBytes {
+			if wait <= 0 || complete || n >= g.maxRecords || f.bytes >= g.maxBytes || f.paused {
 				recs, bytes = f.take(g.maxRecords, g.maxBytes)
 			}
 		default:

@@ -59,9 +59,8 @@ func (c *Consumer) route(fs kgo.Fetches) {
 			return
 		}
 		t := c.names[p.Topic]
-		got := f.push(t, p.Records, c.bases, c.cfg.QueueRecords, c.cfg.QueueBytes)
-		c.metrics.queue.Add(float64(got.records))
-		c.metrics.queueBytes.Add(float64(got.bytes))
+		got := f.push(t, p.Records, c.bases, c.cfg.QueueRecords, c.cfg.Kafka.Budget.Most(c.cfg.QueueBytes))
+		c.queued(got.records, got.bytes)
 		if got.gaps > 0 {
 			c.metrics.gaps.WithLabelValues(c.cfg.View, string(t)).Add(float64(got.gaps))
 			c.log.Error("offset gap in a topic that is kept for ever",
@@ -102,8 +101,7 @@ func (c *Consumer) attach(f *feed, offsets map[topic.Topic]kgo.Offset) {
 // detach ends what attach began. It does not wait: the reader does it before anything that is asked of it later.
 func (c *Consumer) detach(f *feed, offsets map[topic.Topic]kgo.Offset) {
 	records, bytes, paused := f.close()
-	c.metrics.queue.Sub(float64(records))
-	c.metrics.queueBytes.Sub(float64(bytes))
+	c.queued(-records, -bytes)
 	c.do(func() {
 		remove := make(map[string][]int32)
 		for t := range offsets {
@@ -118,9 +116,19 @@ func (c *Consumer) detach(f *feed, offsets map[topic.Topic]kgo.Offset) {
 	})
 }
 
-// relieve resumes fetching once a feed is half empty.
+// recordWeight is what a record takes besides its key and value.
+const recordWeight = 256
+
+// queued counts records that came into a queue, or left it or the hand.
+func (c *Consumer) queued(records, bytes int) {
+	c.metrics.queue.Add(float64(records))
+	c.metrics.queueBytes.Add(float64(bytes))
+	c.cfg.Kafka.Budget.Add(bytes + records*recordWeight)
+}
+
+// relieve resumes fetching once a feed is half empty, of what it may have now.
 func (c *Consumer) relieve(f *feed) {
-	if f.relieved(c.cfg.QueueRecords, c.cfg.QueueBytes) {
+	if f.relieved(c.cfg.QueueRecords, c.cfg.Kafka.Budget.Most(c.cfg.QueueBytes)) {
 		c.do(func() { c.cl.ResumeFetchPartitions(c.partitions(f.slot)) })
 	}
 }

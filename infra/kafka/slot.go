@@ -224,8 +224,7 @@ func (c *Consumer) serve(
 			}
 		}
 		err = c.apply(st, o, b, back)
-		c.metrics.queue.Sub(float64(len(recs)))
-		c.metrics.queueBytes.Sub(float64(bytes))
+		c.queued(-len(recs), -bytes)
 		if err != nil {
 			return next, err
 		}

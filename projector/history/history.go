@@ -24,8 +24,8 @@ type Config struct {
 	// Consumer says where the log is and which slots are read. View defaults to "history", Topics to Topics, Logger and
 	// Registerer to those given to New. Linger defaults to 500 ms, LingerBusy to 10 s, LingerRecords to 10,000: an
 	// insert costs the engine some 10 ms of CPU and a dozen files whatever its size, so a busy slot writes seldom and
-	// much at a time. What waits is bounded by the queue's bytes and, over many slots, by what the log takes in within
-	// LingerBusy. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes
+	// much at a time. What waits is bounded by the queue's bytes and, over many slots, by the budget of the process
+	// (Consumer.Kafka.Budget), which bounds the batches in hand too. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes
 	// to MaxBytes.
 	Consumer kafka.ConsumerConfig
 	// Generation of the view; a rebuild in place takes a higher one, and a projector of a lower one then refuses to go

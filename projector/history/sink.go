@@ -55,7 +55,7 @@ func newSink(
 	}}
 	return &Sink{projector.NewSink(projector.Config{
 		Kind: "history", View: cfg.Consumer.View, Partitions: partitions,
-		CacheBytes: cfg.CacheBytes, Report: cfg.Report,
+		CacheBytes: cfg.CacheBytes, Budget: cfg.Consumer.Kafka.Budget, Report: cfg.Report,
 		Log: cfg.Log,
 	}, s, log, reg)}
 }

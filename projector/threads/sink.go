@@ -54,7 +54,7 @@ func newSink(
 	}
 	return &Sink{store: st, trimmed: map[topic.Slot]int64{}, Sink: projector.NewSink(projector.Config{
 		Kind: "threads", View: cfg.Consumer.View, Partitions: partitions,
-		CacheBytes: cfg.CacheBytes, Report: cfg.Report,
+		CacheBytes: cfg.CacheBytes, Budget: cfg.Consumer.Kafka.Budget, Timeout: cfg.timeout, Report: cfg.Report,
 		Log: cfg.Log,
 	}, st, log, reg)}
 }
@@ -66,13 +66,6 @@ func (s *Sink) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, erro
 	delete(s.trimmed, slot)
 	s.mu.Unlock()
 	return next, err
-}
-
-// Apply implements kafka.Sink.
-func (s *Sink) Apply(ctx context.Context, b kafka.Batch) error {
-	ctx, cancel := context.WithTimeout(ctx, s.store.cfg.timeout)
-	defer cancel()
-	return s.Sink.Apply(ctx, b)
 }
 
 // Stored implements kafka.Checker: commits do not wait for the disk, so a crash of the database may take the last of

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"heliograph/infra/budget"
 	"heliograph/infra/embedded/engine"
 	"heliograph/tools/load"
 )
@@ -68,7 +69,8 @@ func (c *benchCmd) Run(ctx context.Context) (err error) {
 	if min(c.Senders, c.Window, c.Body, c.Group, c.Idle) < 1 {
 		return errors.New("--senders, --window, --body, --group and --idle are at least 1")
 	}
-	keepHeapRoomy(mostHeap)
+	memory, _, _ := budget.Memory() // the number holds with an error too
+	keepHeapRoomy(mostHeap, memory)
 	cfg := load.Config{
 		Measure: time.Duration(c.Seconds * float64(time.Second)),
 		Senders: c.Senders, Window: c.Window, Body: c.Body, Rates: c.Rates, Connected: c.Connected,

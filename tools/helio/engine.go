@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 
+	"heliograph/infra/budget"
 	"heliograph/infra/embedded"
 )
 
@@ -28,7 +29,8 @@ func (engineCmd) Help() string {
 // Run runs the engine until a signal comes.
 func (c *engineCmd) Run(ctx context.Context, log *slog.Logger) error {
 	c.Logger = log
-	keepHeapRoomy(growingHeap)
+	memory, _, _ := budget.Memory() // the number holds with an error too
+	keepHeapRoomy(growingHeap, memory)
 	err := embedded.RunEngine(ctx, c.EngineConfig, os.Stdin, os.Stdout)
 	if err != nil && c.Child {
 		return errReported // to the process that started this one, which tells it under the names of its own flags

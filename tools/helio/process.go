@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"heliograph/infra/admin"
+	"heliograph/infra/budget"
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/kafka"
 	"heliograph/infra/postgres"
@@ -33,6 +34,7 @@ type process struct {
 	Admin string
 
 	certificates *run.Certificates
+	budget       *budget.Budget
 
 	closers []func()
 	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
@@ -41,7 +43,12 @@ type process struct {
 // newProcess opens the admin server: a taken port is told before anything else starts, and who asks hears what the
 // start waits for.
 func newProcess(log *slog.Logger, at adminFlags) (*process, error) {
-	keepHeapRoomy(growingHeap)
+	memory, bounded, err := budget.Memory()
+	if err != nil {
+		log.Warn("the bound of the memory is not known", "err", err)
+	}
+	budget.Apply(memory, bounded, log)
+	keepHeapRoomy(growingHeap, memory)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server, err := admin.New(admin.Config{
@@ -61,7 +68,9 @@ func newProcess(log *slog.Logger, at adminFlags) (*process, error) {
 		admin: server,
 		dog:   run.NewWatchdog(5*time.Second, 3, log, reg),
 		group: run.New(log, reg),
-		Admin: addr,
+
+		budget: budget.New(memory, reg),
+		Admin:  addr,
 
 		certificates: run.NewCertificates(reg),
 	}
@@ -198,8 +207,9 @@ func (p *process) until(
 	}
 }
 
-// openLog creates the topics, learns P and the bases. cfg.Partitions is set to P.
+// openLog creates the topics, learns P and the bases. cfg.Partitions is set to P, and cfg.Budget to the process's.
 func (p *process) openLog(ctx context.Context, cfg *kafka.Config) (*kafka.Bases, error) {
+	cfg.Budget = p.budget
 	cl, err := kafka.Dial(*cfg)
 	if err != nil {
 		return nil, err
