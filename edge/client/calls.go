@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -42,6 +41,13 @@ func (c *Client) once(
 	if err != nil {
 		return nil, err
 	}
+	return c.on(ctx, cn, f)
+}
+
+// on sends a request on a connection and waits for its answer.
+func (c *Client) on(ctx context.Context, cn *conn, f *wirev1.ClientFrame) (*wirev1.ServerFrame, error) {
+	c.queue.call(1)
+	defer c.queue.call(-1)
 	ch := make(chan *wirev1.ServerFrame, 1)
 	rid := cn.request(ch)
 	f.SetRequestId(rid)
@@ -114,11 +120,7 @@ func (c *Client) call(ctx context.Context, f *wirev1.ClientFrame) (*wirev1.Serve
 		if !retriable && !errors.Is(err, errLost) {
 			return nil, err
 		}
-		wait := min(c.cfg.MaxBackoff, c.cfg.MinBackoff<<min(attempt, 20))
-		wait = wait/2 + rand.N(wait/2+1)
-		if we != nil {
-			wait = max(wait, we.RetryAfter)
-		}
+		wait := c.backoff(attempt, we)
 		if dl, ok := ctx.Deadline(); ok && time.Until(dl) < wait {
 			return nil, err // there will be no further attempt: the reason is worth more than a timeout
 		}

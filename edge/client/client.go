@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -50,6 +51,9 @@ type Client struct {
 	cfg   Config
 	queue *queue
 	done  chan struct{} // closed when Run has returned
+	addrs map[string]bool
+	// hurried ends a wait of Run; it has room for one.
+	hurried chan struct{}
 
 	storing sync.Mutex // held while a watermark is stored, and taken before mu
 
@@ -76,6 +80,15 @@ type Client struct {
 	tried     Registration
 	candidate Identity
 	running   bool
+	// faults is the addresses whose last attempt ended by a Fault; lasting the last of them when there is no other
+	// address, and lastings how often that was so.
+	faults   map[string]bool
+	lasting  *Fault
+	lastings int
+	setbacks int                 // refusals that made everything wait since the last acknowledgement
+	tries    map[id.ThreadID]int // the same by thread, for its own stop
+
+	background atomic.Bool
 }
 
 // New returns a client over what its store holds; it does nothing until Run.
@@ -92,6 +105,11 @@ func New(cfg Config) (*Client, error) {
 		cfg: cfg, queue: newQueue(cfg.Buffer), done: make(chan struct{}), changed: make(chan struct{}),
 		id: saved.Identity, applied: saved.Watermarks, queued: map[id.ThreadID]topic.Position{},
 		inflight: map[id.MessageID]*outgoing{}, stopped: map[id.ThreadID]time.Time{}, dirty: map[id.ThreadID]bool{},
+		addrs: map[string]bool{}, hurried: make(chan struct{}, 1), faults: map[string]bool{},
+		tries: map[id.ThreadID]int{},
+	}
+	for _, a := range cfg.Addrs {
+		c.addrs[a] = true
 	}
 	if c.applied == nil {
 		c.applied = map[id.ThreadID]thread.Watermark{}
@@ -121,13 +139,14 @@ func (c *Client) Run(ctx context.Context) error {
 	attempt, refused := 0, 0
 	at := rand.IntN(len(c.cfg.Addrs))
 	for {
-		began := time.Now()
-		after, err := c.connect(ctx, c.cfg.Addrs[at%len(c.cfg.Addrs)])
+		began, addr := time.Now(), c.cfg.Addrs[at%len(c.cfg.Addrs)]
+		after, err := c.connect(ctx, addr)
 		if ctx.Err() != nil {
 			return nil
 		}
+		err, lasting := c.failed(addr, err)
 		c.cfg.Logger.Debug("connection ended", "err", err)
-		c.queue.put(Disconnected{Err: err})
+		c.queue.put(Disconnected{Err: err, Lasting: lasting})
 		var we *wire.Error
 		if errors.As(err, &we) {
 			switch info := wire.Lookup(we.Code); {
@@ -136,23 +155,40 @@ func (c *Client) Run(ctx context.Context) error {
 			case !info.Reconnect:
 				return err
 			}
-			after = max(after, we.RetryAfter)
 		}
 		if time.Since(began) > 30*time.Second {
 			attempt, refused = 0, 0
 		}
-		if after == 0 {
-			bound := min(c.cfg.MaxBackoff, c.cfg.MinBackoff<<min(attempt, 20))
-			after = bound/2 + rand.N(bound/2+1)
+		hurried := c.hurried
+		switch {
+		case after > 0:
+			hurried = nil // the edge has said when
+		case we != nil && we.RetryAfter > 0:
+			after, hurried = c.backoff(attempt, we), nil
+		default:
+			after = c.backoff(attempt, nil)
 		}
 		attempt++
 		at++
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-hurried:
+			attempt = 0
 		case <-time.After(after):
 		}
 	}
+}
+
+// backoff returns how long to wait before a further attempt: drawn at random below a bound that doubles, and not before
+// the moment that the server named, at which not everybody comes who was told the same.
+func (c *Client) backoff(attempt int, why *wire.Error) time.Duration {
+	bound := min(c.cfg.MaxBackoff, c.cfg.MinBackoff<<min(attempt, 20))
+	wait := bound/2 + rand.N(bound/2+1)
+	if why != nil && why.RetryAfter > wait {
+		wait = why.RetryAfter + rand.N(why.RetryAfter/4+1)
+	}
+	return wait
 }
 
 // Close releases the store. Run must have returned.
@@ -171,14 +207,28 @@ func (c *Client) notify() {
 	c.changed = make(chan struct{})
 }
 
-// await waits until ready, called under mu, is true.
+// await waits until ready, called under mu, is true. It fails at once when no address has an edge that can be connected
+// to; a Fault of an earlier attempt has another one made first, since it may have been mended.
 func (c *Client) await(ctx context.Context, ready func() bool) error {
+	c.mu.Lock()
+	seen, hurry := c.lastings, c.lasting != nil && !ready()
+	c.mu.Unlock()
+	if hurry {
+		c.hurry()
+	}
 	for {
 		c.mu.Lock()
 		ok, changed := ready(), c.changed
+		var fault error
+		if c.lasting != nil && c.lastings > seen {
+			fault = c.lasting
+		}
 		c.mu.Unlock()
 		if ok {
 			return nil
+		}
+		if fault != nil {
+			return fault
 		}
 		select {
 		case <-ctx.Done():
@@ -500,7 +550,8 @@ func (c *Client) settle(m id.MessageID) (*outgoing, bool) {
 
 // refused puts a message that was refused for now back and stops its thread for a while: what is on its way to it
 // behind the message is refused too, and all of it is sent again in order once it is answered. Other threads wait as
-// well, unless the refusal is about this thread alone.
+// well, unless the refusal is about this thread alone. The thread's waits double until a message of it is taken, those
+// of all until any is.
 func (c *Client) refused(m id.MessageID, why *wire.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -515,23 +566,23 @@ func (c *Client) refused(m id.MessageID, why *wire.Error) {
 	}
 	at, _ := slices.BinarySearchFunc(c.waiting, o, bySeq)
 	c.waiting = slices.Insert(c.waiting, at, o)
-	after := why.RetryAfter
-	if after == 0 {
-		after = c.cfg.MinBackoff + rand.N(4*c.cfg.MinBackoff)
-	}
 	if _, stopped := c.stopped[o.Thread]; stopped {
 		c.pump() // it may have been the last that was unanswered
 		return
 	}
+	after := c.backoff(c.tries[o.Thread], why)
+	c.tries[o.Thread]++
 	c.stopped[o.Thread] = time.Now().Add(after)
-	parked := why.Code == wirev1.Code_CODE_THREAD_PARKED
-	alone := parked || why.Code == wirev1.Code_CODE_OUT_OF_TURN
-	if parked {
+	c.pumpAfter(after, func() {})
+	switch {
+	case why.Code == wirev1.Code_CODE_THREAD_PARKED:
 		c.queue.put(Delayed{Thread: o.Thread, ID: o.ID, Err: why})
+	case why.Code == wirev1.Code_CODE_OUT_OF_TURN || c.paused:
+	default:
+		c.paused = true
+		c.pumpAfter(c.backoff(c.setbacks, why), func() { c.paused = false })
+		c.setbacks++
 	}
-	unpause := !c.paused && !alone
-	c.paused = c.paused || unpause
-	c.pumpAfter(after, func() { c.paused = c.paused && !unpause })
 	c.pump()
 }
 

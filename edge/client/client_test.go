@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"math/big"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -52,8 +53,8 @@ func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config
 	pub, key, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"edge"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), DNSNames: []string{"edge"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, pub, key)
 	must(t, err)
@@ -61,7 +62,10 @@ func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config
 	must(t, err)
 	roots := x509.NewCertPool()
 	roots.AddCert(cert)
-	l, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	tr := &quic.Transport{Conn: socket}
+	l, err := tr.Listen(&tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 		NextProtos:   []string{wire.Protocol},
 		MinVersion:   tls.VersionTLS13,
@@ -78,7 +82,7 @@ func fakeEdge(t testing.TB, handle func(*peer, *wirev1.ClientFrame) bool) Config
 			wg.Go(func() { serve(ctx, &peer{t: t, n: n, quic: q}, handle) })
 		}
 	})
-	t.Cleanup(func() { cancel(); must(t, l.Close()); wg.Wait() })
+	t.Cleanup(func() { cancel(); must(t, l.Close()); wg.Wait(); must(t, tr.Close(), socket.Close()) })
 	return Config{
 		Addrs:       []string{l.Addr().String()},
 		TLS:         &tls.Config{RootCAs: roots, ServerName: "edge", MinVersion: tls.VersionTLS13},

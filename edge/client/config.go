@@ -41,11 +41,14 @@ type Config struct {
 	Background bool
 	// Transport shares one UDP socket among many clients (load generators); nil: a socket of its own.
 	Transport *quic.Transport
+	// KeepAlive is after how long without a word from the edge the device asks for one; 5 s. Some 4 s later an edge that
+	// is gone has been left for another. See the package comment for what it costs, and Background.
+	KeepAlive time.Duration
 	// Logger takes what happens to connections; nil: nothing.
 	Logger *slog.Logger
 
 	// silence is how long an edge that was written to may send nothing at all, not even QUIC's acknowledgements, until
-	// another is tried; for tests; 5 s. While an answer is missing something is written at least as often.
+	// another is tried; for tests; 4 s. While an answer is missing something is written at least as often.
 	silence time.Duration
 }
 
@@ -67,7 +70,8 @@ func (c Config) withDefaults() Config {
 	c.AckInterval = cmp.Or(c.AckInterval, time.Second)
 	c.Buffer = cmp.Or(c.Buffer, 1024)
 	c.Window = cmp.Or(c.Window, 128)
-	c.silence = cmp.Or(c.silence, 5*time.Second)
+	c.KeepAlive = cmp.Or(c.KeepAlive, 5*time.Second)
+	c.silence = cmp.Or(c.silence, 4*time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
@@ -88,6 +92,10 @@ func (c Config) Validate() error {
 	}
 	if c.Window > 200 {
 		errs = append(errs, fmt.Errorf("window %d is above 200, which leaves no room for other requests", c.Window))
+	}
+	if c.KeepAlive < 0 || c.KeepAlive > quicKeepAlive {
+		errs = append(errs, fmt.Errorf("keep-alive %v is not between 0 and %v, after which a connection is forgotten on "+
+			"its way", c.KeepAlive, quicKeepAlive))
 	}
 	if c.MaxBackoff != 0 && c.MinBackoff > c.MaxBackoff {
 		errs = append(errs, fmt.Errorf("least backoff %v is above the greatest, %v", c.MinBackoff, c.MaxBackoff))

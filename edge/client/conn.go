@@ -51,7 +51,8 @@ type conn struct {
 	ctx context.Context
 
 	silence time.Duration
-	backlog int // see maxBacklog
+	backlog int    // see maxBacklog
+	done    func() // gives the socket back, after the end
 
 	paged sync.Once // pages of the history are accepted
 
@@ -76,6 +77,8 @@ type conn struct {
 	heard uint64
 	// asked: a Sync was written, so the edge takes any frame; syncing: its SyncComplete has not come.
 	asked, syncing bool
+	beat           *time.Timer // of beat; nil before the device is authenticated
+	beaten         uint64      // packets that had come when it fired last
 
 	// Guarded by pmu.
 	pmu     sync.Mutex
@@ -100,6 +103,10 @@ func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
+	c.mu.Lock()
+	delete(c.faults, addr)
+	c.lasting = nil
+	c.mu.Unlock()
 	cn.ctx = ctx
 	err = c.serve(ctx, cn)
 	c.mu.Lock()
@@ -111,6 +118,8 @@ func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error
 	c.mu.Unlock()
 	cn.fail()
 	_ = cn.quic.CloseWithError(quic.ApplicationErrorCode(0), "") // it is over either way
+	cn.rest()
+	cn.done()
 	var ga goAway
 	if errors.As(err, &ga) {
 		return ga.after, errGoAway
@@ -146,32 +155,40 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 		tlsConf.ServerName = host
 	}
 	conf := &quic.Config{
-		HandshakeIdleTimeout: 5 * time.Second, MaxIdleTimeout: 60 * time.Second, KeepAlivePeriod: 20 * time.Second,
+		HandshakeIdleTimeout: 5 * time.Second, MaxIdleTimeout: 60 * time.Second, KeepAlivePeriod: quicKeepAlive,
 		InitialStreamReceiveWindow: 128 << 10, MaxStreamReceiveWindow: 1 << 20,
 		InitialConnectionReceiveWindow: 256 << 10, MaxConnectionReceiveWindow: 4 << 20,
 		MaxIncomingStreams: -1, MaxIncomingUniStreams: 8,
 		InitialPacketSize: wire.PacketSize, DisablePathMTUDiscovery: true,
 	}
-	var q *quic.Conn
-	var err error
-	if c.cfg.Transport != nil {
-		udp, rerr := net.ResolveUDPAddr("udp", addr)
-		if rerr != nil {
-			return nil, fmt.Errorf("edge address %q: %w", addr, rerr)
-		}
-		q, err = c.cfg.Transport.Dial(ctx, udp, tlsConf, conf)
-	} else {
-		q, err = quic.DialAddr(ctx, addr, tlsConf, conf)
-	}
+	udp, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
+		return nil, fmt.Errorf("edge address %q: %w", addr, err)
+	}
+	tr, done := c.cfg.Transport, func() {}
+	if tr == nil {
+		// Not by quic.DialAddr, which forgets its socket where dialling fails.
+		socket, err := net.ListenUDP("udp", nil)
+		if err != nil {
+			return nil, fmt.Errorf("open a socket: %w", err)
+		}
+		tr = &quic.Transport{Conn: socket}
+		done = func() { _, _ = tr.Close(), socket.Close() } // nothing is left that could fail
+	}
+	q, err := tr.Dial(ctx, udp, tlsConf, conf)
+	if err != nil {
+		done()
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}
 	s, err := q.OpenStreamSync(ctx)
 	if err != nil {
 		_ = q.CloseWithError(0, "") // it is of no use without the stream
+		done()
 		return nil, fmt.Errorf("open control stream: %w", closeReason(err))
 	}
-	return newConn(q, s, c.cfg.silence, maxBacklog), nil
+	cn := newConn(q, s, c.cfg.silence, maxBacklog)
+	cn.done = done
+	return cn, nil
 }
 
 func newConn(q *quic.Conn, s control, silence time.Duration, backlog int) *conn {
@@ -374,6 +391,7 @@ func (c *Client) synced(cn *conn) {
 	}
 	c.mu.Unlock()
 	c.queue.put(Synced{})
+	c.pulse(cn)
 	if first {
 		c.flushWatermarks()
 	}
@@ -423,6 +441,10 @@ func (c *Client) answered(m id.MessageID, f *wirev1.ServerFrame) {
 	switch f.WhichBody() {
 	case wirev1.ServerFrame_Ack_case:
 		if o, ok := c.settle(m); ok {
+			c.mu.Lock()
+			c.setbacks = 0
+			delete(c.tries, o.Thread)
+			c.mu.Unlock()
 			c.queue.put(Sent{ID: m, Ack: ackOf(f.GetAck(), o.Thread)})
 		}
 	case wirev1.ServerFrame_Error_case:
@@ -534,45 +556,6 @@ func (cn *conn) put(f *wirev1.ClientFrame) {
 	if !cn.writing {
 		cn.writing = true
 		go cn.flush()
-	}
-}
-
-// expect has the connection given up when the edge sends nothing at all for a while after it was written to: a live one
-// acknowledges every packet at once, whatever it makes of it, while QUIC's own timeout is made for connections at rest
-// and much longer. wmu is held.
-func (cn *conn) expect() {
-	heard := cn.quic.ConnectionStats().PacketsReceived
-	if cn.watch != nil && heard <= cn.heard {
-		return // an earlier write waits already
-	}
-	cn.since, cn.heard = time.Now(), heard
-	if cn.watch == nil {
-		cn.watch = time.AfterFunc(cn.silence, cn.look)
-	}
-}
-
-// look runs on the timer of expect. While an answer is missing it writes a frame that says nothing, once in every while
-// of silence's length: an edge may have acknowledged the packet of a request and died, and a client whose window is
-// full would write nothing more to notice it by. A connection at rest writes nothing, and neither does one that
-// registers, where each frame counts.
-func (cn *conn) look() {
-	cn.wmu.Lock()
-	defer cn.wmu.Unlock()
-	left := cn.silence - time.Since(cn.since)
-	switch {
-	case cn.quic.Context().Err() != nil:
-		cn.watch = nil
-	case cn.quic.ConnectionStats().PacketsReceived > cn.heard:
-		cn.watch = nil
-		if cn.asked && (cn.syncing || cn.waiting()) {
-			cn.put(wirev1.ClientFrame_builder{Watermarks: &wirev1.Watermarks{}}.Build())
-		}
-	case left > 0:
-		cn.watch.Reset(left)
-	default:
-		cn.watch = nil
-		// it waits for the connection's end; the reader returns with it
-		go func() { _ = cn.quic.CloseWithError(0, errSilent.Error()) }()
 	}
 }
 

@@ -14,6 +14,21 @@
 // When the application is slow: the reader stops reading, the server's outbox for this device fills, and the server
 // makes it resume from its cursor. Nothing is lost and memory stays bounded.
 //
+// When the edge dies: it says nothing, or a stateless reset if something has taken its place. A device that has heard
+// nothing for Config.KeepAlive (5 s) writes a frame that a reset can answer, and goes to another edge when it hears
+// nothing for 4 s more. Measured with 150 devices at rest: live again within 3 s of a restart, and within 9 s of the
+// death of an edge that does not come back. Probe asks at once: an application calls it when the network has changed or
+// the machine has slept, and Foreground when it is looked at again.
+//
+// What that costs: a device at rest sends some 85 bytes and gets some 35 (28 of UDP and IP to each) every 5 s, 130 KB an
+// hour, and the radio of a telephone, which falls asleep after some 10 s, stays awake. Beside a lit screen that is
+// little. After Background it is every 20 s, 33 KB an hour and the radio awake for about half of the time: for minutes,
+// such as until something is sent. An application that is out of sight for longer lets Run end, and is woken by a push.
+// QUIC's idle timeout is 60 s, and many a router forgets a silent connection after 30, so rarer keep-alives keep none.
+//
+// When it cannot work: a Fault (certificate, clock, no edge at the address) is named by the first attempt, in
+// Disconnected and by every call that waits for a connection. The client goes on trying.
+//
 // Non-obvious:
 //   - One goroutine at a time may range over Events. All other methods may be called concurrently, also from inside the
 //     loop.

@@ -104,7 +104,12 @@ type Connected struct{ Edge string }
 type Synced struct{}
 
 // Disconnected tells why a connection ended; the client connects again by itself unless Run has returned.
-type Disconnected struct{ Err error }
+type Disconnected struct {
+	// Err is a *wire.Error when the edge said why, and a *Fault when somebody has to mend something.
+	Err error
+	// Lasting: every address has a Fault.
+	Lasting bool
+}
 
 func (Message) isEvent()       {}
 func (ThreadEvent) isEvent()   {}

@@ -148,7 +148,7 @@ func FuzzServerFrames(f *testing.F) {
 	must(f, err)
 	there, err := idle.dial(f.Context(), cfg.Addrs[0])
 	must(f, err)
-	f.Cleanup(func() { _ = there.quic.CloseWithError(0, "") })
+	f.Cleanup(func() { _ = there.quic.CloseWithError(0, ""); there.done() })
 	f.Fuzz(func(t *testing.T, reads bool, data []byte) {
 		store := NewMemoryStore()
 		must(t, store.SetIdentity(me))
@@ -179,6 +179,7 @@ func FuzzServerFrames(f *testing.F) {
 		}
 		c.mu.Unlock()
 		cn.fail()
+		cn.rest()
 		cn.wmu.Lock()
 		if n := len(cn.wbuf); n > 4<<10 {
 			t.Errorf("%d bytes wait to be written", n)

@@ -49,7 +49,7 @@ func (s request) ack() {
 	s.p.write(wirev1.ServerFrame_builder{RequestId: s.req, Ack: &wirev1.Ack{}}.Build())
 }
 
-func refusingEdge(t *testing.T) (refusing, *Client, func(th id.ThreadID, text string)) {
+func refusingEdge(t *testing.T, mend ...func(*Config)) (refusing, *Client, func(th id.ThreadID, text string)) {
 	t.Helper()
 	r := refusing{t, make(chan request, 100)}
 	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
@@ -60,6 +60,9 @@ func refusingEdge(t *testing.T) (refusing, *Client, func(th id.ThreadID, text st
 		return true
 	})
 	cfg.Store = registered(t)
+	for _, m := range mend {
+		m(&cfg)
+	}
 	c, _ := start(t, cfg)
 	must(t, c.WaitSynced(within(t)))
 	return r, c, func(th id.ThreadID, text string) {

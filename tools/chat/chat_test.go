@@ -414,6 +414,11 @@ func TestWords(t *testing.T) {
 			"that PIN is wrong, has expired or was used already; after five wrong ones ask for a new PIN",
 		},
 		{client.ErrLocked, "this profile is open in another terminal; choose another one with --as"},
+		{
+			&client.Fault{Addr: "edge:7443", What: client.ErrClock, Detail: "it is good until then"},
+			"the server's certificate is not valid by this machine's clock: set the clock, or tell the operator that " +
+				"the certificate has run out (edge:7443: it is good until then)",
+		},
 		{errors.New("plain\x1b"), "plain␛"},
 		{nil, ""},
 	} {

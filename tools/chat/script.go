@@ -221,6 +221,10 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 			if e.ID == x {
 				return x, client.Ack{}, e.Err
 			}
+		case client.Disconnected:
+			if e.Lasting {
+				return x, client.Ack{}, fmt.Errorf("the message waits in the outbox: %w", e.Err)
+			}
 		case client.Delayed: // not for the time of a command
 			if e.Thread == to.Thread {
 				return x, client.Ack{}, e.Err

@@ -22,7 +22,10 @@ func Words(err error, now time.Time) string {
 	}
 	var we *wire.Error
 	if !errors.As(err, &we) {
+		var fault *client.Fault
 		switch {
+		case errors.As(err, &fault):
+			return faultWords(fault)
 		case errors.Is(err, context.DeadlineExceeded):
 			return "no answer in time; is the edge reachable?"
 		case errors.Is(err, client.ErrOutboxFull):
@@ -76,5 +79,20 @@ func Words(err error, now time.Time) string {
 		return "the server speaks another version of the protocol"
 	default:
 		return CleanLine(strings.ReplaceAll(wire.Lookup(we.Code).Name, "_", " ") + ": " + we.Message)
+	}
+}
+
+// faultWords says what is wrong and who can mend it.
+func faultWords(f *client.Fault) string {
+	detail := " (" + CleanLine(f.Addr+": "+f.Detail) + ")"
+	switch {
+	case errors.Is(f, client.ErrClock):
+		return "the server's certificate is not valid by this machine's clock: set the clock, or tell the operator that " +
+			"the certificate has run out" + detail
+	case errors.Is(f, client.ErrCertificate):
+		return "the server's certificate is not to be trusted: check the address, and --ca if the server has an " +
+			"authority of its own" + detail
+	default:
+		return "that is no server of Heliograph: check the address" + detail
 	}
 }

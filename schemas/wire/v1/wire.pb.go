@@ -43,7 +43,11 @@
 //     leaves open whether it counts; to ask again is safe. What had been so before is done: to add who is a member, to
 //     remove who is none.
 // 8. Resync. A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again.
-// 9. GoAway. The server will close the connection: reconnect after the given time, to another edge if there is one.
+// 9. GoAway. The server will close the connection: reconnect after the given time, to another edge if there is one. An
+//    edge that was killed says nothing. One in its place answers a packet of a connection that it does not know by a
+//    stateless reset (RFC 9000 section 10.3), if the packet has at least 64 bytes, as QUIC's own keep-alives have not: a
+//    device that has heard nothing for a while (5 seconds while somebody looks at it) writes a frame with padding, and
+//    goes to another edge when 4 seconds later nothing at all has come, not even an acknowledgement of QUIC.
 // 10. History pages travel on unidirectional streams that the server opens, one per request: a varint length and a
 //     ServerFrame with HistoryPage and the request_id. The client lets the server open at least 4.
 // 11. Phone numbers are taken as people write them: with + and country code, with 00 in its place, or, with a region
@@ -266,6 +270,7 @@ type ClientFrame struct {
 	state                protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_RequestId uint64                 `protobuf:"varint,1,opt,name=request_id,json=requestId"`
 	xxx_hidden_Body      isClientFrame_Body     `protobuf_oneof:"body"`
+	xxx_hidden_Padding   []byte                 `protobuf:"bytes,100,opt,name=padding"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -536,6 +541,13 @@ func (x *ClientFrame) GetPing() *Ping {
 	return nil
 }
 
+func (x *ClientFrame) GetPadding() []byte {
+	if x != nil {
+		return x.xxx_hidden_Padding
+	}
+	return nil
+}
+
 func (x *ClientFrame) SetRequestId(v uint64) {
 	x.xxx_hidden_RequestId = v
 }
@@ -746,6 +758,13 @@ func (x *ClientFrame) SetPing(v *Ping) {
 		return
 	}
 	x.xxx_hidden_Body = &clientFrame_Ping{v}
+}
+
+func (x *ClientFrame) SetPadding(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_Padding = v
 }
 
 func (x *ClientFrame) HasBody() bool {
@@ -1274,6 +1293,8 @@ type ClientFrame_builder struct {
 	// Asks for a Pong (section 2).
 	Ping *Ping
 	// -- end of xxx_hidden_Body
+	// Means nothing; 0 to 256 bytes of 0. A frame with it makes a packet longer than a stateless reset (section 9).
+	Padding []byte
 }
 
 func (b0 ClientFrame_builder) Build() *ClientFrame {
@@ -1359,6 +1380,7 @@ func (b0 ClientFrame_builder) Build() *ClientFrame {
 	if b.Ping != nil {
 		x.xxx_hidden_Body = &clientFrame_Ping{b.Ping}
 	}
+	x.xxx_hidden_Padding = b.Padding
 	return m0
 }
 
@@ -7410,7 +7432,7 @@ var File_wire_v1_wire_proto protoreflect.FileDescriptor
 
 const file_wire_v1_wire_proto_rawDesc = "" +
 	"\n" +
-	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xc3\v\n" +
+	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xdd\v\n" +
 	"\vClientFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12&\n" +
@@ -7449,7 +7471,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\vcheck_phone\x18\x19 \x01(\v2\x13.wire.v1.CheckPhoneH\x00R\n" +
 	"checkPhone\x12B\n" +
 	"\x0fabandon_message\x18\x1a \x01(\v2\x17.wire.v1.AbandonMessageH\x00R\x0eabandonMessage\x12#\n" +
-	"\x04ping\x18\x1b \x01(\v2\r.wire.v1.PingH\x00R\x04pingB\x06\n" +
+	"\x04ping\x18\x1b \x01(\v2\r.wire.v1.PingH\x00R\x04ping\x12\x18\n" +
+	"\apadding\x18d \x01(\fR\apaddingB\x06\n" +
 	"\x04body\"\xa1\b\n" +
 	"\vServerFrame\x12\x1d\n" +
 	"\n" +
