@@ -41,6 +41,9 @@ type Config struct {
 	Name       string                // metric label; default "helio"
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil registers nothing
+
+	// For tests.
+	lockExpiry time.Duration // default renewedExpiry
 }
 
 // Validate reports every fault at once.

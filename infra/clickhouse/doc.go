@@ -18,7 +18,8 @@
 //   - Migrations are not goose's, as Postgres's are: for ClickHouse goose has no lock between processes, no check that
 //     a migration was not edited, and none that waits for a newer server (min-version), and it knows the versions of
 //     existing databases not at all.
-//   - The lock is a table whose creation is atomic; a lock that is older than LockExpiry was left by a killed process
+//   - The lock is a table whose creation is atomic; its holder renews it, and one that
+//     was not renewed for 15 s (LockExpiry, of programs that did not renew) was left by a killed process
 //     and is taken over.
 //   - Nothing is compressed over HTTP, because the embedded engine is on loopback and a front need not know how.
 package clickhouse

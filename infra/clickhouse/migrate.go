@@ -19,9 +19,17 @@ import (
 	"heliograph/infra/run"
 )
 
-// LockExpiry is the age at which a migration lock counts as left behind. A migration must be done by then, and is
-// cancelled if it is not.
-const LockExpiry = 2 * time.Minute
+// LockExpiry is the age at which the migration lock of a program that does not renew it, as earlier ones did not, counts
+// as left behind. A migration must be done by then, and is cancelled if it is not. Ours is renewed and counts as left
+// behind when it was not for renewedExpiry.
+const (
+	LockExpiry    = 2 * time.Minute
+	renewedExpiry = 15 * time.Second
+	renewEvery    = 3 * time.Second
+)
+
+// renewed is the comment of a lock that its holder renews.
+const renewed = "renewed while it is held"
 
 // NewerError says that a database was migrated by a later program; this one must not touch it.
 type NewerError struct {
@@ -101,7 +109,7 @@ func migrate(ctx context.Context, c Config, ms []migration) (int64, error) {
 	if err != nil || len(todo) == 0 {
 		return want, err
 	}
-	unlock, err := lock(ctx, conn, c.database())
+	unlock, err := lock(ctx, conn, c)
 	if err != nil {
 		return 0, err
 	}
@@ -167,42 +175,83 @@ func pending(ctx context.Context, conn driver.Conn, database string, ms []migrat
 	return todo, nil
 }
 
-// lock creates the lock table; that succeeds for one process alone.
-func lock(ctx context.Context, conn driver.Conn, database string) (unlock func() error, err error) {
+// lock creates the lock table; that succeeds for one process alone. It is renewed until unlock.
+func lock(ctx context.Context, conn driver.Conn, c Config) (unlock func() error, err error) {
+	expiry, every := renewedExpiry, renewEvery
+	if c.lockExpiry > 0 {
+		expiry, every = c.lockExpiry, c.lockExpiry/5
+	}
 	back := run.Backoff{Min: 50 * time.Millisecond, Max: time.Second}
 	for {
-		err := conn.Exec(ctx, "CREATE TABLE schema_migrations_lock (x UInt8) ENGINE = Memory")
+		err := conn.Exec(ctx, "CREATE TABLE schema_migrations_lock (x UInt8) ENGINE = Memory COMMENT "+text(renewed))
 		if err == nil {
-			return func() error {
-				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-				defer cancel()
-				if err := conn.Exec(ctx, "DROP TABLE IF EXISTS schema_migrations_lock"); err != nil {
-					return fmt.Errorf("unlock: %w", err)
-				}
-				return nil
-			}, nil
+			return held(ctx, conn, every), nil
 		}
-		var ex *clickhouse.Exception
-		if !errors.As(err, &ex) || ex.Code != 57 { // TABLE_ALREADY_EXISTS
+		if !exists(err) {
 			return nil, fmt.Errorf("lock: %w", err)
 		}
-		var stale uint64
-		old := fmt.Sprintf("SELECT count() FROM system.tables WHERE database = %s AND name = 'schema_migrations_lock' "+
-			"AND metadata_modification_time < now() - INTERVAL %d SECOND", text(database), int(LockExpiry.Seconds()))
-		err = conn.QueryRow(ctx, old).Scan(&stale)
-		if err != nil {
+		var stale []string
+		old := fmt.Sprintf("SELECT groupArray(toString(uuid)) FROM system.tables WHERE database = %s "+
+			"AND name = 'schema_migrations_lock' "+
+			"AND metadata_modification_time < now() - toIntervalSecond(if(comment = %s, %d, %d))",
+			text(c.database()), text(renewed), int(expiry.Seconds()), int(LockExpiry.Seconds()))
+		if err := conn.QueryRow(ctx, old).Scan(&stale); err != nil {
 			return nil, fmt.Errorf("lock: read its age: %w", err)
 		}
-		if stale > 0 {
-			if err := conn.Exec(ctx, "DROP TABLE IF EXISTS schema_migrations_lock"); err != nil {
+		if len(stale) > 0 {
+			// Of two that take over the same lock one gets through: the name is taken until its migration is done.
+			err := conn.Exec(ctx, "RENAME TABLE schema_migrations_lock TO "+quote("schema_migrations_lock_"+stale[0]))
+			var ex *clickhouse.Exception
+			switch {
+			case err == nil:
+				continue
+			case exists(err), errors.As(err, &ex) && ex.Code == 60: // another has, and may be done: UNKNOWN_TABLE
+			default:
 				return nil, fmt.Errorf("lock: take over: %w", err)
 			}
-			continue
 		}
 		if err := back.Wait(ctx); err != nil {
 			return nil, fmt.Errorf("lock: another process is migrating: %w", err)
 		}
 	}
+}
+
+// held renews the lock until the returned function is called, which gives it up.
+func held(ctx context.Context, conn driver.Conn, every time.Duration) (unlock func() error) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for run.Sleep(ctx, every) {
+			// One that fails is made good by the next, or it is too late and another goes on: statements are repeatable.
+			_ = conn.Exec(ctx, "ALTER TABLE schema_migrations_lock MODIFY COMMENT "+text(renewed))
+		}
+	}()
+	return func() error {
+		stop()
+		<-done
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		var left []string
+		err := conn.Exec(ctx, "DROP TABLE IF EXISTS schema_migrations_lock")
+		if err == nil {
+			err = conn.QueryRow(ctx, "SELECT groupArray(name) FROM system.tables WHERE database = currentDatabase() "+
+				"AND startsWith(name, 'schema_migrations_lock_')").Scan(&left)
+		}
+		for _, name := range left { // locks that were taken over
+			err = errors.Join(err, conn.Exec(ctx, "DROP TABLE IF EXISTS "+quote(name)))
+		}
+		if err != nil {
+			return fmt.Errorf("unlock: %w", err)
+		}
+		return nil
+	}
+}
+
+// exists tells whether a statement failed because a table of the name is there.
+func exists(err error) bool {
+	var ex *clickhouse.Exception
+	return errors.As(err, &ex) && ex.Code == 57 // TABLE_ALREADY_EXISTS
 }
 
 func readMigrations(fsys fs.FS) ([]migration, error) {
