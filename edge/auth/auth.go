@@ -3,10 +3,7 @@ package auth
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,10 +11,8 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/crypto/argon2"
 
 	"heliograph/edge/phone"
 	"heliograph/edge/wording"
@@ -66,6 +61,7 @@ type Auth struct {
 	devices Devices
 	logger  *slog.Logger
 	metrics *metrics
+	until   func(ctx context.Context, moment time.Time) // waitUntil, for tests
 }
 
 // New returns an Auth over a pool whose search_path reaches the views; it does nothing yet.
@@ -76,9 +72,12 @@ func New(
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
+	cfg = cfg.withDefaults()
+	m := newMetrics(reg)
+	m.budget.Set(float64(cfg.PerDeployment.Burst) * (24 * time.Hour).Seconds() / cfg.PerDeployment.Per.Seconds())
 	return &Auth{
-		cfg: cfg.withDefaults(), pool: pool, views: views.New(pool), limiter: NewLimiter(pool), sender: sender,
-		log: appender, devices: devices, logger: logger, metrics: newMetrics(reg),
+		cfg: cfg, pool: pool, views: views.New(pool), limiter: NewLimiter(pool), sender: sender,
+		log: appender, devices: devices, logger: logger, metrics: m, until: waitUntil,
 	}, nil
 }
 
@@ -135,23 +134,26 @@ func (a *Auth) RequestPin(
 	if err != nil {
 		return nil, err
 	}
-	phone := number.E164
-	for _, b := range []struct {
-		name, key string
-		rate      Rate
-	}{
-		{"address", addressBucket(addr), a.cfg.PerAddress},
-		{"range", rangeBucket(phone), a.cfg.PerRange},
-		{"phone", fmt.Sprintf("phone:%x", id.PhoneHash(a.cfg.UserKey, phone)), a.cfg.PerPhone},
-	} {
-		ok, retry, err := a.limiter.Take(ctx, b.key, b.rate, 1)
-		if err != nil {
-			return nil, a.unavailable("pin limit", err)
-		}
-		if !ok {
-			a.metrics.refused.WithLabelValues("limit_" + b.name).Inc()
-			return nil, limited(retry)
-		}
+	key := r.GetPublicKey()
+	if len(key) != 0 && len(key) != ed25519.PublicKeySize {
+		return nil, wire.Errorf(wirev1.Code_CODE_INVALID, "public_key has %d bytes, needs %d or none",
+			len(key), ed25519.PublicKeySize)
+	}
+	at := a.place(number.E164, addr)
+	row := pinRow{phone: at.phone, key: keyHash(key)}
+	// Asked before anything is counted: who asks too soon uses up nobody's budget.
+	if wait, err := a.tooSoon(ctx, row); err != nil {
+		return nil, a.unavailable("read pin", err)
+	} else if wait > 0 {
+		a.metrics.refused.WithLabelValues("too_soon").Inc()
+		return nil, limited(wait)
+	}
+	home, err := a.isHome(ctx, at)
+	if err != nil {
+		return nil, a.unavailable("read homes", err)
+	}
+	if err := a.takeAll(ctx, a.pinBudgets(number, at, home)); err != nil {
+		return nil, err
 	}
 	digits, err := rand.Int(rand.Reader, big.NewInt(1_000_000))
 	if err != nil {
@@ -160,31 +162,17 @@ func (a *Auth) RequestPin(
 	pin := fmt.Sprintf("%06d", digits)
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt) // never fails: crypto/rand ends the process instead
-	hash := id.PhoneHash(a.cfg.UserKey, phone)
-	// A new PIN replaces the old one, but neither the tries' history nor the delay that they earned.
-	var wait float64
-	err = a.pool.QueryRow(ctx, `
-		INSERT INTO registration.pins AS p (phone_hash, pin_hash, salt, sent, expires)
-			VALUES ($1, $2, $3, now(), now() + $4::interval)
-		ON CONFLICT (phone_hash) DO UPDATE SET
-			pin_hash = excluded.pin_hash, salt = excluded.salt, sent = now(), expires = excluded.expires,
-			tries = 0, used_by = NULL
-			WHERE p.not_before <= now() AND (p.sent <= now() - $5::interval OR p.used_by IS NOT NULL)
-		RETURNING 0::float8`, hash, a.hashPin(pin, salt), salt, pinLifetime, a.cfg.PinInterval).Scan(&wait)
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = a.pool.QueryRow(ctx, `
-			SELECT extract(epoch FROM greatest(not_before, sent + $2::interval) - now())::float8
-			FROM registration.pins WHERE phone_hash = $1`, hash, a.cfg.PinInterval).Scan(&wait)
-		if err == nil {
-			a.metrics.refused.WithLabelValues("too_soon").Inc()
-			return nil, limited(time.Duration(wait * float64(time.Second)))
-		}
-	}
+	stored, err := a.storePin(ctx, row, a.hashPin(pin, salt), salt)
 	if err != nil {
 		return nil, a.unavailable("store pin", err)
 	}
-	if err := a.sender.Send(ctx, phone, "Your Heliograph code is "+pin+". Never pass it on.", pin); err != nil {
-		a.unsent(ctx, hash, salt)
+	if !stored { // another request of this device was faster
+		a.metrics.refused.WithLabelValues("too_soon").Inc()
+		return nil, limited(a.cfg.PinInterval)
+	}
+	text := "Your Heliograph code is " + pin + ". Never pass it on."
+	if err := a.sender.Send(ctx, number.E164, text, pin); err != nil {
+		a.unsent(ctx, row, salt)
 		return nil, a.unavailable("send sms", err)
 	}
 	a.metrics.pins.Inc()
@@ -193,24 +181,6 @@ func (a *Auth) RequestPin(
 		Number: shown(number),
 	}.Build(), nil
 }
-
-// unsent lets the next PIN be asked for at once, since the SMS of this one failed. The PIN stays good and the limits
-// counted: a gateway that did not answer may have sent it all the same, and who asks again and again must not have an
-// SMS each time.
-func (a *Auth) unsent(ctx context.Context, hash [id.Size]byte, salt []byte) {
-	// the request's own may be what ended the sending
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unsentTimeout)
-	defer cancel()
-	_, err := a.pool.Exec(ctx, `
-		UPDATE registration.pins SET sent = 'epoch'
-		WHERE phone_hash = $1 AND salt = $2`, hash, salt)
-	if err != nil {
-		a.logger.Warn("registration: a pin that was not sent delays the next", "err", err)
-	}
-}
-
-// unsentTimeout bounds unsent.
-const unsentTimeout = 2 * time.Second
 
 // Register judges the PIN and the proof, appends the registration and returns once the log has it. nonce and exporter
 // are those of the connection. It may be repeated with the same PIN, device and key as long as the PIN lives: what came
@@ -247,19 +217,9 @@ func (a *Auth) Register(
 		a.metrics.refused.WithLabelValues("proof").Inc()
 		return Identity{}, failed()
 	}
-	ok, retry, err := a.limiter.Take(
-		ctx, "try:"+addressBucket(addr),
-		Rate{Burst: a.cfg.PerAddress.Burst * a.cfg.pinTries, Per: a.cfg.PerAddress.Per}, 1,
-	)
-	if err != nil {
-		return Identity{}, a.unavailable("try limit", err)
-	}
-	if !ok {
-		a.metrics.refused.WithLabelValues("limit_tries").Inc()
-		return Identity{}, limited(retry)
-	}
-	hash := id.PhoneHash(a.cfg.UserKey, phone)
-	if err := a.usePin(ctx, hash, pin, sha256.Sum256(append(device[:], r.GetPublicKey()...))); err != nil {
+	at := a.place(phone, addr)
+	hash := at.phone
+	if err := a.tryPin(ctx, at, pin, device, r.GetPublicKey()); err != nil {
 		return Identity{}, err
 	}
 	generation, err := a.generation(ctx, phone, hash)
@@ -315,69 +275,6 @@ func (a *Auth) generation(ctx context.Context, phone string, hash [id.Size]byte)
 
 func badName(field string, err error) error {
 	return wire.Errorf(wirev1.Code_CODE_INVALID, "%s is %v; at most %d characters", field, err, wording.NameChars)
-}
-
-// typedPin returns the six digits of a PIN as it was typed or pasted. What has not six is refused before it counts as a
-// try.
-func typedPin(s string) (string, error) {
-	pin, err := phone.Digits(s)
-	if err != nil || len(pin) != pinDigits {
-		return "", wire.Errorf(wirev1.Code_CODE_INVALID, "the PIN is the %d digits of the SMS", pinDigits)
-	}
-	return pin, nil
-}
-
-// pinDigits is how many digits a PIN has.
-const pinDigits = 6
-
-// usePin judges a PIN and uses it up for all but the device that by names. A try by another with a PIN that was used
-// changes nothing.
-func (a *Auth) usePin(ctx context.Context, phoneHash [id.Size]byte, pin string, by [sha256.Size]byte) error {
-	var want, salt []byte
-	err := a.pool.QueryRow(ctx, `
-		UPDATE registration.pins SET
-			tries = tries + 1,
-			deaths = deaths + CASE WHEN tries + 1 >= $2 THEN 1 ELSE 0 END,
-			not_before = CASE
-				WHEN tries + 1 >= $2
-				THEN now() + least($3::interval * power(2, least(deaths, 20)), interval '1 day')
-				ELSE not_before
-			END
-		WHERE phone_hash = $1 AND tries < $2 AND expires > now() AND not_before <= now()
-			AND (used_by IS NULL OR used_by = $4)
-		RETURNING pin_hash, salt`, phoneHash, a.cfg.pinTries, pinDelay, by[:]).Scan(&want, &salt)
-	if errors.Is(err, pgx.ErrNoRows) {
-		a.metrics.refused.WithLabelValues("pin_dead").Inc()
-		return failed()
-	}
-	if err != nil {
-		return a.unavailable("try pin", err)
-	}
-	if subtle.ConstantTimeCompare(want, a.hashPin(pin, salt)) != 1 {
-		a.metrics.refused.WithLabelValues("pin_wrong").Inc()
-		return failed()
-	}
-	// Whoever marks the row first has used the PIN; another with the right PIN finds it used.
-	tag, err := a.pool.Exec(ctx, `
-		UPDATE registration.pins SET used_by = $3, tries = 0, deaths = 0, not_before = 'epoch'
-		WHERE phone_hash = $1 AND pin_hash = $2 AND (used_by IS NULL OR used_by = $3)`, phoneHash, want, by[:])
-	if err != nil {
-		return a.unavailable("use pin", err)
-	}
-	if tag.RowsAffected() == 0 {
-		a.metrics.refused.WithLabelValues("pin_dead").Inc()
-		return failed()
-	}
-	return nil
-}
-
-// hashPin hashes a PIN under the deployment's key, so that the table alone is worth nothing, and with argon2id, so that
-// it is dear even with the key.
-func (a *Auth) hashPin(pin string, salt []byte) []byte {
-	mac := hmac.New(sha256.New, a.cfg.UserKey)
-	mac.Write([]byte("helio/pin/1\x00"))
-	mac.Write([]byte(pin))
-	return argon2.IDKey(mac.Sum(nil), salt, 1, 1<<10, 1, 32)
 }
 
 // Authenticate proves a device (wire protocol, section 4). nonce and exporter are those of the connection.

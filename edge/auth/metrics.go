@@ -6,7 +6,15 @@ type metrics struct {
 	pins       prometheus.Counter
 	registered prometheus.Counter
 	refused    *prometheus.CounterVec
+	unpaid     *prometheus.CounterVec
+	budget     prometheus.Gauge
 }
+
+// Refusals that an alert watches: they are there from the start, at 0.
+const (
+	refusedCountry    = "limit_country"
+	refusedDeployment = "limit_deployment"
+)
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -20,7 +28,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "helio_auth_refusals_total",
 			Help: "Requests for a PIN, registrations and proofs that were refused, by reason.",
 		}, []string{"reason"}),
+		unpaid: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "helio_auth_sms_over_budget_total",
+			Help: "SMS that were refused because the budget of the deployment or of the country was used up, by country.",
+		}, []string{"country"}),
+		budget: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "helio_auth_sms_budget", Help: "SMS that the deployment may send in a day.",
+		}),
 	}
-	reg.MustRegister(m.pins, m.registered, m.refused)
+	m.refused.WithLabelValues(refusedCountry)
+	m.refused.WithLabelValues(refusedDeployment)
+	reg.MustRegister(m.pins, m.registered, m.refused, m.unpaid, m.budget)
 	return m
 }

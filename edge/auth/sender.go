@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -63,14 +66,52 @@ func (f *FileSender) Send(_ context.Context, phone, text, pin string) error {
 }
 
 // GatewaySender posts each SMS to an HTTP gateway as JSON: {"to": "+49…", "text": "…"}. Any status from 200 to 299
-// counts as taken.
+// counts as taken. PINs and credentials leave this host only under TLS: http is for a gateway on the loopback.
 type GatewaySender struct {
-	// URL of the gateway.
-	URL string
-	// Header is sent with each request, for credentials.
-	Header http.Header
-	// Client makes the requests; it must have a timeout.
-	Client *http.Client
+	url    string
+	header http.Header
+	client *http.Client
+}
+
+// NewGatewaySender returns a sender to a gateway's URL; header is sent with each request, for credentials. An error
+// says what is wrong with the URL, without its secrets.
+func NewGatewaySender(gateway string, header http.Header) (*GatewaySender, error) {
+	u, err := url.Parse(gateway)
+	if err != nil {
+		return nil, errors.New("the gateway's URL cannot be read")
+	}
+	if err := sealed(u); err != nil {
+		return nil, err
+	}
+	client := &http.Client{
+		Timeout: 10 * time.Second,
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if len(via) > 3 {
+				return errors.New("too many redirects")
+			}
+			return sealed(r.URL)
+		},
+	}
+	return &GatewaySender{url: gateway, header: header, client: client}, nil
+}
+
+// sealed refuses a URL by which a PIN would cross a network in the clear.
+func sealed(u *url.URL) error {
+	switch {
+	case u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("a gateway's URL begins with https:// and a host")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return fmt.Errorf("http to %s would show PINs to the network: use https", u.Hostname())
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
 }
 
 // Send posts the SMS. The error never holds the text.
@@ -81,15 +122,15 @@ func (g *GatewaySender) Send(ctx context.Context, phone, text, _ string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("sms gateway request: %w", err)
 	}
-	for k, vs := range g.Header {
+	for k, vs := range g.header {
 		req.Header[k] = vs
 	}
 	req.Header.Set("Content-Type", "application/json")
-	res, err := g.Client.Do(req)
+	res, err := g.client.Do(req)
 	if err != nil {
 		return fmt.Errorf("sms gateway: %w", err)
 	}

@@ -153,13 +153,17 @@ func (c *Client) CheckPhone(ctx context.Context, phone string) (Phone, error) {
 	return Phone{Number: n.GetNumber(), Shown: n.GetShown(), Region: n.GetRegion()}, err
 }
 
-// RequestPin asks for an SMS. It returns how long the PIN is valid and after how long another may be asked for.
+// RequestPin asks for an SMS. It returns how long the PIN is valid and after how long another may be asked for. The PIN
+// is good for a Client over this Store alone.
 func (c *Client) RequestPin(ctx context.Context, phone string) (expires, retry time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	c.mu.Lock()
+	pub, _ := c.id.Key.Public().(ed25519.PublicKey)
+	c.mu.Unlock()
 	a, err := c.once(ctx, false, func(*conn) (*wirev1.ClientFrame, error) {
 		return wirev1.ClientFrame_builder{
-			RequestPin: wirev1.RequestPin_builder{Phone: phone, Region: c.cfg.Region}.Build(),
+			RequestPin: wirev1.RequestPin_builder{Phone: phone, Region: c.cfg.Region, PublicKey: pub}.Build(),
 		}.Build(), nil
 	})
 	if err != nil {
@@ -189,10 +193,7 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	me, err := c.applicant(r)
-	if err != nil {
-		return Identity{}, err
-	}
+	me := c.applicant(r)
 	pub, _ := me.Key.Public().(ed25519.PublicKey)
 	var cn *conn
 	a, err := c.once(ctx, false, func(on *conn) (*wirev1.ClientFrame, error) {
@@ -228,19 +229,15 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 	return me, nil
 }
 
-// applicant returns the device that registers: a new one, or that of the last attempt with the same PIN.
-func (c *Client) applicant(r Registration) (Identity, error) {
+// applicant returns the device that registers: a new one, or that of the last attempt with the same PIN. Its key is the
+// one that the PIN was asked for with.
+func (c *Client) applicant(r Registration) Identity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.tried.Phone == r.Phone && c.tried.Pin == r.Pin && c.candidate.Key != nil {
-		return c.candidate, nil
+	if c.tried.Phone != r.Phone || c.tried.Pin != r.Pin || c.candidate.Key == nil {
+		c.tried, c.candidate = r, Identity{Device: id.NewDevice(), Key: c.id.Key}
 	}
-	_, priv, err := newKey()
-	if err != nil {
-		return Identity{}, err
-	}
-	c.tried, c.candidate = r, Identity{Device: id.NewDevice(), Key: priv}
-	return c.candidate, nil
+	return c.candidate
 }
 
 // adopt makes this the identity of the device and returns the connection of that moment, nil between two.

@@ -101,6 +101,18 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: load store: %w", err)
 	}
+	if saved.Identity.User.IsZero() && saved.Identity.Key == nil {
+		// A PIN is good only for the key that asked for it, and the SMS may come after a restart: so the key of a device
+		// that is to register is in the store before the server hears of it.
+		_, key, err := newKey()
+		if err != nil {
+			return nil, err
+		}
+		saved.Identity = Identity{Key: key}
+		if err := cfg.Store.SetIdentity(saved.Identity); err != nil {
+			return nil, fmt.Errorf("client: store key: %w", err)
+		}
+	}
 	c := &Client{
 		cfg: cfg, queue: newQueue(cfg.Buffer), done: make(chan struct{}), changed: make(chan struct{}),
 		id: saved.Identity, applied: saved.Watermarks, queued: map[id.ThreadID]topic.Position{},

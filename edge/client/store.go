@@ -46,7 +46,8 @@ func (o Outgoing) Reply() event.MessageRef {
 
 // Saved is what a Store holds.
 type Saved struct {
-	Identity Identity // zero: not registered
+	// Identity without a user: not registered; with a key, the one that a PIN was asked for with.
+	Identity Identity
 	// Watermarks are the device's own per thread; Delivered is its cursor.
 	Watermarks map[id.ThreadID]thread.Watermark
 	// Outbox is in the order of Put.

@@ -102,7 +102,7 @@ func testPins(t *testing.T, e *env) {
 		must(t, err)
 		// Five minutes are not waited for: the row is made as old.
 		tag, err := e.pg.Exec(
-			ctx, `UPDATE registration.pins SET expires = now() - interval '1 second' WHERE expires > now()`,
+			ctx, `UPDATE registration.device_pins SET expires = now() - interval '1 second' WHERE expires > now()`,
 		)
 		must(t, err)
 		if tag.RowsAffected() == 0 {

@@ -182,11 +182,15 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 		sender: auth.NewFileSender(filepath.Join(c.Data, "sms.jsonl"), p.log),
 		// A laptop's users all come from one address.
 		auth: auth.Config{
-			PinInterval: time.Second,
-			PerPhone:    devRate,
-			PerAddress:  devRate,
-			PerRange:    devRate,
-			Lookups:     devRate,
+			PinInterval:   time.Second,
+			PerPhone:      devRate,
+			PerNumber:     devRate,
+			PerAddress:    devRate,
+			WrongPins:     devRate,
+			PerRange:      devRate,
+			PerCountry:    devRate,
+			PerDeployment: devRate,
+			Lookups:       devRate,
 		},
 		sendsPerDay: 10_000_000, // for measurements with few senders
 	})

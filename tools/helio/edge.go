@@ -54,10 +54,14 @@ type edgeCmd struct {
 	CertKey        string        `help:"PEM file of its key; default: edge.key of the secrets." placeholder:"FILE" type:"path" env:"HELIO_CERT_KEY"`
 	SMS            string        `help:"How PINs are sent: the URL of an HTTP gateway, which gets {\"to\", \"text\"}, or file:PATH for tests." placeholder:"URL" required:"" env:"HELIO_SMS"`
 	SMSHeader      []string      `help:"Header for the gateway, as 'Name: value'; better given in the environment." env:"HELIO_SMS_HEADER" sep:"none"`
-	PinInterval    time.Duration `help:"Least time between two PINs for one number." default:"30s" env:"HELIO_PIN_INTERVAL"`
-	PinsPerPhone   int           `help:"Most PINs for one number in an hour." default:"5" env:"HELIO_PINS_PER_PHONE"`
-	PinsPerAddress int           `help:"Most PINs for one address in an hour." default:"20" env:"HELIO_PINS_PER_ADDRESS"`
+	PinInterval    time.Duration `help:"Least time between two PINs for one number and device." default:"30s" env:"HELIO_PIN_INTERVAL"`
+	PinsPerPhone   int           `help:"Most PINs for one number in an hour, from one network (IPv4 /24, IPv6 /48)." default:"5" env:"HELIO_PINS_PER_PHONE"`
+	PinsPerNumber  int           `help:"Most PINs for one number in a day, from all networks but those it was registered from." default:"20" env:"HELIO_PINS_PER_NUMBER"`
+	PinsPerAddress int           `help:"Most PINs for one address in an hour; an IPv6 /48 has four times as many." default:"20" env:"HELIO_PINS_PER_ADDRESS"`
 	PinsPerRange   int           `help:"Most PINs for one range of 10,000 numbers in an hour." default:"100" env:"HELIO_PINS_PER_RANGE"`
+	WrongPins      int           `help:"Most wrong PINs from one address in an hour; an IPv6 /48 has four times as many." default:"20" env:"HELIO_WRONG_PINS"`
+	SMSPerCountry  int           `help:"Most SMS to one country, which come back evenly over a day." default:"5000" env:"HELIO_SMS_PER_COUNTRY"`
+	SMSPerDay      int           `help:"Most SMS of the deployment, which come back evenly over a day." default:"20000" env:"HELIO_SMS_PER_DAY"`
 	LookupsPerUser int           `help:"Most phone numbers that one user may look up in a day." default:"5000" env:"HELIO_LOOKUPS_PER_USER"`
 	SendsPerDay    int           `help:"Messages that one user may send at once, which come back evenly over a day." default:"100000" env:"HELIO_SENDS_PER_DAY"`
 	MaxConnections int           `help:"Most connections." default:"100000" env:"HELIO_MAX_CONNECTIONS"`
@@ -119,11 +123,15 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
 		directory: link.NewGroupDirectory(cl, cfg, group), dialer: link.QUICDialer{TLS: conf}, sender: sender,
 		auth: auth.Config{
-			PinInterval: c.PinInterval,
-			PerPhone:    auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour},
-			PerAddress:  auth.Rate{Burst: c.PinsPerAddress, Per: time.Hour},
-			PerRange:    auth.Rate{Burst: c.PinsPerRange, Per: time.Hour},
-			Lookups:     auth.Rate{Burst: c.LookupsPerUser, Per: 24 * time.Hour},
+			PinInterval:   c.PinInterval,
+			PerPhone:      auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour},
+			PerNumber:     daily(c.PinsPerNumber),
+			PerAddress:    auth.Rate{Burst: c.PinsPerAddress, Per: time.Hour},
+			WrongPins:     auth.Rate{Burst: c.WrongPins, Per: time.Hour},
+			PerRange:      auth.Rate{Burst: c.PinsPerRange, Per: time.Hour},
+			PerCountry:    daily(c.SMSPerCountry),
+			PerDeployment: daily(c.SMSPerDay),
+			Lookups:       daily(c.LookupsPerUser),
 		},
 	})
 	if err != nil {
@@ -137,6 +145,9 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	log.Info("edge started", "listen", e.Addr().String(), "admin", "http://"+p.Admin)
 	return p.run(ctx)
 }
+
+// daily is a rate of n a day.
+func daily(n int) auth.Rate { return auth.Rate{Burst: n, Per: 24 * time.Hour} }
 
 // links loads the certificates of the links and exports when they expire.
 func (p *process) links(f secretsFlags) (*tls.Config, error) {
@@ -165,9 +176,6 @@ func (c *edgeCmd) sender(log *slog.Logger) (auth.Sender, error) {
 	if path, ok := strings.CutPrefix(c.SMS, "file:"); ok {
 		return auth.NewFileSender(path, log), nil
 	}
-	if !strings.HasPrefix(c.SMS, "https://") && !strings.HasPrefix(c.SMS, "http://") {
-		return nil, fmt.Errorf("--sms %q is neither an HTTP URL nor file:PATH", c.SMS)
-	}
 	header := http.Header{}
 	for _, h := range c.SMSHeader {
 		k, v, ok := strings.Cut(h, ":")
@@ -176,7 +184,11 @@ func (c *edgeCmd) sender(log *slog.Logger) (auth.Sender, error) {
 		}
 		header.Add(strings.TrimSpace(k), strings.TrimSpace(v))
 	}
-	return &auth.GatewaySender{URL: c.SMS, Header: header, Client: &http.Client{Timeout: 10 * time.Second}}, nil
+	sender, err := auth.NewGatewaySender(c.SMS, header)
+	if err != nil {
+		return nil, fmt.Errorf("--sms is neither file:PATH nor a gateway: %w", err)
+	}
+	return sender, nil
 }
 
 // probeUDP tells early that an address cannot be had.

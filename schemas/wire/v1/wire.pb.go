@@ -3127,11 +3127,12 @@ func (b0 PhoneNumber_builder) Build() *PhoneNumber {
 
 // RequestPin asks for a PIN by SMS.
 type RequestPin struct {
-	state             protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Phone  string                 `protobuf:"bytes,1,opt,name=phone"`
-	xxx_hidden_Region string                 `protobuf:"bytes,2,opt,name=region"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Phone     string                 `protobuf:"bytes,1,opt,name=phone"`
+	xxx_hidden_Region    string                 `protobuf:"bytes,2,opt,name=region"`
+	xxx_hidden_PublicKey []byte                 `protobuf:"bytes,3,opt,name=public_key,json=publicKey"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *RequestPin) Reset() {
@@ -3173,12 +3174,26 @@ func (x *RequestPin) GetRegion() string {
 	return ""
 }
 
+func (x *RequestPin) GetPublicKey() []byte {
+	if x != nil {
+		return x.xxx_hidden_PublicKey
+	}
+	return nil
+}
+
 func (x *RequestPin) SetPhone(v string) {
 	x.xxx_hidden_Phone = v
 }
 
 func (x *RequestPin) SetRegion(v string) {
 	x.xxx_hidden_Region = v
+}
+
+func (x *RequestPin) SetPublicKey(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_PublicKey = v
 }
 
 type RequestPin_builder struct {
@@ -3188,6 +3203,10 @@ type RequestPin_builder struct {
 	Phone string
 	// Where a number without a country code is at home: section 11.
 	Region string
+	// The Ed25519 public key (32 bytes) that Register will come with. The PIN is good for that key alone, and no other
+	// device's wrong tries count against it; without a key it is good for every device, and dies of anybody's tries. A
+	// client keeps the key from here to Register, also over a restart.
+	PublicKey []byte
 }
 
 func (b0 RequestPin_builder) Build() *RequestPin {
@@ -3196,6 +3215,7 @@ func (b0 RequestPin_builder) Build() *RequestPin {
 	_, _ = b, x
 	x.xxx_hidden_Phone = b.Phone
 	x.xxx_hidden_Region = b.Region
+	x.xxx_hidden_PublicKey = b.PublicKey
 	return m0
 }
 
@@ -7522,11 +7542,13 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\vPhoneNumber\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\tR\x06number\x12\x14\n" +
 	"\x05shown\x18\x02 \x01(\tR\x05shown\x12\x16\n" +
-	"\x06region\x18\x03 \x01(\tR\x06region\":\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\"Y\n" +
 	"\n" +
 	"RequestPin\x12\x14\n" +
 	"\x05phone\x18\x01 \x01(\tR\x05phone\x12\x16\n" +
-	"\x06region\x18\x02 \x01(\tR\x06region\"\x86\x01\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\fR\tpublicKey\"\x86\x01\n" +
 	"\fPinRequested\x12\"\n" +
 	"\rexpires_in_ms\x18\x01 \x01(\rR\vexpiresInMs\x12$\n" +
 	"\x0eretry_after_ms\x18\x02 \x01(\rR\fretryAfterMs\x12,\n" +
