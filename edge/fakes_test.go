@@ -12,6 +12,7 @@ import (
 
 	"heliograph/edge/auth"
 	"heliograph/edge/fanout"
+	"heliograph/edge/replica"
 	"heliograph/edge/session"
 	"heliograph/ingest"
 	"heliograph/schemas/event"
@@ -49,8 +50,9 @@ type world struct {
 	sessions    map[fanout.Session]bool
 	cold        map[id.ThreadID]bool // not live at this edge until EnsureThread
 	quarantined map[id.ThreadID]bool
-	known       thread.Watermark // everybody's in every thread
-	behind      bool             // the views are behind what the replica has read
+	known       thread.Watermark               // everybody's in every thread
+	behind      bool                           // the views are behind what the replica has read
+	viewsAt     map[topic.Topic]topic.Position // the first positions that the views do not have; nil: they have all
 	verdicts    map[topic.Position]thread.Verdict
 	hold        bool // events are appended and acknowledged, and the replica does not see them yet
 	held        []func()
@@ -397,7 +399,40 @@ func (w readSide) WaitViews(
 	return at, err
 }
 
-func (w readSide) Reach(context.Context, map[topic.Slot]topic.Position) error { return nil }
+// Past implements session.Replica: the views are as far as the world, unless viewsAt says how far they are.
+func (w readSide) Past(ctx context.Context, n replica.Needs) error {
+	return w.until(ctx, func() bool {
+		for k, at := range n {
+			if w.viewsAt != nil && w.viewsAt[k.Topic] <= at {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (w readSide) TakenIn(t id.ThreadID, n replica.Needs) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if th := w.threads[t]; th != nil {
+		n.Add(topic.Threads, topic.SlotOf(topic.Subject(t), partitions), th.Next-1)
+	}
+}
+
+func (w readSide) TakenInBy(u id.UserID, threads bool, n replica.Needs) {
+	w.mu.Lock()
+	n.Add(topic.Users, topic.SlotOf(topic.Subject(u), partitions), w.seen-1)
+	var list []id.ThreadID
+	for t, th := range w.threads {
+		if threads && th.Member(u) != nil {
+			list = append(list, t)
+		}
+	}
+	w.mu.Unlock()
+	for _, t := range list {
+		w.TakenIn(t, n)
+	}
+}
 
 func (w readSide) DeviceKey(_ context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
 	w.mu.Lock()
@@ -479,11 +514,15 @@ func (g gate) Authenticate(
 // reads answers queries.
 type reads struct{ *world }
 
-func (r reads) ListThreads(context.Context, id.UserID, int64, *wirev1.ListThreads) (*wirev1.Threads, error) {
+func (r reads) ListThreads(
+	context.Context, id.UserID, int64, func(id.ThreadID) thread.Watermark, *wirev1.ListThreads,
+) (*wirev1.Threads, error) {
 	return &wirev1.Threads{}, nil
 }
 
-func (r reads) GetThread(context.Context, id.UserID, int64, id.ThreadID) (*wirev1.Thread, error) {
+func (r reads) GetThread(
+	context.Context, id.UserID, int64, func(id.ThreadID) thread.Watermark, id.ThreadID,
+) (*wirev1.Thread, error) {
 	panic("a broken invariant") // what tests ask of GetThread
 }
 

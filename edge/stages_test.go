@@ -22,6 +22,7 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -257,7 +258,9 @@ func (o open) Authenticate(
 // wholeReads answers every query: reads breaks on purpose.
 type wholeReads struct{ reads }
 
-func (wholeReads) GetThread(context.Context, id.UserID, int64, id.ThreadID) (*wirev1.Thread, error) {
+func (wholeReads) GetThread(
+	context.Context, id.UserID, int64, func(id.ThreadID) thread.Watermark, id.ThreadID,
+) (*wirev1.Thread, error) {
 	return &wirev1.Thread{}, nil
 }
 

@@ -112,22 +112,27 @@ func watermarkOf(u id.UserID, w thread.Watermark) *wirev1.MemberWatermark {
 	}.Build()
 }
 
-// counted counts the unread messages of listed threads, for a device that is shown nothing from before floorMS.
+// counted counts the unread messages of listed threads, for a device that is shown nothing from before floorMS. The
+// user's watermarks are raised to what own says.
 func (q *Queries) counted(
-	ctx context.Context, u id.UserID, floorMS int64, list []views.Listed,
+	ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, list []views.Listed,
 ) ([]views.Counted, error) {
 	keys := make([]views.Unread, len(list))
 	for i := range list {
 		l := &list[i]
+		if own != nil {
+			l.Mark = l.Mark.Merge(own(l.Thread.ID))
+		}
 		keys[i] = views.UnreadOf(l.Thread.ID, u, &l.Member, l.Thread.LastOrdinal, l.Mark, time.UnixMilli(floorMS))
 	}
 	return q.views.Unread(ctx, keys)
 }
 
 // ListThreads returns a page of the user's thread list, the one with the newest message first and those that went on
-// without him last, for a device that is shown nothing from before floorMS (log time, Unix milliseconds).
+// without him last, for a device that is shown nothing from before floorMS (log time, Unix milliseconds). own is his
+// watermark in a thread as far as it is known otherwise, which may be ahead of the view; nil: nothing is.
 func (q *Queries) ListThreads(
-	ctx context.Context, u id.UserID, floorMS int64, r *wirev1.ListThreads,
+	ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
 ) (*wirev1.Threads, error) {
 	limit := int(r.GetLimit())
 	switch {
@@ -161,7 +166,7 @@ func (q *Queries) ListThreads(
 		last := &list[limit-1].Thread
 		out.PageToken = append(binary.BigEndian.AppendUint64(nil, uint64(last.LastTime.UnixMicro())), last.ID[:]...)
 	}
-	unread, err := q.counted(ctx, u, floorMS, list)
+	unread, err := q.counted(ctx, u, floorMS, own, list)
 	if err != nil {
 		return nil, q.unavailable("thread list", err)
 	}
@@ -172,10 +177,9 @@ func (q *Queries) ListThreads(
 }
 
 // GetThread returns a thread with its members, for one who is or was a member; a former member gets no list of members,
-// and the summary that ends with his time. The device is shown nothing from before floorMS (log time, Unix
-// milliseconds).
+// and the summary that ends with his time. floorMS and own are those of ListThreads.
 func (q *Queries) GetThread(
-	ctx context.Context, u id.UserID, floorMS int64, t id.ThreadID,
+	ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
 ) (*wirev1.Thread, error) {
 	l, ok, err := q.views.Listed(ctx, u, t)
 	switch {
@@ -184,11 +188,12 @@ func (q *Queries) GetThread(
 	case !ok:
 		return nil, notMember()
 	}
-	unread, err := q.counted(ctx, u, floorMS, []views.Listed{l})
+	listed := []views.Listed{l}
+	unread, err := q.counted(ctx, u, floorMS, own, listed)
 	if err != nil {
 		return nil, q.unavailable("thread", err)
 	}
-	out := wirev1.Thread_builder{Summary: summaryOf(u, &l, unread[0])}
+	out := wirev1.Thread_builder{Summary: summaryOf(u, &listed[0], unread[0])}
 	if !l.Member.Active() {
 		return out.Build(), nil
 	}

@@ -509,7 +509,7 @@ func TestListThreads(t *testing.T) {
 	var last time.Time
 	var token []byte
 	for page := 0; page < 10; page++ {
-		got, err := w.ListThreads(t.Context(), u, 0, wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build())
+		got, err := w.ListThreads(t.Context(), u, 0, nil, wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -546,7 +546,7 @@ func TestListThreads(t *testing.T) {
 		former.GetPreview() != "" {
 		t.Errorf("a former member's thread shows what came after him: %v", former)
 	}
-	alone, err := w.GetThread(t.Context(), u, 0, threads[1])
+	alone, err := w.GetThread(t.Context(), u, 0, nil, threads[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -565,7 +565,7 @@ func TestListThreads(t *testing.T) {
 	}
 	// What was so when his time ended he may know.
 	w.exec(t, `UPDATE threads SET last_position = 25 WHERE thread_id = $1`, [16]byte(threads[1]))
-	if alone, err = w.GetThread(t.Context(), u, 0, threads[1]); err != nil {
+	if alone, err = w.GetThread(t.Context(), u, 0, nil, threads[1]); err != nil {
 		t.Fatal(err)
 	}
 	if s := alone.GetSummary(); s.GetTitle() != "thread 1" || s.GetLastTimeMs() == 0 || s.GetPreview() != "hello" ||
@@ -574,7 +574,7 @@ func TestListThreads(t *testing.T) {
 	}
 	w.exec(t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`,
 		[16]byte(threads[2]), [16]byte(u))
-	got, err := w.GetThread(t.Context(), u, 0, threads[2])
+	got, err := w.GetThread(t.Context(), u, 0, nil, threads[2])
 	if err != nil || got.GetSummary().GetPreview() != "" ||
 		id.UserID(got.GetSummary().GetLastSender()) != (id.UserID{}) {
 		t.Errorf("a new member is shown the last message from before his time: %v, %v", got, err)
@@ -596,8 +596,8 @@ func TestListThreads(t *testing.T) {
 		unread int64
 		past   bool
 	}{0: {5, false}, logTime(17).UnixMilli(): {4, true}} {
-		one, err := w.GetThread(t.Context(), u, floor, threads[3])
-		list, err2 := w.ListThreads(t.Context(), u, floor, wirev1.ListThreads_builder{Limit: 100}.Build())
+		one, err := w.GetThread(t.Context(), u, floor, nil, threads[3])
+		list, err2 := w.ListThreads(t.Context(), u, floor, nil, wirev1.ListThreads_builder{Limit: 100}.Build())
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
@@ -611,7 +611,7 @@ func TestListThreads(t *testing.T) {
 		}
 	}
 	for _, token := range [][]byte{[]byte("x"), bytes.Repeat([]byte{0x80}, 24), bytes.Repeat([]byte{0x7f}, 24)} {
-		_, err := w.ListThreads(t.Context(), u, 0, wirev1.ListThreads_builder{PageToken: token}.Build())
+		_, err := w.ListThreads(t.Context(), u, 0, nil, wirev1.ListThreads_builder{PageToken: token}.Build())
 		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
 			t.Errorf("token %x: %v", token, err)
 		}

@@ -2,7 +2,9 @@ package replica
 
 import (
 	"context"
+	"slices"
 
+	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 )
 
@@ -72,6 +74,77 @@ func (r *Replica) Reach(ctx context.Context, need map[topic.Slot]topic.Position)
 		return Unavailable(err)
 	}
 	return nil
+}
+
+// Needs is positions that the views must have got past, by topic and slot.
+type Needs map[Part]topic.Position
+
+// Part is a topic of a slot.
+type Part struct {
+	Topic topic.Topic
+	Slot  topic.Slot
+}
+
+// Add needs one more position; one below 0 is none.
+func (n Needs) Add(t topic.Topic, s topic.Slot, p topic.Position) {
+	k := Part{t, s}
+	if had, known := n[k]; p >= 0 && (!known || p > had) {
+		n[k] = p
+	}
+}
+
+// Past waits until the views have got past all of these positions.
+func (r *Replica) Past(ctx context.Context, n Needs) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	err := r.clock.wait(ctx, func(at []topic.Cursor) bool {
+		for k, p := range n {
+			if at[k.Slot].At(k.Topic) <= p {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return Unavailable(err)
+	}
+	return nil
+}
+
+// TakenIn adds to n what a thread that is followed here has taken in, of which devices may have been told. No I/O.
+func (r *Replica) TakenIn(t id.ThreadID, n Needs) {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if ts := s.threads[t]; ts != nil && ts.loaded() {
+		n.Add(topic.Threads, s.n, ts.next()-1)
+	}
+}
+
+// TakenInBy adds to n what a user who is followed here, and, if threads says so, his threads have taken in. No I/O.
+func (r *Replica) TakenInBy(u id.UserID, threads bool, n Needs) {
+	s := r.slotOf(topic.Subject(u))
+	s.mu.RLock()
+	us := s.users[u]
+	if us == nil || us.state == nil {
+		s.mu.RUnlock()
+		return
+	}
+	n.Add(topic.Users, s.n, us.state.Next-1)
+	s.mu.RUnlock()
+	if !threads {
+		return
+	}
+	us.mu.Lock()
+	list := slices.Clone(us.threads)
+	us.mu.Unlock()
+	for _, t := range list {
+		t.slot.mu.RLock()
+		if t.loaded() {
+			n.Add(topic.Threads, t.slot.n, t.next()-1)
+		}
+		t.slot.mu.RUnlock()
+	}
 }
 
 // WaitViews waits until this edge has read a topic of a subject's slot beyond a position, and then until the views have

@@ -8,6 +8,7 @@ import (
 
 	"heliograph/edge/auth"
 	"heliograph/edge/fanout"
+	"heliograph/edge/replica"
 	"heliograph/ingest"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -78,8 +79,11 @@ type Replica interface {
 	// WaitViews waits until this edge has read a topic of a subject's slot beyond a position, and then until the thread
 	// views are as far, which it returns.
 	WaitViews(ctx context.Context, t topic.Topic, s topic.Subject, beyond topic.Position) (topic.Position, error)
-	// Reach waits until the thread views have the threads' events of these positions.
-	Reach(ctx context.Context, need map[topic.Slot]topic.Position) error
+	// Past waits until the thread views have got past all of some positions.
+	Past(ctx context.Context, n replica.Needs) error
+	// TakenIn and TakenInBy add what a thread, and a user with or without his threads, have taken in here. No I/O.
+	TakenIn(t id.ThreadID, n replica.Needs)
+	TakenInBy(u id.UserID, threads bool, n replica.Needs)
 	EnsureThread(ctx context.Context, t id.ThreadID) error
 	// Listed tells whether a thread is in the list of a user who is connected here, as this edge knows it.
 	Listed(u id.UserID, t id.ThreadID) bool
@@ -146,8 +150,12 @@ type Auth interface {
 
 // Queries answers what needs a store (package query).
 type Queries interface {
-	ListThreads(ctx context.Context, u id.UserID, floorMS int64, r *wirev1.ListThreads) (*wirev1.Threads, error)
-	GetThread(ctx context.Context, u id.UserID, floorMS int64, t id.ThreadID) (*wirev1.Thread, error)
+	ListThreads(
+		ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
+	) (*wirev1.Threads, error)
+	GetThread(
+		ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
+	) (*wirev1.Thread, error)
 	History(ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory) (*wirev1.HistoryPage, error)
 	LookupUsers(ctx context.Context, u id.UserID, r *wirev1.LookupUsers) (*wirev1.Users, error)
 	GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, error)

@@ -203,9 +203,11 @@ func (s *Session) follow(ctx context.Context) {
 // tell appends an event to the session's own user and waits.
 func (s *Session) tell(ctx context.Context, b eventv1.Event_builder) (wirev1.ServerFrame_builder, error) {
 	b.UserId, b.DeviceId = s.user[:], s.device[:]
-	if _, err := s.appendAll(ctx, topic.Users, []id.UserID{s.user}, b.Build()); err != nil {
+	got, err := s.appendAll(ctx, topic.Users, []id.UserID{s.user}, b.Build())
+	if err != nil {
 		return wirev1.ServerFrame_builder{}, fmt.Errorf("append to own user: %w", err)
 	}
+	s.acknowledged(topic.Users, got[0].Slot, got[0].Position)
 	return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, nil
 }
 
@@ -232,7 +234,7 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 	if err != nil {
 		return none, invalid("device_name is %v; at most %d characters", err, wording.NameChars)
 	}
-	have, err := s.srv.queries.ListDevices(ctx, s.user)
+	have, err := s.devices(ctx)
 	if err != nil {
 		return none, err
 	}

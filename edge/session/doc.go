@@ -2,7 +2,8 @@
 // protocol is specified in schemas/wire/v1/wire.proto; handlers cite its sections.
 //
 // Promise: a request with an id is answered exactly once or the connection ends. A message is acknowledged only when
-// the log has it. No push is left out between two that are sent, unless Resync comes in between.
+// the log has it. A read is not older than what the same connection was told by pushes and acks before it: it waits for
+// the views, for viewWait at most, and is then refused with CODE_UNAVAILABLE. No push is left out between two that are sent, unless Resync comes in between.
 //
 // Order: frames to the device leave in the order in which they were handed over. Messages of one connection to one
 // thread are appended in the order in which they came in: behind one that is refused for now, later ones are refused

@@ -272,8 +272,12 @@ func (s *Session) unlist(ctx context.Context, t id.ThreadID, u id.UserID, cause 
 		Cause:      cause,
 		ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: t[:]}.Build(),
 	}.Build()
-	if _, err := s.appendAll(ctx, topic.Users, []id.UserID{u}, ev); err != nil {
+	got, err := s.appendAll(ctx, topic.Users, []id.UserID{u}, ev)
+	if err != nil {
 		return fmt.Errorf("append ThreadLeft of %s: %w", t, err)
+	}
+	if u == s.user {
+		s.acknowledged(topic.Users, got[0].Slot, got[0].Position)
 	}
 	return nil
 }

@@ -29,7 +29,10 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 	switch f.WhichBody() {
 	case wirev1.ClientFrame_ListThreads_case:
 		return func(ctx context.Context) (answer, error) {
-			got, err := q.ListThreads(ctx, s.user, s.floor, f.GetListThreads())
+			if err := s.freshList(ctx); err != nil {
+				return answer{}, err
+			}
+			got, err := q.ListThreads(ctx, s.user, s.floor, s.mark, f.GetListThreads())
 			for _, t := range got.GetThreads() {
 				s.hide(t)
 			}
@@ -41,11 +44,15 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 			if err != nil {
 				return answer{}, err
 			}
-			got, err := visible(
-				ctx, s, t,
-				func(ctx context.Context) (*wirev1.Thread, error) { return q.GetThread(ctx, s.user, s.floor, t) },
-			)
+			if err := s.freshThread(ctx, t, 0); err != nil {
+				return answer{}, err
+			}
+			got, err := q.GetThread(ctx, s.user, s.floor, s.mark, t)
+			if err != nil {
+				return answer{}, s.unseen(t, err)
+			}
 			s.hide(got.GetSummary())
+			s.raise(t, got.GetMembers())
 			return answer{Thread: got}, err
 		}
 	case wirev1.ClientFrame_CheckPhone_case:
@@ -55,17 +62,20 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 		}
 	case wirev1.ClientFrame_LookupUsers_case:
 		return func(ctx context.Context) (answer, error) {
+			if err := s.freshUser(ctx); err != nil {
+				return answer{}, err
+			}
 			got, err := q.LookupUsers(ctx, s.user, f.GetLookupUsers())
 			return answer{Users: got}, err
 		}
 	case wirev1.ClientFrame_GetUsers_case:
 		return func(ctx context.Context) (answer, error) {
-			got, err := q.GetUsers(ctx, f.GetGetUsers().GetUserIds())
+			got, err := s.profiles(ctx, f.GetGetUsers().GetUserIds())
 			return answer{Users: got}, err
 		}
 	case wirev1.ClientFrame_ListDevices_case:
 		return func(ctx context.Context) (answer, error) {
-			got, err := q.ListDevices(ctx, s.user)
+			got, err := s.devices(ctx)
 			return answer{Devices: got}, err
 		}
 	case wirev1.ClientFrame_GetViews_case:
@@ -95,33 +105,19 @@ func (s *Session) hide(t *wirev1.ThreadSummary) {
 // farBeyond is how many positions beyond those that this edge has read cannot be any other edge's either.
 const farBeyond = 1 << 20
 
-// viewWait is how long a read waits for a view that does not know yet what this edge does.
-const viewWait = 2 * time.Second
-
-// visible reads from a view that may be a moment behind this edge: a user who, by the thread's own fold, is or was a
-// member is not told that he never was, but waits until the view has got there, or is told to try again.
-func visible[T any](ctx context.Context, s *Session, t id.ThreadID, read func(context.Context) (T, error)) (T, error) {
-	got, err := read(ctx)
-	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
-		return got, err
-	}
+// unseen is the error of a read that knows nothing of a thread, although the view is as far as this edge: one that is in
+// quarantine from its first event on is so to those in whose lists it is.
+func (s *Session) unseen(t id.ThreadID, err error) error {
 	v, ok := s.srv.replica.View(t)
-	switch {
-	case ok && v.Quarantined && v.Kind == thread.None && s.srv.replica.Listed(s.user, t):
-		return got, parked()
-	case !ok || !v.Roster.WasMember(s.user):
-		return got, err
+	if ok && v.Quarantined && v.Kind == thread.None && s.srv.replica.Listed(s.user, t) &&
+		errors.Is(err, notMember()) {
+		return parked()
 	}
-	wait, cancel := context.WithTimeout(ctx, viewWait)
-	defer cancel()
-	slot := topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions)
-	if err := s.srv.replica.Reach(wait, map[topic.Slot]topic.Position{slot: v.LastPosition}); err == nil {
-		if got, err = read(ctx); !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
-			return got, err
-		}
-	}
-	return got, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the view has not got as far as this thread yet")
+	return err
 }
+
+// mark is how far the user has got in a thread, as this edge knows it.
+func (s *Session) mark(t id.ThreadID) thread.Watermark { return s.srv.replica.Watermark(t, s.user) }
 
 // history answers GetHistory on a stream of its own (section 10), at most maxPages at one time; refusals go on the
 // control stream.
@@ -146,6 +142,11 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 			s.fail(req, ctx.Err())
 			return
 		}
+		t, err := s.pageOf(ctx, f.GetGetHistory())
+		if err != nil {
+			s.fail(req, err)
+			return
+		}
 		select { // after the session's own, so that one device cannot hold the places of all
 		case s.srv.pages <- struct{}{}:
 			defer func() { <-s.srv.pages }()
@@ -153,7 +154,7 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 			s.fail(req, ctx.Err())
 			return
 		}
-		if err := s.page(ctx, req, f.GetGetHistory()); err != nil {
+		if err := s.page(ctx, req, t, f.GetGetHistory()); err != nil {
 			s.fail(req, err)
 		}
 		s.srv.metrics.requests.WithLabelValues("get_history").Observe(time.Since(begun).Seconds())
@@ -162,21 +163,24 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 	}
 }
 
-// page reads and writes one page. Once the stream carries something there is no way back: it is cancelled, which the
-// client takes as a failure.
-func (s *Session) page(ctx context.Context, req uint64, r *wirev1.GetHistory) error {
+// pageOf checks what a page is asked of, and waits until the views have what the connection was told of that.
+func (s *Session) pageOf(ctx context.Context, r *wirev1.GetHistory) (id.ThreadID, error) {
 	t, err := threadID(r.GetThreadId())
 	if err != nil {
-		return err
+		return t, err
 	}
 	if at := s.cursor(t); at != notNew && r.GetBeforePosition() > int64(at)+farBeyond {
-		return invalid("before_position %d is far beyond the log's end", r.GetBeforePosition())
+		return t, invalid("before_position %d is far beyond the log's end", r.GetBeforePosition())
 	}
-	got, err := visible(ctx, s, t, func(ctx context.Context) (*wirev1.HistoryPage, error) {
-		return s.srv.queries.History(ctx, s.user, s.floor, r)
-	})
+	return t, s.freshThread(ctx, t, topic.Position(r.GetBeforePosition()))
+}
+
+// page reads and writes one page. Once the stream carries something there is no way back: it is cancelled, which the
+// client takes as a failure.
+func (s *Session) page(ctx context.Context, req uint64, t id.ThreadID, r *wirev1.GetHistory) error {
+	got, err := s.srv.queries.History(ctx, s.user, s.floor, r)
 	if err != nil {
-		return err
+		return s.unseen(t, err)
 	}
 	data, err := frame.Append(nil, wirev1.ServerFrame_builder{RequestId: req, HistoryPage: got}.Build())
 	if err != nil {

@@ -194,6 +194,7 @@ func (s *Session) append(x sending, peer id.UserID) {
 			s.refuseSend(x, err)
 			return
 		}
+		s.acknowledged(topic.Threads, r.Slot, r.Position)
 		s.reply(x.req, ack(x.thread, x.message[:], r.Slot, r.Position, r.LogTime.UnixMilli()))
 	})
 }

@@ -137,6 +137,7 @@ type Session struct {
 	begun  map[id.ThreadID]id.UserID        // threads that it began and the replica has not seen yet: the peer
 	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
 	logged map[id.ThreadID]logged           // the device's own receipts, as the log has them
+	acked  replica.Needs                    // what acks told; nil before the first
 	syncs  []*syncing
 	synced chan struct{} // closed when a Sync has ended well; nil before the first while nobody waits
 	lagged *time.Timer   // runs while Resync is unanswered

@@ -56,6 +56,10 @@
 //     or of a service that takes no message, is CODE_INVALID_PHONE: nothing is guessed. Mobile numbers of Mexico (1
 //     after +52), Brazil (ninth digit) and Argentina (9 after +54) are the same in both writings.
 //     edge/phone/testdata/numbers.json has examples.
+// 12. Reads (ListThreads, GetThread, GetHistory, ListDevices, LookupUsers, GetUsers) are not older than what the same
+//     connection was told before it asked: they have every Event that was pushed and everything that was acknowledged.
+//     Where the server's views do not get there within a few seconds the answer is CODE_UNAVAILABLE. What another
+//     connection was told may be missing for a moment.
 
 package wirev1
 
