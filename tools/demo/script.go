@@ -308,6 +308,7 @@ func (p *play) second(ctx context.Context) error {
 		d.mu.Lock()
 		ack := d.acks[m]
 		d.mu.Unlock()
+		d.read(p.group.Thread)
 		read := func(w thread.Watermark) bool { return w.ReadPosition >= ack.Position }
 		if err := p.bob.reached(ctx, p.group.Thread, p.bob.me.User, "what was read on the tablet", read); err != nil {
 			return err
