@@ -221,7 +221,7 @@ func (w readSide) Attach(_ context.Context, s fanout.Session) (user.Device, erro
 	return dev, nil
 }
 
-func (w readSide) Sync(ctx context.Context, s fanout.Session) error {
+func (w readSide) Sync(ctx context.Context, s fanout.Session, _ fanout.Known) error {
 	w.mu.Lock()
 	fn := w.sync
 	w.mu.Unlock()

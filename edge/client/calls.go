@@ -220,7 +220,9 @@ func (c *Client) Register(ctx context.Context, r Registration) (Identity, error)
 	}
 	c.queue.put(Connected{})
 	if current == cn {
+		c.mu.Lock()
 		c.sync(cn)
+		c.mu.Unlock()
 	} else if current != nil {
 		// The connection that answered has ended, and this one was opened before there was an identity to prove: the
 		// next one proves it.

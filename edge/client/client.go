@@ -60,6 +60,7 @@ type Client struct {
 	// Guarded by mu.
 	mu       sync.Mutex
 	id       Identity
+	saved    Saved                            // of what the store had, the receipts, kept up to date
 	applied  map[id.ThreadID]thread.Watermark // what the application has taken
 	queued   map[id.ThreadID]topic.Position   // highest position put into the queue
 	waiting  []*outgoing                      // not sent on the current connection, in order of seq
@@ -129,6 +130,8 @@ func New(cfg Config) (*Client, error) {
 	for t, w := range c.applied {
 		c.queued[t] = w.DeliveredPosition
 	}
+	c.saved.Receipts = saved.Receipts
+	c.known()
 	for _, o := range saved.Outbox {
 		c.seq++
 		c.waiting = append(c.waiting, &outgoing{Outgoing: o, seq: c.seq})
@@ -298,6 +301,7 @@ func (c *Client) Events(ctx context.Context) iter.Seq[Event] {
 
 // apply moves the cursor past an event that the application has taken.
 func (c *Client) apply(e Event) {
+	c.remember(e)
 	p, ok := placeOf(e)
 	if !ok {
 		return

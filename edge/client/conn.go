@@ -63,6 +63,7 @@ type conn struct {
 	// Guarded by Client.mu.
 	replyRef bool // the edge has wire.ReplyRef: it takes the author of what is answered
 	abandon  bool // the edge has wire.Abandon
+	cursors  bool // the edge has wire.OwnCursors
 	ping     bool // the edge has wire.Ping
 
 	// Guarded by wmu.
@@ -299,7 +300,9 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 	case wirev1.ServerFrame_SyncComplete_case:
 		c.synced(cn)
 	case wirev1.ServerFrame_Resync_case:
+		c.mu.Lock()
 		c.sync(cn)
+		c.mu.Unlock()
 	case wirev1.ServerFrame_GoAway_case:
 		return goAway{after: max(time.Millisecond, time.Duration(f.GetGoAway().GetReconnectAfterMs())*time.Millisecond)}
 	case wirev1.ServerFrame_Rejected_case:
@@ -342,6 +345,7 @@ func (c *Client) welcomed(cn *conn, w *wirev1.Welcome) error {
 	c.conn, c.live = cn, false
 	can := func(feature string) bool { return slices.Contains(w.GetFeatures(), feature) }
 	cn.replyRef, cn.abandon, cn.ping = can(wire.ReplyRef), can(wire.Abandon), can(wire.Ping)
+	cn.cursors = can(wire.OwnCursors)
 	c.notify()
 	if c.id.User.IsZero() {
 		return nil
@@ -370,12 +374,17 @@ func (cn *conn) exporter() ([]byte, error) {
 	return out, nil
 }
 
-// sync asks for what was missed (wire protocol, section 5).
+// sync asks for what was missed (wire protocol, section 5). mu is held.
 func (c *Client) sync(cn *conn) {
 	cn.wmu.Lock()
 	cn.asked, cn.syncing = true, true
 	cn.wmu.Unlock()
-	cn.write(wirev1.ClientFrame_builder{RequestId: cn.request(nil), Sync: &wirev1.Sync{}}.Build())
+	if cn.cursors {
+		c.have(cn)
+	}
+	cn.write(wirev1.ClientFrame_builder{
+		RequestId: cn.request(nil), Sync: wirev1.Sync_builder{OwnCursors: cn.cursors}.Build(),
+	}.Build())
 }
 
 func (c *Client) synced(cn *conn) {

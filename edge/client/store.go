@@ -52,6 +52,8 @@ type Saved struct {
 	Watermarks map[id.ThreadID]thread.Watermark
 	// Outbox is in the order of Put.
 	Outbox []Outgoing
+	// Receipts are those of a ReceiptStore.
+	Receipts map[id.ThreadID]*Receipts
 }
 
 // Store keeps what a device must not lose. One Client uses it at a time; calls may be concurrent. What a call has
@@ -86,9 +88,7 @@ func NewMemoryStore() *MemoryStore {
 func (m *MemoryStore) Load() (Saved, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.saved
-	s.Watermarks, s.Outbox = maps.Clone(s.Watermarks), slices.Clone(s.Outbox)
-	return s, nil
+	return m.saved.clone(), nil
 }
 
 // SetIdentity replaces the identity.
@@ -99,9 +99,16 @@ func (m *MemoryStore) SetIdentity(i Identity) error {
 	return nil
 }
 
+func (s *Saved) clone() Saved {
+	out := *s
+	out.Watermarks, out.Outbox = maps.Clone(s.Watermarks), slices.Clone(s.Outbox)
+	out.Receipts = copyReceipts(s.Receipts)
+	return out
+}
+
 func (s *Saved) setIdentity(i Identity) {
 	if s.Identity.User != i.User || s.Identity.Device != i.Device {
-		s.Watermarks, s.Outbox = map[id.ThreadID]thread.Watermark{}, nil
+		s.Watermarks, s.Outbox, s.Receipts = map[id.ThreadID]thread.Watermark{}, nil, nil
 	}
 	s.Identity = i
 }
@@ -111,6 +118,22 @@ func (m *MemoryStore) SetWatermark(t id.ThreadID, w thread.Watermark) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.saved.Watermarks[t] = w
+	return nil
+}
+
+// SetReceipt replaces the watermark of a user in a thread.
+func (m *MemoryStore) SetReceipt(t id.ThreadID, u id.UserID, w thread.Watermark) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved.receiptsOf(t).Marks[u] = w
+	return nil
+}
+
+// SetOwn replaces the ordinal of the user's last message in a thread.
+func (m *MemoryStore) SetOwn(t id.ThreadID, ordinal int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved.receiptsOf(t).Own = ordinal
 	return nil
 }
 
@@ -144,7 +167,7 @@ func (s *Saved) drop(x id.MessageID) {
 func (m *MemoryStore) Close() error { return nil }
 
 // FileStore is a Store in one file: a journal of JSON lines that is rewritten when most of it is history. Identity and
-// outbox are synced to disk before a call returns; watermarks are written but not synced, since after a power loss the
+// outbox are synced to disk before a call returns; watermarks and receipts are written but not synced, since after a power loss the
 // server repeats what it does not know to be delivered.
 type FileStore struct {
 	path string
@@ -159,11 +182,19 @@ type FileStore struct {
 // ErrLocked is returned when another process uses the file.
 var ErrLocked = errors.New("the device's file is in use by another process")
 
-// record is a line of the journal; exactly one field is set.
+// receipt is a user's watermark.
+type receipt struct {
+	User id.UserID        `json:"user"`
+	Mark thread.Watermark `json:"mark"`
+}
+
+// record is a line of the journal; exactly one field is set, besides the thread that it is about.
 type record struct {
 	Identity  *Identity         `json:"identity,omitempty"`
 	Thread    *id.ThreadID      `json:"thread,omitempty"`
 	Watermark *thread.Watermark `json:"watermark,omitempty"`
+	Receipt   *receipt          `json:"receipt,omitempty"`
+	Own       *int64            `json:"own,omitempty"`
 	Put       *Outgoing         `json:"put,omitempty"`
 	Drop      *id.MessageID     `json:"drop,omitempty"`
 }
@@ -234,6 +265,10 @@ func (s *Saved) apply(r record) {
 		s.setIdentity(*r.Identity)
 	case r.Watermark != nil && r.Thread != nil:
 		s.Watermarks[*r.Thread] = *r.Watermark
+	case r.Receipt != nil && r.Thread != nil:
+		s.receiptsOf(*r.Thread).Marks[r.Receipt.User] = r.Receipt.Mark
+	case r.Own != nil && r.Thread != nil:
+		s.receiptsOf(*r.Thread).Own = *r.Own
 	case r.Put != nil:
 		s.Outbox = append(s.Outbox, *r.Put)
 	case r.Drop != nil:
@@ -260,7 +295,14 @@ func (s *FileStore) write(r record, sync bool) error {
 	}
 	s.saved.apply(r)
 	s.lines++
-	if live := len(s.saved.Watermarks) + len(s.saved.Outbox) + 1; s.lines > 10_000 && s.lines > 10*live {
+	if s.lines <= 10_000 || s.lines%1000 != 0 {
+		return nil
+	}
+	live := len(s.saved.Watermarks) + len(s.saved.Outbox) + 1
+	for _, r := range s.saved.Receipts {
+		live += len(r.Marks) + 1
+	}
+	if s.lines > 10*live {
 		return s.compact()
 	}
 	return nil
@@ -275,6 +317,12 @@ func (s *FileStore) compact() error {
 	err := add(record{Identity: &s.saved.Identity})
 	for t, w := range s.saved.Watermarks {
 		err = errors.Join(err, add(record{Thread: &t, Watermark: &w}))
+	}
+	for t, r := range s.saved.Receipts {
+		err = errors.Join(err, add(record{Thread: &t, Own: &r.Own}))
+		for u, w := range r.Marks {
+			err = errors.Join(err, add(record{Thread: &t, Receipt: &receipt{u, w}}))
+		}
 	}
 	for _, o := range s.saved.Outbox {
 		err = errors.Join(err, add(record{Put: &o}))
@@ -311,9 +359,7 @@ func (s *FileStore) compact() error {
 func (s *FileStore) Load() (Saved, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := s.saved
-	out.Watermarks, out.Outbox = maps.Clone(out.Watermarks), slices.Clone(out.Outbox)
-	return out, nil
+	return s.saved.clone(), nil
 }
 
 // SetIdentity replaces the identity.
@@ -322,6 +368,16 @@ func (s *FileStore) SetIdentity(i Identity) error { return s.write(record{Identi
 // SetWatermark replaces the watermark of a thread.
 func (s *FileStore) SetWatermark(t id.ThreadID, w thread.Watermark) error {
 	return s.write(record{Thread: &t, Watermark: &w}, false)
+}
+
+// SetReceipt replaces the watermark of a user in a thread.
+func (s *FileStore) SetReceipt(t id.ThreadID, u id.UserID, w thread.Watermark) error {
+	return s.write(record{Thread: &t, Receipt: &receipt{u, w}}, false)
+}
+
+// SetOwn replaces the ordinal of the user's last message in a thread.
+func (s *FileStore) SetOwn(t id.ThreadID, ordinal int64) error {
+	return s.write(record{Thread: &t, Own: &ordinal}, false)
 }
 
 // Put adds a message to the outbox.

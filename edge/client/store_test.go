@@ -77,7 +77,13 @@ func TestStores(t *testing.T) {
 				t, s.SetIdentity(me), s.SetWatermark(th, thread.Watermark{DeliveredPosition: 1}), s.SetWatermark(th, w),
 				s.Put(a), s.Put(b), s.Put(c), s.Drop(b.ID), s.Drop(id.NewMessage()),
 			)
-			want := Saved{Identity: me, Watermarks: map[id.ThreadID]thread.Watermark{th: w}, Outbox: []Outgoing{a, c}}
+			peer := id.UserID(id.NewDevice())
+			rs := s.(ReceiptStore)
+			must(t, rs.SetReceipt(th, peer, thread.Watermark{DeliveredOrdinal: 1}), rs.SetReceipt(th, peer, w), rs.SetOwn(th, 3))
+			want := Saved{
+				Identity: me, Watermarks: map[id.ThreadID]thread.Watermark{th: w}, Outbox: []Outgoing{a, c},
+				Receipts: map[id.ThreadID]*Receipts{th: {Own: 3, Marks: map[id.UserID]thread.Watermark{peer: w}}},
+			}
 			if d := cmp.Diff(want, load(t, s)); d != "" {
 				t.Fatal(d)
 			}
@@ -136,7 +142,7 @@ func TestFileStoreCompacts(t *testing.T) {
 	s, err := OpenFileStore(path)
 	must(t, err)
 	me, th, keep := identity(t), id.NewGroup(), Outgoing{ID: id.NewMessage(), Data: []byte("keep")}
-	must(t, s.SetIdentity(me), s.Put(keep))
+	must(t, s.SetIdentity(me), s.Put(keep), s.SetOwn(th, 4), s.SetReceipt(th, me.User, thread.Watermark{ReadOrdinal: 4}))
 	const n = 20_100
 	for i := range n {
 		must(t, s.SetWatermark(th, thread.Watermark{DeliveredPosition: topic.Position(i + 1)}))
@@ -152,6 +158,9 @@ func TestFileStoreCompacts(t *testing.T) {
 		Identity:   me,
 		Watermarks: map[id.ThreadID]thread.Watermark{th: {DeliveredPosition: n}},
 		Outbox:     []Outgoing{keep},
+		Receipts: map[id.ThreadID]*Receipts{
+			th: {Own: 4, Marks: map[id.UserID]thread.Watermark{me.User: {ReadOrdinal: 4}}},
+		},
 	}
 	if d := cmp.Diff(want, load(t, s)); d != "" {
 		t.Fatal(d)

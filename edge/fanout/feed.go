@@ -22,6 +22,7 @@ type feeding struct {
 	wait     time.Duration // for a thread to be live, and then for the views
 	room     chan struct{} // to be held while pages are read, unless it is nil
 	receipts bool          // too
+	has      Known         // what the device says that it has; nil: nothing is known
 }
 
 // feed sends what the session lacks of the threads, up to targets that it writes down.
@@ -33,11 +34,11 @@ func (f *Fanout) feed(
 		return err
 	}
 	if how.receipts {
-		if err := f.feedReceipts(ctx, d, list); err != nil {
+		if err := f.feedReceipts(ctx, d, list, how.has); err != nil {
 			return err
 		}
 	}
-	if lacks, err = f.compare(ctx, d, lacks, how.wait); err != nil {
+	if lacks, err = f.compare(ctx, d, lacks, how); err != nil {
 		return err
 	}
 	if how.room != nil && len(lacks) > 0 {
@@ -191,8 +192,8 @@ func (f *Fanout) askHistory(
 }
 
 // feedReceipts tells how far the members of threads have got in which the user has sent something, as fast as the
-// session takes it; and how far his other devices have, if receipts were dropped.
-func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID) error {
+// session takes it and unless it says that it knows; and how far his other devices have, if receipts were dropped.
+func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID, has Known) error {
 	d.mu.Lock()
 	owed := d.owed
 	d.owed = false
@@ -202,7 +203,14 @@ func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID
 			if err := d.sess.WaitReceipts(ctx); err != nil {
 				return err
 			}
-			if m := f.replica.Marks(t, d.person.user, owed); len(m) > 0 {
+			h, known := has[t]
+			var m []replica.Mark
+			if known && !owed {
+				m = f.replica.MarksUnless(t, d.person.user, h.Receipts, h.Own)
+			} else {
+				m = f.replica.Marks(t, d.person.user, owed)
+			}
+			if len(m) > 0 {
 				f.receipts(d, t, m)
 			}
 		}

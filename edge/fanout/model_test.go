@@ -155,6 +155,7 @@ func (b *bench) store(down bool) {
 type pair struct {
 	d       *phone
 	s       *testSession
+	backup  *backup
 	revoked bool
 }
 
@@ -273,8 +274,18 @@ func (m *model) step() {
 		w.AddMember(t, admin, u)
 	case n < 66:
 		m.connect(m.devices[m.rnd.IntN(len(m.devices))])
-	case n < 70:
+	case n < 69:
 		m.leave(m.devices[m.rnd.IntN(len(m.devices))])
+	case n < 70: // a backup is made of a device that says what it has, or restored
+		p := m.devices[m.rnd.IntN(len(m.devices))]
+		if m.leave(p); p.backup == nil {
+			b := p.d.backup()
+			p.backup, p.d.own = &b, true
+			return
+		}
+		m.note("restore %v", p.d.id)
+		p.d.restore(*p.backup)
+		p.backup = nil
 	case n < 80 && len(m.threads) > 0:
 		m.devices[m.rnd.IntN(len(m.devices))].d.acknowledge(
 			w, m.threads[m.rnd.IntN(len(m.threads))], m.rnd.IntN(2) == 0,

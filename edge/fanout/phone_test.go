@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,10 +16,12 @@ import (
 
 	"heliograph/edge/replica"
 	"heliograph/edge/replica/replicatest"
+	"heliograph/schemas/event"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -36,10 +40,14 @@ type phone struct {
 	changed  map[id.ThreadID]int
 	listed   map[id.ThreadID]*wirev1.ThreadSummary // the last of changed
 	receipts map[id.ThreadID]map[id.UserID]thread.Watermark
+	sent     map[id.ThreadID]int64 // the ordinal of the user's last message
 	logged   []thread.Watermark
 	rejected []topic.Position
 	resyncs  int
 	syncs    int
+	told     int         // receipts that came
+	frames   int         // that came
+	own      bool        // it says what it has
 	closed   wirev1.Code // of the last session
 	faults   []string
 }
@@ -47,7 +55,7 @@ type phone struct {
 func newPhone(u id.UserID, d id.DeviceID, floor int64) *phone {
 	return &phone{
 		user: u, id: d, floor: floor, applied: map[id.ThreadID]replica.Row{}, got: map[id.ThreadID][]topic.Position{},
-		changed: map[id.ThreadID]int{}, listed: map[id.ThreadID]*wirev1.ThreadSummary{},
+		changed: map[id.ThreadID]int{}, sent: map[id.ThreadID]int64{}, listed: map[id.ThreadID]*wirev1.ThreadSummary{},
 		saw: map[id.ThreadID]map[topic.Position]bool{}, receipts: map[id.ThreadID]map[id.UserID]thread.Watermark{},
 	}
 }
@@ -139,6 +147,7 @@ func (s *testSession) PushReceipts(t id.ThreadID, m []replica.Mark) bool {
 	d := s.phone
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.told += len(m)
 	if d.receipts[t] == nil {
 		d.receipts[t] = map[id.UserID]thread.Watermark{}
 	}
@@ -211,7 +220,7 @@ func (d *phone) connect(h *edge, capacity int, slow time.Duration, rnd *rand.Ran
 					}
 					stop()
 				}()
-				err := h.Sync(sctx, s)
+				err := h.Sync(sctx, s, d.known())
 				stop()
 				if err == nil || !sleep(ctx, 200*time.Millisecond) {
 					break
@@ -278,6 +287,7 @@ func (d *phone) take(b []byte, ask chan struct{}) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.frames++
 	switch f.WhichBody() {
 	case wirev1.ServerFrame_Event_case:
 		e := f.GetEvent()
@@ -291,6 +301,9 @@ func (d *phone) take(b []byte, ask chan struct{}) {
 		}
 		d.applied[t] = replica.Row{Position: at, Ordinal: e.GetOrdinal(), LogTimeMS: e.GetLogTimeMs()}
 		d.got[t] = append(d.got[t], at)
+		if ev, err := event.Decode(e.GetEvent()); err == nil && ev.HasMessageSent() && ev.User == d.user {
+			d.sent[t] = e.GetOrdinal()
+		}
 	case wirev1.ServerFrame_ThreadChanged_case:
 		t := id.ThreadID(f.GetThreadChanged().GetThread().GetThreadId())
 		d.changed[t]++
@@ -306,6 +319,51 @@ func (d *phone) take(b []byte, ask chan struct{}) {
 		default:
 		}
 	}
+}
+
+// known is what the device says that it has; nil: it does not.
+func (d *phone) known() Known {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.own {
+		return nil
+	}
+	k := Known{}
+	for t, a := range d.applied {
+		var sum wire.Digest
+		for u, w := range d.receipts[t] {
+			if u == d.user {
+				sum += wire.Of(u, 0, w.ReadOrdinal, 0)
+			} else {
+				sum += wire.Of(u, w.DeliveredOrdinal, w.ReadOrdinal, d.sent[t])
+			}
+		}
+		k[t] = Has{a.Position, sum, d.sent[t]}
+	}
+	return k
+}
+
+// backup is what restore puts back.
+type backup struct {
+	applied map[id.ThreadID]replica.Row
+	got     map[id.ThreadID][]topic.Position
+}
+
+func (d *phone) backup() backup {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := backup{maps.Clone(d.applied), map[id.ThreadID][]topic.Position{}}
+	for t, got := range d.got {
+		b.got[t] = slices.Clone(got)
+	}
+	return b
+}
+
+func (d *phone) restore(b backup) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.applied, d.got = b.applied, b.got
+	d.receipts, d.sent = map[id.ThreadID]map[id.UserID]thread.Watermark{}, map[id.ThreadID]int64{}
 }
 
 // acknowledge moves the device's watermark in a thread to what it has applied.

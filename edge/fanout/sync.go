@@ -14,16 +14,27 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Sync sends the session what it lacks (wire section 5) and then makes it live. It may run again at any time. It
-// returns nil without SyncComplete when the session lagged meanwhile: Session.Lagged was called, and the client will
+// Known is what a device says that it has (wire section 13): all of it, by thread.
+type Known map[id.ThreadID]Has
+
+// Has is what a device has of a thread.
+type Has struct {
+	Position topic.Position // the highest that is stored; -1: none
+	Receipts wire.Digest    // of the watermarks
+	Own      int64          // the ordinal of the user's last message that is stored; 0: none
+}
+
+// Sync sends the session what it lacks (wire section 5) and then makes it live. It may run again at any time. With what
+// the device has, which may be nil, it is fed from there where that is less than what the server knows to be delivered,
+// and gets no receipts that it has. It returns nil without SyncComplete when the session lagged meanwhile: Session.Lagged was called, and the client will
 // ask again.
-func (f *Fanout) Sync(ctx context.Context, s Session) error {
+func (f *Fanout) Sync(ctx context.Context, s Session, has Known) error {
 	d := f.device(s)
 	if d == nil {
 		return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session is not attached")
 	}
 	began := time.Now()
-	err := f.sync(ctx, d)
+	err := f.sync(ctx, d, has)
 	if err == nil {
 		f.metrics.syncSeconds.Observe(time.Since(began).Seconds())
 	}
@@ -37,7 +48,7 @@ func (f *Fanout) Sync(ctx context.Context, s Session) error {
 // will be held back, since it had not been taken in, and so not been told; what is up to the target, and after the
 // device's cursor, is read from the views once they have got there. So the two join without a gap, and what was held
 // back up to the target is dropped as superfluous.
-func (f *Fanout) sync(ctx context.Context, d *device) (err error) {
+func (f *Fanout) sync(ctx context.Context, d *device, has Known) (err error) {
 	select {
 	case d.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -74,7 +85,7 @@ func (f *Fanout) sync(ctx context.Context, d *device) (err error) {
 	}
 	told := false
 	for receipts := true; ; receipts = false {
-		if err := f.feed(ctx, d, list, feeding{wait: f.bounds.wait, receipts: receipts}, send); err != nil {
+		if err := f.feed(ctx, d, list, feeding{wait: f.bounds.wait, receipts: receipts, has: has}, send); err != nil {
 			return err
 		}
 		for {
@@ -349,8 +360,8 @@ func (d *device) aim(t id.ThreadID, target topic.Position) bool {
 
 // compare reads the device's cursors, keeps the threads that have something after them, and waits until the views have
 // all of that.
-func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, wait time.Duration) ([]lack, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, how feeding) ([]lack, error) {
+	ctx, cancel := context.WithTimeout(ctx, how.wait)
 	defer cancel()
 	keys := make([]replica.DeviceThread, len(lacks))
 	for i, l := range lacks {
@@ -363,6 +374,9 @@ func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, wait time
 	kept := lacks[:0]
 	need := map[topic.Slot]topic.Position{}
 	for i, l := range lacks {
+		if how.has != nil {
+			cursors[i] = min(cursors[i], how.has.position(l.now.Thread))
+		}
 		if l.cursor = max(cursors[i], l.now.Member.Spans[0].From-1); l.cursor < l.target {
 			kept = append(kept, l)
 			need[l.now.Slot] = max(need[l.now.Slot], l.target)
@@ -372,6 +386,14 @@ func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, wait time
 		return nil, err
 	}
 	return kept, nil
+}
+
+// position is how far the device is in a thread; -1: nowhere.
+func (k Known) position(t id.ThreadID) topic.Position {
+	if has, ok := k[t]; ok {
+		return has.Position
+	}
+	return -1
 }
 
 // runCatchups runs the catch-ups that nobody asked for, one of each device at a time.

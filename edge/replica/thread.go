@@ -7,6 +7,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
 )
 
 // View is a thread as this edge knows it. The fields are copied; the methods read the state as it is when they are
@@ -287,6 +288,40 @@ func (r *Replica) Marks(t id.ThreadID, u id.UserID, own bool) []Mark {
 		return []Mark{{u, mark}}
 	}
 	return nil
+}
+
+// MarksUnless is Marks, without what the device has according to its digest of a thread's watermarks (wire section 13)
+// and the ordinal of the user's last message that it knows.
+func (r *Replica) MarksUnless(t id.ThreadID, u id.UserID, has wire.Digest, own int64) []Mark {
+	s := r.slotOf(topic.Subject(t))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ts := s.threads[t]
+	if ts == nil || ts.phase != live {
+		return nil
+	}
+	r.thaw(ts)
+	sent, known := ts.state.Sent[u]
+	if !known || !ts.state.IsMember(u) {
+		return nil
+	}
+	all := ts.marksOfAll()
+	if own != 0 && own != sent.Ordinal || digestOf(all, u, own) != has {
+		return all
+	}
+	return nil
+}
+
+// digestOf is the digest of watermarks, for a device of u.
+func digestOf(all []Mark, u id.UserID, own int64) (sum wire.Digest) {
+	for _, m := range all {
+		if m.User == u {
+			sum += wire.Of(u, 0, m.ReadOrdinal, 0)
+		} else {
+			sum += wire.Of(m.User, m.DeliveredOrdinal, m.ReadOrdinal, own)
+		}
+	}
+	return sum
 }
 
 // marksOfAll returns the watermarks of all who are or were members. The caller holds the slot's lock.

@@ -57,7 +57,7 @@ type Page interface {
 // Fanout is what pushes to devices (package fanout).
 type Fanout interface {
 	Attach(ctx context.Context, s fanout.Session) (user.Device, error)
-	Sync(ctx context.Context, s fanout.Session) error
+	Sync(ctx context.Context, s fanout.Session, has fanout.Known) error
 	Detach(s fanout.Session)
 }
 

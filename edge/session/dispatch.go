@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"heliograph/edge/auth"
+	"heliograph/edge/fanout"
 	"heliograph/ingest"
 	"heliograph/schemas/event"
 	"heliograph/schemas/id"
@@ -41,6 +42,9 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 		s.watermarks(ctx, req, f.GetWatermarks())
 		return nil
 	}
+	if f.WhichBody() == wirev1.ClientFrame_Have_case {
+		return s.have(f.GetHave())
+	}
 	if s.requests == nil {
 		s.requests = rate.NewLimiter(rate.Limit(requestRate), requestBurst)
 	}
@@ -49,7 +53,13 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 	}
 	switch f.WhichBody() {
 	case wirev1.ClientFrame_Sync_case:
-		s.sync(ctx, req)
+		has := s.has
+		if s.has = nil; !f.GetSync().GetOwnCursors() {
+			has = nil
+		} else if has == nil { // a device with nothing
+			has = fanout.Known{}
+		}
+		s.sync(ctx, req, has)
 	case wirev1.ClientFrame_Ping_case:
 		s.reply(req, wirev1.ServerFrame_builder{Pong: &wirev1.Pong{}})
 	case wirev1.ClientFrame_AbandonMessage_case:

@@ -122,6 +122,7 @@ type Session struct {
 	requests   *rate.Limiter // nil before the first
 	moves      *rate.Limiter // of watermarks; nil before the first
 	syncRate   *rate.Limiter // nil before the first
+	has        fanout.Known  // what the device has said that it has since the last Sync
 	pages      chan struct{} // nil before the first
 
 	out      outbox

@@ -8,7 +8,10 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"heliograph/edge/fanout"
 	"heliograph/infra/run"
+	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -21,9 +24,9 @@ type syncing struct {
 
 // sync answers Sync (section 5). It may come again at any time: then the run before is cut short, since this one sends
 // all that it would have. Done answers a request with an id once SyncComplete is on its way. With a store that is down
-// the session stays, and sends what was missed when the store is back: the device can go on sending meanwhile. Reader
-// only.
-func (s *Session) sync(ctx context.Context, req uint64) {
+// the session stays, and sends what was missed when the store is back: the device can go on sending meanwhile. has is
+// what the device has, if it says so (section 13). Reader only.
+func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known) {
 	if !s.begin(req) {
 		return
 	}
@@ -62,7 +65,7 @@ func (s *Session) sync(ctx context.Context, req uint64) {
 		s.out.resume()
 		err := turn.Wait(ctx)
 		if err == nil {
-			err = s.catchUp(ctx)
+			err = s.catchUp(ctx, has)
 		}
 		s.mu.Lock()
 		s.syncs = slices.DeleteFunc(s.syncs, func(y *syncing) bool { return y == me })
@@ -82,11 +85,31 @@ func (s *Session) sync(ctx context.Context, req uint64) {
 	}
 }
 
+// have takes down what the device has, until its Sync (section 13). Reader only.
+func (s *Session) have(m *wirev1.Have) error {
+	if s.has == nil {
+		s.has = fanout.Known{}
+	}
+	for _, c := range m.GetThreads() {
+		t, err := id.From[id.ThreadID](c.GetThreadId())
+		if err != nil || c.GetPosition() < -1 || c.GetOwnOrdinal() < 0 {
+			return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "a cursor that is none")
+		}
+		s.has[t] = fanout.Has{
+			Position: topic.Position(c.GetPosition()), Receipts: wire.Digest(c.GetReceipts()), Own: c.GetOwnOrdinal(),
+		}
+	}
+	if len(s.has) > wire.MaxHave {
+		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "more than %d threads before a Sync", wire.MaxHave)
+	}
+	return nil
+}
+
 // catchUp runs a Sync until it ends well, or in an error that does not pass.
-func (s *Session) catchUp(ctx context.Context) error {
+func (s *Session) catchUp(ctx context.Context, has fanout.Known) error {
 	backoff := run.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second}
 	for {
-		err := s.srv.fanout.Sync(ctx, s)
+		err := s.srv.fanout.Sync(ctx, s, has)
 		if err == nil {
 			s.setSynced()
 			return nil

@@ -25,6 +25,8 @@ const ExporterLabel = "EXPORTER-heliograph"
 
 // Limits that every edge enforces and announces in Welcome.
 const (
+	// MaxHave is the most threads that a device names before one Sync.
+	MaxHave = 1 << 16
 	// MaxFrame is the longest frame from a device in bytes.
 	MaxFrame = 128 << 10
 	// MaxServerFrame is the longest frame from an edge in bytes; history pages are the longest.

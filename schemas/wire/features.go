@@ -8,6 +8,8 @@ const (
 	Background = "background"
 	// MarkAnswer: Watermarks with a request id are answered.
 	MarkAnswer = "mark-answer"
+	// OwnCursors: Have, and Sync.own_cursors.
+	OwnCursors = "own-cursors"
 	// Ping: Ping.
 	Ping = "ping"
 	// ReplyRef: what a message answers is named by author and id.
@@ -16,7 +18,7 @@ const (
 
 // Features are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello and
 // Welcome.
-var Features = []string{Abandon, Background, MarkAnswer, Ping, ReplyRef}
+var Features = []string{Abandon, Background, MarkAnswer, OwnCursors, Ping, ReplyRef}
 
 // Bounds of a list of features.
 const (

@@ -95,6 +95,13 @@ func samples(t *testing.T) []goldentest.Frame {
 	tell("refused, since another message must come first", 6, wirev1.ServerFrame_builder{Error: wirev1.Error_builder{
 		Code: wirev1.Code_CODE_OUT_OF_TURN, RetryAfterMs: 500, MessageId: m1,
 	}.Build()})
+	ask("what the device has", wirev1.ClientFrame_builder{Have: wirev1.Have_builder{Threads: []*wirev1.ThreadCursor{
+		wirev1.ThreadCursor_builder{
+			ThreadId: direct, Position: 300, Receipts: 0x0123456789abcdef, OwnOrdinal: 7,
+		}.Build(),
+		wirev1.ThreadCursor_builder{ThreadId: group, Position: -1}.Build(),
+	}}.Build()})
+	ask("sync from there", wirev1.ClientFrame_builder{Sync: wirev1.Sync_builder{OwnCursors: true}.Build()})
 	ask("sync", wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
 	ask("the first message of a direct thread", wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{
 		ThreadId: direct, MessageId: m1, Content: content("hello"), DirectPeer: bob, ClientTimeMs: 1_790_000_000_000,
