@@ -29,7 +29,7 @@ type Config struct {
 
 	// For tests.
 
-	// idleTimeout closes a connection that is silent; default 90 s. Clients keep theirs alive every 20 to 25 s.
+	// idleTimeout closes a connection that is silent; default 90 s (wire 1.7).
 	idleTimeout time.Duration
 	// maxEarlyPerAddress bounds the connections of one address (IPv6: /64) that are not authenticated; default 2,048.
 	maxEarlyPerAddress int

@@ -43,7 +43,7 @@ func (c *quicConn) Control() session.Stream { return c.control }
 // OpenPage implements session.Conn.
 func (c *quicConn) OpenPage(ctx context.Context) (session.Page, error) {
 	c.mu.Lock()
-	s, err := c.conn.OpenUniStream()
+	s, err := c.conn.OpenUniStream() // wire 10.2
 	c.paged = c.paged || err == nil
 	some := c.paged
 	c.mu.Unlock()
@@ -60,7 +60,7 @@ func (c *quicConn) OpenPage(ctx context.Context) (session.Page, error) {
 	return page{s}, nil
 }
 
-// Exporter implements session.Conn (wire protocol, section 4).
+// Exporter implements session.Conn (wire 4.1).
 func (c *quicConn) Exporter() ([]byte, error) {
 	state := c.conn.ConnectionState()
 	return state.TLS.ExportKeyingMaterial(wire.ExporterLabel, nil, 32)

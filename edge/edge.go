@@ -34,7 +34,7 @@ const (
 	maxConnWindow   = 384 << 10
 )
 
-// streamTimeout is how long a client may take to open its control stream.
+// streamTimeout is how long a client may take to open its control stream (wire 1.3).
 const streamTimeout = 10 * time.Second
 
 // Log is the producer of events (package ingest): sessions append to it, Drain flushes it.
@@ -136,7 +136,7 @@ func (e *Edge) Listen() error {
 		MaxIdleTimeout: e.cfg.idleTimeout, HandshakeIdleTimeout: 5 * time.Second,
 		InitialStreamReceiveWindow: streamWindow, MaxStreamReceiveWindow: maxStreamWindow,
 		InitialConnectionReceiveWindow: connWindow, MaxConnectionReceiveWindow: maxConnWindow,
-		MaxIncomingStreams:    1, // the control stream (section 1)
+		MaxIncomingStreams:    1, // the control stream (wire 1.3)
 		MaxIncomingUniStreams: -1,
 		InitialPacketSize:     wire.PacketSize, DisablePathMTUDiscovery: true,
 	})
@@ -246,7 +246,7 @@ func (e *Edge) admit(conn *quic.Conn) *quicConn {
 		c.Authenticated()
 		return e.refuse(conn, refuseStream, wirev1.Code_CODE_TIMEOUT)
 	}
-	switch conn.ConnectionState().TLS.NegotiatedProtocol {
+	switch conn.ConnectionState().TLS.NegotiatedProtocol { // wire 1.1
 	case wire.Protocol:
 		return c
 	default: // the handshake lets nothing else through
@@ -255,6 +255,8 @@ func (e *Edge) admit(conn *quic.Conn) *quicConn {
 	}
 }
 
+// refuse closes a connection with a code (wire 13.2).
+// refuse closes a connection with a code (wire 13.2).
 func (e *Edge) refuse(conn *quic.Conn, reason string, code wirev1.Code) *quicConn {
 	e.metrics.refused.WithLabelValues(reason).Inc()
 	_ = conn.CloseWithError(quic.ApplicationErrorCode(code), reason) // it only fails when the connection is gone

@@ -24,7 +24,7 @@ type registry struct {
 	sessions map[owner]*session.Session
 }
 
-// Enter implements session.Registry.
+// Enter implements session.Registry (wire 3.8).
 func (r *registry) Enter(s *session.Session) {
 	k := ownerOf(s)
 	r.mu.Lock()

@@ -41,11 +41,11 @@ type Appender interface {
 
 // Devices finds a device of a user: the replica, from live state or from Postgres.
 type Devices interface {
-	// DeviceKey returns a device. An unknown user or device is a *wire.Error with CODE_AUTHENTICATION_FAILED; that nobody
-	// can tell now is one with CODE_UNAVAILABLE.
+	// DeviceKey returns a device. An unknown user or device is a *wire.Error with CODE_AUTHENTICATION_FAILED; that
+	// nobody can tell now is one with CODE_UNAVAILABLE.
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)
-	// Current returns once the views have all that the log had of users when it was called; else it is a *wire.Error with
-	// CODE_UNAVAILABLE.
+	// Current returns once the views have all that the log had of users when it was called; else it is a *wire.Error
+	// with CODE_UNAVAILABLE.
 	Current(ctx context.Context, users ...id.UserID) error
 }
 
@@ -103,7 +103,7 @@ func (a *Auth) Run(ctx context.Context) error {
 	}
 }
 
-// ParsePhone reads a phone number (wire section 11). What is none is CODE_INVALID_PHONE. region may be empty.
+// ParsePhone reads a phone number (wire 11.1, 11.2, 11.3). What is none is CODE_INVALID_PHONE. region may be empty.
 func ParsePhone(s, region string) (phone.Number, error) {
 	n, err := phone.Parse(s, region)
 	if err != nil {
@@ -183,9 +183,9 @@ func (a *Auth) RequestPin(
 }
 
 // Register judges the PIN and the proof, appends the registration and returns once the log has it. nonce and exporter
-// are those of the connection. It may be repeated with the same PIN, device and key as long as the PIN lives: what came
-// after it may have failed. The fold ignores the second event. Whether the registration counts is the fold's to say: a
-// device id is used once, so the device is in only if its key turns out to be the one returned.
+// are those of the connection. It may be repeated with the same PIN, device and key as long as the PIN lives (wire
+// 3.7): what came after it may have failed. The fold ignores the second event. Whether the registration counts is the
+// fold's to say: a device id is used once, so the device is in only if its key turns out to be the one returned.
 func (a *Auth) Register(
 	ctx context.Context, r *wirev1.Register, nonce, exporter []byte, addr netip.Addr,
 ) (Identity, error) {
@@ -277,7 +277,7 @@ func badName(field string, err error) error {
 	return wire.Errorf(wirev1.Code_CODE_INVALID, "%s is %v; at most %d characters", field, err, wording.NameChars)
 }
 
-// Authenticate proves a device (wire protocol, section 4). nonce and exporter are those of the connection.
+// Authenticate proves a device (wire 4.1, 4.3). nonce and exporter are those of the connection.
 func (a *Auth) Authenticate(
 	ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, _ netip.Addr,
 ) (Identity, error) {
@@ -307,6 +307,7 @@ func (a *Auth) Authenticate(
 	return Identity{User: u, Device: d, Key: device.Key}, nil
 }
 
+// failed is what a wrong proof, a wrong PIN and an unknown device are alike (wire 4.4).
 func failed() error {
 	return wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the proof or the PIN is wrong, has expired or was used")
 }

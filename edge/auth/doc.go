@@ -1,9 +1,9 @@
-// Package auth registers phone numbers and proves devices (the bytes that are signed: wire protocol, section 4).
+// Package auth registers phone numbers and proves devices (the bytes that are signed: wire 4.1).
 //
-// Promise: a PIN is used at most once, lives for five minutes, takes at most five tries, is good only for the device key
-// that asked for it, and is stored only as a keyed, salted hash. Limits per phone number, address and network, number
-// range, country and deployment are shared by every edge through Postgres and fail closed: when they cannot be read, no SMS is sent and no PIN is judged. A registration is answered
-// only once the log has it.
+// Promise: a PIN is used at most once, lives for five minutes, takes at most five tries, is good only for the device
+// key that asked for it, and is stored only as a keyed, salted hash. Limits per phone number, address and network,
+// number range, country and deployment are shared by every edge through Postgres and fail closed: when they cannot be
+// read, no SMS is sent and no PIN is judged. A registration is answered only once the log has it.
 //
 // Order: two registrations of one number are ordered by the log; the later one revokes the earlier one's devices, on
 // every edge.

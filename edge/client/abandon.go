@@ -12,10 +12,10 @@ import (
 // ErrAbandoned is why a message Failed that was given up.
 var ErrAbandoned = errors.New("the message was given up")
 
-// Abandon gives up a message that waits in the outbox, so that those behind it go on without it (wire protocol, section
-// 7); Failed with ErrAbandoned tells of it. One that is on its way cannot be called back: it is given up if it is
-// refused or the connection ends first, else Sent tells of it. A message whose answer was lost may be in the log all the
-// same, and then comes as a Message. False: it is not in the outbox.
+// Abandon gives up a message that waits in the outbox, so that those behind it go on without it (wire 7.5); Failed with
+// ErrAbandoned tells of it. One that is on its way cannot be called back: it is given up if it is refused or the
+// connection ends first, else Sent tells of it. A message whose answer was lost may be in the log all the same, and
+// then comes as a Message. False: it is not in the outbox.
 func (c *Client) Abandon(m id.MessageID) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -34,8 +34,8 @@ func (c *Client) Abandon(m id.MessageID) (bool, error) {
 	return true, c.cfg.Store.Drop(m)
 }
 
-// abandon ends a message that has left the outbox. An edge that has refused it takes nothing else of its thread until it
-// is told. mu is held.
+// abandon ends a message that has left the outbox. An edge that has refused it takes nothing else of its thread until
+// it is told. mu is held.
 func (c *Client) abandon(o *outgoing) {
 	if cn := c.conn; cn != nil && c.live && cn.abandon {
 		cn.write(wirev1.ClientFrame_builder{

@@ -10,11 +10,11 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// How a device finds out that its edge is gone. A process that is killed says nothing. One that has taken its place
-// answers a packet of a connection that it does not know by a stateless reset (RFC 9000, section 10.3), but only a
-// packet that is larger than the reset itself, which QUIC's own keep-alives are not. And where nothing has taken its
-// place there is no answer at all. So the device writes frames that say nothing but are long enough, and gives up an
-// edge that sends nothing after one.
+// How a device finds out that its edge is gone (wire 1.7, 9.2). A process that is killed says nothing. One that has
+// taken its place answers a packet of a connection that it does not know by a stateless reset (RFC 9000, section 10.3),
+// but only a packet that is larger than the reset itself, which QUIC's own keep-alives are not. And where nothing has
+// taken its place there is no answer at all. So the device writes frames that say nothing but are long enough, and
+// gives up an edge that sends nothing after one.
 
 const (
 	// padding makes a packet of a frame that says nothing longer than any stateless reset: quic-go's has 42 bytes, and
@@ -78,9 +78,9 @@ func (cn *conn) giveUp() {
 	go func() { _ = cn.quic.CloseWithError(0, errSilent.Error()) }()
 }
 
-// pulse keeps a connection that is authenticated alive until it ends: it looks twice in each period whether anything has
-// come, and writes when nothing has. So a device that nobody writes to writes once in a period, and one that is written
-// to never.
+// pulse keeps a connection that is authenticated alive until it ends: it looks twice in each period whether anything
+// has come, and writes when nothing has. So a device that nobody writes to writes once in a period, and one that is
+// written to never.
 func (c *Client) pulse(cn *conn) {
 	cn.wmu.Lock()
 	defer cn.wmu.Unlock()
@@ -121,8 +121,8 @@ func (c *Client) keepAlive() time.Duration {
 	return c.cfg.KeepAlive
 }
 
-// Background tells that nobody looks at the application (Config.Background is something else): its edge is then asked for a sign of life less often, and that
-// it is gone is noticed later. See the package comment for what that costs.
+// Background tells that nobody looks at the application (Config.Background is something else): its edge is then asked
+// for a sign of life less often, and that it is gone is noticed later. See the package comment for what that costs.
 func (c *Client) Background() { c.background.Store(true) }
 
 // Foreground ends Background and is Probe.

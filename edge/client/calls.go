@@ -70,7 +70,7 @@ func (c *Client) on(ctx context.Context, cn *conn, f *wirev1.ClientFrame) (*wire
 	}
 }
 
-// acceptPages takes the unidirectional streams (section 10) of a connection until it ends. It runs from the first page
+// acceptPages takes the unidirectional streams (wire 10.1) of a connection until it ends. It runs from the first page
 // that is asked for; the page of a call that was given up may come at any time after.
 func (cn *conn) acceptPages() {
 	for {
@@ -103,7 +103,7 @@ func (cn *conn) page(s *quic.ReceiveStream) {
 	}
 }
 
-// call repeats a request that may be repeated until it is answered, ctx ends, or the refusal is final.
+// call repeats a request that may be repeated (wire 2.6) until it is answered, ctx ends, or the refusal is final.
 func (c *Client) call(ctx context.Context, f *wirev1.ClientFrame) (*wirev1.ServerFrame, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc

@@ -103,8 +103,8 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("client: load store: %w", err)
 	}
 	if saved.Identity.User.IsZero() && saved.Identity.Key == nil {
-		// A PIN is good only for the key that asked for it, and the SMS may come after a restart: so the key of a device
-		// that is to register is in the store before the server hears of it.
+		// A PIN is good only for the key that asked for it, and the SMS may come after a restart: so the key of a
+		// device that is to register is in the store before the server hears of it.
 		_, key, err := newKey()
 		if err != nil {
 			return nil, err
@@ -167,7 +167,7 @@ func (c *Client) Run(ctx context.Context) error {
 			switch info := wire.Lookup(we.Code); {
 			case we.Code == wirev1.Code_CODE_AUTHENTICATION_FAILED && refused < 3:
 				refused++ // a device that registered a moment ago may not be in the view yet
-			case !info.Reconnect:
+			case !info.Reconnect: // wire 13.3 // wire 13.3
 				return err
 			}
 		}
@@ -318,7 +318,7 @@ func (c *Client) apply(e Event) {
 	c.move(p.Thread, w, urgent)
 }
 
-// MarkRead moves the read watermark of a thread to an event that was shown to the user.
+// MarkRead (wire 6.5) moves the read watermark of a thread to an event that was shown to the user.
 func (c *Client) MarkRead(p Place) {
 	c.move(p.Thread, thread.Watermark{ReadPosition: p.Position, ReadOrdinal: p.Ordinal}, true)
 }
@@ -614,7 +614,7 @@ func (c *Client) pumpAfter(d time.Duration, change func()) {
 
 func bySeq(a, b *outgoing) int { return cmp.Compare(a.seq, b.seq) }
 
-// requeue moves what is in flight back to what waits. mu is held.
+// requeue moves what is in flight back to what waits (wire 7.6). mu is held.
 func (c *Client) requeue() {
 	for _, o := range c.inflight {
 		if o.abandoned {

@@ -374,7 +374,7 @@ func (cn *conn) exporter() ([]byte, error) {
 	return out, nil
 }
 
-// sync asks for what was missed (wire protocol, section 5). mu is held.
+// sync asks for what was missed (wire 5.1). mu is held.
 func (c *Client) sync(cn *conn) {
 	cn.wmu.Lock()
 	cn.asked, cn.syncing = true, true
@@ -406,7 +406,7 @@ func (c *Client) synced(cn *conn) {
 	}
 }
 
-// event queues an event that the device does not have yet (section 6).
+// event queues an event that the device does not have yet (wire 6.1).
 func (c *Client) event(raw *wirev1.Event) error {
 	e, err := decodeEvent(raw)
 	if err != nil {

@@ -110,7 +110,7 @@ func (c *Client) digest(t id.ThreadID) (sum wire.Digest, own int64) {
 // haveAtOnce is how many threads one Have names.
 const haveAtOnce = 1000
 
-// have tells the edge what the device has (section 13). mu is held.
+// have tells the edge what the device has (wire 12.1). mu is held.
 func (c *Client) have(cn *conn) {
 	list := make([]*wirev1.ThreadCursor, 0, min(len(c.queued), haveAtOnce))
 	say := func() {

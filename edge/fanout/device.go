@@ -177,7 +177,7 @@ func (f *Fanout) receipts(d *device, t id.ThreadID, m []replica.Mark) {
 	}
 }
 
-// revoke cuts a session whose device was revoked.
+// revoke cuts a session whose device was revoked (wire 3.10).
 func (f *Fanout) revoke(d *device) {
 	f.cut(d)
 	f.metrics.revoked.Inc()

@@ -4,7 +4,7 @@
 // Promise: a device that is attached and syncs gets every event of its user's threads that he may see, and none that he
 // may not; on one connection it never gets an event of a thread before an earlier one of that thread that it still
 // lacks. An event may come again, at or below the position that the device has applied: the device ignores it (wire
-// section 6), and so each is applied exactly once. A session whose device is revoked is cut as soon as the event is
+// 6.1), and so each is applied exactly once. A session whose device is revoked is cut as soon as the event is
 // read.
 //
 // Order: events of a thread go to a session in position order. There is no order between threads. Receipts have none:

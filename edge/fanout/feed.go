@@ -191,8 +191,9 @@ func (f *Fanout) askHistory(
 	return rows, nil
 }
 
-// feedReceipts tells how far the members of threads have got in which the user has sent something, as fast as the
-// session takes it and unless it says that it knows; and how far his other devices have, if receipts were dropped.
+// feedReceipts (wire 5.3) tells how far the members of threads have got in which the user has sent something, as fast
+// as the session takes it and unless it says that it knows; and how far his other devices have, if receipts were
+// dropped.
 func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID, has Known) error {
 	d.mu.Lock()
 	owed := d.owed

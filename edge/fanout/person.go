@@ -38,7 +38,7 @@ func (p *person) Event(e *replica.Event, now *replica.Glance) {
 			continue
 		}
 		if now != nil {
-			if changed == nil {
+			if changed == nil { // wire 5.7
 				changed = changedFrame(now, unreadNew(now), 0)
 			}
 			p.of.push(d, push{e.Thread, e.Position, changed, false})
@@ -66,7 +66,7 @@ func (p *person) Receipt(r *replica.Receipt) {
 	}
 }
 
-// Rejected implements replica.Follower.
+// Rejected implements replica.Follower (wire 7.9).
 func (p *person) Rejected(r *replica.Rejected) {
 	for _, d := range p.connected() {
 		if d.id == r.Device {

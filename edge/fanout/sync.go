@@ -14,7 +14,7 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Known is what a device says that it has (wire section 13): all of it, by thread.
+// Known is what a device says that it has (wire 12.1): all of it, by thread.
 type Known map[id.ThreadID]Has
 
 // Has is what a device has of a thread.
@@ -24,10 +24,10 @@ type Has struct {
 	Own      int64          // the ordinal of the user's last message that is stored; 0: none
 }
 
-// Sync sends the session what it lacks (wire section 5) and then makes it live. It may run again at any time. With what
+// Sync sends the session what it lacks (wire 5.2, 5.4) and then makes it live. It may run again at any time. With what
 // the device has, which may be nil, it is fed from there where that is less than what the server knows to be delivered,
-// and gets no receipts that it has. It returns nil without SyncComplete when the session lagged meanwhile: Session.Lagged was called, and the client will
-// ask again.
+// and gets no receipts that it has. It returns nil without SyncComplete when the session lagged meanwhile:
+// Session.Lagged was called, and the client will ask again.
 func (f *Fanout) Sync(ctx context.Context, s Session, has Known) error {
 	d := f.device(s)
 	if d == nil {

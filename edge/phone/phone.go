@@ -55,8 +55,8 @@ type Number struct {
 	Region string
 }
 
-// Parse reads a number. region, two letters (ISO 3166-1) or empty, says where a number without a country code is at
-// home and which prefix leads abroad there; a number with + does not need it.
+// Parse reads a number (wire 11.1, 11.2, 11.3). region, two letters (ISO 3166-1) or empty, says where a number without
+// a country code is at home and which prefix leads abroad there; a number with + does not need it.
 func Parse(s, region string) (Number, error) {
 	digits, err := plain(s)
 	if err != nil {

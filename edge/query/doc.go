@@ -7,7 +7,7 @@
 //
 // An Archive serves the catch-ups of devices that were away for longer than the tail goes back.
 //
-// When a store is down: CODE_UNAVAILABLE, retriable. Nothing is cached here.
+// When a store is down: CODE_UNAVAILABLE, retriable (wire 14.1). Nothing is cached here.
 //
 // Non-obvious:
 //   - Members are judged by the view's rows, at the position that Postgres has reached; live pushes are judged by the

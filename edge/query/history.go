@@ -16,9 +16,9 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// History returns a page of the events of a thread before a position, newest first, as far as the device may see them:
-// within the user's spans of membership and not before floorMS (log time, Unix milliseconds). The tail comes from
-// Postgres, what is older from ClickHouse.
+// History returns a page (wire 10.3, 10.4) (wire 10.3, 10.4) of the events of a thread before a position, newest first,
+// as far as the device may see them: within the user's spans of membership and not before floorMS (log time, Unix
+// milliseconds). The tail comes from Postgres, what is older from ClickHouse.
 func (q *Queries) History(
 	ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory,
 ) (*wirev1.HistoryPage, error) {

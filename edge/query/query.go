@@ -308,8 +308,8 @@ func (q *Queries) ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices
 	return out.Build(), nil
 }
 
-// Views returns how far each view has got in the slot of a thread. A view that cannot be asked counts as -1. Those who
-// ask for one slot at the same time share one answer, so no number of them keeps others from the stores.
+// Views returns how far each view has got in the slot of a thread (wire 14.2). A view that cannot be asked counts as
+// -1. Those who ask for one slot at the same time share one answer, so no number of them keeps others from the stores.
 func (q *Queries) Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, error) {
 	slot := topic.SlotOf(topic.Subject(t), q.cfg.Partitions)
 	asked := q.asked.DoChan(strconv.Itoa(int(slot)), func() (any, error) {

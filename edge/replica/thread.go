@@ -290,7 +290,7 @@ func (r *Replica) Marks(t id.ThreadID, u id.UserID, own bool) []Mark {
 	return nil
 }
 
-// MarksUnless is Marks, without what the device has according to its digest of a thread's watermarks (wire section 13)
+// MarksUnless is Marks, without what the device has according to its digest of a thread's watermarks (wire 12.3)
 // and the ordinal of the user's last message that it knows.
 func (r *Replica) MarksUnless(t id.ThreadID, u id.UserID, has wire.Digest, own int64) []Mark {
 	s := r.slotOf(topic.Subject(t))

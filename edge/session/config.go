@@ -16,7 +16,7 @@ type Config struct {
 	// Partitions is P; needed.
 	Partitions int
 
-	// HelloTimeout is how long a connection may stay unauthenticated; default 30 s (section 3).
+	// HelloTimeout is how long a connection may stay unauthenticated; default 30 s (wire 3.4).
 	HelloTimeout time.Duration
 	// RequestTimeout bounds one request; default 15 s.
 	RequestTimeout time.Duration
@@ -24,7 +24,7 @@ type Config struct {
 	WriteTimeout time.Duration
 
 	// RetryAfter is when a device may come again with what was refused for now and nobody knows for how long; default
-	// 500 ms (section 8).
+	// 500 ms (wire 13.5).
 	RetryAfter time.Duration
 
 	// MaxInflight is the most requests that may wait for an answer; default wire.MaxInflight.
@@ -47,7 +47,7 @@ type Config struct {
 
 // What nobody has had to set.
 const (
-	pinTimeout    = 5 * time.Minute // a connection may stay unauthenticated after a PIN was asked for (section 3)
+	pinTimeout    = 5 * time.Minute // a connection may stay unauthenticated after a PIN was asked for (wire 3.4)
 	resyncTimeout = time.Minute     // a device may leave Resync unanswered
 
 	maxEarlyFrame  = 8 << 10 // bytes of a frame before authentication

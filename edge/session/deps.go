@@ -21,12 +21,12 @@ import (
 
 // Conn is a device's connection: QUIC today, WebTransport with the same frames.
 type Conn interface {
-	// Control is the stream that the client opened (section 1).
+	// Control is the stream that the client opened (wire 1.3).
 	Control() Stream
-	// OpenPage opens a unidirectional stream to the client (section 10); it waits until the client allows one, and
+	// OpenPage opens a unidirectional stream to the client (wire 10.2); it waits until the client allows one, and
 	// fails with ErrNoStreams when that lets none be opened at all.
 	OpenPage(ctx context.Context) (Page, error)
-	// Exporter is what proofs are bound to (section 4).
+	// Exporter is what proofs are bound to (wire 4.1).
 	Exporter() ([]byte, error)
 	// Remote is the device's address.
 	Remote() netip.Addr
@@ -105,7 +105,8 @@ type View struct {
 
 // closed says why a user may not add to the thread, nil when he may. That a thread is in quarantine is told to its
 // members, and to those who were told that they are about to be (listed): the event that made them so may be the one
-// that cannot be applied. To a stranger a thread that is there is as one that is not.
+// that cannot be applied. To a stranger a thread that is there is as one that is not
+// (wire 7.11).
 func (v View) closed(u id.UserID, listed bool) *wire.Error {
 	switch member := v.Roster.IsMember(u); {
 	case v.Quarantined && (member || listed && !v.Roster.WasMember(u)):

@@ -30,9 +30,9 @@ const (
 	markLate    = "late"    // the log has a lower one behind it, of an edge that the device has left: said again
 )
 
-// watermarks takes what the device has stored and shown (section 6). A device cannot claim more than the thread has.
-// Each may become a record in the log, even if it says what the one before said, so a device that sends too many is
-// read no further for a while. With a request id it is told when all were taken. Reader only.
+// watermarks takes what the device has stored and shown (wire 6.2, 6.4). A device cannot claim more than the thread
+// has. Each may become a record in the log, even if it says what the one before said, so a device that sends too many
+// is read no further for a while. With a request id it is told when all were taken. Reader only.
 func (s *Session) watermarks(ctx context.Context, req uint64, w *wirev1.Watermarks) {
 	if s.moves == nil {
 		s.moves = rate.NewLimiter(rate.Limit(s.srv.cfg.WatermarkRate), s.srv.cfg.WatermarkBurst)
@@ -80,8 +80,9 @@ func (s *Session) watermark(ctx context.Context, m *wirev1.Watermark) (outcome s
 	return outcome
 }
 
-// move has a claim written, cut to what the thread has. Of what this edge has not read yet it cannot tell what the
-// thread has: then nothing is written, for a receipt that is lower than one of before would be what compaction keeps.
+// move has a claim written, cut to what the thread has (wire 6.3). Of what this edge has not read yet it cannot tell
+// what the thread has: then nothing is written, for a receipt that is lower than one of before would be what compaction
+// keeps.
 func (s *Session) move(t id.ThreadID, claim thread.Watermark) (outcome string) {
 	v, ok := s.srv.replica.View(t)
 	switch {

@@ -43,7 +43,7 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 		return nil
 	}
 	if f.WhichBody() == wirev1.ClientFrame_Have_case {
-		return s.have(f.GetHave())
+		return s.have(req, f.GetHave())
 	}
 	if s.requests == nil {
 		s.requests = rate.NewLimiter(rate.Limit(requestRate), requestBurst)
@@ -60,7 +60,7 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 			has = fanout.Known{}
 		}
 		s.sync(ctx, req, has)
-	case wirev1.ClientFrame_Ping_case:
+	case wirev1.ClientFrame_Ping_case: // wire 2.5
 		s.reply(req, wirev1.ServerFrame_builder{Pong: &wirev1.Pong{}})
 	case wirev1.ClientFrame_AbandonMessage_case:
 		s.abandon(req, f.GetAbandonMessage())
@@ -108,14 +108,14 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 			s.do(ctx, f, read)
 			return nil
 		}
-		if req != 0 { // else it is skipped (section 1)
+		if req != 0 { // else it is skipped (wire 1.6)
 			s.refuse(req, wire.Errorf(wirev1.Code_CODE_UNKNOWN_REQUEST, "this server does not know the request"))
 		}
 	}
 	return nil
 }
 
-// handleEarly takes a frame before authentication (section 3). These requests run one after the other: nothing else
+// handleEarly takes a frame before authentication (wire 3.2, 3.6). These requests run one after the other: nothing else
 // could go on meanwhile.
 func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req uint64) error {
 	s.early++
@@ -194,7 +194,7 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 	return nil
 }
 
-// attach makes the fanout know the session as who has proved to be a device of a user.
+// attach (wire 3.9) makes the fanout know the session as who has proved to be a device of a user.
 func (s *Session) attach(ctx context.Context, who auth.Identity) error {
 	s.user, s.device = who.User, who.Device
 	dev, err := s.srv.fanout.Attach(ctx, s)
@@ -210,7 +210,7 @@ func (s *Session) attach(ctx context.Context, who auth.Identity) error {
 	return nil
 }
 
-// failEarly answers a failed proof, or closes when the code says so (a revoked device).
+// failEarly answers a failed proof, or closes when the code says so: a revoked device (wire 3.5).
 func (s *Session) failEarly(req uint64, err error) error {
 	e, _ := refusal(err)
 	if wire.Lookup(e.Code).Closes {
@@ -267,7 +267,8 @@ func (s *Session) allow(req uint64, lim *rate.Limiter) bool {
 	return e == nil
 }
 
-// enter counts a request in, and finish counts it out; an error: it was not, because too many are in already.
+// enter (wire 2.4) counts a request in, and finish counts it out; an error: it was not, because too many are in
+// already.
 func (s *Session) enter() *wire.Error {
 	if int(s.inflight.Add(1)) <= s.srv.cfg.MaxInflight {
 		return nil
@@ -288,7 +289,7 @@ func (s *Session) begin(req uint64) bool {
 
 func (s *Session) finish() { s.inflight.Add(-1) }
 
-// reply answers a request; one without an id wants no answer.
+// reply answers a request (wire 2.1); one without an id wants no answer (wire 2.3).
 func (s *Session) reply(req uint64, b wirev1.ServerFrame_builder) {
 	if req == 0 {
 		return
@@ -318,7 +319,7 @@ func milliseconds(d time.Duration) uint32 {
 	return uint32(min(max((d+time.Millisecond-1)/time.Millisecond, 0), 1<<31))
 }
 
-// after is when a refused request may come again; 0 where it may not.
+// after is when a refused request may come again; 0 where it may not (wire 13.5).
 func (s *Session) after(e *wire.Error) time.Duration {
 	if e.RetryAfter > 0 || !e.Retriable() {
 		return e.RetryAfter
@@ -338,12 +339,12 @@ func (s *Session) judge(err error) *wire.Error {
 	return e
 }
 
-// during returns a context for what a request does: what it appends carries its name.
+// during returns a context for what a request does: what it appends carries its name (wire 2.7).
 func (s *Session) during(ctx context.Context, req uint64) context.Context {
 	return ingest.WithRequest(ctx, wire.RequestID(s.tag[:], req))
 }
 
-// do runs a request on a goroutine of its own.
+// do runs a request on a goroutine of its own (wire 2.2).
 func (s *Session) do(
 	ctx context.Context, f *wirev1.ClientFrame, fn func(context.Context) (wirev1.ServerFrame_builder, error),
 ) {

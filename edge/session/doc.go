@@ -3,7 +3,8 @@
 //
 // Promise: a request with an id is answered exactly once or the connection ends. A message is acknowledged only when
 // the log has it. A read is not older than what the same connection was told by pushes and acks before it: it waits for
-// the views, for viewWait at most, and is then refused with CODE_UNAVAILABLE. No push is left out between two that are sent, unless Resync comes in between.
+// the views, for viewWait at most, and is then refused with CODE_UNAVAILABLE. No push is left out between two that are
+// sent, unless Resync comes in between.
 //
 // Order: frames to the device leave in the order in which they were handed over. Messages of one connection to one
 // thread are appended in the order in which they came in: behind one that is refused for now, later ones are refused
@@ -12,7 +13,7 @@
 // Durability: none; a session that ends takes nothing along that a device does not send, or is not sent, again.
 //
 // When slow: the outbox is bounded in frames and bytes. A push that does not fit is refused to the fanout, which then
-// calls Lagged: waiting pushes are dropped and counted, and the device is told to Sync again (section 8). A device that
+// calls Lagged: waiting pushes are dropped and counted, and the device is told to Sync again (wire 8.1). A device that
 // reads nothing for Config.WriteTimeout, or does not answer Resync in time, is closed with CODE_SLOW_CONSUMER. An
 // answer is never dropped: where not even that fits, the connection is closed.
 //

@@ -21,8 +21,8 @@ var errGone = errors.New("the connection is gone")
 // ErrNoStreams is what Conn.OpenPage fails with when the client lets the server open no streams.
 var ErrNoStreams = errors.New("the client lets the server open no streams")
 
-// refusal maps an error to what the device is told. known is false for an error that nobody foresaw: it must be logged,
-// since the device is told nothing of it.
+// refusal maps an error to what the device is told (wire 13.1, 13.6). known is false for an error that nobody foresaw:
+// it must be logged, since the device is told nothing of it.
 func refusal(err error) (out *wire.Error, known bool) {
 	var we *wire.Error
 	var bad *event.Invalid

@@ -14,7 +14,7 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// maxPages is how many pages of history are written at one time (section 10).
+// maxPages is how many pages of history are written at one time (wire 10.2).
 const maxPages = 4
 
 // streamWait is how long a page waits for a client that lets fewer streams be open at one time.
@@ -105,8 +105,8 @@ func (s *Session) hide(t *wirev1.ThreadSummary) {
 // farBeyond is how many positions beyond those that this edge has read cannot be any other edge's either.
 const farBeyond = 1 << 20
 
-// unseen is the error of a read that knows nothing of a thread, although the view is as far as this edge: one that is in
-// quarantine from its first event on is so to those in whose lists it is.
+// unseen is the error of a read that knows nothing of a thread, although the view is as far as this edge: one that is
+// in quarantine from its first event on is so to those in whose lists it is.
 func (s *Session) unseen(t id.ThreadID, err error) error {
 	v, ok := s.srv.replica.View(t)
 	if ok && v.Quarantined && v.Kind == thread.None && s.srv.replica.Listed(s.user, t) &&
@@ -119,7 +119,7 @@ func (s *Session) unseen(t id.ThreadID, err error) error {
 // mark is how far the user has got in a thread, as this edge knows it.
 func (s *Session) mark(t id.ThreadID) thread.Watermark { return s.srv.replica.Watermark(t, s.user) }
 
-// history answers GetHistory on a stream of its own (section 10), at most maxPages at one time; refusals go on the
+// history answers GetHistory on a stream of its own (wire 10.1), at most maxPages at one time; refusals go on the
 // control stream.
 func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 	req := f.GetRequestId()

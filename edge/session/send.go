@@ -36,11 +36,11 @@ type sending struct {
 	m       *wirev1.SendMessage
 }
 
-// lane holds the messages to a thread that this edge does not know yet, in order, while the first of them waits.
-// Guarded by Session.mu.
+// lane holds the messages to a thread that this edge does not know yet, in order (wire 7.3), while the first of them
+// waits. Guarded by Session.mu.
 type lane struct{ queue []sending }
 
-// sendMessage takes SendMessage (section 7). It does not wait: what must wait goes to a lane. Reader only.
+// sendMessage takes SendMessage (wire 7.1). It does not wait: what must wait goes to a lane. Reader only.
 func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMessage) {
 	if s.sends == nil {
 		s.sends = rate.NewLimiter(rate.Limit(s.srv.cfg.SendRate), s.srv.cfg.SendBurst)
@@ -114,7 +114,7 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 	if x.message, err = id.From[id.MessageID](m.GetMessageId()); err != nil || !x.message.Valid() {
 		return x, invalid("message_id is not a UUIDv7")
 	}
-	if n := thread.SealedSize(m.GetContent(), m.GetReply()); n > thread.MaxSealed {
+	if n := thread.SealedSize(m.GetContent(), m.GetReply()); n > thread.MaxSealed { // wire 7.8 // wire 7.8
 		return x, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d",
 			n, thread.MaxSealed)
 	}
@@ -172,6 +172,7 @@ func (s *Session) sendNow(x sending) bool {
 // append hands a message over to the log; the ack comes on the producer's goroutine and goes straight to the outbox.
 // peer is given while the thread may have no event yet, so that whichever message is the first can begin it.
 func (s *Session) append(x sending, peer id.UserID) {
+	// wire 7.2
 	if seen, ok := s.srv.replica.Seen(x.thread, thread.Key{Sender: s.user, Message: x.message}); ok {
 		s.finish()
 		slot := topic.SlotOf(topic.Subject(x.thread), s.srv.cfg.Partitions)
@@ -260,7 +261,8 @@ func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
 	}
 }
 
-// prepare waits until a message's thread is known here, or begins it when it is a direct one that does not exist.
+// prepare waits until a message's thread is known here, or begins it when it is a direct one that does not exist (wire
+// 7.7).
 func (s *Session) prepare(ctx context.Context, x sending) error {
 	ctx, cancel := context.WithTimeout(s.during(ctx, x.req), s.srv.cfg.RequestTimeout)
 	defer cancel()
@@ -391,7 +393,7 @@ type rejection struct{ reason thread.Reason }
 
 func (r rejection) Error() string { return "the fold rejects it: " + string(r.reason) }
 
-// appendThread appends a change to a thread and answers by the verdict on it (section 7): the ack of one that is
+// appendThread appends a change to a thread and answers by the verdict on it (wire 7.10): the ack of one that is
 // accepted, which by then this edge has made, so that what its author does next finds it done; else a rejection. Where
 // this edge does not come to it in time, nobody is told that it is done.
 func (s *Session) appendThread(

@@ -38,7 +38,7 @@ type Server struct {
 	metrics  *metrics
 	load     load
 	budgets  *budgets
-	resync   []byte        // the encoded push of section 8
+	resync   []byte        // the encoded push of wire 8.1
 	pages    chan struct{} // one for each page of history that is read or written
 	workers  *workers
 
@@ -71,7 +71,7 @@ func New(
 	return srv, nil
 }
 
-// state is how far a connection has got (section 3).
+// state is how far a connection has got (wire 3.1, 3.2).
 type state int8
 
 const (
@@ -114,7 +114,7 @@ type Session struct {
 	user   id.UserID
 	device id.DeviceID
 	floor  int64
-	// It is the device's second session, beside that of its foreground (section 3); fixed like user.
+	// It is the device's second session, beside that of its foreground (wire 3.8); fixed like user.
 	background bool
 	deadline   *time.Timer   // of authentication
 	sends      *rate.Limiter // nil before the first
@@ -203,7 +203,7 @@ func (s *Session) end(err error) {
 func (s *Session) read(ctx context.Context) error {
 	r := reader{src: s.conn.Control()}
 	for {
-		limit := wire.MaxFrame
+		limit := wire.MaxFrame // wire 1.5
 		if s.state != stateAuthenticated {
 			limit = maxEarlyFrame
 		}
@@ -304,7 +304,7 @@ func (s *Session) PushWait(ctx context.Context, data []byte) error {
 	}
 }
 
-// PushReceipts implements fanout.Session: the highest watermark of each member of each thread waits.
+// PushReceipts implements fanout.Session (wire 6.6): the highest watermark of each member of each thread waits.
 func (s *Session) PushReceipts(t id.ThreadID, m []replica.Mark) bool {
 	switch s.out.putReceipts(t, m, maxOutboxReceipts, &s.srv.load) {
 	case start:
@@ -322,7 +322,7 @@ func (s *Session) WaitReceipts(ctx context.Context) error {
 }
 
 // Lagged implements fanout.Session: pushes were dropped, so those that wait are dropped too and the device is told to
-// sync again (section 8).
+// sync again (wire 8.1).
 func (s *Session) Lagged() {
 	dropped, first, v := s.out.lag(s.srv.resync, &s.srv.load)
 	s.srv.metrics.dropped.WithLabelValues(dropLagged).Add(float64(dropped))
@@ -365,7 +365,7 @@ func (s *Session) close(code wirev1.Code, reason string) {
 	}()
 }
 
-// GoAway tells the device to connect again after a while (section 9). Any goroutine; never blocks.
+// GoAway tells the device to connect again after a while (wire 9.1). Any goroutine; never blocks.
 func (s *Session) GoAway(after time.Duration) {
 	s.answer(wirev1.ServerFrame_builder{
 		GoAway: wirev1.GoAway_builder{ReconnectAfterMs: uint32(after.Milliseconds())}.Build(),

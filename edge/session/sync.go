@@ -22,10 +22,10 @@ type syncing struct {
 	done   chan struct{}
 }
 
-// sync answers Sync (section 5). It may come again at any time: then the run before is cut short, since this one sends
-// all that it would have. Done answers a request with an id once SyncComplete is on its way. With a store that is down
-// the session stays, and sends what was missed when the store is back: the device can go on sending meanwhile. has is
-// what the device has, if it says so (section 13). Reader only.
+// sync answers Sync (wire 5.1, 5.5, 5.6). It may come again at any time: then the run before is cut short, since this
+// one sends all that it would have. Done answers a request with an id once SyncComplete is on its way. With a store
+// that is down the session stays, and sends what was missed when the store is back: the device can go on sending
+// meanwhile. has is what the device has, if it says so (wire 12.1). Reader only.
 func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known) {
 	if !s.begin(req) {
 		return
@@ -85,8 +85,8 @@ func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known) {
 	}
 }
 
-// have takes down what the device has, until its Sync (section 13). Reader only.
-func (s *Session) have(m *wirev1.Have) error {
+// have takes down what the device has, until its Sync (wire 12.1, 12.2). Reader only.
+func (s *Session) have(req uint64, m *wirev1.Have) error {
 	if s.has == nil {
 		s.has = fanout.Known{}
 	}
@@ -102,6 +102,7 @@ func (s *Session) have(m *wirev1.Have) error {
 	if len(s.has) > wire.MaxHave {
 		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "more than %d threads before a Sync", wire.MaxHave)
 	}
+	s.reply(req, wirev1.ServerFrame_builder{Done: &wirev1.Done{}})
 	return nil
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // A sender's messages to a thread must not overtake each other. When one is refused for now, those behind it are on
-// their way already; so they are refused too until it has come again or was given up (section 7), also when the log
+// their way already; so they are refused too until it has come again or was given up (wire 7.4), also when the log
 // turns out to have it: only that tells that the device knows of the refusals behind it.
 
 // head is a message that was refused for now and must come again before any later one of its thread.
@@ -28,7 +28,7 @@ const (
 	headLasts = time.Minute
 )
 
-// refuseSend answers a message with an error. Whatever is refused because of it is answered after it (section 7).
+// refuseSend answers a message with an error. Whatever is refused because of it is answered after it (wire 7.4).
 func (s *Session) refuseSend(x sending, err error) {
 	e := s.judge(err)
 	s.mu.Lock()
@@ -41,7 +41,7 @@ func (s *Session) refuseSend(x sending, err error) {
 	}
 }
 
-// abandon takes AbandonMessage (section 7). Reader only: what the device has sent before it was judged without it.
+// abandon takes AbandonMessage (wire 7.5). Reader only: what the device has sent before it was judged without it.
 func (s *Session) abandon(req uint64, r *wirev1.AbandonMessage) {
 	t, err := threadID(r.GetThreadId())
 	if err != nil {

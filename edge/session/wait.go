@@ -34,7 +34,7 @@ func (s *Session) member(ctx context.Context, t id.ThreadID) (View, error) {
 }
 
 // own returns a thread of which the session's user is or was a member, or is about to be, waiting a little for one that
-// is on its way. Who is a stranger to a thread waits as long as if it did not exist, and is told the same.
+// is on its way (wire 7.11). Who is a stranger to a thread waits as long as if it did not exist, and is told the same.
 func (s *Session) own(ctx context.Context, t id.ThreadID) (View, error) {
 	whole, cancel := context.WithTimeout(ctx, waitStarting)
 	defer cancel()

@@ -2,7 +2,7 @@
 // varint (RFC 9000 section 16), then that many bytes of protobuf.
 //
 // Promise: a reader never allocates before it has checked the length against its limit, takes a length in any of its
-// encodings (RFC 9000 section 16), and tells a clean end (io.EOF between frames) from a cut one (io.ErrUnexpectedEOF).
+// encodings (wire 1.4), and tells a clean end (io.EOF between frames) from a cut one (io.ErrUnexpectedEOF).
 //
 // Non-obvious:
 //   - A frame may be empty: protobuf encodes a message without fields in 0 bytes.

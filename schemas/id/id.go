@@ -185,8 +185,9 @@ func NewGroup() ThreadID { return newV7() }
 // NewDevice makes a fresh device id (UUIDv7).
 func NewDevice() DeviceID { return newV7() }
 
-// User derives the id of the user who holds a phone number (E.164, as "+4915112345678") in a generation (from 1), with
-// the key of the deployment. The same number gives the same id on every edge, so two edges cannot register it twice.
+// User (wire 15.2) derives the id of the user who holds a phone number (E.164, as "+4915112345678") in a generation
+// (from 1), with the key of the deployment. The same number gives the same id on every edge, so two edges cannot
+// register it twice.
 func User(key []byte, phone string, generation uint32) UserID {
 	sum := phoneMAC(key, "helio/user/1", phone, generation)
 	return UserID(sum)
@@ -209,8 +210,8 @@ func phoneMAC(key []byte, label, phone string, generation uint32) [Size]byte {
 	return out
 }
 
-// DirectThread derives the id of the direct thread of two users: SHA-256 over a label and both ids, the smaller first.
-// Both sides derive the same, so both can begin it without a race.
+// DirectThread (wire 15.3) derives the id of the direct thread of two users: SHA-256 over a label and both ids, the
+// smaller first. Both sides derive the same, so both can begin it without a race.
 func DirectThread(a, b UserID) ThreadID {
 	if bytes.Compare(a[:], b[:]) > 0 {
 		a, b = b, a
@@ -231,7 +232,7 @@ func (t ThreadID) IsDirect() bool { return version(t) == 8 }
 // IsGroup tells by its version whether a thread id can only be a group's.
 func (t ThreadID) IsGroup() bool { return version(t) == 7 }
 
-// Valid tells whether a message id is a UUIDv7, the one kind that is accepted.
+// Valid tells whether a message id is a UUIDv7, the one kind that is accepted (wire 15.1).
 func (m MessageID) Valid() bool { return version(m) == 7 }
 
 // Valid tells whether a device id is a UUIDv7, the one kind that is accepted.

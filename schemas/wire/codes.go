@@ -11,16 +11,16 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Protocol is the ALPN of the device protocol (section 1).
+// Protocol is the ALPN of the device protocol (wire 1.1).
 const Protocol = "helio/1"
 
-// PacketSize is the UDP payload of the packets of both sides in bytes: what every path carries on which there can be
-// QUIC (RFC 9000 section 14), so also one with an MTU of 1,280 that is IPv6's least and that of many a tunnel and VPN,
-// and one where a further tunnel takes its part of that. Neither side looks for more: the probes cost every connection
-// some packets and buffers, and a connection that carries bulk would win a fifth.
+// PacketSize is the UDP payload of the packets of both sides in bytes (wire 1.2): what every path carries on which
+// there can be QUIC (RFC 9000 section 14), so also one with an MTU of 1,280 that is IPv6's least and that of many a
+// tunnel and VPN, and one where a further tunnel takes its part of that. Neither side looks for more: the probes cost
+// every connection some packets and buffers, and a connection that carries bulk would win a fifth.
 const PacketSize = 1200
 
-// ExporterLabel is the label of the TLS exporter that a proof binds to (section 4).
+// ExporterLabel is the label of the TLS exporter that a proof binds to (wire 4.1).
 const ExporterLabel = "EXPORTER-heliograph"
 
 // Limits that every edge enforces and announces in Welcome.
@@ -39,7 +39,7 @@ const (
 	MaxInflight = 256
 )
 
-// Info is what follows from a code.
+// Info is what follows from a code (wire 13.1 to 13.3).
 type Info struct {
 	Code wirev1.Code
 	Name string
@@ -80,7 +80,8 @@ var table = []Info{
 	{Code: wirev1.Code_CODE_OUT_OF_TURN, Name: "out_of_turn", Retriable: true, Reconnect: true},
 }
 
-// Lookup returns the row of a code. A code of a newer version counts as internal: retriable, not closing.
+// Lookup returns the row of a code. A code of a newer version counts as internal: retriable, not closing (wire
+// 13.4).
 func Lookup(c wirev1.Code) Info {
 	if c >= 0 && int(c) < len(table) {
 		return table[c]
@@ -122,7 +123,7 @@ func (e *Error) Retriable() bool { return Lookup(e.Code).Retriable }
 // RequestTag is how many bytes of a connection's nonce name its requests in the log.
 const RequestTag = 4
 
-// RequestID names a request in the log (section 2), given the nonce of its connection or as much of it as is needed;
+// RequestID names a request in the log (wire 2.7), given the nonce of its connection or as much of it as is needed;
 // nil for a frame that wants no answer.
 func RequestID(nonce []byte, request uint64) []byte {
 	if request == 0 || len(nonce) < RequestTag {
@@ -131,7 +132,7 @@ func RequestID(nonce []byte, request uint64) []byte {
 	return binary.AppendUvarint(append(make([]byte, 0, RequestTag+2), nonce[:RequestTag]...), request)
 }
 
-// Proof returns the bytes that a device signs (section 4).
+// Proof returns the bytes that a device signs (wire 4.1); u is zero when registering (wire 4.2).
 func Proof(nonce, exporter []byte, u id.UserID, d id.DeviceID) []byte {
 	out := append([]byte("helio/1 auth\x00"), nonce...)
 	out = append(out, exporter...)

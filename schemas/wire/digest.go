@@ -6,7 +6,7 @@ import (
 	"heliograph/schemas/id"
 )
 
-// Digest is what a device says of the watermarks that it has in a thread (section 13): the sum of what Of makes of each
+// Digest is what a device says of the watermarks that it has in a thread (wire 12.3): the sum of what Of makes of each
 // member's, so that their order does not matter. 0: it has none.
 type Digest uint64
 

@@ -16,8 +16,8 @@ const (
 	ReplyRef = "reply-ref"
 )
 
-// Features are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello and
-// Welcome.
+// Features (wire 3.3) are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello
+// and Welcome.
 var Features = []string{Abandon, Background, MarkAnswer, OwnCursors, Ping, ReplyRef}
 
 // Bounds of a list of features.

@@ -4,71 +4,212 @@
 // 	protoc        (unknown)
 // source: wire/v1/wire.proto
 
-// The wire protocol between a device and an edge, version "helio/1".
+// The wire protocol between a device and an edge (the server), version "helio/1". It is all that a client needs beside
+// event/v1/event.proto, whose Event, Sealed and Content travel in it. Rules have numbers: handlers and tests name them
+// as "wire 5.2". Numbers in bytes, milliseconds and pieces are the defaults; where Welcome says otherwise, that counts.
 //
-// 1. Transport. QUIC with ALPN "helio/1". The client opens one bidirectional stream, the control stream, and both sides
-//    write frames on it: a length as QUIC varint (RFC 9000 section 16), then that many bytes of an encoded ClientFrame
-//    or ServerFrame. A frame is at most Limits.max_frame_bytes long; a longer one closes the connection before a byte
-//    of it is read. Frames of unknown kind are skipped.
-// 2. Requests. A ClientFrame with a request_id other than 0 is answered by exactly one ServerFrame with the same id
-//    (Error among them). Requests may be answered out of order. Frames with request_id 0 from the server are pushes.
-//    Events that a request leads to name it in the log (event.v1.Event.request_id): by the first 4 bytes of this
-//    connection's nonce, then the request_id as a varint of Protocol Buffers.
-// 3. Opening. Hello is first and is answered by Welcome with a nonce. Before authentication only Hello, CheckPhone,
-//    RequestPin, Register and Authenticate are allowed; anything else is answered by CODE_NOT_AUTHENTICATED. The
-//    connection is closed when it is not authenticated within 30 seconds (longer while a PIN is awaited: five minutes).
-// 4. Proof. A device signs, with its Ed25519 key, "helio/1 auth" NUL, the 32-byte nonce of this connection's Welcome,
-//    the 32 bytes of the TLS exporter (RFC 8446 section 7.5, label "EXPORTER-heliograph", empty context), then user id
-//    and device id (16 bytes each; user id all zero when registering). Nothing that is overheard or stored can be
-//    replayed on another connection.
-// 5. Sync. After authentication the client sends Sync once. The server answers, in this order: a ThreadChanged for each
-//    thread that changed since the device's cursors, the events that the device has not acknowledged, oldest first in
-//    each thread, then SyncComplete. Events after it are live; the order within a thread is kept throughout. However
-//    long the device was away, no event is left out: those that the server's views of the recent past have no more come
-//    from its history, in threads that come last. While that cannot be read SyncComplete does not come; the server goes
-//    on trying, and takes and answers what the device sends meanwhile.
-// 6. Cursors. A device keeps for each thread the highest position that it has applied, and applies an Event only if its
-//    position is greater. Since the server never leaves an event out within a connection, this makes delivery exactly
-//    once. It acknowledges with Watermarks, after it has stored the event. The read watermark goes as far as the user
-//    has seen everything: sending moves it only over the message sent, and only when all before that was read. What the
-//    user sent is never unread, wherever it lies (ThreadSummary.unread).
-// 7. Sending. SendMessage is answered by Ack (the log has it) or Error. Unanswered sends stay in the client's outbox:
-//    after a reconnect it syncs first, drops what came back with its message_id, then sends the rest again under the
-//    same message_id, with exponential backoff and jitter. A retriable Error to one send is also the answer to later
-//    ones of the same thread on that connection until the refused one has come again, also when it came back as an
-//    Event meanwhile: so a sender's messages keep their order. A client answers it by waiting until everything that it
-//    sent to the thread is answered, and sending again in order.
-//     A request that changes a group is answered by the verdict on it: Ack when it counts, from its position on, and
-//     Error when what came before it in the log does not let it (the sender is no admin any more). CODE_UNAVAILABLE
-//     leaves open whether it counts; to ask again is safe. What had been so before is done: to add who is a member, to
-//     remove who is none.
-// 8. Resync. A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again.
-// 9. GoAway. The server will close the connection: reconnect after the given time, to another edge if there is one. An
-//    edge that was killed says nothing. One in its place answers a packet of a connection that it does not know by a
-//    stateless reset (RFC 9000 section 10.3), if the packet has at least 64 bytes, as QUIC's own keep-alives have not: a
-//    device that has heard nothing for a while (5 seconds while somebody looks at it) writes a frame with padding, and
-//    goes to another edge when 4 seconds later nothing at all has come, not even an acknowledgement of QUIC.
-// 10. History pages travel on unidirectional streams that the server opens, one per request: a varint length and a
-//     ServerFrame with HistoryPage and the request_id. The client lets the server open at least 4.
-// 11. Phone numbers are taken as people write them: with + and country code, with 00 in its place, or, with a region
-//     (two letters, ISO 3166-1), as they are dialled there. Decimal digits of every script count; blanks, dashes,
-//     brackets, points and marks that nobody sees do not. A letter, or a number that its country's plan does not have,
-//     or of a service that takes no message, is CODE_INVALID_PHONE: nothing is guessed. Mobile numbers of Mexico (1
-//     after +52), Brazil (ninth digit) and Argentina (9 after +54) are the same in both writings.
-//     edge/phone/testdata/numbers.json has examples.
-// 12. Reads (ListThreads, GetThread, GetHistory, ListDevices, LookupUsers, GetUsers) are not older than what the same
-//     connection was told before it asked: they have every Event that was pushed and everything that was acknowledged.
-//     Where the server's views do not get there within a few seconds the answer is CODE_UNAVAILABLE. What another
-//     connection was told may be missing for a moment.
-// 13. What the device has (feature own-cursors). Before a Sync with own_cursors the device says with Have how far it is
-//     in each thread, and the server feeds it from there or from its watermark, whichever is lower: so a device that was
-//     restored from a backup gets what lies between. A thread that it does not name it has nothing of. Receipts of a
-//     thread come only when its digest of them differs from the server's: the sum modulo 2^64, over the members, of a
-//     hash of user id, delivered ordinal and read ordinal (8 bytes each, big-endian), both counted no further than
-//     own_ordinal if that is not 0. Of the user himself the read ordinal counts alone and as it is. Who has neither counts
-//     0. The hash is FNV-1a of 64 bits, then three times x ^= x >> 33, multiplied by 0xff51afd7ed558ccd after the first
-//     and by 0xc4ceb9fe1a85ec53 after the second. schemas/wire/testdata/vectors/receipts-digest.json has examples. So a
-//     reconnect at which nothing has changed costs one frame each way besides the greeting.
+// 1. Transport
+//   1.1  QUIC version 1 with TLS 1.3 and ALPN "helio/1", no 0-RTT. The client verifies the server's certificate.
+//   1.2  Both sides begin with UDP payloads of 1,200 bytes, and the server stays with them: a client that sends longer
+//        ones is not reached over paths such as VPNs, whose MTU is 1,280.
+//   1.3  The client opens one bidirectional stream, the control stream, and writes on it first, within 10 seconds. It
+//        can open no other. Both sides write frames on it. Who ends it ends the connection.
+//   1.4  A frame is a length as QUIC varint (RFC 9000 section 16, in any of its encodings), then that many bytes: an
+//        encoded ClientFrame or ServerFrame. 0 bytes are a frame too.
+//   1.5  A device's frame has at most 8,192 bytes before authentication and Limits.max_frame_bytes after it, a server's
+//        Limits.max_server_frame_bytes. A longer one closes the connection with CODE_FRAME_TOO_LARGE before a byte of
+//        it is read; one that cannot be decoded, or is cut short by the stream's end, with CODE_PROTOCOL.
+//   1.6  What a side does not know it passes over: fields, frames of unknown kind without a request id (a request is
+//        answered by CODE_UNKNOWN_REQUEST), words of features, values of enums (13.4 for codes).
+//   1.7  The server drops a connection without a word from which it has heard nothing for 90 seconds, and sends nothing
+//        to keep one alive: the client does, every 25 seconds at least, by QUIC's PING or as 9.2 says.
+//
+// 2. Requests
+//   2.1  A ClientFrame with a request_id other than 0 is answered by exactly one ServerFrame with the same id, Error
+//        among them, or the connection ends. The client uses an id once on a connection.
+//   2.2  Requests may be answered out of order.
+//   2.3  A ClientFrame with request_id 0 is not answered, not even by Error. A ServerFrame with 0 is a push.
+//   2.4  At most Limits.max_inflight requests of a connection wait for an answer; one more is refused with
+//        CODE_TOO_MANY_REQUESTS.
+//   2.5  Ping is answered by Pong once every frame before it has been taken up, its watermarks too, and behind all
+//        events that were about to be pushed by then. It may come before requests before it are answered.
+//   2.6  A request whose connection ended before its answer may have had its effect or not. To ask again is safe, with
+//        the same ids where it has some; RequestPin may lead to a further SMS.
+//   2.7  Events that a request leads to name it in the log (event.v1.Event.request_id): by the first 4 bytes of this
+//        connection's nonce, then the request_id as a varint of Protocol Buffers.
+//
+// 3. Opening
+//   3.1  Hello is first and is answered by Welcome. Another frame of 3.2 before it, or a second Hello, closes the
+//        connection with CODE_PROTOCOL.
+//   3.2  Before authentication only Hello, CheckPhone, RequestPin, Register and Authenticate are allowed; a request of
+//        another kind is refused with CODE_NOT_AUTHENTICATED. They are taken one after the other, at most 64 frames,
+//        then CODE_PROTOCOL closes the connection.
+//   3.3  Each side says in features what it can do beside the first version: abandon (AbandonMessage and
+//        CODE_OUT_OF_TURN), background (3.8), mark-answer (6.4), own-cursors (12.1), ping (2.5), reply-ref
+//        (SendMessage.reply). Who has not said a word does not know what it stands for.
+//   3.4  The server closes a connection with CODE_TIMEOUT that is not authenticated within 30 seconds, or five minutes
+//        after a PIN was asked for.
+//   3.5  A new device of a phone number: CheckPhone, RequestPin, then Register with the PIN of the SMS, on this
+//        connection or another. A known device: Authenticate. Both are answered by Authenticated and make the
+//        connection that device's; neither is followed by the other, and any of 3.2 but CheckPhone after it closes the
+//        connection with CODE_PROTOCOL. A refusal leaves the connection as it was; CODE_DEVICE_REVOKED closes it.
+//   3.6  Frames may follow Authenticate without waiting for its answer, as Sync does: they are taken up after it, or
+//        refused with CODE_NOT_AUTHENTICATED if it was refused. Authenticate itself needs Welcome's nonce.
+//   3.7  Register makes the device the user's primary one and revokes all that the user had before. It may be repeated
+//        with the same PIN, device and key while the PIN lives. RequestPin should name the key (public_key): the PIN is
+//        then good for that key alone, and no other device's wrong tries count against it.
+//   3.8  A device has one session on an edge, and one more with Authenticate.background: the newer of each kind closes
+//        the older with CODE_SUPERSEDED. Both get all pushes; they share their watermarks, so what one has acknowledged
+//        the other is not sent again: who acknowledges in the background shares its store with the foreground.
+//   3.9  A device that registered is shown nothing from before that: the number may have a new owner. A device that was
+//        linked (LinkDevice) is shown what the one is that approved it. Neither has acknowledged anything yet, so the
+//        first Sync sends each all that it is shown.
+//   3.10 A device that is revoked is closed with CODE_DEVICE_REVOKED within a second.
+//
+// 4. Proof
+//   4.1  A device signs with its Ed25519 key (RFC 8032, no prehash): "helio/1 auth", one byte 0, the 32 bytes of this
+//        connection's Welcome.nonce, the 32 bytes of the TLS exporter (RFC 8446 section 7.5, label
+//        "EXPORTER-heliograph", empty context), then user id and device id (16 bytes each).
+//   4.2  In Register the user id that is signed is 16 bytes 0.
+//   4.3  So nothing that is overheard or stored can be replayed on another connection.
+//   4.4  A wrong proof, a wrong PIN and an unknown device are all CODE_AUTHENTICATION_FAILED.
+//
+// 5. Sync
+//   5.1  After authentication the client sends Sync. No event is pushed before; other requests are answered.
+//   5.2  The server pushes a ThreadChanged for each thread with events that the device lacks, then those events, oldest
+//        first in each thread, then SyncComplete. Events after it are live; the order within a thread is kept
+//        throughout.
+//   5.3  Receipts come in between wherever they fall, also after SyncComplete: how far the members are of the threads
+//        in which the user has sent something. A device keeps the highest of each member; a lower one changes nothing.
+//   5.4  However long the device was away, no event is left out: those that the server's views of the recent past have
+//        no more come from its history, in threads that come last. While a view cannot be read SyncComplete does not
+//        come; the server goes on trying, and takes and answers what the device sends meanwhile.
+//   5.5  Done answers a Sync behind its SyncComplete, or behind a Resync.
+//   5.6  A further Sync may come at any time and does all anew: the one before is refused with CODE_UNAVAILABLE, a
+//        third that waits with CODE_TOO_MANY_REQUESTS. Beyond 5 at once and one a second they wait.
+//   5.7  A thread that begins for a device while it is live, since the user was added or is written to, is announced by
+//        ThreadChanged before its first event.
+//
+// 6. Cursors and receipts
+//   6.1  A device keeps for each thread the highest position that it has applied, and applies an Event only if its
+//        position is greater. Positions of a thread grow and have gaps. Since the server never leaves an event out
+//        within a connection, this makes delivery exactly once.
+//   6.2  It acknowledges with Watermarks after it has stored the event: delivered_position and delivered_ordinal are
+//        those of the last Event it has stored. What it has not acknowledged comes again at the next Sync. It may
+//        gather: the last one of a thread stands for all before it.
+//   6.3  A watermark counts no further than the thread goes, and never goes back.
+//   6.4  Watermarks with a request id are answered by Done once all of them were taken; CODE_INVALID: one names no
+//        thread's id, the others were taken. One of a thread that the user was never in counts for nothing. Beyond
+//        10,000 at once and 2,000 a second they are read more slowly, and none is lost.
+//   6.5  The read watermark goes as far as the user has seen everything: sending moves it only over the message sent,
+//        and only when all before that was read. What the user sent is never unread, wherever it lies
+//        (ThreadSummary.unread).
+//   6.6  Receipts are pushed to members who have sent something, merged: of each member the newest. The user's own tell
+//        how far his other devices are.
+//
+// 7. Sending
+//   7.1  SendMessage is answered by Ack, when the log has the message, or by Error. The message then comes to every
+//        device of every member as an Event, the sender's own included.
+//   7.2  The client makes the message id once and keeps it in every retry: the same id of the same sender in the same
+//        thread counts once, within 24 hours.
+//   7.3  Messages of a connection to one thread get into the log in the order in which they were sent.
+//   7.4  A retriable Error to a message holds the thread: later messages to it are refused with CODE_OUT_OF_TURN, whose
+//        message_id names the one that must come first, until that one has come again or was given up, or for a minute.
+//        It is needed also when that one came back as an Event meanwhile. No CODE_OUT_OF_TURN comes before the Error
+//        that it follows from. The client waits until all that it sent to the thread is answered, then for
+//        retry_after_ms, and sends again in order.
+//   7.5  AbandonMessage gives a refused message up: those behind it may come. It does not call back what the log has: a
+//        message whose Error was CODE_UNAVAILABLE or CODE_INTERNAL may still come as an Event.
+//   7.6  What is unanswered stays in the client's outbox. After a reconnect it syncs first, drops what came back with
+//        its message id, then sends the rest in order.
+//   7.7  The first message of a direct thread names the other member in direct_peer, and so may all later ones; that
+//        begins the thread if it does not exist. Groups are begun by CreateGroup.
+//   7.8  Content without a seal is a Sealed with key_id 0 whose data is an encoded event.v1.Content. Text has at most
+//        Limits.max_text_bytes, data 66,560 bytes, to which counts what content and reply have in unknown fields;
+//        longer is CODE_TOO_LARGE.
+//   7.9  A message that was acknowledged and does not count, since its sender was no member any more at its position,
+//        is told to its device by Rejected.
+//   7.10 A request that changes a group is answered by the verdict on it: Ack when it counts, from its position on, and
+//        Error when what came before it in the log does not let it (the sender is no admin any more). CODE_UNAVAILABLE
+//        leaves open whether it counts; to ask again is safe. What had been so before is done: to add who is a member,
+//        to remove who is none.
+//   7.11 A thread that exists is to those who never were in it as one that does not: CODE_NOT_A_MEMBER.
+//
+// 8. Resync
+//   8.1  A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again within a
+//        minute, or the connection is closed with CODE_SLOW_CONSUMER, as it is when the device reads nothing for 30
+//        seconds.
+//
+// 9. GoAway
+//   9.1  The server is about to close the connection: the client reconnects after reconnect_after_ms, to another edge
+//        if there is one. What is unanswered by then may be lost like with any other end.
+//   9.2  An edge that was killed says nothing. One in its place answers a packet of a connection that it does not know
+//        by a stateless reset (RFC 9000 section 10.3), if the packet has at least 64 bytes, as QUIC's own keep-alives
+//        have not: a device that has heard nothing for a while (5 seconds while somebody looks at it) writes a frame
+//        with padding, and goes to another edge when 4 seconds later nothing at all has come, not even an
+//        acknowledgement of QUIC.
+//
+// 10. History
+//   10.1 A HistoryPage travels on a unidirectional stream that the server opens for it: one frame with the page and the
+//        request_id, then the stream's end. Refusals come on the control stream.
+//   10.2 The client lets the server open at least 4 streams at one time. To one that lets it open none, GetHistory is
+//        CODE_NOT_ALLOWED. A stream that is reset in place of its end is a page that failed: ask again.
+//   10.3 A page has the newest events before before_position, newest first; next_before is the before_position of the
+//        next page, 0: there is none. A page may have fewer events than asked for and not be the last.
+//   10.4 What of an Event in a page counts is what counts of a pushed one; a page does not move watermarks.
+//
+// 11. Phone numbers
+//   11.1 They are taken as people write them: with + and country code, with 00 in its place, or, with a region (two
+//        letters, ISO 3166-1), as they are dialled there. Decimal digits of every script count; blanks, dashes,
+//        brackets, points and marks that nobody sees do not. edge/phone/testdata/numbers.json has examples.
+//   11.2 A letter, or a number that its country's plan does not have, or of a service that takes no message, is
+//        CODE_INVALID_PHONE: nothing is guessed.
+//   11.3 Mobile numbers of Mexico (1 after +52), Brazil (ninth digit) and Argentina (9 after +54) are the same in both
+//        writings.
+//
+// 12. What the device has (feature own-cursors)
+//   12.1 Before a Sync with own_cursors the device says with Have how far it is in each thread, and the server feeds it
+//        from there or from its watermark, whichever is lower: so a device that was restored from a backup gets what
+//        lies between. A thread that it does not name it has nothing of. It counts for that Sync alone.
+//   12.2 Have may come in several frames, of 65,536 threads together; more, or a cursor that is none, closes the
+//        connection with CODE_PROTOCOL.
+//   12.3 Receipts of a thread come at that Sync only when the device's digest of them differs from the server's: the
+//        sum modulo 2^64, over the members, of a hash of user id, delivered ordinal and read ordinal (8 bytes each,
+//        big-endian), both counted no further than own_ordinal if that is not 0. Of the user himself the read ordinal
+//        counts alone and as it is. Who has neither counts 0. The hash is FNV-1a of 64 bits, then three times x ^= x >>
+//        33, multiplied by 0xff51afd7ed558ccd after the first and by 0xc4ceb9fe1a85ec53 after the second.
+//        schemas/wire/testdata/vectors/receipts-digest.json has examples. So a reconnect at which nothing has changed
+//        costs one frame each way besides the greeting.
+//
+// 13. Refusals and closes
+//   13.1 What follows from a Code. Retriable, the same request may succeed later: INTERNAL, RATE_LIMITED, UNAVAILABLE,
+//        DRAINING, SLOW_CONSUMER, TIMEOUT, TOO_MANY_REQUESTS, THREAD_PARKED, OUT_OF_TURN. All others are final for that
+//        request.
+//   13.2 The server closes a connection with a Code as QUIC's application error code. These always close: PROTOCOL,
+//        FRAME_TOO_LARGE, DEVICE_REVOKED, DRAINING, SUPERSEDED, SLOW_CONSUMER, TIMEOUT, VERSION. Others may, as
+//        INTERNAL when the server fails on the connection and RATE_LIMITED when an address has too many that are not
+//        authenticated. 0 means that nothing is wrong.
+//   13.3 After a close, or a connection that just ended, the client connects again with backoff if the Code is
+//        retriable or 0, or there was none. With any other it would be the same again.
+//   13.4 A Code that the client does not know counts like INTERNAL: retriable, and connecting again is allowed.
+//   13.5 A retriable Error says in retry_after_ms how long to wait at least, never 0. A client that is refused again
+//        waits longer each time, twice as long up to some bound, with jitter.
+//   13.6 What an Error's message says is for developers and may change.
+//
+// 14. Reading
+//   14.1 Reads (ListThreads, GetThread, GetHistory, ListDevices, LookupUsers, GetUsers) are not older than what the
+//        same connection was told before it asked: they have every Event that was pushed and everything that was
+//        acknowledged. Where the server's views do not get there within a few seconds the answer is CODE_UNAVAILABLE.
+//        What another connection was told may be missing for a moment.
+//   14.2 GetViews tells how far the views of a thread's slot are: what an Ack or Event said is in a view once its
+//        position is lower than that.
+//
+// 15. Ids
+//   15.1 Device ids, message ids and group ids are made by the client: UUIDv7 (RFC 9562), 16 bytes.
+//   15.2 User ids are the server's.
+//   15.3 The id of a direct thread is derived from its two members: SHA-256 over "helio/direct/1", one byte 0, and both
+//        user ids, the one first whose bytes are lower; its first 16 bytes, of which byte 6 is (b & 0x0f) | 0x80 and
+//        byte 8 is (b & 0x3f) | 0x80. schemas/id/testdata/ids.json has vectors. A user may have one with himself.
 
 package wirev1
 
@@ -144,7 +285,8 @@ const (
 	// version of the server reads it: what it has can be read, nothing can be added. Only its members are told so;
 	// retry_after_ms says when to ask again. Other threads are not concerned.
 	Code_CODE_THREAD_PARKED Code = 24
-	// An earlier message of the thread was refused for now and must come first, or be given up; Error.message_id names it.
+	// An earlier message of the thread was refused for now and must come first, or be given up: Error.message_id names
+	// it.
 	Code_CODE_OUT_OF_TURN Code = 25
 )
 
@@ -1335,14 +1477,14 @@ type ClientFrame_builder struct {
 	GetViews *GetViews
 	// How the server reads a phone number, before anything is sent to it.
 	CheckPhone *CheckPhone
-	// Give up a message that was refused for now (section 7).
+	// Give up a message that was refused for now: 7.5.
 	AbandonMessage *AbandonMessage
-	// Asks for a Pong (section 2).
+	// Asks for a Pong: 2.5.
 	Ping *Ping
-	// What the device has; section 13.
+	// What the device has: 12.1.
 	Have *Have
 	// -- end of xxx_hidden_Body
-	// Means nothing; 0 to 256 bytes of 0. A frame with it makes a packet longer than a stateless reset (section 9).
+	// Means nothing; 0 to 256 bytes of 0. A frame with it makes a packet longer than a stateless reset: 9.2.
 	Padding []byte
 }
 
@@ -1571,17 +1713,17 @@ type clientFrame_CheckPhone struct {
 }
 
 type clientFrame_AbandonMessage struct {
-	// Give up a message that was refused for now (section 7).
+	// Give up a message that was refused for now: 7.5.
 	AbandonMessage *AbandonMessage `protobuf:"bytes,26,opt,name=abandon_message,json=abandonMessage,oneof"`
 }
 
 type clientFrame_Ping struct {
-	// Asks for a Pong (section 2).
+	// Asks for a Pong: 2.5.
 	Ping *Ping `protobuf:"bytes,27,opt,name=ping,oneof"`
 }
 
 type clientFrame_Have struct {
-	// What the device has; section 13.
+	// What the device has: 12.1.
 	Have *Have `protobuf:"bytes,28,opt,name=have,oneof"`
 }
 
@@ -3649,7 +3791,7 @@ type Authenticate_builder struct {
 	DeviceId []byte
 	// Section 4.
 	Signature []byte
-	// A second session of the device beside that of its foreground: section 3.
+	// A second session of the device beside that of its foreground: 3.8.
 	Background bool
 }
 
@@ -3791,7 +3933,7 @@ func (x *Sync) SetOwnCursors(v bool) {
 type Sync_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// What came with Have since the last Sync is all that the device has: section 13.
+	// What came with Have since the last Sync is all that the device has: 12.1.
 	OwnCursors bool
 }
 
@@ -3803,7 +3945,8 @@ func (b0 Sync_builder) Build() *Sync {
 	return m0
 }
 
-// Have says what the device has of threads, before the Sync that asks for the rest (section 13). It has no answer.
+// Have says what the device has of threads, before the Sync that asks for the rest (12.1). Done answers one
+// with a request id.
 type Have struct {
 	state              protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_Threads *[]*ThreadCursor       `protobuf:"bytes,1,rep,name=threads"`
@@ -4223,7 +4366,7 @@ type Error_builder struct {
 	Code Code
 	// In words, for developers.
 	Message string
-	// Try again not before so long, in milliseconds: section 8. Never 0 where the code is retriable.
+	// Try again not before so long, in milliseconds: 13.5. Never 0 where the code is retriable.
 	RetryAfterMs uint32
 	// CODE_OUT_OF_TURN: the message (16 bytes) that must come first.
 	MessageId []byte
@@ -4373,7 +4516,7 @@ func (b0 Pong_builder) Build() *Pong {
 }
 
 // AbandonMessage: the device will not send a message again that was refused for now, so that those behind it may come
-// (section 7). It is answered Done, whether or not the server waits for that message.
+// (7.5). It is answered Done, whether or not the server waits for that message.
 type AbandonMessage struct {
 	state                protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ThreadId  []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
