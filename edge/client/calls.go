@@ -388,7 +388,8 @@ func (c *Client) History(
 	for _, raw := range page.GetEvents() {
 		e, err := decodeEvent(raw)
 		if err != nil {
-			return nil, 0, fmt.Errorf("event at %d of a page: %w", raw.GetPosition(), err)
+			b, _ := proto.Marshal(raw) // it was decoded
+			e = Unreadable{Frame: b, Err: fmt.Errorf("event at %d of a page: %w", raw.GetPosition(), err)}
 		}
 		out = append(out, e)
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -228,9 +229,10 @@ func (c *Client) serve(ctx context.Context, cn *conn) error {
 		}
 		var f wirev1.ServerFrame
 		if err := proto.Unmarshal(buf, &f); err != nil {
-			return fmt.Errorf("decode frame: %w", err)
-		}
-		if err := c.handle(cn, &f); err != nil {
+			c.unreadable(buf, fmt.Errorf("decode frame: %w", err))
+		} else if err := c.handle(cn, &f); errors.As(err, new(alien)) {
+			c.unreadable(buf, err)
+		} else if err != nil {
 			return err
 		}
 		if cn.clogged() {
@@ -240,6 +242,18 @@ func (c *Client) serve(ctx context.Context, cn *conn) error {
 			buf = nil // do not keep what one large frame needed
 		}
 	}
+}
+
+// alien is about a frame that says something that this version cannot make sense of. It would come again on every
+// connection, so none ends for it.
+type alien struct{ error }
+
+func (a alien) Unwrap() error { return a.error }
+
+// unreadable tells the application of a frame. The buffer is the reader's.
+func (c *Client) unreadable(frame []byte, err error) {
+	c.cfg.Logger.Error("a frame of the edge cannot be read", "err", err)
+	c.queue.put(Unreadable{Frame: bytes.Clone(frame), Err: err})
 }
 
 // handle takes one frame; it runs on the reader only.
@@ -273,12 +287,12 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 	case wirev1.ServerFrame_Receipts_case:
 		t, err := id.From[id.ThreadID](f.GetReceipts().GetThreadId())
 		if err != nil {
-			return fmt.Errorf("receipts: %w", err)
+			return alien{fmt.Errorf("receipts: %w", err)}
 		}
 		for _, m := range f.GetReceipts().GetItems() {
 			u, err := id.From[id.UserID](m.GetUserId())
 			if err != nil {
-				return fmt.Errorf("receipts: %w", err)
+				return alien{fmt.Errorf("receipts: %w", err)}
 			}
 			c.queue.put(Receipt{Thread: t, User: u, Watermark: watermarkOf(m)})
 		}
@@ -286,7 +300,7 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		s := f.GetThreadChanged().GetThread()
 		t, err := id.From[id.ThreadID](s.GetThreadId())
 		if err != nil {
-			return fmt.Errorf("thread changed: %w", err)
+			return alien{fmt.Errorf("thread changed: %w", err)}
 		}
 		c.mu.Lock()
 		own := watermarkOf(s.GetOwn())
@@ -310,7 +324,7 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		t, err := id.From[id.ThreadID](rj.GetThreadId())
 		m, err2 := id.From[id.MessageID](rj.GetMessageId())
 		if err := errors.Join(err, err2); err != nil {
-			return fmt.Errorf("rejected: %w", err)
+			return alien{fmt.Errorf("rejected: %w", err)}
 		}
 		c.settle(m)
 		c.queue.put(Rejected{Thread: t, ID: m, Position: topic.Position(rj.GetPosition()), Code: rj.GetCode()})
@@ -410,7 +424,7 @@ func (c *Client) synced(cn *conn) {
 func (c *Client) event(raw *wirev1.Event) error {
 	e, err := decodeEvent(raw)
 	if err != nil {
-		return fmt.Errorf("event of thread %x at %d: %w", raw.GetThreadId(), raw.GetPosition(), err)
+		return alien{fmt.Errorf("event of thread %x at %d: %w", raw.GetThreadId(), raw.GetPosition(), err)}
 	}
 	p, _ := placeOf(e)
 	c.mu.Lock()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, Sent, Rejected, Failed, Delayed,
-// Connected, Synced, Disconnected.
+// Connected, Synced, Disconnected, Unreadable.
 type Event interface{ isEvent() }
 
 // Place is where an event of a thread lies in the log.
@@ -43,10 +44,28 @@ type Message struct {
 	Content *eventv1.Sealed
 }
 
-// ThreadEvent is any other event of a thread: members, title, roles, edits.
+// ThreadEvent is any other event of a thread: members, title, roles, edits, and what this version cannot read, which
+// has its place in the thread all the same and is shown as something unknown.
 type ThreadEvent struct {
 	Place
+	// Event has no body when its type is that of a newer server or it cannot be decoded.
 	Event *eventv1.Event
+	// Raw is the event as it came, for a version that can read it.
+	Raw []byte
+	// Err is why it cannot be read; nil when it can, or when only its type is not known.
+	Err error
+}
+
+// Unknown tells whether this version cannot say what happened.
+func (e ThreadEvent) Unknown() bool {
+	return e.Err != nil || e.Event.WhichBody() == eventv1.Event_Body_not_set_case
+}
+
+// Unreadable tells that the server sent something of which this version cannot even tell what it is about. The
+// connection goes on.
+type Unreadable struct {
+	Frame []byte // as it came
+	Err   error
 }
 
 // Receipt tells how far a member has got.
@@ -122,12 +141,16 @@ func (Delayed) isEvent()       {}
 func (Connected) isEvent()     {}
 func (Synced) isEvent()        {}
 func (Disconnected) isEvent()  {}
+func (Unreadable) isEvent()    {}
 
-// decodeEvent reads an event of a thread. An event type of a newer server is a ThreadEvent with an unset body.
+// decodeEvent reads an event of a thread. It fails only when the event has no place in a thread.
 func decodeEvent(e *wirev1.Event) (Event, error) {
 	t, err := id.From[id.ThreadID](e.GetThreadId())
 	if err != nil {
 		return nil, err
+	}
+	if e.GetPosition() < 0 {
+		return nil, fmt.Errorf("an event of thread %s at %d", t, e.GetPosition())
 	}
 	place := Place{
 		Thread:   t,
@@ -137,20 +160,23 @@ func decodeEvent(e *wirev1.Event) (Event, error) {
 	}
 	var ev eventv1.Event
 	if err := proto.Unmarshal(e.GetEvent(), &ev); err != nil {
-		return nil, err
+		return ThreadEvent{Place: place, Event: &eventv1.Event{}, Raw: e.GetEvent(), Err: err}, nil
 	}
 	if ev.WhichBody() != eventv1.Event_MessageSent_case {
-		return ThreadEvent{Place: place, Event: &ev}, nil
+		return ThreadEvent{Place: place, Event: &ev, Raw: e.GetEvent()}, nil
 	}
 	read := event.Of(&ev)
 	if read.About.IsZero() || read.User.IsZero() {
-		return nil, fmt.Errorf("the message at %d has no sender or id", place.Position)
+		return ThreadEvent{Place: place, Event: &ev, Raw: e.GetEvent(), Err: errNameless}, nil
 	}
 	return Message{
 		Place: place, ID: read.About.ID, Sender: read.User, Device: read.Device, Reply: read.Reply,
 		Content: ev.GetMessageSent().GetContent(), Text: read.Content.Text,
 	}, nil
 }
+
+// errNameless is a message that nothing can refer to.
+var errNameless = errors.New("the message has no sender or id")
 
 func placeOf(e Event) (Place, bool) {
 	switch e := e.(type) {

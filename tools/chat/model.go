@@ -363,6 +363,8 @@ func (m *Model) event(e client.Event) tea.Cmd {
 		if c := m.convs[e.Ack.Thread]; c != nil {
 			c.place(m.me, e.ID, client.Place{Thread: e.Ack.Thread, Position: e.Ack.Position, Time: e.Ack.Time})
 		}
+	case client.Unreadable:
+		m.say(true, "the server sent something that this version cannot read")
 	case client.Failed:
 		m.fail(e.Thread, e.ID, Words(e.Err, m.cfg.now()))
 	case client.Rejected:

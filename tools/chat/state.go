@@ -369,8 +369,9 @@ func (c *conversation) threadEvent(e client.ThreadEvent, me id.UserID) bool {
 				c.role = e.Event.GetRoleChanged().GetRole()
 			}
 		}
-	default:
-		return false // reactions, and what a newer server knows
+	case eventv1.Event_ReactionSet_case, eventv1.Event_AbuseReported_case:
+		return false // not shown, and known
+	default: // of a newer server, or unreadable: it has its place
 	}
 	return c.insert(&item{place: e.Place, placed: true, sender: actor, event: e.Event})
 }
