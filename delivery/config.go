@@ -24,6 +24,10 @@ type Config struct {
 
 	SessionTimeout time.Duration // until the slots of an instance that died are given to others; default 10 s
 
+	// MaxSubjects is how many subjects (threads and users) one link may have; default 1,000,000. Each costs this process
+	// some 250 bytes, and the edge that asks some 300. One too many is refused by itself.
+	MaxSubjects int
+
 	// For tests.
 
 	// how soon a member learns of a rebalance; default 500 ms, at most a third of SessionTimeout
@@ -36,7 +40,6 @@ type Config struct {
 
 	// how far behind the ring a cursor may be and still be served from the log; default 100,000 positions per topic
 	maxGapRecords int
-	maxSubjects   int           // of one link; default 1,000,000
 	progressEvery time.Duration // how soon links hear of slots that had nothing for them; default 50 ms
 }
 
@@ -63,6 +66,9 @@ func (c Config) Validate() error {
 	if c.SessionTimeout < 0 {
 		errs = append(errs, errors.New("delivery: session timeout is negative"))
 	}
+	if c.MaxSubjects < 0 {
+		errs = append(errs, errors.New("delivery: the most subjects of a link are negative"))
+	}
 	return errors.Join(errs...)
 }
 
@@ -73,7 +79,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.ringWindow, 10*time.Second)
 	run.Default(&c.ringBytes, 4<<20)
 	run.Default(&c.maxGapRecords, 100_000)
-	run.Default(&c.maxSubjects, 1_000_000)
+	run.Default(&c.MaxSubjects, 1_000_000)
 	run.Default(&c.progressEvery, 50*time.Millisecond)
 	return c
 }

@@ -22,7 +22,9 @@ type conn struct {
 	svc  *Service
 	end  link.DeliveryEnd
 	edge string
-	fail context.CancelCauseFunc // ends the link; may be called under any lock
+	// the edge reads refusals of single subjects; fixed once the hello came
+	refusals bool
+	fail     context.CancelCauseFunc // ends the link; may be called under any lock
 
 	subjects atomic.Int64
 	requests chan struct{} // a token per request under way
@@ -107,7 +109,7 @@ func (c *conn) serve(ctx context.Context) error {
 	if m.WhichBody() != linkv1.ToDelivery_Hello_case {
 		return &linkError{reasonProtocol, errors.New("the first frame is not a hello")}
 	}
-	c.edge = m.GetHello().GetEdge()
+	c.edge, c.refusals = m.GetHello().GetEdge(), m.GetHello().GetRefusals()
 	c.svc.log.Info("link opened", "edge", c.edge, "peer", c.end.Peer())
 	c.svc.enter(c)
 	for {
@@ -150,8 +152,8 @@ func subjectsOf(in [][]byte) []topic.Subject {
 
 // route hands a request to the goroutine of its slot, in order.
 func (c *conn) route(ctx context.Context, id topic.Slot, r request) error {
-	if !r.drop && c.subjects.Load()+int64(len(r.subjects)) > int64(c.svc.cfg.maxSubjects) {
-		return &linkError{reasonSubjects, fmt.Errorf("interest in more than %d subjects", c.svc.cfg.maxSubjects)}
+	if !r.drop && !c.refusals && c.subjects.Load()+int64(len(r.subjects)) > int64(c.svc.cfg.MaxSubjects) {
+		return &linkError{reasonSubjects, fmt.Errorf("interest in more than %d subjects", c.svc.cfg.MaxSubjects)}
 	}
 	var ls *linkSlot
 	if s := c.svc.slot(id); s != nil {

@@ -184,9 +184,79 @@ func TestFirstFrameMustBeHello(t *testing.T) {
 	}
 }
 
+// TestOneSubjectTooMany is refused by itself: the link goes on, with the events of the others, and takes it once there
+// is room.
+func TestOneSubjectTooMany(t *testing.T) {
+	w := newWorld(t)
+	s := w.service(Config{MaxSubjects: 3})
+	w.start(s)
+	w.owns(s, partitions)
+	edge, end := link.Pipe(0)
+	defer edge.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- s.ServeLink(t.Context(), end) }()
+	send := func(m *linkv1.ToDelivery) {
+		t.Helper()
+		if err := edge.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer := func() (refused []topic.Subject, reason linkv1.Refusal) {
+		t.Helper()
+		for {
+			m, err := edge.Recv(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.WhichBody() != linkv1.ToEdge_Subscribed_case {
+				continue
+			}
+			return subjectsOf(m.GetSubscribed().GetRefused()), m.GetSubscribed().GetReason()
+		}
+	}
+	one, two, three, four := inSlot(0, 0), inSlot(0, 1), inSlot(0, 2), inSlot(0, 3)
+	send(linkv1.ToDelivery_builder{Hello: linkv1.EdgeHello_builder{Edge: "edge", Refusals: true}.Build()}.Build())
+	send(subscribeFrame(1, 0, nil, one, two))
+	if no, reason := answer(); len(no) != 0 || reason != linkv1.Refusal_REFUSAL_UNSPECIFIED {
+		t.Errorf("refused %v of two, for %v", no, reason)
+	}
+	send(subscribeFrame(2, 0, nil, one, three, four)) // one is there already
+	no, reason := answer()
+	if len(no) != 1 || no[0] != three && no[0] != four || reason != linkv1.Refusal_REFUSAL_FULL {
+		t.Fatalf("refused %v, for %v; want one of the two new ones", no, reason)
+	}
+	w.produce(topic.Threads, no[0], "to the one that was refused")
+	w.produce(topic.Threads, one, "to a subject that was taken")
+	for {
+		m, err := edge.Recv(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.WhichBody() == linkv1.ToEdge_Events_case {
+			if got := m.GetEvents().GetRecords()[0].GetKey(); string(got) != string(one[:]) {
+				t.Errorf("got an event of %x, want one of %x", got, one)
+			}
+			break
+		}
+	}
+	send(linkv1.ToDelivery_builder{
+		Unsubscribe: linkv1.Unsubscribe_builder{Slot: 0, Subjects: [][]byte{two[:]}}.Build(),
+	}.Build())
+	send(subscribeFrame(3, 0, nil, no[0]))
+	if no, _ := answer(); len(no) != 0 {
+		t.Errorf("refused %v with room", no)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("the link ended: %v", err)
+	default:
+	}
+}
+
+// TestMaxSubjects: an edge of a version that does not read refusals loses its link, and so knows.
 func TestMaxSubjects(t *testing.T) {
 	w := newWorld(t)
-	s := w.service(Config{maxSubjects: 3})
+	s := w.service(Config{MaxSubjects: 3})
 	w.start(s)
 	w.owns(s, partitions)
 	edge, end := link.Pipe(0)

@@ -35,6 +35,7 @@ type metrics struct {
 	closed    *prometheus.CounterVec
 	subjects  prometheus.Gauge
 	subscribe *prometheus.CounterVec
+	refused   prometheus.Counter
 	queueMax  prometheus.Gauge
 	ringBytes prometheus.Gauge
 	ringAge   prometheus.Gauge
@@ -71,6 +72,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		closed:    vec("helio_delivery_links_closed_total", "Links that ended, by reason.", "reason"),
 		subjects:  gauge("helio_delivery_subjects", "Subscribed subjects, all links."),
 		subscribe: vec("helio_delivery_subscribes_total", "Subscribe frames, by how they were served.", "served"),
+		refused: counter("helio_delivery_subjects_refused_total",
+			"Subjects that were not subscribed, because the link has as many as it may."),
 		queueMax:  gauge("helio_delivery_link_queue_frames", "Frames that wait in the fullest link's queue."),
 		ringBytes: gauge("helio_delivery_ring_bytes", "Bytes held in the rings of all slots."),
 		ringAge:   gauge("helio_delivery_ring_seconds", "How long ago the oldest event in a ring was read."),

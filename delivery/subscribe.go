@@ -26,6 +26,8 @@ func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 		s.mu.Unlock()
 		return ls.conn.notOwner(ctx, s.id, r)
 	}
+	refused, taken := ls.reserve(want)
+	defer ls.conn.subjects.Add(-taken) // by then want has counted them
 	ls.held = true
 	cur, served := s.ring.start(), servedFresh
 	if r.from != nil {
@@ -59,7 +61,7 @@ func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 
 	// mu is held here and at the head of each round.
 	out := []*linkv1.ToEdge{linkv1.ToEdge_builder{Subscribed: linkv1.Subscribed_builder{
-		Id: r.id, Slot: int32(s.id), LiveFrom: link.EncodeCursor(cur),
+		Id: r.id, Slot: int32(s.id), LiveFrom: link.EncodeCursor(cur), Refused: refused, Reason: reasonOf(refused),
 	}.Build()}.Build()}
 	for {
 		if s.gone || ls.subjects == nil {
@@ -108,6 +110,35 @@ func (ls *linkSlot) subscribe(ctx context.Context, r request) error {
 	}
 	defer s.mu.Unlock()
 	return ls.release(ctx)
+}
+
+// reserve takes room on the link for those of the subjects that it does not have yet. Those for which there is none it
+// returns, and takes out of want. The caller holds mu.
+func (ls *linkSlot) reserve(want map[topic.Subject]struct{}) (refused [][]byte, taken int64) {
+	c := ls.conn
+	for subject := range want {
+		if _, has := ls.subjects[subject]; has {
+			continue
+		}
+		if c.subjects.Add(1) > int64(c.svc.cfg.MaxSubjects) && c.refusals {
+			c.subjects.Add(-1)
+			refused = append(refused, subject[:])
+			delete(want, subject)
+			continue
+		}
+		taken++
+	}
+	if len(refused) > 0 {
+		ls.slot.metrics.refused.Add(float64(len(refused)))
+	}
+	return refused, taken
+}
+
+func reasonOf(refused [][]byte) linkv1.Refusal {
+	if len(refused) > 0 {
+		return linkv1.Refusal_REFUSAL_FULL
+	}
+	return linkv1.Refusal_REFUSAL_UNSPECIFIED
 }
 
 // releaseReads is how often release may read the log for what has left the ring meanwhile: each time less, unless the

@@ -18,12 +18,13 @@ const (
 // What a late subject waits for: the label of a metric.
 const (
 	waitsOwner    = "owner"    // no delivery instance says that it owns the slot
+	waitsRoom     = "room"     // the owner has no room for it on the link
 	waitsAnswer   = "answer"   // the owner has not answered its Subscribe
 	waitsViews    = "views"    // the views have not got to where its stream begins
 	waitsSnapshot = "snapshot" // the views have, but did not give its state
 )
 
-var waits = []string{waitsOwner, waitsAnswer, waitsViews, waitsSnapshot}
+var waits = []string{waitsOwner, waitsRoom, waitsAnswer, waitsViews, waitsSnapshot}
 
 // waitsFor tells what a subject waits for, and since when; "" for nothing. The caller holds the slot's lock.
 func (r *Replica) waitsFor(sub *subject) (what string, since time.Time) {
@@ -39,6 +40,8 @@ func (r *Replica) waitsFor(sub *subject) (what string, since time.Time) {
 	switch {
 	case s.owner == nil:
 		what = waitsOwner
+	case sub.phase == wanted && sub.pending.refused:
+		what = waitsRoom
 	case sub.phase == loading && sub.reachedBy(r.clock.slot(s.n)):
 		what = waitsSnapshot
 	case sub.phase == loading, sub.phase == wanted && sub.pending.postponed:
@@ -80,6 +83,8 @@ func (r *Replica) remind(s *slot, now time.Time, after *actions) {
 		due := since.Add(lateAfter)
 		isLate := !due.After(now)
 		switch {
+		case what == waitsRoom:
+			s.toAsk = append(s.toAsk, sub)
 		case what != waitsAnswer:
 		case sub.phase == live && (isLate || s.unacked[sub] == 0):
 			s.unacked[sub] = 0
@@ -131,7 +136,7 @@ func (r *Replica) remind(s *slot, now time.Time, after *actions) {
 		after.add(r.links.askOwned)
 	}
 	r.log.Warn("subjects of a slot are late to be live, what they wait for is asked for again", "slot", s.n,
-		"without_owner", found[waitsOwner], "without_answer", found[waitsAnswer],
+		"without_owner", found[waitsOwner], "without_room", found[waitsRoom], "without_answer", found[waitsAnswer],
 		"behind_views", found[waitsViews], "without_snapshot", found[waitsSnapshot],
 		"oldest", oldest.Round(time.Millisecond), "subject", id.ThreadID(example.key))
 }

@@ -1,6 +1,7 @@
 package replica_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,8 @@ import (
 	"heliograph/edge/replica/replicatest"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // An answer to a request from before its slot was closed, and opened anew by the same instance, comes when the slot is
@@ -72,6 +75,48 @@ func TestLateSubjectsAreAskedForAgain(t *testing.T) {
 				if log := b.log.String(); !strings.Contains(log, "late to be live") || !strings.Contains(log, c.waits) {
 					t.Errorf("%s is not in the log:\n%s", c.waits, log)
 				}
+			})
+		})
+	}
+}
+
+// A subject for which the link has no room is refused by itself: who waits for it is told so at once, the others go on,
+// and it is live once there is room.
+func TestOneSubjectTooManyIsRefusedByItself(t *testing.T) {
+	for name, live := range map[string]bool{"new ones": false, "ones that were live": true} {
+		t.Run(name, func(t *testing.T) {
+			inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+				ann, d := b.follower(1)
+				g := b.group(ann.user)
+				b.settle()
+				if !live {
+					b.cluster.Bound(2) // ann and g
+				}
+				bob := replicatest.User(2)
+				other := b.group(bob)
+				if live {
+					mustBe(t, "made live", b.replica.EnsureThread(t.Context(), other), nil)
+					b.settle()
+					b.cluster.Bound(2)
+					b.cluster.BreakLinks("a")
+					time.Sleep(2 * time.Second) // the link is back
+				}
+				began := time.Now()
+				mine, others := b.replica.EnsureThread(t.Context(), g), b.replica.EnsureThread(t.Context(), other)
+				if !live {
+					mustBe(t, "the one that was there", mine, nil)
+					mustBe(t, "the one too many", errors.Is(others, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}), true)
+				}
+				mustBe(t, "answered at once", time.Since(began) < time.Second, true)
+				if got := b.cluster.Subscriptions(); got != 2 {
+					t.Errorf("%d subjects are subscribed, want 2\n%s", got, b.replica.Describe())
+				}
+				b.cluster.Bound(0)
+				time.Sleep(time.Minute)
+				at := b.world.Send(g, ann.user, d, id.NewMessage(), id.UserID{})
+				b.settle()
+				mustBe(t, "the last that she was told of", ann.heard[len(ann.heard)-1], at)
+				mustBe(t, "with room", b.replica.EnsureThread(t.Context(), other), nil)
 			})
 		})
 	}

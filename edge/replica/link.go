@@ -15,6 +15,8 @@ import (
 	"heliograph/infra/link"
 	linkv1 "heliograph/schemas/link/v1"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // conn is a link to one delivery instance.
@@ -146,7 +148,7 @@ func (r *Replica) serveLink(ctx context.Context, in link.Instance) error {
 }
 
 func (r *Replica) writeLink(ctx context.Context, c *conn) error {
-	hello := linkv1.ToDelivery_builder{Hello: linkv1.EdgeHello_builder{Edge: r.cfg.Name}.Build()}.Build()
+	hello := linkv1.ToDelivery_builder{Hello: linkv1.EdgeHello_builder{Edge: r.cfg.Name, Refusals: true}.Build()}.Build()
 	if err := c.end.Send(ctx, hello); err != nil {
 		return fmt.Errorf("write to link: %w", err)
 	}
@@ -200,7 +202,7 @@ func (r *Replica) frame(c *conn, m *linkv1.ToEdge) error {
 		}
 		r.in(s, func(*actions) {
 			if s.owner == c {
-				r.subscribed(s, a.GetId(), link.DecodeCursor(a.GetLiveFrom()))
+				r.subscribed(s, a.GetId(), link.DecodeCursor(a.GetLiveFrom()), a.GetRefused())
 			}
 		})
 	case linkv1.ToEdge_Events_case:
@@ -297,12 +299,18 @@ func (r *Replica) release(s *slot, c *conn) {
 }
 
 // subscribed takes in the answer to a Subscribe. The caller holds the slot's lock.
-func (r *Replica) subscribed(s *slot, id uint64, liveFrom topic.Cursor) {
+func (r *Replica) subscribed(s *slot, id uint64, liveFrom topic.Cursor, refused [][]byte) {
 	q, ok := s.requests[id]
 	if !ok {
 		return
 	}
 	delete(s.requests, id)
+	no := map[topic.Subject]bool{}
+	for _, k := range refused {
+		if len(k) == len(topic.Subject{}) {
+			no[topic.Subject(k)] = true
+		}
+	}
 	for _, sub := range q.subjects {
 		switch _, waits := s.unacked[sub]; {
 		case sub.gone:
@@ -310,6 +318,9 @@ func (r *Replica) subscribed(s *slot, id uint64, liveFrom topic.Cursor) {
 		case q.resume && !waits:
 			continue
 		case !q.resume && (sub.phase != asked || sub.pending.request != id && !sub.pending.repeated):
+			continue
+		case no[sub.key]:
+			r.refuse(s, sub)
 			continue
 		case q.resume:
 			delete(s.unacked, sub)
@@ -329,6 +340,41 @@ func (r *Replica) subscribed(s *slot, id uint64, liveFrom topic.Cursor) {
 			continue
 		}
 		r.loads.push(sub)
+	}
+}
+
+// refuse takes in that the link has no room for a subject: whoever waits for it is told so, and it is asked for again
+// after a while. The caller holds the slot's lock.
+func (r *Replica) refuse(s *slot, sub *subject) {
+	delete(s.unacked, sub)
+	if sub.pending == nil {
+		sub.pending = &pending{since: time.Now(), bornAt: -1}
+	}
+	sub.phase, sub.pending.refused, sub.pending.repeated = wanted, true, false
+	sub.pending.backlog = nil
+	s.waiting[sub] = struct{}{}
+	r.expect(s)
+	r.metrics.refused.Inc()
+	closed(&sub.news)
+}
+
+// again asks for a subject anew that was refused, for somebody who begins to wait for it. The caller holds the slot's
+// lock.
+func (r *Replica) again(s *slot, sub *subject) {
+	if sub.phase == wanted && sub.pending.refused {
+		r.ask(s, sub)
+	}
+}
+
+// full is the refusal of a subject that the link has no room for, nil when it has. The caller holds the slot's lock.
+func (sub *subject) full() error {
+	if sub.phase != wanted || !sub.pending.refused {
+		return nil
+	}
+	return &wire.Error{
+		Code:       wirev1.Code_CODE_UNAVAILABLE,
+		Message:    "this edge follows as many threads and users as it may",
+		RetryAfter: lateAfter,
 	}
 }
 

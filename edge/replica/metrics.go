@@ -18,6 +18,7 @@ type metrics struct {
 	viewsBack        prometheus.Counter
 	verdicts         *prometheus.CounterVec
 	errors           *prometheus.CounterVec
+	refused          prometheus.Counter
 	snapshotSeconds  prometheus.Histogram
 	snapshotSubjects prometheus.Histogram
 	eventAge         prometheus.Histogram
@@ -50,6 +51,10 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 		released: counter(
 			"subjects_released_total",
 			"Subjects that were opened again, because the views have got past what stopped them.",
+		),
+		refused: counter(
+			"subjects_refused_total",
+			"Subjects for which a link to a delivery instance had no room; they are asked for again.",
 		),
 		packed: counter("threads_packed_total", "Threads whose states were packed because they were of no use."),
 		gaps:   counter("gaps_total", "Subjects that were loaded anew because their slot's stream had a gap."),

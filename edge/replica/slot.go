@@ -57,6 +57,7 @@ type pending struct {
 	postponed bool
 	asked     uint64
 	repeated  bool // asked for again: the answer to any Subscribe will do
+	refused   bool // the link has no room for it; asked for again after a while
 }
 
 type queued struct {
@@ -282,7 +283,7 @@ func (s *slot) frames(c *conn, max int, views topic.Cursor, nextID func() uint64
 				if resume {
 					s.unacked[sub] = b.Id
 				} else {
-					sub.phase, sub.pending.request = asked, b.Id
+					sub.phase, sub.pending.request, sub.pending.refused = asked, b.Id, false
 				}
 				b.Subjects = append(b.Subjects, sub.key[:])
 			}

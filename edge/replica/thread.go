@@ -238,14 +238,19 @@ func (r *Replica) Enter(ctx context.Context, f Follower, t id.ThreadID) (last to
 		return 0, nil, ended()
 	}
 	s := r.slotOf(topic.Subject(t))
-	for {
+	for first := true; ; first = false {
 		var news <-chan struct{}
+		var full error
 		r.in(s, func(*actions) {
 			ts := s.threads[t]
 			if ts == nil {
 				ts = r.addThread(s, t)
 			}
 			r.addLocal(ts, u, -1)
+			if first {
+				r.again(s, &ts.subject)
+			}
+			full = ts.full()
 			if ts.phase != live {
 				news = waited(&ts.news)
 				return
@@ -257,7 +262,10 @@ func (r *Replica) Enter(ctx context.Context, f Follower, t id.ThreadID) (last to
 				now = &g
 			}
 		})
-		if news == nil {
+		switch {
+		case full != nil:
+			return 0, nil, full
+		case news == nil:
 			return last, now, nil
 		}
 		select {
@@ -343,7 +351,7 @@ func (r *Replica) EnsureThread(ctx context.Context, t id.ThreadID) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
 	defer cancel()
 	s := r.slotOf(topic.Subject(t))
-	for {
+	for first := true; ; first = false {
 		s.mu.Lock()
 		ts := s.threads[t]
 		if ts == nil {
@@ -353,6 +361,13 @@ func (r *Replica) EnsureThread(ctx context.Context, t id.ThreadID) error {
 		if ts.loaded() {
 			s.mu.Unlock()
 			return nil
+		}
+		if first {
+			r.again(s, &ts.subject)
+		}
+		if full := ts.full(); full != nil {
+			s.mu.Unlock()
+			return full
 		}
 		news := waited(&ts.news)
 		s.mu.Unlock()

@@ -24,6 +24,7 @@ func (r *Replica) Follow(f Follower) {
 	}
 	u.follower.Store(&f)
 	u.idle = 0
+	r.again(s, &u.subject)
 }
 
 // Unfollow ends what Follow began, once Linger has passed. For one who is not the user's follower it does nothing.
@@ -112,7 +113,7 @@ func (r *Replica) awaitUser(ctx context.Context, f Follower, enough func(u *user
 	for {
 		u.slot.mu.Lock()
 		var news <-chan struct{}
-		done, gone := u.phase == live && enough(u), u.gone
+		done, gone, full := u.phase == live && enough(u), u.gone, u.full()
 		if !done && !gone {
 			news = waited(&u.news)
 		}
@@ -122,6 +123,8 @@ func (r *Replica) awaitUser(ctx context.Context, f Follower, enough func(u *user
 			return nil
 		case gone:
 			return ended()
+		case full != nil:
+			return full
 		}
 		select {
 		case <-news:

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"heliograph/delivery"
-	"heliograph/infra/kafka"
 	"heliograph/infra/link"
 	"heliograph/schemas/topic"
 )
@@ -27,6 +26,7 @@ type deliveryCmd struct {
 	Listen         string        `help:"UDP address that edges' links come to." placeholder:"HOST:PORT" default:"127.0.0.1:7450" env:"HELIO_DELIVERY_LISTEN"`
 	Advertise      string        `help:"Address that edges are told; default: the one listened on." placeholder:"HOST:PORT" env:"HELIO_DELIVERY_ADVERTISE"`
 	SessionTimeout time.Duration `help:"How long after its last sign of life its slots go to others." default:"10s" env:"HELIO_SESSION_TIMEOUT"`
+	MaxSubjects    int           `help:"Most threads and users of one edge's link; each costs some 250 bytes here and 300 in the edge." default:"1000000" env:"HELIO_MAX_SUBJECTS"`
 	DeliveryGroup  string        `help:"Consumer group of the delivery instances, the same as the edges'; default: after --topic-prefix." placeholder:"GROUP" env:"HELIO_DELIVERY_GROUP"`
 	Check          bool          `help:"Build everything, then stop."`
 }
@@ -69,7 +69,10 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if _, err := p.openLog(ctx, &cfg); err != nil {
 		return err
 	}
-	svc, err := addDelivery(p, cfg, c.DeliveryGroup, name, advertise, c.SessionTimeout)
+	svc, err := addDelivery(p, delivery.Config{
+		Kafka: cfg, Group: c.DeliveryGroup, Name: name, Addr: advertise,
+		SessionTimeout: c.SessionTimeout, MaxSubjects: c.MaxSubjects,
+	})
 	if err != nil {
 		return err
 	}
@@ -81,13 +84,9 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	return p.run(ctx)
 }
 
-// addDelivery adds a delivery instance to a process. An empty group is that of the deployment.
-func addDelivery(
-	p *process, cfg kafka.Config, group, name, advertise string, session time.Duration,
-) (*delivery.Service, error) {
-	svc, err := delivery.New(
-		delivery.Config{Kafka: cfg, Group: group, Name: name, Addr: advertise, SessionTimeout: session}, p.log, p.reg,
-	)
+// addDelivery adds a delivery instance to a process.
+func addDelivery(p *process, cfg delivery.Config) (*delivery.Service, error) {
+	svc, err := delivery.New(cfg, p.log, p.reg)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"heliograph/delivery"
 	"heliograph/edge"
 	"heliograph/edge/auth"
 	"heliograph/edge/client"
@@ -169,7 +170,7 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, c.Generation, "dev", 0); err != nil {
 		return nil, err
 	}
-	svc, err := addDelivery(p, kcfg, "", "dev", "", 0)
+	svc, err := addDelivery(p, delivery.Config{Kafka: kcfg, Name: "dev"})
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"heliograph/delivery"
 	"heliograph/edge/auth"
 	"heliograph/infra/embedded/enginetest"
 	"heliograph/infra/link"
@@ -83,7 +84,7 @@ func exported(t *testing.T) map[string][]string {
 		case "history":
 			err = addHistory(ctx, p, cfg, history, 1, role, 10*time.Second)
 		case "delivery":
-			_, err = addDelivery(p, cfg, "", role, "127.0.0.1:1", 10*time.Second)
+			_, err = addDelivery(p, delivery.Config{Kafka: cfg, Name: role, Addr: "127.0.0.1:1"})
 		default:
 			_, err = addEdge(ctx, p, edgeParts{
 				name: role, listen: "127.0.0.1:0", maxConnections: 10, sendsPerDay: 10, kafka: cfg, bases: bases,

@@ -20,6 +20,7 @@ type Cluster struct {
 	tardy     bool // one request in four waits for its turn
 	delay     time.Duration
 	lose      int // so many Subscribes
+	bound     int // subjects of a link; 0: any number
 	wg        sync.WaitGroup
 }
 
@@ -161,6 +162,32 @@ func (c *Cluster) Lose(n int) {
 	c.lose = n
 }
 
+// Bound has each link refuse the subjects beyond so many, and nothing else.
+func (c *Cluster) Bound(subjects int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bound = subjects
+}
+
+// fit takes the subjects out of a Subscribe for which the link has no room.
+func (c *Cluster) fit(l *edgeLink, r *linkv1.Subscribe) (left, refused [][]byte) {
+	has := 0
+	for _, subs := range l.subs {
+		has += len(subs)
+	}
+	for _, k := range r.GetSubjects() {
+		switch {
+		case l.subs[topic.Slot(r.GetSlot())][topic.Subject(k)]:
+			left = append(left, k)
+		case c.bound == 0 || has < c.bound:
+			left, has = append(left, k), has+1
+		default:
+			refused = append(refused, k)
+		}
+	}
+	return left, refused
+}
+
 // opened returns the slot that a Subscribe is about as the instance had it opened when that came, and how long the
 // request waits.
 func (c *Cluster) opened(in *instance, m *linkv1.ToDelivery) (o *ownedSlot, late time.Duration) {
@@ -192,6 +219,10 @@ func (c *Cluster) subscribe(in *instance, l *edgeLink, opened *ownedSlot, r *lin
 	if r.HasFrom() {
 		from = from.Highest(link.DecodeCursor(r.GetFrom()))
 	}
+	subjects, refused := c.fit(l, r)
+	if answer.Refused = refused; len(refused) > 0 {
+		answer.Reason = linkv1.Refusal_REFUSAL_FULL
+	}
 	answer.LiveFrom = link.EncodeCursor(from)
 	l.send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
 	c.world.Mu.Lock()
@@ -214,7 +245,7 @@ func (c *Cluster) subscribe(in *instance, l *edgeLink, opened *ownedSlot, r *lin
 		l.subs[s] = map[topic.Subject]bool{}
 	}
 	only := map[topic.Subject]bool{}
-	for _, k := range r.GetSubjects() {
+	for _, k := range subjects {
 		only[topic.Subject(k)] = true
 		l.subs[s][topic.Subject(k)] = true
 	}

@@ -40,6 +40,50 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Refusal is why a subject is not subscribed.
+type Refusal int32
+
+const (
+	// Nothing was refused.
+	Refusal_REFUSAL_UNSPECIFIED Refusal = 0
+	// The link has as many subjects as one may have.
+	Refusal_REFUSAL_FULL Refusal = 1
+)
+
+// Enum value maps for Refusal.
+var (
+	Refusal_name = map[int32]string{
+		0: "REFUSAL_UNSPECIFIED",
+		1: "REFUSAL_FULL",
+	}
+	Refusal_value = map[string]int32{
+		"REFUSAL_UNSPECIFIED": 0,
+		"REFUSAL_FULL":        1,
+	}
+)
+
+func (x Refusal) Enum() *Refusal {
+	p := new(Refusal)
+	*p = x
+	return p
+}
+
+func (x Refusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_link_v1_link_proto_enumTypes[0].Descriptor()
+}
+
+func (Refusal) Type() protoreflect.EnumType {
+	return &file_link_v1_link_proto_enumTypes[0]
+}
+
+func (x Refusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
 // ToDelivery is what an edge writes.
 type ToDelivery struct {
 	state           protoimpl.MessageState `protogen:"opaque.v1"`
@@ -582,10 +626,11 @@ func (*toEdge_Progress) isToEdge_Body() {}
 
 // EdgeHello names the edge.
 type EdgeHello struct {
-	state           protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Edge string                 `protobuf:"bytes,1,opt,name=edge"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Edge     string                 `protobuf:"bytes,1,opt,name=edge"`
+	xxx_hidden_Refusals bool                   `protobuf:"varint,2,opt,name=refusals"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *EdgeHello) Reset() {
@@ -620,8 +665,19 @@ func (x *EdgeHello) GetEdge() string {
 	return ""
 }
 
+func (x *EdgeHello) GetRefusals() bool {
+	if x != nil {
+		return x.xxx_hidden_Refusals
+	}
+	return false
+}
+
 func (x *EdgeHello) SetEdge(v string) {
 	x.xxx_hidden_Edge = v
+}
+
+func (x *EdgeHello) SetRefusals(v bool) {
+	x.xxx_hidden_Refusals = v
 }
 
 type EdgeHello_builder struct {
@@ -629,6 +685,8 @@ type EdgeHello_builder struct {
 
 	// The edge's name, for logs and metrics.
 	Edge string
+	// It reads Subscribed.refused. To one that does not, the instance closes the link instead.
+	Refusals bool
 }
 
 func (b0 EdgeHello_builder) Build() *EdgeHello {
@@ -636,6 +694,7 @@ func (b0 EdgeHello_builder) Build() *EdgeHello {
 	b, x := &b0, m0
 	_, _ = b, x
 	x.xxx_hidden_Edge = b.Edge
+	x.xxx_hidden_Refusals = b.Refusals
 	return m0
 }
 
@@ -1005,6 +1064,8 @@ type Subscribed struct {
 	xxx_hidden_Slot     int32                  `protobuf:"varint,2,opt,name=slot"`
 	xxx_hidden_LiveFrom *Cursor                `protobuf:"bytes,3,opt,name=live_from,json=liveFrom"`
 	xxx_hidden_NotOwner bool                   `protobuf:"varint,4,opt,name=not_owner,json=notOwner"`
+	xxx_hidden_Refused  [][]byte               `protobuf:"bytes,5,rep,name=refused"`
+	xxx_hidden_Reason   Refusal                `protobuf:"varint,6,opt,name=reason,enum=link.v1.Refusal"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -1062,6 +1123,20 @@ func (x *Subscribed) GetNotOwner() bool {
 	return false
 }
 
+func (x *Subscribed) GetRefused() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_Refused
+	}
+	return nil
+}
+
+func (x *Subscribed) GetReason() Refusal {
+	if x != nil {
+		return x.xxx_hidden_Reason
+	}
+	return Refusal_REFUSAL_UNSPECIFIED
+}
+
 func (x *Subscribed) SetId(v uint64) {
 	x.xxx_hidden_Id = v
 }
@@ -1076,6 +1151,14 @@ func (x *Subscribed) SetLiveFrom(v *Cursor) {
 
 func (x *Subscribed) SetNotOwner(v bool) {
 	x.xxx_hidden_NotOwner = v
+}
+
+func (x *Subscribed) SetRefused(v [][]byte) {
+	x.xxx_hidden_Refused = v
+}
+
+func (x *Subscribed) SetReason(v Refusal) {
+	x.xxx_hidden_Reason = v
 }
 
 func (x *Subscribed) HasLiveFrom() bool {
@@ -1100,6 +1183,11 @@ type Subscribed_builder struct {
 	LiveFrom *Cursor
 	// The instance does not own the slot: ask the owner.
 	NotOwner bool
+	// Those of the subjects that are not subscribed, 16 bytes each; the others are. The edge goes without them, says so to
+	// whom they concern, and asks again after a while.
+	Refused [][]byte
+	// Why.
+	Reason Refusal
 }
 
 func (b0 Subscribed_builder) Build() *Subscribed {
@@ -1110,6 +1198,8 @@ func (b0 Subscribed_builder) Build() *Subscribed {
 	x.xxx_hidden_Slot = b.Slot
 	x.xxx_hidden_LiveFrom = b.LiveFrom
 	x.xxx_hidden_NotOwner = b.NotOwner
+	x.xxx_hidden_Refused = b.Refused
+	x.xxx_hidden_Reason = b.Reason
 	return m0
 }
 
@@ -1612,9 +1702,10 @@ const file_link_v1_link_proto_rawDesc = "" +
 	"subscribed\x12)\n" +
 	"\x06events\x18\x03 \x01(\v2\x0f.link.v1.EventsH\x00R\x06events\x12/\n" +
 	"\bprogress\x18\x04 \x01(\v2\x11.link.v1.ProgressH\x00R\bprogressB\x06\n" +
-	"\x04body\"\x1f\n" +
+	"\x04body\";\n" +
 	"\tEdgeHello\x12\x12\n" +
-	"\x04edge\x18\x01 \x01(\tR\x04edge\"\x1d\n" +
+	"\x04edge\x18\x01 \x01(\tR\x04edge\x12\x1a\n" +
+	"\brefusals\x18\x02 \x01(\bR\brefusals\"\x1d\n" +
 	"\x05Owned\x12\x14\n" +
 	"\x05slots\x18\x01 \x03(\x05R\x05slots\"\x84\x01\n" +
 	"\x06Cursor\x12\x18\n" +
@@ -1629,13 +1720,15 @@ const file_link_v1_link_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12\x1a\n" +
 	"\bsubjects\x18\x03 \x03(\fR\bsubjects\x12*\n" +
-	"\x04from\x18\x04 \x01(\v2\x0f.link.v1.CursorB\x05\xaa\x01\x02\b\x01R\x04from\"{\n" +
+	"\x04from\x18\x04 \x01(\v2\x0f.link.v1.CursorB\x05\xaa\x01\x02\b\x01R\x04from\"\xbf\x01\n" +
 	"\n" +
 	"Subscribed\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12,\n" +
 	"\tlive_from\x18\x03 \x01(\v2\x0f.link.v1.CursorR\bliveFrom\x12\x1b\n" +
-	"\tnot_owner\x18\x04 \x01(\bR\bnotOwner\"=\n" +
+	"\tnot_owner\x18\x04 \x01(\bR\bnotOwner\x12\x18\n" +
+	"\arefused\x18\x05 \x03(\fR\arefused\x12(\n" +
+	"\x06reason\x18\x06 \x01(\x0e2\x10.link.v1.RefusalR\x06reason\"=\n" +
 	"\vUnsubscribe\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12\x1a\n" +
 	"\bsubjects\x18\x02 \x03(\fR\bsubjects\"\n" +
@@ -1655,45 +1748,51 @@ const file_link_v1_link_proto_rawDesc = "" +
 	"\x05slots\x18\x01 \x03(\v2\x15.link.v1.SlotProgressR\x05slots\"G\n" +
 	"\fSlotProgress\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12#\n" +
-	"\x04next\x18\x02 \x01(\v2\x0f.link.v1.CursorR\x04nextB(Z!heliograph/schemas/link/v1;linkv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
+	"\x04next\x18\x02 \x01(\v2\x0f.link.v1.CursorR\x04next*4\n" +
+	"\aRefusal\x12\x17\n" +
+	"\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fREFUSAL_FULL\x10\x01B(Z!heliograph/schemas/link/v1;linkv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
+var file_link_v1_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_link_v1_link_proto_goTypes = []any{
-	(*ToDelivery)(nil),   // 0: link.v1.ToDelivery
-	(*ToEdge)(nil),       // 1: link.v1.ToEdge
-	(*EdgeHello)(nil),    // 2: link.v1.EdgeHello
-	(*Owned)(nil),        // 3: link.v1.Owned
-	(*Cursor)(nil),       // 4: link.v1.Cursor
-	(*CursorEntry)(nil),  // 5: link.v1.CursorEntry
-	(*Subscribe)(nil),    // 6: link.v1.Subscribe
-	(*Subscribed)(nil),   // 7: link.v1.Subscribed
-	(*Unsubscribe)(nil),  // 8: link.v1.Unsubscribe
-	(*AskOwned)(nil),     // 9: link.v1.AskOwned
-	(*Events)(nil),       // 10: link.v1.Events
-	(*Record)(nil),       // 11: link.v1.Record
-	(*Progress)(nil),     // 12: link.v1.Progress
-	(*SlotProgress)(nil), // 13: link.v1.SlotProgress
+	(Refusal)(0),         // 0: link.v1.Refusal
+	(*ToDelivery)(nil),   // 1: link.v1.ToDelivery
+	(*ToEdge)(nil),       // 2: link.v1.ToEdge
+	(*EdgeHello)(nil),    // 3: link.v1.EdgeHello
+	(*Owned)(nil),        // 4: link.v1.Owned
+	(*Cursor)(nil),       // 5: link.v1.Cursor
+	(*CursorEntry)(nil),  // 6: link.v1.CursorEntry
+	(*Subscribe)(nil),    // 7: link.v1.Subscribe
+	(*Subscribed)(nil),   // 8: link.v1.Subscribed
+	(*Unsubscribe)(nil),  // 9: link.v1.Unsubscribe
+	(*AskOwned)(nil),     // 10: link.v1.AskOwned
+	(*Events)(nil),       // 11: link.v1.Events
+	(*Record)(nil),       // 12: link.v1.Record
+	(*Progress)(nil),     // 13: link.v1.Progress
+	(*SlotProgress)(nil), // 14: link.v1.SlotProgress
 }
 var file_link_v1_link_proto_depIdxs = []int32{
-	2,  // 0: link.v1.ToDelivery.hello:type_name -> link.v1.EdgeHello
-	6,  // 1: link.v1.ToDelivery.subscribe:type_name -> link.v1.Subscribe
-	8,  // 2: link.v1.ToDelivery.unsubscribe:type_name -> link.v1.Unsubscribe
-	9,  // 3: link.v1.ToDelivery.ask_owned:type_name -> link.v1.AskOwned
-	3,  // 4: link.v1.ToEdge.owned:type_name -> link.v1.Owned
-	7,  // 5: link.v1.ToEdge.subscribed:type_name -> link.v1.Subscribed
-	10, // 6: link.v1.ToEdge.events:type_name -> link.v1.Events
-	12, // 7: link.v1.ToEdge.progress:type_name -> link.v1.Progress
-	5,  // 8: link.v1.Cursor.entries:type_name -> link.v1.CursorEntry
-	4,  // 9: link.v1.Subscribe.from:type_name -> link.v1.Cursor
-	4,  // 10: link.v1.Subscribed.live_from:type_name -> link.v1.Cursor
-	11, // 11: link.v1.Events.records:type_name -> link.v1.Record
-	13, // 12: link.v1.Progress.slots:type_name -> link.v1.SlotProgress
-	4,  // 13: link.v1.SlotProgress.next:type_name -> link.v1.Cursor
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	3,  // 0: link.v1.ToDelivery.hello:type_name -> link.v1.EdgeHello
+	7,  // 1: link.v1.ToDelivery.subscribe:type_name -> link.v1.Subscribe
+	9,  // 2: link.v1.ToDelivery.unsubscribe:type_name -> link.v1.Unsubscribe
+	10, // 3: link.v1.ToDelivery.ask_owned:type_name -> link.v1.AskOwned
+	4,  // 4: link.v1.ToEdge.owned:type_name -> link.v1.Owned
+	8,  // 5: link.v1.ToEdge.subscribed:type_name -> link.v1.Subscribed
+	11, // 6: link.v1.ToEdge.events:type_name -> link.v1.Events
+	13, // 7: link.v1.ToEdge.progress:type_name -> link.v1.Progress
+	6,  // 8: link.v1.Cursor.entries:type_name -> link.v1.CursorEntry
+	5,  // 9: link.v1.Subscribe.from:type_name -> link.v1.Cursor
+	5,  // 10: link.v1.Subscribed.live_from:type_name -> link.v1.Cursor
+	0,  // 11: link.v1.Subscribed.reason:type_name -> link.v1.Refusal
+	12, // 12: link.v1.Events.records:type_name -> link.v1.Record
+	14, // 13: link.v1.Progress.slots:type_name -> link.v1.SlotProgress
+	5,  // 14: link.v1.SlotProgress.next:type_name -> link.v1.Cursor
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_link_v1_link_proto_init() }
@@ -1718,13 +1817,14 @@ func file_link_v1_link_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_link_v1_link_proto_rawDesc), len(file_link_v1_link_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_link_v1_link_proto_goTypes,
 		DependencyIndexes: file_link_v1_link_proto_depIdxs,
+		EnumInfos:         file_link_v1_link_proto_enumTypes,
 		MessageInfos:      file_link_v1_link_proto_msgTypes,
 	}.Build()
 	File_link_v1_link_proto = out.File
