@@ -19,13 +19,15 @@ import (
 // postgresStore asks the thread views in Postgres.
 type postgresStore struct {
 	views      *views.Views
+	doors      *views.Views // what decides who comes in, and who is cut off
 	partitions int
 }
 
-// NewPostgres returns the Store of a deployment with so many partitions. The pool's search_path has the schema of the
-// thread views.
-func NewPostgres(pool *pgxpool.Pool, partitions int) Store {
-	return &postgresStore{views: views.New(pool), partitions: partitions}
+// NewPostgres returns the Store of a deployment with so many partitions. The pools' search_path has the schema of the
+// thread views. doors is the pool for devices and for how far the views are, so that no number of catch-ups, which pool
+// is for, keeps anybody from logging in or from being cut off.
+func NewPostgres(pool, doors *pgxpool.Pool, partitions int) Store {
+	return &postgresStore{views: views.New(pool), doors: views.New(doors), partitions: partitions}
 }
 
 // maxRecent is the most messages of a thread that a snapshot loads for the rule on retries; keptSent is how many it
@@ -46,7 +48,7 @@ func (p *postgresStore) take(at []topic.Cursor, f *views.Freshness) {
 
 func (p *postgresStore) Positions(ctx context.Context) ([]topic.Cursor, error) {
 	at := make([]topic.Cursor, p.partitions)
-	all, err := p.views.Freshness(ctx)
+	all, err := p.doors.Freshness(ctx)
 	for i := range all {
 		p.take(at, &all[i])
 	}
@@ -232,7 +234,7 @@ func (p *postgresStore) Devices(ctx context.Context, keys []DeviceKey) ([]*user.
 	for i, k := range keys {
 		asked[i] = views.DeviceKey{User: k.User, Device: k.Device}
 	}
-	found, err := p.views.Devices(ctx, asked)
+	found, err := p.doors.Devices(ctx, asked)
 	if err != nil {
 		return nil, err
 	}

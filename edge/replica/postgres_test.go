@@ -145,7 +145,7 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	if _, err := pool.Exec(ctx, held, pgid(empty)); err != nil {
 		t.Fatal(err)
 	}
-	pg := replica.NewPostgres(pool, replicatest.Slots)
+	pg := replica.NewPostgres(pool, pool, replicatest.Slots)
 
 	threads, users := []id.ThreadID{group, direct, empty}, []id.UserID{ann, bob, replicatest.User(3)}
 	got, err := pg.Snapshot(ctx, threads, users)
@@ -298,4 +298,29 @@ func compare(t *testing.T, what string, ask func(replica.Store) (any, error), pg
 		t.Fatalf("%s: %v", what, err)
 	}
 	same(t, what, got, want)
+}
+
+// TestCatchUpsKeepNobodyOut: whatever goes on in the pool of catch-ups, devices are found and the views' positions read,
+// on which logging in and cutting off depend.
+func TestCatchUpsKeepNobodyOut(t *testing.T) {
+	doors := newViews(t)
+	busy, err := postgres.Open(t.Context(), postgres.Config{URL: doors.Config().ConnString(), MaxConns: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(busy.Close)
+	held, err := busy.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release()
+	store := replica.NewPostgres(busy, doors, replicatest.Slots)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := store.Devices(ctx, []replica.DeviceKey{{User: replicatest.User(1), Device: id.NewDevice()}}); err != nil {
+		t.Errorf("devices: %v", err)
+	}
+	if _, err := store.Positions(ctx); err != nil {
+		t.Errorf("positions: %v", err)
+	}
 }

@@ -101,7 +101,7 @@ func (s *Session) devices(ctx context.Context) (*wirev1.Devices, error) {
 	if err := s.freshUser(ctx); err != nil {
 		return nil, err
 	}
-	return s.srv.queries.ListDevices(ctx, s.user)
+	return s.asking.ListDevices(ctx, s.user)
 }
 
 // profiles returns users by id. One that the view does not have may have registered a moment ago, as a push has told:
@@ -110,7 +110,7 @@ func (s *Session) profiles(ctx context.Context, ids [][]byte) (*wirev1.Users, er
 	if err := s.freshUser(ctx); err != nil {
 		return nil, err
 	}
-	got, err := s.srv.queries.GetUsers(ctx, ids)
+	got, err := s.asking.GetUsers(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (s *Session) profiles(ctx context.Context, ids [][]byte) (*wirev1.Users, er
 	if err := s.past(ctx, n); err != nil {
 		return nil, err
 	}
-	return s.srv.queries.GetUsers(ctx, ids)
+	return s.asking.GetUsers(ctx, ids)
 }
 
 // raise brings members' watermarks up to what this edge has taken in: receipts are not waited for.

@@ -25,7 +25,7 @@ type request = func(context.Context) (wirev1.ServerFrame_builder, error)
 // reading returns what answers a request that only reads, or nil for another.
 func (s *Session) reading(f *wirev1.ClientFrame) request {
 	type answer = wirev1.ServerFrame_builder
-	q := s.srv.queries
+	q := s.asking
 	switch f.WhichBody() {
 	case wirev1.ClientFrame_ListThreads_case:
 		return func(ctx context.Context) (answer, error) {
@@ -178,7 +178,7 @@ func (s *Session) pageOf(ctx context.Context, r *wirev1.GetHistory) (id.ThreadID
 // page reads and writes one page. Once the stream carries something there is no way back: it is cancelled, which the
 // client takes as a failure.
 func (s *Session) page(ctx context.Context, req uint64, t id.ThreadID, r *wirev1.GetHistory) error {
-	got, err := s.srv.queries.History(ctx, s.user, s.floor, r)
+	got, err := s.asking.History(ctx, s.user, s.floor, r)
 	if err != nil {
 		return s.unseen(t, err)
 	}

@@ -103,8 +103,9 @@ func (srv *Server) OldestWaiting() (age time.Duration) {
 // Session is one device's connection. It implements fanout.Session.
 type Session struct {
 	// Fixed after Serve began.
-	srv  *Server
-	conn Conn
+	srv    *Server
+	conn   Conn
+	asking asking
 
 	// Reader: touched only by the goroutine of Serve. user, device and floor are fixed once the replica has the user.
 	state  state
@@ -151,7 +152,7 @@ const open = -1
 
 // Serve runs a session on a connection until it ends, and closes the connection. ctx must end with the connection.
 func (srv *Server) Serve(ctx context.Context, conn Conn) {
-	s := &Session{srv: srv, conn: conn}
+	s := &Session{srv: srv, conn: conn, asking: newAsking(srv.queries)}
 	s.out.flush = func() {
 		if s.out.ripe() == start {
 			s.startWriter()

@@ -157,7 +157,7 @@ func (s *Session) registered(ctx context.Context, ask func() (missing id.UserID,
 // exists refuses an unknown user.
 func (s *Session) exists(ctx context.Context, u id.UserID) error {
 	all, err := s.registered(ctx, func() (id.UserID, bool, error) {
-		found, err := s.srv.queries.UserExists(ctx, u)
+		found, err := s.asking.UserExists(ctx, u)
 		return u, found, err
 	})
 	if err == nil && !all {
@@ -181,7 +181,7 @@ func (s *Session) allExist(ctx context.Context, want []id.UserID) error {
 			for u := range missing {
 				raw = append(raw, u[:])
 			}
-			got, err := s.srv.queries.GetUsers(ctx, raw)
+			got, err := s.asking.GetUsers(ctx, raw)
 			if err != nil {
 				return one, false, err
 			}

@@ -84,13 +84,20 @@ SELECT t.thread_id, t.kind, t.title, t.last_position, t.last_ordinal,` + seenTim
        (SELECT n.user_id FROM members n
          WHERE t.kind = ` + kindDirect + ` AND n.thread_id = t.thread_id AND n.user_id <> m.user_id LIMIT 1)`
 
-	sqlList = sqlListedColumns + `
-  FROM user_threads ut
+	// The page is found first, by what orders it alone; only its threads are looked at further.
+	sqlList = `
+WITH page AS MATERIALIZED (
+  SELECT ut.thread_id, ut.user_id
+    FROM user_threads ut
+    JOIN threads t USING (thread_id)
+    JOIN members m ON m.thread_id = ut.thread_id AND m.user_id = ut.user_id
+   WHERE ut.user_id = $1 AND (` + seenTime + `, t.thread_id) < ($2, $3)
+   ORDER BY ` + seenTime + ` DESC, t.thread_id DESC LIMIT $4)` + sqlListedColumns + `
+  FROM page ut
   JOIN threads t USING (thread_id)
   JOIN members m ON m.thread_id = ut.thread_id AND m.user_id = ut.user_id
   LEFT JOIN watermarks w ON w.thread_id = ut.thread_id AND w.user_id = ut.user_id
- WHERE ut.user_id = $1 AND (` + seenTime + `, t.thread_id) < ($2, $3)
- ORDER BY ` + seenTime + ` DESC, t.thread_id DESC LIMIT $4`
+ ORDER BY ` + seenTime + ` DESC, t.thread_id DESC`
 
 	sqlListed = sqlListedColumns + `
   FROM members m

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/delivery"
@@ -242,15 +243,33 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	if err := p.migratePostgres(ctx, parts.postgres.Postgres, "registration", "registration"); err != nil {
 		return nil, err
 	}
-	pcfg := parts.postgres.config(p.log, p.reg, "edge", 16)
+	pcfg := parts.postgres.config(p.log, p.reg, "edge", 0)
 	// Every read of an edge finds its rows by keys, one by one: one plan serves each statement for good. Planning anew,
 	// as Postgres does while a plan for the given keys looks cheaper, costs more than the reads.
 	pcfg.Params["plan_cache_mode"] = "force_generic_plan"
-	pool, err := postgres.Open(ctx, pcfg)
+	// A pool for each purpose: neither a storm of catch-ups nor whoever asks for list after list keeps others from
+	// logging in.
+	open := func(name string, conns int32) (*pgxpool.Pool, error) {
+		mine := pcfg
+		mine.Name, mine.MaxConns = name, conns
+		pool, err := postgres.Open(ctx, mine)
+		if err == nil {
+			p.onClose(pool.Close)
+		}
+		return pool, err
+	}
+	doors, err := open("edge-auth", 4)
 	if err != nil {
 		return nil, err
 	}
-	p.onClose(pool.Close)
+	catchUps, err := open("edge-catchup", 6)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := open("edge-query", 6)
+	if err != nil {
+		return nil, err
+	}
 	ch, err := clickhouse.Open(parts.clickhouse.config(p.log, p.reg, "edge"))
 	if err != nil {
 		return nil, err
@@ -270,20 +289,20 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	past := history.New(ch)
 	rep, err := replica.New(
 		replica.Config{Partitions: parts.kafka.Partitions, Name: parts.name, Log: in},
-		replica.NewPostgres(pool, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg,
+		replica.NewPostgres(catchUps, doors, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg,
 	)
 	if err != nil {
 		return nil, err
 	}
 	fan := fanout.New(rep, query.NewArchive(past, parts.kafka.Partitions), p.log, p.reg)
 	parts.auth.UserKey = userKey
-	a, err := auth.New(parts.auth, pool, parts.sender, in, rep, p.log, p.reg)
+	a, err := auth.New(parts.auth, doors, parts.sender, in, rep, p.log, p.reg)
 	if err != nil {
 		return nil, err
 	}
 	q := query.New(query.Config{
 		UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups(),
-	}, views.New(pool), past, a.Limiter(), p.log)
+	}, views.New(lists), past, a.Limiter(), p.log)
 	e, err := edge.New(edge.Config{
 		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey,
 		Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
@@ -326,7 +345,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		}
 		return nil
 	})
-	p.admin.Check("postgres", pool.Ping)
+	p.admin.Check("postgres", doors.Ping)
 	p.admin.Check("clickhouse", ch.Ping)
 	p.admin.Check("delivery", rep.Ready)
 	p.admin.Check("edge", e.Ready)
