@@ -49,7 +49,7 @@ func SignUp(
 		return client.Identity{}, client.ErrRegistered // before an SMS goes out for nothing
 	}
 	if _, err := wording.OptionalName(r.Name); err != nil {
-		return client.Identity{}, fmt.Errorf("the name is %w; at most %d characters", err, wording.NameChars)
+		return client.Identity{}, fmt.Errorf("a name has at most %d characters; this one is %w", wording.NameChars, err)
 	}
 	n, err := c.CheckPhone(ctx, r.Phone)
 	if err != nil {
