@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"heliograph/edge/session"
+	"heliograph/infra/budget"
 	"heliograph/infra/run"
 )
 
@@ -21,8 +22,11 @@ type Config struct {
 	// tickets are derived; needed.
 	Secret run.Secret
 
-	// MaxConnections bounds all connections; default 100,000.
+	// MaxConnections bounds all connections; default 100,000. No more are taken than fit into half of the budget's
+	// memory.
 	MaxConnections int
+	// Budget is the memory that devices may fill; nil: what one device may is bounded, and not their sum.
+	Budget *budget.Budget
 
 	// Session configures the sessions.
 	Session session.Config
@@ -31,8 +35,14 @@ type Config struct {
 
 	// idleTimeout closes a connection that is silent; default 90 s (wire 1.7).
 	idleTimeout time.Duration
-	// maxEarlyPerAddress bounds the connections of one address (IPv6: /64) that are not authenticated; default 2,048.
+	// handshakeTimeout ends a handshake that is silent; default 5 s.
+	handshakeTimeout time.Duration
+	// maxEarlyPerAddress bounds the connections of one address (IPv6: /64) that are not authenticated; default 2,048, or
+	// an eighth of maxEarly.
 	maxEarlyPerAddress int
+	// maxEarly bounds the connections that are not authenticated, those whose handshake is under way included; default:
+	// what the budget has for strangers.
+	maxEarly int
 	// drainWindow is over how long GoAway is spread; default 5 s. Drain's context may cut it short.
 	drainWindow time.Duration
 }
@@ -41,13 +51,18 @@ const (
 	listenFlag    = "--listen" // how an operator sets Config.Listen, for error messages
 	retryRate     = 2000       // handshakes a second from which on addresses are verified first
 	handshakeRate = 10_000     // the most handshakes a second
+	connWeight    = 64 << 10   // bytes that a connection takes, idle or under way
 )
 
 func (c Config) withDefaults() Config {
 	run.Default(&c.Listen, "127.0.0.1:7443")
 	run.Default(&c.MaxConnections, 100_000)
+	c.MaxConnections = min(c.MaxConnections, max(1, c.Budget.Memory()/2/connWeight))
+	run.Default(&c.maxEarly, max(64, c.Budget.Early()/connWeight))
+	c.Session.Budget = c.Budget
 	run.Default(&c.idleTimeout, 90*time.Second)
-	run.Default(&c.maxEarlyPerAddress, 2048)
+	run.Default(&c.handshakeTimeout, 5*time.Second)
+	run.Default(&c.maxEarlyPerAddress, min(2048, max(8, c.maxEarly/8)))
 	run.Default(&c.drainWindow, 5*time.Second)
 	return c
 }

@@ -34,6 +34,9 @@ func (c *quicConn) Authenticated() {
 	if !c.left {
 		c.left = true
 		c.early.leave(c.from)
+		if p, ok := c.conn.Context().Value(passKey{}).(*pass); ok {
+			p.known()
+		}
 	}
 }
 

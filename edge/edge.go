@@ -52,6 +52,7 @@ type Edge struct {
 	sessions *session.Server
 	registry *registry
 	early    *early
+	others   *strangers
 	metrics  *metrics
 
 	// Fixed after Listen.
@@ -78,6 +79,7 @@ func New(
 	cfg = cfg.withDefaults()
 	e := &Edge{cfg: cfg, log: log, ingest: l, registry: &registry{sessions: map[owner]*session.Session{}}}
 	e.early = &early{limit: cfg.maxEarlyPerAddress, counts: map[netip.Prefix]int{}}
+	e.others = &strangers{limit: int64(cfg.maxEarly)}
 	e.metrics = newMetrics(reg, e)
 	var err error
 	e.sessions, err = session.New(cfg.Session, f, r, a, q, l, e.registry, log, reg)
@@ -116,7 +118,7 @@ func (e *Edge) Listen() error {
 	e.transport = &quic.Transport{
 		Conn: e.socket, ConnectionIDLength: 8, StatelessResetKey: &reset, TokenGeneratorKey: &token,
 		VerifySourceAddress: func(net.Addr) bool {
-			if verify.Allow() {
+			if verify.Allow() && !e.others.crowded() {
 				return false
 			}
 			e.metrics.retries.Inc()
@@ -127,17 +129,22 @@ func (e *Edge) Listen() error {
 				e.metrics.refused.WithLabelValues(refuseRate).Inc()
 				return nil, errors.New("too many handshakes")
 			}
+			if ctx = e.others.enter(ctx); ctx == nil {
+				e.metrics.refused.WithLabelValues(refuseStrangers).Inc()
+				return nil, errors.New("too many connections that are not authenticated")
+			}
 			return ctx, nil
 		},
 	}
 	tlsConf := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{wire.Protocol}, GetCertificate: certs.get}
 	tlsConf.SetSessionTicketKeys([][32]byte{derive(key, "tls ticket")})
 	e.listener, err = e.transport.Listen(tlsConf, &quic.Config{
-		MaxIdleTimeout: e.cfg.idleTimeout, HandshakeIdleTimeout: 5 * time.Second,
+		MaxIdleTimeout: e.cfg.idleTimeout, HandshakeIdleTimeout: e.cfg.handshakeTimeout,
 		InitialStreamReceiveWindow: streamWindow, MaxStreamReceiveWindow: maxStreamWindow,
 		InitialConnectionReceiveWindow: connWindow, MaxConnectionReceiveWindow: maxConnWindow,
 		MaxIncomingStreams:    1, // the control stream (wire 1.3)
 		MaxIncomingUniStreams: -1,
+		EnableDatagrams:       false, // who sends one all the same is closed (RFC 9221, section 3)
 		InitialPacketSize:     wire.PacketSize, DisablePathMTUDiscovery: true,
 	})
 	if err != nil {

@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"context"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"heliograph/edge/session"
 	"heliograph/schemas/id"
@@ -60,6 +62,48 @@ func (r *registry) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.sessions)
+}
+
+// strangers counts the connections that are not authenticated, from their first packet on.
+type strangers struct {
+	limit int64
+	count atomic.Int64
+}
+
+// pass is a stranger's: it counts until he is known, or gone.
+type pass struct {
+	of   *strangers
+	left atomic.Bool
+	stop func() bool // of the watch on his going
+}
+
+// passKey is the pass's in a connection's context.
+type passKey struct{}
+
+// enter lets a stranger in, or returns nil. ctx ends when he goes.
+func (s *strangers) enter(ctx context.Context) context.Context {
+	if s.count.Add(1) > s.limit {
+		s.count.Add(-1)
+		return nil
+	}
+	p := &pass{of: s}
+	p.stop = context.AfterFunc(ctx, p.leave)
+	return context.WithValue(ctx, passKey{}, p)
+}
+
+// crowded tells whether so many are here that more of them should prove their address first.
+func (s *strangers) crowded() bool { return s.count.Load() > s.limit/2 }
+
+func (p *pass) leave() {
+	if p.left.CompareAndSwap(false, true) {
+		p.of.count.Add(-1)
+	}
+}
+
+// known ends the counting of who is no stranger any more.
+func (p *pass) known() {
+	p.stop()
+	p.leave()
 }
 
 // early counts the connections of each address that are not authenticated.

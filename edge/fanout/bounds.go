@@ -10,12 +10,13 @@ type bounds struct {
 	// page is how many events Sync reads at one time for one thread, and pageBytes after how many bytes of them it
 	// stops, which is the largest message: a page has less than twice as much.
 	page, pageBytes int
-	// pending is how many events are held back for a device that catches up; beyond it the device lags.
-	pending int
+	// pending is how many events are held back for a device that catches up, and pendingBytes how many bytes of them;
+	// beyond either the device lags.
+	pending, pendingBytes int
 }
 
 func defaultBounds() bounds {
-	return bounds{wait: 5 * time.Second, page: 100, pageBytes: 64 << 10, pending: 4096}
+	return bounds{wait: 5 * time.Second, page: 100, pageBytes: 64 << 10, pending: 4096, pendingBytes: 4 << 20}
 }
 
 const (

@@ -42,6 +42,7 @@ type device struct {
 	targets map[id.ThreadID]topic.Position
 	missed  map[id.ThreadID]topic.Position // of targets that are not captured: what they must cover
 	pending []push
+	kept    int           // bytes of pending, which the session counts
 	held    time.Time     // when the first of pending came
 	over    bool          // pending had no room
 	joins   []id.ThreadID // of targets, those that the catch-up has not begun with
@@ -74,13 +75,13 @@ func (f *Fanout) push(d *device, p push) {
 	case open:
 		if at, held := d.targets[p.thread]; held && p.at != never {
 			if at != postponed {
-				d.hold(p, f.bounds.pending)
+				d.hold(p, f.bounds)
 			}
 			return
 		}
 		f.pushNow(d, p.frame, p.echo)
 	case syncing:
-		d.hold(p, f.bounds.pending)
+		d.hold(p, f.bounds)
 	}
 }
 
@@ -97,17 +98,67 @@ func (f *Fanout) pushNow(d *device, frame []byte, echo bool) {
 	f.metrics.pushes.Inc()
 }
 
-func (d *device) hold(p push, most int) {
+func (d *device) hold(p push, most bounds) {
 	switch {
 	case d.over:
-	case len(d.pending) >= most:
-		d.pending, d.over = nil, true
+	case len(d.pending) >= most.pending, d.kept > 0 && d.kept+len(p.frame) > d.room(most.pendingBytes):
+		d.keepNone()
+		d.over = true
 	default:
 		if len(d.pending) == 0 {
 			d.held = time.Now()
 		}
 		d.pending = append(d.pending, p)
+		d.keep(len(p.frame))
 	}
+}
+
+// keep has the session count n bytes more, or less, of what is held back. The caller holds mu.
+func (d *device) keep(n int) {
+	d.kept += n
+	d.count(n)
+}
+
+// count has the session count n bytes more, or less, that are held for it.
+func (d *device) count(n int) {
+	if h, ok := d.sess.(Holder); ok && n != 0 {
+		h.Hold(n)
+	}
+}
+
+// room is how many bytes may be held for the device for one purpose.
+func (d *device) room(most int) int {
+	if h, ok := d.sess.(Holder); ok {
+		return h.Room(most)
+	}
+	return most
+}
+
+// keepNone forgets what is held back. The caller holds mu.
+func (d *device) keepNone() {
+	d.pending = nil
+	d.keep(-d.kept)
+}
+
+// sendAll hands on what was held back and counts as so until it is sent.
+func (d *device) sendAll(list []push, kept int, send func([]byte) error) error {
+	defer d.count(-kept)
+	for _, p := range list {
+		if err := send(p.frame); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setPending changes what is held back to a part of it. The caller holds mu.
+func (d *device) setPending(rest []push) {
+	bytes := 0
+	for _, p := range rest {
+		bytes += len(p.frame)
+	}
+	d.pending = rest
+	d.keep(bytes - d.kept)
 }
 
 // lag drops what is held back and makes the session sync anew. The caller holds d.mu; while syncing only the goroutine
@@ -124,7 +175,8 @@ func (f *Fanout) lag(d *device, reason string) {
 // reset forgets what is held back. The caller holds d.mu.
 func (d *device) reset(to flow) {
 	d.epoch++
-	d.state, d.targets, d.missed, d.pending, d.over, d.joins = to, nil, nil, nil, false, nil
+	d.keepNone()
+	d.state, d.targets, d.missed, d.over, d.joins = to, nil, nil, false, nil
 }
 
 // catchUp makes a session that is live, or on the way, catch up with a thread up to a position before it gets further
@@ -172,7 +224,8 @@ func (f *Fanout) receipts(d *device, t id.ThreadID, m []replica.Mark) {
 		}
 	case syncing:
 		if !d.sess.PushReceipts(t, m) {
-			d.owed, d.pending, d.over = true, nil, true
+			d.keepNone()
+			d.owed, d.over = true, true
 		}
 	}
 }

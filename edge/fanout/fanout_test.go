@@ -549,6 +549,44 @@ func TestPreviewIsOfTheMembersTime(t *testing.T) {
 	})
 }
 
+// weighed counts what the fanout holds for it.
+type weighed struct {
+	Session
+	held, room int
+}
+
+func (w *weighed) Hold(n int)        { w.held += n }
+func (w *weighed) Room(most int) int { return min(most, w.room) }
+
+// What is held back for a device that catches up is bounded in bytes, by its own bound and by what memory is free, and
+// counted until it is sent or dropped.
+func TestHeldBackIsBoundedInBytes(t *testing.T) {
+	for _, c := range []struct{ room, want int }{{1 << 30, 4 << 20}, {1 << 20, 1 << 20}, {0, 60 << 10}} {
+		w := &weighed{room: c.room}
+		d := &device{sess: w, state: syncing}
+		most := 0
+		for i := range 100 { // 60 KiB each, and far fewer than the bound in events
+			d.hold(push{id.ThreadID{1}, topic.Position(i), make([]byte, 60<<10), false}, defaultBounds())
+			most = max(most, w.held)
+		}
+		if !d.over || w.held != 0 || most > max(c.want, 60<<10) || most < c.want/2 {
+			t.Errorf("with room for %d: over %v, %d bytes held, at most %d, want %d", c.room, d.over, w.held, most, c.want)
+		}
+	}
+	w := &weighed{room: 1 << 30}
+	d := &device{sess: w, targets: map[id.ThreadID]topic.Position{{1}: 4}}
+	for i := range 10 {
+		d.hold(push{id.ThreadID{1}, topic.Position(i), make([]byte, 100), false}, defaultBounds())
+	}
+	list, kept := d.takePending(nil) // half of it is superfluous
+	mustBe(t, "to be sent", len(list), 5)
+	mustBe(t, "counted meanwhile", w.held, 500)
+	d.reset(off)
+	mustBe(t, "counted after a reset", w.held, 500)
+	_ = d.sendAll(list, kept, func([]byte) error { return errLapsed })
+	mustBe(t, "counted at the end", w.held, 0)
+}
+
 // The preview of a list ends between two characters, though the state's is cut anywhere.
 func TestPreviewIsCutForPeople(t *testing.T) {
 	const family = "👨‍👩‍👧‍👦" // 25 bytes

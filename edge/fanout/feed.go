@@ -2,7 +2,6 @@ package fanout
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"heliograph/edge/replica"
@@ -62,26 +61,14 @@ func (f *Fanout) feed(
 			return err
 		}
 	}
-	const ahead = 16 // threads whose first pages are read together
-	var last []lack  // those that need the history: if it does not answer, the others have been served
-	for part := range slices.Chunk(lacks, ahead) {
-		ranges := make([]replica.Range, len(part))
-		for i, l := range part {
-			ranges[i] = f.rest(d, l, l.cursor)
-		}
-		tails, err := f.replica.Tails(ctx, ranges)
+	var last []lack // those that need the history: if it does not answer, the others have been served
+	for len(lacks) > 0 {
+		n := min(len(lacks), f.ahead(d))
+		old, err := f.feedTails(ctx, d, lacks[:n], send)
 		if err != nil {
 			return err
 		}
-		for i, l := range part {
-			if l.trimmed(tails[i], l.cursor, d.floor.Load()) >= 0 {
-				last = append(last, l)
-				continue
-			}
-			if err := f.feedThread(ctx, d, l, tails[i], send); err != nil {
-				return err
-			}
-		}
+		last, lacks = append(last, old...), lacks[n:]
 	}
 	for _, l := range last {
 		tails, err := f.replica.Tails(ctx, []replica.Range{f.rest(d, l, l.cursor)})
@@ -93,6 +80,46 @@ func (f *Fanout) feed(
 		}
 	}
 	return nil
+}
+
+// ahead is of how many threads the first pages are read together: fewer while little memory is free.
+func (f *Fanout) ahead(d *device) int {
+	const most = 16
+	page := 2 * f.bounds.pageBytes
+	return max(1, d.room(most*page)/page)
+}
+
+// feedTails sends what the session lacks of threads, and returns those whose tails in the views do not reach back far
+// enough.
+func (f *Fanout) feedTails(
+	ctx context.Context, d *device, part []lack, send func([]byte) error,
+) (old []lack, err error) {
+	ranges := make([]replica.Range, len(part))
+	for i, l := range part {
+		ranges[i] = f.rest(d, l, l.cursor)
+	}
+	tails, err := f.replica.Tails(ctx, ranges)
+	if err != nil {
+		return nil, err
+	}
+	bytes := 0
+	for _, t := range tails {
+		for _, r := range t.Rows {
+			bytes += len(r.Event)
+		}
+	}
+	d.count(bytes)
+	defer d.count(-bytes)
+	for i, l := range part {
+		if l.trimmed(tails[i], l.cursor, d.floor.Load()) >= 0 {
+			old = append(old, l)
+			continue
+		}
+		if err := f.feedThread(ctx, d, l, tails[i], send); err != nil {
+			return nil, err
+		}
+	}
+	return old, nil
 }
 
 // feedThread sends what the session lacks of one thread, of which the first tail was read.

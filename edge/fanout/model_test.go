@@ -50,7 +50,7 @@ func testConfig() config {
 		replica.Config{
 			Partitions: replicatest.Slots, Linger: 2 * time.Second, Wait: 3 * time.Second, Batch: 4,
 		},
-		bounds{wait: 3 * time.Second, page: 3, pageBytes: 150, pending: defaultBounds().pending},
+		bounds{wait: 3 * time.Second, page: 3, pageBytes: 150, pending: defaultBounds().pending, pendingBytes: 1 << 20},
 	}
 }
 

@@ -38,6 +38,15 @@ type Session interface {
 	Close(code wirev1.Code)
 }
 
+// Holder is a Session that counts what is held for its device in the fanout as it counts what waits in its outbox.
+// Both methods may be called with locks held, by any goroutine; they do not block.
+type Holder interface {
+	// Hold counts n bytes that are held from now on, or with n < 0 are not any more.
+	Hold(n int)
+	// Room is how many bytes may be held for one purpose of the device now: most, or less while little memory is free.
+	Room(most int) int
+}
+
 // Patient is a Session that can hold a frame back for a moment, to write it together with the next.
 type Patient interface {
 	// PushSoon is Push of a frame that nobody waits for: the echo of the device's own message, which has its

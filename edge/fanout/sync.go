@@ -103,7 +103,7 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known) (err error) {
 				d.mu.Unlock()
 				break
 			}
-			pending := d.takePending(nil)
+			pending, kept := d.takePending(nil)
 			if len(pending) == 0 && told {
 				d.reset(open)
 				d.mu.Unlock()
@@ -116,10 +116,8 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known) (err error) {
 				}
 				told = true
 			}
-			for _, p := range pending {
-				if err := send(p.frame); err != nil {
-					return err
-				}
+			if err := d.sendAll(pending, kept, send); err != nil {
+				return err
 			}
 		}
 	}
@@ -217,7 +215,7 @@ func (f *Fanout) caughtUp(d *device, epoch uint64, list []id.ThreadID, send func
 		}
 		// Of those, one may have been found to lack more meanwhile.
 		list = slices.DeleteFunc(list, func(t id.ThreadID) bool { return d.targets[t] == uncaptured })
-		pending := d.takePending(list)
+		pending, kept := d.takePending(list)
 		if len(pending) == 0 {
 			for _, t := range list {
 				delete(d.targets, t)
@@ -226,10 +224,8 @@ func (f *Fanout) caughtUp(d *device, epoch uint64, list []id.ThreadID, send func
 			return
 		}
 		d.mu.Unlock()
-		for _, p := range pending {
-			if send(p.frame) != nil {
-				return
-			}
+		if d.sendAll(pending, kept, send) != nil {
+			return
 		}
 	}
 }
@@ -247,9 +243,9 @@ func (f *Fanout) again(d *device, epoch uint64, list []id.ThreadID) {
 		d.targets[t] = postponed
 		delete(d.missed, t)
 	}
-	d.pending = slices.DeleteFunc(d.pending, func(p push) bool {
+	d.setPending(slices.DeleteFunc(d.pending, func(p push) bool {
 		return p.at != never && d.targets[p.thread] == postponed
-	})
+	}))
 	age := time.Since(d.behind)
 	if age < d.tell {
 		return
@@ -269,10 +265,10 @@ func (d *device) take() []id.ThreadID {
 	return list
 }
 
-// takePending returns what is held back and not superfluous, of some threads or, without any, of all. The caller holds
-// d.mu, and every target concerned is captured.
-func (d *device) takePending(of []id.ThreadID) []push {
-	var list, rest []push
+// takePending returns what is held back and not superfluous, of some threads or, without any, of all; kept is how many
+// bytes of it the session counts until sendAll is done. The caller holds d.mu, and every target concerned is captured.
+func (d *device) takePending(of []id.ThreadID) (list []push, kept int) {
+	var rest []push
 	for _, p := range d.pending {
 		if of != nil && !slices.Contains(of, p.thread) {
 			rest = append(rest, p)
@@ -280,10 +276,12 @@ func (d *device) takePending(of []id.ThreadID) []push {
 		}
 		if upTo, ok := d.targets[p.thread]; !ok || p.at > upTo {
 			list = append(list, p)
+			kept += len(p.frame)
 		}
 	}
-	d.pending = rest
-	return list
+	d.kept -= kept // sendAll's now
+	d.setPending(rest)
+	return list, kept
 }
 
 // threadsOf lists the user's threads, and notes them as those that the catch-up is about.

@@ -19,11 +19,11 @@ type budgets struct {
 	now    func() time.Time
 
 	mu    sync.Mutex // guards what follows
-	users map[id.UserID]budget
+	users map[id.UserID]spent
 	sweep int // how many users there may be before those are forgotten who have everything again
 }
 
-type budget struct {
+type spent struct {
 	left float64
 	at   time.Time
 }
@@ -32,7 +32,7 @@ type budget struct {
 const leastSweep = 1024
 
 func newBudgets(perDay int) *budgets {
-	return &budgets{perDay: float64(perDay), now: time.Now, users: map[id.UserID]budget{}, sweep: leastSweep}
+	return &budgets{perDay: float64(perDay), now: time.Now, users: map[id.UserID]spent{}, sweep: leastSweep}
 }
 
 // take takes one message of a user's budget; a refusal says when there are a few again.
@@ -45,7 +45,7 @@ func (b *budgets) take(u id.UserID) *wire.Error {
 		if len(b.users) >= b.sweep {
 			b.forget(now)
 		}
-		have = budget{b.perDay, now}
+		have = spent{b.perDay, now}
 	}
 	left := b.refilled(have, now)
 	if left < 1 {
@@ -57,11 +57,11 @@ func (b *budgets) take(u id.UserID) *wire.Error {
 			RetryAfter: max(wait, time.Second),
 		}
 	}
-	b.users[u] = budget{left - 1, now}
+	b.users[u] = spent{left - 1, now}
 	return nil
 }
 
-func (b *budgets) refilled(have budget, now time.Time) float64 {
+func (b *budgets) refilled(have spent, now time.Time) float64 {
 	return min(b.perDay, have.left+now.Sub(have.at).Hours()/24*b.perDay)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"heliograph/infra/budget"
 	"heliograph/infra/run"
 	"heliograph/schemas/topic"
 )
@@ -26,6 +27,9 @@ type Config struct {
 	// RetryAfter is when a device may come again with what was refused for now and nobody knows for how long; default
 	// 500 ms (wire 13.5).
 	RetryAfter time.Duration
+
+	// Budget is the memory that devices may fill, over all sessions; nil: no limit but those of each session.
+	Budget *budget.Budget
 
 	// MaxInflight is the most requests that may wait for an answer; default wire.MaxInflight.
 	MaxInflight int
@@ -54,11 +58,14 @@ const (
 	maxEarlyFrames = 64      // frames before authentication
 
 	// The most pages of history that are read and written at one time on this edge, each of up to wire.MaxServerFrame
-	// bytes.
-	edgePages = 64
+	// bytes; fewer where there is little memory.
+	edgePages, leastPages = 64, 4
 	// The most members' watermarks that wait for the device, each of one member of one thread. Those of one thread fit
 	// while fewer wait; beyond it the device lags.
 	maxOutboxReceipts = 8192
+
+	// The most bytes of its messages that wait until their threads are known here.
+	maxLanes = 4 << 20
 
 	requestRate, requestBurst = 200, 400 // requests of a connection that are no messages, a second
 	syncRate, syncBurst       = 1, 5     // its Syncs a second: one beyond them waits

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"heliograph/edge/replica"
+	"heliograph/infra/budget"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -25,7 +26,29 @@ var (
 )
 
 // load is what waits in all outboxes of an edge.
-type load struct{ frames, bytes, receipts atomic.Int64 }
+type load struct {
+	frames, bytes, receipts atomic.Int64
+	budget                  *budget.Budget // fixed; nil: no limit
+}
+
+// hold counts n bytes that an outbox holds from now on, or with n < 0 not any more.
+func (l *load) hold(n int) {
+	l.bytes.Add(int64(n))
+	l.budget.Add(n)
+}
+
+// wait counts n members' watermarks that wait from now on, or with n < 0 not any more.
+func (l *load) wait(n int) {
+	l.receipts.Add(int64(n))
+	l.budget.Add(n * pairWeight)
+}
+
+const (
+	pairWeight = 96 // bytes of a watermark that waits
+
+	// What a device may have however little memory is free, so that one that reads gets on.
+	leastPushes, leastAnswers = 4 << 10, 16 << 10
+)
 
 // born is when this process began, so that a frame's time is one word.
 var born = time.Now()
@@ -79,9 +102,9 @@ func (o *outbox) put(data []byte, push, patient bool, maxFrames, maxBytes int, l
 		return ended
 	case push && o.lagging:
 		return lagging
-	case push && (len(o.queue) >= maxFrames || o.bytes >= maxBytes):
+	case push && !o.fits(maxFrames, maxBytes, l):
 		return full
-	case len(o.queue) >= 4*maxFrames || o.bytes >= 4*maxBytes:
+	case len(o.queue) >= 4*maxFrames || o.bytes >= max(leastAnswers, 4*l.budget.Most(maxBytes)):
 		return full
 	}
 	o.queue = append(o.queue, queued{data, push, time.Since(born)})
@@ -90,11 +113,16 @@ func (o *outbox) put(data []byte, push, patient bool, maxFrames, maxBytes int, l
 		o.pushes++
 	}
 	l.frames.Add(1)
-	l.bytes.Add(int64(len(data)))
+	l.hold(len(data))
 	if patient {
 		return o.wakeSoon()
 	}
 	return o.wake()
+}
+
+// fits tells whether a push has room: an empty outbox takes any, or what is large would never go. The caller holds mu.
+func (o *outbox) fits(maxFrames, maxBytes int, l *load) bool {
+	return len(o.queue) == 0 || len(o.queue) < maxFrames && o.bytes < max(leastPushes, l.budget.Most(maxBytes))
 }
 
 // wake says whether the writer must be started; the caller holds mu.
@@ -129,8 +157,8 @@ func (o *outbox) ripe() verdict {
 }
 
 // wait blocks until there may be room for a push, or an error says that there will be none.
-func (o *outbox) wait(ctx context.Context, maxFrames, maxBytes int) error {
-	_, err := o.await(ctx, func() bool { return len(o.queue) < maxFrames && o.bytes < maxBytes })
+func (o *outbox) wait(ctx context.Context, maxFrames, maxBytes int, l *load) error {
+	_, err := o.await(ctx, func() bool { return o.fits(maxFrames, maxBytes, l) })
 	return err
 }
 
@@ -194,7 +222,7 @@ func (o *outbox) putReceipts(t id.ThreadID, items []replica.Mark, most int, l *l
 		of[m.User] = of[m.User].Merge(m.Watermark)
 	}
 	o.pairs += len(of) - before
-	l.receipts.Add(int64(len(of) - before))
+	l.wait(len(of) - before)
 	return o.wakeSoon()
 }
 
@@ -221,7 +249,7 @@ func (o *outbox) take(buf []byte, l *load) []byte {
 		q := &o.queue[n]
 		buf = append(buf, q.data...)
 		o.bytes -= len(q.data)
-		l.bytes.Add(-int64(len(q.data)))
+		l.hold(-len(q.data))
 		if q.push {
 			o.pushes--
 		}
@@ -281,7 +309,7 @@ func (o *outbox) lag(resync []byte, l *load) (dropped int, first bool, v verdict
 		for _, q := range o.queue {
 			if q.push {
 				o.bytes -= len(q.data)
-				l.bytes.Add(-int64(len(q.data)))
+				l.hold(-len(q.data))
 				continue
 			}
 			kept = append(kept, q)
@@ -296,7 +324,7 @@ func (o *outbox) lag(resync []byte, l *load) (dropped int, first bool, v verdict
 	o.queue = append(o.queue, queued{data: resync, at: time.Since(born)})
 	o.bytes += len(resync)
 	l.frames.Add(1)
-	l.bytes.Add(int64(len(resync)))
+	l.hold(len(resync))
 	return dropped, true, o.wake()
 }
 
@@ -317,7 +345,7 @@ func (o *outbox) close(l *load) (frames, receipts int) {
 	frames, receipts = len(o.queue), o.pairs
 	o.noReceipts(l)
 	l.frames.Add(-int64(len(o.queue)))
-	l.bytes.Add(-int64(o.bytes))
+	l.hold(-o.bytes)
 	o.closed, o.queue, o.bytes, o.pushes = true, nil, 0, 0
 	if o.soon != nil {
 		o.soon.Stop()
@@ -328,7 +356,7 @@ func (o *outbox) close(l *load) (frames, receipts int) {
 
 // noReceipts empties receipts; the caller holds mu.
 func (o *outbox) noReceipts(l *load) {
-	l.receipts.Add(-int64(o.pairs))
+	l.wait(-o.pairs)
 	o.receipts, o.pairs = nil, 0
 }
 

@@ -189,6 +189,8 @@ func (s *Session) page(ctx context.Context, req uint64, t id.ThreadID, r *wirev1
 	if len(data) > wire.MaxServerFrame {
 		return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the page is too long: ask for less")
 	}
+	s.Hold(len(data))
+	defer s.Hold(-len(data))
 	opening, cancel := context.WithTimeout(ctx, streamWait)
 	p, err := s.conn.OpenPage(opening)
 	cancel()

@@ -38,7 +38,19 @@ type sending struct {
 
 // lane holds the messages to a thread that this edge does not know yet, in order (wire 7.3), while the first of them
 // waits. Guarded by Session.mu.
-type lane struct{ queue []sending }
+type lane struct {
+	queue []sending
+	first bool // the first is in the queue still: it does not count as held
+}
+
+// size is how many bytes it holds while it waits.
+func (x *sending) size() int { return 256 + len(x.m.GetContent().GetData()) }
+
+// wait counts n bytes more, or less, that wait in lanes. The caller holds mu.
+func (s *Session) wait(n int) {
+	s.laned += n
+	s.Hold(n)
+}
 
 // sendMessage takes SendMessage (wire 7.1). It does not wait: what must wait goes to a lane. Reader only.
 func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMessage) {
@@ -78,8 +90,15 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	s.mu.Lock()
 	if refused = s.outOfTurn(x); refused == nil { // the lane may have failed meanwhile
 		if l := s.lanes[x.thread]; l != nil {
-			l.queue = append(l.queue, x) // bounded by the requests in flight
+			if n := x.size(); s.laned == 0 || s.laned+n <= s.Room(maxLanes) {
+				s.wait(n)
+				l.queue = append(l.queue, x) // bounded by the requests in flight too
+				s.mu.Unlock()
+				return
+			}
 			s.mu.Unlock()
+			s.finish()
+			s.refuseSend(x, wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "too much waits for the thread"))
 			return
 		}
 	}
@@ -92,7 +111,7 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	if s.sendNow(x) {
 		return
 	}
-	l := &lane{queue: []sending{x}}
+	l := &lane{queue: []sending{x}, first: true}
 	s.mu.Lock()
 	if s.lanes == nil {
 		s.lanes = map[id.ThreadID]*lane{}
@@ -218,6 +237,11 @@ func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
 		}
 		x := l.queue[0]
 		l.queue = l.queue[1:]
+		if l.first { // its first was not held
+			l.first = false
+		} else {
+			s.wait(-x.size())
+		}
 		refused := s.outOfTurn(x)
 		s.mu.Unlock()
 		if refused != nil {
@@ -238,6 +262,9 @@ func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
 		e := s.judge(err)
 		s.mu.Lock()
 		failed := append([]sending{x}, l.queue...)
+		for _, y := range l.queue {
+			s.wait(-y.size())
+		}
 		l.queue = nil
 		tooMany := s.holdBehind(x, e) // before any other message can come into the lane
 		v := taken

@@ -60,7 +60,8 @@ func New(
 	srv := &Server{
 		cfg: cfg.withDefaults(), fanout: f, replica: rep, auth: a, queries: q, ingest: l, registry: r, log: log,
 	}
-	srv.pages = make(chan struct{}, edgePages)
+	srv.load.budget = srv.cfg.Budget
+	srv.pages = make(chan struct{}, min(edgePages, max(leastPages, srv.cfg.Budget.Memory()/32/wire.MaxServerFrame)))
 	srv.workers = newWorkers()
 	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
 	srv.open = map[*Session]struct{}{}
@@ -134,6 +135,7 @@ type Session struct {
 	mu     sync.Mutex // guards the rest
 	over   bool       // closing: no goroutine is started any more
 	lanes  map[id.ThreadID]*lane
+	laned  int                              // bytes in lanes, but for the first of each
 	heads  map[id.ThreadID]head             // refused messages that must come again first
 	joins  *rate.Limiter                    // of users put into groups; nil before the first
 	begun  map[id.ThreadID]id.UserID        // threads that it began and the replica has not seen yet: the peer
@@ -145,7 +147,10 @@ type Session struct {
 	lagged *time.Timer   // runs while Resync is unanswered
 }
 
-var _ fanout.Session = (*Session)(nil)
+var (
+	_ fanout.Session = (*Session)(nil)
+	_ fanout.Holder  = (*Session)(nil)
+)
 
 // open marks a session that was not closed by us.
 const open = -1
@@ -186,6 +191,9 @@ func (s *Session) end(err error) {
 		s.srv.fanout.Detach(s)
 	}
 	s.wg.Wait()
+	s.mu.Lock()
+	s.wait(-s.laned) // of lanes that nobody drives any more
+	s.mu.Unlock()
 	s.srv.mu.Lock()
 	delete(s.srv.open, s)
 	s.srv.mu.Unlock()
@@ -299,11 +307,17 @@ func (s *Session) PushWait(ctx context.Context, data []byte) error {
 		case lagging:
 			return errLagging
 		}
-		if err := s.out.wait(ctx, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes); err != nil {
+		if err := s.out.wait(ctx, s.srv.cfg.OutboxFrames, s.srv.cfg.OutboxBytes, &s.srv.load); err != nil {
 			return err
 		}
 	}
 }
+
+// Hold implements fanout.Holder: bytes that are held back for the device count as if they waited here.
+func (s *Session) Hold(n int) { s.srv.load.budget.Add(n) }
+
+// Room implements fanout.Holder.
+func (s *Session) Room(most int) int { return s.srv.cfg.Budget.Most(most) }
 
 // PushReceipts implements fanout.Session (wire 6.6): the highest watermark of each member of each thread waits.
 func (s *Session) PushReceipts(t id.ThreadID, m []replica.Mark) bool {

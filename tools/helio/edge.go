@@ -65,7 +65,7 @@ type edgeCmd struct {
 	SMSPerDay      int           `help:"Most SMS of the deployment, which come back evenly over a day." default:"20000" env:"HELIO_SMS_PER_DAY"`
 	LookupsPerUser int           `help:"Most phone numbers that one user may look up in a day." default:"5000" env:"HELIO_LOOKUPS_PER_USER"`
 	SendsPerDay    int           `help:"Messages that one user may send at once, which come back evenly over a day." default:"100000" env:"HELIO_SENDS_PER_DAY"`
-	MaxConnections int           `help:"Most connections." default:"100000" env:"HELIO_MAX_CONNECTIONS"`
+	MaxConnections int           `help:"Most connections; no more than fit into half of the memory." default:"100000" env:"HELIO_MAX_CONNECTIONS"`
 	DeliveryGroup  string        `help:"Consumer group of the delivery instances, the same as theirs; default: after --topic-prefix." placeholder:"GROUP" env:"HELIO_DELIVERY_GROUP"`
 	Check          bool          `help:"Build everything, then stop."`
 }
@@ -306,6 +306,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	e, err := edge.New(edge.Config{
 		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey,
 		Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
+		Budget:  p.budget,
 		Session: session.Config{Edge: parts.name, Partitions: parts.kafka.Partitions, SendsPerDay: parts.sendsPerDay},
 	}, fan, edge.Replica(rep), a, q, in, p.log, p.reg)
 	if err != nil {
