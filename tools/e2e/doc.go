@@ -28,6 +28,8 @@
 // Non-obvious:
 //   - The truth is the log, read with a plain franz-go client and folded with schemas/thread and schemas/user: nothing
 //     of infra/kafka, the projectors or the edge has a part in it.
+//   - The client of the newcomer test is not ours: it is written from the text of wire.proto, with the protobufs alone,
+//     and shows that the text is enough.
 //   - A wait is always for a condition, up to patience; nothing is judged by how long it took, save what README
 //     promises a time for: that a revoked device is cut within one second. Of several one must be, so that a machine
 //     that does much else fails no test.

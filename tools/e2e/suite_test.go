@@ -28,6 +28,7 @@ type testCase struct {
 // suite is in the order in which the tests run; the last two compare everything that all of them wrote.
 var suite = []testCase{
 	{"conversation", testConversation},
+	{"newcomer", testNewcomer},
 	{"text", testText},
 	{"crowd", testCrowd},
 	{"pins", testPins},

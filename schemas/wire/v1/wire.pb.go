@@ -5,8 +5,9 @@
 // source: wire/v1/wire.proto
 
 // The wire protocol between a device and an edge (the server), version "helio/1". It is all that a client needs beside
-// event/v1/event.proto, whose Event, Sealed and Content travel in it. Rules have numbers: handlers and tests name them
-// as "wire 5.2". Numbers in bytes, milliseconds and pieces are the defaults; where Welcome says otherwise, that counts.
+// event/v1/event.proto, whose Event, Sealed and Content travel in it: tools/e2e/newcomer_test.go is one. Rules have
+// numbers: handlers and tests name them as "wire 5.2". Numbers in bytes, milliseconds and pieces are the defaults; where
+// Welcome says otherwise, that counts.
 //
 // 1. Transport
 //   1.1  QUIC version 1 with TLS 1.3 and ALPN "helio/1", no 0-RTT. The client verifies the server's certificate.
