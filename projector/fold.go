@@ -41,6 +41,9 @@ func (p *pass[R]) apply(e *Event) string {
 		case thread.Duplicate:
 			return "duplicate"
 		case thread.Rejected:
+			if thread.TellsLater(e.Body) {
+				p.rows.Rejected(e, v)
+			}
 			return string(v.Reason)
 		}
 		p.rows.Thread(e, state, v)

@@ -29,6 +29,8 @@ type Store[R Rows] interface {
 type Rows interface {
 	// Thread is called for an accepted event of a thread, after it was folded.
 	Thread(e *Event, s *thread.State, v thread.Verdict)
+	// Rejected is called for a message that was not accepted and of which its sender is told later.
+	Rejected(e *Event, v thread.Verdict)
 	// Receipt is called for a watermark.
 	Receipt(e *Event, u id.UserID, mark thread.Watermark)
 	// User is called for an accepted event of a user, after it was folded.

@@ -36,6 +36,9 @@ func (f *Fanout) feed(
 		if err := f.feedReceipts(ctx, d, list, how.has); err != nil {
 			return err
 		}
+		if err := f.feedRejected(ctx, d, send); err != nil {
+			return err
+		}
 	}
 	if lacks, err = f.compare(ctx, d, lacks, how); err != nil {
 		return err
@@ -250,6 +253,21 @@ func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID
 		d.mu.Unlock()
 	}
 	return err
+}
+
+// feedRejected tells which of the device's messages were rejected: it may have been away, or have lagged, when that
+// was pushed. What it was told before it knows.
+func (f *Fanout) feedRejected(ctx context.Context, d *device, send func([]byte) error) error {
+	list, err := f.replica.Rejected(ctx, d.person.user, d.id)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		if err := send(rejectedFrame(&list[i])); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *Fanout) rest(d *device, l lack, after topic.Position) replica.Range {

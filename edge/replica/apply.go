@@ -115,6 +115,7 @@ func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record
 	case thread.Rejected:
 		r.metrics.verdicts.WithLabelValues(string(v.Reason)).Inc()
 		if e.HasMessageSent() {
+			t.slot.rejected = at + 1
 			t.slot.note(&Rejected{
 				Thread: t.id(), Position: at, User: e.User, Device: e.Device,
 				Message: e.GetMessageSent().GetMessageId(), Reason: v.Reason,

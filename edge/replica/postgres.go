@@ -229,6 +229,23 @@ func (p *postgresStore) Tails(ctx context.Context, ranges []Range) ([]Tail, erro
 	return out, nil
 }
 
+func (p *postgresStore) Rejected(ctx context.Context, keys []DeviceKey) ([][]Rejected, error) {
+	asked := make([]views.DeviceKey, len(keys))
+	for i, k := range keys {
+		asked[i] = views.DeviceKey{User: k.User, Device: k.Device}
+	}
+	out := make([][]Rejected, len(keys))
+	err := p.views.RejectedOf(ctx, asked, func(nth int, r *views.Rejected) error {
+		out[nth] = append(out[nth], Rejected{
+			Thread: r.Thread, Position: r.Position, User: r.User, Device: r.Device,
+			Message: slices.Clone(r.Message[:]),
+			Reason:  r.Reason,
+		})
+		return nil
+	})
+	return out, err
+}
+
 func (p *postgresStore) Devices(ctx context.Context, keys []DeviceKey) ([]*user.Device, error) {
 	asked := make([]views.DeviceKey, len(keys))
 	for i, k := range keys {

@@ -94,6 +94,12 @@ func write(t *testing.T, m *replicatest.Store, pool *pgxpool.Pool) {
 				pgid(th), int64(r.Position), r.Ordinal, pgid(s.LastSender), time.UnixMilli(r.LogTimeMS), r.Event)
 		}
 	}
+	for k, list := range m.Refused {
+		for _, r := range list {
+			exec("INSERT INTO rejected VALUES ($1, $2, $3, $4, $5, $6, now(), 0)", pgid(k.User), pgid(k.Device),
+				pgid(r.Thread), int64(r.Position), pgid(id.MessageID(r.Message)), string(r.Reason))
+		}
+	}
 	for k, w := range m.Marks {
 		exec("INSERT INTO device_watermarks VALUES ($1, $2, $3, $4, $5, $6, $7)",
 			pgid(k.Thread), pgid(k.Device), pgid(k.User),
@@ -129,6 +135,8 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 		w.Send(group, ann, annD, id.NewMessage(), id.UserID{})
 	}
 	w.RemoveMember(group, ann, bob)
+	w.Send(group, bob, bobD, id.NewMessage(), id.UserID{})
+	w.Send(group, bob, bobD, id.NewMessage(), id.UserID{})
 	w.AddMember(group, ann, bob)
 	w.Send(direct, bob, bobD, id.NewMessage(), ann)
 	w.Watermark(
@@ -206,6 +214,9 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 			{User: bob, Device: bobD, Thread: group},
 			{User: ann, Device: bobD, Thread: group},
 		})
+	}, pg, mem)
+	compare(t, "rejected", func(s replica.Store) (any, error) {
+		return s.Rejected(ctx, []replica.DeviceKey{{User: ann, Device: annD}, {User: bob, Device: bobD}})
 	}, pg, mem)
 	compare(t, "unread", func(s replica.Store) (any, error) {
 		var keys []replica.Unread

@@ -40,6 +40,7 @@ type Replica struct {
 	links       openLinks
 	delivered   *batcher[DeviceThread, topic.Position]
 	unread      *batcher[Unread, Counted]
+	rejected    *batcher[DeviceKey, []Rejected]
 	tails       *batcher[Range, Tail]
 	devices     *batcher[DeviceKey, *user.Device]
 	began       time.Time     // so that a time is one word
@@ -76,6 +77,7 @@ func New(
 	r.clock = newViewClock(st, cfg.Partitions, cfg, r.failed, r.metrics.viewsBack.Inc)
 	r.delivered = newBatcher(4*cfg.Batch, gathering, cfg.Wait, counted(r, "delivered", st.Delivered))
 	r.unread = newBatcher(4*cfg.Batch, gathering, cfg.Wait, counted(r, "unread", st.Unread))
+	r.rejected = newBatcher(cfg.Batch, gathering, cfg.Wait, counted(r, "rejected", st.Rejected))
 	r.tails = newBatcher(16, 0, cfg.Wait, counted(r, "tails", r.readTails))
 	r.devices = newBatcher(cfg.Batch, gathering, cfg.Wait, counted(r, "devices", st.Devices))
 	return r, nil
@@ -114,6 +116,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	for range loaders {
 		g.Go(func() error { return r.delivered.run(ctx) })
 		g.Go(func() error { return r.unread.run(ctx) })
+		g.Go(func() error { return r.rejected.run(ctx) })
 		g.Go(func() error { return r.tails.run(ctx) })
 		g.Go(func() error { return r.devices.run(ctx) })
 	}

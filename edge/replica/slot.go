@@ -128,6 +128,8 @@ type slot struct {
 
 	judging map[id.ThreadID]*judging // threads with verdicts that somebody waits for; nil before the first
 
+	rejected topic.Position // the position after the last message that was rejected here
+
 	notes   []note        // what followers are to be told
 	telling bool          // a goroutine tells them
 	told    chan struct{} // closed when all of notes were told; nil while nobody waits

@@ -26,6 +26,8 @@ type Store interface {
 	Quarantine(
 		ctx context.Context, threads []id.ThreadID, users []id.UserID,
 	) (map[Quarantined]bool, map[topic.Slot]topic.Cursor, error)
+	// Rejected returns what was rejected of what each device has sent, oldest first in each thread.
+	Rejected(ctx context.Context, keys []DeviceKey) ([][]Rejected, error)
 	// Devices returns devices, nil where there is none.
 	Devices(ctx context.Context, keys []DeviceKey) ([]*user.Device, error)
 }

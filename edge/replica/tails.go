@@ -39,6 +39,41 @@ func (r *Replica) Unread(ctx context.Context, glances []*Glance, floorMS int64) 
 	return out, nil
 }
 
+// Rejected returns what the views have of rejected messages that a device of a followed user has sent, oldest first in
+// each thread: all those of which this edge has come to know before, and for which it has told Follower.Rejected.
+func (r *Replica) Rejected(ctx context.Context, u id.UserID, d id.DeviceID) ([]Rejected, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	defer cancel()
+	n := Needs{}
+	for _, t := range r.threadsOf(u) {
+		t.slot.mu.RLock()
+		n.Add(topic.Threads, t.slot.n, t.slot.rejected-1)
+		t.slot.mu.RUnlock()
+	}
+	if err := r.Past(ctx, n); err != nil {
+		return nil, err
+	}
+	found, err := r.rejected.get(ctx, []DeviceKey{{u, d}})
+	if err != nil {
+		return nil, Unavailable(err)
+	}
+	return found[0], nil
+}
+
+// threadsOf returns the threads of a user who is followed here.
+func (r *Replica) threadsOf(u id.UserID) []*threadEntry {
+	s := r.slotOf(topic.Subject(u))
+	s.mu.RLock()
+	us := s.users[u]
+	s.mu.RUnlock()
+	if us == nil {
+		return nil
+	}
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	return slices.Clone(us.threads)
+}
+
 // Tails reads ranges, each of which the views have reached by then: it waits until they have, and does so again when
 // they went back meanwhile. What is read before would be taken for all that there is, and what is after it would never
 // be sent.
@@ -135,10 +170,7 @@ func (r *Replica) TakenInBy(u id.UserID, threads bool, n Needs) {
 	if !threads {
 		return
 	}
-	us.mu.Lock()
-	list := slices.Clone(us.threads)
-	us.mu.Unlock()
-	for _, t := range list {
+	for _, t := range r.threadsOf(u) {
 		t.slot.mu.RLock()
 		if t.loaded() {
 			n.Add(topic.Threads, t.slot.n, t.next()-1)

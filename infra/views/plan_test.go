@@ -46,6 +46,7 @@ func TestPlans(t *testing.T) {
 		"users by number":     {sqlUsersByPhone, []string{"users_phone_hash"}},
 		"threads":             {sqlThreads + ofThreads, []string{"threads_pkey"}},
 		"members":             {sqlMembers + ofThreads, []string{"members_pkey"}},
+		"rejected messages":   {sqlRejectedOf, []string{"rejected_pkey", "Nested Loop"}},
 		"unread messages":     {sqlUnread, []string{"messages_0_pkey", "trimmed_pkey", "Nested Loop"}},
 		"the list":            {sqlList, []string{"CTE page", "user_threads_pkey", "threads_pkey", "members_pkey"}},
 	} {

@@ -39,6 +39,7 @@ type Tables struct {
 	Threads          func(*Thread) error
 	Members          func(*Member) error
 	Messages         func(*Message) error
+	Rejected         func(*Rejected) error
 	Watermarks       func(*Watermark) error
 	DeviceWatermarks func(*DeviceWatermark) error
 	Users            func(*User) error
@@ -57,6 +58,7 @@ func (v *Views) Tables(ctx context.Context, t Tables) error {
 		whole(q, "threads", sqlThreads, t.Threads)
 		whole(q, "members", sqlMembers, t.Members)
 		whole(q, "messages", sqlMessages, t.Messages)
+		whole(q, "rejected messages", sqlRejected, t.Rejected)
 		whole(q, "watermarks", sqlWatermarks, t.Watermarks)
 		whole(q, "device watermarks", sqlDeviceWatermarks, t.DeviceWatermarks)
 		whole(q, "users", sqlUsers, t.Users)

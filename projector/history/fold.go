@@ -86,6 +86,9 @@ type writes struct {
 	receipts []receiptRow
 }
 
+// Rejected implements projector.Rows: the history is of what was accepted.
+func (w *writes) Rejected(*projector.Event, thread.Verdict) {}
+
 // Receipt implements projector.Rows.
 func (w *writes) Receipt(e *projector.Event, u id.UserID, mark thread.Watermark) {
 	w.receipts = append(w.receipts, receiptRow{

@@ -49,6 +49,15 @@ type messageRow struct {
 	event    []byte
 }
 
+type rejectedRow struct {
+	device  deviceKey
+	thread  id.ThreadID
+	at      topic.Position
+	message id.MessageID
+	reason  thread.Reason
+	timeMS  int64
+}
+
 // writes are the rows of a batch: those that changed. Their contents are read from the states when they are written, so
 // each row is written once however often it changed.
 type writes struct {
@@ -58,6 +67,7 @@ type writes struct {
 	threads     map[id.ThreadID]bool
 	members     map[memberKey]bool
 	messages    []messageRow
+	rejected    []rejectedRow
 	marks       map[memberKey]thread.Watermark
 	deviceMarks map[markKey]thread.Watermark
 	users       map[id.UserID]bool
@@ -95,6 +105,14 @@ func (w *writes) Thread(e *projector.Event, _ *thread.State, v thread.Verdict) {
 	row.sender = e.Body.User
 	row.message, row.named = e.Body.About.ID, !e.Body.About.IsZero()
 	w.messages = append(w.messages, row)
+}
+
+// Rejected implements projector.Rows.
+func (w *writes) Rejected(e *projector.Event, v thread.Verdict) {
+	w.rejected = append(w.rejected, rejectedRow{
+		device: deviceKey{e.Body.User, e.Body.Device}, thread: id.ThreadID(e.Subject), at: e.Position,
+		message: e.Body.About.ID, reason: v.Reason, timeMS: e.TimeMS,
+	})
 }
 
 // Receipt implements projector.Rows.

@@ -27,6 +27,11 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone`
 
+// Few are ever rejected: one statement takes them all.
+const sqlTrimRejected = `
+DELETE FROM rejected r WHERE slot = $1 AND log_time < $2
+   AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.topic = $3 AND q.subject = r.thread_id)`
+
 // TrimLoop trims the slots that are open, every trimEvery, until ctx is cancelled. What fails is counted and tried
 // again the next time.
 func (s *Sink) TrimLoop(ctx context.Context) {
@@ -73,6 +78,12 @@ func (s *Sink) Trim(ctx context.Context) error {
 			if gone < int64(s.store.cfg.trimRows) {
 				break
 			}
+		}
+		bounded, cancel := context.WithTimeout(ctx, s.store.cfg.timeout)
+		_, err := s.store.pool.Exec(bounded, sqlTrimRejected, int32(n), projector.Time(cutoff), topic.Threads.Number())
+		cancel()
+		if err != nil {
+			return fmt.Errorf("threads: trim what slot %d rejected: %w", n, err)
 		}
 		s.mu.Lock()
 		s.trimmed[n] = cutoff

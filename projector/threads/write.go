@@ -33,6 +33,10 @@ var (
 		"messages", "ON CONFLICT DO NOTHING", "thread_id uuid", "position bigint", "ordinal bigint", "kind smallint",
 		"sender_id uuid", "message_id uuid", "log_time timestamptz", "slot integer", "event bytea",
 	)
+	tableRejected = newTable(
+		"rejected", "ON CONFLICT DO NOTHING", "user_id uuid", "device_id uuid", "thread_id uuid", "position bigint",
+		"message_id uuid", "reason text", "log_time timestamptz", "slot integer",
+	)
 	tableMarks = newTable(
 		"watermarks",
 		raise("thread_id, user_id", "watermarks",
@@ -231,7 +235,7 @@ type pairs = [2]vec[pgtype.UUID]
 // rows reads the changed rows from the states, sorted by primary key, and the keys of rows to delete.
 func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
 	upserts = append(upserts, w.threadRows(), w.memberRows(), w.messageRows(),
-		w.markRows(), w.deviceMarkRows(), w.userRows(), w.deviceRows())
+		w.rejectedRows(), w.markRows(), w.deviceMarkRows(), w.userRows(), w.deviceRows())
 	{
 		var u, h vec[pgtype.UUID]
 		var name vec[string]
@@ -340,6 +344,30 @@ func (w *writes) messageRows() rows {
 		event.add(m.event)
 	}
 	return rows{tableMessages, []column{&t, &pos, &ordinal, &kind, &sender, &message, &at, &slot, &event}}
+}
+
+func (w *writes) rejectedRows() rows {
+	var u, d, t, message vec[pgtype.UUID]
+	var pos vec[int64]
+	var reason vec[string]
+	var at vec[time.Time]
+	var slot vec[int32]
+	slices.SortFunc(w.rejected, func(a, b rejectedRow) int {
+		return cmp.Or(byBytes(a.device.user, b.device.user), byBytes(a.device.device, b.device.device),
+			byBytes(a.thread, b.thread), cmp.Compare(a.at, b.at))
+	})
+	for i := range w.rejected {
+		r := &w.rejected[i]
+		u.add(uuid(r.device.user))
+		d.add(uuid(r.device.device))
+		t.add(uuid(r.thread))
+		pos.add(int64(r.at))
+		message.add(uuid(r.message))
+		reason.add(string(r.reason))
+		at.add(projector.Time(r.timeMS))
+		slot.add(int32(w.slot))
+	}
+	return rows{tableRejected, []column{&u, &d, &t, &pos, &message, &reason, &at, &slot}}
 }
 
 // markColumns are the four numbers of a watermark.

@@ -39,6 +39,7 @@ type slot struct {
 	marks       map[[2][16]byte]thread.Watermark
 	devices     map[[3][16]byte]thread.Watermark
 	accepted    []accepted
+	rejected    []rejected
 	receipts    []receipt
 	quarantined []projector.Quarantined
 }
@@ -46,6 +47,7 @@ type slot struct {
 // rows are those of a batch.
 type rows struct {
 	accepted []accepted
+	rejected []rejected
 	receipts []receipt
 }
 
@@ -78,6 +80,17 @@ type member struct {
 	role    thread.Role
 	active  bool
 	ordinal int64
+}
+
+// rejected is a message of which its sender is told later.
+type rejected struct {
+	thread  id.ThreadID
+	at      topic.Position
+	sender  id.UserID
+	device  id.DeviceID
+	message id.MessageID
+	reason  thread.Reason
+	timeMS  int64
 }
 
 type receipt struct {
@@ -172,6 +185,7 @@ func (m *memory) Write(_ context.Context, f *projector.Folded[*rows]) error {
 	maps.Copy(s.threads, f.States.Threads)
 	maps.Copy(s.users, f.States.Users)
 	s.accepted = append(s.accepted, f.Rows.accepted...)
+	s.rejected = append(s.rejected, f.Rows.rejected...)
 	for _, r := range f.Rows.receipts {
 		byUser, byDevice := [2][16]byte{r.thread, r.user}, [3][16]byte{r.thread, r.device, r.user}
 		s.marks[byUser] = s.marks[byUser].Merge(r.mark)
@@ -190,6 +204,14 @@ func (m *memory) Write(_ context.Context, f *projector.Folded[*rows]) error {
 
 // User implements projector.Rows; what the views hold of users is in their states.
 func (r *rows) User(*projector.Event, *user.State, user.Verdict) {}
+
+// Rejected implements projector.Rows.
+func (r *rows) Rejected(e *projector.Event, v thread.Verdict) {
+	r.rejected = append(r.rejected, rejected{
+		thread: id.ThreadID(e.Subject), at: e.Position, sender: e.Body.User, device: e.Body.Device,
+		message: e.Body.About.ID, reason: v.Reason, timeMS: e.TimeMS,
+	})
+}
 
 // Receipt implements projector.Rows.
 func (r *rows) Receipt(e *projector.Event, u id.UserID, mark thread.Watermark) {

@@ -46,6 +46,13 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 			out.put("messages", keyOf(a.thread, int64(a.at)),
 				a.ordinal, a.kind, a.sender.String(), a.message, a.timeMS, int(n), a.event)
 		}
+		for _, x := range s.rejected {
+			if retention > 0 && x.timeMS < s.latest[topic.Threads]-retention.Milliseconds() {
+				continue
+			}
+			out.put("rejected", keyOf(x.sender, x.device, x.thread, int64(x.at)),
+				x.message.String(), string(x.reason), x.timeMS, int(n))
+		}
 		for k, m := range s.marks {
 			out.put("watermarks", keyOf(id.ThreadID(k[0]), id.UserID(k[1])), m)
 		}
@@ -81,6 +88,7 @@ var threadColumns = columns{
 	"threads":           {"kind", "title", "last_position", "last_ordinal", "last_time", "last_sender", "preview"},
 	"members":           {"role", "active", "spans", "base_ordinal", "end_ordinal"},
 	"messages":          {"ordinal", "kind", "sender_id", "message_id", "log_time", "slot", "event"},
+	"rejected":          {"message_id", "reason", "log_time", "slot"},
 	"watermarks":        {"mark"},
 	"device_watermarks": {"mark"},
 	"users":             {"phone_hash", "generation", "name", "registered"},
@@ -157,6 +165,14 @@ func readThreads(
 			}
 			out.put("messages", keyOf(r.Thread, int64(r.Position)),
 				r.Ordinal, r.Kind, r.Sender.String(), message, r.Time.UnixMilli(), int(r.Slot), digest(r.Event))
+			return nil
+		},
+		Rejected: func(r *views.Rejected) error {
+			if cut, ok := cutoffs[r.Slot]; !sel.has(r.Slot) || ok && r.Time.UnixMilli() < cut {
+				return nil
+			}
+			out.put("rejected", keyOf(r.User, r.Device, r.Thread, int64(r.Position)),
+				r.Message.String(), string(r.Reason), r.Time.UnixMilli(), int(r.Slot))
 			return nil
 		},
 		Watermarks: func(r *views.Watermark) error {

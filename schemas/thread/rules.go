@@ -58,6 +58,16 @@ func RulesOf(n uint32) *Rules {
 	return &rules[n-1]
 }
 
+// tellsLater is the first number of rules by which a rejected message is kept for its sender. Views from before it have
+// none of those before.
+const tellsLater = 3
+
+// TellsLater tells whether a message that was rejected is kept in the thread views, so that its sender, who has an ack
+// of it, is told also when he was away.
+func TellsLater(e *event.Event) bool {
+	return e.HasMessageSent() && e.Rules >= tellsLater && !e.About.IsZero() && !e.Device.IsZero()
+}
+
 // Check judges what an event of helio.threads says, without regard to any state: the form of its ids and the limits of
 // its rules. Its error is an *event.Invalid. An event that fails it is rejected by every fold as Malformed, so ingest
 // refuses it.

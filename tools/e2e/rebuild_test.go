@@ -28,6 +28,7 @@ import (
 var (
 	viewTables = []string{
 		"messages",
+		"rejected",
 		"threads",
 		"members",
 		"users",

@@ -54,6 +54,7 @@ func NewWorld(seed uint64) *World {
 	w.Views = Store{
 		World: w, Threads: map[id.ThreadID]*replica.ThreadState{}, Users: map[id.UserID]*user.State{},
 		Rows: map[id.ThreadID][]replica.Row{}, Marks: map[replica.DeviceThread]thread.Watermark{},
+		Refused: map[replica.DeviceKey][]replica.Rejected{},
 		Cursors: make([]topic.Cursor, Slots), Trimmed: map[id.ThreadID]replica.Row{},
 		Quarantined: map[replica.Quarantined][]*linkv1.Record{},
 	}
@@ -216,7 +217,7 @@ func (w *World) Send(t id.ThreadID, by id.UserID, d id.DeviceID, m id.MessageID,
 		b.DirectPeer = peer[:]
 	}
 	return w.Add(topic.Threads, t[:], eventv1.Event_builder{
-		UserId: by[:], DeviceId: d[:], MessageSent: b.Build(),
+		UserId: by[:], DeviceId: d[:], Rules: event.WrittenRules, MessageSent: b.Build(),
 	}.Build())
 }
 
@@ -251,6 +252,7 @@ type Store struct {
 	Rows    map[id.ThreadID][]replica.Row
 	Trimmed map[id.ThreadID]replica.Row // the greatest position and log time
 	Marks   map[replica.DeviceThread]thread.Watermark
+	Refused map[replica.DeviceKey][]replica.Rejected // messages, of which their senders are told later
 	Down    bool
 	Stopped bool                // folds nothing
 	Stalled map[topic.Slot]bool // folds nothing of these
@@ -356,6 +358,7 @@ func (m *Store) Crash(back func() int) {
 	m.Threads, m.Users = map[id.ThreadID]*replica.ThreadState{}, map[id.UserID]*user.State{}
 	m.Rows, m.Quarantined = map[id.ThreadID][]replica.Row{}, map[replica.Quarantined][]*linkv1.Record{}
 	m.Marks = map[replica.DeviceThread]thread.Watermark{}
+	m.Refused = map[replica.DeviceKey][]replica.Rejected{}
 	for s := range m.Cursors {
 		for i := range m.Cursors[s] {
 			m.Cursors[s][i] = max(0, m.Cursors[s][i]-topic.Position(back()))
@@ -406,6 +409,12 @@ func (m *Store) apply(i int, r *linkv1.Record) {
 		return
 	}
 	v := s.Apply(e, at, r.GetLogTimeMs())
+	if v.Outcome == thread.Rejected && thread.TellsLater(e) {
+		k := replica.DeviceKey{User: e.User, Device: e.Device}
+		m.Refused[k] = append(m.Refused[k], replica.Rejected{
+			Thread: t, Position: at, User: e.User, Device: e.Device, Message: e.About.ID[:], Reason: v.Reason,
+		})
+	}
 	if v.Outcome != thread.Accepted {
 		return
 	}
@@ -553,6 +562,18 @@ func (m *Store) Delivered(ctx context.Context, keys []replica.DeviceThread) ([]t
 		if w, ok := m.Marks[k]; ok && (w.DeliveredPosition != 0 || w.DeliveredOrdinal != 0) {
 			out[i] = w.DeliveredPosition
 		}
+	}
+	return out, m.finish(ctx)
+}
+
+// Rejected implements replica.Store.
+func (m *Store) Rejected(ctx context.Context, keys []replica.DeviceKey) ([][]replica.Rejected, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	out := make([][]replica.Rejected, len(keys))
+	for i, k := range keys {
+		out[i] = m.Refused[k]
 	}
 	return out, m.finish(ctx)
 }

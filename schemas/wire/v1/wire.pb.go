@@ -5047,7 +5047,9 @@ func (b0 Event_builder) Build() *Event {
 	return m0
 }
 
-// Rejected: an acknowledged message was not accepted.
+// Rejected: an acknowledged message was not accepted. It is pushed to the device that sent it, and again at each Sync for
+// 30 days, since the device may have been away: one that it was told of before it passes over. A message that has come
+// back as an Event stands, whatever a Rejected says of an earlier try.
 type Rejected struct {
 	state                protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ThreadId  []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
