@@ -42,7 +42,7 @@ func (c *Client) abandon(o *outgoing) {
 			AbandonMessage: wirev1.AbandonMessage_builder{ThreadId: o.Thread[:], MessageId: o.ID[:]}.Build(),
 		}.Build())
 	}
-	c.queue.put(Failed{Thread: o.Thread, ID: o.ID, Err: ErrAbandoned})
+	c.queue.put(Failed{Thread: o.Thread, ID: o.ID, Err: ErrAbandoned, Message: o.Outgoing})
 }
 
 // Ping waits until the edge has taken up all that this device has sent it before, watermarks among it.

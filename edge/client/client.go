@@ -65,6 +65,8 @@ type Client struct {
 	queued   map[id.ThreadID]topic.Position   // highest position put into the queue
 	waiting  []*outgoing                      // not sent on the current connection, in order of seq
 	inflight map[id.MessageID]*outgoing       // sent on the current connection
+	acked    map[id.MessageID]*outgoing       // the log has them, and they have not come back
+	unsent   []Unsent
 	seq      uint64
 	conn     *conn // current connection, nil between two
 	live     bool  // authenticated and synchronised once on conn
@@ -117,7 +119,8 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, queue: newQueue(cfg.Buffer), done: make(chan struct{}), changed: make(chan struct{}),
 		id: saved.Identity, applied: saved.Watermarks, queued: map[id.ThreadID]topic.Position{},
-		inflight: map[id.MessageID]*outgoing{}, stopped: map[id.ThreadID]time.Time{}, dirty: map[id.ThreadID]bool{},
+		inflight: map[id.MessageID]*outgoing{}, acked: map[id.MessageID]*outgoing{},
+		stopped: map[id.ThreadID]time.Time{}, dirty: map[id.ThreadID]bool{},
 		addrs: map[string]bool{}, hurried: make(chan struct{}, 1), faults: map[string]bool{},
 		tries: map[id.ThreadID]int{},
 	}
@@ -132,10 +135,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.saved.Receipts = saved.Receipts
 	c.known()
-	for _, o := range saved.Outbox {
-		c.seq++
-		c.waiting = append(c.waiting, &outgoing{Outgoing: o, seq: c.seq})
-	}
+	c.resume(saved)
 	return c, nil
 }
 
@@ -544,22 +544,13 @@ func (c *Client) goOn() {
 // settle takes a message out of the outbox; false when it was not in it.
 func (c *Client) settle(m id.MessageID) (*outgoing, bool) {
 	c.mu.Lock()
-	o, ok := c.inflight[m]
-	if ok {
-		delete(c.inflight, m)
-	} else if i := slices.IndexFunc(c.waiting, func(o *outgoing) bool { return o.ID == m }); i >= 0 {
-		o, ok = c.waiting[i], true
-		c.waiting = slices.Delete(c.waiting, i, i+1)
-	}
+	o, ok := c.leave(m)
 	if ok {
 		c.pump()
 	}
 	c.mu.Unlock()
 	if ok {
-		if err := c.cfg.Store.Drop(m); err != nil {
-			c.cfg.Logger.Error("dropping a sent message from the store failed; it will be sent again after a restart",
-				"err", err)
-		}
+		c.drop(m)
 	}
 	return o, ok
 }

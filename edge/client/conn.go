@@ -326,8 +326,10 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		if err := errors.Join(err, err2); err != nil {
 			return alien{fmt.Errorf("rejected: %w", err)}
 		}
-		c.settle(m)
-		c.queue.put(Rejected{Thread: t, ID: m, Position: topic.Position(rj.GetPosition()), Code: rj.GetCode()})
+		o, _ := c.untaken(m, &wire.Error{Code: rj.GetCode()})
+		c.queue.put(Rejected{
+			Thread: t, ID: m, Position: topic.Position(rj.GetPosition()), Code: rj.GetCode(), Message: o,
+		})
 	case wirev1.ServerFrame_Error_case:
 		if f.GetRequestId() == 0 {
 			return errorOf(f.GetError())
@@ -439,7 +441,12 @@ func (c *Client) event(raw *wirev1.Event) error {
 	c.queued[p.Thread] = p.Position
 	me := c.id
 	c.mu.Unlock()
-	if m, ok := e.(Message); ok && m.Sender == me.User && m.Device == me.Device && !c.flying(p.Thread, m.ID) {
+	m, ok := e.(Message)
+	mine := ok && m.Sender == me.User && m.Device == me.Device
+	if mine {
+		c.returned(m.ID)
+	}
+	if mine && !c.flying(p.Thread, m.ID) {
 		if o, ok := c.settle(m.ID); ok { // its ack was lost with an earlier connection
 			c.queue.put(Sent{ID: o.ID, Ack: Ack{Thread: o.Thread, Slot: -1, Position: p.Position, Time: p.Time}})
 		}
@@ -463,11 +470,7 @@ func (c *Client) flying(t id.ThreadID, m id.MessageID) bool {
 func (c *Client) answered(m id.MessageID, f *wirev1.ServerFrame) {
 	switch f.WhichBody() {
 	case wirev1.ServerFrame_Ack_case:
-		if o, ok := c.settle(m); ok {
-			c.mu.Lock()
-			c.setbacks = 0
-			delete(c.tries, o.Thread)
-			c.mu.Unlock()
+		if o, ok := c.acknowledge(m, topic.Position(f.GetAck().GetPosition())); ok {
 			c.queue.put(Sent{ID: m, Ack: ackOf(f.GetAck(), o.Thread)})
 		}
 	case wirev1.ServerFrame_Error_case:
@@ -477,8 +480,11 @@ func (c *Client) answered(m id.MessageID, f *wirev1.ServerFrame) {
 			c.refused(m, we)
 			return
 		}
-		if o, ok := c.settle(m); ok {
-			c.queue.put(Failed{Thread: o.Thread, ID: m, Err: err})
+		if we == nil {
+			we = &wire.Error{}
+		}
+		if o, ok := c.untaken(m, we); ok {
+			c.queue.put(Failed{Thread: o.Thread, ID: m, Err: err, Message: o})
 		}
 	default:
 	}

@@ -7,7 +7,8 @@
 // then lives.
 //
 // Promise: Send returns once the Store has the message; it then stays in the outbox, over reconnects and restarts,
-// until the log has it or the server refuses it for good. Events yields each event of a thread once and in position
+// until the log has it or the server refuses it for good. What is refused, or rejected by the fold after the log has it,
+// keeps its text (Unsent) until it is forgotten. Events yields each event of a thread once and in position
 // order; an event counts as applied when the loop asks for the next one, and only then does the cursor move and the
 // server learn of it. So an application that stops inside the loop sees that event again.
 //

@@ -99,6 +99,8 @@ type Rejected struct {
 	ID       id.MessageID
 	Position topic.Position
 	Code     wirev1.Code
+	// Message as it was sent; Unsent has it until it is forgotten. Zero when another device of the user sent it.
+	Message Outgoing
 }
 
 // Failed tells that a message of the outbox was refused for good and has left the outbox.
@@ -106,6 +108,8 @@ type Failed struct {
 	Thread id.ThreadID
 	ID     id.MessageID
 	Err    error
+	// Message as it was to be sent; Unsent has it until it is forgotten, unless it was given up.
+	Message Outgoing
 }
 
 // Delayed tells that a message of the outbox waits because its thread is parked (CODE_THREAD_PARKED), with all behind

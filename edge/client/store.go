@@ -17,6 +17,7 @@ import (
 	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // Identity of a device. The private key never leaves the device.
@@ -52,6 +53,9 @@ type Saved struct {
 	Watermarks map[id.ThreadID]thread.Watermark
 	// Outbox is in the order of Put.
 	Outbox []Outgoing
+	// Acked and Unsent are those of an UnsentStore, in the order of the calls.
+	Acked  []Outgoing
+	Unsent []Unsent
 	// Receipts are those of a ReceiptStore.
 	Receipts map[id.ThreadID]*Receipts
 }
@@ -102,13 +106,14 @@ func (m *MemoryStore) SetIdentity(i Identity) error {
 func (s *Saved) clone() Saved {
 	out := *s
 	out.Watermarks, out.Outbox = maps.Clone(s.Watermarks), slices.Clone(s.Outbox)
+	out.Acked, out.Unsent = slices.Clone(s.Acked), slices.Clone(s.Unsent)
 	out.Receipts = copyReceipts(s.Receipts)
 	return out
 }
 
 func (s *Saved) setIdentity(i Identity) {
 	if s.Identity.User != i.User || s.Identity.Device != i.Device {
-		s.Watermarks, s.Outbox, s.Receipts = map[id.ThreadID]thread.Watermark{}, nil, nil
+		*s = Saved{Watermarks: map[id.ThreadID]thread.Watermark{}}
 	}
 	s.Identity = i
 }
@@ -153,22 +158,60 @@ func (m *MemoryStore) Drop(x id.MessageID) error {
 	return nil
 }
 
-func (s *Saved) drop(x id.MessageID) {
-	// The oldest is nearly always the one that is answered.
-	for i := range s.Outbox {
-		if s.Outbox[i].ID == x {
-			s.Outbox = slices.Delete(s.Outbox, i, i+1)
-			return
+// Acked notes that the log has a message of the outbox.
+func (m *MemoryStore) Acked(x id.MessageID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved.ack(x)
+	return nil
+}
+
+// Refuse notes that a message was not taken.
+func (m *MemoryStore) Refuse(x id.MessageID, c wirev1.Code, reason string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved.refuse(x, refusal{c, reason})
+	return nil
+}
+
+func (s *Saved) ack(x id.MessageID) {
+	if o, ok := s.drop(x); ok {
+		s.Acked = append(s.Acked, o)
+	}
+}
+
+func (s *Saved) refuse(x id.MessageID, why refusal) {
+	if o, ok := s.drop(x); ok {
+		s.Unsent = append(s.Unsent, Unsent{Outgoing: o, Code: why.Code, Reason: why.Reason})
+	}
+}
+
+// drop takes a message out, wherever it is.
+func (s *Saved) drop(x id.MessageID) (Outgoing, bool) {
+	for _, list := range []*[]Outgoing{&s.Acked, &s.Outbox} {
+		// The oldest is nearly always the one that is answered.
+		for i, o := range *list {
+			if o.ID == x {
+				*list = slices.Delete(*list, i, i+1)
+				return o, true
+			}
 		}
 	}
+	for i, u := range s.Unsent {
+		if u.ID == x {
+			s.Unsent = slices.Delete(s.Unsent, i, i+1)
+			return u.Outgoing, true
+		}
+	}
+	return Outgoing{}, false
 }
 
 // Close does nothing: the store can be used by a further Client.
 func (m *MemoryStore) Close() error { return nil }
 
 // FileStore is a Store in one file: a journal of JSON lines that is rewritten when most of it is history. Identity and
-// outbox are synced to disk before a call returns; watermarks and receipts are written but not synced, since after a power loss the
-// server repeats what it does not know to be delivered.
+// outbox are synced to disk before a call returns; watermarks and receipts are written but not synced, since after a
+// power loss the server repeats what it does not know to be delivered.
 type FileStore struct {
 	path string
 
@@ -188,7 +231,14 @@ type receipt struct {
 	Mark thread.Watermark `json:"mark"`
 }
 
-// record is a line of the journal; exactly one field is set, besides the thread that it is about.
+// refusal is why a message was not taken.
+type refusal struct {
+	Code   wirev1.Code `json:"code"`
+	Reason string      `json:"reason,omitempty"`
+}
+
+// record is a line of the journal; exactly one field is set, besides the thread that it is about. Acked and Refused come
+// with Drop, which is what a version that does not know them makes of it: it sends the message no more.
 type record struct {
 	Identity  *Identity         `json:"identity,omitempty"`
 	Thread    *id.ThreadID      `json:"thread,omitempty"`
@@ -197,6 +247,8 @@ type record struct {
 	Own       *int64            `json:"own,omitempty"`
 	Put       *Outgoing         `json:"put,omitempty"`
 	Drop      *id.MessageID     `json:"drop,omitempty"`
+	Acked     bool              `json:"acked,omitempty"`
+	Refused   *refusal          `json:"refused,omitempty"`
 }
 
 // OpenFileStore opens or creates the file, readable by its owner only, and locks it.
@@ -271,6 +323,10 @@ func (s *Saved) apply(r record) {
 		s.receiptsOf(*r.Thread).Own = *r.Own
 	case r.Put != nil:
 		s.Outbox = append(s.Outbox, *r.Put)
+	case r.Drop != nil && r.Acked:
+		s.ack(*r.Drop)
+	case r.Drop != nil && r.Refused != nil:
+		s.refuse(*r.Drop, *r.Refused)
 	case r.Drop != nil:
 		s.drop(*r.Drop)
 	}
@@ -298,7 +354,7 @@ func (s *FileStore) write(r record, sync bool) error {
 	if s.lines <= 10_000 || s.lines%1000 != 0 {
 		return nil
 	}
-	live := len(s.saved.Watermarks) + len(s.saved.Outbox) + 1
+	live := len(s.saved.Watermarks) + len(s.saved.Outbox) + 2*len(s.saved.Acked) + 2*len(s.saved.Unsent) + 1
 	for _, r := range s.saved.Receipts {
 		live += len(r.Marks) + 1
 	}
@@ -326,6 +382,13 @@ func (s *FileStore) compact() error {
 	}
 	for _, o := range s.saved.Outbox {
 		err = errors.Join(err, add(record{Put: &o}))
+	}
+	for _, o := range s.saved.Acked {
+		err = errors.Join(err, add(record{Put: &o}), add(record{Drop: &o.ID, Acked: true}))
+	}
+	for _, u := range s.saved.Unsent {
+		why := refusal{u.Code, u.Reason}
+		err = errors.Join(err, add(record{Put: &u.Outgoing}), add(record{Drop: &u.ID, Refused: &why}))
 	}
 	if err != nil {
 		return fmt.Errorf("encode device file: %w", err)
@@ -382,6 +445,14 @@ func (s *FileStore) SetOwn(t id.ThreadID, ordinal int64) error {
 
 // Put adds a message to the outbox.
 func (s *FileStore) Put(o Outgoing) error { return s.write(record{Put: &o}, true) }
+
+// Acked notes that the log has a message of the outbox.
+func (s *FileStore) Acked(x id.MessageID) error { return s.write(record{Drop: &x, Acked: true}, false) }
+
+// Refuse notes that a message was not taken.
+func (s *FileStore) Refuse(x id.MessageID, c wirev1.Code, reason string) error {
+	return s.write(record{Drop: &x, Refused: &refusal{c, reason}}, true)
+}
 
 // Drop removes a message from the outbox.
 func (s *FileStore) Drop(x id.MessageID) error { return s.write(record{Drop: &x}, false) }

@@ -20,6 +20,8 @@ type Client interface {
 	Direct(peer id.UserID) (client.To, error)
 	// Send puts a text into the outbox.
 	Send(to client.To, text string) (id.MessageID, error)
+	// Forget ends the keeping of a message that was not sent.
+	Forget(m id.MessageID) error
 	// MarkRead moves the read watermark of a thread.
 	MarkRead(p client.Place)
 	// Flush returns when an edge has the watermarks.

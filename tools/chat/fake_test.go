@@ -66,7 +66,12 @@ func newFake() *fake {
 func (f *fake) Identity() (client.Identity, bool) { return client.Identity{User: f.me}, !f.me.IsZero() }
 func (f *fake) Outbox() int                       { return len(f.sent) }
 func (f *fake) MarkRead(p client.Place)           { f.read = append(f.read, p) }
-func (f *fake) Flush(context.Context) error       { return nil }
+func (f *fake) Forget(m id.MessageID) error {
+	f.calls = append(f.calls, "forget "+m.String())
+	return nil
+}
+
+func (f *fake) Flush(context.Context) error { return nil }
 
 func (f *fake) Direct(peer id.UserID) (client.To, error) {
 	return client.To{Thread: id.DirectThread(f.me, peer), Peer: peer}, nil
@@ -220,12 +225,14 @@ type screen struct {
 	f *fake
 }
 
-func newScreen(t *testing.T, f *fake, w, h int) *screen {
-	s := &screen{
-		t: t,
-		f: f,
-		m: New(t.Context(), Config{Profile: "ann", now: func() time.Time { return noon }, location: time.UTC}, f),
+func newScreen(t *testing.T, f *fake, w, h int) *screen { return newScreenWith(t, f, Config{}, w, h) }
+
+func newScreenWith(t *testing.T, f *fake, cfg Config, w, h int) *screen {
+	cfg.Profile, cfg.location = "ann", time.UTC
+	if cfg.now == nil {
+		cfg.now = func() time.Time { return noon }
 	}
+	s := &screen{t: t, f: f, m: New(t.Context(), cfg, f)}
 	s.send(tea.WindowSizeMsg{Width: w, Height: h})
 	return s
 }

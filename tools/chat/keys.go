@@ -2,6 +2,7 @@ package chat
 
 import (
 	"slices"
+	"strings"
 
 	tea "charm.land/bubbletea/v2"
 
@@ -177,7 +178,7 @@ func (m *Model) selectMessage(d int) {
 		}
 	}
 	for at += d; at >= 0 && at < len(c.items); at += d {
-		if it := c.items[at]; it.message() && it.placed {
+		if it := c.items[at]; it.message() && (it.placed || it.failed != "") {
 			m.focusOn(focusSelect)
 			m.selected = it
 			m.reveal(c, at)
@@ -196,10 +197,22 @@ func (m *Model) selectKey(k string) tea.Cmd {
 	case "down", "j":
 		m.selectMessage(1)
 	case "enter", "r", "ctrl+r":
-		m.open.reply = m.selected
+		if it := m.selected; it.failed != "" { // nobody has it: it is written again
+			m.input.SetValue(strings.TrimLeft(m.input.Value()+"\n"+it.text, "\n"))
+			m.forget(m.open, it)
+		} else {
+			m.open.reply = it
+		}
 		m.focusOn(focusCompose)
+	case "d", "delete":
+		if it := m.selected; it.failed != "" {
+			m.forget(m.open, it)
+			m.focusOn(focusCompose)
+		}
 	case "i":
-		m.toggleInfo(m.selected)
+		if m.selected.placed {
+			m.toggleInfo(m.selected)
+		}
 	case "?":
 		m.help = true
 	case "esc", "tab", "q":

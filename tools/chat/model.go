@@ -14,10 +14,10 @@ import (
 
 	"heliograph/edge/client"
 	"heliograph/schemas/event"
-	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -41,6 +41,8 @@ type Config struct {
 	Pin func(ctx context.Context, phone string, since time.Time) (string, error)
 	// Outbox is what waited in the device file at the start, so that it is shown.
 	Outbox []client.Outgoing
+	// Unsent is what was refused or rejected before, and is shown as that.
+	Unsent []client.Unsent
 
 	// For tests.
 
@@ -142,25 +144,44 @@ func New(ctx context.Context, cfg Config, c Client) *Model {
 		return m
 	}
 	m.me = who.User
+	for _, u := range cfg.Unsent {
+		m.unsent(u.Outgoing, m.refusal(u.Code, u.Reason))
+	}
 	for _, o := range cfg.Outbox {
-		text := "(sealed)"
-		if t, ok := event.Text(eventv1.Sealed_builder{KeyId: o.KeyID, Nonce: o.Nonce, Data: o.Data}.Build()); ok {
-			text = Clean(t)
-		}
-		conv := m.conversation(o.Thread)
-		if !o.DirectPeer.IsZero() {
-			conv.peer = o.DirectPeer
-		}
-		conv.insert(&item{
-			id:     o.ID,
-			sender: m.me,
-			text:   text,
-			reply:  o.Reply(),
-			place:  client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)},
-		})
+		m.unsent(o, "")
 	}
 	m.outbox = len(cfg.Outbox)
 	return m
+}
+
+// unsent shows a message that is not in the log; why is empty while it waits to get there.
+func (m *Model) unsent(o client.Outgoing, why string) *item {
+	text := "(sealed)"
+	if t, ok := o.Text(); ok {
+		text = Clean(t)
+	}
+	conv := m.conversation(o.Thread)
+	if !o.DirectPeer.IsZero() {
+		conv.peer = o.DirectPeer
+	}
+	it := &item{
+		id:     o.ID,
+		sender: m.me,
+		text:   text,
+		reply:  o.Reply(),
+		failed: why,
+		place:  client.Place{Thread: o.Thread, Time: time.UnixMilli(o.ClientTimeMS)},
+	}
+	conv.insert(it)
+	return it
+}
+
+// refusal says why a message was not taken.
+func (m *Model) refusal(c wirev1.Code, reason string) string {
+	if c == wirev1.Code_CODE_NOT_A_MEMBER {
+		return "you were not a member"
+	}
+	return Words(&wire.Error{Code: c, Message: reason}, m.cfg.now())
 }
 
 func (m *Model) styleInput() {
@@ -366,22 +387,35 @@ func (m *Model) event(e client.Event) tea.Cmd {
 	case client.Unreadable:
 		m.say(true, "the server sent something that this version cannot read")
 	case client.Failed:
-		m.fail(e.Thread, e.ID, Words(e.Err, m.cfg.now()))
+		m.fail(e.Thread, e.ID, e.Message, Words(e.Err, m.cfg.now()))
 	case client.Rejected:
-		m.fail(e.Thread, e.ID, "not accepted: you were no longer a member")
+		m.fail(e.Thread, e.ID, e.Message, m.refusal(e.Code, ""))
 	}
 	return nil
 }
 
-func (m *Model) fail(t id.ThreadID, x id.MessageID, why string) {
-	c := m.convs[t]
-	if c == nil {
-		return
-	}
-	if it := c.byID[changeKey{m.me, x}]; it != nil {
+// fail shows a message as not sent. It may be one of an earlier run, or of another device of the user: then there is
+// nothing to show.
+func (m *Model) fail(t id.ThreadID, x id.MessageID, o client.Outgoing, why string) {
+	c := m.conversation(t)
+	it := c.byID[changeKey{m.me, x}]
+	switch {
+	case it != nil:
 		it.failed, it.key = why, lineKey{}
+	case !o.ID.IsZero():
+		m.unsent(o, why)
 	}
 	m.say(true, "a message to "+m.title(c)+" was refused: "+why)
+}
+
+// forget takes a message that was not sent from the screen and from the device.
+func (m *Model) forget(c *conversation, it *item) {
+	if err := m.client.Forget(it.id); err != nil {
+		m.say(true, Words(err, m.cfg.now()))
+		return
+	}
+	c.drop(it)
+	delete(c.byID, changeKey{it.sender, it.id})
 }
 
 // live takes an event of a thread as it happens.

@@ -226,6 +226,9 @@ func (m *Model) listItem(c *conversation, w int) []string {
 	case c.group:
 		preview = m.name(who) + ": " + preview
 	}
+	if last != nil && last.failed != "" && !last.placed && c.draft == "" {
+		preview = "Not sent: " + CleanLine(clip(last.text, 256))
+	}
 	if !c.member {
 		preview = "you are no longer a member"
 	}
@@ -548,6 +551,8 @@ func (m *Model) statusLine() string {
 		right = ""
 	case m.focus == focusList:
 		right = "enter open · / find · ctrl+n chat · ctrl+g group · F1 help "
+	case m.focus == focusSelect && m.selected != nil && m.selected.failed != "":
+		right = "↑↓ choose · enter write it again · d forget · esc back "
 	case m.focus == focusSelect:
 		right = "↑↓ choose · enter reply · i receipts · esc back "
 	case m.focus == focusInfo:

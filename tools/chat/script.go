@@ -221,6 +221,10 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 			if e.ID == x {
 				return x, client.Ack{}, e.Err
 			}
+		case client.Rejected:
+			if e.ID == x {
+				return x, client.Ack{}, &wire.Error{Code: e.Code, Message: "the log has the message, and it was rejected"}
+			}
 		case client.Disconnected:
 			if e.Lasting {
 				return x, client.Ack{}, fmt.Errorf("the message waits in the outbox: %w", e.Err)
