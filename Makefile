@@ -52,6 +52,9 @@ race: engines ## the same tests under the race detector
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@GO="$(GO)" tools/lint/fuzz.sh $(FUZZTIME)
 
+mutate: engines ## plant known faults one by one and tell which no test notices (ARGS="history zombie" for some)
+	@$(GO) run ./tools/lint mutate $(ARGS)
+
 bench: engines build ## measure throughput, latency, fan-out and connections
 	exec bin/helio bench $(ARGS)
 

@@ -138,8 +138,8 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	return i, nil
 }
 
-// Append hands an event over to the log. done is called exactly once, on the producer's goroutine (or Run's, at its end)
-// or, when the event is refused at once, on the caller's before Append returns: it must not block. Its error is
+// Append hands an event over to the log. done is called exactly once, on the producer's goroutine (or Run's, at its
+// end) or, when the event is refused at once, on the caller's before Append returns: it must not block. Its error is
 // ErrUnavailable (retriable) or *event.Invalid (permanent), wrapped or bare. The event is not kept.
 func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done func(Receipt, error)) {
 	e := event.Of(ev)

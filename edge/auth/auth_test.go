@@ -440,6 +440,24 @@ func TestFailClosed(t *testing.T) {
 	}
 }
 
+// TestFailClosedWithoutLimits takes the limits alone away: that nothing is known of them is no leave.
+func TestFailClosedWithoutLimits(t *testing.T) {
+	w := newWorld(t, Config{})
+	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pool.Exec(t.Context(), "ALTER TABLE registration.limits RENAME TO gone"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.RequestPin(t.Context(), asking("+33612345678"), here)
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	_, err = w.Register(t.Context(), registration(t, number, w.pins[number]), nonce, exporter, here)
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	if len(w.pins) != 1 || len(w.log) != 0 {
+		t.Errorf("%d SMS and %d events without limits", len(w.pins), len(w.log))
+	}
+}
+
 func TestLogDown(t *testing.T) {
 	w := newWorld(t, Config{})
 	if _, err := w.RequestPin(t.Context(), asking(number), here); err != nil {

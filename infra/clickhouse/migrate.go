@@ -19,8 +19,8 @@ import (
 	"heliograph/infra/run"
 )
 
-// LockExpiry is the age at which the migration lock of a program that does not renew it, as earlier ones did not, counts
-// as left behind. A migration must be done by then, and is cancelled if it is not. Ours is renewed and counts as left
+// LockExpiry is the age at which the migration lock of a program that does not renew it, as earlier ones did not,
+// counts as left behind. A migration must be done by then, and is cancelled if it is not. Ours is renewed and counts as left
 // behind when it was not for renewedExpiry.
 const (
 	LockExpiry    = 2 * time.Minute

@@ -102,7 +102,8 @@ func TestLockOfTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Killed: it is there and nobody renews it.
-	if err := conn.Exec(ctx, "CREATE TABLE schema_migrations_lock (x UInt8) ENGINE = Memory COMMENT "+text(renewed)); err != nil {
+	dead := "CREATE TABLE schema_migrations_lock (x UInt8) ENGINE = Memory COMMENT " + text(renewed)
+	if err := conn.Exec(ctx, dead); err != nil {
 		t.Fatal(err)
 	}
 	g, gctx := errgroup.WithContext(ctx)

@@ -406,6 +406,11 @@ func TestReplayOfAnEmptyLog(t *testing.T) {
 	if err := Replay(t.Context(), consumerConfig(cfg), &sink{store: newStore()}); err != nil {
 		t.Fatal(err)
 	}
+	cc := consumerConfig(cfg)
+	cc.Group = "live" // it would take slots from those who serve them
+	if err := Replay(t.Context(), cc, &sink{store: newStore()}); err == nil {
+		t.Error("a replay joins a group")
+	}
 }
 
 func TestSlowSinkBoundsTheQueue(t *testing.T) {

@@ -8,12 +8,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"heliograph/schemas/topic"
 )
@@ -116,6 +119,35 @@ func TestEnsureTopics(t *testing.T) {
 	cfg.TopicPrefix = "third."
 	if _, err := EnsureTopics(t.Context(), cl, cfg); !errors.As(err, &wrong) {
 		t.Errorf("two counts: %v", err)
+	}
+}
+
+// TestProducerAsksForAllReplicas: what a producer sends is acknowledged by all in-sync replicas or not at all, and is
+// numbered, so that what is sent twice is there once.
+func TestProducerAsksForAllReplicas(t *testing.T) {
+	fake, cfg, _ := cluster(t)
+	var seen, wrong atomic.Int64
+	fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Count: -1, Observe: true, When: func(r kmsg.Request) bool {
+		req := r.(*kmsg.ProduceRequest)
+		for _, tp := range req.Topics {
+			for _, p := range tp.Partitions {
+				var b kmsg.RecordBatch
+				seen.Add(1)
+				if err := b.ReadFrom(p.Records); err != nil || req.Acks != -1 || b.ProducerID < 0 || b.FirstSequence < 0 {
+					wrong.Add(1)
+				}
+			}
+		}
+		return true
+	}})
+	cl, err := Dial(cfg, ProducerOpts(ProducerConfig{})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	n := produce(t, cl, cfg, 0, 2)
+	if seen.Load() == 0 || wrong.Load() != 0 {
+		t.Errorf("of %d records in %d batches %d were not sent with acks=all and a number", n, seen.Load(), wrong.Load())
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	schema "heliograph/schemas/postgres"
 )
 
-// TestMigrateASequenceThatLags: a schema whose server crashed right after it was migrated takes the next migration. With
-// wal_level=minimal, as embedded servers once had it, the sequence behind goose's table comes back older than its rows.
+// TestMigrateASequenceThatLags: a schema whose server crashed right after it was migrated takes the next migration.
+// With wal_level=minimal, as embedded servers once had it, the sequence behind goose's table comes back older than its rows.
 func TestMigrateASequenceThatLags(t *testing.T) {
 	dsn := enginetest.NewDatabase(t)
 	ctx := t.Context()

@@ -28,7 +28,8 @@
 //   - Another version may make more of a begun range than the one that began it. Its inserts have other tokens then,
 //     and what the range had in quarantine and has not any more is taken back.
 //   - In quarantine the row that was written last at a position counts: one that is released says that there is nothing
-//     in quarantine any more. Its inserts have no token, or what was said before could not be said again. When
+//     in quarantine any more. Its inserts have tokens that never come again, or what was said before could not be said
+//     again: without a token newer servers compare the rows, whatever insert_deduplicate says. When
 //     quarantine is drained the rows come first and what releases their events last; who is cut off in between drains
 //     them again, as of where each subject stopped.
 //   - A thread is loaded with its last Config.Recent messages of the window for retries; beyond those, messages are

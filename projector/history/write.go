@@ -358,9 +358,13 @@ func insertChunk[R any](ctx context.Context, s *store, t *table[R], token string
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
 	begin := time.Now()
-	settings := clickhouse.Settings{"async_insert": 0, "insert_deduplicate": 0}
-	if token != "" {
-		settings["insert_deduplicate"], settings["insert_deduplication_token"] = 1, token
+	if token == "" {
+		// One that never comes again: newer servers compare the rows themselves where there is none, whatever
+		// insert_deduplicate says, and what was said before could not be said again.
+		token = "once/" + uuid.NewString()
+	}
+	settings := clickhouse.Settings{
+		"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": token,
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithColumnNamesAndTypes(t.columns), clickhouse.WithSettings(settings))
 	batch, err := s.conn.PrepareBatch(ctx, t.insert)
