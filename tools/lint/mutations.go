@@ -210,7 +210,7 @@ var mutations = []mutation{
 		file:  "projector/sink.go",
 		old:   "if kind == \"parked\" {\n\t\t\tcontinue",
 		new:   "if kind == \"none\" {\n\t\t\tcontinue",
-		tests: []string{"./projector/threads -run Poison"},
+		tests: []string{"./projector/threads -run ParksItsSubject"},
 	},
 	{
 		name: "a member whose place is taken stays for ever", promise: "",
