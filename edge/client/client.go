@@ -43,6 +43,7 @@ type outgoing struct {
 	Outgoing
 	seq       uint64
 	abandoned bool // it was given up while it is unanswered
+	back      bool // it came back while it is unanswered
 }
 
 // Client is a device. See the package comment.

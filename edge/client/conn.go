@@ -326,10 +326,15 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		if err := errors.Join(err, err2); err != nil {
 			return alien{fmt.Errorf("rejected: %w", err)}
 		}
-		o, _ := c.untaken(m, &wire.Error{Code: rj.GetCode()})
-		c.queue.put(Rejected{
-			Thread: t, ID: m, Position: topic.Position(rj.GetPosition()), Code: rj.GetCode(), Message: o,
-		})
+		if c.cameBack(m) { // an earlier try of it was rejected
+			return nil
+		}
+		// A Sync tells again what was told before: of that nothing is here any more.
+		if o, ok := c.untaken(m, &wire.Error{Code: rj.GetCode()}); ok {
+			c.queue.put(Rejected{
+				Thread: t, ID: m, Position: topic.Position(rj.GetPosition()), Code: rj.GetCode(), Message: o,
+			})
+		}
 	case wirev1.ServerFrame_Error_case:
 		if f.GetRequestId() == 0 {
 			return errorOf(f.GetError())

@@ -99,7 +99,7 @@ type Rejected struct {
 	ID       id.MessageID
 	Position topic.Position
 	Code     wirev1.Code
-	// Message as it was sent; Unsent has it until it is forgotten. Zero when another device of the user sent it.
+	// Message as it was sent; Unsent has it until it is forgotten.
 	Message Outgoing
 }
 

@@ -147,10 +147,21 @@ func (c *Client) returned(m id.MessageID) {
 	c.mu.Lock()
 	_, ok := c.acked[m]
 	delete(c.acked, m)
+	if o := c.inflight[m]; o != nil {
+		o.back = true
+	}
 	c.mu.Unlock()
 	if ok {
 		c.drop(m)
 	}
+}
+
+// cameBack tells whether a message has come back that is unanswered yet.
+func (c *Client) cameBack(m id.MessageID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.inflight[m]
+	return o != nil && o.back
 }
 
 // untaken keeps a message that was refused or rejected, and returns it; false when it was kept already, or is not known.
