@@ -44,6 +44,8 @@ type fake struct {
 	read    []client.Place
 	calls   []string
 	threads []*wirev1.ThreadSummary
+	further [][]*wirev1.ThreadSummary // the list's further pages
+	broken  map[int]int               // how often a further page fails first
 	members map[id.ThreadID]*wirev1.Thread
 	history map[id.ThreadID][]client.Event // oldest first
 	users   map[string]id.UserID           // by phone
@@ -56,7 +58,7 @@ type fake struct {
 func newFake() *fake {
 	return &fake{
 		me:      ann,
-		members: map[id.ThreadID]*wirev1.Thread{},
+		members: map[id.ThreadID]*wirev1.Thread{}, broken: map[int]int{},
 		history: map[id.ThreadID][]client.Event{},
 		users:   map[string]id.UserID{"+4915100000002": bob, "+4915100000003": carl},
 		names:   map[id.UserID]string{ann: "Ann", bob: "Bob", carl: "Carl 王"},
@@ -119,8 +121,23 @@ func (f *fake) SetName(_ context.Context, name string) error {
 	return nil
 }
 
-func (f *fake) Threads(context.Context, int, []byte) ([]*wirev1.ThreadSummary, []byte, error) {
-	return f.threads, nil, nil
+func (f *fake) Threads(_ context.Context, _ int, token []byte) ([]*wirev1.ThreadSummary, []byte, error) {
+	f.calls = append(f.calls, "threads")
+	if token == nil {
+		return f.threads, f.next(0), nil
+	}
+	n := int(token[0])
+	if f.broken[n]--; f.broken[n] >= 0 {
+		return nil, nil, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "")
+	}
+	return f.further[n], f.next(n + 1), nil
+}
+
+func (f *fake) next(n int) []byte {
+	if n < len(f.further) {
+		return []byte{byte(n)}
+	}
+	return nil
 }
 
 func (f *fake) Thread(_ context.Context, t id.ThreadID) (*wirev1.Thread, error) {
@@ -278,6 +295,7 @@ var keyCodes = map[string]tea.Key{
 	"pgup": {
 		Code: tea.KeyPgUp,
 	}, "pgdown": {Code: tea.KeyPgDown}, "f1": {Code: tea.KeyF1}, "alt+enter": {Code: tea.KeyEnter, Mod: tea.ModAlt},
+	"alt+up":   {Code: tea.KeyUp, Mod: tea.ModAlt},
 	"alt+down": {Code: tea.KeyDown, Mod: tea.ModAlt}, "ctrl+end": {Code: tea.KeyEnd, Mod: tea.ModCtrl},
 	"ctrl+n": {
 		Code: 'n',

@@ -208,22 +208,23 @@ func (m *Model) confirmPhone(n client.Phone) tea.Cmd {
 	return m.ask(f)
 }
 
-// How much may be typed or pasted: a number or a PIN with all that comes along with it.
+// How much may be typed or pasted: a number with all that comes along with it, and a whole SMS with the PIN in it, which
+// may be of several parts.
 const (
 	phoneRunes = 64
 	// A character of a name may be of many; the edge counts the characters.
 	nameRunes  = 4 * wording.NameChars
 	titleRunes = 4 * wording.TitleChars
-	pinRunes   = 32
+	pinRunes   = 480
 )
 
 var errNoPin = errors.New("type the six digits of the SMS")
 
-func (m *Model) askPin(phone string, since time.Time, expires time.Duration) tea.Cmd {
+func (m *Model) askPin(number string, since time.Time, expires time.Duration) tea.Cmd {
 	f := &form{
-		title: "PIN for " + CleanLine(phone), doing: "registering",
+		title: "PIN for " + CleanLine(number), doing: "registering",
 		fields: []field{m.newField("PIN", "six digits", "", pinRunes)},
-		back:   func() tea.Cmd { return m.askPhone(phone) },
+		back:   func() tea.Cmd { return m.askPhone(number) },
 	}
 	if expires > 0 {
 		f.hint = append(f.hint,
@@ -241,14 +242,16 @@ func (m *Model) askPin(phone string, since time.Time, expires time.Duration) tea
 				short, cancel := context.WithTimeout(ctx, 5*time.Second)
 				defer cancel()
 				var err error
-				if pin, err = m.cfg.Pin(short, phone, since); err != nil {
+				if pin, err = m.cfg.Pin(short, number, since); err != nil {
 					return nil, fmt.Errorf("no PIN found: %w", err)
 				}
 			}
 			if pin == "" {
 				return nil, errNoPin
 			}
-			who, err := m.client.Register(ctx, client.Registration{Phone: phone, Pin: pin, DeviceName: "terminal"})
+			who, err := m.client.Register(
+				ctx, client.Registration{Phone: number, Pin: pinIn(pin), DeviceName: "terminal"},
+			)
 			if err != nil {
 				return nil, err
 			}
@@ -263,8 +266,8 @@ func (m *Model) askPin(phone string, since time.Time, expires time.Duration) tea
 		since := m.cfg.now()
 		f.busy, f.err = "asking for another PIN", ""
 		return m.work(f, func(ctx context.Context) (func() tea.Cmd, error) {
-			expires, _, err := m.client.RequestPin(ctx, phone)
-			return func() tea.Cmd { return m.askPin(phone, since, expires) }, err
+			expires, _, err := m.client.RequestPin(ctx, number)
+			return func() tea.Cmd { return m.askPin(number, since, expires) }, err
 		})
 	}}
 	return m.ask(f)

@@ -319,6 +319,12 @@ func (m *Model) view(c *conversation) shown {
 	if i == 0 && total < h+c.scroll {
 		head := block{at: 0}
 		switch {
+		case c.loaded && c.next == 0 && c.hidden():
+			words := "· what came before is not shown to you ·"
+			if c.elsewhere {
+				words = "· what came before is on your former device ·"
+			}
+			head.lines = []string{m.theme.dim.Render(m.centre(words, w))}
 		case c.loaded && c.next == 0 && len(c.items) == 0:
 			head.lines = []string{m.theme.dim.Render(m.centre("Say hello.", w)), ""}
 		case c.loaded && c.next == 0:

@@ -44,10 +44,14 @@ func (m *Model) loadPage(c *conversation, kind pageKind, before topic.Position) 
 	}
 }
 
+// listWait is after how long a page of the list is asked for again that did not come.
+const listWait = 5 * time.Second
+
 func (m *Model) gotThreads(msg threadsMsg) tea.Cmd {
-	m.listBusy = false
+	m.listBusy, m.listAt = false, time.Time{}
 	if msg.err != nil {
 		m.say(true, "the thread list: "+Words(msg.err, m.cfg.now()))
+		m.listAt = m.cfg.now().Add(listWait)
 		return nil
 	}
 	if !msg.first || !m.listLoaded {
@@ -133,28 +137,55 @@ func (m *Model) named(u id.UserID, name string) {
 	}
 }
 
+// nameAsk is the asking for a name that is not known.
+type nameAsk struct {
+	busy  bool      // asked for, without an answer yet
+	at    time.Time // not before; zero: at once
+	tries int       // answers without a name
+}
+
+// A stranger may say his name after he has written, and the view of users be behind him: so he is asked for again until
+// his name is known, after waits that double, and soon when he writes.
+const (
+	nameWait    = 2 * time.Second
+	maxNameWait = time.Minute
+)
+
 func (m *Model) gotUsers(msg usersMsg) {
-	if msg.err != nil {
-		for _, u := range msg.asked {
-			m.askNames[u] = false
-		}
-		return
-	}
 	for _, u := range msg.users {
 		if x, err := id.From[id.UserID](u.GetUserId()); err == nil {
 			m.named(x, u.GetName())
+		}
+	}
+	for _, u := range msg.asked {
+		a := m.askNames[u]
+		switch {
+		case a == nil:
+		case m.names[u] != "":
+			delete(m.askNames, u)
+		default:
+			a.busy, a.at = false, m.cfg.now().Add(min(maxNameWait, nameWait<<min(a.tries, 10)))
+			a.tries++
+		}
+	}
+}
+
+// heard has a stranger asked for soon who has just written.
+func (m *Model) heard(u id.UserID) {
+	if a := m.askNames[u]; a != nil {
+		a.tries = 0
+		if soon := m.cfg.now().Add(nameWait); a.at.After(soon) {
+			a.at = soon
 		}
 	}
 }
 
 // want notes that a name is needed.
 func (m *Model) want(u id.UserID) {
-	if u.IsZero() || m.names[u] != "" {
+	if u.IsZero() || m.names[u] != "" || m.askNames[u] != nil {
 		return
 	}
-	if _, asked := m.askNames[u]; !asked {
-		m.askNames[u] = false
-	}
+	m.askNames[u] = &nameAsk{}
 }
 
 // loadNames asks for the names that are needed.
@@ -163,10 +194,10 @@ func (m *Model) loadNames() tea.Cmd {
 		return nil
 	}
 	var ids []id.UserID
-	for u, asked := range m.askNames {
-		if !asked && len(ids) < maxNames {
+	for u, a := range m.askNames {
+		if !a.busy && len(ids) < maxNames && !m.cfg.now().Before(a.at) {
 			ids = append(ids, u)
-			m.askNames[u] = true
+			a.busy = true
 		}
 	}
 	if len(ids) == 0 {

@@ -87,13 +87,14 @@ type Model struct {
 	me       id.UserID
 	names    map[id.UserID]string
 	phones   map[id.UserID]string
-	askNames map[id.UserID]bool // true: asked for
+	askNames map[id.UserID]*nameAsk // those that are not known
 
 	convs      map[id.ThreadID]*conversation
 	order      []*conversation // as the list shows them
 	listToken  []byte          // next page; nil: none
 	listLoaded bool
 	listBusy   bool
+	listAt     time.Time   // no page is asked for before
 	cursor     id.ThreadID // in the list
 	filter     string
 	filtering  bool
@@ -127,7 +128,7 @@ func New(ctx context.Context, cfg Config, c Client) *Model {
 	m := &Model{
 		ctx: ctx, cfg: cfg, client: c, ruler: ruler{method: ansi.WcWidth}, dark: true, theme: newTheme(true),
 		newFrom: -1,
-		names:   map[id.UserID]string{}, phones: map[id.UserID]string{}, askNames: map[id.UserID]bool{},
+		names:   map[id.UserID]string{}, phones: map[id.UserID]string{}, askNames: map[id.UserID]*nameAsk{},
 		convs: map[id.ThreadID]*conversation{},
 		input: textarea.New(),
 	}
@@ -361,6 +362,7 @@ func (m *Model) event(e client.Event) tea.Cmd {
 	case client.Disconnected:
 		m.link, m.why = linkDown, Words(e.Err, m.cfg.now())
 	case client.Message:
+		m.heard(e.Sender)
 		return m.live(e, e.Place)
 	case client.ThreadEvent:
 		return m.live(e, e.Place)
@@ -614,9 +616,9 @@ func (m *Model) settle() tea.Cmd {
 				}
 			}
 		}
-		if m.listToken != nil && m.listShown() && m.link == linkLive && m.nearListEnd() {
-			cmds = append(cmds, m.loadList(m.listToken))
-		}
+	}
+	if m.listToken != nil && m.link == linkLive && !m.cfg.now().Before(m.listAt) { // all of it, a page after the other: the head counts all that is unread
+		cmds = append(cmds, m.loadList(m.listToken))
 	}
 	return tea.Batch(append(cmds, m.loadNames())...)
 }

@@ -78,8 +78,6 @@ func (m *Model) listTop() int {
 	return max(0, min(at-m.listRows()/2, len(list)-m.listRows()))
 }
 
-func (m *Model) nearListEnd() bool { return m.listTop()+m.listRows() >= len(m.listed())-5 }
-
 // layout fits the input to the window and keeps the list's cursor on something.
 func (m *Model) layout() {
 	m.input.MaxHeight = max(1, min(6, m.height/3))
@@ -170,7 +168,11 @@ func (m *Model) listLines(h int) []string {
 	head := m.theme.accent.Render(" Chats")
 	right := ""
 	if n := m.unread(); n > 0 {
-		right = m.theme.badge.Render(fmt.Sprintf(" %d ", n)) + " "
+		more := ""
+		if m.listToken != nil {
+			more = "+" // there are threads that are not loaded yet
+		}
+		right = m.theme.badge.Render(fmt.Sprintf(" %d%s ", n, more)) + " "
 	}
 	out = append(out, m.ruler.between(head, right, w))
 	switch {
@@ -217,6 +219,8 @@ func (m *Model) listItem(c *conversation, w int) []string {
 	switch {
 	case c.draft != "" && c != m.open:
 		preview = "Draft: " + CleanLine(clip(c.draft, 256))
+	case preview == "" && c.lastOrd > 0 && c.elsewhere && last == nil:
+		preview = "on your former device"
 	case preview == "" && !c.lastTime.IsZero():
 		preview = "(sealed)"
 	case preview == "":

@@ -57,6 +57,7 @@ func SignUp(
 	}
 	r.Phone = n.Number
 	given := r.Pin != ""
+	r.Pin = pinIn(r.Pin)
 	since := time.Now()
 	if !given {
 		if _, _, err := c.RequestPin(ctx, r.Phone); err != nil {
@@ -73,10 +74,10 @@ func SignUp(
 			if err != nil {
 				return client.Identity{}, err
 			}
-			if refused != nil && next == r.Pin {
+			if refused != nil && pinIn(next) == r.Pin {
 				break
 			}
-			r.Pin = next
+			r.Pin = pinIn(next)
 		}
 		me, err := c.Register(ctx, r)
 		if err == nil {

@@ -82,6 +82,7 @@ type conversation struct {
 	lastSender id.UserID
 	preview    string // cleaned
 	readOrd    int64  // messages up to it are read
+	elsewhere  bool   // what came first is on the device that the user had before
 	unread     int64  // others' messages after it, up to lastOrd
 
 	items   []*item // by position; without one (outbox, failed) at the end, in the order of writing
@@ -130,6 +131,7 @@ func (c *conversation) summary(s *wirev1.ThreadSummary) {
 		c.peer = u
 	}
 	c.read(s.GetOwn().GetReadOrdinal())
+	c.elsewhere = c.elsewhere || s.GetPastElsewhere()
 	pos := topic.Position(s.GetLastPosition())
 	if pos < c.lastPos {
 		return
@@ -479,4 +481,18 @@ func (c *conversation) find(m event.MessageRef) *item {
 		}
 	}
 	return nil
+}
+
+// hidden tells whether there are messages before the first that is loaded which this device may not be shown; it is
+// asked when nothing older can be loaded.
+func (c *conversation) hidden() bool {
+	for _, it := range c.items {
+		if it.placed && it.place.Ordinal > 0 {
+			if it.message() {
+				return it.place.Ordinal > 1
+			}
+			return true // something happened after a message that is not there
+		}
+	}
+	return c.lastOrd > 0
 }

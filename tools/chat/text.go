@@ -11,11 +11,14 @@ import (
 // maxMarks is how many combining marks may stand on one character.
 const maxMarks = 3
 
-// Clean makes a text that somebody else wrote safe to print: line feeds stay, tabs become blanks, every other control
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
+// Clean makes a text that somebody else wrote safe to print: line feeds stay, a carriage return is one, as which most
+// terminals paste them, tabs become blanks, every other control
 // character becomes a picture of itself, and what reorders or hides text is left out. The result never holds a byte
 // that a terminal acts upon, other than line feed.
 func Clean(s string) string {
-	s = strings.ReplaceAll(s, "\r\n", "\n")
+	s = lineEnds.Replace(s)
 	var b strings.Builder
 	b.Grow(len(s))
 	marks := 0

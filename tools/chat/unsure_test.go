@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/google/go-cmp/cmp"
@@ -100,3 +101,129 @@ func content(t *testing.T, text string) []byte {
 	}
 	return data
 }
+
+// Most terminals paste lines that end in CR: they are lines, here and at whoever gets them.
+func TestPastedLines(t *testing.T) {
+	for _, c := range []struct{ pasted, want string }{
+		{"one\rtwo\rthree", "one\ntwo\nthree"},
+		{"one\r\ntwo\r\n", "one\ntwo"},
+		{"one\ntwo", "one\ntwo"},
+		{"one\r\r\ntwo", "one\n\ntwo"},
+	} {
+		s := newScreen(t, village(), 80, 24)
+		s.live()
+		s.keys("enter")
+		s.send(tea.PasteMsg{Content: c.pasted})
+		if strings.ContainsRune(s.text(), '␍') {
+			t.Errorf("%q shows the line's end:\n%s", c.pasted, s.text())
+		}
+		s.keys("enter")
+		if got := string(s.f.sent[0].Data); got != c.want {
+			t.Errorf("%q was sent as %q, want %q", c.pasted, got, c.want)
+		}
+	}
+	s := newScreen(t, village(), 80, 24)
+	s.live()
+	s.keys("enter")
+	s.events(message(s.m.open.id, 5, bob, noon, "first\rsecond"))
+	if text := s.text(); strings.ContainsAny(text, "␍\r") || strings.Contains(text, "firstsecond") {
+		t.Errorf("what somebody else pasted:\n%s", text)
+	}
+}
+
+// The head of the list counts what is unread in all chats, not in those of the first page; while pages are missing it
+// says so. A page that does not come is asked for again, after a while.
+func TestHeadCountsAll(t *testing.T) {
+	f := village()
+	for n := range 3 {
+		f.further = append(f.further, []*wirev1.ThreadSummary{direct(userN(byte(100+n)), 9, "hi", 3, noon)})
+	}
+	f.broken[1] = 1
+	now := noon
+	s := newScreenWith(t, f, Config{now: func() time.Time { return now }}, 80, 24)
+	s.live()
+	head := func() string { return strings.Join(strings.Fields(strings.Split(s.text(), "│")[0]), " ") }
+	if got := head(); got != "Chats 5+" {
+		t.Errorf("with a page missing the head says %q", got)
+	}
+	calls := len(f.calls)
+	s.again()
+	if len(f.calls) != calls {
+		t.Errorf("asked again at once: %v", f.calls[calls:])
+	}
+	now = now.Add(listWait)
+	s.again()
+	if got := head(); got != "Chats 11" {
+		t.Errorf("the head says %q, want 11 unread", got)
+	}
+}
+
+// Where this device may not be shown the past, the screen says that, and neither that it is sealed nor that there is
+// none.
+func TestHiddenPast(t *testing.T) {
+	f := village()
+	with := id.DirectThread(ann, bob)
+	f.threads[0].SetPreview("")
+	f.threads[0].SetPastElsewhere(true)
+	f.history[with] = nil
+	f.history[group] = f.history[group][3:] // from its second message on
+	s := newScreen(t, f, 100, 24)
+	s.live()
+	s.golden("hidden-list")
+	s.keys("enter")
+	s.golden("hidden-direct")
+	s.keys("alt+down")
+	if text := right(s.text()); !strings.Contains(text, "what came before is not shown to you") {
+		t.Errorf("a member who came later:\n%s", text)
+	}
+	s.keys("alt+up")
+	s.events(message(with, 5, bob, noon, "new"))
+	if text := s.text(); !strings.Contains(text, "what came before is on your former device") ||
+		strings.Count(text, "former device") > 1 {
+		t.Errorf("after the first message:\n%s", text)
+	}
+
+	fresh := village()
+	fresh.threads[0] = direct(bob, 0, "", 0, time.UnixMilli(0))
+	fresh.history[with] = nil
+	s = newScreen(t, fresh, 100, 24)
+	s.live()
+	s.keys("ctrl+f", "bob", "enter")
+	if text := s.text(); !strings.Contains(text, "Say hello.") || !strings.Contains(text, "no messages yet") {
+		t.Errorf("a chat without a past:\n%s", text)
+	}
+}
+
+// A stranger who says his name after he has written is called by it soon.
+func TestStrangersName(t *testing.T) {
+	f := village()
+	dave := userN(44)
+	with := id.DirectThread(ann, dave)
+	now := noon
+	s := newScreenWith(t, f, Config{now: func() time.Time { return now }}, 80, 24)
+	s.live()
+	s.events(message(with, 1, dave, noon, "guess who"))
+	if strings.Contains(s.text(), "Dave") {
+		t.Fatal("he has not said his name yet")
+	}
+	f.names[dave] = "Dave"
+	later := func(d time.Duration) { now = now.Add(d); s.again() }
+	later(nameWait)
+	if !strings.Contains(s.text(), "Dave") {
+		t.Errorf("the name is known and not shown:\n%s", s.text())
+	}
+	erin := userN(45)
+	s.events(message(id.DirectThread(ann, erin), 1, erin, noon, "me too"))
+	for range 100 {
+		later(nameWait)
+	}
+	f.names[erin] = "Erin"
+	s.events(message(id.DirectThread(ann, erin), 2, erin, noon, "I am Erin"))
+	later(nameWait)
+	if !strings.Contains(s.text(), "Erin") {
+		t.Errorf("who writes is not asked for his name:\n%s", s.text())
+	}
+}
+
+// again has the screen see to what is due, as its clock does each second.
+func (s *screen) again() { s.send(tea.WindowSizeMsg{Width: s.m.width, Height: s.m.height}) }
