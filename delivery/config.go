@@ -36,7 +36,8 @@ type Config struct {
 	keepSlots bool
 
 	ringWindow time.Duration // what a slot's ring keeps; default 10 s
-	ringBytes  int           // likewise, per slot; default 4 MiB
+	ringBytes  int           // likewise, per slot; default 4 MiB; all together keep no more than the
+	// budget has for caches
 
 	// how far behind the ring a cursor may be and still be served from the log; default 100,000 positions per topic
 	maxGapRecords int

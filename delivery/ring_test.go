@@ -8,6 +8,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"pgregory.net/rapid"
 
+	"heliograph/infra/budget"
 	"heliograph/infra/kafka"
 	"heliograph/schemas/topic"
 )
@@ -81,4 +82,23 @@ func TestRingCollect(t *testing.T) {
 			t.Fatalf("%d bytes in a ring of %d", r.bytes, r.max)
 		}
 	})
+}
+
+// The rings of all slots share the memory: with many slots each has less.
+func TestRingsShareTheMemory(t *testing.T) {
+	w := newWorld(t)
+	s := w.service(Config{})
+	s.cfg.Kafka.Budget = budget.New(partitions<<20, nil)
+	w.start(s)
+	w.owns(s, partitions)
+	if got, want := s.ringBytes(), 1<<20/8; got != want {
+		t.Errorf("a ring may keep %d bytes, want %d", got, want)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.slots {
+		if sl.ring.max != s.ringBytes() {
+			t.Errorf("slot %d may keep %d bytes", sl.id, sl.ring.max)
+		}
+	}
 }

@@ -234,7 +234,7 @@ func (k *sink) Open(ctx context.Context, id topic.Slot) (kafka.Positions, error)
 	if err != nil {
 		return nil, err
 	}
-	sl := newSlot(id, newRing(s.cfg.ringWindow, s.cfg.ringBytes, at), s.metrics)
+	sl := newSlot(id, newRing(s.cfg.ringWindow, s.ringBytes(), at), s.metrics)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slots[id] = sl
@@ -276,4 +276,9 @@ func (k *sink) Close(id topic.Slot, lost bool) {
 		s.tellOwned(c)
 	}
 	s.log.Debug("slot closed", "slot", id, "lost", lost)
+}
+
+// ringBytes is what the ring of one slot may keep. It reckons with owning all slots, as an instance does that is the last.
+func (s *Service) ringBytes() int {
+	return min(s.cfg.ringBytes, s.cfg.Kafka.Budget.Cache()/max(1, s.consumer.Partitions()))
 }

@@ -38,7 +38,7 @@ type Config struct {
 	// handshakeTimeout ends a handshake that is silent; default 5 s.
 	handshakeTimeout time.Duration
 	// maxEarlyPerAddress bounds the connections of one address (IPv6: /64) that are not authenticated; default 2,048, or
-	// an eighth of maxEarly.
+	// a quarter of maxEarly.
 	maxEarlyPerAddress int
 	// maxEarly bounds the connections that are not authenticated, those whose handshake is under way included; default:
 	// what the budget has for strangers.
@@ -51,18 +51,19 @@ const (
 	listenFlag    = "--listen" // how an operator sets Config.Listen, for error messages
 	retryRate     = 2000       // handshakes a second from which on addresses are verified first
 	handshakeRate = 10_000     // the most handshakes a second
-	connWeight    = 64 << 10   // bytes that a connection takes, idle or under way
+	connWeight    = 64 << 10   // bytes that a connection takes
+	earlyWeight   = 128 << 10  // bytes that one takes while its handshake is under way
 )
 
 func (c Config) withDefaults() Config {
 	run.Default(&c.Listen, "127.0.0.1:7443")
 	run.Default(&c.MaxConnections, 100_000)
 	c.MaxConnections = min(c.MaxConnections, max(1, c.Budget.Memory()/2/connWeight))
-	run.Default(&c.maxEarly, max(64, c.Budget.Early()/connWeight))
+	run.Default(&c.maxEarly, max(64, c.Budget.Early()/earlyWeight))
 	c.Session.Budget = c.Budget
 	run.Default(&c.idleTimeout, 90*time.Second)
 	run.Default(&c.handshakeTimeout, 5*time.Second)
-	run.Default(&c.maxEarlyPerAddress, min(2048, max(8, c.maxEarly/8)))
+	run.Default(&c.maxEarlyPerAddress, min(2048, max(16, c.maxEarly/4)))
 	run.Default(&c.drainWindow, 5*time.Second)
 	return c
 }
