@@ -94,7 +94,7 @@ func TestRejectionIsToldOnce(t *testing.T) {
 	}
 	stop(c)
 
-	c = open() // restarted
+	c = open()           // restarted
 	reject(c, second, 9) // an earlier try of one that came back
 	reject(c, third, 13)
 	reject(c, third, 13) // at each Sync
