@@ -255,8 +255,8 @@ func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID
 	return err
 }
 
-// feedRejected tells which of the device's messages were rejected: it may have been away, or have lagged, when that
-// was pushed. What it was told before it knows.
+// feedRejected tells which of the device's messages were rejected (wire 7.9): it may have been away, or have lagged,
+// when that was pushed. What it was told before it knows.
 func (f *Fanout) feedRejected(ctx context.Context, d *device, send func([]byte) error) error {
 	list, err := f.replica.Rejected(ctx, d.person.user, d.id)
 	if err != nil {

@@ -129,7 +129,8 @@
 //        Limits.max_text_bytes, data 66,560 bytes, to which counts what content and reply have in unknown fields;
 //        longer is CODE_TOO_LARGE.
 //   7.9  A message that was acknowledged and does not count, since its sender was no member any more at its position,
-//        is told to its device by Rejected.
+//        is told to its device by Rejected, and again at each Sync for 30 days, since the device may have been away. So
+//        the client keeps the text until the message has come back as an Event or is rejected.
 //   7.10 A request that changes a group is answered by the verdict on it: Ack when it counts, from its position on, and
 //        Error when what came before it in the log does not let it (the sender is no admin any more). CODE_UNAVAILABLE
 //        leaves open whether it counts; to ask again is safe. What had been so before is done: to add who is a member,
