@@ -515,18 +515,18 @@ func (g gate) Authenticate(
 type reads struct{ *world }
 
 func (r reads) ListThreads(
-	context.Context, id.UserID, int64, func(id.ThreadID) thread.Watermark, *wirev1.ListThreads,
+	context.Context, id.UserID, user.Floor, func(id.ThreadID) thread.Watermark, *wirev1.ListThreads,
 ) (*wirev1.Threads, error) {
 	return &wirev1.Threads{}, nil
 }
 
 func (r reads) GetThread(
-	context.Context, id.UserID, int64, func(id.ThreadID) thread.Watermark, id.ThreadID,
+	context.Context, id.UserID, user.Floor, func(id.ThreadID) thread.Watermark, id.ThreadID,
 ) (*wirev1.Thread, error) {
 	panic("a broken invariant") // what tests ask of GetThread
 }
 
-func (r reads) History(_ context.Context, _ id.UserID, _ int64, h *wirev1.GetHistory) (*wirev1.HistoryPage, error) {
+func (r reads) History(_ context.Context, _ id.UserID, _ user.Floor, h *wirev1.GetHistory) (*wirev1.HistoryPage, error) {
 	return wirev1.HistoryPage_builder{NextBefore: h.GetBeforePosition()}.Build(), nil
 }
 

@@ -24,6 +24,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -259,7 +260,7 @@ func (o open) Authenticate(
 type wholeReads struct{ reads }
 
 func (wholeReads) GetThread(
-	context.Context, id.UserID, int64, func(id.ThreadID) thread.Watermark, id.ThreadID,
+	context.Context, id.UserID, user.Floor, func(id.ThreadID) thread.Watermark, id.ThreadID,
 ) (*wirev1.Thread, error) {
 	return &wirev1.Thread{}, nil
 }

@@ -37,6 +37,8 @@ type Identity struct {
 // Appender appends events to the log: ingest.
 type Appender interface {
 	AppendWait(ctx context.Context, t topic.Topic, s topic.Subject, ev *eventv1.Event) (ingest.Receipt, error)
+	// Ends returns the next position of a topic in each slot, as of a moment after the call.
+	Ends(ctx context.Context, t topic.Topic) ([]topic.Position, error)
 }
 
 // Devices finds a device of a user: the replica, from live state or from Postgres.
@@ -227,11 +229,15 @@ func (a *Auth) Register(
 		return Identity{}, a.unavailable("read generation", err)
 	}
 	u := id.User(a.cfg.UserKey, phone, generation)
+	from, err := a.shownFrom(ctx, u)
+	if err != nil {
+		return Identity{}, a.unavailable("read where the threads end", err)
+	}
 	_, err = a.log.AppendWait(ctx, topic.Users, topic.Subject(u), eventv1.Event_builder{
 		UserId: u[:], DeviceId: device[:],
 		UserRegistered: eventv1.UserRegistered_builder{
 			PhoneHash: hash[:], Generation: generation, DeviceId: device[:], PublicKey: r.GetPublicKey(),
-			DeviceName: deviceName,
+			DeviceName: deviceName, ShownFrom: from,
 		}.Build(),
 	}.Build())
 	if err != nil {
@@ -271,6 +277,26 @@ func (a *Auth) generation(ctx context.Context, phone string, hash [id.Size]byte)
 			return 0, err
 		}
 	}
+}
+
+// shownFrom returns where the threads end that a user has, of whom the views have all that the log had: what is written
+// from now on is shown to the device that registers, and nothing that is there already. Positions say so whatever the
+// clocks of edges do.
+func (a *Auth) shownFrom(ctx context.Context, u id.UserID) (*eventv1.ShownFrom, error) {
+	threads, err := a.views.ThreadsOf(ctx, u)
+	if err != nil || len(threads) == 0 {
+		return user.ShownFrom(nil), err
+	}
+	ends, err := a.log.Ends(ctx, topic.Threads)
+	if err != nil {
+		return nil, err
+	}
+	from := map[topic.Slot]topic.Position{}
+	for _, t := range threads {
+		s := topic.SlotOf(topic.Subject(t.Thread), len(ends))
+		from[s] = ends[s]
+	}
+	return user.ShownFrom(from), nil
 }
 
 func badName(field string, err error) error {

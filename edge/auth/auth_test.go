@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"heliograph/infra/embedded/enginetest"
 	"heliograph/infra/postgres"
@@ -74,6 +75,11 @@ func (w *world) DeviceKey(_ context.Context, _ id.UserID, d id.DeviceID) (user.D
 		return user.Device{}, failed()
 	}
 	return dev, nil
+}
+
+// Ends is of a log of one event in each of 4 slots.
+func (w *world) Ends(context.Context, topic.Topic) ([]topic.Position, error) {
+	return []topic.Position{7, 7, 7, 7}, nil
 }
 
 // Current is as a replica's whose views are at the log's end, or not.
@@ -573,10 +579,15 @@ func TestRegisterWaitsForTheViews(t *testing.T) {
 		t.Fatalf("%d events were written meanwhile", len(w.log))
 	}
 	hash := id.PhoneHash(testKey, number)
+	listed := id.NewGroup()
 	w.behind = func(pool *pgxpool.Pool) error {
 		u := id.User(testKey, number, 3)
 		_, err := pool.Exec(t.Context(), `INSERT INTO users (user_id, phone_hash, generation, name, registered)
 			VALUES ($1, $2, 3, '', now()) ON CONFLICT DO NOTHING`, u, hash)
+		if err == nil {
+			_, err = pool.Exec(t.Context(), `INSERT INTO user_threads (user_id, thread_id, joined_position, has_left)
+				VALUES ($1, $2, 0, false) ON CONFLICT DO NOTHING`, u, listed)
+		}
 		return err
 	}
 	who, err := w.Register(t.Context(), r, nonce, exporter, here)
@@ -586,5 +597,9 @@ func TestRegisterWaitsForTheViews(t *testing.T) {
 	got, want := w.log[0].GetUserRegistered().GetGeneration(), uint32(3)
 	if got != want || who.User != id.User(testKey, number, want) {
 		t.Errorf("got generation %d, want %d", got, want)
+	}
+	from := user.ShownFrom(map[topic.Slot]topic.Position{topic.SlotOf(topic.Subject(listed), 4): 7})
+	if got := w.log[0].GetUserRegistered().GetShownFrom(); !proto.Equal(got, from) {
+		t.Errorf("the device is shown what comes after %v, want %v", got, from)
 	}
 }

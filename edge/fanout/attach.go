@@ -10,7 +10,7 @@ import (
 )
 
 // Attach registers a session and returns its device once its user's state is live here: nothing older than the device's
-// SinceMS is pushed. A revoked device is refused with a *wire.Error. The device was proved before: when its
+// floor is pushed. A revoked device is refused with a *wire.Error. The device was proved before: when its
 // registration, or a store or a link, does not come in time, that is CODE_UNAVAILABLE. After an error the session is
 // not registered. An older session of the same device is closed with CODE_SUPERSEDED, unless one of the two is in the
 // background and the other is not.
@@ -53,7 +53,8 @@ func (f *Fanout) Attach(ctx context.Context, sess Session) (user.Device, error) 
 		f.Detach(sess)
 		return user.Device{}, err
 	}
-	d.floor.Store(dev.SinceMS)
+	floor := dev.Floor()
+	d.floor.Store(&floor)
 	return dev, nil
 }
 

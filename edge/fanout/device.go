@@ -11,6 +11,7 @@ import (
 	"heliograph/edge/replica"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -32,7 +33,7 @@ type device struct {
 	person *person
 	turn   chan struct{} // capacity 1: held by the Sync or catch-up under way
 
-	floor atomic.Int64 // the device's SinceMS, set before Attach returns: until then nothing is pushed
+	floor atomic.Pointer[user.Floor] // set before Attach returns: until then nothing is pushed
 
 	mu    sync.Mutex // guards what follows; Session's methods that do not wait are called under it, so as to keep order
 	state flow
@@ -50,6 +51,14 @@ type device struct {
 	behind  time.Time     // while open: since when there are targets
 	tell    time.Duration // how long that must be until it is said
 	owed    bool          // receipts were dropped; stays until a Sync has made up for them
+}
+
+// shown returns what the device is shown nothing from before.
+func (d *device) shown() user.Floor {
+	if f := d.floor.Load(); f != nil {
+		return *f
+	}
+	return user.Floor{}
 }
 
 // push is a frame for a session.

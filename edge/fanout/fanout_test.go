@@ -17,6 +17,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -173,7 +174,7 @@ func TestAttach(t *testing.T) {
 		b.world.Views.Stopped = true
 		b.world.Mu.Unlock()
 		s := b.online(ann, 0)
-		mustBe(t, "the device's first moment", b.edges[0].device(s).floor.Load(), ann.floor)
+		mustBe(t, "the device's first moment", b.edges[0].device(s).shown().MS, ann.floor)
 		key, err := b.edges[0].DeviceKey(context.Background(), ann.user, ann.id)
 		mustBe(t, "live key", err == nil && !key.Revoked && key.Primary, true)
 		b.world.Mu.Lock()
@@ -543,7 +544,7 @@ func TestPreviewIsOfTheMembersTime(t *testing.T) {
 			{"a new device of an old member", bob.user, last + 1, false},
 			{"an older one", bob.user, last, true},
 		} {
-			sum := summary(b.edges[0].glance(t, c.user, g), replica.Counted{}, c.floorMS)
+			sum := summary(b.edges[0].glance(t, c.user, g), replica.Counted{}, user.Floor{MS: c.floorMS})
 			mustBe(t, c.who, sum.GetPreview() != "" && len(sum.GetLastSender()) > 0, c.shown)
 		}
 	})
@@ -593,7 +594,7 @@ func TestPreviewIsCutForPeople(t *testing.T) {
 	u := id.UserID{1}
 	g := &replica.Glance{User: u, LastOrdinal: 1, Preview: strings.Repeat(family, 9)[:thread.MaxPreview]}
 	g.Member.Spans = []thread.Span{{From: 0}}
-	mustBe(t, "preview", summary(g, replica.Counted{}, 0).GetPreview(), strings.Repeat(family, 6))
+	mustBe(t, "preview", summary(g, replica.Counted{}, user.Floor{}).GetPreview(), strings.Repeat(family, 6))
 }
 
 // What a group becomes after his time is not a former member's to know: not its title, nor how many are in it, nor when
@@ -606,7 +607,9 @@ func TestSummaryOfAFormerMember(t *testing.T) {
 		g := b.group(ann.user, bob.user)
 		b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
 		b.settle()
-		shown := func() *wirev1.ThreadSummary { return summary(b.edges[0].glance(t, bob.user, g), replica.Counted{}, 0) }
+		shown := func() *wirev1.ThreadSummary {
+			return summary(b.edges[0].glance(t, bob.user, g), replica.Counted{}, user.Floor{})
+		}
 		before := shown()
 		b.world.RemoveMember(g, ann.user, bob.user)
 		b.settle()

@@ -14,6 +14,8 @@ type lack struct {
 	now    *replica.Glance
 	target topic.Position // the last that the member sees; -1: none
 	cursor topic.Position
+	// the device is shown nothing of a log time before it
+	floorMS int64
 }
 
 // feeding is how a session is fed.
@@ -55,12 +57,12 @@ func (f *Fanout) feed(
 	for i, l := range lacks {
 		glances[i] = l.now
 	}
-	unread, err := f.replica.Unread(ctx, glances, d.floor.Load())
+	unread, err := f.replica.Unread(ctx, glances, d.shown())
 	if err != nil {
 		return err
 	}
 	for i, l := range lacks {
-		if err := send(changedFrame(l.now, unread[i], d.floor.Load())); err != nil {
+		if err := send(changedFrame(l.now, unread[i], d.shown())); err != nil {
 			return err
 		}
 	}
@@ -74,7 +76,7 @@ func (f *Fanout) feed(
 		last, lacks = append(last, old...), lacks[n:]
 	}
 	for _, l := range last {
-		tails, err := f.replica.Tails(ctx, []replica.Range{f.rest(d, l, l.cursor)})
+		tails, err := f.replica.Tails(ctx, []replica.Range{f.rest(l, l.cursor)})
 		if err != nil {
 			return err
 		}
@@ -99,7 +101,7 @@ func (f *Fanout) feedTails(
 ) (old []lack, err error) {
 	ranges := make([]replica.Range, len(part))
 	for i, l := range part {
-		ranges[i] = f.rest(d, l, l.cursor)
+		ranges[i] = f.rest(l, l.cursor)
 	}
 	tails, err := f.replica.Tails(ctx, ranges)
 	if err != nil {
@@ -114,7 +116,7 @@ func (f *Fanout) feedTails(
 	d.count(bytes)
 	defer d.count(-bytes)
 	for i, l := range part {
-		if l.trimmed(tails[i], l.cursor, d.floor.Load()) >= 0 {
+		if l.trimmed(tails[i], l.cursor) >= 0 {
 			old = append(old, l)
 			continue
 		}
@@ -139,10 +141,10 @@ func (f *Fanout) feedThread(ctx context.Context, d *device, l lack, t replica.Ta
 		return nil
 	}
 	for after := l.cursor; ; {
-		rows, upTo := t.Rows, l.trimmed(t, after, d.floor.Load())
+		rows, upTo := t.Rows, l.trimmed(t, after)
 		if upTo >= 0 { // what is left of the tail up to there may lack anything
 			var err error
-			if rows, err = f.askHistory(ctx, l, after, upTo, d.floor.Load()); err != nil {
+			if rows, err = f.askHistory(ctx, l, after, upTo); err != nil {
 				return err
 			}
 			f.metrics.older.Add(float64(len(rows)))
@@ -161,7 +163,7 @@ func (f *Fanout) feedThread(ctx context.Context, d *device, l lack, t replica.Ta
 		if after >= l.target {
 			return nil
 		}
-		next, err := f.replica.Tails(ctx, []replica.Range{f.rest(d, l, after)})
+		next, err := f.replica.Tails(ctx, []replica.Range{f.rest(l, after)})
 		if err != nil {
 			return err
 		}
@@ -179,9 +181,9 @@ func (f *Fanout) full(page []replica.Row) bool {
 }
 
 // trimmed returns up to where the tail may lack events after a position that the device may see; -1: it lacks none.
-func (l *lack) trimmed(t replica.Tail, after topic.Position, floorMS int64) topic.Position {
+func (l *lack) trimmed(t replica.Tail, after topic.Position) topic.Position {
 	upTo := min(t.Trimmed, l.target)
-	if upTo <= after || floorMS > t.TrimmedMS {
+	if upTo <= after || l.floorMS > t.TrimmedMS {
 		return -1
 	}
 	for _, s := range l.now.Member.Spans {
@@ -194,9 +196,7 @@ func (l *lack) trimmed(t replica.Tail, after topic.Position, floorMS int64) topi
 
 // askHistory reads what was trimmed. A history that is behind or does not answer is no reason to leave it out: the
 // catch-up is tried again.
-func (f *Fanout) askHistory(
-	ctx context.Context, l lack, after, upTo topic.Position, floorMS int64,
-) ([]replica.Row, error) {
+func (f *Fanout) askHistory(ctx context.Context, l lack, after, upTo topic.Position) ([]replica.Row, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.bounds.wait)
 	defer cancel()
 	select {
@@ -204,7 +204,7 @@ func (f *Fanout) askHistory(
 	case <-ctx.Done():
 		return nil, replica.Unavailable(context.Cause(ctx))
 	}
-	events, err := f.history.Events(ctx, l.now.Thread, after, upTo, floorMS, f.bounds.page)
+	events, err := f.history.Events(ctx, l.now.Thread, after, upTo, l.floorMS, f.bounds.page)
 	<-f.older
 	if err != nil {
 		f.metrics.historyErrors.Inc()
@@ -270,9 +270,9 @@ func (f *Fanout) feedRejected(ctx context.Context, d *device, send func([]byte) 
 	return nil
 }
 
-func (f *Fanout) rest(d *device, l lack, after topic.Position) replica.Range {
+func (f *Fanout) rest(l lack, after topic.Position) replica.Range {
 	return replica.Range{
-		Thread: l.now.Thread, After: after, UpTo: l.target, FloorMS: d.floor.Load(), Limit: f.bounds.page,
+		Thread: l.now.Thread, After: after, UpTo: l.target, FloorMS: l.floorMS, Limit: f.bounds.page,
 		Bytes: f.bounds.pageBytes,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/user"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -46,9 +47,9 @@ func CodeOf(r thread.Reason) wirev1.Code {
 	return wirev1.Code_CODE_INVALID
 }
 
-func changedFrame(g *replica.Glance, unread replica.Counted, floorMS int64) []byte {
+func changedFrame(g *replica.Glance, unread replica.Counted, floor user.Floor) []byte {
 	return encode(wirev1.ServerFrame_builder{
-		ThreadChanged: wirev1.ThreadChanged_builder{Thread: summary(g, unread, floorMS)}.Build(),
+		ThreadChanged: wirev1.ThreadChanged_builder{Thread: summary(g, unread, floor)}.Build(),
 	}.Build())
 }
 
@@ -64,8 +65,8 @@ func unreadNew(g *replica.Glance) (c replica.Counted) {
 var syncComplete = encode(wirev1.ServerFrame_builder{SyncComplete: &wirev1.SyncComplete{}}.Build())
 
 // summary is the thread as a list shows it to a user who is or was a member, on a device that is shown nothing before
-// floorMS.
-func summary(g *replica.Glance, unread replica.Counted, floorMS int64) *wirev1.ThreadSummary {
+// its floor.
+func summary(g *replica.Glance, unread replica.Counted, floor user.Floor) *wirev1.ThreadSummary {
 	m := &g.Member
 	b := wirev1.ThreadSummary_builder{
 		ThreadId: g.Thread[:], Kind: wirev1.ThreadKind(g.Kind), Title: g.Title, LastPosition: int64(g.LastPosition),
@@ -94,7 +95,8 @@ func summary(g *replica.Glance, unread replica.Counted, floorMS int64) *wirev1.T
 		}
 	}
 	// nor the last message from before it, or from before the device's
-	if g.LastOrdinal <= m.BaseOrdinal || g.LastTimeMS < floorMS {
+	from, ms := floor.In(g.Slot)
+	if g.LastOrdinal <= m.BaseOrdinal || g.LastTimeMS < ms || from > 0 && g.LastMessage < from {
 		b.LastSender, b.Preview = nil, ""
 	}
 	return b.Build()

@@ -6,6 +6,7 @@ import (
 	"heliograph/edge/replica"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 )
 
 // person is a user with devices that are connected. He follows himself in the replica and hands on what he is told.
@@ -34,12 +35,12 @@ func (p *person) User() id.UserID { return p.user }
 func (p *person) Event(e *replica.Event, now *replica.Glance) {
 	var changed []byte
 	for _, d := range p.connected() {
-		if e.LogTimeMS < d.floor.Load() {
+		if from, ms := d.shown().In(e.Slot); e.Position < from || e.LogTimeMS < ms {
 			continue
 		}
 		if now != nil {
 			if changed == nil { // wire 5.7
-				changed = changedFrame(now, unreadNew(now), 0)
+				changed = changedFrame(now, unreadNew(now), user.Floor{})
 			}
 			p.of.push(d, push{e.Thread, e.Position, changed, false})
 		}

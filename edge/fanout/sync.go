@@ -376,6 +376,8 @@ func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, how feedi
 			cursors[i] = min(cursors[i], how.has.position(l.now.Thread))
 		}
 		if l.cursor = max(cursors[i], l.now.Member.Spans[0].From-1); l.cursor < l.target {
+			from, ms := d.shown().In(l.now.Slot)
+			l.cursor, l.floorMS = max(l.cursor, from-1), ms // the thread itself is listed all the same
 			kept = append(kept, l)
 			need[l.now.Slot] = max(need[l.now.Slot], l.target)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"heliograph/infra/history"
@@ -12,15 +13,15 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// History returns a page (wire 10.3, 10.4) (wire 10.3, 10.4) of the events of a thread before a position, newest first,
-// as far as the device may see them: within the user's spans of membership and not before floorMS (log time, Unix
-// milliseconds). The tail comes from Postgres, what is older from ClickHouse.
+// History returns a page (wire 10.3, 10.4) of the events of a thread before a position, newest first,
+// as far as the device may see them: within the user's spans of membership and not before its floor. The tail comes from Postgres, what is older from ClickHouse.
 func (q *Queries) History(
-	ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory,
+	ctx context.Context, u id.UserID, floor user.Floor, r *wirev1.GetHistory,
 ) (*wirev1.HistoryPage, error) {
 	t, err := id.From[id.ThreadID](r.GetThreadId())
 	if err != nil {
@@ -46,12 +47,18 @@ func (q *Queries) History(
 	if err != nil {
 		return nil, err
 	}
-	v := visible{floor: time.UnixMilli(floorMS).UTC(), spans: m.Spans}
+	from, ms := q.shown(floor, t)
+	v := visible{floor: time.UnixMilli(ms).UTC(), spans: m.Spans}
 	for i := range v.spans {
 		if s := &v.spans[i]; s.To == 0 {
 			s.To = m.Last
 		}
 	}
+	v.spans = slices.DeleteFunc(v.spans, func(s thread.Span) bool { return s.To < from })
+	if len(v.spans) == 0 {
+		return &wirev1.HistoryPage{}, nil
+	}
+	v.spans[0].From = max(v.spans[0].From, from)
 	first := int64(v.spans[0].From)
 	events, err := q.tail(ctx, t, v, before, limit)
 	if err != nil {

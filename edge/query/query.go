@@ -19,6 +19,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -112,10 +113,10 @@ func watermarkOf(u id.UserID, w thread.Watermark) *wirev1.MemberWatermark {
 	}.Build()
 }
 
-// counted counts the unread messages of listed threads, for a device that is shown nothing from before floorMS. The
+// counted counts the unread messages of listed threads, for a device that is shown nothing from before its floor. The
 // user's watermarks are raised to what own says.
 func (q *Queries) counted(
-	ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, list []views.Listed,
+	ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, list []views.Listed,
 ) ([]views.Counted, error) {
 	keys := make([]views.Unread, len(list))
 	for i := range list {
@@ -123,16 +124,47 @@ func (q *Queries) counted(
 		if own != nil {
 			l.Mark = l.Mark.Merge(own(l.Thread.ID))
 		}
-		keys[i] = views.UnreadOf(l.Thread.ID, u, &l.Member, l.Thread.LastOrdinal, l.Mark, time.UnixMilli(floorMS))
+		from, ms := q.shown(floor, l.Thread.ID)
+		keys[i] = views.UnreadOf(l.Thread.ID, u, &l.Member, l.Thread.LastOrdinal, l.Mark, time.UnixMilli(ms), from)
 	}
 	return q.views.Unread(ctx, keys)
 }
 
+// shown is what a device with a floor is shown of a thread.
+func (q *Queries) shown(floor user.Floor, t id.ThreadID) (from topic.Position, ms int64) {
+	return floor.In(topic.SlotOf(topic.Subject(t), q.cfg.Partitions))
+}
+
+// hide takes out of rows the last message where that is before the position at which the device is begun to be shown
+// anything.
+func (q *Queries) hide(ctx context.Context, floor user.Floor, list []views.Listed) error {
+	var threads []id.ThreadID
+	var at []int
+	for i := range list {
+		if from, _ := q.shown(floor, list[i].Thread.ID); from > 0 {
+			threads, at = append(threads, list[i].Thread.ID), append(at, i)
+		}
+	}
+	if len(threads) == 0 {
+		return nil
+	}
+	last, err := q.views.LastMessages(ctx, threads)
+	if err != nil {
+		return err
+	}
+	for k, i := range at {
+		if from, _ := q.shown(floor, threads[k]); last[k] < from {
+			list[i].Thread.Preview, list[i].Thread.LastSender = "", id.UserID{}
+		}
+	}
+	return nil
+}
+
 // ListThreads returns a page of the user's thread list, the one with the newest message first and those that went on
-// without him last, for a device that is shown nothing from before floorMS (log time, Unix milliseconds). own is his
+// without him last, for a device that is shown nothing from before its floor. own is his
 // watermark in a thread as far as it is known otherwise, which may be ahead of the view; nil: nothing is.
 func (q *Queries) ListThreads(
-	ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
+	ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
 ) (*wirev1.Threads, error) {
 	limit := int(r.GetLimit())
 	switch {
@@ -166,7 +198,10 @@ func (q *Queries) ListThreads(
 		last := &list[limit-1].Thread
 		out.PageToken = append(binary.BigEndian.AppendUint64(nil, uint64(last.LastTime.UnixMicro())), last.ID[:]...)
 	}
-	unread, err := q.counted(ctx, u, floorMS, own, list)
+	unread, err := q.counted(ctx, u, floor, own, list)
+	if err == nil {
+		err = q.hide(ctx, floor, list)
+	}
 	if err != nil {
 		return nil, q.unavailable("thread list", err)
 	}
@@ -177,9 +212,9 @@ func (q *Queries) ListThreads(
 }
 
 // GetThread returns a thread with its members, for one who is or was a member; a former member gets no list of members,
-// and the summary that ends with his time. floorMS and own are those of ListThreads.
+// and the summary that ends with his time. floor and own are those of ListThreads.
 func (q *Queries) GetThread(
-	ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
+	ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
 ) (*wirev1.Thread, error) {
 	l, ok, err := q.views.Listed(ctx, u, t)
 	switch {
@@ -189,7 +224,10 @@ func (q *Queries) GetThread(
 		return nil, notMember()
 	}
 	listed := []views.Listed{l}
-	unread, err := q.counted(ctx, u, floorMS, own, listed)
+	unread, err := q.counted(ctx, u, floor, own, listed)
+	if err == nil {
+		err = q.hide(ctx, floor, listed)
+	}
 	if err != nil {
 		return nil, q.unavailable("thread", err)
 	}

@@ -32,6 +32,7 @@ import (
 	pgschema "heliograph/schemas/postgres"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -170,7 +171,7 @@ func pages(ctx context.Context, w *world, u id.UserID, th id.ThreadID, floorMS i
 	var out []int64
 	for before, n := int64(0), 0; ; n++ {
 		p, err := w.History(
-			ctx, u, floorMS, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: limit}.Build(),
+			ctx, u, user.Floor{MS: floorMS}, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: limit}.Build(),
 		)
 		if err != nil {
 			return out, err
@@ -286,7 +287,7 @@ func TestHistoryBeforeWhatTheViewsLack(t *testing.T) {
 	w.member(t, th, u, true, 0, 0, 0, 0)
 	ask := func() ([]int64, error) {
 		p, err := w.History(
-			t.Context(), u, 0, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 12, Limit: 100}.Build(),
+			t.Context(), u, user.Floor{}, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 12, Limit: 100}.Build(),
 		)
 		var got []int64
 		for _, e := range p.GetEvents() {
@@ -344,7 +345,7 @@ func TestHistoryOfLargeMessages(t *testing.T) {
 	next := int64(199)
 	for before, n := int64(0), 0; ; n++ {
 		p, err := w.History(
-			t.Context(), u, 0,
+			t.Context(), u, user.Floor{},
 			wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: maxHistory}.Build(),
 		)
 		if err != nil {
@@ -470,7 +471,7 @@ func TestHistoryRefusesBadInput(t *testing.T) {
 		"large limit":     {ThreadId: th[:], Limit: maxHistory + 1},
 		"negative before": {ThreadId: th[:], BeforePosition: -1},
 	} {
-		_, err := w.History(t.Context(), userN(1), 0, r.Build())
+		_, err := w.History(t.Context(), userN(1), user.Floor{}, r.Build())
 		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -509,7 +510,7 @@ func TestListThreads(t *testing.T) {
 	var last time.Time
 	var token []byte
 	for page := 0; page < 10; page++ {
-		got, err := w.ListThreads(t.Context(), u, 0, nil, wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build())
+		got, err := w.ListThreads(t.Context(), u, user.Floor{}, nil, wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -546,7 +547,7 @@ func TestListThreads(t *testing.T) {
 		former.GetPreview() != "" {
 		t.Errorf("a former member's thread shows what came after him: %v", former)
 	}
-	alone, err := w.GetThread(t.Context(), u, 0, nil, threads[1])
+	alone, err := w.GetThread(t.Context(), u, user.Floor{}, nil, threads[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -565,7 +566,7 @@ func TestListThreads(t *testing.T) {
 	}
 	// What was so when his time ended he may know.
 	w.exec(t, `UPDATE threads SET last_position = 25 WHERE thread_id = $1`, [16]byte(threads[1]))
-	if alone, err = w.GetThread(t.Context(), u, 0, nil, threads[1]); err != nil {
+	if alone, err = w.GetThread(t.Context(), u, user.Floor{}, nil, threads[1]); err != nil {
 		t.Fatal(err)
 	}
 	if s := alone.GetSummary(); s.GetTitle() != "thread 1" || s.GetLastTimeMs() == 0 || s.GetPreview() != "hello" ||
@@ -574,7 +575,7 @@ func TestListThreads(t *testing.T) {
 	}
 	w.exec(t, `UPDATE members SET base_ordinal = 20 WHERE thread_id = $1 AND user_id = $2`,
 		[16]byte(threads[2]), [16]byte(u))
-	got, err := w.GetThread(t.Context(), u, 0, nil, threads[2])
+	got, err := w.GetThread(t.Context(), u, user.Floor{}, nil, threads[2])
 	if err != nil || got.GetSummary().GetPreview() != "" ||
 		id.UserID(got.GetSummary().GetLastSender()) != (id.UserID{}) {
 		t.Errorf("a new member is shown the last message from before his time: %v, %v", got, err)
@@ -596,8 +597,8 @@ func TestListThreads(t *testing.T) {
 		unread int64
 		past   bool
 	}{0: {5, false}, logTime(17).UnixMilli(): {4, true}} {
-		one, err := w.GetThread(t.Context(), u, floor, nil, threads[3])
-		list, err2 := w.ListThreads(t.Context(), u, floor, nil, wirev1.ListThreads_builder{Limit: 100}.Build())
+		one, err := w.GetThread(t.Context(), u, user.Floor{MS: floor}, nil, threads[3])
+		list, err2 := w.ListThreads(t.Context(), u, user.Floor{MS: floor}, nil, wirev1.ListThreads_builder{Limit: 100}.Build())
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
@@ -611,7 +612,7 @@ func TestListThreads(t *testing.T) {
 		}
 	}
 	for _, token := range [][]byte{[]byte("x"), bytes.Repeat([]byte{0x80}, 24), bytes.Repeat([]byte{0x7f}, 24)} {
-		_, err := w.ListThreads(t.Context(), u, 0, nil, wirev1.ListThreads_builder{PageToken: token}.Build())
+		_, err := w.ListThreads(t.Context(), u, user.Floor{}, nil, wirev1.ListThreads_builder{PageToken: token}.Build())
 		if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_INVALID}) {
 			t.Errorf("token %x: %v", token, err)
 		}

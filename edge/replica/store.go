@@ -40,13 +40,14 @@ type DeviceThread struct {
 }
 
 // Unread asks how many of the messages that a user has not read are somebody else's, on a device that is shown nothing
-// from before FloorMS.
+// from before FloorMS and From.
 type Unread struct {
 	User   id.UserID
 	Thread id.ThreadID
 	thread.Unread
 	First   topic.Position // of the event that made him a member first
 	FloorMS int64
+	From    topic.Position
 }
 
 // Counted is the answer to Unread. Past: what the user may see of the thread begins before what the device is shown.

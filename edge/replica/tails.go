@@ -6,6 +6,7 @@ import (
 
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 )
 
 // Delivered returns the delivered watermark of each device in each thread by the views, -1 where there is none. It may
@@ -20,16 +21,17 @@ func (r *Replica) Delivered(ctx context.Context, keys []DeviceThread) ([]topic.P
 	return at, nil
 }
 
-// Unread counts, for a device that is shown nothing from before floorMS, the messages that each of glances leaves unread.
+// Unread counts, for a device that is shown nothing from before its floor, the messages that each of glances leaves unread.
 // The views must have reached those glances' ends (Reach).
-func (r *Replica) Unread(ctx context.Context, glances []*Glance, floorMS int64) ([]Counted, error) {
+func (r *Replica) Unread(ctx context.Context, glances []*Glance, floor user.Floor) ([]Counted, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
 	defer cancel()
 	keys := make([]Unread, len(glances))
 	for i, g := range glances {
+		from, ms := floor.In(g.Slot)
 		keys[i] = Unread{
 			User: g.User, Thread: g.Thread, Unread: g.Member.Unread(g.LastOrdinal, g.Own),
-			First: g.Member.Spans[0].From, FloorMS: floorMS,
+			First: g.Member.Spans[0].From, FloorMS: ms, From: from,
 		}
 	}
 	out, err := r.unread.get(ctx, keys)

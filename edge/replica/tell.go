@@ -33,6 +33,7 @@ type Follower interface {
 // Event is an accepted event of a thread.
 type Event struct {
 	Thread id.ThreadID
+	Slot   topic.Slot
 	Row
 	// Author and Device wrote it.
 	Author id.UserID

@@ -208,6 +208,7 @@ type Glance struct {
 	LastOrdinal   int64
 	LastTimeMS    int64
 	LastSender    id.UserID
+	LastMessage   topic.Position // of the last message; -1: it is older than what the views have at hand
 	Preview       string
 	Own           thread.Watermark
 }
@@ -219,6 +220,10 @@ func (t *threadEntry) glance(u id.UserID) Glance {
 		User: u, Thread: t.id(), Slot: t.slot.n, Kind: s.Kind, Title: s.Title, Member: *s.Members[u],
 		ActiveMembers: s.ActiveMembers(), LastPosition: s.LastPosition, LastOrdinal: s.LastOrdinal,
 		LastTimeMS: s.LastTimeMS, LastSender: s.LastSender, Preview: s.Preview, Own: s.Marks[u],
+		LastMessage: -1,
+	}
+	if sent := s.Sent[s.LastSender]; sent.Ordinal == s.LastOrdinal && s.LastOrdinal > 0 {
+		g.LastMessage = sent.Position
 	}
 	g.Member.Spans = slices.Clone(g.Member.Spans)
 	if s.Kind == thread.Direct {

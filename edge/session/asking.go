@@ -5,6 +5,7 @@ import (
 
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -33,21 +34,21 @@ func inTurn[T any](ctx context.Context, a asking, ask func() (T, error)) (none T
 }
 
 func (a asking) ListThreads(
-	ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
+	ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
 ) (*wirev1.Threads, error) {
-	return inTurn(ctx, a, func() (*wirev1.Threads, error) { return a.queries.ListThreads(ctx, u, floorMS, own, r) })
+	return inTurn(ctx, a, func() (*wirev1.Threads, error) { return a.queries.ListThreads(ctx, u, floor, own, r) })
 }
 
 func (a asking) GetThread(
-	ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
+	ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
 ) (*wirev1.Thread, error) {
-	return inTurn(ctx, a, func() (*wirev1.Thread, error) { return a.queries.GetThread(ctx, u, floorMS, own, t) })
+	return inTurn(ctx, a, func() (*wirev1.Thread, error) { return a.queries.GetThread(ctx, u, floor, own, t) })
 }
 
 func (a asking) History(
-	ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory,
+	ctx context.Context, u id.UserID, floor user.Floor, r *wirev1.GetHistory,
 ) (*wirev1.HistoryPage, error) {
-	return inTurn(ctx, a, func() (*wirev1.HistoryPage, error) { return a.queries.History(ctx, u, floorMS, r) })
+	return inTurn(ctx, a, func() (*wirev1.HistoryPage, error) { return a.queries.History(ctx, u, floor, r) })
 }
 
 func (a asking) LookupUsers(ctx context.Context, u id.UserID, r *wirev1.LookupUsers) (*wirev1.Users, error) {

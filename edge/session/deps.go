@@ -152,12 +152,12 @@ type Auth interface {
 // Queries answers what needs a store (package query).
 type Queries interface {
 	ListThreads(
-		ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
+		ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
 	) (*wirev1.Threads, error)
 	GetThread(
-		ctx context.Context, u id.UserID, floorMS int64, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
+		ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
 	) (*wirev1.Thread, error)
-	History(ctx context.Context, u id.UserID, floorMS int64, r *wirev1.GetHistory) (*wirev1.HistoryPage, error)
+	History(ctx context.Context, u id.UserID, floor user.Floor, r *wirev1.GetHistory) (*wirev1.HistoryPage, error)
 	LookupUsers(ctx context.Context, u id.UserID, r *wirev1.LookupUsers) (*wirev1.Users, error)
 	GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, error)
 	UserExists(ctx context.Context, u id.UserID) (bool, error)

@@ -13,6 +13,7 @@ import (
 	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -180,7 +181,7 @@ func (s *Session) handleEarly(ctx context.Context, f *wirev1.ClientFrame, req ui
 		err = s.attach(ctx, who)
 	}
 	if err != nil {
-		s.user, s.device, s.floor, s.background = id.UserID{}, id.DeviceID{}, 0, false
+		s.user, s.device, s.floor, s.background = id.UserID{}, id.DeviceID{}, user.Floor{}, false
 		return s.failEarly(req, err)
 	}
 	s.deadline.Stop()
@@ -206,7 +207,7 @@ func (s *Session) attach(ctx context.Context, who auth.Identity) error {
 		s.srv.fanout.Detach(s)
 		return wire.Errorf(wirev1.Code_CODE_AUTHENTICATION_FAILED, "the device id was used before")
 	}
-	s.floor = dev.SinceMS
+	s.floor = dev.Floor()
 	return nil
 }
 

@@ -94,9 +94,10 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 	return nil
 }
 
-// hide takes out of a summary what this device is not shown: the last message, when that is from before its time.
+// hide takes out of a summary what this device is not shown: the last message, when that is from before its time. What
+// begins at a position the query has hidden.
 func (s *Session) hide(t *wirev1.ThreadSummary) {
-	if t.GetPreview() != "" && t.GetLastTimeMs() < s.floor {
+	if t.GetPreview() != "" && t.GetLastTimeMs() < s.floor.MS {
 		t.SetPreview("")
 		t.SetLastSender(nil)
 	}

@@ -19,6 +19,7 @@ import (
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -115,7 +116,7 @@ type Session struct {
 	tag    [wire.RequestTag]byte // names the connection's requests in the log; fixed once Welcome was sent
 	user   id.UserID
 	device id.DeviceID
-	floor  int64
+	floor  user.Floor
 	// It is the device's second session, beside that of its foreground (wire 3.8); fixed like user.
 	background bool
 	deadline   *time.Timer   // of authentication

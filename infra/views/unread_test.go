@@ -79,10 +79,16 @@ func TestUnread(t *testing.T) {
 		t.Run(fmt.Sprintf("%s read %d since %d", x.events, x.w.ReadOrdinal, x.since), func(t *testing.T) {
 			g := write(x.events)
 			got := must[[]views.Counted](t)(s.Unread(t.Context(), []views.Unread{
-				views.UnreadOf(id.NewGroup(), ann, &nowhere, 0, x.w, at(0)),
-				views.UnreadOf(g, ann, &x.m, x.last, x.w, at(x.since)),
+				views.UnreadOf(id.NewGroup(), ann, &nowhere, 0, x.w, at(0), 0),
+				views.UnreadOf(g, ann, &x.m, x.last, x.w, at(x.since), 0),
 			}))
 			same(t, "unread", got[1], views.Counted{Messages: x.want, Past: x.past})
+			got[1] = must[[]views.Counted](t)(s.Unread(t.Context(), []views.Unread{
+				views.UnreadOf(g, ann, &x.m, x.last, x.w, at(0), topic.Position(x.since)),
+			}))[0]
+			// a position says of the first event, too, which may have been trimmed, that it is hidden
+			past := x.m.Spans[0].From < topic.Position(x.since)
+			same(t, "unread by positions", got[1], views.Counted{Messages: x.want, Past: past})
 			same(t, "of nothing", got[0], views.Counted{})
 		})
 	}
@@ -98,9 +104,9 @@ func TestUnreadOfMany(t *testing.T) {
 		  FROM generate_series(1, 1500) n`, uuid(g), uuid(ann), uuid(bob), at(5), int16(eventv1.Event_MessageSent_case))
 	m := thread.Member{Spans: []thread.Span{{From: 1}}}
 	got := must[[]views.Counted](t)(s.Unread(t.Context(), []views.Unread{
-		views.UnreadOf(g, ann, &m, 1500, thread.Watermark{}, at(0)),
-		views.UnreadOf(g, ann, &m, 1500, thread.Watermark{ReadPosition: 500, ReadOrdinal: 500}, at(0)),
-		views.UnreadOf(g, ann, &m, 1500, thread.Watermark{}, at(6)),
+		views.UnreadOf(g, ann, &m, 1500, thread.Watermark{}, at(0), 0),
+		views.UnreadOf(g, ann, &m, 1500, thread.Watermark{ReadPosition: 500, ReadOrdinal: 500}, at(0), 0),
+		views.UnreadOf(g, ann, &m, 1500, thread.Watermark{}, at(6), 0),
 	}))
 	same(t, "unread", got, []views.Counted{{Messages: 500 + 900}, {Messages: 900}, {Past: true}})
 }

@@ -36,21 +36,30 @@ type Device struct {
 	Primary bool
 	Revoked bool
 	Since   topic.Position // in helio.users
-	Time    time.Time      // of Since: history before it is not shown to this device
+	Time    time.Time      // of Since: history before it is not shown to this device, unless ShownFrom is set
+	// slot, position, slot, position …; nil: Time counts
+	ShownFrom []int64
 }
 
 func (r *Device) targets() []any {
 	return []any{
 		(*key)(&r.User), (*key)(&r.ID), (*publicKey)(&r.Key), &r.Name, &r.Primary, &r.Revoked, (*int64)(&r.Since),
-		&r.Time,
+		&r.Time, &r.ShownFrom,
 	}
 }
 
 // Device is the row as the fold has it.
 func (r *Device) Device() *user.Device {
-	return &user.Device{
+	d := &user.Device{
 		Key: r.Key, Name: r.Name, Primary: r.Primary, Revoked: r.Revoked, Since: r.Since, SinceMS: r.Time.UnixMilli(),
 	}
+	if r.ShownFrom != nil {
+		d.ShownFrom = make(map[topic.Slot]topic.Position, len(r.ShownFrom)/2)
+		for i := 0; i+1 < len(r.ShownFrom); i += 2 {
+			d.ShownFrom[topic.Slot(r.ShownFrom[i])] = topic.Position(r.ShownFrom[i+1])
+		}
+	}
+	return d
 }
 
 // UserThread is a row of user_threads: a thread in a user's list. Whether he is a member of it says Member.
@@ -83,7 +92,7 @@ func (r *Block) targets() []any { return []any{(*key)(&r.User), (*key)(&r.Blocke
 const (
 	sqlUsers = `SELECT user_id, phone_hash, generation, name, registered FROM users`
 
-	sqlDevices = `SELECT user_id, device_id, public_key, name, is_primary, revoked, since_position, since FROM devices`
+	sqlDevices = `SELECT user_id, device_id, public_key, name, is_primary, revoked, since_position, since, shown_from FROM devices`
 
 	sqlUserThreads = `SELECT user_id, thread_id, joined_position, has_left FROM user_threads`
 
@@ -126,6 +135,11 @@ func (q *Questions) Blocks(ids []id.UserID, fn func(*Block) error) {
 // Users returns users by id; one that is not registered is not in the answer.
 func (v *Views) Users(ctx context.Context, ids []id.UserID) ([]User, error) {
 	return all[User](ctx, v, "users", sqlUsers+ofUsers, uuids(ids))
+}
+
+// ThreadsOf returns the threads in a user's list, those that he left too.
+func (v *Views) ThreadsOf(ctx context.Context, u id.UserID) ([]UserThread, error) {
+	return all[UserThread](ctx, v, "threads of a user", sqlUserThreads+ofUsers, uuids([]id.UserID{u}))
 }
 
 // UsersByPhone returns, of each phone number's users, the one of the latest generation.

@@ -44,6 +44,23 @@ func (l *lists) array() any {
 	return out
 }
 
+// optionalLists is lists in which nil is NULL.
+type optionalLists [][]int64
+
+func (l *optionalLists) add(x []int64)   { *l = append(*l, x) }
+func (l *optionalLists) value(i int) any { return (*l)[i] }
+func (l *optionalLists) len() int        { return len(*l) }
+func (l *optionalLists) array() any {
+	texts := (*lists)(l).array().([]string)
+	out := make([]*string, len(texts))
+	for i := range texts {
+		if (*l)[i] != nil {
+			out[i] = &texts[i]
+		}
+	}
+	return out
+}
+
 // table is how rows get into a table.
 type table struct {
 	name     string

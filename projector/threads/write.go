@@ -15,6 +15,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 )
 
 var (
@@ -64,9 +65,10 @@ var (
 		"user_id uuid", "phone_hash uuid", "generation integer", "name text", "registered timestamptz")
 	tableDevices = newTable(
 		"devices",
-		overwrite("user_id, device_id", "public_key", "name", "is_primary", "revoked", "since_position", "since"),
+		overwrite("user_id, device_id", "public_key", "name", "is_primary", "revoked", "since_position", "since",
+			"shown_from"),
 		"user_id uuid", "device_id uuid", "public_key bytea", "name text", "is_primary boolean", "revoked boolean",
-		"since_position bigint", "since timestamptz",
+		"since_position bigint", "since timestamptz", "shown_from bigint[]",
 	)
 	tableContacts = newTable(
 		"contacts", overwrite("user_id, phone_hash", "name"), "user_id uuid", "phone_hash uuid", "name text",
@@ -431,6 +433,7 @@ func (w *writes) deviceRows() rows {
 	var primary, revoked vec[bool]
 	var pos vec[int64]
 	var since vec[time.Time]
+	var shown optionalLists
 	compare := func(a, b deviceKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.device, b.device)) }
 	for _, k := range sorted(w.devices, compare) {
 		dev := w.states.Users[k.user].Devices[k.device]
@@ -442,8 +445,21 @@ func (w *writes) deviceRows() rows {
 		revoked.add(dev.Revoked)
 		pos.add(int64(dev.Since))
 		since.add(projector.Time(dev.SinceMS))
+		shown.add(shownFrom(dev))
 	}
-	return rows{tableDevices, []column{&u, &d, &key, &name, &primary, &revoked, &pos, &since}}
+	return rows{tableDevices, []column{&u, &d, &key, &name, &primary, &revoked, &pos, &since, &shown}}
+}
+
+// shownFrom is the column of that name.
+func shownFrom(d *user.Device) []int64 {
+	if d.ShownFrom == nil {
+		return nil
+	}
+	out := make([]int64, 0, 2*len(d.ShownFrom))
+	for _, s := range slices.Sorted(maps.Keys(d.ShownFrom)) {
+		out = append(out, int64(s), int64(d.ShownFrom[s]))
+	}
+	return out
 }
 
 func (w *writes) listRows() rows {

@@ -65,7 +65,7 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 			}
 			for d, dev := range st.Devices {
 				out.put("devices", keyOf(u, d),
-					digest(dev.Key[:]), dev.Name, dev.Primary, dev.Revoked, int64(dev.Since), dev.SinceMS)
+					digest(dev.Key[:]), dev.Name, dev.Primary, dev.Revoked, int64(dev.Since), dev.SinceMS, dev.Floor())
 			}
 			for h, name := range st.Contacts {
 				out.put("contacts", keyOf(u, id.UserID(h)), name)
@@ -92,7 +92,7 @@ var threadColumns = columns{
 	"watermarks":        {"mark"},
 	"device_watermarks": {"mark"},
 	"users":             {"phone_hash", "generation", "name", "registered"},
-	"devices":           {"public_key", "name", "is_primary", "revoked", "since_position", "since"},
+	"devices":           {"public_key", "name", "is_primary", "revoked", "since_position", "since", "shown_from"},
 	"contacts":          {"name"},
 	"blocks":            {"blocked"},
 	"user_threads":      {"joined_position", "left"},
@@ -202,7 +202,7 @@ func readThreads(
 				return nil
 			}
 			out.put("devices", keyOf(r.User, r.ID),
-				digest(r.Key[:]), r.Name, r.Primary, r.Revoked, int64(r.Since), r.Time.UnixMilli())
+				digest(r.Key[:]), r.Name, r.Primary, r.Revoked, int64(r.Since), r.Time.UnixMilli(), r.Device().Floor())
 			return nil
 		},
 		Contacts: func(r *views.Contact) error {

@@ -278,7 +278,7 @@ func (w *World) user(s *Step) {
 	case 0, 1:
 		b.UserRegistered = eventv1.UserRegistered_builder{
 			PhoneHash: hash[:], Generation: uint32(1 + w.pick(2)), DeviceId: fresh[:], PublicKey: pub[:],
-			DeviceName: "phone",
+			DeviceName: "phone", ShownFrom: w.shownFrom(),
 		}.Build()
 	case 2:
 		b.UserRegistered = eventv1.UserRegistered_builder{
@@ -313,4 +313,17 @@ func (w *World) user(s *Step) {
 		b.ThreadLeft = eventv1.ThreadLeft_builder{ThreadId: group[:]}.Build()
 	}
 	s.Event = event.Of(b.Build())
+}
+
+// shownFrom is where some slots end, none, or nothing.
+func (w *World) shownFrom() *eventv1.ShownFrom {
+	n := w.pick(4)
+	if n == 0 {
+		return nil
+	}
+	b := eventv1.ShownFrom_builder{}
+	for s := range n - 1 {
+		b.Slots = append(b.Slots, eventv1.SlotEnd_builder{Slot: uint32(2 * s), Next: int64(w.pick(9))}.Build())
+	}
+	return b.Build()
 }

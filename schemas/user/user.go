@@ -64,6 +64,8 @@ type Device struct {
 	// Since and SinceMS are the position and the log time (Unix milliseconds) at which it came in.
 	Since   topic.Position
 	SinceMS int64
+	// ShownFrom is Floor.Next; nil: it is shown what is not before SinceMS.
+	ShownFrom map[topic.Slot]topic.Position
 }
 
 // Joined is an entry of the list of threads.
@@ -130,7 +132,7 @@ func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 	}
 	switch e.WhichBody() {
 	case eventv1.Event_UserRegistered_case:
-		return s.registered(e.GetUserRegistered(), at, logTimeMS)
+		return s.registered(e, at, logTimeMS)
 	case eventv1.Event_DeviceLinked_case:
 		return s.linked(e, at, logTimeMS)
 	case eventv1.Event_DeviceRevoked_case:
@@ -192,7 +194,8 @@ func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 	}
 }
 
-func (s *State) registered(r *eventv1.UserRegistered, at topic.Position, logTimeMS int64) Verdict {
+func (s *State) registered(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
+	r := e.GetUserRegistered()
 	d := id.DeviceID(r.GetDeviceId())
 	if r.GetGeneration() < s.Generation || s.Devices[d] != nil {
 		return Verdict{Outcome: Rejected}
@@ -216,9 +219,14 @@ func (s *State) registered(r *eventv1.UserRegistered, at topic.Position, logTime
 		Primary: true,
 		Since:   at,
 		SinceMS: logTimeMS,
+
+		ShownFrom: shownFrom(e.Rules, r),
 	}
 	return v
 }
+
+// sortedSlots returns the keys in order.
+func sortedSlots(m map[topic.Slot]topic.Position) []topic.Slot { return slices.Sorted(maps.Keys(m)) }
 
 func (s *State) linked(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
 	l := e.GetDeviceLinked()
@@ -241,6 +249,8 @@ func (s *State) linked(e *event.Event, at topic.Position, logTimeMS int64) Verdi
 		Name:    l.GetDeviceName(),
 		Since:   at,
 		SinceMS: s.Devices[by].SinceMS,
+
+		ShownFrom: s.Devices[by].ShownFrom,
 	}
 	return Verdict{Devices: []id.DeviceID{d}}
 }

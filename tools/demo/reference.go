@@ -24,6 +24,7 @@ type reference struct {
 	accepted entries // by the fold, in order
 	refused  int     // duplicates and rejected events
 	times    map[id.ThreadID]map[topic.Position]int64
+	slots    map[id.ThreadID]topic.Slot
 	threads  map[id.ThreadID]*thread.State
 	users    map[id.UserID]*user.State
 	ends     operator.Ends
@@ -32,7 +33,7 @@ type reference struct {
 // readLog reads threads, receipts and users from their first record to where they end now.
 func readLog(ctx context.Context, cfg kafka.Config) (*reference, error) {
 	r := &reference{
-		accepted: entries{}, times: map[id.ThreadID]map[topic.Position]int64{},
+		accepted: entries{}, times: map[id.ThreadID]map[topic.Position]int64{}, slots: map[id.ThreadID]topic.Slot{},
 		threads: map[id.ThreadID]*thread.State{},
 		users:   map[id.UserID]*user.State{}, ends: operator.Ends{},
 	}
@@ -121,6 +122,7 @@ func (r *reference) add(t topic.Topic, rec *kgo.Record, at topic.Position) error
 		if s == nil {
 			s = thread.New(tid)
 			r.threads[tid], r.times[tid] = s, map[topic.Position]int64{}
+			r.slots[tid] = topic.Slot(rec.Partition)
 		}
 		v := s.Apply(ev, at, ms)
 		if v.Outcome != thread.Accepted {
@@ -148,17 +150,18 @@ func (r *reference) add(t topic.Topic, rec *kgo.Record, at topic.Position) error
 // seenBy is what a device of a user should have been given.
 func (r *reference) seenBy(me id.UserID, d id.DeviceID) entries {
 	out := entries{}
-	var floor int64
+	var floor user.Floor
 	if s := r.users[me]; s != nil && s.Devices[d] != nil {
-		floor = s.Devices[d].SinceMS
+		floor = s.Devices[d].Floor()
 	}
 	for t, all := range r.accepted {
 		m := r.threads[t].Member(me)
 		if m == nil {
 			continue
 		}
+		from, ms := floor.In(r.slots[t])
 		for _, e := range all {
-			if m.Sees(e.Position) && r.times[t][e.Position] >= floor {
+			if m.Sees(e.Position) && e.Position >= from && r.times[t][e.Position] >= ms {
 				out[t] = append(out[t], e)
 			}
 		}

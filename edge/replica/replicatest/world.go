@@ -137,6 +137,32 @@ func (w *World) Register(u id.UserID, d id.DeviceID, generation uint32) int64 {
 	return w.Clock
 }
 
+// RegisterHere writes that a user who is registered was so again, with a device that is shown what comes from now on, by
+// an edge whose clock is ahead.
+func (w *World) RegisterHere(u id.UserID, d id.DeviceID, aheadMS int64) user.Floor {
+	floor := user.Floor{Next: map[topic.Slot]topic.Position{}}
+	ends, _ := w.Ends(context.Background(), topic.Threads)
+	for s, next := range ends {
+		floor.Next[topic.Slot(s)] = next
+	}
+	w.tick(aheadMS)
+	defer w.tick(-aheadMS)
+	w.Add(topic.Users, u[:], eventv1.Event_builder{
+		UserId: u[:], DeviceId: d[:], Rules: 3,
+		UserRegistered: eventv1.UserRegistered_builder{
+			PhoneHash: u[:], Generation: 1, DeviceId: d[:], PublicKey: make([]byte, 32), DeviceName: "d",
+			ShownFrom: user.ShownFrom(floor.Next),
+		}.Build(),
+	}.Build())
+	return floor
+}
+
+func (w *World) tick(ms int64) {
+	w.Mu.Lock()
+	defer w.Mu.Unlock()
+	w.Clock += ms
+}
+
 // LinkDevice writes that one device linked another.
 func (w *World) LinkDevice(u id.UserID, by, d id.DeviceID) {
 	w.Add(topic.Users, u[:], eventv1.Event_builder{
@@ -588,7 +614,7 @@ func (m *Store) Unread(ctx context.Context, keys []replica.Unread) ([]replica.Co
 		found, hidden := int64(0), false
 		for _, r := range m.Rows[k.Thread] {
 			if r.Position == k.First {
-				out[i].Past = r.LogTimeMS < k.FloorMS
+				out[i].Past = r.LogTimeMS < k.FloorMS || r.Position < k.From
 			}
 			e, err := event.Decode(r.Event)
 			if err != nil || !e.HasMessageSent() || r.Ordinal <= k.Read || r.Ordinal > k.Last {
@@ -596,13 +622,13 @@ func (m *Store) Unread(ctx context.Context, keys []replica.Unread) ([]replica.Co
 			}
 			found++
 			switch {
-			case r.LogTimeMS < k.FloorMS:
+			case r.LogTimeMS < k.FloorMS, r.Position < k.From:
 				hidden = true
 			case e.User != k.User:
 				out[i].Messages++
 			}
 		}
-		if x, ok := m.Trimmed[k.Thread]; !hidden && !(ok && x.LogTimeMS < k.FloorMS) {
+		if x, ok := m.Trimmed[k.Thread]; !hidden && !(ok && (x.LogTimeMS < k.FloorMS || x.Position < k.From)) {
 			out[i].Messages += max(0, k.Most()-found)
 		}
 	}

@@ -4938,6 +4938,7 @@ type UserRegistered struct {
 	xxx_hidden_PublicKey    []byte                 `protobuf:"bytes,4,opt,name=public_key,json=publicKey"`
 	xxx_hidden_DeviceName   string                 `protobuf:"bytes,5,opt,name=device_name,json=deviceName"`
 	xxx_hidden_IdentityHash []byte                 `protobuf:"bytes,6,opt,name=identity_hash,json=identityHash"`
+	xxx_hidden_ShownFrom    *ShownFrom             `protobuf:"bytes,7,opt,name=shown_from,json=shownFrom"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -5009,6 +5010,13 @@ func (x *UserRegistered) GetIdentityHash() []byte {
 	return nil
 }
 
+func (x *UserRegistered) GetShownFrom() *ShownFrom {
+	if x != nil {
+		return x.xxx_hidden_ShownFrom
+	}
+	return nil
+}
+
 func (x *UserRegistered) SetPhoneHash(v []byte) {
 	if v == nil {
 		v = []byte{}
@@ -5045,6 +5053,21 @@ func (x *UserRegistered) SetIdentityHash(v []byte) {
 	x.xxx_hidden_IdentityHash = v
 }
 
+func (x *UserRegistered) SetShownFrom(v *ShownFrom) {
+	x.xxx_hidden_ShownFrom = v
+}
+
+func (x *UserRegistered) HasShownFrom() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_ShownFrom != nil
+}
+
+func (x *UserRegistered) ClearShownFrom() {
+	x.xxx_hidden_ShownFrom = nil
+}
+
 type UserRegistered_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -5061,6 +5084,9 @@ type UserRegistered_builder struct {
 	// Keyed hash (16 bytes) of the issuer and subject that a token named, of a user who has no phone number; then
 	// phone_hash is empty. Laid down.
 	IdentityHash []byte
+	// From where on the device is shown the threads that the user had before it, which may be another's who had the number
+	// before: set since rules 3. Absent: it is shown what has a log time not before the registration's.
+	ShownFrom *ShownFrom
 }
 
 func (b0 UserRegistered_builder) Build() *UserRegistered {
@@ -5073,6 +5099,142 @@ func (b0 UserRegistered_builder) Build() *UserRegistered {
 	x.xxx_hidden_PublicKey = b.PublicKey
 	x.xxx_hidden_DeviceName = b.DeviceName
 	x.xxx_hidden_IdentityHash = b.IdentityHash
+	x.xxx_hidden_ShownFrom = b.ShownFrom
+	return m0
+}
+
+// ShownFrom is where the slots ended in which a user had threads.
+type ShownFrom struct {
+	state            protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Slots *[]*SlotEnd            `protobuf:"bytes,1,rep,name=slots"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ShownFrom) Reset() {
+	*x = ShownFrom{}
+	mi := &file_event_v1_event_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShownFrom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShownFrom) ProtoMessage() {}
+
+func (x *ShownFrom) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ShownFrom) GetSlots() []*SlotEnd {
+	if x != nil {
+		if x.xxx_hidden_Slots != nil {
+			return *x.xxx_hidden_Slots
+		}
+	}
+	return nil
+}
+
+func (x *ShownFrom) SetSlots(v []*SlotEnd) {
+	x.xxx_hidden_Slots = &v
+}
+
+type ShownFrom_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// By slot, each once. What lies in another slot is shown as far as the user was a member.
+	Slots []*SlotEnd
+}
+
+func (b0 ShownFrom_builder) Build() *ShownFrom {
+	m0 := &ShownFrom{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Slots = &b.Slots
+	return m0
+}
+
+// SlotEnd is where a slot of helio.threads ended.
+type SlotEnd struct {
+	state           protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Slot uint32                 `protobuf:"varint,1,opt,name=slot"`
+	xxx_hidden_Next int64                  `protobuf:"varint,2,opt,name=next"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SlotEnd) Reset() {
+	*x = SlotEnd{}
+	mi := &file_event_v1_event_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotEnd) ProtoMessage() {}
+
+func (x *SlotEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *SlotEnd) GetSlot() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Slot
+	}
+	return 0
+}
+
+func (x *SlotEnd) GetNext() int64 {
+	if x != nil {
+		return x.xxx_hidden_Next
+	}
+	return 0
+}
+
+func (x *SlotEnd) SetSlot(v uint32) {
+	x.xxx_hidden_Slot = v
+}
+
+func (x *SlotEnd) SetNext(v int64) {
+	x.xxx_hidden_Next = v
+}
+
+type SlotEnd_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The number of the slot.
+	Slot uint32
+	// The position after its last event.
+	Next int64
+}
+
+func (b0 SlotEnd_builder) Build() *SlotEnd {
+	m0 := &SlotEnd{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Slot = b.Slot
+	x.xxx_hidden_Next = b.Next
 	return m0
 }
 
@@ -5089,7 +5251,7 @@ type DeviceLinked struct {
 
 func (x *DeviceLinked) Reset() {
 	*x = DeviceLinked{}
-	mi := &file_event_v1_event_proto_msgTypes[28]
+	mi := &file_event_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5101,7 +5263,7 @@ func (x *DeviceLinked) String() string {
 func (*DeviceLinked) ProtoMessage() {}
 
 func (x *DeviceLinked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[28]
+	mi := &file_event_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5200,7 +5362,7 @@ type DeviceRevoked struct {
 
 func (x *DeviceRevoked) Reset() {
 	*x = DeviceRevoked{}
-	mi := &file_event_v1_event_proto_msgTypes[29]
+	mi := &file_event_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5212,7 +5374,7 @@ func (x *DeviceRevoked) String() string {
 func (*DeviceRevoked) ProtoMessage() {}
 
 func (x *DeviceRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[29]
+	mi := &file_event_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5262,7 +5424,7 @@ type ProfileChanged struct {
 
 func (x *ProfileChanged) Reset() {
 	*x = ProfileChanged{}
-	mi := &file_event_v1_event_proto_msgTypes[30]
+	mi := &file_event_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5274,7 +5436,7 @@ func (x *ProfileChanged) String() string {
 func (*ProfileChanged) ProtoMessage() {}
 
 func (x *ProfileChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[30]
+	mi := &file_event_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5322,7 +5484,7 @@ type ContactSaved struct {
 
 func (x *ContactSaved) Reset() {
 	*x = ContactSaved{}
-	mi := &file_event_v1_event_proto_msgTypes[31]
+	mi := &file_event_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5334,7 +5496,7 @@ func (x *ContactSaved) String() string {
 func (*ContactSaved) ProtoMessage() {}
 
 func (x *ContactSaved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[31]
+	mi := &file_event_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5398,7 +5560,7 @@ type ContactRemoved struct {
 
 func (x *ContactRemoved) Reset() {
 	*x = ContactRemoved{}
-	mi := &file_event_v1_event_proto_msgTypes[32]
+	mi := &file_event_v1_event_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5410,7 +5572,7 @@ func (x *ContactRemoved) String() string {
 func (*ContactRemoved) ProtoMessage() {}
 
 func (x *ContactRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[32]
+	mi := &file_event_v1_event_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5460,7 +5622,7 @@ type UserBlocked struct {
 
 func (x *UserBlocked) Reset() {
 	*x = UserBlocked{}
-	mi := &file_event_v1_event_proto_msgTypes[33]
+	mi := &file_event_v1_event_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5472,7 +5634,7 @@ func (x *UserBlocked) String() string {
 func (*UserBlocked) ProtoMessage() {}
 
 func (x *UserBlocked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[33]
+	mi := &file_event_v1_event_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5522,7 +5684,7 @@ type UserUnblocked struct {
 
 func (x *UserUnblocked) Reset() {
 	*x = UserUnblocked{}
-	mi := &file_event_v1_event_proto_msgTypes[34]
+	mi := &file_event_v1_event_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5534,7 +5696,7 @@ func (x *UserUnblocked) String() string {
 func (*UserUnblocked) ProtoMessage() {}
 
 func (x *UserUnblocked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[34]
+	mi := &file_event_v1_event_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5588,7 +5750,7 @@ type ThreadJoined struct {
 
 func (x *ThreadJoined) Reset() {
 	*x = ThreadJoined{}
-	mi := &file_event_v1_event_proto_msgTypes[35]
+	mi := &file_event_v1_event_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5600,7 +5762,7 @@ func (x *ThreadJoined) String() string {
 func (*ThreadJoined) ProtoMessage() {}
 
 func (x *ThreadJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[35]
+	mi := &file_event_v1_event_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5679,7 +5841,7 @@ type ThreadLeft struct {
 
 func (x *ThreadLeft) Reset() {
 	*x = ThreadLeft{}
-	mi := &file_event_v1_event_proto_msgTypes[36]
+	mi := &file_event_v1_event_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5691,7 +5853,7 @@ func (x *ThreadLeft) String() string {
 func (*ThreadLeft) ProtoMessage() {}
 
 func (x *ThreadLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[36]
+	mi := &file_event_v1_event_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5742,7 +5904,7 @@ type PresenceChanged struct {
 
 func (x *PresenceChanged) Reset() {
 	*x = PresenceChanged{}
-	mi := &file_event_v1_event_proto_msgTypes[37]
+	mi := &file_event_v1_event_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5754,7 +5916,7 @@ func (x *PresenceChanged) String() string {
 func (*PresenceChanged) ProtoMessage() {}
 
 func (x *PresenceChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[37]
+	mi := &file_event_v1_event_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5821,7 +5983,7 @@ type Quarantined struct {
 
 func (x *Quarantined) Reset() {
 	*x = Quarantined{}
-	mi := &file_event_v1_event_proto_msgTypes[38]
+	mi := &file_event_v1_event_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5833,7 +5995,7 @@ func (x *Quarantined) String() string {
 func (*Quarantined) ProtoMessage() {}
 
 func (x *Quarantined) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[38]
+	mi := &file_event_v1_event_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5955,7 +6117,7 @@ type QuarantineReleased struct {
 
 func (x *QuarantineReleased) Reset() {
 	*x = QuarantineReleased{}
-	mi := &file_event_v1_event_proto_msgTypes[39]
+	mi := &file_event_v1_event_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5967,7 +6129,7 @@ func (x *QuarantineReleased) String() string {
 func (*QuarantineReleased) ProtoMessage() {}
 
 func (x *QuarantineReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[39]
+	mi := &file_event_v1_event_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6071,7 +6233,7 @@ type LogOpened struct {
 
 func (x *LogOpened) Reset() {
 	*x = LogOpened{}
-	mi := &file_event_v1_event_proto_msgTypes[40]
+	mi := &file_event_v1_event_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6083,7 +6245,7 @@ func (x *LogOpened) String() string {
 func (*LogOpened) ProtoMessage() {}
 
 func (x *LogOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[40]
+	mi := &file_event_v1_event_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6383,7 +6545,7 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x12delivered_position\x18\x01 \x01(\x03R\x11deliveredPosition\x12+\n" +
 	"\x11delivered_ordinal\x18\x02 \x01(\x03R\x10deliveredOrdinal\x12#\n" +
 	"\rread_position\x18\x03 \x01(\x03R\freadPosition\x12!\n" +
-	"\fread_ordinal\x18\x04 \x01(\x03R\vreadOrdinal\"\xd1\x01\n" +
+	"\fread_ordinal\x18\x04 \x01(\x03R\vreadOrdinal\"\x85\x02\n" +
 	"\x0eUserRegistered\x12\x1d\n" +
 	"\n" +
 	"phone_hash\x18\x01 \x01(\fR\tphoneHash\x12\x1e\n" +
@@ -6395,7 +6557,14 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"public_key\x18\x04 \x01(\fR\tpublicKey\x12\x1f\n" +
 	"\vdevice_name\x18\x05 \x01(\tR\n" +
 	"deviceName\x12#\n" +
-	"\ridentity_hash\x18\x06 \x01(\fR\fidentityHash\"\x87\x01\n" +
+	"\ridentity_hash\x18\x06 \x01(\fR\fidentityHash\x122\n" +
+	"\n" +
+	"shown_from\x18\a \x01(\v2\x13.event.v1.ShownFromR\tshownFrom\"4\n" +
+	"\tShownFrom\x12'\n" +
+	"\x05slots\x18\x01 \x03(\v2\x11.event.v1.SlotEndR\x05slots\"1\n" +
+	"\aSlotEnd\x12\x12\n" +
+	"\x04slot\x18\x01 \x01(\rR\x04slot\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x03R\x04next\"\x87\x01\n" +
 	"\fDeviceLinked\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\fR\bdeviceId\x12\x1d\n" +
 	"\n" +
@@ -6477,7 +6646,7 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\bdeclared\x12\x1d.google.protobuf.FieldOptions\x18҆\x03 \x01(\v2\x15.event.v1.DeclarationR\bdeclaredB*Z#heliograph/schemas/event/v1;eventv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var file_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_event_v1_event_proto_goTypes = []any{
 	(Class)(0),                          // 0: event.v1.Class
 	(ActorKind)(0),                      // 1: event.v1.ActorKind
@@ -6513,21 +6682,23 @@ var file_event_v1_event_proto_goTypes = []any{
 	(*RoleChanged)(nil),                 // 31: event.v1.RoleChanged
 	(*WatermarksMoved)(nil),             // 32: event.v1.WatermarksMoved
 	(*UserRegistered)(nil),              // 33: event.v1.UserRegistered
-	(*DeviceLinked)(nil),                // 34: event.v1.DeviceLinked
-	(*DeviceRevoked)(nil),               // 35: event.v1.DeviceRevoked
-	(*ProfileChanged)(nil),              // 36: event.v1.ProfileChanged
-	(*ContactSaved)(nil),                // 37: event.v1.ContactSaved
-	(*ContactRemoved)(nil),              // 38: event.v1.ContactRemoved
-	(*UserBlocked)(nil),                 // 39: event.v1.UserBlocked
-	(*UserUnblocked)(nil),               // 40: event.v1.UserUnblocked
-	(*ThreadJoined)(nil),                // 41: event.v1.ThreadJoined
-	(*ThreadLeft)(nil),                  // 42: event.v1.ThreadLeft
-	(*PresenceChanged)(nil),             // 43: event.v1.PresenceChanged
-	(*Quarantined)(nil),                 // 44: event.v1.Quarantined
-	(*QuarantineReleased)(nil),          // 45: event.v1.QuarantineReleased
-	(*LogOpened)(nil),                   // 46: event.v1.LogOpened
-	(*descriptorpb.MessageOptions)(nil), // 47: google.protobuf.MessageOptions
-	(*descriptorpb.FieldOptions)(nil),   // 48: google.protobuf.FieldOptions
+	(*ShownFrom)(nil),                   // 34: event.v1.ShownFrom
+	(*SlotEnd)(nil),                     // 35: event.v1.SlotEnd
+	(*DeviceLinked)(nil),                // 36: event.v1.DeviceLinked
+	(*DeviceRevoked)(nil),               // 37: event.v1.DeviceRevoked
+	(*ProfileChanged)(nil),              // 38: event.v1.ProfileChanged
+	(*ContactSaved)(nil),                // 39: event.v1.ContactSaved
+	(*ContactRemoved)(nil),              // 40: event.v1.ContactRemoved
+	(*UserBlocked)(nil),                 // 41: event.v1.UserBlocked
+	(*UserUnblocked)(nil),               // 42: event.v1.UserUnblocked
+	(*ThreadJoined)(nil),                // 43: event.v1.ThreadJoined
+	(*ThreadLeft)(nil),                  // 44: event.v1.ThreadLeft
+	(*PresenceChanged)(nil),             // 45: event.v1.PresenceChanged
+	(*Quarantined)(nil),                 // 46: event.v1.Quarantined
+	(*QuarantineReleased)(nil),          // 47: event.v1.QuarantineReleased
+	(*LogOpened)(nil),                   // 48: event.v1.LogOpened
+	(*descriptorpb.MessageOptions)(nil), // 49: google.protobuf.MessageOptions
+	(*descriptorpb.FieldOptions)(nil),   // 50: google.protobuf.FieldOptions
 }
 var file_event_v1_event_proto_depIdxs = []int32{
 	0,  // 0: event.v1.Declaration.class:type_name -> event.v1.Class
@@ -6548,20 +6719,20 @@ var file_event_v1_event_proto_depIdxs = []int32{
 	25, // 15: event.v1.Event.abuse_reported:type_name -> event.v1.AbuseReported
 	32, // 16: event.v1.Event.watermarks_moved:type_name -> event.v1.WatermarksMoved
 	33, // 17: event.v1.Event.user_registered:type_name -> event.v1.UserRegistered
-	34, // 18: event.v1.Event.device_linked:type_name -> event.v1.DeviceLinked
-	35, // 19: event.v1.Event.device_revoked:type_name -> event.v1.DeviceRevoked
-	36, // 20: event.v1.Event.profile_changed:type_name -> event.v1.ProfileChanged
-	37, // 21: event.v1.Event.contact_saved:type_name -> event.v1.ContactSaved
-	38, // 22: event.v1.Event.contact_removed:type_name -> event.v1.ContactRemoved
-	39, // 23: event.v1.Event.user_blocked:type_name -> event.v1.UserBlocked
-	40, // 24: event.v1.Event.user_unblocked:type_name -> event.v1.UserUnblocked
-	41, // 25: event.v1.Event.thread_joined:type_name -> event.v1.ThreadJoined
-	42, // 26: event.v1.Event.thread_left:type_name -> event.v1.ThreadLeft
+	36, // 18: event.v1.Event.device_linked:type_name -> event.v1.DeviceLinked
+	37, // 19: event.v1.Event.device_revoked:type_name -> event.v1.DeviceRevoked
+	38, // 20: event.v1.Event.profile_changed:type_name -> event.v1.ProfileChanged
+	39, // 21: event.v1.Event.contact_saved:type_name -> event.v1.ContactSaved
+	40, // 22: event.v1.Event.contact_removed:type_name -> event.v1.ContactRemoved
+	41, // 23: event.v1.Event.user_blocked:type_name -> event.v1.UserBlocked
+	42, // 24: event.v1.Event.user_unblocked:type_name -> event.v1.UserUnblocked
+	43, // 25: event.v1.Event.thread_joined:type_name -> event.v1.ThreadJoined
+	44, // 26: event.v1.Event.thread_left:type_name -> event.v1.ThreadLeft
 	24, // 27: event.v1.Event.deployment_policy_changed:type_name -> event.v1.DeploymentPolicyChanged
-	43, // 28: event.v1.Event.presence_changed:type_name -> event.v1.PresenceChanged
-	44, // 29: event.v1.Event.quarantined:type_name -> event.v1.Quarantined
-	45, // 30: event.v1.Event.quarantine_released:type_name -> event.v1.QuarantineReleased
-	46, // 31: event.v1.Event.log_opened:type_name -> event.v1.LogOpened
+	45, // 28: event.v1.Event.presence_changed:type_name -> event.v1.PresenceChanged
+	46, // 29: event.v1.Event.quarantined:type_name -> event.v1.Quarantined
+	47, // 30: event.v1.Event.quarantine_released:type_name -> event.v1.QuarantineReleased
+	48, // 31: event.v1.Event.log_opened:type_name -> event.v1.LogOpened
 	2,  // 32: event.v1.Sealed.scheme:type_name -> event.v1.Scheme
 	13, // 33: event.v1.Content.parts:type_name -> event.v1.Part
 	14, // 34: event.v1.Part.text:type_name -> event.v1.TextPart
@@ -6587,16 +6758,18 @@ var file_event_v1_event_proto_depIdxs = []int32{
 	9,  // 54: event.v1.AbuseReported.message:type_name -> event.v1.MessageRef
 	22, // 55: event.v1.ThreadCreated.policy:type_name -> event.v1.ThreadPolicy
 	4,  // 56: event.v1.RoleChanged.role:type_name -> event.v1.Role
-	5,  // 57: event.v1.QuarantineReleased.release:type_name -> event.v1.Release
-	47, // 58: event.v1.class:extendee -> google.protobuf.MessageOptions
-	48, // 59: event.v1.declared:extendee -> google.protobuf.FieldOptions
-	0,  // 60: event.v1.class:type_name -> event.v1.Class
-	6,  // 61: event.v1.declared:type_name -> event.v1.Declaration
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	60, // [60:62] is the sub-list for extension type_name
-	58, // [58:60] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	34, // 57: event.v1.UserRegistered.shown_from:type_name -> event.v1.ShownFrom
+	35, // 58: event.v1.ShownFrom.slots:type_name -> event.v1.SlotEnd
+	5,  // 59: event.v1.QuarantineReleased.release:type_name -> event.v1.Release
+	49, // 60: event.v1.class:extendee -> google.protobuf.MessageOptions
+	50, // 61: event.v1.declared:extendee -> google.protobuf.FieldOptions
+	0,  // 62: event.v1.class:type_name -> event.v1.Class
+	6,  // 63: event.v1.declared:type_name -> event.v1.Declaration
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	62, // [62:64] is the sub-list for extension type_name
+	60, // [60:62] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_event_v1_event_proto_init() }
@@ -6646,7 +6819,7 @@ func file_event_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_event_v1_event_proto_rawDesc), len(file_event_v1_event_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   41,
+			NumMessages:   43,
 			NumExtensions: 2,
 			NumServices:   0,
 		},
