@@ -16,7 +16,6 @@ func TestReadsAreNotOlderThanWhatWasTold(t *testing.T) {
 	type told struct {
 		a, b *device
 		g    id.ThreadID
-		next map[topic.Topic]topic.Position // after what was told last
 	}
 	history := func(p told) wirev1.ClientFrame_builder {
 		return wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{ThreadId: p.g[:]}.Build()}

@@ -31,7 +31,8 @@
 //   2.2  Requests may be answered out of order.
 //   2.3  A ClientFrame with request_id 0 is not answered, not even by Error. A ServerFrame with 0 is a push.
 //   2.4  At most Limits.max_inflight requests of a connection wait for an answer; one more is refused with
-//        CODE_TOO_MANY_REQUESTS.
+//        CODE_TOO_MANY_REQUESTS. So are messages to a thread that is being begun or looked for when too many bytes of
+//        them wait already.
 //   2.5  Ping is answered by Pong once every frame before it has been taken up, its watermarks too, and behind all
 //        events that were about to be pushed by then. It may come before requests before it are answered.
 //   2.6  A request whose connection ended before its answer may have had its effect or not. To ask again is safe, with
