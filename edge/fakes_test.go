@@ -221,7 +221,12 @@ func (w readSide) Attach(_ context.Context, s fanout.Session) (user.Device, erro
 	return dev, nil
 }
 
-func (w readSide) Sync(ctx context.Context, s fanout.Session, _ fanout.Known) error {
+// More pretends that a Sync has left 10 threads.
+func (w readSide) More(_ context.Context, _ fanout.Session, threads int) (int, error) {
+	return 10 - threads, nil
+}
+
+func (w readSide) Sync(ctx context.Context, s fanout.Session, _ fanout.Known, _ int) error {
 	w.mu.Lock()
 	fn := w.sync
 	w.mu.Unlock()

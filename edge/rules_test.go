@@ -80,6 +80,7 @@ var heldTo = map[string]string{
 	"11.1": "TestWritings TestNumbers", "11.2": "TestNumbers", "11.3": "TestNumbers",
 	"12.1": "TestRestoredFromABackup TestSaysWhatItsStoreHas",
 	"12.3": "TestDigestOfReceipts TestAReconnectCostsWhatChanged",
+	"12.4": "TestAWindowOfThreads", "12.5": "TestAWindowOfThreads TestModel",
 	"14.1": "TestHistoryBeforeWhatTheViewsLack TestReadsAreNotOlderThanWhatWasTold", "14.2": "TestViews",
 	"15.1": "TestFreshIDs TestSendRefusals", "15.2": "TestGoldenVectors",
 }
@@ -405,6 +406,13 @@ var ruleTests = map[string]func(*testing.T){
 		}
 		d.tell(have(-2))
 		d.closed(wirev1.Code_CODE_PROTOCOL)
+	},
+	"12.4": func(t *testing.T) {
+		d := start(t, nil).dial(t).register("+491").sync()
+		got := d.ask(wirev1.ClientFrame_builder{SyncMore: wirev1.SyncMore_builder{Threads: 3}.Build()})
+		if !got.HasSyncComplete() || got.GetSyncComplete().GetRest() != 7 {
+			t.Errorf("got %v, want SyncComplete with 7 left of 10", got)
+		}
 	},
 	"13.1": func(t *testing.T) {
 		checkCodes(t, rulesOf(t)["13.1"], func(i wire.Info) bool { return i.Retriable })

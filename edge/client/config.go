@@ -32,6 +32,9 @@ type Config struct {
 	Buffer int
 	// Window is how many messages are sent without being answered; 128.
 	Window int
+	// SyncWindow is how many of the threads of which the device lacks something are brought up to date when it connects,
+	// the latest; the others come with SyncMore, or with a new event in them. Default 0: all.
+	SyncWindow int
 	// Region says where phone numbers without a country code are at home: two letters (ISO 3166-1), as the device's
 	// settings tell. Empty: such numbers are refused.
 	Region string
@@ -85,7 +88,7 @@ func (c Config) Validate() error {
 	if len(c.Name) > 64 {
 		errs = append(errs, fmt.Errorf("name of %d bytes, at most 64", len(c.Name)))
 	}
-	for name, n := range map[string]int{"buffer": c.Buffer, "window": c.Window} {
+	for name, n := range map[string]int{"buffer": c.Buffer, "window": c.Window, "sync window": c.SyncWindow} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative", name))
 		}

@@ -312,7 +312,7 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		c.mu.Unlock()
 		c.queue.put(ThreadChanged{Summary: s})
 	case wirev1.ServerFrame_SyncComplete_case:
-		c.synced(cn)
+		c.synced(cn, f.GetSyncComplete())
 	case wirev1.ServerFrame_Resync_case:
 		c.mu.Lock()
 		c.sync(cn)
@@ -404,11 +404,11 @@ func (c *Client) sync(cn *conn) {
 		c.have(cn)
 	}
 	cn.write(wirev1.ClientFrame_builder{
-		RequestId: cn.request(nil), Sync: wirev1.Sync_builder{OwnCursors: cn.cursors}.Build(),
+		RequestId: cn.request(nil), Sync: wirev1.Sync_builder{OwnCursors: cn.cursors, Window: uint32(c.cfg.SyncWindow)}.Build(),
 	}.Build())
 }
 
-func (c *Client) synced(cn *conn) {
+func (c *Client) synced(cn *conn, s *wirev1.SyncComplete) {
 	cn.wmu.Lock()
 	cn.syncing = false
 	cn.wmu.Unlock()
@@ -420,7 +420,7 @@ func (c *Client) synced(cn *conn) {
 		c.pump()
 	}
 	c.mu.Unlock()
-	c.queue.put(Synced{})
+	c.queue.put(Synced{Rest: int(s.GetRest())})
 	c.pulse(cn)
 	if first {
 		c.flushWatermarks()

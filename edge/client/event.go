@@ -123,8 +123,9 @@ type Delayed struct {
 // Connected tells that the device is connected and authenticated; what it missed is on its way.
 type Connected struct{ Edge string }
 
-// Synced tells that everything missed has been yielded; from here on events are live.
-type Synced struct{}
+// Synced tells that everything missed has been yielded; from here on events are live. Rest is how many threads wait for
+// SyncMore: Config.SyncWindow left them.
+type Synced struct{ Rest int }
 
 // Disconnected tells why a connection ended; the client connects again by itself unless Run has returned.
 type Disconnected struct {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"maps"
 
 	"heliograph/schemas/id"
@@ -105,6 +106,15 @@ func (c *Client) digest(t id.ThreadID) (sum wire.Digest, own int64) {
 		}
 	}
 	return sum + wire.Of(me, 0, read, 0), own
+}
+
+// SyncMore has the next threads brought up to date that Config.SyncWindow has left, the latest first; all for none. It
+// returns once what was missed of them is in the queue of Events, and how many are left then.
+func (c *Client) SyncMore(ctx context.Context, threads int) (rest int, err error) {
+	a, err := c.call(ctx, wirev1.ClientFrame_builder{
+		SyncMore: wirev1.SyncMore_builder{Threads: uint32(max(0, threads))}.Build(),
+	}.Build())
+	return int(a.GetSyncComplete().GetRest()), err
 }
 
 // haveAtOnce is how many threads one Have names.

@@ -258,7 +258,7 @@ func BenchmarkIdle(b *testing.B) {
 				if _, err := h.Attach(ctx, s); err != nil {
 					b.Error(err)
 				}
-				if err := h.Sync(ctx, s, nil); err != nil {
+				if err := h.Sync(ctx, s, nil, 0); err != nil {
 					b.Error(err)
 				}
 			})

@@ -48,9 +48,15 @@ type device struct {
 	over    bool          // pending had no room
 	joins   []id.ThreadID // of targets, those that the catch-up has not begun with
 	queued  bool          // in the queue of catch-ups
-	behind  time.Time     // while open: since when there are targets
-	tell    time.Duration // how long that must be until it is said
-	owed    bool          // receipts were dropped; stays until a Sync has made up for them
+	// The threads that a Sync with a window has left: nothing of them is pushed until they are caught up with (wire
+	// 12.5). left has them by how late they are, and perhaps some that are not left any more.
+	unasked map[id.ThreadID]struct{}
+	left    []id.ThreadID
+	// Where the device is at least, in threads of which it has said at its Sync that it has less than its watermark says.
+	from   map[id.ThreadID]topic.Position
+	behind time.Time     // while open: since when there are targets
+	tell   time.Duration // how long that must be until it is said
+	owed   bool          // receipts were dropped; stays until a Sync has made up for them
 }
 
 // shown returns what the device is shown nothing from before.
@@ -82,6 +88,10 @@ func (f *Fanout) push(d *device, p push) {
 	defer d.mu.Unlock()
 	switch d.state {
 	case open:
+		if _, left := d.unasked[p.thread]; left && p.at != never {
+			f.wake(d, p.thread) // which brings this event too
+			return
+		}
 		if at, held := d.targets[p.thread]; held && p.at != never {
 			if at != postponed {
 				d.hold(p, f.bounds)
@@ -186,6 +196,62 @@ func (d *device) reset(to flow) {
 	d.epoch++
 	d.keepNone()
 	d.state, d.targets, d.missed, d.over, d.joins = to, nil, nil, false, nil
+	if to != open {
+		d.unasked, d.left, d.from = nil, nil, nil
+	}
+}
+
+// reached notes how far the device is in a thread after a catch-up. The caller holds d.mu.
+func (d *device) reached(t id.ThreadID, at topic.Position) {
+	if from, ok := d.from[t]; ok {
+		d.from[t] = max(from, at)
+	}
+}
+
+// leave leaves threads to be caught up with later. The caller holds d.mu.
+func (d *device) leave(lacks []lack) {
+	d.unasked = map[id.ThreadID]struct{}{}
+	for _, l := range lacks {
+		t := l.now.Thread
+		d.unasked[t] = struct{}{}
+		d.left = append(d.left, t)
+		delete(d.targets, t)
+	}
+}
+
+// begin has the events of a thread held back, since it is to be caught up with. The caller holds d.mu.
+func (d *device) begin(t id.ThreadID) {
+	delete(d.unasked, t)
+	if d.targets == nil {
+		d.targets = map[id.ThreadID]topic.Position{}
+	}
+	if len(d.targets) == 0 {
+		d.behind, d.tell = time.Now(), lateAfter
+	}
+	d.targets[t] = uncaptured
+}
+
+// wake has a thread caught up with by itself. The caller holds d.mu.
+func (f *Fanout) wake(d *device, t id.ThreadID) {
+	d.begin(t)
+	d.joins = append(d.joins, t)
+	if d.state == open && !d.queued {
+		d.queued = true
+		f.catchups.push(d)
+	}
+}
+
+// wakePending has those threads caught up with of which something is held back although they were left. The caller holds
+// d.mu.
+func (f *Fanout) wakePending(d *device) {
+	if len(d.unasked) == 0 {
+		return
+	}
+	for _, p := range d.pending {
+		if _, left := d.unasked[p.thread]; left && p.at != never {
+			f.wake(d, p.thread)
+		}
+	}
 }
 
 // catchUp makes a session that is live, or on the way, catch up with a thread up to a position before it gets further
@@ -205,18 +271,7 @@ func (f *Fanout) catchUp(d *device, t id.ThreadID, upTo topic.Position) {
 		}
 		return
 	}
-	if d.targets == nil {
-		d.targets = map[id.ThreadID]topic.Position{}
-	}
-	if len(d.targets) == 0 {
-		d.behind, d.tell = time.Now(), lateAfter
-	}
-	d.targets[t] = uncaptured
-	d.joins = append(d.joins, t)
-	if d.state == open && !d.queued {
-		d.queued = true
-		f.catchups.push(d)
-	}
+	f.wake(d, t)
 }
 
 // receipts passes on members' watermarks.

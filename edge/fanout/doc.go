@@ -10,7 +10,8 @@
 // Order: events of a thread go to a session in position order. There is no order between threads. Receipts have none:
 // they only grow.
 //
-// Durability: none; the device's cursor is its delivered watermark, which is in the log.
+// Durability: none; the device's cursor is its delivered watermark, which is in the log, or what it says itself when it
+// syncs, if that is less: it was restored from a backup.
 //
 // When slow: pushing never waits for a device. What its session cannot take is dropped and the session told (Lagged);
 // it syncs anew. What is held back for a device that catches up is bounded, and beyond that it lags too. With the store
@@ -34,6 +35,9 @@
 // cursor, and reads what lies between from the views once they are there. What was held back up to the target is then
 // superfluous. One that nobody asked for (catchUpNow) concerns only the threads of which the device was found to have
 // missed something.
+//
+// A Sync may have a window: then the threads beyond it are left, and nothing of them is pushed until the device asks for
+// them (More) or something new comes in them, which catches up with them by itself.
 //
 // Locks: the list of people, and a device's, never one inside the other. What pushes to a
 // Session is called under the device's, which keeps its pushes in order: so it must not call back.

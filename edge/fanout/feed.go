@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"heliograph/edge/replica"
@@ -23,7 +24,9 @@ type feeding struct {
 	wait     time.Duration // for a thread to be live, and then for the views
 	room     chan struct{} // to be held while pages are read, unless it is nil
 	receipts bool          // too
+	rejected bool          // and which of its messages were rejected
 	has      Known         // what the device says that it has; nil: nothing is known
+	window   int           // the most threads; 0: all
 }
 
 // feed sends what the session lacks of the threads, up to targets that it writes down.
@@ -34,16 +37,18 @@ func (f *Fanout) feed(
 	if err != nil {
 		return err
 	}
+	if lacks, err = f.compare(ctx, d, lacks, how); err != nil {
+		return err
+	}
 	if how.receipts {
 		if err := f.feedReceipts(ctx, d, list, how.has); err != nil {
 			return err
 		}
+	}
+	if how.rejected {
 		if err := f.feedRejected(ctx, d, send); err != nil {
 			return err
 		}
-	}
-	if lacks, err = f.compare(ctx, d, lacks, how); err != nil {
-		return err
 	}
 	if how.room != nil && len(lacks) > 0 {
 		select {
@@ -228,6 +233,9 @@ func (f *Fanout) feedReceipts(ctx context.Context, d *device, list []id.ThreadID
 	d.mu.Lock()
 	owed := d.owed
 	d.owed = false
+	if len(d.unasked) > 0 { // theirs come with them
+		list = slices.DeleteFunc(slices.Clone(list), func(t id.ThreadID) bool { _, left := d.unasked[t]; return left })
+	}
 	d.mu.Unlock()
 	err := func() error {
 		for _, t := range list {

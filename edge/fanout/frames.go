@@ -62,7 +62,11 @@ func unreadNew(g *replica.Glance) (c replica.Counted) {
 	return c
 }
 
-var syncComplete = encode(wirev1.ServerFrame_builder{SyncComplete: &wirev1.SyncComplete{}}.Build())
+func syncComplete(rest int) []byte {
+	return encode(wirev1.ServerFrame_builder{
+		SyncComplete: wirev1.SyncComplete_builder{Rest: uint32(rest)}.Build(),
+	}.Build())
+}
 
 // summary is the thread as a list shows it to a user who is or was a member, on a device that is shown nothing before
 // its floor.

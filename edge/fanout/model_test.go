@@ -212,7 +212,14 @@ func (m *model) leave(p *pair) {
 
 func (m *model) step() {
 	w := m.world
-	switch n := m.rnd.IntN(100); {
+	switch n := m.rnd.IntN(102); {
+	case n == 100: // from now on it takes a window at a time
+		m.devices[m.rnd.IntN(len(m.devices))].d.window = m.rnd.IntN(3)
+	case n == 101:
+		if p := m.devices[m.rnd.IntN(len(m.devices))]; p.s != nil {
+			rest, err := p.s.next(m.rnd.IntN(3))
+			m.note("more of %v: %d, %v", p.d.id, rest, err)
+		}
 	case n < 38 && len(m.threads) > 0: // a message, perhaps by someone who may not
 		t := m.threads[m.rnd.IntN(len(m.threads))]
 		u, mid := m.any(), id.NewMessage()
@@ -419,6 +426,9 @@ func runModel(t *testing.T, seed uint64, steps int) {
 					fault = fmt.Sprintf("revoked device %v is still there", p.d.id)
 				}
 				continue
+			}
+			if p.s != nil { // of what a window has left
+				_, _ = p.s.next(0)
 			}
 			if f := p.d.lacks(m.world); f != "" {
 				fault = fmt.Sprintf("device %v of %v: %s", p.d.id, p.d.user, f)

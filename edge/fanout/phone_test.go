@@ -45,9 +45,11 @@ type phone struct {
 	rejected []topic.Position
 	resyncs  int
 	syncs    int
-	told     int         // receipts that came
-	frames   int         // that came
-	own      bool        // it says what it has
+	told     int  // receipts that came
+	frames   int  // that came
+	own      bool // it says what it has
+	window   int
+	rest     int         // of the last SyncComplete
 	closed   wirev1.Code // of the last session
 	faults   []string
 }
@@ -220,7 +222,7 @@ func (d *phone) connect(h *edge, capacity int, slow time.Duration, rnd *rand.Ran
 					}
 					stop()
 				}()
-				err := h.Sync(sctx, s, d.known())
+				err := h.Sync(sctx, s, d.known(), d.window)
 				stop()
 				if err == nil || !sleep(ctx, 200*time.Millisecond) {
 					break
@@ -258,6 +260,13 @@ func (d *phone) connect(h *edge, capacity int, slow time.Duration, rnd *rand.Ran
 		}
 	})
 	return s, nil
+}
+
+// next asks for what a window has left.
+func (s *testSession) next(threads int) (rest int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	return s.edge.More(ctx, s, threads)
 }
 
 // leave ends the session.
@@ -312,6 +321,7 @@ func (d *phone) take(b []byte, ask chan struct{}) {
 		d.rejected = append(d.rejected, topic.Position(f.GetRejected().GetPosition()))
 	case wirev1.ServerFrame_SyncComplete_case:
 		d.syncs++
+		d.rest = int(f.GetSyncComplete().GetRest())
 	case wirev1.ServerFrame_Resync_case:
 		d.resyncs++
 		select {

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -26,15 +27,16 @@ type Has struct {
 
 // Sync sends the session what it lacks (wire 5.2, 5.4) and then makes it live. It may run again at any time. With what
 // the device has, which may be nil, it is fed from there where that is less than what the server knows to be delivered,
-// and gets no receipts that it has. It returns nil without SyncComplete when the session lagged meanwhile:
-// Session.Lagged was called, and the client will ask again.
-func (f *Fanout) Sync(ctx context.Context, s Session, has Known) error {
+// and gets no receipts that it has. A window above 0 is how many of the threads that it lacks something of come now, the
+// latest; the others wait for More, or for something new in them. It returns nil without SyncComplete when the session
+// lagged meanwhile: Session.Lagged was called, and the client will ask again.
+func (f *Fanout) Sync(ctx context.Context, s Session, has Known, window int) error {
 	d := f.device(s)
 	if d == nil {
 		return wire.Errorf(wirev1.Code_CODE_NOT_AUTHENTICATED, "the session is not attached")
 	}
 	began := time.Now()
-	err := f.sync(ctx, d, has)
+	err := f.sync(ctx, d, has, window)
 	if err == nil {
 		f.metrics.syncSeconds.Observe(time.Since(began).Seconds())
 	}
@@ -48,7 +50,7 @@ func (f *Fanout) Sync(ctx context.Context, s Session, has Known) error {
 // will be held back, since it had not been taken in, and so not been told; what is up to the target, and after the
 // device's cursor, is read from the views once they have got there. So the two join without a gap, and what was held
 // back up to the target is dropped as superfluous.
-func (f *Fanout) sync(ctx context.Context, d *device, has Known) (err error) {
+func (f *Fanout) sync(ctx context.Context, d *device, has Known, window int) (err error) {
 	select {
 	case d.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -84,10 +86,11 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known) (err error) {
 		return err
 	}
 	told := false
-	for receipts := true; ; receipts = false {
-		if err := f.feed(ctx, d, list, feeding{wait: f.bounds.wait, receipts: receipts, has: has}, send); err != nil {
+	for how := (feeding{wait: f.bounds.wait, receipts: true, rejected: true, has: has, window: window}); ; {
+		if err := f.feed(ctx, d, list, how, send); err != nil {
 			return err
 		}
+		how.receipts, how.rejected, how.window = false, false, 0
 		for {
 			d.mu.Lock()
 			if d.epoch != epoch {
@@ -99,19 +102,24 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known) (err error) {
 				d.mu.Unlock()
 				return nil
 			}
+			f.wakePending(d)
 			if list = d.take(); len(list) > 0 {
 				d.mu.Unlock()
 				break
 			}
+			rest := len(d.unasked)
 			pending, kept := d.takePending(nil)
 			if len(pending) == 0 && told {
+				for t, at := range d.targets {
+					d.reached(t, at)
+				}
 				d.reset(open)
 				d.mu.Unlock()
 				return nil
 			}
 			d.mu.Unlock()
 			if len(pending) == 0 { // the first time that nothing is left
-				if err := d.sess.PushWait(ctx, syncComplete); err != nil {
+				if err := d.sess.PushWait(ctx, syncComplete(rest)); err != nil {
 					return err
 				}
 				told = true
@@ -121,6 +129,58 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known) (err error) {
 			}
 		}
 	}
+}
+
+// More lets an open session catch up with the next threads that a Sync with a window has left, the latest first; all for
+// none. It returns how many are left then. What it fails with is to be asked again, though the threads come by themselves
+// too.
+func (f *Fanout) More(ctx context.Context, s Session, threads int) (rest int, err error) {
+	d := f.device(s)
+	if d == nil {
+		return 0, ended()
+	}
+	select {
+	case d.turn <- struct{}{}:
+	case <-ctx.Done():
+		return 0, replica.Unavailable(context.Cause(ctx))
+	}
+	defer func() { <-d.turn }()
+	d.mu.Lock()
+	if d.state != open {
+		d.mu.Unlock()
+		return 0, replica.Unavailable(errLapsed)
+	}
+	epoch := d.epoch
+	var list []id.ThreadID
+	for len(d.left) > 0 && (threads == 0 || len(list) < threads) {
+		t := d.left[0]
+		d.left = d.left[1:]
+		if _, left := d.unasked[t]; !left {
+			continue
+		}
+		d.begin(t)
+		list = append(list, t)
+	}
+	rest = len(d.unasked)
+	d.mu.Unlock()
+	if len(list) == 0 {
+		return rest, nil
+	}
+	send := func(frame []byte) error {
+		if err := d.sess.PushWait(ctx, frame); err != nil {
+			return err
+		}
+		f.metrics.pushes.Inc()
+		return nil
+	}
+	if err := f.feed(ctx, d, list, feeding{wait: f.bounds.wait, receipts: true}, send); err != nil {
+		if f.again(d, epoch, list); ctx.Err() == nil {
+			f.catchups.pushLater(d)
+		}
+		return 0, err
+	}
+	f.caughtUp(d, epoch, list, send)
+	return rest, nil
 }
 
 // errLapsed ends a catch-up that a Sync will make up for.
@@ -218,6 +278,7 @@ func (f *Fanout) caughtUp(d *device, epoch uint64, list []id.ThreadID, send func
 		pending, kept := d.takePending(list)
 		if len(pending) == 0 {
 			for _, t := range list {
+				d.reached(t, d.targets[t])
 				delete(d.targets, t)
 			}
 			d.mu.Unlock()
@@ -358,6 +419,7 @@ func (d *device) aim(t id.ThreadID, target topic.Position) bool {
 
 // compare reads the device's cursors, keeps the threads that have something after them, and waits until the views have
 // all of that.
+// Those beyond the window it leaves.
 func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, how feeding) ([]lack, error) {
 	ctx, cancel := context.WithTimeout(ctx, how.wait)
 	defer cancel()
@@ -369,18 +431,40 @@ func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, how feedi
 	if err != nil {
 		return nil, err
 	}
-	kept := lacks[:0]
-	need := map[topic.Slot]topic.Position{}
+	d.mu.Lock()
 	for i, l := range lacks {
-		if how.has != nil {
-			cursors[i] = min(cursors[i], how.has.position(l.now.Thread))
+		t := l.now.Thread
+		if own := how.has.position(t); how.has != nil && own < cursors[i] {
+			if d.from == nil {
+				d.from = map[id.ThreadID]topic.Position{}
+			}
+			if _, ok := d.from[t]; !ok {
+				d.from[t] = own
+			}
 		}
+		if from, ok := d.from[t]; ok {
+			cursors[i] = min(cursors[i], from)
+		}
+	}
+	d.mu.Unlock()
+	kept := lacks[:0]
+	for i, l := range lacks {
 		if l.cursor = max(cursors[i], l.now.Member.Spans[0].From-1); l.cursor < l.target {
 			from, ms := d.shown().In(l.now.Slot)
 			l.cursor, l.floorMS = max(l.cursor, from-1), ms // the thread itself is listed all the same
 			kept = append(kept, l)
-			need[l.now.Slot] = max(need[l.now.Slot], l.target)
 		}
+	}
+	if how.window > 0 && len(kept) > how.window {
+		slices.SortFunc(kept, func(a, b lack) int { return cmp.Compare(b.now.LastTimeMS, a.now.LastTimeMS) })
+		d.mu.Lock()
+		d.leave(kept[how.window:])
+		d.mu.Unlock()
+		kept = kept[:how.window]
+	}
+	need := map[topic.Slot]topic.Position{}
+	for _, l := range kept {
+		need[l.now.Slot] = max(need[l.now.Slot], l.target)
 	}
 	if err := f.replica.Reach(ctx, need); err != nil {
 		return nil, err

@@ -57,7 +57,8 @@ type Page interface {
 // Fanout is what pushes to devices (package fanout).
 type Fanout interface {
 	Attach(ctx context.Context, s fanout.Session) (user.Device, error)
-	Sync(ctx context.Context, s fanout.Session, has fanout.Known) error
+	Sync(ctx context.Context, s fanout.Session, has fanout.Known, window int) error
+	More(ctx context.Context, s fanout.Session, threads int) (rest int, err error)
 	Detach(s fanout.Session)
 }
 

@@ -60,7 +60,11 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 		} else if has == nil { // a device with nothing
 			has = fanout.Known{}
 		}
-		s.sync(ctx, req, has)
+		s.sync(ctx, req, has, int(f.GetSync().GetWindow()))
+	case wirev1.ClientFrame_SyncMore_case: // wire 12.4
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.more(ctx, int(f.GetSyncMore().GetThreads()))
+		})
 	case wirev1.ClientFrame_Ping_case: // wire 2.5
 		s.reply(req, wirev1.ServerFrame_builder{Pong: &wirev1.Pong{}})
 	case wirev1.ClientFrame_AbandonMessage_case:

@@ -26,7 +26,7 @@ type syncing struct {
 // one sends all that it would have. Done answers a request with an id once SyncComplete is on its way. With a store
 // that is down the session stays, and sends what was missed when the store is back: the device can go on sending
 // meanwhile. has is what the device has, if it says so (wire 12.1). Reader only.
-func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known) {
+func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known, window int) {
 	if !s.begin(req) {
 		return
 	}
@@ -65,7 +65,7 @@ func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known) {
 		s.out.resume()
 		err := turn.Wait(ctx)
 		if err == nil {
-			err = s.catchUp(ctx, has)
+			err = s.catchUp(ctx, has, window)
 		}
 		s.mu.Lock()
 		s.syncs = slices.DeleteFunc(s.syncs, func(y *syncing) bool { return y == me })
@@ -106,11 +106,17 @@ func (s *Session) have(req uint64, m *wirev1.Have) error {
 	return nil
 }
 
+// more answers SyncMore (wire 12.4).
+func (s *Session) more(ctx context.Context, threads int) (wirev1.ServerFrame_builder, error) {
+	rest, err := s.srv.fanout.More(ctx, s, threads)
+	return wirev1.ServerFrame_builder{SyncComplete: wirev1.SyncComplete_builder{Rest: uint32(rest)}.Build()}, err
+}
+
 // catchUp runs a Sync until it ends well, or in an error that does not pass.
-func (s *Session) catchUp(ctx context.Context, has fanout.Known) error {
+func (s *Session) catchUp(ctx context.Context, has fanout.Known, window int) error {
 	backoff := run.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second}
 	for {
-		err := s.srv.fanout.Sync(ctx, s, has)
+		err := s.srv.fanout.Sync(ctx, s, has, window)
 		if err == nil {
 			s.setSynced()
 			return nil

@@ -11,7 +11,7 @@ import (
 	"heliograph/schemas/wire"
 )
 
-// What a device of any SDK says of the receipts that it has (section 13).
+// What a device of any SDK says of the receipts that it has (wire 12.3).
 func TestDigestOfReceipts(t *testing.T) {
 	raw, err := os.ReadFile("testdata/vectors/receipts-digest.json")
 	if err != nil {

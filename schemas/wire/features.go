@@ -12,13 +12,15 @@ const (
 	OwnCursors = "own-cursors"
 	// Ping: Ping.
 	Ping = "ping"
+	// SyncWindow: Sync.window, and SyncMore.
+	SyncWindow = "sync-window"
 	// ReplyRef: what a message answers is named by author and id.
 	ReplyRef = "reply-ref"
 )
 
 // Features (wire 3.3) are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello
 // and Welcome.
-var Features = []string{Abandon, Background, MarkAnswer, OwnCursors, Ping, ReplyRef}
+var Features = []string{Abandon, Background, MarkAnswer, OwnCursors, Ping, ReplyRef, SyncWindow}
 
 // Bounds of a list of features.
 const (

@@ -102,6 +102,13 @@ func samples(t *testing.T) []goldentest.Frame {
 		wirev1.ThreadCursor_builder{ThreadId: group, Position: -1}.Build(),
 	}}.Build()})
 	ask("sync from there", wirev1.ClientFrame_builder{Sync: wirev1.Sync_builder{OwnCursors: true}.Build()})
+	ask("sync with a window", wirev1.ClientFrame_builder{
+		Sync: wirev1.Sync_builder{OwnCursors: true, Window: 30}.Build(),
+	})
+	ask("more threads", wirev1.ClientFrame_builder{SyncMore: wirev1.SyncMore_builder{Threads: 30}.Build()})
+	tell("synchronised, with more threads to ask for", 6, wirev1.ServerFrame_builder{
+		SyncComplete: wirev1.SyncComplete_builder{Rest: 470}.Build(),
+	})
 	ask("sync", wirev1.ClientFrame_builder{Sync: &wirev1.Sync{}})
 	ask("the first message of a direct thread", wirev1.ClientFrame_builder{SendMessage: wirev1.SendMessage_builder{
 		ThreadId: direct, MessageId: m1, Content: content("hello"), DirectPeer: bob, ClientTimeMs: 1_790_000_000_000,

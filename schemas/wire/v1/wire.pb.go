@@ -48,7 +48,7 @@
 //        then CODE_PROTOCOL closes the connection.
 //   3.3  Each side says in features what it can do beside the first version: abandon (AbandonMessage and
 //        CODE_OUT_OF_TURN), background (3.8), mark-answer (6.4), own-cursors (12.1), ping (2.5), reply-ref
-//        (SendMessage.reply). Who has not said a word does not know what it stands for.
+//        (SendMessage.reply), sync-window (12.4). Who has not said a word does not know what it stands for.
 //   3.4  The server closes a connection with CODE_TIMEOUT that is not authenticated within 30 seconds, or five minutes
 //        after a PIN was asked for.
 //   3.5  A new device of a phone number: CheckPhone, RequestPin, then Register with the PIN of the SMS, on this
@@ -183,6 +183,11 @@
 //        33, multiplied by 0xff51afd7ed558ccd after the first and by 0xc4ceb9fe1a85ec53 after the second.
 //        schemas/wire/testdata/vectors/receipts-digest.json has examples. So a reconnect at which nothing has changed
 //        costs one frame each way besides the greeting.
+//   12.4 A Sync with a window (feature sync-window) brings the latest of the threads up to date of which the device lacks
+//        something, and SyncComplete says how many are left. SyncMore asks for more of them, the latest first: their
+//        ThreadChanged, events and receipts come before its answer, SyncComplete with what is left then.
+//   12.5 Of a thread that was left nothing is pushed before what the device lacks of it. A new event in it brings all of
+//        that without SyncMore. ListThreads has all threads.
 //
 // 13. Refusals and closes
 //   13.1 What follows from a Code. Retriable, the same request may succeed later: INTERNAL, RATE_LIMITED, UNAVAILABLE,
@@ -708,6 +713,15 @@ func (x *ClientFrame) GetHave() *Have {
 	return nil
 }
 
+func (x *ClientFrame) GetSyncMore() *SyncMore {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_SyncMore); ok {
+			return x.SyncMore
+		}
+	}
+	return nil
+}
+
 func (x *ClientFrame) GetPadding() []byte {
 	if x != nil {
 		return x.xxx_hidden_Padding
@@ -933,6 +947,14 @@ func (x *ClientFrame) SetHave(v *Have) {
 		return
 	}
 	x.xxx_hidden_Body = &clientFrame_Have{v}
+}
+
+func (x *ClientFrame) SetSyncMore(v *SyncMore) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_SyncMore{v}
 }
 
 func (x *ClientFrame) SetPadding(v []byte) {
@@ -1165,6 +1187,14 @@ func (x *ClientFrame) HasHave() bool {
 	return ok
 }
 
+func (x *ClientFrame) HasSyncMore() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_SyncMore)
+	return ok
+}
+
 func (x *ClientFrame) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -1331,6 +1361,12 @@ func (x *ClientFrame) ClearHave() {
 	}
 }
 
+func (x *ClientFrame) ClearSyncMore() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_SyncMore); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ClientFrame_Body_not_set_case case_ClientFrame_Body = 0
 const ClientFrame_Hello_case case_ClientFrame_Body = 2
 const ClientFrame_RequestPin_case case_ClientFrame_Body = 3
@@ -1359,6 +1395,7 @@ const ClientFrame_CheckPhone_case case_ClientFrame_Body = 25
 const ClientFrame_AbandonMessage_case case_ClientFrame_Body = 26
 const ClientFrame_Ping_case case_ClientFrame_Body = 27
 const ClientFrame_Have_case case_ClientFrame_Body = 28
+const ClientFrame_SyncMore_case case_ClientFrame_Body = 29
 
 func (x *ClientFrame) WhichBody() case_ClientFrame_Body {
 	if x == nil {
@@ -1419,6 +1456,8 @@ func (x *ClientFrame) WhichBody() case_ClientFrame_Body {
 		return ClientFrame_Ping_case
 	case *clientFrame_Have:
 		return ClientFrame_Have_case
+	case *clientFrame_SyncMore:
+		return ClientFrame_SyncMore_case
 	default:
 		return ClientFrame_Body_not_set_case
 	}
@@ -1486,6 +1525,8 @@ type ClientFrame_builder struct {
 	Ping *Ping
 	// What the device has: 12.1.
 	Have *Have
+	// The next threads that a Sync with a window left; 12.4.
+	SyncMore *SyncMore
 	// -- end of xxx_hidden_Body
 	// Means nothing; 0 to 256 bytes of 0. A frame with it makes a packet longer than a stateless reset: 9.2.
 	Padding []byte
@@ -1576,6 +1617,9 @@ func (b0 ClientFrame_builder) Build() *ClientFrame {
 	}
 	if b.Have != nil {
 		x.xxx_hidden_Body = &clientFrame_Have{b.Have}
+	}
+	if b.SyncMore != nil {
+		x.xxx_hidden_Body = &clientFrame_SyncMore{b.SyncMore}
 	}
 	x.xxx_hidden_Padding = b.Padding
 	return m0
@@ -1730,6 +1774,11 @@ type clientFrame_Have struct {
 	Have *Have `protobuf:"bytes,28,opt,name=have,oneof"`
 }
 
+type clientFrame_SyncMore struct {
+	// The next threads that a Sync with a window left; 12.4.
+	SyncMore *SyncMore `protobuf:"bytes,29,opt,name=sync_more,json=syncMore,oneof"`
+}
+
 func (*clientFrame_Hello) isClientFrame_Body() {}
 
 func (*clientFrame_RequestPin) isClientFrame_Body() {}
@@ -1783,6 +1832,8 @@ func (*clientFrame_AbandonMessage) isClientFrame_Body() {}
 func (*clientFrame_Ping) isClientFrame_Body() {}
 
 func (*clientFrame_Have) isClientFrame_Body() {}
+
+func (*clientFrame_SyncMore) isClientFrame_Body() {}
 
 // ServerFrame is what an edge writes.
 type ServerFrame struct {
@@ -3893,6 +3944,7 @@ func (b0 Authenticated_builder) Build() *Authenticated {
 type Sync struct {
 	state                 protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_OwnCursors bool                   `protobuf:"varint,1,opt,name=own_cursors,json=ownCursors"`
+	xxx_hidden_Window     uint32                 `protobuf:"varint,2,opt,name=window"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -3929,8 +3981,19 @@ func (x *Sync) GetOwnCursors() bool {
 	return false
 }
 
+func (x *Sync) GetWindow() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Window
+	}
+	return 0
+}
+
 func (x *Sync) SetOwnCursors(v bool) {
 	x.xxx_hidden_OwnCursors = v
+}
+
+func (x *Sync) SetWindow(v uint32) {
+	x.xxx_hidden_Window = v
 }
 
 type Sync_builder struct {
@@ -3938,6 +4001,8 @@ type Sync_builder struct {
 
 	// What came with Have since the last Sync is all that the device has: 12.1.
 	OwnCursors bool
+	// So many of the threads of which the device lacks something, the latest first, come before SyncComplete; 0: all.
+	Window uint32
 }
 
 func (b0 Sync_builder) Build() *Sync {
@@ -3945,6 +4010,66 @@ func (b0 Sync_builder) Build() *Sync {
 	b, x := &b0, m0
 	_, _ = b, x
 	x.xxx_hidden_OwnCursors = b.OwnCursors
+	x.xxx_hidden_Window = b.Window
+	return m0
+}
+
+// SyncMore asks for threads that a Sync with a window has left. It is answered by SyncComplete.
+type SyncMore struct {
+	state              protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Threads uint32                 `protobuf:"varint,1,opt,name=threads"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *SyncMore) Reset() {
+	*x = SyncMore{}
+	mi := &file_wire_v1_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncMore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncMore) ProtoMessage() {}
+
+func (x *SyncMore) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *SyncMore) GetThreads() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Threads
+	}
+	return 0
+}
+
+func (x *SyncMore) SetThreads(v uint32) {
+	x.xxx_hidden_Threads = v
+}
+
+type SyncMore_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// So many, the latest first; 0: all.
+	Threads uint32
+}
+
+func (b0 SyncMore_builder) Build() *SyncMore {
+	m0 := &SyncMore{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Threads = b.Threads
 	return m0
 }
 
@@ -3959,7 +4084,7 @@ type Have struct {
 
 func (x *Have) Reset() {
 	*x = Have{}
-	mi := &file_wire_v1_wire_proto_msgTypes[13]
+	mi := &file_wire_v1_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3971,7 +4096,7 @@ func (x *Have) String() string {
 func (*Have) ProtoMessage() {}
 
 func (x *Have) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[13]
+	mi := &file_wire_v1_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4023,7 +4148,7 @@ type ThreadCursor struct {
 
 func (x *ThreadCursor) Reset() {
 	*x = ThreadCursor{}
-	mi := &file_wire_v1_wire_proto_msgTypes[14]
+	mi := &file_wire_v1_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4035,7 +4160,7 @@ func (x *ThreadCursor) String() string {
 func (*ThreadCursor) ProtoMessage() {}
 
 func (x *ThreadCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[14]
+	mi := &file_wire_v1_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,14 +4244,15 @@ func (b0 ThreadCursor_builder) Build() *ThreadCursor {
 
 // SyncComplete: from here on events are live.
 type SyncComplete struct {
-	state         protoimpl.MessageState `protogen:"opaque.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Rest uint32                 `protobuf:"varint,1,opt,name=rest"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SyncComplete) Reset() {
 	*x = SyncComplete{}
-	mi := &file_wire_v1_wire_proto_msgTypes[15]
+	mi := &file_wire_v1_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4138,7 +4264,7 @@ func (x *SyncComplete) String() string {
 func (*SyncComplete) ProtoMessage() {}
 
 func (x *SyncComplete) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[15]
+	mi := &file_wire_v1_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4149,15 +4275,29 @@ func (x *SyncComplete) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
+func (x *SyncComplete) GetRest() uint32 {
+	if x != nil {
+		return x.xxx_hidden_Rest
+	}
+	return 0
+}
+
+func (x *SyncComplete) SetRest(v uint32) {
+	x.xxx_hidden_Rest = v
+}
+
 type SyncComplete_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
+	// How many threads of which the device lacks something were left (12.4).
+	Rest uint32
 }
 
 func (b0 SyncComplete_builder) Build() *SyncComplete {
 	m0 := &SyncComplete{}
 	b, x := &b0, m0
 	_, _ = b, x
+	x.xxx_hidden_Rest = b.Rest
 	return m0
 }
 
@@ -4171,7 +4311,7 @@ type Resync struct {
 
 func (x *Resync) Reset() {
 	*x = Resync{}
-	mi := &file_wire_v1_wire_proto_msgTypes[16]
+	mi := &file_wire_v1_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4183,7 +4323,7 @@ func (x *Resync) String() string {
 func (*Resync) ProtoMessage() {}
 
 func (x *Resync) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[16]
+	mi := &file_wire_v1_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4230,7 +4370,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_wire_v1_wire_proto_msgTypes[17]
+	mi := &file_wire_v1_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4242,7 +4382,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[17]
+	mi := &file_wire_v1_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4292,7 +4432,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_wire_v1_wire_proto_msgTypes[18]
+	mi := &file_wire_v1_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4304,7 +4444,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[18]
+	mi := &file_wire_v1_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +4535,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_wire_v1_wire_proto_msgTypes[19]
+	mi := &file_wire_v1_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4407,7 +4547,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[19]
+	mi := &file_wire_v1_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4439,7 +4579,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_wire_v1_wire_proto_msgTypes[20]
+	mi := &file_wire_v1_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4451,7 +4591,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[20]
+	mi := &file_wire_v1_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4483,7 +4623,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_wire_v1_wire_proto_msgTypes[21]
+	mi := &file_wire_v1_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4495,7 +4635,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[21]
+	mi := &file_wire_v1_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4530,7 +4670,7 @@ type AbandonMessage struct {
 
 func (x *AbandonMessage) Reset() {
 	*x = AbandonMessage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[22]
+	mi := &file_wire_v1_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +4682,7 @@ func (x *AbandonMessage) String() string {
 func (*AbandonMessage) ProtoMessage() {}
 
 func (x *AbandonMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[22]
+	mi := &file_wire_v1_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4615,7 +4755,7 @@ type SendMessage struct {
 
 func (x *SendMessage) Reset() {
 	*x = SendMessage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[23]
+	mi := &file_wire_v1_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4627,7 +4767,7 @@ func (x *SendMessage) String() string {
 func (*SendMessage) ProtoMessage() {}
 
 func (x *SendMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[23]
+	mi := &file_wire_v1_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4798,7 +4938,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_v1_wire_proto_msgTypes[24]
+	mi := &file_wire_v1_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4810,7 +4950,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[24]
+	mi := &file_wire_v1_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4938,7 +5078,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_v1_wire_proto_msgTypes[25]
+	mi := &file_wire_v1_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4950,7 +5090,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[25]
+	mi := &file_wire_v1_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5064,7 +5204,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_wire_v1_wire_proto_msgTypes[26]
+	mi := &file_wire_v1_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5076,7 +5216,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[26]
+	mi := &file_wire_v1_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5171,7 +5311,7 @@ type Watermarks struct {
 
 func (x *Watermarks) Reset() {
 	*x = Watermarks{}
-	mi := &file_wire_v1_wire_proto_msgTypes[27]
+	mi := &file_wire_v1_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5183,7 +5323,7 @@ func (x *Watermarks) String() string {
 func (*Watermarks) ProtoMessage() {}
 
 func (x *Watermarks) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[27]
+	mi := &file_wire_v1_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5238,7 +5378,7 @@ type Watermark struct {
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_wire_v1_wire_proto_msgTypes[28]
+	mi := &file_wire_v1_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5250,7 +5390,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[28]
+	mi := &file_wire_v1_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5357,7 +5497,7 @@ type Receipts struct {
 
 func (x *Receipts) Reset() {
 	*x = Receipts{}
-	mi := &file_wire_v1_wire_proto_msgTypes[29]
+	mi := &file_wire_v1_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5369,7 +5509,7 @@ func (x *Receipts) String() string {
 func (*Receipts) ProtoMessage() {}
 
 func (x *Receipts) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[29]
+	mi := &file_wire_v1_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5439,7 +5579,7 @@ type MemberWatermark struct {
 
 func (x *MemberWatermark) Reset() {
 	*x = MemberWatermark{}
-	mi := &file_wire_v1_wire_proto_msgTypes[30]
+	mi := &file_wire_v1_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5451,7 +5591,7 @@ func (x *MemberWatermark) String() string {
 func (*MemberWatermark) ProtoMessage() {}
 
 func (x *MemberWatermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[30]
+	mi := &file_wire_v1_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5559,7 +5699,7 @@ type CreateGroup struct {
 
 func (x *CreateGroup) Reset() {
 	*x = CreateGroup{}
-	mi := &file_wire_v1_wire_proto_msgTypes[31]
+	mi := &file_wire_v1_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5571,7 +5711,7 @@ func (x *CreateGroup) String() string {
 func (*CreateGroup) ProtoMessage() {}
 
 func (x *CreateGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[31]
+	mi := &file_wire_v1_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5650,7 +5790,7 @@ type AddMembers struct {
 
 func (x *AddMembers) Reset() {
 	*x = AddMembers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[32]
+	mi := &file_wire_v1_wire_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5662,7 +5802,7 @@ func (x *AddMembers) String() string {
 func (*AddMembers) ProtoMessage() {}
 
 func (x *AddMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[32]
+	mi := &file_wire_v1_wire_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5727,7 +5867,7 @@ type RemoveMember struct {
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_wire_v1_wire_proto_msgTypes[33]
+	mi := &file_wire_v1_wire_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5739,7 +5879,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[33]
+	mi := &file_wire_v1_wire_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5806,7 +5946,7 @@ type LeaveThread struct {
 
 func (x *LeaveThread) Reset() {
 	*x = LeaveThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[34]
+	mi := &file_wire_v1_wire_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5818,7 +5958,7 @@ func (x *LeaveThread) String() string {
 func (*LeaveThread) ProtoMessage() {}
 
 func (x *LeaveThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[34]
+	mi := &file_wire_v1_wire_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5869,7 +6009,7 @@ type RenameThread struct {
 
 func (x *RenameThread) Reset() {
 	*x = RenameThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[35]
+	mi := &file_wire_v1_wire_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5881,7 +6021,7 @@ func (x *RenameThread) String() string {
 func (*RenameThread) ProtoMessage() {}
 
 func (x *RenameThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[35]
+	mi := &file_wire_v1_wire_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5947,7 +6087,7 @@ type SetRole struct {
 
 func (x *SetRole) Reset() {
 	*x = SetRole{}
-	mi := &file_wire_v1_wire_proto_msgTypes[36]
+	mi := &file_wire_v1_wire_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5959,7 +6099,7 @@ func (x *SetRole) String() string {
 func (*SetRole) ProtoMessage() {}
 
 func (x *SetRole) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[36]
+	mi := &file_wire_v1_wire_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6041,7 +6181,7 @@ type ListThreads struct {
 
 func (x *ListThreads) Reset() {
 	*x = ListThreads{}
-	mi := &file_wire_v1_wire_proto_msgTypes[37]
+	mi := &file_wire_v1_wire_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6053,7 +6193,7 @@ func (x *ListThreads) String() string {
 func (*ListThreads) ProtoMessage() {}
 
 func (x *ListThreads) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[37]
+	mi := &file_wire_v1_wire_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6118,7 +6258,7 @@ type Threads struct {
 
 func (x *Threads) Reset() {
 	*x = Threads{}
-	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	mi := &file_wire_v1_wire_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6130,7 +6270,7 @@ func (x *Threads) String() string {
 func (*Threads) ProtoMessage() {}
 
 func (x *Threads) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	mi := &file_wire_v1_wire_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6210,7 +6350,7 @@ type ThreadSummary struct {
 
 func (x *ThreadSummary) Reset() {
 	*x = ThreadSummary{}
-	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	mi := &file_wire_v1_wire_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6222,7 +6362,7 @@ func (x *ThreadSummary) String() string {
 func (*ThreadSummary) ProtoMessage() {}
 
 func (x *ThreadSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	mi := &file_wire_v1_wire_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6489,7 +6629,7 @@ type ThreadChanged struct {
 
 func (x *ThreadChanged) Reset() {
 	*x = ThreadChanged{}
-	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	mi := &file_wire_v1_wire_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6501,7 +6641,7 @@ func (x *ThreadChanged) String() string {
 func (*ThreadChanged) ProtoMessage() {}
 
 func (x *ThreadChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	mi := &file_wire_v1_wire_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6559,7 +6699,7 @@ type GetThread struct {
 
 func (x *GetThread) Reset() {
 	*x = GetThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	mi := &file_wire_v1_wire_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6571,7 +6711,7 @@ func (x *GetThread) String() string {
 func (*GetThread) ProtoMessage() {}
 
 func (x *GetThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	mi := &file_wire_v1_wire_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6622,7 +6762,7 @@ type Thread struct {
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	mi := &file_wire_v1_wire_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6634,7 +6774,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	mi := &file_wire_v1_wire_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6710,7 +6850,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	mi := &file_wire_v1_wire_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6722,7 +6862,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	mi := &file_wire_v1_wire_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6810,7 +6950,7 @@ type GetHistory struct {
 
 func (x *GetHistory) Reset() {
 	*x = GetHistory{}
-	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	mi := &file_wire_v1_wire_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6822,7 +6962,7 @@ func (x *GetHistory) String() string {
 func (*GetHistory) ProtoMessage() {}
 
 func (x *GetHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	mi := &file_wire_v1_wire_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6903,7 +7043,7 @@ type HistoryPage struct {
 
 func (x *HistoryPage) Reset() {
 	*x = HistoryPage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	mi := &file_wire_v1_wire_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6915,7 +7055,7 @@ func (x *HistoryPage) String() string {
 func (*HistoryPage) ProtoMessage() {}
 
 func (x *HistoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	mi := &file_wire_v1_wire_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6979,7 +7119,7 @@ type LookupUsers struct {
 
 func (x *LookupUsers) Reset() {
 	*x = LookupUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	mi := &file_wire_v1_wire_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6991,7 +7131,7 @@ func (x *LookupUsers) String() string {
 func (*LookupUsers) ProtoMessage() {}
 
 func (x *LookupUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	mi := &file_wire_v1_wire_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7052,7 +7192,7 @@ type GetUsers struct {
 
 func (x *GetUsers) Reset() {
 	*x = GetUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	mi := &file_wire_v1_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7064,7 +7204,7 @@ func (x *GetUsers) String() string {
 func (*GetUsers) ProtoMessage() {}
 
 func (x *GetUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	mi := &file_wire_v1_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7111,7 +7251,7 @@ type Users struct {
 
 func (x *Users) Reset() {
 	*x = Users{}
-	mi := &file_wire_v1_wire_proto_msgTypes[48]
+	mi := &file_wire_v1_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7123,7 +7263,7 @@ func (x *Users) String() string {
 func (*Users) ProtoMessage() {}
 
 func (x *Users) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[48]
+	mi := &file_wire_v1_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7174,7 +7314,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_wire_v1_wire_proto_msgTypes[49]
+	mi := &file_wire_v1_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7186,7 +7326,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[49]
+	mi := &file_wire_v1_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7265,7 +7405,7 @@ type SetProfile struct {
 
 func (x *SetProfile) Reset() {
 	*x = SetProfile{}
-	mi := &file_wire_v1_wire_proto_msgTypes[50]
+	mi := &file_wire_v1_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7277,7 +7417,7 @@ func (x *SetProfile) String() string {
 func (*SetProfile) ProtoMessage() {}
 
 func (x *SetProfile) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[50]
+	mi := &file_wire_v1_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7330,7 +7470,7 @@ type LinkDevice struct {
 
 func (x *LinkDevice) Reset() {
 	*x = LinkDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[51]
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7342,7 +7482,7 @@ func (x *LinkDevice) String() string {
 func (*LinkDevice) ProtoMessage() {}
 
 func (x *LinkDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[51]
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7423,7 +7563,7 @@ type RevokeDevice struct {
 
 func (x *RevokeDevice) Reset() {
 	*x = RevokeDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	mi := &file_wire_v1_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7435,7 +7575,7 @@ func (x *RevokeDevice) String() string {
 func (*RevokeDevice) ProtoMessage() {}
 
 func (x *RevokeDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	mi := &file_wire_v1_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7484,7 +7624,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[53]
+	mi := &file_wire_v1_wire_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7496,7 +7636,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[53]
+	mi := &file_wire_v1_wire_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7529,7 +7669,7 @@ type Devices struct {
 
 func (x *Devices) Reset() {
 	*x = Devices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[54]
+	mi := &file_wire_v1_wire_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7541,7 +7681,7 @@ func (x *Devices) String() string {
 func (*Devices) ProtoMessage() {}
 
 func (x *Devices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[54]
+	mi := &file_wire_v1_wire_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7593,7 +7733,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_wire_v1_wire_proto_msgTypes[55]
+	mi := &file_wire_v1_wire_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7605,7 +7745,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[55]
+	mi := &file_wire_v1_wire_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7697,7 +7837,7 @@ type GetViews struct {
 
 func (x *GetViews) Reset() {
 	*x = GetViews{}
-	mi := &file_wire_v1_wire_proto_msgTypes[56]
+	mi := &file_wire_v1_wire_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7709,7 +7849,7 @@ func (x *GetViews) String() string {
 func (*GetViews) ProtoMessage() {}
 
 func (x *GetViews) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[56]
+	mi := &file_wire_v1_wire_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7761,7 +7901,7 @@ type Views struct {
 
 func (x *Views) Reset() {
 	*x = Views{}
-	mi := &file_wire_v1_wire_proto_msgTypes[57]
+	mi := &file_wire_v1_wire_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7773,7 +7913,7 @@ func (x *Views) String() string {
 func (*Views) ProtoMessage() {}
 
 func (x *Views) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[57]
+	mi := &file_wire_v1_wire_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7842,7 +7982,7 @@ var File_wire_v1_wire_proto protoreflect.FileDescriptor
 
 const file_wire_v1_wire_proto_rawDesc = "" +
 	"\n" +
-	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\x82\f\n" +
+	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xb4\f\n" +
 	"\vClientFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12&\n" +
@@ -7882,7 +8022,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"checkPhone\x12B\n" +
 	"\x0fabandon_message\x18\x1a \x01(\v2\x17.wire.v1.AbandonMessageH\x00R\x0eabandonMessage\x12#\n" +
 	"\x04ping\x18\x1b \x01(\v2\r.wire.v1.PingH\x00R\x04ping\x12#\n" +
-	"\x04have\x18\x1c \x01(\v2\r.wire.v1.HaveH\x00R\x04have\x12\x18\n" +
+	"\x04have\x18\x1c \x01(\v2\r.wire.v1.HaveH\x00R\x04have\x120\n" +
+	"\tsync_more\x18\x1d \x01(\v2\x11.wire.v1.SyncMoreH\x00R\bsyncMore\x12\x18\n" +
 	"\apadding\x18d \x01(\fR\apaddingB\x06\n" +
 	"\x04body\"\xa1\b\n" +
 	"\vServerFrame\x12\x1d\n" +
@@ -7964,10 +8105,13 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"background\"E\n" +
 	"\rAuthenticated\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x1b\n" +
-	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\"'\n" +
+	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\"?\n" +
 	"\x04Sync\x12\x1f\n" +
 	"\vown_cursors\x18\x01 \x01(\bR\n" +
-	"ownCursors\"7\n" +
+	"ownCursors\x12\x16\n" +
+	"\x06window\x18\x02 \x01(\rR\x06window\"$\n" +
+	"\bSyncMore\x12\x18\n" +
+	"\athreads\x18\x01 \x01(\rR\athreads\"7\n" +
 	"\x04Have\x12/\n" +
 	"\athreads\x18\x01 \x03(\v2\x15.wire.v1.ThreadCursorR\athreads\"\x84\x01\n" +
 	"\fThreadCursor\x12\x1b\n" +
@@ -7975,8 +8119,9 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\bposition\x18\x02 \x01(\x03R\bposition\x12\x1a\n" +
 	"\breceipts\x18\x03 \x01(\x06R\breceipts\x12\x1f\n" +
 	"\vown_ordinal\x18\x04 \x01(\x03R\n" +
-	"ownOrdinal\"\x0e\n" +
-	"\fSyncComplete\"+\n" +
+	"ownOrdinal\"\"\n" +
+	"\fSyncComplete\x12\x12\n" +
+	"\x04rest\x18\x01 \x01(\rR\x04rest\"+\n" +
 	"\x06Resync\x12!\n" +
 	"\x04code\x18\x01 \x01(\x0e2\r.wire.v1.CodeR\x04code\"6\n" +
 	"\x06GoAway\x12,\n" +
@@ -8185,7 +8330,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x11THREAD_KIND_GROUP\x10\x02B(Z!heliograph/schemas/wire/v1;wirev1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var file_wire_v1_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_wire_v1_wire_proto_goTypes = []any{
 	(Code)(0),               // 0: wire.v1.Code
 	(ThreadKind)(0),         // 1: wire.v1.ThreadKind
@@ -8202,54 +8347,55 @@ var file_wire_v1_wire_proto_goTypes = []any{
 	(*Authenticate)(nil),    // 12: wire.v1.Authenticate
 	(*Authenticated)(nil),   // 13: wire.v1.Authenticated
 	(*Sync)(nil),            // 14: wire.v1.Sync
-	(*Have)(nil),            // 15: wire.v1.Have
-	(*ThreadCursor)(nil),    // 16: wire.v1.ThreadCursor
-	(*SyncComplete)(nil),    // 17: wire.v1.SyncComplete
-	(*Resync)(nil),          // 18: wire.v1.Resync
-	(*GoAway)(nil),          // 19: wire.v1.GoAway
-	(*Error)(nil),           // 20: wire.v1.Error
-	(*Done)(nil),            // 21: wire.v1.Done
-	(*Ping)(nil),            // 22: wire.v1.Ping
-	(*Pong)(nil),            // 23: wire.v1.Pong
-	(*AbandonMessage)(nil),  // 24: wire.v1.AbandonMessage
-	(*SendMessage)(nil),     // 25: wire.v1.SendMessage
-	(*Ack)(nil),             // 26: wire.v1.Ack
-	(*Event)(nil),           // 27: wire.v1.Event
-	(*Rejected)(nil),        // 28: wire.v1.Rejected
-	(*Watermarks)(nil),      // 29: wire.v1.Watermarks
-	(*Watermark)(nil),       // 30: wire.v1.Watermark
-	(*Receipts)(nil),        // 31: wire.v1.Receipts
-	(*MemberWatermark)(nil), // 32: wire.v1.MemberWatermark
-	(*CreateGroup)(nil),     // 33: wire.v1.CreateGroup
-	(*AddMembers)(nil),      // 34: wire.v1.AddMembers
-	(*RemoveMember)(nil),    // 35: wire.v1.RemoveMember
-	(*LeaveThread)(nil),     // 36: wire.v1.LeaveThread
-	(*RenameThread)(nil),    // 37: wire.v1.RenameThread
-	(*SetRole)(nil),         // 38: wire.v1.SetRole
-	(*ListThreads)(nil),     // 39: wire.v1.ListThreads
-	(*Threads)(nil),         // 40: wire.v1.Threads
-	(*ThreadSummary)(nil),   // 41: wire.v1.ThreadSummary
-	(*ThreadChanged)(nil),   // 42: wire.v1.ThreadChanged
-	(*GetThread)(nil),       // 43: wire.v1.GetThread
-	(*Thread)(nil),          // 44: wire.v1.Thread
-	(*Member)(nil),          // 45: wire.v1.Member
-	(*GetHistory)(nil),      // 46: wire.v1.GetHistory
-	(*HistoryPage)(nil),     // 47: wire.v1.HistoryPage
-	(*LookupUsers)(nil),     // 48: wire.v1.LookupUsers
-	(*GetUsers)(nil),        // 49: wire.v1.GetUsers
-	(*Users)(nil),           // 50: wire.v1.Users
-	(*User)(nil),            // 51: wire.v1.User
-	(*SetProfile)(nil),      // 52: wire.v1.SetProfile
-	(*LinkDevice)(nil),      // 53: wire.v1.LinkDevice
-	(*RevokeDevice)(nil),    // 54: wire.v1.RevokeDevice
-	(*ListDevices)(nil),     // 55: wire.v1.ListDevices
-	(*Devices)(nil),         // 56: wire.v1.Devices
-	(*Device)(nil),          // 57: wire.v1.Device
-	(*GetViews)(nil),        // 58: wire.v1.GetViews
-	(*Views)(nil),           // 59: wire.v1.Views
-	(*v1.Sealed)(nil),       // 60: event.v1.Sealed
-	(*v1.MessageRef)(nil),   // 61: event.v1.MessageRef
-	(v1.Role)(0),            // 62: event.v1.Role
+	(*SyncMore)(nil),        // 15: wire.v1.SyncMore
+	(*Have)(nil),            // 16: wire.v1.Have
+	(*ThreadCursor)(nil),    // 17: wire.v1.ThreadCursor
+	(*SyncComplete)(nil),    // 18: wire.v1.SyncComplete
+	(*Resync)(nil),          // 19: wire.v1.Resync
+	(*GoAway)(nil),          // 20: wire.v1.GoAway
+	(*Error)(nil),           // 21: wire.v1.Error
+	(*Done)(nil),            // 22: wire.v1.Done
+	(*Ping)(nil),            // 23: wire.v1.Ping
+	(*Pong)(nil),            // 24: wire.v1.Pong
+	(*AbandonMessage)(nil),  // 25: wire.v1.AbandonMessage
+	(*SendMessage)(nil),     // 26: wire.v1.SendMessage
+	(*Ack)(nil),             // 27: wire.v1.Ack
+	(*Event)(nil),           // 28: wire.v1.Event
+	(*Rejected)(nil),        // 29: wire.v1.Rejected
+	(*Watermarks)(nil),      // 30: wire.v1.Watermarks
+	(*Watermark)(nil),       // 31: wire.v1.Watermark
+	(*Receipts)(nil),        // 32: wire.v1.Receipts
+	(*MemberWatermark)(nil), // 33: wire.v1.MemberWatermark
+	(*CreateGroup)(nil),     // 34: wire.v1.CreateGroup
+	(*AddMembers)(nil),      // 35: wire.v1.AddMembers
+	(*RemoveMember)(nil),    // 36: wire.v1.RemoveMember
+	(*LeaveThread)(nil),     // 37: wire.v1.LeaveThread
+	(*RenameThread)(nil),    // 38: wire.v1.RenameThread
+	(*SetRole)(nil),         // 39: wire.v1.SetRole
+	(*ListThreads)(nil),     // 40: wire.v1.ListThreads
+	(*Threads)(nil),         // 41: wire.v1.Threads
+	(*ThreadSummary)(nil),   // 42: wire.v1.ThreadSummary
+	(*ThreadChanged)(nil),   // 43: wire.v1.ThreadChanged
+	(*GetThread)(nil),       // 44: wire.v1.GetThread
+	(*Thread)(nil),          // 45: wire.v1.Thread
+	(*Member)(nil),          // 46: wire.v1.Member
+	(*GetHistory)(nil),      // 47: wire.v1.GetHistory
+	(*HistoryPage)(nil),     // 48: wire.v1.HistoryPage
+	(*LookupUsers)(nil),     // 49: wire.v1.LookupUsers
+	(*GetUsers)(nil),        // 50: wire.v1.GetUsers
+	(*Users)(nil),           // 51: wire.v1.Users
+	(*User)(nil),            // 52: wire.v1.User
+	(*SetProfile)(nil),      // 53: wire.v1.SetProfile
+	(*LinkDevice)(nil),      // 54: wire.v1.LinkDevice
+	(*RevokeDevice)(nil),    // 55: wire.v1.RevokeDevice
+	(*ListDevices)(nil),     // 56: wire.v1.ListDevices
+	(*Devices)(nil),         // 57: wire.v1.Devices
+	(*Device)(nil),          // 58: wire.v1.Device
+	(*GetViews)(nil),        // 59: wire.v1.GetViews
+	(*Views)(nil),           // 60: wire.v1.Views
+	(*v1.Sealed)(nil),       // 61: event.v1.Sealed
+	(*v1.MessageRef)(nil),   // 62: event.v1.MessageRef
+	(v1.Role)(0),            // 63: event.v1.Role
 }
 var file_wire_v1_wire_proto_depIdxs = []int32{
 	4,  // 0: wire.v1.ClientFrame.hello:type_name -> wire.v1.Hello
@@ -8257,77 +8403,78 @@ var file_wire_v1_wire_proto_depIdxs = []int32{
 	11, // 2: wire.v1.ClientFrame.register:type_name -> wire.v1.Register
 	12, // 3: wire.v1.ClientFrame.authenticate:type_name -> wire.v1.Authenticate
 	14, // 4: wire.v1.ClientFrame.sync:type_name -> wire.v1.Sync
-	25, // 5: wire.v1.ClientFrame.send_message:type_name -> wire.v1.SendMessage
-	29, // 6: wire.v1.ClientFrame.watermarks:type_name -> wire.v1.Watermarks
-	33, // 7: wire.v1.ClientFrame.create_group:type_name -> wire.v1.CreateGroup
-	34, // 8: wire.v1.ClientFrame.add_members:type_name -> wire.v1.AddMembers
-	35, // 9: wire.v1.ClientFrame.remove_member:type_name -> wire.v1.RemoveMember
-	36, // 10: wire.v1.ClientFrame.leave_thread:type_name -> wire.v1.LeaveThread
-	37, // 11: wire.v1.ClientFrame.rename_thread:type_name -> wire.v1.RenameThread
-	38, // 12: wire.v1.ClientFrame.set_role:type_name -> wire.v1.SetRole
-	39, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
-	43, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
-	46, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
-	48, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
-	49, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
-	52, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
-	53, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
-	54, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
-	55, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
-	58, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
+	26, // 5: wire.v1.ClientFrame.send_message:type_name -> wire.v1.SendMessage
+	30, // 6: wire.v1.ClientFrame.watermarks:type_name -> wire.v1.Watermarks
+	34, // 7: wire.v1.ClientFrame.create_group:type_name -> wire.v1.CreateGroup
+	35, // 8: wire.v1.ClientFrame.add_members:type_name -> wire.v1.AddMembers
+	36, // 9: wire.v1.ClientFrame.remove_member:type_name -> wire.v1.RemoveMember
+	37, // 10: wire.v1.ClientFrame.leave_thread:type_name -> wire.v1.LeaveThread
+	38, // 11: wire.v1.ClientFrame.rename_thread:type_name -> wire.v1.RenameThread
+	39, // 12: wire.v1.ClientFrame.set_role:type_name -> wire.v1.SetRole
+	40, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
+	44, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
+	47, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
+	49, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
+	50, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
+	53, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
+	54, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
+	55, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
+	56, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
+	59, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
 	7,  // 23: wire.v1.ClientFrame.check_phone:type_name -> wire.v1.CheckPhone
-	24, // 24: wire.v1.ClientFrame.abandon_message:type_name -> wire.v1.AbandonMessage
-	22, // 25: wire.v1.ClientFrame.ping:type_name -> wire.v1.Ping
-	15, // 26: wire.v1.ClientFrame.have:type_name -> wire.v1.Have
-	20, // 27: wire.v1.ServerFrame.error:type_name -> wire.v1.Error
-	21, // 28: wire.v1.ServerFrame.done:type_name -> wire.v1.Done
-	5,  // 29: wire.v1.ServerFrame.welcome:type_name -> wire.v1.Welcome
-	10, // 30: wire.v1.ServerFrame.pin_requested:type_name -> wire.v1.PinRequested
-	13, // 31: wire.v1.ServerFrame.authenticated:type_name -> wire.v1.Authenticated
-	27, // 32: wire.v1.ServerFrame.event:type_name -> wire.v1.Event
-	26, // 33: wire.v1.ServerFrame.ack:type_name -> wire.v1.Ack
-	28, // 34: wire.v1.ServerFrame.rejected:type_name -> wire.v1.Rejected
-	31, // 35: wire.v1.ServerFrame.receipts:type_name -> wire.v1.Receipts
-	42, // 36: wire.v1.ServerFrame.thread_changed:type_name -> wire.v1.ThreadChanged
-	17, // 37: wire.v1.ServerFrame.sync_complete:type_name -> wire.v1.SyncComplete
-	18, // 38: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
-	19, // 39: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
-	40, // 40: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
-	44, // 41: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
-	47, // 42: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
-	50, // 43: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
-	56, // 44: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
-	59, // 45: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
-	8,  // 46: wire.v1.ServerFrame.phone_number:type_name -> wire.v1.PhoneNumber
-	23, // 47: wire.v1.ServerFrame.pong:type_name -> wire.v1.Pong
-	6,  // 48: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
-	8,  // 49: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
-	16, // 50: wire.v1.Have.threads:type_name -> wire.v1.ThreadCursor
-	0,  // 51: wire.v1.Resync.code:type_name -> wire.v1.Code
-	0,  // 52: wire.v1.Error.code:type_name -> wire.v1.Code
-	60, // 53: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
-	61, // 54: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
-	0,  // 55: wire.v1.Rejected.code:type_name -> wire.v1.Code
-	30, // 56: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
-	32, // 57: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
-	62, // 58: wire.v1.SetRole.role:type_name -> event.v1.Role
-	41, // 59: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
-	1,  // 60: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
-	32, // 61: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
-	62, // 62: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
-	41, // 63: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
-	41, // 64: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
-	45, // 65: wire.v1.Thread.members:type_name -> wire.v1.Member
-	32, // 66: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
-	62, // 67: wire.v1.Member.role:type_name -> event.v1.Role
-	27, // 68: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
-	51, // 69: wire.v1.Users.users:type_name -> wire.v1.User
-	57, // 70: wire.v1.Devices.devices:type_name -> wire.v1.Device
-	71, // [71:71] is the sub-list for method output_type
-	71, // [71:71] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	25, // 24: wire.v1.ClientFrame.abandon_message:type_name -> wire.v1.AbandonMessage
+	23, // 25: wire.v1.ClientFrame.ping:type_name -> wire.v1.Ping
+	16, // 26: wire.v1.ClientFrame.have:type_name -> wire.v1.Have
+	15, // 27: wire.v1.ClientFrame.sync_more:type_name -> wire.v1.SyncMore
+	21, // 28: wire.v1.ServerFrame.error:type_name -> wire.v1.Error
+	22, // 29: wire.v1.ServerFrame.done:type_name -> wire.v1.Done
+	5,  // 30: wire.v1.ServerFrame.welcome:type_name -> wire.v1.Welcome
+	10, // 31: wire.v1.ServerFrame.pin_requested:type_name -> wire.v1.PinRequested
+	13, // 32: wire.v1.ServerFrame.authenticated:type_name -> wire.v1.Authenticated
+	28, // 33: wire.v1.ServerFrame.event:type_name -> wire.v1.Event
+	27, // 34: wire.v1.ServerFrame.ack:type_name -> wire.v1.Ack
+	29, // 35: wire.v1.ServerFrame.rejected:type_name -> wire.v1.Rejected
+	32, // 36: wire.v1.ServerFrame.receipts:type_name -> wire.v1.Receipts
+	43, // 37: wire.v1.ServerFrame.thread_changed:type_name -> wire.v1.ThreadChanged
+	18, // 38: wire.v1.ServerFrame.sync_complete:type_name -> wire.v1.SyncComplete
+	19, // 39: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
+	20, // 40: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
+	41, // 41: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
+	45, // 42: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
+	48, // 43: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
+	51, // 44: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
+	57, // 45: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
+	60, // 46: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
+	8,  // 47: wire.v1.ServerFrame.phone_number:type_name -> wire.v1.PhoneNumber
+	24, // 48: wire.v1.ServerFrame.pong:type_name -> wire.v1.Pong
+	6,  // 49: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
+	8,  // 50: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
+	17, // 51: wire.v1.Have.threads:type_name -> wire.v1.ThreadCursor
+	0,  // 52: wire.v1.Resync.code:type_name -> wire.v1.Code
+	0,  // 53: wire.v1.Error.code:type_name -> wire.v1.Code
+	61, // 54: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
+	62, // 55: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
+	0,  // 56: wire.v1.Rejected.code:type_name -> wire.v1.Code
+	31, // 57: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
+	33, // 58: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
+	63, // 59: wire.v1.SetRole.role:type_name -> event.v1.Role
+	42, // 60: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
+	1,  // 61: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
+	33, // 62: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
+	63, // 63: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
+	42, // 64: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
+	42, // 65: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
+	46, // 66: wire.v1.Thread.members:type_name -> wire.v1.Member
+	33, // 67: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
+	63, // 68: wire.v1.Member.role:type_name -> event.v1.Role
+	28, // 69: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
+	52, // 70: wire.v1.Users.users:type_name -> wire.v1.User
+	58, // 71: wire.v1.Devices.devices:type_name -> wire.v1.Device
+	72, // [72:72] is the sub-list for method output_type
+	72, // [72:72] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_wire_v1_wire_proto_init() }
@@ -8363,6 +8510,7 @@ func file_wire_v1_wire_proto_init() {
 		(*clientFrame_AbandonMessage)(nil),
 		(*clientFrame_Ping)(nil),
 		(*clientFrame_Have)(nil),
+		(*clientFrame_SyncMore)(nil),
 	}
 	file_wire_v1_wire_proto_msgTypes[1].OneofWrappers = []any{
 		(*serverFrame_Error)(nil),
@@ -8393,7 +8541,7 @@ func file_wire_v1_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_v1_wire_proto_rawDesc), len(file_wire_v1_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   58,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
