@@ -490,6 +490,16 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 		}
 		return n
 	}
+	rejected := func() (old int) {
+		if err := pool.QueryRow(t.Context(), `
+			SELECT count(*) FROM rejected r JOIN positions p USING (slot)
+			 WHERE p.topic = $1 AND r.log_time < p.log_time - interval '72 hours'`,
+			topic.Threads.Number()).Scan(&old); err != nil {
+			t.Fatal(err)
+		}
+		return old
+	}
+	gone := 0 // rejected messages
 	trim := func(l *sinktest.Log) {
 		for _, s := range l.Slots() {
 			if _, err := sink.Open(t.Context(), s); err != nil {
@@ -498,6 +508,7 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 			defer sink.Close(s, false)
 		}
 		before := count()
+		gone += rejected()
 		const snapshot = "CREATE TABLE were AS SELECT thread_id, position, log_time FROM messages"
 		if _, err := pool.Exec(t.Context(), snapshot); err != nil {
 			t.Fatal(err)
@@ -525,6 +536,9 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 		}
 		if after := count(); after >= before {
 			t.Errorf("%d messages before trimming, %d after", before, after)
+		}
+		if old := rejected(); old > 0 {
+			t.Errorf("%d rejected messages are left from before the tail", old)
 		}
 	}
 	// States are loaded again for every batch, after trimming: verdicts must not change.
@@ -577,6 +591,9 @@ func TestTrimTakesOnlyTheTail(t *testing.T) {
 		if latest.Sub(oldest) > cfg.Retention {
 			t.Errorf("slot %d keeps a message of %v, its latest is %v", s, oldest, latest)
 		}
+	}
+	if gone == 0 {
+		t.Error("nothing was rejected long before the end")
 	}
 }
 

@@ -27,10 +27,8 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone`
 
-// Few are ever rejected: one statement takes them all.
-const sqlTrimRejected = `
-DELETE FROM rejected r WHERE slot = $1 AND log_time < $2
-   AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.topic = $3 AND q.subject = r.thread_id)`
+// Few are ever rejected: one statement takes them all. No verdict needs them, so quarantine keeps none.
+const sqlTrimRejected = `DELETE FROM rejected WHERE slot = $1 AND log_time < $2`
 
 // TrimLoop trims the slots that are open, every trimEvery, until ctx is cancelled. What fails is counted and tried
 // again the next time.
@@ -80,7 +78,7 @@ func (s *Sink) Trim(ctx context.Context) error {
 			}
 		}
 		bounded, cancel := context.WithTimeout(ctx, s.store.cfg.timeout)
-		_, err := s.store.pool.Exec(bounded, sqlTrimRejected, int32(n), projector.Time(cutoff), topic.Threads.Number())
+		_, err := s.store.pool.Exec(bounded, sqlTrimRejected, int32(n), projector.Time(cutoff))
 		cancel()
 		if err != nil {
 			return fmt.Errorf("threads: trim what slot %d rejected: %w", n, err)
