@@ -4,9 +4,11 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -120,5 +122,40 @@ func TestSaysWhatItsStoreHas(t *testing.T) {
 	run(ended)
 	if len(said) != 0 {
 		t.Errorf("an edge that does not know Have was told %v", <-said)
+	}
+}
+
+// A device that comes back is live after two round trips: Hello, and then proof, cursors and Sync together. In: an edge
+// that answers nothing of the second before it has all of it.
+func TestTwoRoundTripsToLive(t *testing.T) {
+	var proof uint64
+	came := make(chan string, 10)
+	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
+		switch f.WhichBody() {
+		case wirev1.ClientFrame_Hello_case:
+			p.write(wirev1.ServerFrame_builder{RequestId: f.GetRequestId(), Welcome: wirev1.Welcome_builder{
+				Nonce: make([]byte, wire.NonceSize), Features: []string{wire.OwnCursors},
+			}.Build()}.Build())
+		case wirev1.ClientFrame_Authenticate_case:
+			proof = f.GetRequestId()
+			came <- "proof"
+		case wirev1.ClientFrame_Have_case:
+			came <- "cursors"
+		case wirev1.ClientFrame_Sync_case:
+			came <- "sync"
+			p.write(wirev1.ServerFrame_builder{RequestId: proof, Authenticated: &wirev1.Authenticated{}}.Build())
+			p.write(wirev1.ServerFrame_builder{SyncComplete: &wirev1.SyncComplete{}}.Build())
+		default:
+			return false
+		}
+		return true
+	})
+	store := registered(t)
+	must(t, store.SetWatermark(id.NewGroup(), thread.Watermark{DeliveredPosition: 3, DeliveredOrdinal: 1}))
+	cfg.Store = store
+	c, _ := start(t, cfg)
+	must(t, c.WaitSynced(within(t)))
+	if got := strings.Join([]string{<-came, <-came, <-came}, " "); got != "proof cursors sync" {
+		t.Errorf("the second flight was %q", got)
 	}
 }
