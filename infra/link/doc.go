@@ -9,8 +9,9 @@
 //
 // Durability: none; what was queued when a link closes is gone.
 //
-// When slow: both queues are bounded in frames and bytes. DeliveryEnd.Send never blocks: on ErrFull the instance closes
-// the link. EdgeEnd.Send and DeliveryEnd.SendWait wait for room. When restarted: links break, edges dial again.
+// When slow: both queues are bounded in frames and bytes, and what waits for edges by the process's budget.
+// DeliveryEnd.Send never blocks: on ErrFull the instance closes the link. EdgeEnd.Send and DeliveryEnd.SendWait wait for
+// room. When restarted: links break, edges dial again.
 //
 // What an edge may rely on, beyond link.proto:
 //

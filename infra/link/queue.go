@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"heliograph/infra/budget"
 	linkv1 "heliograph/schemas/link/v1"
 )
 
@@ -11,6 +12,7 @@ import (
 const (
 	DefaultQueue      = 4096     // frames
 	DefaultQueueBytes = 32 << 20 // roughly: what the frames' records weigh
+	leastBytes        = 1 << 20  // of them, however little memory is free
 	recordWeight      = 32       // of a record or a subject besides its bytes
 	frameWeight       = 64
 )
@@ -21,6 +23,7 @@ type queue[T any] struct {
 	weigh         func(T) int
 	ready         chan struct{} // capacity 1: items were added
 	done          chan struct{} // closed by close
+	budget        *budget.Budget
 
 	mu     sync.Mutex // guards what follows
 	items  []T
@@ -58,6 +61,7 @@ func (q *queue[T]) len() int {
 func (q *queue[T]) add(v T, w int) {
 	q.items = append(q.items, v)
 	q.bytes += w
+	q.budget.Add(w)
 	select {
 	case q.ready <- struct{}{}:
 	default:
@@ -68,8 +72,10 @@ func (q *queue[T]) add(v T, w int) {
 // frame of any size, which the frame limit bounds already; the caller holds mu.
 func (q *queue[T]) fits(w, max, maxBytes int) bool {
 	n := len(q.items) - q.head
-	return n == 0 || n < max && q.bytes+w <= maxBytes
+	return n == 0 || n < max && q.bytes+w <= min(maxBytes, atLeast(leastBytes, q.budget.Most(maxBytes)))
 }
+
+func atLeast(least, n int) int { return max(least, n) }
 
 func (q *queue[T]) put(v T) error {
 	w := q.weigh(v)
@@ -131,7 +137,9 @@ func (q *queue[T]) take(ctx context.Context, dst []T, n int) ([]T, error) {
 			part := q.items[q.head : q.head+n]
 			dst = append(dst, part...)
 			for _, v := range part {
-				q.bytes -= q.weigh(v)
+				w := q.weigh(v)
+				q.bytes -= w
+				q.budget.Add(-w)
 			}
 			clear(part)
 			q.head += n
@@ -171,6 +179,7 @@ func (q *queue[T]) close(err error) {
 		return
 	}
 	q.err = err
+	q.budget.Add(-q.bytes)
 	q.items, q.head, q.bytes = nil, 0, 0
 	close(q.done)
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"heliograph/infra/budget"
 	"heliograph/schemas/frame"
 )
 
@@ -171,6 +172,10 @@ func peerName(conn *quic.Conn) string {
 
 // Dial opens a link over QUIC to the instance that listens at addr. conf is what TLS.Load or Authority.Config returned.
 func Dial(ctx context.Context, addr string, conf *tls.Config) (EdgeEnd, error) {
+	return dial(ctx, addr, conf, nil)
+}
+
+func dial(ctx context.Context, addr string, conf *tls.Config, memory *budget.Budget) (EdgeEnd, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	conn, err := quic.DialAddr(ctx, addr, conf, quicConfig())
@@ -183,17 +188,21 @@ func Dial(ctx context.Context, addr string, conf *tls.Config) (EdgeEnd, error) {
 		return nil, fmt.Errorf("link: dial %s: %w", addr, err)
 	}
 	e := newEnds(0, 0)
-	e.toEdge.max = receiveQueue
+	e.toEdge.max, e.toEdge.budget = receiveQueue, memory
 	startQUIC(conn, stream, e, e.toDelivery, e.toEdge, decodeToEdge, signOfLife())
 	return edgeEnd{e}, nil
 }
 
 // QUICDialer dials an Instance's Addr.
-type QUICDialer struct{ TLS *tls.Config }
+type QUICDialer struct {
+	TLS *tls.Config
+	// Budget is the memory that what was received and not yet taken counts against; nil: no limit but each link's own.
+	Budget *budget.Budget
+}
 
 // Dial opens a link over QUIC.
 func (d QUICDialer) Dial(ctx context.Context, to Instance) (EdgeEnd, error) {
-	return Dial(ctx, to.Addr, d.TLS)
+	return dial(ctx, to.Addr, d.TLS, d.Budget)
 }
 
 // maxLinks is how many links a Listener has at one time.
@@ -201,6 +210,10 @@ const maxLinks = 1024
 
 // Listener takes links over QUIC.
 type Listener struct {
+	// Budget is the memory that what waits for edges counts against; nil: no limit but each link's own. It is set before
+	// Serve.
+	Budget *budget.Budget
+
 	udp   net.PacketConn
 	tr    *quic.Transport
 	ln    *quic.Listener
@@ -293,6 +306,7 @@ func (l *Listener) open(ctx context.Context, conn *quic.Conn) (DeliveryEnd, erro
 		return nil, err
 	}
 	e := newEnds(l.queue, 0)
+	e.toEdge.budget = l.Budget
 	e.toDelivery.max = receiveQueue
 	startQUIC(conn, stream, e, e.toEdge, e.toDelivery, decodeToDelivery, nil)
 	return deliveryEnd{e}, nil

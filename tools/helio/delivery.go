@@ -61,6 +61,7 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
+	listener.Budget = p.budget
 	advertise := c.Advertise
 	if advertise == "" {
 		advertise = listener.Addr().String()

@@ -122,7 +122,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections,
 		sendsPerDay: c.SendsPerDay, kafka: cfg, bases: bases,
 		postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
-		directory: link.NewGroupDirectory(cl, cfg, group), dialer: link.QUICDialer{TLS: conf}, sender: sender,
+		directory: link.NewGroupDirectory(cl, cfg, group), dialer: link.QUICDialer{TLS: conf, Budget: p.budget}, sender: sender,
 		auth: auth.Config{
 			PinInterval:   c.PinInterval,
 			PerPhone:      auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour},
