@@ -383,7 +383,7 @@ func historyView(t *testing.T) *view {
 	f := &failing{Conn: conn, in: -1}
 	generation, n, reg := uint32(0), 0, prometheus.NewRegistry()
 	v := &view{
-		topics: history.Topics, kind: "history", reg: reg,
+		topics: history.Topics, kind: "history", reg: reg, fences: true,
 		written: `SELECT sum(rows) FROM system.parts
 			WHERE table = 'quarantine' AND database = currentDatabase() AND active`,
 		arm: func(steps int, done bool) { f.in, f.after = steps, done },

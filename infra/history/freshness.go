@@ -31,6 +31,9 @@ const (
 	sqlFreshnessOf = `SELECT toInt16(?), toInt32(?), max(next), max(log_time)` + isDone + ` AND topic = ? AND slot = ?`
 
 	sqlRanges = `SELECT topic, toString(state), from_position, next FROM positions WHERE slot = ? AND generation = ?`
+
+	sqlOwner  = `SELECT toInt32(?), max(epoch) FROM owners WHERE slot = ? AND generation = ?`
+	sqlOwners = `SELECT slot, max(epoch) FROM owners WHERE generation = ? GROUP BY slot`
 )
 
 // Freshness returns how far the history has got, of every topic in every slot of which its latest generation has taken
@@ -78,4 +81,23 @@ func (r *Range) scan(into func(...any) error) error {
 // may be.
 func (h *History) Ranges(ctx context.Context, slot topic.Slot, generation uint32) ([]Range, error) {
 	return all[Range](ctx, h, "ranges", sqlRanges, int32(slot), generation)
+}
+
+// Owner says who writes a slot: the process that drew this epoch when it took the slot over.
+type Owner struct {
+	Slot  topic.Slot
+	Epoch uint64
+}
+
+func (o *Owner) scan(into func(...any) error) error { return into((*int32)(&o.Slot), &o.Epoch) }
+
+// Owner returns the epoch of a slot's owner in a generation, 0 when it never had one.
+func (h *History) Owner(ctx context.Context, slot topic.Slot, generation uint32) (uint64, error) {
+	o, _, err := one[Owner](ctx, h, "owner", sqlOwner, int32(slot), int32(slot), generation)
+	return o.Epoch, err
+}
+
+// Owners returns the owners of all slots that have one in a generation.
+func (h *History) Owners(ctx context.Context, generation uint32) ([]Owner, error) {
+	return all[Owner](ctx, h, "owners", sqlOwners, generation)
 }

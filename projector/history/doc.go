@@ -16,9 +16,15 @@
 // range behind it, if there is one.
 //
 // Non-obvious:
-//   - ClickHouse has no compare-and-set, so two writers on one slot are not kept apart. They insert the same rows under
-//     the same sorting keys, which ReplacingMergeTree makes one; queries over rows that were just written by two should
-//     say FINAL.
+//   - ClickHouse has no compare-and-set; this takes its place. Who takes a slot over writes down an epoch above all that
+//     there are (owners), and only then reads positions. A writer looks who is the owner after a range is stored as
+//     begun and before any of its rows are, and again after it is done; if it is not the owner any more it stops
+//     (kafka.ErrFenced). So of a writer that was replaced nothing can land any more, with one exception: the range that
+//     it had begun before. That one its successor has found, and inserts it too, exactly, under the same tokens, which
+//     keep each row single. Where the two are of different versions and judge that range differently, rows of the older
+//     may replace those of the newer: 'helio verify' shows it, and a rebuild mends it.
+//   - That holds where a query sees what was answered before it: on one server, or on replicas with
+//     insert_quorum and select_sequential_consistency.
 //   - The tokens are remembered for the last non_replicated_deduplication_window inserts of a table. A rebuild in place
 //     must take a new generation, since tokens outlive deleted rows.
 //   - An insert keeps to one month of log time, the partition, so that it is one block and all of it or nothing of it

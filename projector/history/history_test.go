@@ -293,6 +293,113 @@ func stopMerges(t *testing.T, conn driver.Conn) {
 	}
 }
 
+// taker takes a slot over, by another sink, at the n-th insert into a table; before it reaches the engine.
+type taker struct {
+	driver.Conn
+	table string
+	in    int
+	take  func()
+}
+
+func (k *taker) PrepareBatch(
+	ctx context.Context, query string, opts ...driver.PrepareBatchOption,
+) (driver.Batch, error) {
+	if strings.Contains(query, "INTO "+k.table+" ") {
+		if k.in--; k.in == 0 {
+			k.take()
+		}
+	}
+	return k.Conn.PrepareBatch(ctx, query, opts...)
+}
+
+// TestZombieIsFenced: a writer that another has taken the slot from, at whatever moment, stops with ErrFenced, and leaves
+// behind no position and no row that the other has not, nor one of them twice.
+func TestZombieIsFenced(t *testing.T) {
+	l := world(21, 300)
+	ref := reference(t, l)
+	for _, c := range []struct {
+		name, table string
+		in          int
+	}{
+		{"before its batch is begun", "positions", 3},
+		{"between begun and its rows", "messages", 2},
+		{"amid its rows", "receipts", 2},
+		{"before its batch is done", "positions", 4},
+		{"between two batches", "", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn := newHistory(t)
+			stopMerges(t, conn)
+			heir := history.NewSink(config(), conn, nil, nil)
+			cut := 40
+			options := sinktest.Options{Cut: func() int { return cut }}
+			k := &taker{Conn: conn, table: c.table, in: c.in, take: func() {
+				cut = 55 // other batches than the zombie's
+				if err := sinktest.Feed(t.Context(), l, heir, options); err != nil {
+					t.Fatal(err)
+				}
+				cut = 40
+			}}
+			zombie := history.NewSink(config(), k, nil, nil)
+			batches := 0
+			var err error
+			next, oerr := zombie.Open(t.Context(), 0)
+			if oerr != nil {
+				t.Fatal(oerr)
+			}
+			for ; err == nil && batches < 20; batches++ {
+				if c.table == "" && batches == 2 {
+					k.take()
+				}
+				b := l.Batch(0, next, nil, cut)
+				if len(b.Records) == 0 {
+					break
+				}
+				err = zombie.Apply(t.Context(), b)
+				next = b.To
+			}
+			if !errors.Is(err, kafka.ErrFenced) {
+				t.Fatalf("after %d batches: %v, want that it is fenced", batches, err)
+			}
+			mustEqual(t, conn, ref, false)
+			single(t, conn)
+		})
+	}
+}
+
+// TestTakeOverSeesAll: what the owner of before has written until the moment in which the slot is taken from it, the new
+// one finds.
+func TestTakeOverSeesAll(t *testing.T) {
+	conn := newHistory(t)
+	stopMerges(t, conn)
+	l := world(21, 300)
+	before := history.NewSink(config(), conn, nil, nil)
+	next, err := before.Open(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// as the heir says that it takes over, and before that is so
+	k := &taker{Conn: conn, table: "owners", in: 1, take: func() {
+		for range 2 {
+			b := l.Batch(0, next, nil, 15)
+			if err := before.Apply(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+			next = b.To
+		}
+	}}
+	heir := history.NewSink(config(), k, nil, nil)
+	cuts := sinktest.Options{Cut: func() int { return 40 }}
+	if err := sinktest.Feed(t.Context(), l, heir, cuts); err != nil {
+		t.Fatal(err)
+	}
+	if err := before.Apply(t.Context(), l.Batch(0, next, nil, 15)); !errors.Is(err, kafka.ErrFenced) {
+		t.Errorf("the owner of before: %v, want ErrFenced", err)
+	}
+	mustEqual(t, conn, reference(t, l), false)
+	single(t, conn)
+}
+
 func TestTwoWritersConverge(t *testing.T) {
 	conn := newHistory(t)
 	l := world(5, 200)

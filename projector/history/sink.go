@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -26,10 +27,12 @@ type store struct {
 	conn      driver.Conn // for what is inserted
 	history   *history.History
 	metrics   *metrics
-	positions *positions
+	positions *gather[positionRow]
+	claims    *gather[ownerRow]
 	room      chan struct{} // one for each insert under way
 
-	mu sync.Mutex // guards ahead
+	mu     sync.Mutex // guards what follows
+	epochs epochs     // what this process drew when it took slots over
 	// by slot: up to where quarantine has rows beyond the next positions, when those were read last
 	ahead map[topic.Slot]kafka.Positions
 }
@@ -46,13 +49,10 @@ func newSink(
 	s := &store{
 		cfg: cfg, conn: conn, history: history.New(conn), metrics: newMetrics(reg),
 		room: make(chan struct{}, cfg.inserts), ahead: make(map[topic.Slot]kafka.Positions),
+		epochs: epochs{},
 	}
-	s.positions = &positions{insert: func(ctx context.Context, rows []positionRow) error {
-		if err := insertChunk(ctx, s, tablePositions, "", rows); err != nil {
-			return fmt.Errorf("insert into %s: %w", tablePositions.name, err)
-		}
-		return nil
-	}}
+	s.positions = gatherInto(s, tablePositions)
+	s.claims = gatherInto(s, tableOwners)
 	return &Sink{projector.NewSink(projector.Config{
 		Kind: "history", View: cfg.Consumer.View, Partitions: partitions,
 		CacheBytes: cfg.CacheBytes, Budget: cfg.Consumer.Kafka.Budget, Report: cfg.Report,
@@ -63,9 +63,19 @@ func newSink(
 // Rows implements projector.Store.
 func (s *store) Rows(topic.Slot, *projector.States) *writes { return &writes{} }
 
+// gatherInto makes a gather for a table.
+func gatherInto[R any](s *store, t *table[R]) *gather[R] {
+	return &gather[R]{owners: s.owners, insert: func(ctx context.Context, rows []R) error {
+		if err := insertChunk(ctx, s, t, "", rows); err != nil {
+			return fmt.Errorf("insert into %s: %w", t.name, err)
+		}
+		return nil
+	}}
+}
+
 // Classify implements projector.Store.
 func (s *store) Classify(err error) error {
-	if clickhouse.Transient(err) {
+	if clickhouse.Transient(err) || errors.Is(err, kafka.ErrFenced) {
 		return err
 	}
 	return kafka.Permanent(err)

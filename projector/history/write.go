@@ -159,6 +159,11 @@ var (
 		field("generation", "UInt32", func(p positionRow) uint32 { return p.generation }),
 		field("log_time", typeTime, func(p positionRow) time.Time { return storable(p.timeMS) }),
 	)
+	tableOwners = newTable("owners", nil,
+		field("generation", "UInt32", func(o ownerRow) uint32 { return o.generation }),
+		field("slot", typeInt32, func(o ownerRow) int32 { return int32(o.slot) }),
+		field("epoch", "UInt64", func(o ownerRow) uint64 { return o.epoch }),
+	)
 )
 
 func watermark(name string, get func(thread.Watermark) int64) col[receiptRow] {
@@ -212,7 +217,13 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 	if err != nil {
 		return err
 	}
-	if err := s.positions.put(ctx, ranges); err != nil {
+	// The fence: who took the slot over before this was stored shows now, and who does from now on finds the range as
+	// begun, and inserts it like us.
+	by, err := s.positions.put(ctx, ranges)
+	if err == nil {
+		err = s.fence(b.Slot, by)
+	}
+	if err != nil {
 		return err
 	}
 	quarantine := append(quarantineRows(f.Quarantined, false), released...)
@@ -223,7 +234,10 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 	for i := range done {
 		done[i].state = history.Done
 	}
-	return s.positions.put(ctx, done)
+	if by, err = s.positions.put(ctx, done); err != nil {
+		return err
+	}
+	return s.fence(b.Slot, by)
 }
 
 // overtaken returns what takes back rows of quarantine that another version has left in a batch's ranges, when it was
@@ -270,9 +284,16 @@ func (s *store) Quarantined(
 }
 
 // Drain implements projector.Drainer. The rows come first and what releases their events last, in one insert: whoever
-// is cut off between them drains the same again. Nobody is fenced, as in Write: two that drain the same insert the
-// same.
+// is cut off between them drains the same again. Whose slot was taken over drains nothing; of two that drain the same
+// all the same, since it was taken over meanwhile, both insert the same.
 func (s *store) Drain(ctx context.Context, d *projector.Drained[*writes]) error {
+	by, err := s.owners(ctx)
+	if err == nil {
+		err = s.fence(d.Slot, by)
+	}
+	if err != nil {
+		return err
+	}
 	token := fmt.Sprintf("%s/%d/%d/drain/%s", s.cfg.Consumer.View, s.cfg.Generation, d.Slot, d.Topic)
 	quarantine := append(quarantineRows(d.Kept, false), quarantineRows(d.Released, true)...)
 	return s.insertAll(ctx, token, d.Rows, quarantine)

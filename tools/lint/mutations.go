@@ -134,6 +134,20 @@ var mutations = []mutation{
 		tests: []string{"./projector/history -run Killed"},
 	},
 	{
+		name: "a zombie writes to the history", promise: "P3",
+		file:  "projector/history/owner.go",
+		old:   "if by[slot] != mine {",
+		new:   "if by[slot] == 0 && mine == 0 {",
+		tests: []string{"./projector/history -run Zombie"},
+	},
+	{
+		name: "who takes over the history does not say so first", promise: "P3",
+		file:  "projector/history/load.go",
+		old:   "\tif err := s.claim(ctx, slot); err != nil {\n\t\treturn out, err\n\t}\n",
+		new:   "\tdefer func() { _ = s.claim(ctx, slot) }()\n",
+		tests: []string{"./projector/history -run TakeOver"},
+	},
+	{
 		name: "a zombie writes to the thread views", promise: "P3",
 		file: "projector/threads/write.go",
 		old: "q.Queue(\n" +
