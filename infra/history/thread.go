@@ -53,7 +53,7 @@ func (r *Sent) scan(into func(...any) error) error { return into(r.columns()...)
 // Recent is a message within the window before the thread's clock, and what the thread had come to.
 type Recent struct {
 	Sent
-	LastTime    time.Time // the thread's clock: the highest log time of its messages
+	LastTime    time.Time // the thread's clock: the highest log time of its messages, as far as it counts
 	LastOrdinal int64     // the highest of its messages
 }
 
@@ -69,7 +69,7 @@ SELECT thread_id, user_id, position, kind, active, role, ordinal FROM membership
 	sqlRecent = `
 SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time, l.last, l.ordinals
   FROM messages AS m INNER JOIN (
-       SELECT thread_id, max(log_time) AS last, max(ordinal) AS ordinals FROM messages
+       SELECT thread_id, max(counted_time) AS last, max(ordinal) AS ordinals FROM messages
         WHERE thread_id IN (%[1]s) AND position < %[2]s GROUP BY thread_id
        ) AS l ON l.thread_id = m.thread_id
  WHERE m.thread_id IN (%[1]s) AND m.position < %[5]s AND (m.log_time >= l.last - INTERVAL %[4]d SECOND)

@@ -23,6 +23,7 @@ type messageRow struct {
 	// zero in events that did not say it
 	replyAuthor id.UserID
 	log         time.Time
+	counted     time.Time
 	client      time.Time
 	keyID       uint64
 	body        string
@@ -108,7 +109,9 @@ func (w *writes) Thread(e *projector.Event, state *thread.State, v thread.Verdic
 	before := v.Ordinal
 	if e.Body.WhichBody() == eventv1.Event_MessageSent_case {
 		before--
-		w.messages = append(w.messages, message(e, t, actor, v.Ordinal, at))
+		row := message(e, t, actor, v.Ordinal, at)
+		row.counted = storable(state.Counted(e.Body, e.TimeMS))
+		w.messages = append(w.messages, row)
 	} else {
 		w.events = append(w.events, eventRow{
 			thread: t, position: pos, ordinal: v.Ordinal, slot: slot, kind: e.Body.Type.String(), actor: actor, log: at,

@@ -89,6 +89,7 @@ var (
 		key("reply_to", func(r messageRow) id.MessageID { return r.replyTo }),
 		key("reply_author", func(r messageRow) id.UserID { return r.replyAuthor }),
 		field("log_time", typeTime, func(r messageRow) time.Time { return r.log }),
+		field("counted_time", typeTime, func(r messageRow) time.Time { return r.counted }),
 		field("client_time", typeTime, func(r messageRow) time.Time { return r.client }),
 		field("key_id", "UInt64", func(r messageRow) uint64 { return r.keyID }),
 		field("body", typeText, func(r messageRow) string { return r.body }),

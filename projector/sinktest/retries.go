@@ -1,6 +1,7 @@
 package sinktest
 
 import (
+	"encoding/binary"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -13,6 +14,15 @@ import (
 	"heliograph/schemas/topic"
 )
 
+// messageAt returns a message id that was made at a time, Unix milliseconds.
+func messageAt(ms int64) id.MessageID {
+	m := id.NewMessage()
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(ms)<<16)
+	copy(m[:6], b[:6])
+	return m
+}
+
 // Retries is a log of one direct thread in which messages come again in each way that a sink which forgets, or loads,
 // must tell apart, and how Feed is to bring it: in batches of one message, and of as many others as filler says before
 // the slot is opened anew.
@@ -22,8 +32,9 @@ func Retries(partitions, filler int) (*Log, Options) {
 	a, b := id.User([]byte("test key"), "+4915112345671", 1), id.User([]byte("test key"), "+4915112345672", 1)
 	t := id.DirectThread(a, b)
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+	rules := uint32(1)
 	write := func(from, to id.UserID, m id.MessageID) {
-		e := eventv1.Event_builder{UserId: from[:], MessageSent: eventv1.MessageSent_builder{
+		e := eventv1.Event_builder{Rules: rules, UserId: from[:], MessageSent: eventv1.MessageSent_builder{
 			MessageId: m[:], Content: eventtest.Text("a message"), DirectPeer: to[:],
 		}.Build()}.Build()
 		v, err := proto.Marshal(e)
@@ -108,6 +119,30 @@ func Retries(partitions, filler int) (*Log, Options) {
 	openAgain()
 	send(a, b, id.NewMessage())
 	send(a, b, fourth)
+
+	// A stamp that is ahead, by rules of which it counts in part: what was seen before is found again, here and there.
+	rules = 3
+	hours(200)
+	for _, ahead := range []int64{24, 40 * 24} {
+		sixth := messageAt(now)
+		send(a, b, sixth)
+		send(b, a, messageAt(now)) // others' messages are seen by either
+		wrong := messageAt(now)
+		hours(ahead)
+		send(b, a, wrong)
+		hours(-ahead)
+		send(b, a, wrong)
+		openAgain()
+		send(a, b, sixth)
+		openAgain()
+		send(a, b, messageAt(now))
+		send(a, b, sixth)
+		send(b, a, wrong)
+		hours(30)
+		send(a, b, messageAt(now)) // an idle thread's clock goes on
+		openAgain()
+		send(a, b, sixth) // and so it is out of the window
+	}
 	return NewLog(steps), Options{
 		Reopen: func() bool {
 			again := len(cuts) > 0 && cuts[0] == 0

@@ -13,6 +13,9 @@
 //   - A retry is found by (sender, message id) within Window of log time. State.Recent holds what is needed for that
 //     and nothing older; whoever loads a state from a store must load it too, or look up each key before it is needed
 //     (State.Unsure).
+//   - One wrong clock harms nobody: a stamp counts for at most MaxAhead beyond the thread's clock and the moment in the
+//     message's id. The clock is the thread's and not its slot's: an edge sees the events of its own threads alone, and
+//     after a night without any a slot's clock says as little as a thread's; the id of a message does.
 //   - Former members stay in Members with their spans: they may read what was written while they were in.
 //   - A direct thread begins with its first message, by the direct_peer that it carries; DirectThread(sender, peer)
 //     must be the thread's id.

@@ -58,6 +58,9 @@ func RulesOf(n uint32) *Rules {
 	return &rules[n-1]
 }
 
+// countsStamps is the first number of rules by which a stamp that is ahead counts only in part.
+const countsStamps = 3
+
 // tellsLater is the first number of rules by which a rejected message is kept for its sender. Views from before it have
 // none of those before.
 const tellsLater = 3

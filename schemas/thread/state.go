@@ -34,6 +34,11 @@ const (
 	MaxPreview = 224
 	// Window is how long, in log time, a repeated message id counts as a retry.
 	Window = 24 * time.Hour
+	// MaxAhead is how far ahead of its thread's clock, or of the moment in the message's id, a stamp counts.
+	MaxAhead = 5 * time.Minute
+	// Forget is how long before its own stamp a message is not looked for: every view keeps what is younger. One whose
+	// edge's clock is no more ahead than Forget less Window is still found.
+	Forget = 36 * time.Hour
 )
 
 // Kind of a thread. The numbers are stored.
@@ -144,8 +149,9 @@ type State struct {
 	LastPosition topic.Position
 	// LastOrdinal is the number of accepted messages.
 	LastOrdinal int64
-	// LastTimeMS is the highest log time of an accepted message in Unix milliseconds, 0 before the first. It is the
-	// thread's clock, so it never goes back, although the stamps of a log whose producers make them may.
+	// LastTimeMS is the highest log time of an accepted message in Unix milliseconds, as far as it counts (MaxAhead), 0
+	// before the first. It is the thread's clock, so it never goes back, although the stamps of a log whose producers
+	// make them may.
 	LastTimeMS int64
 	// LastSender sent the last accepted message.
 	LastSender id.UserID
@@ -272,6 +278,15 @@ func (s *State) leave(u id.UserID, at topic.Position) {
 	m.Role = RoleMember
 	m.EndOrdinal = s.LastOrdinal
 	s.active--
+}
+
+// Counted is the thread's clock as a message that was just accepted has left it: what a store that finds the clock from
+// rows keeps with the message, since the highest of a thread is LastTimeMS.
+func (s *State) Counted(e *event.Event, logTimeMS int64) int64 {
+	if e.Rules < countsStamps {
+		return logTimeMS
+	}
+	return s.LastTimeMS
 }
 
 // Watermark is how far a device, or the highest of a user's devices, has got in a thread.
