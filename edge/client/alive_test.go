@@ -214,10 +214,14 @@ func TestFaultsAreNamed(t *testing.T) {
 		want error
 		says string
 	}{
-		{"unknown authority", func(c *Config) { c.TLS.RootCAs = x509.NewCertPool() }, ErrCertificate, "unknown authority"},
+		{
+			"unknown authority", func(c *Config) { c.TLS.RootCAs = x509.NewCertPool() },
+			ErrCertificate, "unknown authority",
+		},
 		{"another name", func(c *Config) { c.TLS.ServerName = "other" }, ErrCertificate, "other"},
 		{
-			"clock behind", func(c *Config) { c.TLS.Time = func() time.Time { return time.Now().Add(-24 * time.Hour) } },
+			"clock behind",
+			func(c *Config) { c.TLS.Time = func() time.Time { return time.Now().Add(-24 * time.Hour) } },
 			ErrClock, "this device's clock says",
 		},
 		{

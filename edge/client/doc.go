@@ -7,8 +7,8 @@
 // then lives.
 //
 // Promise: Send returns once the Store has the message; it then stays in the outbox, over reconnects and restarts,
-// until the log has it or the server refuses it for good. What is refused, or rejected by the fold after the log has it,
-// keeps its text (Unsent) until it is forgotten. Events yields each event of a thread once and in position
+// until the log has it or the server refuses it for good. What is refused, or rejected by the fold after the log has
+// it, keeps its text (Unsent) until it is forgotten. Events yields each event of a thread once and in position
 // order; an event counts as applied when the loop asks for the next one, and only then does the cursor move and the
 // server learn of it. So an application that stops inside the loop sees that event again.
 //
@@ -21,8 +21,8 @@
 // death of an edge that does not come back. Probe asks at once: an application calls it when the network has changed or
 // the machine has slept, and Foreground when it is looked at again.
 //
-// What that costs: a device at rest sends some 85 bytes and gets some 35 (28 of UDP and IP to each) every 5 s, 130 KB an
-// hour, and the radio of a telephone, which falls asleep after some 10 s, stays awake. Beside a lit screen that is
+// What that costs: a device at rest sends some 85 bytes and gets some 35 (28 of UDP and IP to each) every 5 s, 130 KB
+// an hour, and the radio of a telephone, which falls asleep after some 10 s, stays awake. Beside a lit screen that is
 // little. After Background it is every 20 s, 33 KB an hour and the radio awake for about half of the time: for minutes,
 // such as until something is sent. An application that is out of sight for longer lets Run end, and is woken by a push.
 // QUIC's idle timeout is 60 s, and many a router forgets a silent connection after 30, so rarer keep-alives keep none.

@@ -165,7 +165,8 @@ func decodeEvent(e *wirev1.Event) (Event, error) {
 	}
 	var ev eventv1.Event
 	if err := proto.Unmarshal(e.GetEvent(), &ev); err != nil {
-		return ThreadEvent{Place: place, Event: &eventv1.Event{}, Raw: e.GetEvent(), Err: err}, nil
+		unread := ThreadEvent{Place: place, Event: &eventv1.Event{}, Raw: e.GetEvent(), Err: err}
+		return unread, nil //nolint:nilerr // it is told with the event
 	}
 	if ev.WhichBody() != eventv1.Event_MessageSent_case {
 		return ThreadEvent{Place: place, Event: &ev, Raw: e.GetEvent()}, nil

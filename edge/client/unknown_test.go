@@ -47,7 +47,9 @@ func TestUnreadableIsKept(t *testing.T) {
 			ThreadId: th[:], Items: []*wirev1.MemberWatermark{wirev1.MemberWatermark_builder{UserId: short}.Build()},
 		}.Build()}.Build(),
 		wirev1.ServerFrame_builder{ThreadChanged: &wirev1.ThreadChanged{}}.Build(),
-		wirev1.ServerFrame_builder{Rejected: wirev1.Rejected_builder{ThreadId: th[:], MessageId: short}.Build()}.Build(),
+		wirev1.ServerFrame_builder{
+			Rejected: wirev1.Rejected_builder{ThreadId: th[:], MessageId: short}.Build(),
+		}.Build(),
 	}
 	read := eventFrame(t, th, 9, other, m, "read")
 	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {

@@ -164,7 +164,8 @@ func (c *Client) cameBack(m id.MessageID) bool {
 	return o != nil && o.back
 }
 
-// untaken keeps a message that was refused or rejected, and returns it; false when it was kept already, or is not known.
+// untaken keeps a message that was refused or rejected, and returns it; false when it was kept already, or is not
+// known.
 func (c *Client) untaken(m id.MessageID, why *wire.Error) (Outgoing, bool) {
 	store, keeps := c.cfg.Store.(UnsentStore)
 	c.mu.Lock()

@@ -208,8 +208,8 @@ func (m *Model) confirmPhone(n client.Phone) tea.Cmd {
 	return m.ask(f)
 }
 
-// How much may be typed or pasted: a number with all that comes along with it, and a whole SMS with the PIN in it, which
-// may be of several parts.
+// How much may be typed or pasted: a number with all that comes along with it, and a whole SMS with the PIN in it,
+// which may be of several parts.
 const (
 	phoneRunes = 64
 	// A character of a name may be of many; the edge counts the characters.

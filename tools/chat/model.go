@@ -617,7 +617,8 @@ func (m *Model) settle() tea.Cmd {
 			}
 		}
 	}
-	if m.listToken != nil && m.link == linkLive && !m.cfg.now().Before(m.listAt) { // all of it, a page after the other: the head counts all that is unread
+	// All of it, a page after the other: the head counts all that is unread.
+	if m.listToken != nil && m.link == linkLive && !m.cfg.now().Before(m.listAt) {
 		cmds = append(cmds, m.loadList(m.listToken))
 	}
 	return tea.Batch(append(cmds, m.loadNames())...)

@@ -40,7 +40,9 @@ func TestPinIsPasted(t *testing.T) {
 	f.me = id.UserID{}
 	s := newScreen(t, f, 80, 24)
 	s.keys("+49 151 00000001", "enter", "enter")
-	s.send(tea.PasteMsg{Content: "Your Heliograph code is 123-456. Never pass it on.\rIt is valid for five minutes."})
+	s.send(tea.PasteMsg{
+		Content: "Never pass this code on, to nobody:\rYour Heliograph code is 123-456. It is valid for 5 minutes.",
+	})
 	s.fits()
 	s.keys("enter")
 	if last := f.calls[len(f.calls)-1]; last != "register +4915100000001 123456" {

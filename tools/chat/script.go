@@ -224,7 +224,7 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 			}
 		case client.Rejected:
 			if e.ID == x {
-				return x, client.Ack{}, &wire.Error{Code: e.Code, Message: "the log has the message, and it was rejected"}
+				return x, client.Ack{}, wire.Errorf(e.Code, "the log has the message, and it was rejected")
 			}
 		case client.Disconnected:
 			if e.Lasting {

@@ -87,8 +87,8 @@ func faultWords(f *client.Fault) string {
 	detail := " (" + CleanLine(f.Addr+": "+f.Detail) + ")"
 	switch {
 	case errors.Is(f, client.ErrClock):
-		return "the server's certificate is not valid by this machine's clock: set the clock, or tell the operator that " +
-			"the certificate has run out" + detail
+		return "the server's certificate is not valid by this machine's clock: set the clock, or tell the operator " +
+			"that the certificate has run out" + detail
 	case errors.Is(f, client.ErrCertificate):
 		return "the server's certificate is not to be trusted: check the address, and --ca if the server has an " +
 			"authority of its own" + detail

@@ -183,7 +183,9 @@ func (c *chatOpenCmd) Run(ctx context.Context, p *chatCmd) error {
 	if err != nil {
 		return err
 	}
-	err = chat.Run(ctx, chat.Config{Profile: p.As, Phone: c.Phone, Pin: d.pin, Outbox: d.saved.Outbox, Unsent: d.saved.Unsent}, d.cl)
+	err = chat.Run(ctx, chat.Config{
+		Profile: p.As, Phone: c.Phone, Pin: d.pin, Outbox: d.saved.Outbox, Unsent: d.saved.Unsent,
+	}, d.cl)
 	return errors.Join(err, d.cl.Close())
 }
 
