@@ -2,10 +2,12 @@ package edge
 
 import (
 	"crypto/ed25519"
+	"slices"
 	"testing"
 
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -32,7 +34,7 @@ func TestWatermarksAreSlowedDown(t *testing.T) {
 	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
 	a.ask(direct(a, b, "hi"))
 	th := id.DirectThread(a.user, b.user)
-	mark := wirev1.Watermark_builder{ThreadId: th[:]}.Build()
+	mark := wirev1.Watermark_builder{ThreadId: th[:], DeliveredOrdinal: 1}.Build()
 	for range 4 {
 		b.tell(wirev1.ClientFrame_builder{
 			Watermarks: wirev1.Watermarks_builder{Items: []*wirev1.Watermark{mark, mark, mark}}.Build(),
@@ -43,6 +45,63 @@ func TestWatermarksAreSlowedDown(t *testing.T) {
 	defer f.world.mu.Unlock()
 	if n := len(f.world.marks); n != 12 {
 		t.Errorf("%d watermarks were taken, want 12", n)
+	}
+}
+
+// What a device says again and again is in the log once: 1,000 watermarks that raise nothing are no record.
+func TestUnchangedWatermarksAreNotAppended(t *testing.T) {
+	f := start(t, nil)
+	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	a.ask(direct(a, b, "hi"))
+	a.ask(direct(a, b, "hi"))
+	th := id.DirectThread(a.user, b.user)
+	say := func(times int, delivered, read int64) (marks []mark) {
+		t.Helper()
+		items := make([]*wirev1.Watermark, times)
+		for k := range items {
+			items[k] = wirev1.Watermark_builder{
+				ThreadId: th[:], DeliveredPosition: delivered - 1, DeliveredOrdinal: delivered, ReadOrdinal: read,
+			}.Build()
+		}
+		got := b.ask(wirev1.ClientFrame_builder{Watermarks: wirev1.Watermarks_builder{Items: items}.Build()})
+		if !got.HasDone() {
+			t.Fatalf("got %v", got)
+		}
+		f.world.mu.Lock()
+		defer f.world.mu.Unlock()
+		return slices.Clone(f.world.marks)
+	}
+	logged := func(w thread.Watermark, at topic.Position) {
+		t.Helper()
+		f.world.mu.Lock()
+		defer f.world.mu.Unlock()
+		for s := range f.world.sessions {
+			if s.User() == b.user {
+				s.Logged(th, at, w)
+			}
+		}
+	}
+	if n := len(say(1000, 0, 0)); n != 0 {
+		t.Errorf("%d records of nothing", n)
+	}
+	first := say(1, 1, 0)
+	if len(first) != 1 {
+		t.Fatalf("%d records of the first message", len(first))
+	}
+	if n := len(say(1, 1, 0)); n != 2 {
+		t.Errorf("%d records before the log is known to have the first, want 2: it may have been dropped", n)
+	}
+	logged(first[0].w, 1)
+	if n := len(say(1000, 1, 0)); n != 2 {
+		t.Errorf("%d records, want 2", n)
+	}
+	read := say(1, 1, 1)
+	if len(read) != 3 {
+		t.Fatalf("%d records once the message was read, want 3", len(read))
+	}
+	logged(read[2].w, 2)
+	if n := len(say(1000, 1, 0)); n != 3 {
+		t.Errorf("%d records of what is lower, want 3", n)
 	}
 }
 

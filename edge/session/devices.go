@@ -23,15 +23,16 @@ import (
 // The outcomes of helio_session_watermarks_total.
 const (
 	markTaken   = "taken"
-	markInvalid = "invalid" // not a thread's id
-	markUnknown = "unknown" // the thread is not live here, or the user never was in it
-	markAhead   = "ahead"   // waits until this edge has read as far; counted again when that is so
-	markFull    = "full"    // too many wait already
-	markLate    = "late"    // the log has a lower one behind it, of an edge that the device has left: said again
+	markInvalid = "invalid"   // not a thread's id
+	markUnknown = "unknown"   // the thread is not live here, or the user never was in it
+	markAhead   = "ahead"     // waits until this edge has read as far; counted again when that is so
+	markFull    = "full"      // too many wait already
+	markSame    = "unchanged" // the log has the device say so already: nothing is written
+	markLate    = "late"      // the log has a lower one behind it, of an edge that the device has left: said again
 )
 
 // watermarks takes what the device has stored and shown (wire 6.2, 6.4). A device cannot claim more than the thread
-// has. Each may become a record in the log, even if it says what the one before said, so a device that sends too many
+// has. Each may become a record in the log, unless the log has the device say so already, so a device that sends too many
 // is read no further for a while. With a request id it is told when all were taken. Reader only.
 func (s *Session) watermarks(ctx context.Context, req uint64, w *wirev1.Watermarks) {
 	if s.moves == nil {
@@ -92,12 +93,19 @@ func (s *Session) move(t id.ThreadID, claim thread.Watermark) (outcome string) {
 		return markAhead
 	}
 	known := s.srv.replica.Watermark(t, s.user)
-	s.srv.ingest.Watermark(t, s.user, s.device, thread.Watermark{
+	w := thread.Watermark{
 		DeliveredPosition: min(claim.DeliveredPosition, v.LastPosition),
 		DeliveredOrdinal:  min(claim.DeliveredOrdinal, v.LastOrdinal),
 		ReadPosition:      max(known.ReadPosition, min(claim.ReadPosition, v.LastPosition)),
 		ReadOrdinal:       max(known.ReadOrdinal, min(claim.ReadOrdinal, v.LastOrdinal)),
-	})
+	}
+	s.mu.Lock()
+	had := s.logged[t].w // what was only handed in may have been dropped: that counts for nothing
+	s.mu.Unlock()
+	if w == (thread.Watermark{}) || had.Merge(w) == had {
+		return markSame
+	}
+	s.srv.ingest.Watermark(t, s.user, s.device, w)
 	return markTaken
 }
 
@@ -108,7 +116,7 @@ type logged struct {
 }
 
 // maxLogged bounds Session.logged. What it does not know is not mended.
-const maxLogged = 256
+const maxLogged = 1024
 
 // Logged implements fanout.Session. A receipt that says less than one before it in the log comes from an edge that the
 // device has left, which was slow to write it: a log that is compacted would keep that one and drop the other, so what
