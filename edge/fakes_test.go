@@ -50,6 +50,9 @@ type world struct {
 	sessions    map[fanout.Session]bool
 	cold        map[id.ThreadID]bool // not live at this edge until EnsureThread
 	quarantined map[id.ThreadID]bool
+	spent       map[auth.Spending]int          // of everybody
+	broke       auth.Spending                  // of this nobody has any left
+	blocks      map[id.UserID]id.UserID        // whom a user has blocked
 	known       thread.Watermark               // everybody's in every thread
 	behind      bool                           // the views are behind what the replica has read
 	viewsAt     map[topic.Topic]topic.Position // the first positions that the views do not have; nil: they have all
@@ -479,6 +482,18 @@ func (w readSide) EnsureThread(_ context.Context, t id.ThreadID) error {
 // gate is registration and proof, without a store.
 type gate struct{ *world }
 
+func (g gate) Spend(_ context.Context, u id.UserID, what auth.Spending, n int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.spent == nil {
+		g.spent = map[auth.Spending]int{}
+	}
+	if g.spent[what] += n; g.broke == what {
+		return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, RetryAfter: time.Hour}
+	}
+	return nil
+}
+
 func (g gate) RequestPin(context.Context, *wirev1.RequestPin, netip.Addr) (*wirev1.PinRequested, error) {
 	return wirev1.PinRequested_builder{ExpiresInMs: 1000}.Build(), nil
 }
@@ -549,6 +564,17 @@ func (r reads) GetUsers(_ context.Context, ids [][]byte) (*wirev1.Users, error) 
 		}
 	}
 	return wirev1.Users_builder{Users: out}.Build(), nil
+}
+
+func (r reads) Unaddable(_ context.Context, by id.UserID, users []id.UserID) (out []id.UserID, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range users {
+		if r.blocks[u] == by {
+			out = append(out, u)
+		}
+	}
+	return out, nil
 }
 
 func (r reads) UserExists(_ context.Context, u id.UserID) (bool, error) {

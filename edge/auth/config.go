@@ -40,6 +40,10 @@ type Config struct {
 	PerDeployment Rate
 	// Lookups bounds the phone numbers that one user may look up; 5,000 a day.
 	Lookups Rate
+	// GroupsPerUser bounds the groups that a user creates (200 a day), AdditionsPerUser whom he puts into groups (10,000
+	// a day), ChangesPerUser his other changes of groups (2,000 a day), ProfilesPerUser those of his profile and the
+	// devices that he links (100 a day).
+	GroupsPerUser, AdditionsPerUser, ChangesPerUser, ProfilesPerUser Rate
 
 	pinTries     int           // how many wrong tries a PIN survives, for tests; 5
 	guesses      Rate          // wrong tries at one number from networks that are not its own, for tests; 30 a day
@@ -61,6 +65,10 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.PerCountry, Rate{Burst: 5000, Per: 24 * time.Hour})
 	run.Default(&c.PerDeployment, Rate{Burst: 20_000, Per: 24 * time.Hour})
 	run.Default(&c.PerRange, Rate{Burst: 100, Per: time.Hour})
+	run.Default(&c.GroupsPerUser, Rate{Burst: 200, Per: 24 * time.Hour})
+	run.Default(&c.AdditionsPerUser, Rate{Burst: 10_000, Per: 24 * time.Hour})
+	run.Default(&c.ChangesPerUser, Rate{Burst: 2000, Per: 24 * time.Hour})
+	run.Default(&c.ProfilesPerUser, Rate{Burst: 100, Per: 24 * time.Hour})
 	run.Default(&c.Lookups, Rate{Burst: 5000, Per: 24 * time.Hour})
 	return c
 }
@@ -81,6 +89,10 @@ func (c Config) Validate() error {
 		"country":       c.PerCountry,
 		"deployment":    c.PerDeployment,
 		"lookups":       c.Lookups,
+		"groups":        c.GroupsPerUser,
+		"additions":     c.AdditionsPerUser,
+		"changes":       c.ChangesPerUser,
+		"profiles":      c.ProfilesPerUser,
 	} {
 		if r.Burst < 1 || r.Per <= 0 {
 			errs = append(errs, fmt.Errorf("limit per %s: %d per %v is not a rate", name, r.Burst, r.Per))

@@ -330,6 +330,16 @@ func (q *Queries) UserExists(ctx context.Context, u id.UserID) (bool, error) {
 	return len(found) > 0, nil
 }
 
+// Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, or are in as many
+// threads as one may be in. He is not one of those who have blocked him.
+func (q *Queries) Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error) {
+	found, err := q.views.Unaddable(ctx, by, users, user.MaxThreads)
+	if err != nil {
+		return nil, q.unavailable("users", err)
+	}
+	return found, nil
+}
+
 // ListDevices returns the devices of a user that may connect.
 func (q *Queries) ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices, error) {
 	found, err := q.views.LiveDevices(ctx, u)

@@ -63,6 +63,10 @@ func (a asking) UserExists(ctx context.Context, u id.UserID) (bool, error) {
 	return inTurn(ctx, a, func() (bool, error) { return a.queries.UserExists(ctx, u) })
 }
 
+func (a asking) Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error) {
+	return inTurn(ctx, a, func() ([]id.UserID, error) { return a.queries.Unaddable(ctx, by, users) })
+}
+
 func (a asking) ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices, error) {
 	return inTurn(ctx, a, func() (*wirev1.Devices, error) { return a.queries.ListDevices(ctx, u) })
 }

@@ -10,8 +10,9 @@ import (
 )
 
 // budgets bounds what a user sends in a day, over all his devices on this edge: every fold remembers a thread's
-// messages of the last 24 hours, so without a bound one member could make it remember any number. A user has perDay
-// messages at once, which come back evenly over a day: at most twice perDay in any 24 hours. Its methods may be called
+// messages of the last 24 hours, so without a bound one member could make it remember any number; and what a message
+// costs is its deliveries. It is kept by each edge alone, because a send does no I/O: who goes to several edges has a
+// budget on each. A user has perDay at once, which come back evenly over a day: at most twice perDay in any 24 hours. Its methods may be called
 // from any goroutine.
 type budgets struct {
 	// Fixed.
@@ -35,8 +36,9 @@ func newBudgets(perDay int) *budgets {
 	return &budgets{perDay: float64(perDay), now: time.Now, users: map[id.UserID]spent{}, sweep: leastSweep}
 }
 
-// take takes one message of a user's budget; a refusal says when there are a few again.
-func (b *budgets) take(u id.UserID) *wire.Error {
+// take takes cost of a user's budget, at most all of it; a refusal says when there is some again.
+func (b *budgets) take(u id.UserID, cost int) *wire.Error {
+	need := min(float64(cost), b.perDay)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
@@ -48,16 +50,16 @@ func (b *budgets) take(u id.UserID) *wire.Error {
 		have = spent{b.perDay, now}
 	}
 	left := b.refilled(have, now)
-	if left < 1 {
+	if left < need {
 		const few = 10
-		wait := time.Duration((few - left) / b.perDay * float64(24*time.Hour))
+		wait := time.Duration((max(few, need) - left) / b.perDay * float64(24*time.Hour))
 		return &wire.Error{
 			Code:       wirev1.Code_CODE_RATE_LIMITED,
 			Message:    "the messages of a day are sent",
 			RetryAfter: max(wait, time.Second),
 		}
 	}
-	b.users[u] = spent{left - 1, now}
+	b.users[u] = spent{left - need, now}
 	return nil
 }
 

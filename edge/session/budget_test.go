@@ -11,7 +11,7 @@ import (
 // sendUntil takes from a user's budget until it is refused, or limit times, and returns how often that went well.
 func sendUntil(b *budgets, u id.UserID, limit int) (n int, refused *wire.Error) {
 	for ; n < limit; n++ {
-		if refused = b.take(u); refused != nil {
+		if refused = b.take(u, 1); refused != nil {
 			break
 		}
 	}
@@ -60,7 +60,7 @@ func TestBudgetsOfIdleUsersAreForgotten(t *testing.T) {
 		t.Fatalf("refused after %d messages of a budget that holds more: %v", n, refused)
 	}
 	for k := range 10 * leastSweep {
-		if refused := b.take(id.UserID{byte(k), byte(k >> 8), 1}); refused != nil {
+		if refused := b.take(id.UserID{byte(k), byte(k >> 8), 1}, 1); refused != nil {
 			t.Fatal(refused)
 		}
 		now = now.Add(10 * time.Millisecond)
@@ -70,5 +70,30 @@ func TestBudgetsOfIdleUsersAreForgotten(t *testing.T) {
 	}
 	if n, _ := sendUntil(b, busy, 1<<20); n > 200 {
 		t.Errorf("a spent budget was forgotten: %d more messages", n)
+	}
+}
+
+// TestAMessageCostsItsDeliveries: what a group of 1,000 costs, it costs, and a group that is larger than a whole budget
+// is not shut out.
+func TestAMessageCostsItsDeliveries(t *testing.T) {
+	now := time.UnixMilli(0)
+	b := newBudgets(5000)
+	b.now = func() time.Time { return now }
+	u := id.UserID{1}
+	for k := range 5 {
+		if refused := b.take(u, 1000); refused != nil {
+			t.Fatalf("message %d to a group of 1,000: %v", k+1, refused)
+		}
+	}
+	refused := b.take(u, 1000)
+	if refused == nil || refused.RetryAfter < 4*time.Hour {
+		t.Fatalf("the sixth: %v, want a pause of a fifth of a day", refused)
+	}
+	now = now.Add(refused.RetryAfter + time.Second)
+	if refused := b.take(u, 1000); refused != nil {
+		t.Errorf("after the pause that was asked for: %v", refused)
+	}
+	if refused := b.take(id.UserID{2}, 1_000_000); refused != nil {
+		t.Errorf("one that costs more than a budget: %v", refused)
 	}
 }

@@ -41,6 +41,9 @@ type Config struct {
 	// SendsPerDay is how many messages a user has at once, over all his connections to this edge; they come back evenly
 	// over a day. Default 100,000. It bounds what the folds remember of him for the rule on retries.
 	SendsPerDay int
+	// PushesPerDay is how many deliveries a user's messages may cost at once, over all his connections to this edge: one
+	// to a group of 1,000 costs 1,000. They come back evenly over a day. Default 5,000,000.
+	PushesPerDay int
 	// JoinRate and JoinBurst bound the users whom it puts into groups, each of whom costs an event of his own; defaults
 	// 1,000 a second and 10,000.
 	JoinRate, JoinBurst int
@@ -83,6 +86,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.SendRate, 1000)
 	run.Default(&c.SendBurst, 2000)
 	run.Default(&c.SendsPerDay, 100_000)
+	run.Default(&c.PushesPerDay, 5_000_000)
 	run.Default(&c.JoinRate, 1000)
 	run.Default(&c.JoinBurst, 10_000)
 	run.Default(&c.WatermarkRate, 2000)
@@ -112,6 +116,7 @@ func (c Config) Validate() error {
 		{"send rate", int64(c.SendRate)},
 		{"send burst", int64(c.SendBurst)},
 		{"sends per day", int64(c.SendsPerDay)},
+		{"pushes per day", int64(c.PushesPerDay)},
 		{"join rate", int64(c.JoinRate)}, {"join burst", int64(c.JoinBurst)},
 		{"watermark rate", int64(c.WatermarkRate)}, {"watermark burst", int64(c.WatermarkBurst)},
 	} {

@@ -148,6 +148,8 @@ type Auth interface {
 	Authenticate(
 		ctx context.Context, r *wirev1.Authenticate, nonce, exporter []byte, addr netip.Addr,
 	) (auth.Identity, error)
+	// Spend takes n of what a user may do in a day, over all edges.
+	Spend(ctx context.Context, u id.UserID, what auth.Spending, n int) error
 }
 
 // Queries answers what needs a store (package query).
@@ -162,6 +164,9 @@ type Queries interface {
 	LookupUsers(ctx context.Context, u id.UserID, r *wirev1.LookupUsers) (*wirev1.Users, error)
 	GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, error)
 	UserExists(ctx context.Context, u id.UserID) (bool, error)
+	// Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, or are in as
+	// many threads as one may be in.
+	Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error)
 	ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices, error)
 	Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, error)
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"heliograph/edge/auth"
 	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -32,7 +34,7 @@ const (
 )
 
 // watermarks takes what the device has stored and shown (wire 6.2, 6.4). A device cannot claim more than the thread
-// has. Each may become a record in the log, unless the log has the device say so already, so a device that sends too many
+// has. Each may become a record in the log, unless the log has the device say so already: a device that sends too many
 // is read no further for a while. With a request id it is told when all were taken. Reader only.
 func (s *Session) watermarks(ctx context.Context, req uint64, w *wirev1.Watermarks) {
 	if s.moves == nil {
@@ -225,6 +227,9 @@ func (s *Session) setProfile(ctx context.Context, r *wirev1.SetProfile) (wirev1.
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, invalid("name is %v; at most %d characters", err, wording.NameChars)
 	}
+	if err := s.spend(ctx, auth.Profile, 1); err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
 	return s.tell(ctx, eventv1.Event_builder{ProfileChanged: eventv1.ProfileChanged_builder{Name: name}.Build()})
 }
 
@@ -262,6 +267,9 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 	if len(have.GetDevices()) >= user.MaxDevices {
 		return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "a user has at most %d devices", user.MaxDevices)
 	}
+	if err := s.spend(ctx, auth.Profile, 1); err != nil {
+		return none, err
+	}
 	return s.tell(ctx, eventv1.Event_builder{DeviceLinked: eventv1.DeviceLinked_builder{
 		DeviceId: d[:], PublicKey: r.GetPublicKey(), DeviceName: name,
 	}.Build()})
@@ -273,6 +281,11 @@ func (s *Session) revokeDevice(ctx context.Context, r *wirev1.RevokeDevice) (wir
 	d, err := id.From[id.DeviceID](r.GetDeviceId())
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, invalid("device_id is not a device's id")
+	}
+	// No budget stands in the way of a revocation: what would change nothing is not appended.
+	known, err := s.srv.replica.DeviceKey(ctx, s.user, d)
+	if err == nil && known.Revoked || errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}) {
+		return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, nil
 	}
 	return s.tell(ctx, eventv1.Event_builder{DeviceRevoked: eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build()})
 }

@@ -8,11 +8,13 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"heliograph/edge/auth"
 	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -87,6 +89,35 @@ func (s *Session) mayJoin(n int) error {
 	return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many users put into groups", RetryAfter: wait}
 }
 
+// spend takes n of what the session's user may do in a day.
+func (s *Session) spend(ctx context.Context, what auth.Spending, n int) error {
+	if n == 0 {
+		return nil
+	}
+	return s.srv.auth.Spend(ctx, s.user, what, n)
+}
+
+// mayAdd judges whether the session's user may put some users into a group: they exist, it is within what he may do in a
+// day, and none of them has blocked him or is in too many threads. Which of these it is, is not told.
+func (s *Session) mayAdd(ctx context.Context, members []id.UserID) error {
+	if err := s.allExist(ctx, members); err != nil {
+		return err
+	}
+	if err := s.spend(ctx, auth.Additions, len(members)); err != nil {
+		return err
+	}
+	not, err := s.asking.Unaddable(ctx, s.user, append([]id.UserID{s.user}, members...))
+	switch {
+	case err != nil:
+		return err
+	case len(not) > 0 && not[0] == s.user:
+		return wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "a user is in at most %d threads", user.MaxThreads)
+	case len(not) > 0:
+		return wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "user %s cannot be added", not[0])
+	}
+	return nil
+}
+
 // was is the ack of a request that was done before: a place by which the thread has it.
 func (s *Session) was(t id.ThreadID, v View) wirev1.ServerFrame_builder {
 	return ack(t, nil, topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions), v.LastPosition, 0)
@@ -133,7 +164,10 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	if err := s.mayJoin(len(members)); err != nil {
 		return none, err
 	}
-	if err := s.allExist(ctx, members); err != nil {
+	if err := s.spend(ctx, auth.Groups, 1); err != nil {
+		return none, err
+	}
+	if err := s.mayAdd(ctx, members); err != nil {
 		return none, err
 	}
 	if err := s.join(ctx, t, append([]id.UserID{s.user}, members...), since); err != nil {
@@ -181,7 +215,7 @@ func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.
 	if err := s.mayJoin(len(fresh)); err != nil {
 		return none, err
 	}
-	if err := s.allExist(ctx, fresh); err != nil {
+	if err := s.mayAdd(ctx, fresh); err != nil {
 		return none, err
 	}
 	if err := s.join(ctx, t, fresh, notNew); err != nil {
@@ -214,6 +248,9 @@ func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wir
 	if !v.Roster.WasMember(u) {
 		return wirev1.ServerFrame_builder{}, invalid("member_id is not a member")
 	}
+	if err := s.spend(ctx, auth.Changes, 1); err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
 	// Also one who is none any more by what this edge knows: another may just have taken him back, and an acknowledged
 	// removal must be one.
 	out, err := s.appendThread(
@@ -238,6 +275,9 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 		}
 		if v, ok := s.srv.replica.View(t); ok && v.Kind == thread.Group && v.Roster.WasMember(s.user) &&
 			!v.Roster.IsMember(s.user) {
+			if err := s.spend(ctx, auth.Changes, 1); err != nil {
+				return wirev1.ServerFrame_builder{}, err
+			}
 			// The list may not know of it yet, when the event that tells it was what failed; else the fold ignores a
 			// second.
 			return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, s.unlist(ctx, t, s.user, nil)
@@ -245,6 +285,9 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 		t, _, err = s.group(ctx, r.GetThreadId(), false)
 	}
 	if err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
+	if err := s.spend(ctx, auth.Changes, 1); err != nil {
 		return wirev1.ServerFrame_builder{}, err
 	}
 	out, err := s.appendThread(ctx, t, eventv1.Event_builder{MemberLeft: &eventv1.MemberLeft{}})
@@ -291,6 +334,9 @@ func (s *Session) renameThread(ctx context.Context, r *wirev1.RenameThread) (wir
 	if err != nil {
 		return wirev1.ServerFrame_builder{}, err
 	}
+	if err := s.spend(ctx, auth.Changes, 1); err != nil {
+		return wirev1.ServerFrame_builder{}, err
+	}
 	return s.appendThread(
 		ctx, t, eventv1.Event_builder{ThreadRenamed: eventv1.ThreadRenamed_builder{Title: title}.Build()},
 	)
@@ -321,6 +367,9 @@ func (s *Session) setRole(ctx context.Context, r *wirev1.SetRole) (wirev1.Server
 		if !others {
 			return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "the last admin stays one")
 		}
+	}
+	if err := s.spend(ctx, auth.Changes, 1); err != nil {
+		return none, err
 	}
 	out, err := s.appendThread(
 		ctx, t, eventv1.Event_builder{RoleChanged: eventv1.RoleChanged_builder{MemberId: u[:], Role: role}.Build()},

@@ -71,7 +71,10 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	if refused = over(s.sends); refused != nil {
 		refused.RetryAfter = max(refused.RetryAfter, sendPause)
 	} else if refused = s.enter(); refused == nil && err == nil {
-		if refused = s.srv.budgets.take(s.user); refused != nil {
+		if refused = s.srv.budgets.take(s.user, 1); refused == nil {
+			refused = s.srv.pushes.take(s.user, s.reach(x.thread))
+		}
+		if refused != nil {
 			s.finish()
 		}
 	}
@@ -121,6 +124,12 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	if !s.spawn(func() { s.drive(ctx, x.thread, l) }) {
 		s.finish()
 	}
+}
+
+// reach is to how many members a message to a thread goes, as far as this edge knows.
+func (s *Session) reach(t id.ThreadID) int {
+	v, _ := s.srv.replica.View(t)
+	return max(1, v.ActiveMembers)
 }
 
 func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) {

@@ -38,7 +38,8 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics
 	load     load
-	budgets  *budgets
+	budgets  *budgets      // messages
+	pushes   *budgets      // deliveries of messages
 	resync   []byte        // the encoded push of wire 8.1
 	pages    chan struct{} // one for each page of history that is read or written
 	workers  *workers
@@ -64,7 +65,7 @@ func New(
 	srv.load.budget = srv.cfg.Budget
 	srv.pages = make(chan struct{}, min(edgePages, max(leastPages, srv.cfg.Budget.Memory()/32/wire.MaxServerFrame)))
 	srv.workers = newWorkers()
-	srv.budgets = newBudgets(srv.cfg.SendsPerDay)
+	srv.budgets, srv.pushes = newBudgets(srv.cfg.SendsPerDay), newBudgets(srv.cfg.PushesPerDay)
 	srv.open = map[*Session]struct{}{}
 	srv.metrics = newMetrics(reg, srv)
 	srv.resync = encode(wirev1.ServerFrame_builder{

@@ -43,6 +43,7 @@ func TestPlans(t *testing.T) {
 		"a page":              {sqlPage, []string{"Merge Append"}}, // all parts are left out for a null
 		"cursors":             {sqlCursors, []string{"device_watermarks_pkey", "Nested Loop"}},
 		"devices by key":      {sqlDevicesByKey, []string{"devices_pkey", "Nested Loop"}},
+		"whom not to add":     {sqlUnaddable, []string{"blocks_pkey", "user_threads_pkey"}},
 		"users by number":     {sqlUsersByPhone, []string{"users_phone_hash"}},
 		"threads":             {sqlThreads + ofThreads, []string{"threads_pkey"}},
 		"members":             {sqlMembers + ofThreads, []string{"members_pkey"}},

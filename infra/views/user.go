@@ -102,6 +102,13 @@ const (
 
 	ofUsers = ` WHERE user_id = ANY($1::uuid[])`
 
+	sqlUnaddable = `
+SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
+ WHERE EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $2::uuid)
+    OR (SELECT count(*) FROM (
+          SELECT FROM user_threads t WHERE t.user_id = u.user_id AND NOT t.has_left LIMIT $3::bigint) x) >= $3
+ ORDER BY u.n`
+
 	sqlUsersByPhone = `
 SELECT DISTINCT ON (phone_hash) user_id, phone_hash, generation, name, registered FROM users
  WHERE phone_hash = ANY($1::uuid[]) ORDER BY phone_hash, generation DESC`
@@ -141,6 +148,22 @@ func (v *Views) Users(ctx context.Context, ids []id.UserID) ([]User, error) {
 func (v *Views) ThreadsOf(ctx context.Context, u id.UserID) ([]UserThread, error) {
 	return all[UserThread](ctx, v, "threads of a user", sqlUserThreads+ofUsers, uuids([]id.UserID{u}))
 }
+
+// Unaddable returns those of some users, in their order, who have blocked a user or have at least most threads in their
+// lists.
+func (v *Views) Unaddable(ctx context.Context, by id.UserID, of []id.UserID, most int) ([]id.UserID, error) {
+	found, err := all[someone](ctx, v, "users who cannot be added", sqlUnaddable, uuids(of), uuid(by), most)
+	out := make([]id.UserID, len(found))
+	for i := range found {
+		out[i] = found[i].id
+	}
+	return out, err
+}
+
+// someone is a user's id alone.
+type someone struct{ id id.UserID }
+
+func (r *someone) targets() []any { return []any{(*key)(&r.id)} }
 
 // UsersByPhone returns, of each phone number's users, the one of the latest generation.
 func (v *Views) UsersByPhone(ctx context.Context, hashes [][id.Size]byte) ([]User, error) {

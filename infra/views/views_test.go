@@ -549,3 +549,21 @@ func TestTables(t *testing.T) {
 		},
 	}})
 }
+
+func TestUnaddable(t *testing.T) {
+	s := newStore(t)
+	ann, bob, cat, dan := userN(1), userN(2), userN(3), userN(4)
+	s.put("blocks", bob, ann)
+	s.put("blocks", ann, cat) // whom somebody has blocked himself, he may be added by
+	for k := range 4 {
+		s.put("user_threads", cat, id.NewGroup(), int64(k), k == 0) // 3 that he has not left
+		s.put("user_threads", dan, id.NewGroup(), int64(k), k < 2)
+	}
+	for most, want := range map[int][]id.UserID{4: {bob}, 3: {cat, bob}, 2: {cat, bob, dan}} {
+		got, err := s.Unaddable(t.Context(), ann, []id.UserID{cat, ann, bob, dan}, most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, "who cannot be added", got, want)
+	}
+}

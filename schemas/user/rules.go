@@ -16,6 +16,8 @@ type Rules struct {
 	MaxName int
 	// MaxDevices is the most devices of a user that are active at one time.
 	MaxDevices int
+	// MaxThreads is the most threads that a user is in at one time, as his list has them; 0: any number.
+	MaxThreads int
 	// Separators: a name has no control of C1 and no separator of lines (event.OneLine).
 	Separators bool
 }
@@ -24,7 +26,7 @@ type Rules struct {
 var rules = [...]Rules{
 	{MaxName: 64, MaxDevices: 16},
 	{MaxName: 64, MaxDevices: 16},
-	{MaxName: 512, MaxDevices: 16, Separators: true},
+	{MaxName: 512, MaxDevices: 16, MaxThreads: 10_000, Separators: true},
 }
 
 // RulesOf returns the rules of a number from 1 to event.CurrentRules; event.Decode gives out no other.

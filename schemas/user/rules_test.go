@@ -11,7 +11,7 @@ import (
 func TestRulesAreFrozen(t *testing.T) {
 	want := map[uint32]user.Rules{
 		1: {MaxName: 64, MaxDevices: 16}, 2: {MaxName: 64, MaxDevices: 16},
-		3: {MaxName: 512, MaxDevices: 16, Separators: true},
+		3: {MaxName: 512, MaxDevices: 16, MaxThreads: 10_000, Separators: true},
 	}
 	if len(want) != event.CurrentRules {
 		t.Fatalf("rules %d are the current ones: freeze them here", event.CurrentRules)
@@ -21,7 +21,8 @@ func TestRulesAreFrozen(t *testing.T) {
 			t.Errorf("rules %d are %+v, want %+v", n, got, w)
 		}
 	}
-	if now := user.RulesOf(event.CurrentRules); now.MaxName != user.MaxName || now.MaxDevices != user.MaxDevices {
+	if now := user.RulesOf(event.CurrentRules); now.MaxName != user.MaxName || now.MaxDevices != user.MaxDevices ||
+		now.MaxThreads != user.MaxThreads {
 		t.Error("the limits that writers keep to are not those of the current rules")
 	}
 }

@@ -29,6 +29,8 @@ const (
 	MaxName = 512
 	// MaxDevices is the most devices of a user that are active at one time.
 	MaxDevices = 16
+	// MaxThreads is the most threads that a user is in at one time.
+	MaxThreads = 10_000
 )
 
 // Outcome is what the fold made of an event.
@@ -178,6 +180,9 @@ func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 		if j, known := s.Threads[t]; known && !j.Left {
 			return Verdict{Outcome: Rejected}
 		}
+		if most := RulesOf(e.Rules).MaxThreads; most > 0 && len(s.Threads) >= most && s.listed() >= most {
+			return Verdict{Outcome: Rejected}
+		}
 		s.Threads[t] = Joined{At: at}
 		return Verdict{Thread: t}
 	case eventv1.Event_ThreadLeft_case:
@@ -192,6 +197,16 @@ func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 	default:
 		return Verdict{Outcome: Rejected}
 	}
+}
+
+// listed is how many threads the user is in.
+func (s *State) listed() (n int) {
+	for _, j := range s.Threads {
+		if !j.Left {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *State) registered(e *event.Event, at topic.Position, logTimeMS int64) Verdict {

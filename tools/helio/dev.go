@@ -192,8 +192,10 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 			PerCountry:    devRate,
 			PerDeployment: devRate,
 			Lookups:       devRate,
+
+			GroupsPerUser: devRate, AdditionsPerUser: devRate, ChangesPerUser: devRate, ProfilesPerUser: devRate,
 		},
-		sendsPerDay: 10_000_000, // for measurements with few senders
+		sendsPerDay: 10_000_000, pushesPerDay: 2_000_000_000, // for measurements with few senders
 	})
 }
 

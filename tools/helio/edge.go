@@ -64,6 +64,11 @@ type edgeCmd struct {
 	SMSPerCountry  int           `help:"Most SMS to one country, which come back evenly over a day." default:"5000" env:"HELIO_SMS_PER_COUNTRY"`
 	SMSPerDay      int           `help:"Most SMS of the deployment, which come back evenly over a day." default:"20000" env:"HELIO_SMS_PER_DAY"`
 	LookupsPerUser int           `help:"Most phone numbers that one user may look up in a day." default:"5000" env:"HELIO_LOOKUPS_PER_USER"`
+	GroupsPerDay   int           `help:"Groups that one user may create in a day." default:"200" env:"HELIO_GROUPS_PER_DAY"`
+	AddsPerDay     int           `help:"Users whom one user may put into groups in a day." default:"10000" env:"HELIO_ADDS_PER_DAY"`
+	ChangesPerDay  int           `help:"Other changes of groups that one user may make in a day: removals, leavings, roles, titles." default:"2000" env:"HELIO_CHANGES_PER_DAY"`
+	ProfilesPerDay int           `help:"Changes of his profile that one user may make, and devices he may link, in a day." default:"100" env:"HELIO_PROFILES_PER_DAY"`
+	PushesPerDay   int           `help:"Deliveries to members that one user's messages may cost at once on one edge, which come back evenly over a day: one to a group of 1,000 costs 1,000." default:"5000000" env:"HELIO_PUSHES_PER_DAY"`
 	SendsPerDay    int           `help:"Messages that one user may send at once, which come back evenly over a day." default:"100000" env:"HELIO_SENDS_PER_DAY"`
 	MaxConnections int           `help:"Most connections; no more than fit into half of the memory." default:"100000" env:"HELIO_MAX_CONNECTIONS"`
 	DeliveryGroup  string        `help:"Consumer group of the delivery instances, the same as theirs; default: after --topic-prefix." placeholder:"GROUP" env:"HELIO_DELIVERY_GROUP"`
@@ -120,7 +125,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	e, err := addEdge(ctx, p, edgeParts{
 		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections,
-		sendsPerDay: c.SendsPerDay, kafka: cfg, bases: bases,
+		sendsPerDay: c.SendsPerDay, pushesPerDay: c.PushesPerDay, kafka: cfg, bases: bases,
 		postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
 		directory: link.NewGroupDirectory(cl, cfg, group), dialer: link.QUICDialer{TLS: conf, Budget: p.budget}, sender: sender,
 		auth: auth.Config{
@@ -133,6 +138,9 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 			PerCountry:    daily(c.SMSPerCountry),
 			PerDeployment: daily(c.SMSPerDay),
 			Lookups:       daily(c.LookupsPerUser),
+
+			GroupsPerUser: daily(c.GroupsPerDay), AdditionsPerUser: daily(c.AddsPerDay),
+			ChangesPerUser: daily(c.ChangesPerDay), ProfilesPerUser: daily(c.ProfilesPerDay),
 		},
 	})
 	if err != nil {
@@ -214,6 +222,7 @@ type edgeParts struct {
 	cert, certKey  string // empty: those of the secrets
 	maxConnections int
 	sendsPerDay    int
+	pushesPerDay   int
 	kafka          kafka.Config
 	bases          *kafka.Bases
 	postgres       postgresFlags
@@ -306,8 +315,11 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	e, err := edge.New(edge.Config{
 		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey,
 		Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
-		Budget:  p.budget,
-		Session: session.Config{Edge: parts.name, Partitions: parts.kafka.Partitions, SendsPerDay: parts.sendsPerDay},
+		Budget: p.budget,
+		Session: session.Config{
+			Edge: parts.name, Partitions: parts.kafka.Partitions, SendsPerDay: parts.sendsPerDay,
+			PushesPerDay: parts.pushesPerDay,
+		},
 	}, fan, edge.Replica(rep), a, q, in, p.log, p.reg)
 	if err != nil {
 		return nil, err
