@@ -137,6 +137,11 @@
 //        leaves open whether it counts; to ask again is safe. What had been so before is done: to add who is a member,
 //        to remove who is none.
 //   7.11 A thread that exists is to those who never were in it as one that does not: CODE_NOT_A_MEMBER.
+//   7.12 What a user has written in a day has bounds: messages, their deliveries (one to a group of 1,000 costs 1,000),
+//        groups created, users put into them, other changes of groups, changes of the profile and devices linked.
+//        Beyond them it is CODE_RATE_LIMITED, and retry_after_ms says when there is more.
+//   7.13 Who has blocked a user is not put into a group by him, and nobody is in more than 10,000 threads:
+//        CODE_NOT_ALLOWED to whoever names him, without the reason.
 //
 // 8. Resync
 //   8.1  A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again within a
