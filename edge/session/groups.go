@@ -89,7 +89,7 @@ func (s *Session) mayJoin(n int) error {
 	return &wire.Error{Code: wirev1.Code_CODE_RATE_LIMITED, Message: "too many users put into groups", RetryAfter: wait}
 }
 
-// spend takes n of what the session's user may do in a day.
+// spend takes n of what the session's user may do in a day (wire 7.12).
 func (s *Session) spend(ctx context.Context, what auth.Spending, n int) error {
 	if n == 0 {
 		return nil
@@ -97,8 +97,8 @@ func (s *Session) spend(ctx context.Context, what auth.Spending, n int) error {
 	return s.srv.auth.Spend(ctx, s.user, what, n)
 }
 
-// mayAdd judges whether the session's user may put some users into a group: they exist, it is within what he may do in a
-// day, and none of them has blocked him or is in too many threads. Which of these it is, is not told.
+// mayAdd judges whether the session's user may put some users into a group (wire 7.13): they exist, it is within what
+// he may do in a day, and none of them has blocked him or is in too many threads. Which of these it is, is not told.
 func (s *Session) mayAdd(ctx context.Context, members []id.UserID) error {
 	if err := s.allExist(ctx, members); err != nil {
 		return err
