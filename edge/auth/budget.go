@@ -33,9 +33,9 @@ func (c *Config) spending(what Spending) (r Rate, closed bool) {
 	return c.ProfilesPerUser, false
 }
 
-// Spend takes n of what a user may do in a day. A refusal (CODE_RATE_LIMITED) says when there is more. While the budgets
-// cannot be read, nobody creates groups or adds to them, which needs the store anyhow (CODE_UNAVAILABLE); who wants to
-// leave a group, or to remove somebody, is let.
+// Spend takes n of what a user may do in a day. A refusal (CODE_RATE_LIMITED) says when there is more. While the
+// budgets cannot be read, nobody creates groups or adds to them, which needs the store anyhow (CODE_UNAVAILABLE); who
+// wants to leave a group, or to remove somebody, is let.
 func (a *Auth) Spend(ctx context.Context, u id.UserID, what Spending, n int) error {
 	rate, closed := a.cfg.spending(what)
 	ok, retry, err := a.limiter.Take(ctx, "user:"+string(what)+":"+u.String(), rate, n)

@@ -21,7 +21,7 @@
 //     addresses guess at a number, its PINs take one try each; the owner has the PIN. What strangers have sent to a
 //     number in a day is bounded; a network from which the number was registered in the last 400 days does not share
 //     that bound. An owner elsewhere, while strangers in four networks ask for his number all day, waits.
-//   - A wrong try has 1 in 10^6. At one number 30 a day and one for each PIN are judged: at most 50 on the first day from
-//     networks that are not its own.
+//   - A wrong try has 1 in 10^6. At one number 30 a day and one for each PIN are judged: at most 50 on the first day
+//     from networks that are not its own.
 //   - A try is counted before the PIN is compared, in one statement, so that parallel guesses cannot share a try.
 package auth

@@ -137,8 +137,8 @@ func (a *Auth) tryBudgets(addr netip.Addr) []budget {
 // networkShare is how many addresses' worth of a rate an IPv6 /48 has: who has one can choose among 65,536 /64s.
 const networkShare = 4
 
-// addressBudgets are the budgets of an address: IPv4 by itself; IPv6 by its /64, which one subscriber owns at least, and
-// by its /48, which one site or customer may own.
+// addressBudgets are the budgets of an address: IPv4 by itself; IPv6 by its /64, which one subscriber owns at least,
+// and by its /48, which one site or customer may own.
 func addressBudgets(name, prefix string, addr netip.Addr, r Rate) []budget {
 	addr = addr.Unmap()
 	if !addr.IsValid() {
