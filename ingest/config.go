@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -22,7 +23,14 @@ type Config struct {
 	// version. At most event.MaxProducer bytes; default: nothing.
 	Producer string
 
+	// Clock asks a clock that all edges have in common, of Postgres. While ours is off by more than a minute, events are
+	// refused. Default: nobody is asked.
+	Clock func(ctx context.Context) (time.Time, error)
+
 	// For tests.
+
+	// clockEvery is how often Clock is asked; default 10 s.
+	clockEvery time.Duration
 
 	// linger of events; default 0: a record goes at once and batches form behind the requests in flight.
 	linger time.Duration
@@ -51,6 +59,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.receiptWindow, 15*time.Millisecond)
 	run.Default(&c.receiptLinger, 5*time.Millisecond)
 	run.Default(&c.maxRecords, 1<<16)
+	run.Default(&c.clockEvery, clockEvery)
 	run.Default(&c.maxBytes, min(64<<20, c.Kafka.Budget.Memory()/32))
 	run.Default(&c.deliveryTimeout, 2*time.Second)
 	run.Default(&c.probeInterval, 200*time.Millisecond)

@@ -56,6 +56,7 @@ type Ingest struct {
 	sending  chan struct{} // capacity 1: who sends watermarks has put something in
 	ends     map[topic.Topic]*ends
 
+	clock  clock
 	down   atomic.Bool // the log takes nothing
 	closed atomic.Bool // Run has ended
 
@@ -155,6 +156,10 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 	}
 	if i.down.Load() {
 		i.refuse(t, reasonDown, done)
+		return
+	}
+	if i.clock.isOff() {
+		i.refuse(t, reasonClock, done)
 		return
 	}
 	value, err := i.encode(e)
@@ -386,6 +391,9 @@ func (i *Ingest) Run(ctx context.Context) error {
 	g.Go(func() error { i.send(ctx); return nil })
 	g.Go(func() error { i.look(ctx); return nil })
 	g.Go(func() error { i.takeTurns(ctx); return nil })
+	if i.cfg.Clock != nil {
+		g.Go(func() error { i.askClock(ctx); return nil })
+	}
 	err := g.Wait()
 	i.closed.Store(true)
 	i.failHeld()

@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/run"
@@ -9,6 +11,7 @@ import (
 // The reasons of helio_ingest_failures_total.
 const (
 	reasonInvalid = "invalid" // the event breaks the schema's rules
+	reasonClock   = "clock"   // this machine's clock is off
 	reasonDown    = "down"    // the log was known to be down, nothing was sent
 	reasonFull    = "full"    // the buffer was full, nothing was sent
 	reasonTimeout = "timeout" // not acknowledged in time: unknown
@@ -66,6 +69,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 // gauges registers what is read from the clients when asked.
 func (i *Ingest) gauges(reg prometheus.Registerer) {
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_ingest_clock_off_seconds",
+		Help: "How far this machine's clock is ahead; 0 while it is less than a minute off. Else events are refused.",
+	}, func() float64 { return time.Duration(i.clock.off.Load()).Seconds() }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_ingest_buffered_records", Help: "Events handed over and not acknowledged yet, both producers.",
 	}, func() float64 { return float64(i.Buffered()) }))

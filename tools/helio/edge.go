@@ -234,6 +234,13 @@ type edgeParts struct {
 	auth           auth.Config
 }
 
+// clockOf asks for the time of Postgres, which all edges have in common.
+func clockOf(pool *pgxpool.Pool) func(context.Context) (time.Time, error) {
+	return func(ctx context.Context) (at time.Time, err error) {
+		return at, pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&at)
+	}
+}
+
 // addEdge adds an edge to a process, bound to its address.
 func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, error) {
 	userKey, err := parts.secrets.read(secrets.UserKey, 32)
@@ -289,7 +296,9 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		}
 	})
 	in, err := ingest.New(
-		ingest.Config{Kafka: parts.kafka, Partitions: parts.kafka.Partitions, Producer: producer(parts.name)},
+		ingest.Config{
+			Kafka: parts.kafka, Partitions: parts.kafka.Partitions, Producer: producer(parts.name), Clock: clockOf(doors),
+		},
 		parts.bases, p.log, p.reg,
 	)
 	if err != nil {
