@@ -14,9 +14,9 @@ import (
 )
 
 // A device says what its store has. In: two events and a receipt, then the process ends, and the file of before the
-// second event and the receipt is put back. Expected: first the one cursor, then the other, with the digest of what came
-// from the store; the application is told at start of the receipts that the store has, and an edge that does not know
-// Have is told nothing.
+// second event and the receipt is put back. Expected: first the one cursor, then the other, with the digest of what
+// came from the store; the application is told at start of the receipts that the store has, and an edge that does not
+// know Have is told nothing.
 func TestSaysWhatItsStoreHas(t *testing.T) {
 	th, other, me := id.NewGroup(), identity(t), identity(t)
 	path := filepath.Join(t.TempDir(), "device")

@@ -237,8 +237,8 @@ type refusal struct {
 	Reason string      `json:"reason,omitempty"`
 }
 
-// record is a line of the journal; exactly one field is set, besides the thread that it is about. Acked and Refused come
-// with Drop, which is what a version that does not know them makes of it: it sends the message no more.
+// record is a line of the journal; exactly one field is set, besides the thread that it is about. Acked and Refused
+// come with Drop, which is what a version that does not know them makes of it: it sends the message no more.
 type record struct {
 	Identity  *Identity         `json:"identity,omitempty"`
 	Thread    *id.ThreadID      `json:"thread,omitempty"`

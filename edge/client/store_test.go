@@ -79,7 +79,8 @@ func TestStores(t *testing.T) {
 			)
 			peer := id.UserID(id.NewDevice())
 			rs := s.(ReceiptStore)
-			must(t, rs.SetReceipt(th, peer, thread.Watermark{DeliveredOrdinal: 1}), rs.SetReceipt(th, peer, w), rs.SetOwn(th, 3))
+			must(t, rs.SetReceipt(th, peer, thread.Watermark{DeliveredOrdinal: 1}), rs.SetReceipt(th, peer, w))
+			must(t, rs.SetOwn(th, 3))
 			want := Saved{
 				Identity: me, Watermarks: map[id.ThreadID]thread.Watermark{th: w}, Outbox: []Outgoing{a, c},
 				Receipts: map[id.ThreadID]*Receipts{th: {Own: 3, Marks: map[id.UserID]thread.Watermark{peer: w}}},
@@ -142,7 +143,8 @@ func TestFileStoreCompacts(t *testing.T) {
 	s, err := OpenFileStore(path)
 	must(t, err)
 	me, th, keep := identity(t), id.NewGroup(), Outgoing{ID: id.NewMessage(), Data: []byte("keep")}
-	must(t, s.SetIdentity(me), s.Put(keep), s.SetOwn(th, 4), s.SetReceipt(th, me.User, thread.Watermark{ReadOrdinal: 4}))
+	must(t, s.SetIdentity(me), s.Put(keep))
+	must(t, s.SetOwn(th, 4), s.SetReceipt(th, me.User, thread.Watermark{ReadOrdinal: 4}))
 	const n = 20_100
 	for i := range n {
 		must(t, s.SetWatermark(th, thread.Watermark{DeliveredPosition: topic.Position(i + 1)}))

@@ -27,7 +27,8 @@ const (
 	// catchups is how many catch-ups that nobody asked for (threads that were joined) read pages at one time. They wait
 	// without that: what waits for one slot's views must not keep the others' waiting.
 	catchups = 8
-	// patience is how long such a catch-up waits for a thread to be live, or for the views, before it is left for later.
+	// patience is how long such a catch-up waits for a thread to be live, or for the views, before it is left for
+	// later.
 	patience = time.Second
 	// lateAfter is how long a device may be behind with a thread, while it is on line, before that is said.
 	lateAfter = 5 * time.Second

@@ -52,7 +52,8 @@ type device struct {
 	// 12.5). left has them by how late they are, and perhaps some that are not left any more.
 	unasked map[id.ThreadID]struct{}
 	left    []id.ThreadID
-	// Where the device is at least, in threads of which it has said at its Sync that it has less than its watermark says.
+	// Where the device is at least, in threads of which it has said at its Sync that it has less than its watermark
+	// says.
 	from   map[id.ThreadID]topic.Position
 	behind time.Time     // while open: since when there are targets
 	tell   time.Duration // how long that must be until it is said
@@ -241,8 +242,8 @@ func (f *Fanout) wake(d *device, t id.ThreadID) {
 	}
 }
 
-// wakePending has those threads caught up with of which something is held back although they were left. The caller holds
-// d.mu.
+// wakePending has those threads caught up with of which something is held back although they were left. The caller
+// holds d.mu.
 func (f *Fanout) wakePending(d *device) {
 	if len(d.unasked) == 0 {
 		return

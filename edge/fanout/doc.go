@@ -36,8 +36,8 @@
 // superfluous. One that nobody asked for (catchUpNow) concerns only the threads of which the device was found to have
 // missed something.
 //
-// A Sync may have a window: then the threads beyond it are left, and nothing of them is pushed until the device asks for
-// them (More) or something new comes in them, which catches up with them by itself.
+// A Sync may have a window: then the threads beyond it are left, and nothing of them is pushed until the device asks
+// for them (More) or something new comes in them, which catches up with them by itself.
 //
 // Locks: the list of people, and a device's, never one inside the other. What pushes to a
 // Session is called under the device's, which keeps its pushes in order: so it must not call back.
@@ -48,9 +48,9 @@
 //   - The tail in Postgres is trimmed by age. What a device lacks of it comes from the history; threads that need it
 //     come last in a Sync, since with a history that is down or behind the Sync ends there, and is tried again. What
 //     was trimmed is told by thread, so whoever lacks nothing of it does not depend on the history.
-//   - If a thread is not live, or its views do not get on, a catch-up that nobody asked for leaves the threads of its slot
-//     for later, and nothing else waits: neither the device's other threads nor other devices. How long a device that is
-//     on line has been behind is a metric, and said in the log after five seconds.
+//   - If a thread is not live, or its views do not get on, a catch-up that nobody asked for leaves the threads of its
+//     slot for later, and nothing else waits: neither the device's other threads nor other devices. How long a device
+//     that is on line has been behind is a metric, and said in the log after five seconds.
 //   - An event is encoded once, by whoever is told of it first, for all devices of all users.
 //   - An idle session has neither a goroutine nor a timer here.
 package fanout

@@ -49,7 +49,8 @@ func New(r *replica.Replica, history History, log *slog.Logger, reg prometheus.R
 	f := &Fanout{
 		bounds: defaultBounds(), replica: r, history: history, older: make(chan struct{}, loaders),
 		rooms: make(chan struct{}, catchups), log: log,
-		catchups: catchupQueue{wake: make(chan struct{}, 1), later: map[*device]struct{}{}}, people: map[id.UserID]*person{},
+		catchups: catchupQueue{wake: make(chan struct{}, 1), later: map[*device]struct{}{}},
+		people:   map[id.UserID]*person{},
 	}
 	f.metrics = newMetrics(reg, f)
 	return f

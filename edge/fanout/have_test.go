@@ -7,8 +7,9 @@ import (
 	"heliograph/schemas/thread"
 )
 
-// A phone is restored from a backup. In: 8 messages, of which the backup has the first 3, and all of which the phone had
-// acknowledged before; it says what it has. Expected: the other 5, once each. Without saying so it gets none of them.
+// A phone is restored from a backup. In: 8 messages, of which the backup has the first 3, and all of which the phone
+// had acknowledged before; it says what it has. Expected: the other 5, once each. Without saying so it gets none of
+// them.
 func TestRestoredFromABackup(t *testing.T) {
 	for _, says := range []bool{true, false} {
 		inBench(t, 1, func(t *testing.T, b *bench) {
@@ -43,9 +44,9 @@ func TestRestoredFromABackup(t *testing.T) {
 	}
 }
 
-// A reconnect costs what changed. In: 100 groups of 10, all messages delivered and read, and nothing since. Expected: no
-// receipt, and no frame but SyncComplete; who does not say what he has gets the watermarks of all. Then a member reads
-// her message in one group, and another's behind it in another: the receipts of the first alone.
+// A reconnect costs what changed. In: 100 groups of 10, all messages delivered and read, and nothing since. Expected:
+// no receipt, and no frame but SyncComplete; who does not say what he has gets the watermarks of all. Then a member
+// reads her message in one group, and another's behind it in another: the receipts of the first alone.
 func TestAReconnectCostsWhatChanged(t *testing.T) {
 	const groups, members = 100, 10
 	inBench(t, 1, func(t *testing.T, b *bench) {

@@ -27,9 +27,9 @@ type Has struct {
 
 // Sync sends the session what it lacks (wire 5.2, 5.4) and then makes it live. It may run again at any time. With what
 // the device has, which may be nil, it is fed from there where that is less than what the server knows to be delivered,
-// and gets no receipts that it has. A window above 0 is how many of the threads that it lacks something of come now, the
-// latest; the others wait for More, or for something new in them. It returns nil without SyncComplete when the session
-// lagged meanwhile: Session.Lagged was called, and the client will ask again.
+// and gets no receipts that it has. A window above 0 is how many of the threads that it lacks something of come now,
+// the latest; the others wait for More, or for something new in them. It returns nil without SyncComplete when the
+// session lagged meanwhile: Session.Lagged was called, and the client will ask again.
 func (f *Fanout) Sync(ctx context.Context, s Session, has Known, window int) error {
 	d := f.device(s)
 	if d == nil {
@@ -131,9 +131,9 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known, window int) (er
 	}
 }
 
-// More lets an open session catch up with the next threads that a Sync with a window has left, the latest first; all for
-// none. It returns how many are left then. What it fails with is to be asked again, though the threads come by themselves
-// too.
+// More lets an open session catch up with the next threads that a Sync with a window has left, the latest first; all
+// for none. It returns how many are left then. What it fails with is to be asked again, though the threads come by
+// themselves too.
 func (f *Fanout) More(ctx context.Context, s Session, threads int) (rest int, err error) {
 	d := f.device(s)
 	if d == nil {

@@ -7,8 +7,8 @@ import (
 	"heliograph/schemas/id"
 )
 
-// A phone that was away pages through what it missed. In: 20 threads with a message each, a window of 5. Expected: the 5
-// latest and SyncComplete with 15 left; then 4 more, the latest of the rest; one that gets a new message comes by
+// A phone that was away pages through what it missed. In: 20 threads with a message each, a window of 5. Expected: the
+// 5 latest and SyncComplete with 15 left; then 4 more, the latest of the rest; one that gets a new message comes by
 // itself, with what it missed before; then all others. In a thread that was left nothing came before what it missed.
 func TestAWindowOfThreads(t *testing.T) {
 	for _, restored := range []bool{false, true} {

@@ -43,7 +43,8 @@ func TestLateSubjectsAreAskedForAgain(t *testing.T) {
 		before      func(b *bench, s topic.Slot)
 		live        bool // the thread was live before
 	}{
-		{"a lost Subscribe of a new thread", "without_answer=1", func(b *bench, s topic.Slot) { b.cluster.Lose(1) }, false},
+		{"a lost Subscribe of a new thread", "without_answer=1",
+			func(b *bench, _ topic.Slot) { b.cluster.Lose(1) }, false},
 		{"a lost Subscribe of a slot that changed hands", "without_answer=1",
 			func(b *bench, s topic.Slot) { b.cluster.Lose(1); b.cluster.Give(s, "a", 10) }, true},
 		{"an owner that has not said so", "without_owner=1",

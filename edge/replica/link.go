@@ -270,9 +270,9 @@ func (r *Replica) owned(c *conn, o *linkv1.Owned) error {
 	return nil
 }
 
-// notOwner takes in that the instance does not own the slot of a Subscribe. It says nothing when the slot has been given
-// up and taken again since it was sent: the answer then comes after the Owned that lists the slot, and who believed it
-// would have no owner for as long as nothing else moves. It runs on the link's reader.
+// notOwner takes in that the instance does not own the slot of a Subscribe. It says nothing when the slot has been
+// given up and taken again since it was sent: the answer then comes after the Owned that lists the slot, and who
+// believed it would have no owner for as long as nothing else moves. It runs on the link's reader.
 func (r *Replica) notOwner(s *slot, c *conn, id uint64) {
 	s.mu.RLock()
 	_, asked := s.requests[id] // of the owner as it is believed now

@@ -311,8 +311,8 @@ func compare(t *testing.T, what string, ask func(replica.Store) (any, error), pg
 	same(t, what, got, want)
 }
 
-// TestCatchUpsKeepNobodyOut: whatever goes on in the pool of catch-ups, devices are found and the views' positions read,
-// on which logging in and cutting off depend.
+// TestCatchUpsKeepNobodyOut: whatever goes on in the pool of catch-ups, devices are found and the views' positions
+// read, on which logging in and cutting off depend.
 func TestCatchUpsKeepNobodyOut(t *testing.T) {
 	doors := newViews(t)
 	busy, err := postgres.Open(t.Context(), postgres.Config{URL: doors.Config().ConnString(), MaxConns: 1})

@@ -21,8 +21,8 @@ func (r *Replica) Delivered(ctx context.Context, keys []DeviceThread) ([]topic.P
 	return at, nil
 }
 
-// Unread counts, for a device that is shown nothing from before its floor, the messages that each of glances leaves unread.
-// The views must have reached those glances' ends (Reach).
+// Unread counts, for a device that is shown nothing from before its floor, the messages that each of glances leaves
+// unread. The views must have reached those glances' ends (Reach).
 func (r *Replica) Unread(ctx context.Context, glances []*Glance, floor user.Floor) ([]Counted, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
 	defer cancel()

@@ -137,8 +137,8 @@ func (w *World) Register(u id.UserID, d id.DeviceID, generation uint32) int64 {
 	return w.Clock
 }
 
-// RegisterHere writes that a user who is registered was so again, with a device that is shown what comes from now on, by
-// an edge whose clock is ahead.
+// RegisterHere writes that a user who is registered was so again, with a device that is shown what comes from now on,
+// by an edge whose clock is ahead.
 func (w *World) RegisterHere(u id.UserID, d id.DeviceID, aheadMS int64) user.Floor {
 	floor := user.Floor{Next: map[topic.Slot]topic.Position{}}
 	ends, _ := w.Ends(context.Background(), topic.Threads)
