@@ -459,6 +459,12 @@ func TestFailClosedWithoutLimits(t *testing.T) {
 	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
 	_, err = w.Register(t.Context(), registration(t, number, w.pins[number]), nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
+	wrong := "000000"
+	if w.pins[number] == wrong {
+		wrong = "000001"
+	}
+	_, err = w.Register(t.Context(), registration(t, number, wrong), nonce, exporter, here) // a guess that nobody counts
+	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
 	if len(w.pins) != 1 || len(w.log) != 0 {
 		t.Errorf("%d SMS and %d events without limits", len(w.pins), len(w.log))
 	}

@@ -76,14 +76,14 @@ var mutations = []mutation{
 	{
 		name: "live events are not held back during a sync", promise: "P2",
 		file:  "edge/fanout/device.go",
-		old:   "\tcase syncing:\n\t\td.hold(p, f.bounds.pending)\n",
+		old:   "\tcase syncing:\n\t\td.hold(p, f.bounds)\n",
 		new:   "\tcase syncing:\n\t\tf.pushNow(d, p.frame, p.echo)\n",
 		tests: []string{"./edge/fanout -run ^Test[^M]"},
 	},
 	{
 		name: "live events are not held back during a catch-up", promise: "P2",
 		file:  "edge/fanout/device.go",
-		old:   "if at != postponed {\n\t\t\t\td.hold(p, f.bounds.pending)\n\t\t\t}\n\t\t\treturn",
+		old:   "if at != postponed {\n\t\t\t\td.hold(p, f.bounds)\n\t\t\t}\n\t\t\treturn",
 		new:   "_ = at",
 		tests: []string{"./edge/fanout -run ^Test[^M]"},
 	},
@@ -193,16 +193,16 @@ var mutations = []mutation{
 	},
 	{
 		name: "RequestPin does without its limiter", promise: "",
-		file:  "edge/auth/auth.go",
-		old:   "return nil, a.unavailable(\"pin limit\", err)",
+		file:  "edge/auth/limit.go",
+		old:   "return a.unavailable(\"limit\", err)",
 		new:   "ok = true",
 		tests: []string{"./edge/auth -run FailClosed"},
 	},
 	{
 		name: "Register does without its limiter", promise: "",
-		file:  "edge/auth/auth.go",
-		old:   "return Identity{}, a.unavailable(\"try limit\", err)",
-		new:   "ok = true",
+		file:  "edge/auth/pin.go",
+		old:   "return a.unavailable(\"try limit\", err)",
+		new:   "budgets = append(budgets, guess)",
 		tests: []string{"./edge/auth -run FailClosed"},
 	},
 	{
