@@ -192,17 +192,10 @@ var mutations = []mutation{
 		tests: []string{"./edge/auth -run FailClosed"},
 	},
 	{
-		name: "RequestPin does without its limiter", promise: "",
+		name: "PINs are asked for and tried without the limiter", promise: "",
 		file:  "edge/auth/limit.go",
 		old:   "return a.unavailable(\"limit\", err)",
 		new:   "ok = true",
-		tests: []string{"./edge/auth -run FailClosed"},
-	},
-	{
-		name: "Register does without its limiter", promise: "",
-		file:  "edge/auth/pin.go",
-		old:   "return a.unavailable(\"try limit\", err)",
-		new:   "budgets = append(budgets, guess)",
 		tests: []string{"./edge/auth -run FailClosed"},
 	},
 	{
