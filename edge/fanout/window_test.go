@@ -37,6 +37,7 @@ func TestAWindowOfThreads(t *testing.T) {
 			}
 			for _, g := range all {
 				b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+				time.Sleep(10 * time.Millisecond) // a stamp counts no further than ids allow
 			}
 			b.settle()
 			has := func() (threads int) {
