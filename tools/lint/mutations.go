@@ -48,8 +48,8 @@ var mutations = []mutation{
 	{
 		name: "a retry is a second message", promise: "P2",
 		file:  "schemas/thread/fold.go",
-		old:   "if seen, ok := s.Recent[key]; ok && now-seen.TimeMS <= Window.Milliseconds() {",
-		new:   "if seen, ok := s.Recent[key]; ok && now-seen.TimeMS < 0 {",
+		old:   "ok && repeats(e, seen, now, logTimeMS) {",
+		new:   "ok && repeats(e, seen, now, logTimeMS) && at < 0 {",
 		tests: []string{"./schemas/thread"},
 	},
 	{
