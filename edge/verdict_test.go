@@ -22,7 +22,8 @@ func TestChangesAreAnsweredByTheirVerdict(t *testing.T) {
 		return eventv1.Event_builder{MemberRemoved: eventv1.MemberRemoved_builder{MemberId: m[:]}.Build()}.Build()
 	}
 	added := func(m id.UserID) *eventv1.Event {
-		return eventv1.Event_builder{MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{m[:]}}.Build()}.Build()
+		one := eventv1.MemberAdded_builder{MemberIds: [][]byte{m[:]}}.Build()
+		return eventv1.Event_builder{MemberAdded: one}.Build()
 	}
 	const ack = wirev1.Code_CODE_UNSPECIFIED
 	type group struct{ a, b, c, d id.UserID } // a and b are admins, a asks; d is not in the group

@@ -8,7 +8,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// TestSendingReadsNothing: what a device sends moves its read watermark over itself, and over nothing that was not read.
+// TestSendingReadsNothing: what a device sends moves its read watermark over itself, and over nothing that was not
+// read.
 func TestSendingReadsNothing(t *testing.T) {
 	c, err := New(Config{Addrs: []string{"127.0.0.1:1"}, AckInterval: time.Hour})
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// TestRejectionIsToldOnce: servers tell at each Sync which messages were rejected. Of each the application hears once, and
-// not at all of an earlier try of a message that has come back.
+// TestRejectionIsToldOnce: servers tell at each Sync which messages were rejected. Of each the application hears once,
+// and not at all of an earlier try of a message that has come back.
 func TestRejectionIsToldOnce(t *testing.T) {
 	me := Identity{User: id.UserID{1}, Device: id.NewDevice()}
 	store := NewMemoryStore()

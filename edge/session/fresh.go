@@ -12,7 +12,8 @@ import (
 )
 
 // A read is answered from views that may be a moment behind what the connection was told by then (wire 14.1): by
-// pushes, of which this edge has taken in all, and by acks, which may be ahead of that. So it waits for the views first.
+// pushes, of which this edge has taken in all, and by acks, which may be ahead of that. So it waits for the views
+// first.
 
 // viewWait is how long a read waits for a view that does not know yet what this edge does.
 const viewWait = 2 * time.Second

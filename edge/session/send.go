@@ -457,5 +457,5 @@ func (s *Session) appendThread(
 	case errors.Is(err, replica.ErrParked):
 		return none, parked()
 	}
-	return none, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the log has it, and whether it counts is not known here yet")
+	return none, wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "the log has it; whether it counts is not known here yet")
 }

@@ -35,8 +35,8 @@ type Counted struct {
 	Past bool
 }
 
-// countedUnread is how many of the newest messages of a thread are looked at: with more, every older one counts, so that
-// no answer costs more than that.
+// countedUnread is how many of the newest messages of a thread are looked at: with more, every older one counts, so
+// that no answer costs more than that.
 const countedUnread = 1000
 
 // What was trimmed from the tail is older than what is found there. It counts, unless something that is found, or the
@@ -45,7 +45,8 @@ var sqlUnread = `
 SELECT k.nth,
        c.others + CASE WHEN c.hidden OR c.found < $9 AND (x.log_time < k.since OR x.position < k.floor) THEN 0
                        ELSE greatest(k.last - k.read - c.found, 0) END,
-       k.first < k.floor OR coalesce((SELECT log_time < k.since FROM messages WHERE thread_id = k.thread_id AND position = k.first),
+       k.first < k.floor OR coalesce(
+           (SELECT log_time < k.since FROM messages WHERE thread_id = k.thread_id AND position = k.first),
                 x.position >= k.first AND x.log_time < k.since, false)
   FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[],
               $8::bigint[])

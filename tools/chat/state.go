@@ -116,7 +116,9 @@ func (c *conversation) read(upTo int64) {
 	c.readOrd = max(c.readOrd, upTo)
 	others := max(0, c.lastOrd-c.readOrd)
 	for i := len(c.items) - 1; i >= 0 && others > 0; i-- {
-		if it := c.items[i]; it.message() && it.sender == c.me && it.place.Ordinal > c.readOrd && it.place.Ordinal <= c.lastOrd {
+		it := c.items[i]
+		n := it.place.Ordinal
+		if it.message() && it.sender == c.me && n > c.readOrd && n <= c.lastOrd {
 			others--
 		}
 	}
