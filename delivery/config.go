@@ -24,8 +24,8 @@ type Config struct {
 
 	SessionTimeout time.Duration // until the slots of an instance that died are given to others; default 10 s
 
-	// MaxSubjects is how many subjects (threads and users) one link may have; default 1,000,000. Each costs this process
-	// some 250 bytes, and the edge that asks some 300. One too many is refused by itself.
+	// MaxSubjects is how many subjects (threads and users) one link may have; default 1,000,000. Each costs this
+	// process some 250 bytes, and the edge that asks some 300. One too many is refused by itself.
 	MaxSubjects int
 
 	// For tests.

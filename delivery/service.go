@@ -116,8 +116,8 @@ func (s *Service) Lags() []kafka.Lag { return s.consumer.Lags() }
 // instance in.
 func (s *Service) Unsure() time.Duration { return s.consumer.Unsure() }
 
-// Ready returns nil while the log answers, the group counts this instance as a member, and none of its slots is stalled.
-// An instance without slots is ready too, if they are all others' (there are more instances than slots).
+// Ready returns nil while the log answers, the group counts this instance as a member, and none of its slots is
+// stalled. An instance without slots is ready too, if they are all others' (there are more instances than slots).
 func (s *Service) Ready() error {
 	if err := s.consumer.Ready(); err != nil {
 		return fmt.Errorf("delivery: %w", err)
@@ -278,7 +278,8 @@ func (k *sink) Close(id topic.Slot, lost bool) {
 	s.log.Debug("slot closed", "slot", id, "lost", lost)
 }
 
-// ringBytes is what the ring of one slot may keep. It reckons with owning all slots, as an instance does that is the last.
+// ringBytes is what the ring of one slot may keep. It reckons with owning all slots, as an instance does that is the
+// last.
 func (s *Service) ringBytes() int {
 	return min(s.cfg.ringBytes, s.cfg.Kafka.Budget.Cache()/max(1, s.consumer.Partitions()))
 }

@@ -37,8 +37,8 @@ type Config struct {
 	idleTimeout time.Duration
 	// handshakeTimeout ends a handshake that is silent; default 5 s.
 	handshakeTimeout time.Duration
-	// maxEarlyPerAddress bounds the connections of one address (IPv6: /64) that are not authenticated; default 2,048, or
-	// a quarter of maxEarly.
+	// maxEarlyPerAddress bounds the connections of one address (IPv6: /64) that are not authenticated; default 2,048,
+	// or a quarter of maxEarly.
 	maxEarlyPerAddress int
 	// maxEarly bounds the connections that are not authenticated, those whose handshake is under way included; default:
 	// what the budget has for strangers.

@@ -546,7 +546,9 @@ func (r reads) GetThread(
 	panic("a broken invariant") // what tests ask of GetThread
 }
 
-func (r reads) History(_ context.Context, _ id.UserID, _ user.Floor, h *wirev1.GetHistory) (*wirev1.HistoryPage, error) {
+func (r reads) History(
+	_ context.Context, _ id.UserID, _ user.Floor, h *wirev1.GetHistory,
+) (*wirev1.HistoryPage, error) {
 	return wirev1.HistoryPage_builder{NextBefore: h.GetBeforePosition()}.Build(), nil
 }
 

@@ -29,7 +29,8 @@ func newMetrics(reg prometheus.Registerer, e *Edge) *metrics {
 		Name: "helio_edge_connections_count", Help: "Open connections, authenticated or not.",
 	}, func() float64 { return float64(e.open.Load()) }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "helio_edge_strangers_count", Help: "Connections that are not authenticated, handshakes under way included.",
+		Name: "helio_edge_strangers_count",
+		Help: "Connections that are not authenticated, handshakes under way included.",
 	}, func() float64 { return float64(e.others.count.Load()) }))
 	return &metrics{
 		accepted: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{

@@ -76,7 +76,8 @@ func TestNamesAndTitles(t *testing.T) {
 	a := f.dial(t).register("+491").sync()
 	d := id.NewDevice()
 	for said, want := range map[string]wirev1.Code{
-		"\u202eabc": wirev1.Code_CODE_INVALID, "a\u2067b": wirev1.Code_CODE_INVALID, "a\u202cb": wirev1.Code_CODE_INVALID,
+		"\u202eabc": wirev1.Code_CODE_INVALID, "a\u2067b": wirev1.Code_CODE_INVALID,
+		"a\u202cb": wirev1.Code_CODE_INVALID,
 		"a\u0085b": wirev1.Code_CODE_INVALID, "a\u2028b": wirev1.Code_CODE_INVALID, "\u3164": wirev1.Code_CODE_INVALID,
 		"a\U000E0041": wirev1.Code_CODE_INVALID, " ": wirev1.Code_CODE_INVALID,
 		"שלום \u200fعلي": 0, " \u2068Ann\u2069": 0, "डॉक्टर लक्ष्मीनारायण त्रिपाठी शास्त्री": 0,
@@ -104,7 +105,8 @@ func TestNamesAndTitles(t *testing.T) {
 	}
 }
 
-// TestEmptyTexts: a message of which nobody would see anything is refused; what this version does not know is something.
+// TestEmptyTexts: a message of which nobody would see anything is refused; what this version does not know is
+// something.
 func TestEmptyTexts(t *testing.T) {
 	f := start(t, nil)
 	a, b := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()

@@ -8,8 +8,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Whatever a user has appended to the log, that is kept for ever and pushed to others, is taken from what he may do in a
-// day over all edges; when that is used up nothing is appended.
+// Whatever a user has appended to the log, that is kept for ever and pushed to others, is taken from what he may do in
+// a day over all edges; when that is used up nothing is appended.
 func TestWhatIsKeptForEverHasABudget(t *testing.T) {
 	type frame = wirev1.ClientFrame_builder
 	f := start(t, nil)
@@ -138,7 +138,8 @@ func TestDeliveriesCount(t *testing.T) {
 	if got := send(); !got.HasAck() {
 		t.Fatalf("3 deliveries of 4: %v", got)
 	}
-	if got := send(); got.GetError().GetCode() != wirev1.Code_CODE_RATE_LIMITED || got.GetError().GetRetryAfterMs() == 0 {
+	got := send().GetError()
+	if got.GetCode() != wirev1.Code_CODE_RATE_LIMITED || got.GetRetryAfterMs() == 0 {
 		t.Errorf("3 more: %v", got)
 	}
 	if got := a.ask(direct(a, b, "hi")); !got.HasAck() {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// What an edge stamps by a clock that is off by more than maxSkew misleads those who fold it, so it appends nothing. The
-// producer is not told by what stamp the log has acknowledged an event: so the clock of Postgres, which all edges have
-// in common, is asked every clockEvery.
+// What an edge stamps by a clock that is off by more than maxSkew misleads those who fold it, so it appends nothing.
+// The producer is not told by what stamp the log has acknowledged an event: so the clock of Postgres, which all edges
+// have in common, is asked every clockEvery.
 const (
 	maxSkew    = time.Minute
 	clockEvery = 10 * time.Second

@@ -23,8 +23,8 @@ type Config struct {
 	// version. At most event.MaxProducer bytes; default: nothing.
 	Producer string
 
-	// Clock asks a clock that all edges have in common, of Postgres. While ours is off by more than a minute, events are
-	// refused. Default: nobody is asked.
+	// Clock asks a clock that all edges have in common, of Postgres. While ours is off by more than a minute, events
+	// are refused. Default: nobody is asked.
 	Clock func(ctx context.Context) (time.Time, error)
 
 	// For tests.

@@ -11,8 +11,8 @@
 // the same (a timeout is unknown, not failed): whoever sends again does it under the same message id, and the fold
 // drops the second.
 //
-// When its machine's clock is more than a minute off that of Postgres, which all edges have in common: events are refused
-// (ErrUnavailable), since folds go by their stamps. With Postgres down the last answer stands.
+// When its machine's clock is more than a minute off that of Postgres, which all edges have in common: events are
+// refused (ErrUnavailable), since folds go by their stamps. With Postgres down the last answer stands.
 //
 // When slow: the buffer is bounded in records and bytes; a full one refuses at once (ErrUnavailable), it never blocks.
 // With the log down, what is in flight fails after two seconds, and everything new fails at once until a

@@ -129,7 +129,9 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	}
 	i.ends = map[topic.Topic]*ends{}
 	for _, t := range []topic.Topic{topic.Threads, topic.Users} {
-		i.ends[t] = &ends{ask: func(ctx context.Context) ([]topic.Position, error) { return bases.Ends(ctx, i.events, t) }}
+		i.ends[t] = &ends{
+			ask: func(ctx context.Context) ([]topic.Position, error) { return bases.Ends(ctx, i.events, t) },
+		}
 	}
 	i.metrics.up.Set(1)
 	for _, t := range []topic.Topic{topic.Threads, topic.Users, topic.Receipts} {

@@ -100,7 +100,8 @@ func TestRefusedRecordIsItsSendersMatter(t *testing.T) {
 		{"too large", true, func(f *fixture) { f.limit(t, topic.Threads, "8192") }},
 		{"invalid", false, func(f *fixture) {
 			f.cluster.Fault(kfake.Fault{
-				Keys: []kmsg.Key{kmsg.Produce}, Topic: f.cfg.Name(topic.Threads), Partitions: []int32{1}, Err: kerr.InvalidRecord,
+				Keys: []kmsg.Key{kmsg.Produce}, Topic: f.cfg.Name(topic.Threads), Partitions: []int32{1},
+				Err:   kerr.InvalidRecord,
 				Count: -1, When: func(r kmsg.Request) bool { return holdsLarge(r, 1) },
 			})
 		}},
@@ -223,7 +224,8 @@ func TestRefusedWatermark(t *testing.T) {
 	g := inSlot(1)
 	unfit := id.NewDevice()
 	f.cluster.Fault(kfake.Fault{
-		Keys: []kmsg.Key{kmsg.Produce}, Topic: f.cfg.Name(topic.Receipts), Partitions: []int32{1}, Err: kerr.InvalidRecord,
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: f.cfg.Name(topic.Receipts), Partitions: []int32{1},
+		Err:   kerr.InvalidRecord,
 		Count: -1, When: func(r kmsg.Request) bool {
 			// At both ends a byte may be as in another id, and then compression takes it.
 			return bytes.Contains(r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records, unfit[10:14])
@@ -255,7 +257,8 @@ func TestOnePartitionDownLeavesTheOthers(t *testing.T) {
 	}
 	tried := sick.Hits()
 	for range 200 {
-		if _, err := f.AppendWait(t.Context(), topic.Threads, inSlot(1), message("x")); !errors.Is(err, ErrUnavailable) {
+		_, err := f.AppendWait(t.Context(), topic.Threads, inSlot(1), message("x"))
+		if !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("append to the sick partition: %v, want ErrUnavailable", err)
 		}
 		if _, err := f.AppendWait(t.Context(), topic.Threads, inSlot(2), message("x")); err != nil || !f.Up() {

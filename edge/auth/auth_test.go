@@ -217,7 +217,8 @@ func TestRegister(t *testing.T) {
 		t.Fatalf("the log has %v, want a registration and a profile", w.log)
 	}
 	var stored []byte
-	if err := w.pool.QueryRow(t.Context(), `SELECT used_by FROM device_pins`).Scan(&stored); err != nil || len(stored) == 0 {
+	err = w.pool.QueryRow(t.Context(), `SELECT used_by FROM device_pins`).Scan(&stored)
+	if err != nil || len(stored) == 0 {
 		t.Errorf("the PIN is not marked as used: %x %v", stored, err)
 	}
 	for range 7 { // more than a PIN has tries
@@ -463,7 +464,8 @@ func TestFailClosedWithoutLimits(t *testing.T) {
 	if w.pins[number] == wrong {
 		wrong = "000001"
 	}
-	_, err = w.Register(t.Context(), registration(t, number, wrong), nonce, exporter, here) // a guess that nobody counts
+	// a guess that nobody counts
+	_, err = w.Register(t.Context(), registration(t, number, wrong), nonce, exporter, here)
 	wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)
 	if len(w.pins) != 1 || len(w.log) != 0 {
 		t.Errorf("%d SMS and %d events without limits", len(w.pins), len(w.log))

@@ -26,8 +26,8 @@ type Config struct {
 	// PerNumber bounds the PINs for one number from all networks but those from which it was registered before: so many
 	// SMS strangers can have sent to somebody; 20 a day.
 	PerNumber Rate
-	// PerAddress bounds the PINs asked for from one address (IPv4 /32, IPv6 /64; an IPv6 /48 has four times as many); 20
-	// an hour.
+	// PerAddress bounds the PINs asked for from one address (IPv4 /32, IPv6 /64; an IPv6 /48 has four times as many);
+	// 20 an hour.
 	PerAddress Rate
 	// WrongPins bounds the wrong PINs from one address, as PerAddress does; 20 an hour.
 	WrongPins Rate
@@ -40,9 +40,9 @@ type Config struct {
 	PerDeployment Rate
 	// Lookups bounds the phone numbers that one user may look up; 5,000 a day.
 	Lookups Rate
-	// GroupsPerUser bounds the groups that a user creates (200 a day), AdditionsPerUser whom he puts into groups (10,000
-	// a day), ChangesPerUser his other changes of groups (2,000 a day), ProfilesPerUser those of his profile and the
-	// devices that he links (100 a day).
+	// GroupsPerUser bounds the groups that a user creates (200 a day), AdditionsPerUser whom he puts into groups
+	// (10,000 a day), ChangesPerUser his other changes of groups (2,000 a day), ProfilesPerUser those of his profile
+	// and the devices that he links (100 a day).
 	GroupsPerUser, AdditionsPerUser, ChangesPerUser, ProfilesPerUser Rate
 
 	pinTries     int           // how many wrong tries a PIN survives, for tests; 5

@@ -30,7 +30,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"reason"}),
 		unpaid: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "helio_auth_sms_over_budget_total",
-			Help: "SMS that were refused because the budget of the deployment or of the country was used up, by country.",
+			Help: "SMS that were refused because the deployment's or the country's budget was used up, by country.",
 		}, []string{"country"}),
 		budget: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "helio_auth_sms_budget", Help: "SMS that the deployment may send in a day.",

@@ -46,7 +46,7 @@ func TestAPinIsForTheKeyThatAsked(t *testing.T) {
 		go func() { done <- c.Run(ctx) }()
 		do(c)
 		cancel()
-		<-done
+		must(t, <-done)
 		must(t, store.Close())
 	}
 	run(func(c *Client) {

@@ -32,8 +32,8 @@ type Config struct {
 	Buffer int
 	// Window is how many messages are sent without being answered; 128.
 	Window int
-	// SyncWindow is how many of the threads of which the device lacks something are brought up to date when it connects,
-	// the latest; the others come with SyncMore, or with a new event in them. Default 0: all.
+	// SyncWindow is how many of the threads of which the device lacks something are brought up to date when it
+	// connects, the latest; the others come with SyncMore, or with a new event in them. Default 0: all.
 	SyncWindow int
 	// Region says where phone numbers without a country code are at home: two letters (ISO 3166-1), as the device's
 	// settings tell. Empty: such numbers are refused.
@@ -44,8 +44,8 @@ type Config struct {
 	Background bool
 	// Transport shares one UDP socket among many clients (load generators); nil: a socket of its own.
 	Transport *quic.Transport
-	// KeepAlive is after how long without a word from the edge the device asks for one; 5 s. Some 4 s later an edge that
-	// is gone has been left for another. See the package comment for what it costs, and Background.
+	// KeepAlive is after how long without a word from the edge the device asks for one; 5 s. Some 4 s later an edge
+	// that is gone has been left for another. See the package comment for what it costs, and Background.
 	KeepAlive time.Duration
 	// Logger takes what happens to connections; nil: nothing.
 	Logger *slog.Logger
@@ -97,8 +97,10 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("window %d is above 200, which leaves no room for other requests", c.Window))
 	}
 	if c.KeepAlive < 0 || c.KeepAlive > quicKeepAlive {
-		errs = append(errs, fmt.Errorf("keep-alive %v is not between 0 and %v, after which a connection is forgotten on "+
-			"its way", c.KeepAlive, quicKeepAlive))
+		errs = append(errs, fmt.Errorf(
+			"keep-alive %v is not between 0 and %v, after which a connection is forgotten on its way",
+			c.KeepAlive, quicKeepAlive,
+		))
 	}
 	if c.MaxBackoff != 0 && c.MinBackoff > c.MaxBackoff {
 		errs = append(errs, fmt.Errorf("least backoff %v is above the greatest, %v", c.MinBackoff, c.MaxBackoff))

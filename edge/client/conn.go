@@ -404,7 +404,8 @@ func (c *Client) sync(cn *conn) {
 		c.have(cn)
 	}
 	cn.write(wirev1.ClientFrame_builder{
-		RequestId: cn.request(nil), Sync: wirev1.Sync_builder{OwnCursors: cn.cursors, Window: uint32(c.cfg.SyncWindow)}.Build(),
+		RequestId: cn.request(nil),
+		Sync:      wirev1.Sync_builder{OwnCursors: cn.cursors, Window: uint32(c.cfg.SyncWindow)}.Build(),
 	}.Build())
 }
 

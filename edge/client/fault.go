@@ -23,8 +23,8 @@ var (
 )
 
 // Fault is why an edge cannot be connected to where that does not mend itself: trying again is of no use before
-// somebody has set a clock, a certificate or an address right. The client goes on trying all the same, and calls that wait for a
-// connection fail with it at once when there is no address without one.
+// somebody has set a clock, a certificate or an address right. The client goes on trying all the same, and calls that
+// wait for a connection fail with it at once when there is no address without one.
 type Fault struct {
 	Addr   string // of the edge
 	What   error  // ErrCertificate, ErrClock or ErrNoEdge

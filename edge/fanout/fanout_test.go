@@ -571,7 +571,8 @@ func TestHeldBackIsBoundedInBytes(t *testing.T) {
 			most = max(most, w.held)
 		}
 		if !d.over || w.held != 0 || most > max(c.want, 60<<10) || most < c.want/2 {
-			t.Errorf("with room for %d: over %v, %d bytes held, at most %d, want %d", c.room, d.over, w.held, most, c.want)
+			t.Errorf("with room for %d: over %v, %d bytes held, at most %d, want %d",
+				c.room, d.over, w.held, most, c.want)
 		}
 	}
 	w := &weighed{room: 1 << 30}

@@ -10,7 +10,9 @@ import (
 // Whoever registers at an edge whose clock is ahead is given what others send him from then on through other edges, and
 // nothing that was there before.
 func TestNewPhoneIsShownWhatComesAfterIt(t *testing.T) {
-	for name, aheadMS := range map[string]int64{"two seconds": 2_000, "an hour": 3_600_000, "an hour behind": -3_600_000} {
+	for name, aheadMS := range map[string]int64{
+		"two seconds": 2_000, "an hour": 3_600_000, "an hour behind": -3_600_000,
+	} {
 		t.Run(name, func(t *testing.T) {
 			inBench(t, 1, func(t *testing.T, b *bench) {
 				ann, bob := b.person(1), b.person(2)

@@ -19,7 +19,8 @@ import (
 )
 
 // History returns a page (wire 10.3, 10.4) of the events of a thread before a position, newest first,
-// as far as the device may see them: within the user's spans of membership and not before its floor. The tail comes from Postgres, what is older from ClickHouse.
+// as far as the device may see them: within the user's spans of membership and not before its floor. The tail comes
+// from Postgres, what is older from ClickHouse.
 func (q *Queries) History(
 	ctx context.Context, u id.UserID, floor user.Floor, r *wirev1.GetHistory,
 ) (*wirev1.HistoryPage, error) {

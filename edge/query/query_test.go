@@ -171,7 +171,8 @@ func pages(ctx context.Context, w *world, u id.UserID, th id.ThreadID, floorMS i
 	var out []int64
 	for before, n := int64(0), 0; ; n++ {
 		p, err := w.History(
-			ctx, u, user.Floor{MS: floorMS}, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: limit}.Build(),
+			ctx, u, user.Floor{MS: floorMS},
+			wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: limit}.Build(),
 		)
 		if err != nil {
 			return out, err
@@ -287,7 +288,8 @@ func TestHistoryBeforeWhatTheViewsLack(t *testing.T) {
 	w.member(t, th, u, true, 0, 0, 0, 0)
 	ask := func() ([]int64, error) {
 		p, err := w.History(
-			t.Context(), u, user.Floor{}, wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 12, Limit: 100}.Build(),
+			t.Context(), u, user.Floor{},
+			wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: 12, Limit: 100}.Build(),
 		)
 		var got []int64
 		for _, e := range p.GetEvents() {
@@ -510,7 +512,8 @@ func TestListThreads(t *testing.T) {
 	var last time.Time
 	var token []byte
 	for page := 0; page < 10; page++ {
-		got, err := w.ListThreads(t.Context(), u, user.Floor{}, nil, wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build())
+		ask := wirev1.ListThreads_builder{Limit: 2, PageToken: token}.Build()
+		got, err := w.ListThreads(t.Context(), u, user.Floor{}, nil, ask)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -598,7 +601,8 @@ func TestListThreads(t *testing.T) {
 		past   bool
 	}{0: {5, false}, logTime(17).UnixMilli(): {4, true}} {
 		one, err := w.GetThread(t.Context(), u, user.Floor{MS: floor}, nil, threads[3])
-		list, err2 := w.ListThreads(t.Context(), u, user.Floor{MS: floor}, nil, wirev1.ListThreads_builder{Limit: 100}.Build())
+		ask := wirev1.ListThreads_builder{Limit: 100}.Build()
+		list, err2 := w.ListThreads(t.Context(), u, user.Floor{MS: floor}, nil, ask)
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}

@@ -138,7 +138,8 @@ func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record
 		return
 	}
 	told := &Event{
-		Thread: t.id(), Slot: t.slot.n, Row: Row{at, v.Ordinal, rec.GetLogTimeMs(), rec.GetValue()}, Author: e.User, Device: e.Device,
+		Thread: t.id(), Slot: t.slot.n, Row: Row{at, v.Ordinal, rec.GetLogTimeMs(), rec.GetValue()},
+		Author: e.User, Device: e.Device,
 	}
 	if len(v.Members) == 0 {
 		if len(t.listeners()) > 0 {

@@ -106,7 +106,8 @@ func TestOneSubjectTooManyIsRefusedByItself(t *testing.T) {
 				mine, others := b.replica.EnsureThread(t.Context(), g), b.replica.EnsureThread(t.Context(), other)
 				if !live {
 					mustBe(t, "the one that was there", mine, nil)
-					mustBe(t, "the one too many", errors.Is(others, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}), true)
+					unavailable := &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}
+					mustBe(t, "the one too many", errors.Is(others, unavailable), true)
 				}
 				mustBe(t, "answered at once", time.Since(began) < time.Second, true)
 				if got := b.cluster.Subscriptions(); got != 2 {

@@ -148,7 +148,9 @@ func (r *Replica) serveLink(ctx context.Context, in link.Instance) error {
 }
 
 func (r *Replica) writeLink(ctx context.Context, c *conn) error {
-	hello := linkv1.ToDelivery_builder{Hello: linkv1.EdgeHello_builder{Edge: r.cfg.Name, Refusals: true}.Build()}.Build()
+	hello := linkv1.ToDelivery_builder{
+		Hello: linkv1.EdgeHello_builder{Edge: r.cfg.Name, Refusals: true}.Build(),
+	}.Build()
 	if err := c.end.Send(ctx, hello); err != nil {
 		return fmt.Errorf("write to link: %w", err)
 	}

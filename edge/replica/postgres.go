@@ -177,7 +177,8 @@ func (p *postgresStore) Unread(ctx context.Context, keys []Unread) ([]Counted, e
 	asked := make([]views.Unread, len(keys))
 	for i, k := range keys {
 		asked[i] = views.Unread{
-			Thread: k.Thread, User: k.User, Unread: k.Unread, First: k.First, Since: time.UnixMilli(k.FloorMS), From: k.From,
+			Thread: k.Thread, User: k.User, Unread: k.Unread, First: k.First,
+			Since: time.UnixMilli(k.FloorMS), From: k.From,
 		}
 	}
 	found, err := p.views.Unread(ctx, asked)

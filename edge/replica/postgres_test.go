@@ -328,7 +328,8 @@ func TestCatchUpsKeepNobodyOut(t *testing.T) {
 	store := replica.NewPostgres(busy, doors, replicatest.Slots)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if _, err := store.Devices(ctx, []replica.DeviceKey{{User: replicatest.User(1), Device: id.NewDevice()}}); err != nil {
+	device := replica.DeviceKey{User: replicatest.User(1), Device: id.NewDevice()}
+	if _, err := store.Devices(ctx, []replica.DeviceKey{device}); err != nil {
 		t.Errorf("devices: %v", err)
 	}
 	if _, err := store.Positions(ctx); err != nil {

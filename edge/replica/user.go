@@ -176,7 +176,9 @@ func (r *Replica) Current(ctx context.Context, users ...id.UserID) error {
 	}
 	for {
 		err := r.clock.wait(ctx, func(at []topic.Cursor) bool {
-			return !slices.ContainsFunc(users, func(u id.UserID) bool { return behind(at[r.slotOf(topic.Subject(u)).n], u) })
+			return !slices.ContainsFunc(users, func(u id.UserID) bool {
+				return behind(at[r.slotOf(topic.Subject(u)).n], u)
+			})
 		})
 		if err != nil {
 			return Unavailable(err)

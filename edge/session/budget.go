@@ -9,11 +9,11 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// budgets bounds what a user sends in a day, over all his devices on this edge: every fold remembers a thread's messages
-// of the last 24 hours, so without a bound one member could make it remember any number; and what a message costs is its
-// deliveries (wire 7.12). It is kept by each edge alone, because a send does no I/O: who goes to several edges has a
-// budget on each. A user has perDay at once, which come back evenly over a day: at most twice perDay in any 24 hours. Its
-// methods may be called from any goroutine.
+// budgets bounds what a user sends in a day, over all his devices on this edge: every fold remembers a thread's
+// messages of the last 24 hours, so without a bound one member could make it remember any number; and what a message
+// costs is its deliveries (wire 7.12). It is kept by each edge alone, because a send does no I/O: who goes to several
+// edges has a budget on each. A user has perDay at once, which come back evenly over a day: at most twice perDay in any
+// 24 hours. Its methods may be called from any goroutine.
 type budgets struct {
 	// Fixed.
 	perDay float64

@@ -41,8 +41,8 @@ type Config struct {
 	// SendsPerDay is how many messages a user has at once, over all his connections to this edge; they come back evenly
 	// over a day. Default 100,000. It bounds what the folds remember of him for the rule on retries.
 	SendsPerDay int
-	// PushesPerDay is how many deliveries a user's messages may cost at once, over all his connections to this edge: one
-	// to a group of 1,000 costs 1,000. They come back evenly over a day. Default 5,000,000.
+	// PushesPerDay is how many deliveries a user's messages may cost at once, over all his connections to this edge:
+	// one to a group of 1,000 costs 1,000. They come back evenly over a day. Default 5,000,000.
 	PushesPerDay int
 	// JoinRate and JoinBurst bound the users whom it puts into groups, each of whom costs an event of his own; defaults
 	// 1,000 a second and 10,000.

@@ -155,7 +155,8 @@ type Auth interface {
 // Queries answers what needs a store (package query).
 type Queries interface {
 	ListThreads(
-		ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, r *wirev1.ListThreads,
+		ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark,
+		r *wirev1.ListThreads,
 	) (*wirev1.Threads, error)
 	GetThread(
 		ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, t id.ThreadID,

@@ -166,7 +166,8 @@ func empty(c *eventv1.Sealed) bool {
 	if c.GetKeyId() != 0 || proto.Unmarshal(c.GetData(), &content) != nil {
 		return false // sealed, or ingest's to refuse
 	}
-	return wording.Blank(content.GetText()) && len(content.GetParts()) == 0 && len(content.ProtoReflect().GetUnknown()) == 0
+	return wording.Blank(content.GetText()) && len(content.GetParts()) == 0 &&
+		len(content.ProtoReflect().GetUnknown()) == 0
 }
 
 // sendNow appends a message to a thread that this edge knows, or that this session has begun. False: it does not, yet.

@@ -48,7 +48,9 @@ var (
 	// ErrBlank: nothing of it would be seen.
 	ErrBlank = errors.New("without a visible character")
 	// ErrCharacter: it is not UTF-8, or has a control, a separator of lines, or what hides or reorders others.
-	ErrCharacter = errors.New("not one line of plain text: it has a control, a line break, or what hides or reorders others")
+	ErrCharacter = errors.New(
+		"not one line of plain text: it has a control, a line break, or what hides or reorders others",
+	)
 )
 
 // Name returns the clean form of a user's or device's name: 1 to NameChars characters and user.MaxName bytes.

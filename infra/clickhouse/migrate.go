@@ -20,8 +20,8 @@ import (
 )
 
 // LockExpiry is the age at which the migration lock of a program that does not renew it, as earlier ones did not,
-// counts as left behind. A migration must be done by then, and is cancelled if it is not. Ours is renewed and counts as left
-// behind when it was not for renewedExpiry.
+// counts as left behind. A migration must be done by then, and is cancelled if it is not. Ours is renewed and counts as
+// left behind when it was not for renewedExpiry.
 const (
 	LockExpiry    = 2 * time.Minute
 	renewedExpiry = 15 * time.Second
@@ -223,7 +223,8 @@ func held(ctx context.Context, conn driver.Conn, every time.Duration) (unlock fu
 	go func() {
 		defer close(done)
 		for run.Sleep(ctx, every) {
-			// One that fails is made good by the next, or it is too late and another goes on: statements are repeatable.
+			// One that fails is made good by the next, or it is too late and another goes on: statements are
+			// repeatable.
 			_ = conn.Exec(ctx, "ALTER TABLE schema_migrations_lock MODIFY COMMENT "+text(renewed))
 		}
 	}()

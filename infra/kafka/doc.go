@@ -11,7 +11,8 @@
 // Durability: none here. The commits to Kafka only feed Kafka's own tools and are never read back.
 //
 // When slow: each owned slot has one goroutine and one queue, bounded in records and bytes, and all of them by the
-// process's budget, of which the longest queues give way first; a full queue pauses the fetching of that slot alone. A sink that fails stalls its slot with backoff, and the lag gauges show it.
+// process's budget, of which the longest queues give way first; a full queue pauses the fetching of that slot alone. A
+// sink that fails stalls its slot with backoff, and the lag gauges show it.
 //
 // A static member whose place another process has taken (two of one name) is not let in again while that one lives, and
 // ends with *InstanceTakenError after the session timeout. Ready tells a member with its slots, or rightly without.
@@ -39,7 +40,7 @@
 //     is not cleaned.
 //   - Some brokers answer a wrong password by closing the connection, which franz-go takes for the network's fault and
 //     tries again. Knock tells the two apart, and is asked before anything else at a start.
-//   - What a topic takes (max.message.bytes) is held against what a producer sends (MaxBatch) at each start, and raised.
-//     An operator who lowers it later has large events refused, one by one.
+//   - What a topic takes (max.message.bytes) is held against what a producer sends (MaxBatch) at each start, and
+//     raised. An operator who lowers it later has large events refused, one by one.
 //   - A produced record that timed out may be in the log all the same; see ProducerOpts.
 package kafka

@@ -197,7 +197,8 @@ func (g gathering) draw() time.Duration {
 // errCheck is what gather returns when it is time to look at the stored positions.
 var errCheck = errors.New("time to check")
 
-// gather waits for the next batch. A queue that is full goes at once: nothing more comes before. done means that the limit is reached and nothing is left.
+// gather waits for the next batch. A queue that is full goes at once: nothing more comes before. done means that the
+// limit is reached and nothing is left.
 func (f *feed) gather(
 	ctx context.Context, g gathering, check <-chan time.Time,
 ) (recs []Record, bytes int, done bool, err error) {

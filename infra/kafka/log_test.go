@@ -133,7 +133,8 @@ func TestProducerAsksForAllReplicas(t *testing.T) {
 			for _, p := range tp.Partitions {
 				var b kmsg.RecordBatch
 				seen.Add(1)
-				if err := b.ReadFrom(p.Records); err != nil || req.Acks != -1 || b.ProducerID < 0 || b.FirstSequence < 0 {
+				err := b.ReadFrom(p.Records)
+				if err != nil || req.Acks != -1 || b.ProducerID < 0 || b.FirstSequence < 0 {
 					wrong.Add(1)
 				}
 			}
@@ -147,7 +148,8 @@ func TestProducerAsksForAllReplicas(t *testing.T) {
 	defer cl.Close()
 	n := produce(t, cl, cfg, 0, 2)
 	if seen.Load() == 0 || wrong.Load() != 0 {
-		t.Errorf("of %d records in %d batches %d were not sent with acks=all and a number", n, seen.Load(), wrong.Load())
+		t.Errorf("of %d records in %d batches %d were not sent with acks=all and a number",
+			n, seen.Load(), wrong.Load())
 	}
 }
 

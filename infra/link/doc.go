@@ -10,8 +10,8 @@
 // Durability: none; what was queued when a link closes is gone.
 //
 // When slow: both queues are bounded in frames and bytes, and what waits for edges by the process's budget.
-// DeliveryEnd.Send never blocks: on ErrFull the instance closes the link. EdgeEnd.Send and DeliveryEnd.SendWait wait for
-// room. When restarted: links break, edges dial again.
+// DeliveryEnd.Send never blocks: on ErrFull the instance closes the link. EdgeEnd.Send and DeliveryEnd.SendWait wait
+// for room. When restarted: links break, edges dial again.
 //
 // What an edge may rely on, beyond link.proto:
 //

@@ -210,8 +210,8 @@ const maxLinks = 1024
 
 // Listener takes links over QUIC.
 type Listener struct {
-	// Budget is the memory that what waits for edges counts against; nil: no limit but each link's own. It is set before
-	// Serve.
+	// Budget is the memory that what waits for edges counts against; nil: no limit but each link's own. It is set
+	// before Serve.
 	Budget *budget.Budget
 
 	udp   net.PacketConn

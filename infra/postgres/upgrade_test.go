@@ -16,7 +16,8 @@ import (
 )
 
 // TestMigrateASequenceThatLags: a schema whose server crashed right after it was migrated takes the next migration.
-// With wal_level=minimal, as embedded servers once had it, the sequence behind goose's table comes back older than its rows.
+// With wal_level=minimal, as embedded servers once had it, the sequence behind goose's table comes back older than its
+// rows.
 func TestMigrateASequenceThatLags(t *testing.T) {
 	dsn := enginetest.NewDatabase(t)
 	ctx := t.Context()
@@ -124,16 +125,19 @@ func describe(t *testing.T, dsn, schema string) []string {
 	}
 	defer conn.Close(ctx)
 	rows, err := conn.Query(ctx, `
-		SELECT concat_ws(' ', 'column', table_name, column_name, ordinal_position, data_type, is_nullable, column_default)
+		SELECT concat_ws(' ', 'column', table_name, column_name, ordinal_position, data_type, is_nullable,
+			column_default)
 		FROM information_schema.columns WHERE table_schema = $1
 		UNION ALL SELECT concat_ws(' ', 'index', indexdef) FROM pg_indexes WHERE schemaname = $1
 		UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, pg_get_constraintdef(oid)) FROM pg_constraint
 			WHERE connamespace = $1::regnamespace
-		UNION ALL SELECT concat_ws(' ', 'options', relname, reloptions) FROM pg_class WHERE relnamespace = $1::regnamespace
+		UNION ALL SELECT concat_ws(' ', 'options', relname, reloptions) FROM pg_class
+			WHERE relnamespace = $1::regnamespace
 		UNION ALL SELECT concat_ws(' ', 'trigger', tgname, pg_get_triggerdef(t.oid)) FROM pg_trigger t
 			JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = $1::regnamespace AND NOT tgisinternal
 		UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = $1::regnamespace
-		UNION ALL SELECT concat_ws(' ', 'version', version_id) FROM `+pgx.Identifier{schema, "goose_db_version"}.Sanitize()+`
+		UNION ALL SELECT concat_ws(' ', 'version', version_id)
+			FROM `+pgx.Identifier{schema, "goose_db_version"}.Sanitize()+`
 		ORDER BY 1`, schema)
 	if err != nil {
 		t.Fatal(err)

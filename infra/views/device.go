@@ -46,7 +46,8 @@ SELECT k.nth, w.delivered_position, w.delivered_ordinal
        ) w`
 
 	sqlDevicesByKey = `
-SELECT k.user_id, k.device_id, d.public_key, d.name, d.is_primary, d.revoked, d.since_position, d.since, d.shown_from, k.nth
+SELECT k.user_id, k.device_id, d.public_key, d.name, d.is_primary, d.revoked, d.since_position, d.since, d.shown_from,
+	k.nth
   FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS k (user_id, device_id, nth)
  CROSS JOIN LATERAL (
        SELECT public_key, name, is_primary, revoked, since_position, since, shown_from FROM devices

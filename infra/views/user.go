@@ -92,7 +92,8 @@ func (r *Block) targets() []any { return []any{(*key)(&r.User), (*key)(&r.Blocke
 const (
 	sqlUsers = `SELECT user_id, phone_hash, generation, name, registered FROM users`
 
-	sqlDevices = `SELECT user_id, device_id, public_key, name, is_primary, revoked, since_position, since, shown_from FROM devices`
+	sqlDevices = `SELECT user_id, device_id, public_key, name, is_primary, revoked, since_position, since, shown_from
+		FROM devices`
 
 	sqlUserThreads = `SELECT user_id, thread_id, joined_position, has_left FROM user_threads`
 

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// cgroup is a bound on the memory of a child process: a cgroup of its own (v2 or v1), where the test may make one, which
-// kills a child that uses more; else the child is only told, and measured.
+// cgroup is a bound on the memory of a child process: a cgroup of its own (v2 or v1), where the test may make one,
+// which kills a child that uses more; else the child is only told, and measured.
 type cgroup struct {
 	dir  string // empty: none could be made
 	peak string // the file that tells the most memory that was used

@@ -16,9 +16,9 @@
 // range behind it, if there is one.
 //
 // Non-obvious:
-//   - ClickHouse has no compare-and-set; this takes its place. Who takes a slot over writes down an epoch above all that
-//     there are (owners), and only then reads positions. A writer looks who is the owner after a range is stored as
-//     begun and before any of its rows are, and again after it is done; if it is not the owner any more it stops
+//   - ClickHouse has no compare-and-set; this takes its place. Who takes a slot over writes down an epoch above all
+//     that there are (owners), and only then reads positions. A writer looks who is the owner after a range is stored
+//     as begun and before any of its rows are, and again after it is done; if it is not the owner any more it stops
 //     (kafka.ErrFenced). So of a writer that was replaced nothing can land any more, with one exception: the range that
 //     it had begun before. That one its successor has found, and inserts it too, exactly, under the same tokens, which
 //     keep each row single. Where the two are of different versions and judge that range differently, rows of the older

@@ -25,8 +25,8 @@ type Config struct {
 	// Registerer to those given to New. Linger defaults to 500 ms, LingerBusy to 10 s, LingerRecords to 10,000: an
 	// insert costs the engine some 10 ms of CPU and a dozen files whatever its size, so a busy slot writes seldom and
 	// much at a time. What waits is bounded by the queue's bytes and, over many slots, by the budget of the process
-	// (Consumer.Kafka.Budget), which bounds the batches in hand too. MaxRecords defaults to 20,000, MaxBytes to 16 MiB, QueueRecords to twice MaxRecords, QueueBytes
-	// to MaxBytes.
+	// (Consumer.Kafka.Budget), which bounds the batches in hand too. MaxRecords defaults to 20,000, MaxBytes to 16 MiB,
+	// QueueRecords to twice MaxRecords, QueueBytes to MaxBytes.
 	Consumer kafka.ConsumerConfig
 	// Generation of the view; a rebuild in place takes a higher one, and a projector of a lower one then refuses to go
 	// on (GenerationError). Default 1.

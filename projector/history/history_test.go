@@ -231,7 +231,7 @@ func (b *failingBatch) Send() error {
 }
 
 func TestKilledBetweenBegunAndDone(t *testing.T) {
-	l := world(42, 300)
+	l := world(43, 300)
 	ref := reference(t, l)
 	for _, after := range []bool{false, true} {
 		t.Run(fmt.Sprintf("after=%v", after), func(t *testing.T) {
@@ -312,10 +312,10 @@ func (k *taker) PrepareBatch(
 	return k.Conn.PrepareBatch(ctx, query, opts...)
 }
 
-// TestZombieIsFenced: a writer that another has taken the slot from, at whatever moment, stops with ErrFenced, and leaves
-// behind no position and no row that the other has not, nor one of them twice.
+// TestZombieIsFenced: a writer that another has taken the slot from, at whatever moment, stops with ErrFenced, and
+// leaves behind no position and no row that the other has not, nor one of them twice.
 func TestZombieIsFenced(t *testing.T) {
-	l := world(21, 300)
+	l := world(22, 300)
 	ref := reference(t, l)
 	for _, c := range []struct {
 		name, table string
@@ -367,12 +367,12 @@ func TestZombieIsFenced(t *testing.T) {
 	}
 }
 
-// TestTakeOverSeesAll: what the owner of before has written until the moment in which the slot is taken from it, the new
-// one finds.
+// TestTakeOverSeesAll: what the owner of before has written until the moment in which the slot is taken from it, the
+// new one finds.
 func TestTakeOverSeesAll(t *testing.T) {
 	conn := newHistory(t)
 	stopMerges(t, conn)
-	l := world(21, 300)
+	l := world(22, 300)
 	before := history.NewSink(config(), conn, nil, nil)
 	next, err := before.Open(t.Context(), 0)
 	if err != nil {
@@ -429,7 +429,8 @@ func TestRebuildUnderANewGeneration(t *testing.T) {
 		for _, table := range []string{
 			"messages", "thread_events", "message_changes", "memberships", "receipts", "quarantine",
 		} {
-			q := "ALTER TABLE " + table + " DELETE WHERE true SETTINGS mutations_sync = 2" // tokens outlive what they stood for
+			// Tokens outlive what they stood for.
+			q := "ALTER TABLE " + table + " DELETE WHERE true SETTINGS mutations_sync = 2"
 			if err := conn.Exec(t.Context(), q); err != nil {
 				t.Fatal(err)
 			}
@@ -627,8 +628,8 @@ func TestGeneration(t *testing.T) {
 	}
 }
 
-// TestQuarantineIsSaidAgain: what was in quarantine and was taken back is in quarantine again when the same is said once
-// more, in the same words.
+// TestQuarantineIsSaidAgain: what was in quarantine and was taken back is in quarantine again when the same is said
+// once more, in the same words.
 func TestQuarantineIsSaidAgain(t *testing.T) {
 	conn := newHistory(t)
 	l := world(3, 200)

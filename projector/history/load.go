@@ -15,8 +15,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// Read takes a slot over and reads its positions: the highest done, and the highest that was begun from there; and which subjects are
-// held by what lies before them.
+// Read takes a slot over and reads its positions: the highest done, and the highest that was begun from there; and
+// which subjects are held by what lies before them.
 func (s *store) Read(ctx context.Context, slot topic.Slot) (projector.Stored, error) {
 	out := projector.Stored{Next: kafka.Positions{}, Pending: kafka.Positions{}}
 	if err := s.claim(ctx, slot); err != nil {

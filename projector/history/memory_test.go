@@ -156,9 +156,10 @@ func produceBacklog(t *testing.T, cfg kafka.Config) {
 	for n := range backlogEvents() {
 		a, b := id.UserID{1, byte(n), byte(n >> 8)}, id.UserID{2, byte(n)} // some 60,000 threads
 		th, m := id.DirectThread(a, b), id.NewMessage()
-		value, err := proto.Marshal(eventv1.Event_builder{UserId: a[:], Rules: 2, MessageSent: eventv1.MessageSent_builder{
-			MessageId: m[:], Content: content, DirectPeer: b[:],
-		}.Build()}.Build())
+		value, err := proto.Marshal(eventv1.Event_builder{
+			UserId: a[:], Rules: 2,
+			MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: content, DirectPeer: b[:]}.Build(),
+		}.Build())
 		if err != nil {
 			t.Fatal(err)
 		}

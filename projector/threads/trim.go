@@ -49,10 +49,11 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 }
 
 // Trim removes, from every open slot, messages whose log time is more than Retention before the latest log time that
-// the slot has taken in, and before the time that it is: one stamp that is ahead takes nothing along. It goes in statements of trimRows, so that no transaction is long; each notes in the table
-// trimmed how far it went in each thread, so that nobody takes the tail for the whole. It may run beside Apply: it
-// takes only rows that no batch writes any more. A thread in quarantine keeps its tail, however old that becomes: it is
-// folded on from there, and a message that comes again must be found.
+// the slot has taken in, and before the time that it is: one stamp that is ahead takes nothing along. It goes in
+// statements of trimRows, so that no transaction is long; each notes in the table trimmed how far it went in each
+// thread, so that nobody takes the tail for the whole. It may run beside Apply: it takes only rows that no batch writes
+// any more. A thread in quarantine keeps its tail, however old that becomes: it is folded on from there, and a message
+// that comes again must be found.
 func (s *Sink) Trim(ctx context.Context) error {
 	for n, ms := range s.Latest(topic.Threads) {
 		cutoff := ms - s.store.cfg.Retention.Milliseconds()
@@ -67,7 +68,8 @@ func (s *Sink) Trim(ctx context.Context) error {
 			var gone int64
 			// Planned each time: a plan for the table as it once was could read all of it for each row.
 			err := s.store.pool.QueryRow(bounded, sqlTrim, pgx.QueryExecModeCacheDescribe,
-				int32(n), projector.Time(cutoff), s.store.cfg.trimRows, topic.Threads.Number(), s.store.cfg.Retention).Scan(&gone)
+				int32(n), projector.Time(cutoff), s.store.cfg.trimRows, topic.Threads.Number(), s.store.cfg.Retention,
+			).Scan(&gone)
 			cancel()
 			if err != nil {
 				return fmt.Errorf("threads: trim slot %d: %w", n, err)

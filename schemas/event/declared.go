@@ -19,11 +19,11 @@ const Reader = 2
 // and titles may be longer, and have no separators of lines.
 const CurrentRules = 3
 
-// WrittenRules is the number that ingest writes. A release that raises CurrentRules should leave it where it is, and the
-// next one raise it: edges of both then run side by side, and neither puts the other's events into quarantine. Rules 3
-// are written by the release that reads them first, since nothing is deployed that could not be upgraded in the order of
-// the README (projectors and delivery first): what an older projector meets meanwhile waits in quarantine, in order, and
-// its successor drains it; an older edge gets those threads and users from the views.
+// WrittenRules is the number that ingest writes. A release that raises CurrentRules should leave it where it is, and
+// the next one raise it: edges of both then run side by side, and neither puts the other's events into quarantine.
+// Rules 3 are written by the release that reads them first, since nothing is deployed that could not be upgraded in the
+// order of the README (projectors and delivery first): what an older projector meets meanwhile waits in quarantine, in
+// order, and its successor drains it; an older edge gets those threads and users from the views.
 const WrittenRules = 3
 
 // Type is an event type: the number of its field in event.v1.Event. The numbers are stored.

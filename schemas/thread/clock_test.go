@@ -42,9 +42,10 @@ func TestAStampThatIsAhead(t *testing.T) {
 			g.must("", g.create(a, b))
 			send := func(by id.UserID, m id.MessageID, ahead time.Duration) thread.Outcome {
 				g.at++
-				e := event.Of(eventv1.Event_builder{Rules: x.rules, UserId: by[:], MessageSent: eventv1.MessageSent_builder{
-					MessageId: m[:], Content: eventtest.Text("hi"),
-				}.Build()}.Build())
+				e := event.Of(eventv1.Event_builder{
+					Rules: x.rules, UserId: by[:],
+					MessageSent: eventv1.MessageSent_builder{MessageId: m[:], Content: eventtest.Text("hi")}.Build(),
+				}.Build())
 				return g.s.Apply(e, g.at, g.ms+ahead.Milliseconds()).Outcome
 			}
 			want := func(what string, got, want thread.Outcome) {

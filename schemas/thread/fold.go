@@ -143,8 +143,9 @@ func (s *State) messageSent(e *event.Event, at topic.Position, logTimeMS int64) 
 }
 
 // counted is how much of the stamp of a message counts. A stamp that is ahead of the time would make the thread forget
-// what it has seen, so by rules from countsStamps on it counts for at most MaxAhead beyond the thread's clock, or beyond
-// the moment in the message's own id, which its author's device has made: that of a thread that was idle is late too.
+// what it has seen, so by rules from countsStamps on it counts for at most MaxAhead beyond the thread's clock, or
+// beyond the moment in the message's own id, which its author's device has made: that of a thread that was idle is late
+// too.
 func (s *State) counted(e *event.Event, logTimeMS int64) int64 {
 	if e.Rules < countsStamps {
 		return logTimeMS
@@ -152,8 +153,8 @@ func (s *State) counted(e *event.Event, logTimeMS int64) int64 {
 	return min(logTimeMS, max(s.LastTimeMS, e.About.ID.Time().UnixMilli())+MaxAhead.Milliseconds())
 }
 
-// repeats tells whether a message is one that was seen, on the thread's clock with this message taken in. What is Forget
-// before its own stamp is not: no view need have it any more.
+// repeats tells whether a message is one that was seen, on the thread's clock with this message taken in. What is
+// Forget before its own stamp is not: no view need have it any more.
 func repeats(e *event.Event, seen Seen, now, logTimeMS int64) bool {
 	return now-seen.TimeMS <= Window.Milliseconds() &&
 		(e.Rules < countsStamps || logTimeMS-seen.TimeMS <= Forget.Milliseconds())

@@ -29,8 +29,8 @@ const (
 
 // What every version does alike, whatever the rules.
 const (
-	// MaxPreview is the most bytes of a message that the state keeps for thread lists: more than they show, so that they
-	// can be cut between characters as people see them.
+	// MaxPreview is the most bytes of a message that the state keeps for thread lists: more than they show, so that
+	// they can be cut between characters as people see them.
 	MaxPreview = 224
 	// Window is how long, in log time, a repeated message id counts as a retry.
 	Window = 24 * time.Hour

@@ -56,7 +56,7 @@ func TestThreadsOfAUserAreBounded(t *testing.T) {
 		{"into the place that was left", 3, false, 1, user.Accepted},
 		{"and no further", 3, false, 2, user.Rejected},
 	} {
-		got := user.Outcome(0)
+		var got user.Outcome
 		if step.leave {
 			th := id.ThreadID{6: 0x70, 8: 0x80, 14: byte(step.n >> 8), 15: byte(step.n)}
 			got = apply(step.rules,

@@ -49,7 +49,8 @@ func Check(e *event.Event) error {
 			return event.Invalidf("generation", "is 0")
 		}
 		return event.First(event.CheckID("phone_hash", c.GetPhoneHash()),
-			r.checkDevice(c.GetDeviceId(), c.GetPublicKey(), c.GetDeviceName()), checkShownFrom(e.Rules, c.GetShownFrom()))
+			r.checkDevice(c.GetDeviceId(), c.GetPublicKey(), c.GetDeviceName()),
+			checkShownFrom(e.Rules, c.GetShownFrom()))
 	case eventv1.Event_DeviceLinked_case:
 		c := e.GetDeviceLinked()
 		return r.checkDevice(c.GetDeviceId(), c.GetPublicKey(), c.GetDeviceName())

@@ -190,8 +190,8 @@ func Deliver(ctx context.Context, d Device, to client.To, text string) (id.Messa
 	if err != nil {
 		return x, client.Ack{}, err
 	}
-	// With the acknowledgement it is done; what comes back of it within a moment counts as delivered too. Either may come
-	// first.
+	// With the acknowledgement it is done; what comes back of it within a moment counts as delivered too. Either may
+	// come first.
 	acked, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ack *client.Ack

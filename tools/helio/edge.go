@@ -127,7 +127,8 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections,
 		sendsPerDay: c.SendsPerDay, pushesPerDay: c.PushesPerDay, kafka: cfg, bases: bases,
 		postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
-		directory: link.NewGroupDirectory(cl, cfg, group), dialer: link.QUICDialer{TLS: conf, Budget: p.budget}, sender: sender,
+		directory: link.NewGroupDirectory(cl, cfg, group),
+		dialer:    link.QUICDialer{TLS: conf, Budget: p.budget}, sender: sender,
 		auth: auth.Config{
 			PinInterval:   c.PinInterval,
 			PerPhone:      auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour},
@@ -297,7 +298,8 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	})
 	in, err := ingest.New(
 		ingest.Config{
-			Kafka: parts.kafka, Partitions: parts.kafka.Partitions, Producer: producer(parts.name), Clock: clockOf(doors),
+			Kafka: parts.kafka, Partitions: parts.kafka.Partitions, Producer: producer(parts.name),
+			Clock: clockOf(doors),
 		},
 		parts.bases, p.log, p.reg,
 	)

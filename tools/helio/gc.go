@@ -25,8 +25,8 @@ const gcEvery = 10 * time.Second
 func roomyHeap(memory int64) uint64 { return min(mostHeap, max(leastHeap, uint64(memory)/heapShare)) }
 
 // floodIsOver tells whether the process holds much memory that it does not need: free pages, of which what is allocated
-// within gcEvery (room) takes little, beside what lives. The runtime keeps what it reckons with for its next cycle, which
-// after a flood of connections or a backlog is for good.
+// within gcEvery (room) takes little, beside what lives. The runtime keeps what it reckons with for its next cycle,
+// which after a flood of connections or a backlog is for good.
 func floodIsOver(live, room, free uint64) bool {
 	return free > leastHeap && free > live && room < free/4
 }

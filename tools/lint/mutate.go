@@ -71,7 +71,8 @@ func (m mutation) apply(dir string) (string, error) {
 		return "", err
 	}
 	if n := strings.Count(string(raw), m.old); n != 1 {
-		return "", fmt.Errorf("%s has what is to be changed %d times, not once: mend tools/lint/mutations.go", m.file, n)
+		return "", fmt.Errorf("%s has what is to be changed %d times, not once: mend tools/lint/mutations.go",
+			m.file, n)
 	}
 	return strings.Replace(string(raw), m.old, m.new, 1), nil
 }

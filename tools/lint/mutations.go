@@ -151,7 +151,8 @@ var mutations = []mutation{
 		name: "a zombie writes to the thread views", promise: "P3",
 		file: "projector/threads/write.go",
 		old: "q.Queue(\n" +
-			"\t\t\t\tsqlAdvance, m.topic.Number(), int32(b.Slot), int64(m.expect), int64(m.next), projector.Time(m.timeMS),\n" +
+			"\t\t\t\tsqlAdvance, m.topic.Number(), int32(b.Slot), int64(m.expect), int64(m.next), " +
+			"projector.Time(m.timeMS),\n" +
 			"\t\t\t)",
 		new:   "_ = m",
 		tests: []string{"./projector/threads -run Zombie"},

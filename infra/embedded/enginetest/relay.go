@@ -1,9 +1,9 @@
 package enginetest
 
 import (
+	"context"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 )
 
@@ -13,9 +13,11 @@ type Relay struct {
 	// Addr is where it listens.
 	Addr string
 
-	to    string
-	left  atomic.Int64 // of what clients send until the cut
-	after atomic.Bool
+	to string
+
+	gate  sync.Mutex // guards left and after; held from the count that asks for the cut until all is cut
+	left  int        // of what clients send until the cut; negative: none is to come
+	after bool
 
 	mu    sync.Mutex // guards conns
 	conns map[net.Conn]bool
@@ -28,8 +30,7 @@ func NewRelay(tb testing.TB, to string) *Relay {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &Relay{Addr: l.Addr().String(), to: to, conns: map[net.Conn]bool{}}
-	r.left.Store(-1)
+	r := &Relay{Addr: l.Addr().String(), to: to, conns: map[net.Conn]bool{}, left: -1}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -51,16 +52,41 @@ func NewRelay(tb testing.TB, to string) *Relay {
 // CutAt makes the n-th thing that clients send from now on (a statement, or a part of one) cut all connections: before
 // it reaches the engine, or after, so that only its answer is lost. What clients send later passes. Negative: never.
 func (r *Relay) CutAt(n int, after bool) {
-	r.after.Store(after)
-	r.left.Store(int64(n))
+	r.gate.Lock()
+	defer r.gate.Unlock()
+	r.left, r.after = n, after
 }
 
 // Cut tells whether the cut that was asked for has come.
-func (r *Relay) Cut() bool { return r.left.Load() < 0 }
+func (r *Relay) Cut() bool {
+	r.gate.Lock()
+	defer r.gate.Unlock()
+	return r.left < 0
+}
+
+// pass sends what a client sent on, unless it is what is to be cut at. It tells whether the connection goes on.
+func (r *Relay) pass(up net.Conn, sent []byte) bool {
+	r.gate.Lock()
+	cut := r.left == 0
+	if r.left >= 0 {
+		r.left--
+	}
+	if !cut {
+		r.gate.Unlock()
+		_, err := up.Write(sent)
+		return err == nil
+	}
+	defer r.gate.Unlock() // with the answer to this the client may be done, and another begin
+	if r.after {
+		_, _ = up.Write(sent)
+	}
+	r.cut()
+	return false
+}
 
 func (r *Relay) relay(c net.Conn) {
 	defer c.Close()
-	up, err := net.Dial("tcp", r.to)
+	up, err := new(net.Dialer).DialContext(context.Background(), "tcp", r.to)
 	if err != nil {
 		return
 	}
@@ -96,16 +122,7 @@ func (r *Relay) relay(c net.Conn) {
 		if err != nil {
 			return
 		}
-		now := r.left.Load() >= 0 && r.left.Add(-1) == -1
-		if now && !r.after.Load() {
-			r.cut()
-			return
-		}
-		if _, err := up.Write(buf[:n]); err != nil {
-			return
-		}
-		if now {
-			r.cut()
+		if !r.pass(up, buf[:n]) {
 			return
 		}
 	}
