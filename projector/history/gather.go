@@ -8,9 +8,6 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// gatherTimeout bounds one insert of a gather; it is detached from the slots that wait for it.
-const gatherTimeout = 30 * time.Second
-
 // epochs are who owns slots.
 type epochs map[topic.Slot]uint64
 
@@ -20,6 +17,9 @@ type epochs map[topic.Slot]uint64
 type gather[R any] struct {
 	insert func(ctx context.Context, rows []R) error
 	owners func(ctx context.Context) (epochs, error)
+	// timeout bounds an insert and the question after it; they are detached from the slots that wait for them, and end
+	// no later than those give up.
+	timeout time.Duration
 
 	mu      sync.Mutex // guards the rest
 	rows    []R
@@ -62,7 +62,7 @@ func (g *gather[R]) run(ctx context.Context) {
 		if len(rows) == 0 {
 			return
 		}
-		bounded, cancel := context.WithTimeout(ctx, gatherTimeout)
+		bounded, cancel := context.WithTimeout(ctx, g.timeout)
 		var o owned
 		if o.err = g.insert(bounded, rows); o.err == nil {
 			o.by, o.err = g.owners(bounded)

@@ -65,7 +65,7 @@ func (s *store) Rows(topic.Slot, *projector.States) *writes { return &writes{} }
 
 // gatherInto makes a gather for a table.
 func gatherInto[R any](s *store, t *table[R]) *gather[R] {
-	return &gather[R]{owners: s.owners, insert: func(ctx context.Context, rows []R) error {
+	return &gather[R]{timeout: s.cfg.timeout, owners: s.owners, insert: func(ctx context.Context, rows []R) error {
 		if err := insertChunk(ctx, s, t, "", rows); err != nil {
 			return fmt.Errorf("insert into %s: %w", t.name, err)
 		}
