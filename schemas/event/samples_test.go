@@ -102,6 +102,19 @@ func samples(t *testing.T) []golden {
 		ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: group[:]}.Build(),
 		Cause:      eventv1.Cause_builder{Topic: 1, Slot: 3, Position: 9}.Build(),
 	}))
+	add("who may add", topic.Users, me, by(eventv1.Event_builder{
+		MayAddChanged: eventv1.MayAddChanged_builder{MayAdd: eventv1.MayAdd_MAY_ADD_NOBODY}.Build(),
+	}))
+	invited := by(eventv1.Event_builder{
+		ThreadInvited: eventv1.ThreadInvited_builder{ThreadId: group[:], Title: "walk"}.Build(),
+		Cause:         eventv1.Cause_builder{Topic: 1, Slot: 3, Position: 8}.Build(),
+	})
+	add("invited by himself", topic.Users, me, invited)
+	invited.UserId = bob[:]
+	add("invited", topic.Users, me, invited)
+	add("invitation ended", topic.Users, me, by(eventv1.Event_builder{
+		ThreadInvitationEnded: eventv1.ThreadInvitationEnded_builder{ThreadId: group[:]}.Build(),
+	}))
 	add("policy of the deployment", topic.Users, event.DeploymentSubject(), by(eventv1.Event_builder{
 		DeploymentPolicyChanged: eventv1.DeploymentPolicyChanged_builder{Threads: policy}.Build(),
 		ActorKind:               eventv1.ActorKind_ACTOR_KIND_OPERATOR,
@@ -214,6 +227,29 @@ func samples(t *testing.T) []golden {
 	}))
 	add("removed", topic.Threads, group, by(eventv1.Event_builder{
 		MemberRemoved: eventv1.MemberRemoved_builder{MemberId: carol[:]}.Build(),
+	}))
+	as := func(u id.UserID, b eventv1.Event_builder) eventv1.Event_builder {
+		b = by(b)
+		b.UserId = u[:]
+		return b
+	}
+	invite := eventv1.Event_builder{
+		MemberInvited: eventv1.MemberInvited_builder{MemberIds: [][]byte{carol[:]}}.Build(),
+	}
+	add("members invited", topic.Threads, group, by(invite))
+	add("invitation declined", topic.Threads, group, as(carol, eventv1.Event_builder{
+		InvitationDeclined: &eventv1.InvitationDeclined{},
+	}))
+	add("members invited again", topic.Threads, group, by(invite))
+	add("invitation withdrawn", topic.Threads, group, by(eventv1.Event_builder{
+		InvitationWithdrawn: eventv1.InvitationWithdrawn_builder{MemberId: carol[:]}.Build(),
+	}))
+	add("invitation accepted that is none any more", topic.Threads, group, as(carol, eventv1.Event_builder{
+		InvitationAccepted: &eventv1.InvitationAccepted{},
+	}))
+	add("members invited for good", topic.Threads, group, by(invite))
+	add("invitation accepted", topic.Threads, group, as(carol, eventv1.Event_builder{
+		InvitationAccepted: &eventv1.InvitationAccepted{},
 	}))
 	add("left", topic.Threads, group, by(eventv1.Event_builder{MemberLeft: &eventv1.MemberLeft{}}))
 	add("imported", topic.Threads, group, by(eventv1.Event_builder{

@@ -17,6 +17,8 @@
 //     message's id. The clock is the thread's and not its slot's: an edge sees the events of its own threads alone, and
 //     after a night without any a slot's clock says as little as a thread's; the id of a message does.
 //   - Former members stay in Members with their spans: they may read what was written while they were in.
+//   - An invitation does not end by itself: no clock need be asked, and how many a group has is bounded. It is the
+//     group's, so it outlives its inviter's membership.
 //   - A direct thread begins with its first message, by the direct_peer that it carries; DirectThread(sender, peer)
 //     must be the thread's id.
 //   - Edits, deletions and reactions name (author, message id), which needs no look at the message itself.

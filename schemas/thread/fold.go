@@ -1,6 +1,9 @@
 package thread
 
 import (
+	"bytes"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -40,6 +43,8 @@ const (
 	Exists Reason = "exists"
 	// Missing: the thread or the member does not exist.
 	Missing Reason = "missing"
+	// NotInvited: the user is not invited at this position.
+	NotInvited Reason = "not_invited"
 	// Full: the group would have more than its rules allow.
 	Full Reason = "full"
 	// WrongKind: the event does not fit the kind of thread.
@@ -58,6 +63,8 @@ type Verdict struct {
 	Original Seen
 	// Members are those whose row changed.
 	Members []id.UserID
+	// Invited are those whose invitation came, changed or ended.
+	Invited []id.UserID
 }
 
 func reject(r Reason) Verdict { return Verdict{Outcome: Rejected, Reason: r} }
@@ -97,6 +104,17 @@ func (s *State) apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 		return Verdict{}
 	case eventv1.Event_MemberAdded_case:
 		return s.added(e.User, idsOf(e.GetMemberAdded().GetMemberIds()), r, at)
+	case eventv1.Event_MemberInvited_case:
+		return s.invited(e.User, idsOf(e.GetMemberInvited().GetMemberIds()), r, at, logTimeMS)
+	case eventv1.Event_InvitationAccepted_case:
+		return s.accepted(e.User, r, at)
+	case eventv1.Event_InvitationDeclined_case:
+		return s.uninvited(e.User, NotInvited)
+	case eventv1.Event_InvitationWithdrawn_case:
+		if v, ok := s.admin(e.User); !ok {
+			return v
+		}
+		return s.uninvited(id.UserID(e.GetInvitationWithdrawn().GetMemberId()), Missing)
 	case eventv1.Event_MemberRemoved_case:
 		return s.removed(e.User, id.UserID(e.GetMemberRemoved().GetMemberId()), at)
 	case eventv1.Event_MemberLeft_case:
@@ -216,24 +234,81 @@ func (s *State) added(actor id.UserID, members []id.UserID, r *Rules, at topic.P
 	if v, ok := s.admin(actor); !ok {
 		return v
 	}
-	var fresh []id.UserID
-	seen := map[id.UserID]bool{}
-	for _, u := range members {
-		if !s.IsMember(u) && !seen[u] {
-			seen[u] = true
-			fresh = append(fresh, u)
-		}
-	}
+	fresh := without(members, s.IsMember)
 	switch {
 	case len(fresh) == 0:
 		return reject(Exists)
 	case s.active+len(fresh) > r.MaxMembers:
 		return reject(Full)
 	}
+	v := Verdict{Members: fresh}
 	for _, u := range fresh {
+		if _, ok := s.Invited[u]; ok {
+			v.Invited = append(v.Invited, u)
+		}
 		s.join(u, RoleMember, at)
 	}
-	return Verdict{Members: fresh}
+	return v
+}
+
+// invited judges an invitation. Whose is open it leaves as it is, so that nobody is asked anew by a retry.
+func (s *State) invited(
+	actor id.UserID, users []id.UserID, r *Rules, at topic.Position, logTimeMS int64,
+) Verdict {
+	if v, ok := s.admin(actor); !ok {
+		return v
+	}
+	fresh := without(users, func(u id.UserID) bool {
+		_, open := s.Invited[u]
+		return open || s.IsMember(u)
+	})
+	switch {
+	case len(fresh) == 0:
+		return reject(Exists)
+	case len(s.Invited)+len(fresh) > r.MaxInvited:
+		return reject(Full)
+	}
+	for _, u := range fresh {
+		s.Invited[u] = Invitation{By: actor, At: at, TimeMS: logTimeMS}
+	}
+	return Verdict{Invited: fresh}
+}
+
+// accepted judges the acceptance of an invitation.
+func (s *State) accepted(actor id.UserID, r *Rules, at topic.Position) Verdict {
+	_, open := s.Invited[actor]
+	switch {
+	case s.IsMember(actor):
+		return reject(Exists)
+	case !open:
+		return reject(NotInvited)
+	case s.active >= r.MaxMembers:
+		return reject(Full)
+	}
+	s.join(actor, RoleMember, at)
+	return Verdict{Members: []id.UserID{actor}, Invited: []id.UserID{actor}}
+}
+
+// uninvited ends an invitation; without one it is rejected for none.
+func (s *State) uninvited(u id.UserID, none Reason) Verdict {
+	if _, open := s.Invited[u]; !open {
+		return reject(none)
+	}
+	delete(s.Invited, u)
+	return Verdict{Invited: []id.UserID{u}}
+}
+
+// without returns users in their order, each once, but for those that skip names.
+func without(users []id.UserID, skip func(id.UserID) bool) []id.UserID {
+	var out []id.UserID
+	seen := map[id.UserID]bool{}
+	for _, u := range users {
+		if !seen[u] && !skip(u) {
+			seen[u] = true
+			out = append(out, u)
+		}
+	}
+	return out
 }
 
 func (s *State) removed(actor, u id.UserID, at topic.Position) Verdict {
@@ -259,7 +334,8 @@ func (s *State) left(actor id.UserID, at topic.Position) Verdict {
 }
 
 // end ends a membership. A group that would be left without an admin makes its longest-standing member one (the smaller
-// id among equals), so that no group is ever beyond help; the rule reads only the state, so every fold does the same.
+// id among equals), so that no group is ever beyond help; into one that nobody is left in nobody is invited any more. The
+// rule reads only the state, so every fold does the same.
 func (s *State) end(u id.UserID, at topic.Position) Verdict {
 	s.leave(u, at)
 	touched := []id.UserID{u}
@@ -277,11 +353,18 @@ func (s *State) end(u id.UserID, at topic.Position) Verdict {
 			heir, since = w, from
 		}
 	}
-	if !heir.IsZero() {
-		s.Members[heir].Role = RoleAdmin
-		touched = append(touched, heir)
+	if heir.IsZero() {
+		return Verdict{Members: touched, Invited: s.closed()}
 	}
-	return Verdict{Members: touched}
+	s.Members[heir].Role = RoleAdmin
+	return Verdict{Members: append(touched, heir)}
+}
+
+// closed ends all invitations of a group that nobody is left in, and returns whose they were, in order.
+func (s *State) closed() []id.UserID {
+	whose := slices.SortedFunc(maps.Keys(s.Invited), func(a, b id.UserID) int { return bytes.Compare(a[:], b[:]) })
+	clear(s.Invited)
+	return whose
 }
 
 func (s *State) roleChanged(actor, u id.UserID, role Role) Verdict {

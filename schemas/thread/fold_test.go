@@ -67,6 +67,7 @@ func stored(s *thread.State, next topic.Position) *thread.State {
 	c := s.Clone()
 	out := thread.New(s.ID)
 	out.Kind, out.Title, out.Members, out.Next = c.Kind, c.Title, c.Members, next
+	out.Invited = c.Invited
 	out.LastPosition, out.LastOrdinal, out.LastTimeMS = c.LastPosition, c.LastOrdinal, c.LastTimeMS
 	out.LastSender, out.Preview = c.LastSender, c.Preview
 	for k, seen := range c.Recent {
@@ -162,6 +163,11 @@ func TestInvariants(t *testing.T) {
 			}
 			if st.Kind == thread.Group && active > 0 && admins == 0 {
 				t.Fatal("a group without an admin")
+			}
+			for u := range st.Invited {
+				if st.IsMember(u) || active == 0 || len(st.Invited) > thread.MaxInvited {
+					t.Fatalf("%v is invited into a group of %d, a member: %v", u, active, st.IsMember(u))
+				}
 			}
 			if c := st.Clone(); !cmp.Equal(c, st, state) {
 				t.Fatal("a clone is another")

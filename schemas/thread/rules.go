@@ -10,10 +10,13 @@ import (
 )
 
 // Rules are the limits by which an event is judged whose envelope carries their number. A row never changes: what is
-// in the log was judged by it. A new limit is a new row, and event.CurrentRules is raised with it.
+// in the log was judged by it. A new limit is a new row, and event.CurrentRules is raised with it; but one that only a
+// new type of event knows (since a later reader) may join the current row.
 type Rules struct {
 	// MaxMembers is the most members that a group has at one time.
 	MaxMembers int
+	// MaxInvited is the most users that are invited into a group at one time; 0: nobody is.
+	MaxInvited int
 	// MaxText is the longest text of plain content in bytes; 0: content is not opened to judge it.
 	MaxText int
 	// MaxSealed is the longest Sealed.data in bytes.
@@ -45,7 +48,7 @@ var rules = [...]Rules{
 		MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000, MaxPreview: 160,
 	},
 	{ // A limit in bytes is not one by script: who writes counts the characters.
-		MaxMembers: 1024, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 1024, MaxEmoji: 64,
+		MaxMembers: 1024, MaxInvited: 256, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 1024, MaxEmoji: 64,
 		MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000, MaxPreview: 224, Separators: true,
 	},
 }
@@ -101,6 +104,13 @@ func Check(e *event.Event) error {
 			return event.Invalidf("member_ids", "is empty")
 		}
 		return r.checkMembers(e.GetMemberAdded().GetMemberIds())
+	case eventv1.Event_MemberInvited_case:
+		if len(e.GetMemberInvited().GetMemberIds()) == 0 {
+			return event.Invalidf("member_ids", "is empty")
+		}
+		return r.checkMembers(e.GetMemberInvited().GetMemberIds())
+	case eventv1.Event_InvitationWithdrawn_case:
+		return event.CheckID("member_id", e.GetInvitationWithdrawn().GetMemberId())
 	case eventv1.Event_MemberRemoved_case:
 		return event.CheckID("member_id", e.GetMemberRemoved().GetMemberId())
 	case eventv1.Event_RoleChanged_case:

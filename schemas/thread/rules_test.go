@@ -24,7 +24,7 @@ func TestRulesAreFrozen(t *testing.T) {
 			MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000, MaxPreview: 160,
 		},
 		3: {
-			MaxMembers: 1024, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 1024, MaxEmoji: 64,
+			MaxMembers: 1024, MaxInvited: 256, MaxSealed: 66_560, MaxNonce: 32, MaxTitle: 1024, MaxEmoji: 64,
 			MaxMentions: 64, MaxBlobs: 32, MaxExpire: 31_536_000, MaxPreview: 224, Separators: true,
 		},
 	}

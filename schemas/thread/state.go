@@ -17,6 +17,8 @@ import (
 const (
 	// MaxMembers is the most members that a group has at one time.
 	MaxMembers = 1024
+	// MaxInvited is the most users that are invited into a group at one time.
+	MaxInvited = 256
 	// MaxText is the longest text of a message in bytes.
 	MaxText = 64 << 10
 	// MaxTitle is the longest title in bytes.
@@ -123,6 +125,13 @@ func (m *Member) Sees(p topic.Position) bool {
 	return false
 }
 
+// Invitation into a group. It does not end by itself.
+type Invitation struct {
+	By     id.UserID
+	At     topic.Position
+	TimeMS int64 // log time, Unix milliseconds
+}
+
 // Key names a message among those of its thread.
 type Key struct {
 	Sender  id.UserID
@@ -142,6 +151,8 @@ type State struct {
 	Kind    Kind
 	Title   string
 	Members map[id.UserID]*Member
+	// Invited are those who may become members by themselves; none of them is one.
+	Invited map[id.UserID]Invitation
 	// Next is the position after the last event that was applied, accepted or not. A state loaded from a store takes
 	// the store's position.
 	Next topic.Position
@@ -170,7 +181,9 @@ type State struct {
 
 // New returns the state of a thread that no event has begun.
 func New(t id.ThreadID) *State {
-	return &State{ID: t, Members: map[id.UserID]*Member{}, Recent: map[Key]Seen{}}
+	return &State{
+		ID: t, Members: map[id.UserID]*Member{}, Invited: map[id.UserID]Invitation{}, Recent: map[Key]Seen{},
+	}
 }
 
 // Unloaded returns a state that a store is about to fill without its recent messages. Until RestoreWithoutRecent it is
@@ -245,7 +258,7 @@ func (s *State) Clone() *State {
 		copied.Spans = slices.Clone(m.Spans)
 		c.Members[u] = &copied
 	}
-	c.Recent = maps.Clone(s.Recent)
+	c.Invited, c.Recent = maps.Clone(s.Invited), maps.Clone(s.Recent)
 	return &c
 }
 
@@ -270,6 +283,7 @@ func (s *State) join(u id.UserID, r Role, at topic.Position) {
 	m.Spans = append(m.Spans, Span{From: at})
 	m.BaseOrdinal, m.EndOrdinal = s.LastOrdinal, 0
 	s.active++
+	delete(s.Invited, u)
 }
 
 func (s *State) leave(u id.UserID, at topic.Position) {

@@ -10,7 +10,8 @@ import (
 )
 
 // Rules are the limits by which an event is judged whose envelope carries their number. A row never changes: what is
-// in the log was judged by it. A new limit is a new row, and event.CurrentRules is raised with it.
+// in the log was judged by it. A new limit is a new row, and event.CurrentRules is raised with it; but one that only a
+// new type of event knows (since a later reader) may join the current row.
 type Rules struct {
 	// MaxName is the longest display name or device name in bytes.
 	MaxName int
@@ -18,6 +19,10 @@ type Rules struct {
 	MaxDevices int
 	// MaxThreads is the most threads that a user is in at one time, as his list has them; 0: any number.
 	MaxThreads int
+	// MaxInvitations is the most open invitations of a user; 0: he has none.
+	MaxInvitations int
+	// MaxTitle is the longest title of a thread in an invitation in bytes.
+	MaxTitle int
 	// Separators: a name has no control of C1 and no separator of lines (event.OneLine).
 	Separators bool
 }
@@ -26,7 +31,9 @@ type Rules struct {
 var rules = [...]Rules{
 	{MaxName: 64, MaxDevices: 16},
 	{MaxName: 64, MaxDevices: 16},
-	{MaxName: 512, MaxDevices: 16, MaxThreads: 10_000, Separators: true},
+	{
+		MaxName: 512, MaxDevices: 16, MaxThreads: 10_000, MaxInvitations: 1000, MaxTitle: 1024, Separators: true,
+	},
 }
 
 // RulesOf returns the rules of a number from 1 to event.CurrentRules; event.Decode gives out no other.
@@ -76,6 +83,19 @@ func Check(e *event.Event) error {
 			return event.Invalidf("thread_id", "is not a thread's")
 		}
 		return nil
+	case eventv1.Event_MayAddChanged_case:
+		if m := e.GetMayAddChanged().GetMayAdd(); m < eventv1.MayAdd_MAY_ADD_EVERYBODY || m > eventv1.MayAdd_MAY_ADD_NOBODY {
+			return event.Invalidf("may_add", "is %d", m)
+		}
+		return nil
+	case eventv1.Event_ThreadInvited_case:
+		i := e.GetThreadInvited()
+		if len(i.GetTitle()) > r.MaxTitle || !event.OneLine(i.GetTitle(), r.Separators) {
+			return event.Invalidf("title", "is not at most %d bytes of plain text", r.MaxTitle)
+		}
+		return event.CheckID("thread_id", i.GetThreadId())
+	case eventv1.Event_ThreadInvitationEnded_case:
+		return event.CheckID("thread_id", e.GetThreadInvitationEnded().GetThreadId())
 	case eventv1.Event_ThreadLeft_case:
 		return event.CheckID("thread_id", e.GetThreadLeft().GetThreadId())
 	}

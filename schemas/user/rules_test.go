@@ -11,7 +11,9 @@ import (
 func TestRulesAreFrozen(t *testing.T) {
 	want := map[uint32]user.Rules{
 		1: {MaxName: 64, MaxDevices: 16}, 2: {MaxName: 64, MaxDevices: 16},
-		3: {MaxName: 512, MaxDevices: 16, MaxThreads: 10_000, Separators: true},
+		3: {
+			MaxName: 512, MaxDevices: 16, MaxThreads: 10_000, MaxInvitations: 1000, MaxTitle: 1024, Separators: true,
+		},
 	}
 	if len(want) != event.CurrentRules {
 		t.Fatalf("rules %d are the current ones: freeze them here", event.CurrentRules)

@@ -31,6 +31,8 @@ const (
 	MaxDevices = 16
 	// MaxThreads is the most threads that a user is in at one time.
 	MaxThreads = 10_000
+	// MaxInvitations is the most open invitations of a user.
+	MaxInvitations = 1000
 )
 
 // Outcome is what the fold made of an event.
@@ -55,6 +57,8 @@ type Verdict struct {
 	Revoked []id.DeviceID
 	// Thread is the one whose entry in the list changed, when one did.
 	Thread id.ThreadID
+	// Invitation is the thread into which an invitation came, changed or ended, when one did.
+	Invitation id.ThreadID
 }
 
 // Device of a user.
@@ -76,6 +80,14 @@ type Joined struct {
 	Left bool
 }
 
+// Invitation into a thread, as the user was told of it; whether he is invited is the thread's own fold's to say.
+type Invitation struct {
+	By     id.UserID
+	Title  string         // as it was then
+	At     topic.Position // of the ThreadInvited
+	TimeMS int64          // log time, Unix milliseconds
+}
+
 // State of a user. Make it with New.
 type State struct {
 	ID         id.UserID
@@ -88,6 +100,9 @@ type State struct {
 	Contacts     map[[id.Size]byte]string
 	Blocked      map[id.UserID]bool
 	Threads      map[id.ThreadID]Joined
+	Invitations  map[id.ThreadID]Invitation
+	// MayAdd is who may put the user into groups; 0: everybody.
+	MayAdd eventv1.MayAdd
 	// Next is the position after the last event that was applied.
 	Next topic.Position
 }
@@ -100,6 +115,8 @@ func New(u id.UserID) *State {
 		Contacts: map[[id.Size]byte]string{},
 		Blocked:  map[id.UserID]bool{},
 		Threads:  map[id.ThreadID]Joined{},
+
+		Invitations: map[id.ThreadID]Invitation{},
 	}
 }
 
@@ -112,6 +129,7 @@ func (s *State) Clone() *State {
 		c.Devices[k] = &copied
 	}
 	c.Contacts, c.Blocked, c.Threads = maps.Clone(s.Contacts), maps.Clone(s.Blocked), maps.Clone(s.Threads)
+	c.Invitations = maps.Clone(s.Invitations)
 	return &c
 }
 
@@ -184,7 +202,8 @@ func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 			return Verdict{Outcome: Rejected}
 		}
 		s.Threads[t] = Joined{At: at}
-		return Verdict{Thread: t}
+		v := s.uninvited(t)
+		return Verdict{Thread: t, Invitation: v.Invitation}
 	case eventv1.Event_ThreadLeft_case:
 		t := id.ThreadID(e.GetThreadLeft().GetThreadId())
 		j, known := s.Threads[t]
@@ -194,9 +213,43 @@ func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 		j.Left = true
 		s.Threads[t] = j
 		return Verdict{Thread: t}
+	case eventv1.Event_MayAddChanged_case:
+		if s.Generation == 0 {
+			return Verdict{Outcome: Rejected}
+		}
+		s.MayAdd = e.GetMayAddChanged().GetMayAdd()
+		return Verdict{}
+	case eventv1.Event_ThreadInvited_case:
+		return s.invited(e, at, logTimeMS)
+	case eventv1.Event_ThreadInvitationEnded_case:
+		return s.uninvited(id.ThreadID(e.GetThreadInvitationEnded().GetThreadId()))
 	default:
 		return Verdict{Outcome: Rejected}
 	}
+}
+
+func (s *State) invited(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
+	i := e.GetThreadInvited()
+	t := id.ThreadID(i.GetThreadId())
+	_, open := s.Invitations[t]
+	j, known := s.Threads[t]
+	switch {
+	case s.Generation == 0 || e.User.IsZero() || e.User == s.ID,
+		known && !j.Left,
+		!open && len(s.Invitations) >= RulesOf(e.Rules).MaxInvitations:
+		return Verdict{Outcome: Rejected}
+	}
+	s.Invitations[t] = Invitation{By: e.User, Title: i.GetTitle(), At: at, TimeMS: logTimeMS}
+	return Verdict{Invitation: t}
+}
+
+// uninvited ends an invitation, if there is one.
+func (s *State) uninvited(t id.ThreadID) Verdict {
+	if _, open := s.Invitations[t]; !open {
+		return Verdict{Outcome: Rejected}
+	}
+	delete(s.Invitations, t)
+	return Verdict{Invitation: t}
 }
 
 // listed is how many threads the user is in.

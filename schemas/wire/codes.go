@@ -78,6 +78,7 @@ var table = []Info{
 	{Code: wirev1.Code_CODE_TOO_MANY_REQUESTS, Name: "too_many_requests", Retriable: true, Reconnect: true},
 	{Code: wirev1.Code_CODE_THREAD_PARKED, Name: "thread_parked", Retriable: true, Reconnect: true},
 	{Code: wirev1.Code_CODE_OUT_OF_TURN, Name: "out_of_turn", Retriable: true, Reconnect: true},
+	{Code: wirev1.Code_CODE_NOT_ADDABLE, Name: "not_addable"},
 }
 
 // Lookup returns the row of a code. A code of a newer version counts as internal: retriable, not closing (wire
@@ -96,6 +97,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// First is the message that must come first; CODE_OUT_OF_TURN alone has one.
 	First id.MessageID
+	// Users are those who cannot be put into a group; CODE_NOT_ADDABLE alone has some.
+	Users []id.UserID
 }
 
 // Errorf makes an Error.

@@ -256,6 +256,49 @@ func samples(t *testing.T) []goldentest.Frame {
 	tell("views, one of which is not known", 27, wirev1.ServerFrame_builder{
 		Views: wirev1.Views_builder{Slot: 1023, PostgresNext: 1 << 33, ClickhouseNext: -1}.Build(),
 	})
+	ask("nobody may add", wirev1.ClientFrame_builder{
+		SetMayAdd: wirev1.SetMayAdd_builder{MayAdd: eventv1.MayAdd_MAY_ADD_NOBODY}.Build(),
+	})
+	ask("members are invited", wirev1.ClientFrame_builder{
+		InviteMembers: wirev1.InviteMembers_builder{ThreadId: group, MemberIds: [][]byte{ann, bob}}.Build(),
+	})
+	ask("an invitation is withdrawn", wirev1.ClientFrame_builder{
+		WithdrawInvitation: wirev1.WithdrawInvitation_builder{ThreadId: group, MemberId: bob}.Build(),
+	})
+	ask("an invitation is accepted", wirev1.ClientFrame_builder{
+		AnswerInvitation: wirev1.AnswerInvitation_builder{ThreadId: group, Accept: true}.Build(),
+	})
+	ask("an invitation is declined", wirev1.ClientFrame_builder{
+		AnswerInvitation: wirev1.AnswerInvitation_builder{ThreadId: group}.Build(),
+	})
+	ask("invitations are asked for", wirev1.ClientFrame_builder{ListInvitations: &wirev1.ListInvitations{}})
+	ask("a user is blocked", wirev1.ClientFrame_builder{
+		SetBlocked: wirev1.SetBlocked_builder{UserId: bob, Blocked: true}.Build(),
+	})
+	ask("settings are asked for", wirev1.ClientFrame_builder{GetSettings: &wirev1.GetSettings{}})
+	invitation := wirev1.Invitation_builder{
+		ThreadId: group, Title: "Spaziergang im Grünen", InviterId: ann, TimeMs: 1_790_000_000_000,
+	}.Build()
+	tell("invitations", 32, wirev1.ServerFrame_builder{
+		Invitations: wirev1.Invitations_builder{Invitations: []*wirev1.Invitation{invitation}}.Build(),
+	})
+	tell("an invitation", 0, wirev1.ServerFrame_builder{Invitation: invitation})
+	tell("the end of an invitation", 0, wirev1.ServerFrame_builder{
+		Invitation: wirev1.Invitation_builder{ThreadId: group, Ended: true}.Build(),
+	})
+	tell("settings", 34, wirev1.ServerFrame_builder{Settings: wirev1.Settings_builder{
+		MayAdd: eventv1.MayAdd_MAY_ADD_NOBODY, BlockedIds: [][]byte{bob},
+	}.Build()})
+	tell("a thread with who is invited", 19, wirev1.ServerFrame_builder{Thread: wirev1.Thread_builder{
+		Summary: groupSummary, Invited: []*wirev1.Invitee{
+			wirev1.Invitee_builder{UserId: bob, Name: "Bob", InviterId: ann}.Build(),
+		},
+	}.Build()})
+	tell("users who cannot be added", 9, wirev1.ServerFrame_builder{
+		Error: wirev1.Error_builder{
+			Code: wirev1.Code_CODE_NOT_ADDABLE, Message: "in words", UserIds: [][]byte{ann, bob},
+		}.Build(),
+	})
 	codes := wirev1.Code(0).Descriptor().Values()
 	for i := range codes.Len() {
 		c := wirev1.Code(codes.Get(i).Number())

@@ -293,6 +293,58 @@ func (x Role) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
+// MayAdd is who may put a user into groups; all others can invite him.
+type MayAdd int32
+
+const (
+	// Not set: as everybody.
+	MayAdd_MAY_ADD_UNSPECIFIED MayAdd = 0
+	// Everybody whom the user has not blocked.
+	MayAdd_MAY_ADD_EVERYBODY MayAdd = 1
+	// Those whose number is in the user's contact book.
+	MayAdd_MAY_ADD_CONTACTS MayAdd = 2
+	// Nobody.
+	MayAdd_MAY_ADD_NOBODY MayAdd = 3
+)
+
+// Enum value maps for MayAdd.
+var (
+	MayAdd_name = map[int32]string{
+		0: "MAY_ADD_UNSPECIFIED",
+		1: "MAY_ADD_EVERYBODY",
+		2: "MAY_ADD_CONTACTS",
+		3: "MAY_ADD_NOBODY",
+	}
+	MayAdd_value = map[string]int32{
+		"MAY_ADD_UNSPECIFIED": 0,
+		"MAY_ADD_EVERYBODY":   1,
+		"MAY_ADD_CONTACTS":    2,
+		"MAY_ADD_NOBODY":      3,
+	}
+)
+
+func (x MayAdd) Enum() *MayAdd {
+	p := new(MayAdd)
+	*p = x
+	return p
+}
+
+func (x MayAdd) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MayAdd) Descriptor() protoreflect.EnumDescriptor {
+	return file_event_v1_event_proto_enumTypes[5].Descriptor()
+}
+
+func (MayAdd) Type() protoreflect.EnumType {
+	return &file_event_v1_event_proto_enumTypes[5]
+}
+
+func (x MayAdd) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
 // Release is what becomes of an event in quarantine.
 type Release int32
 
@@ -330,11 +382,11 @@ func (x Release) String() string {
 }
 
 func (Release) Descriptor() protoreflect.EnumDescriptor {
-	return file_event_v1_event_proto_enumTypes[5].Descriptor()
+	return file_event_v1_event_proto_enumTypes[6].Descriptor()
 }
 
 func (Release) Type() protoreflect.EnumType {
-	return &file_event_v1_event_proto_enumTypes[5]
+	return &file_event_v1_event_proto_enumTypes[6]
 }
 
 func (x Release) Number() protoreflect.EnumNumber {
@@ -771,6 +823,42 @@ func (x *Event) GetAbuseReported() *AbuseReported {
 	return nil
 }
 
+func (x *Event) GetMemberInvited() *MemberInvited {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_MemberInvited); ok {
+			return x.MemberInvited
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetInvitationAccepted() *InvitationAccepted {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_InvitationAccepted); ok {
+			return x.InvitationAccepted
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetInvitationDeclined() *InvitationDeclined {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_InvitationDeclined); ok {
+			return x.InvitationDeclined
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetInvitationWithdrawn() *InvitationWithdrawn {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_InvitationWithdrawn); ok {
+			return x.InvitationWithdrawn
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetWatermarksMoved() *WatermarksMoved {
 	if x != nil {
 		if x, ok := x.xxx_hidden_Body.(*event_WatermarksMoved); ok {
@@ -874,6 +962,33 @@ func (x *Event) GetDeploymentPolicyChanged() *DeploymentPolicyChanged {
 	if x != nil {
 		if x, ok := x.xxx_hidden_Body.(*event_DeploymentPolicyChanged); ok {
 			return x.DeploymentPolicyChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetMayAddChanged() *MayAddChanged {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_MayAddChanged); ok {
+			return x.MayAddChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetThreadInvited() *ThreadInvited {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_ThreadInvited); ok {
+			return x.ThreadInvited
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetThreadInvitationEnded() *ThreadInvitationEnded {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*event_ThreadInvitationEnded); ok {
+			return x.ThreadInvitationEnded
 		}
 	}
 	return nil
@@ -1064,6 +1179,38 @@ func (x *Event) SetAbuseReported(v *AbuseReported) {
 	x.xxx_hidden_Body = &event_AbuseReported{v}
 }
 
+func (x *Event) SetMemberInvited(v *MemberInvited) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_MemberInvited{v}
+}
+
+func (x *Event) SetInvitationAccepted(v *InvitationAccepted) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_InvitationAccepted{v}
+}
+
+func (x *Event) SetInvitationDeclined(v *InvitationDeclined) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_InvitationDeclined{v}
+}
+
+func (x *Event) SetInvitationWithdrawn(v *InvitationWithdrawn) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_InvitationWithdrawn{v}
+}
+
 func (x *Event) SetWatermarksMoved(v *WatermarksMoved) {
 	if v == nil {
 		x.xxx_hidden_Body = nil
@@ -1158,6 +1305,30 @@ func (x *Event) SetDeploymentPolicyChanged(v *DeploymentPolicyChanged) {
 		return
 	}
 	x.xxx_hidden_Body = &event_DeploymentPolicyChanged{v}
+}
+
+func (x *Event) SetMayAddChanged(v *MayAddChanged) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_MayAddChanged{v}
+}
+
+func (x *Event) SetThreadInvited(v *ThreadInvited) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_ThreadInvited{v}
+}
+
+func (x *Event) SetThreadInvitationEnded(v *ThreadInvitationEnded) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &event_ThreadInvitationEnded{v}
 }
 
 func (x *Event) SetPresenceChanged(v *PresenceChanged) {
@@ -1310,6 +1481,38 @@ func (x *Event) HasAbuseReported() bool {
 	return ok
 }
 
+func (x *Event) HasMemberInvited() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_MemberInvited)
+	return ok
+}
+
+func (x *Event) HasInvitationAccepted() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_InvitationAccepted)
+	return ok
+}
+
+func (x *Event) HasInvitationDeclined() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_InvitationDeclined)
+	return ok
+}
+
+func (x *Event) HasInvitationWithdrawn() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_InvitationWithdrawn)
+	return ok
+}
+
 func (x *Event) HasWatermarksMoved() bool {
 	if x == nil {
 		return false
@@ -1403,6 +1606,30 @@ func (x *Event) HasDeploymentPolicyChanged() bool {
 		return false
 	}
 	_, ok := x.xxx_hidden_Body.(*event_DeploymentPolicyChanged)
+	return ok
+}
+
+func (x *Event) HasMayAddChanged() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_MayAddChanged)
+	return ok
+}
+
+func (x *Event) HasThreadInvited() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_ThreadInvited)
+	return ok
+}
+
+func (x *Event) HasThreadInvitationEnded() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*event_ThreadInvitationEnded)
 	return ok
 }
 
@@ -1524,6 +1751,30 @@ func (x *Event) ClearAbuseReported() {
 	}
 }
 
+func (x *Event) ClearMemberInvited() {
+	if _, ok := x.xxx_hidden_Body.(*event_MemberInvited); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearInvitationAccepted() {
+	if _, ok := x.xxx_hidden_Body.(*event_InvitationAccepted); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearInvitationDeclined() {
+	if _, ok := x.xxx_hidden_Body.(*event_InvitationDeclined); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearInvitationWithdrawn() {
+	if _, ok := x.xxx_hidden_Body.(*event_InvitationWithdrawn); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 func (x *Event) ClearWatermarksMoved() {
 	if _, ok := x.xxx_hidden_Body.(*event_WatermarksMoved); ok {
 		x.xxx_hidden_Body = nil
@@ -1596,6 +1847,24 @@ func (x *Event) ClearDeploymentPolicyChanged() {
 	}
 }
 
+func (x *Event) ClearMayAddChanged() {
+	if _, ok := x.xxx_hidden_Body.(*event_MayAddChanged); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearThreadInvited() {
+	if _, ok := x.xxx_hidden_Body.(*event_ThreadInvited); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *Event) ClearThreadInvitationEnded() {
+	if _, ok := x.xxx_hidden_Body.(*event_ThreadInvitationEnded); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 func (x *Event) ClearPresenceChanged() {
 	if _, ok := x.xxx_hidden_Body.(*event_PresenceChanged); ok {
 		x.xxx_hidden_Body = nil
@@ -1634,6 +1903,10 @@ const Event_RoleChanged_case case_Event_Body = 19
 const Event_MessageImported_case case_Event_Body = 20
 const Event_ThreadPolicyChanged_case case_Event_Body = 21
 const Event_AbuseReported_case case_Event_Body = 22
+const Event_MemberInvited_case case_Event_Body = 23
+const Event_InvitationAccepted_case case_Event_Body = 24
+const Event_InvitationDeclined_case case_Event_Body = 25
+const Event_InvitationWithdrawn_case case_Event_Body = 26
 const Event_WatermarksMoved_case case_Event_Body = 30
 const Event_UserRegistered_case case_Event_Body = 50
 const Event_DeviceLinked_case case_Event_Body = 51
@@ -1646,6 +1919,9 @@ const Event_UserUnblocked_case case_Event_Body = 57
 const Event_ThreadJoined_case case_Event_Body = 58
 const Event_ThreadLeft_case case_Event_Body = 59
 const Event_DeploymentPolicyChanged_case case_Event_Body = 60
+const Event_MayAddChanged_case case_Event_Body = 61
+const Event_ThreadInvited_case case_Event_Body = 62
+const Event_ThreadInvitationEnded_case case_Event_Body = 63
 const Event_PresenceChanged_case case_Event_Body = 70
 const Event_Quarantined_case case_Event_Body = 80
 const Event_QuarantineReleased_case case_Event_Body = 81
@@ -1682,6 +1958,14 @@ func (x *Event) WhichBody() case_Event_Body {
 		return Event_ThreadPolicyChanged_case
 	case *event_AbuseReported:
 		return Event_AbuseReported_case
+	case *event_MemberInvited:
+		return Event_MemberInvited_case
+	case *event_InvitationAccepted:
+		return Event_InvitationAccepted_case
+	case *event_InvitationDeclined:
+		return Event_InvitationDeclined_case
+	case *event_InvitationWithdrawn:
+		return Event_InvitationWithdrawn_case
 	case *event_WatermarksMoved:
 		return Event_WatermarksMoved_case
 	case *event_UserRegistered:
@@ -1706,6 +1990,12 @@ func (x *Event) WhichBody() case_Event_Body {
 		return Event_ThreadLeft_case
 	case *event_DeploymentPolicyChanged:
 		return Event_DeploymentPolicyChanged_case
+	case *event_MayAddChanged:
+		return Event_MayAddChanged_case
+	case *event_ThreadInvited:
+		return Event_ThreadInvited_case
+	case *event_ThreadInvitationEnded:
+		return Event_ThreadInvitationEnded_case
 	case *event_PresenceChanged:
 		return Event_PresenceChanged_case
 	case *event_Quarantined:
@@ -1772,6 +2062,14 @@ type Event_builder struct {
 	ThreadPolicyChanged *ThreadPolicyChanged
 	// A member reported a message.
 	AbuseReported *AbuseReported
+	// Users were invited into a group who do not let themselves be added.
+	MemberInvited *MemberInvited
+	// An invited user came into the group.
+	InvitationAccepted *InvitationAccepted
+	// An invited user does not want to.
+	InvitationDeclined *InvitationDeclined
+	// An invitation was taken back.
+	InvitationWithdrawn *InvitationWithdrawn
 	// A device's watermarks in a thread moved.
 	WatermarksMoved *WatermarksMoved
 	// A user registered (again) and so has a new primary device.
@@ -1796,6 +2094,12 @@ type Event_builder struct {
 	ThreadLeft *ThreadLeft
 	// What the deployment allows was set; its subject is the deployment's own (see DeploymentPolicyChanged).
 	DeploymentPolicyChanged *DeploymentPolicyChanged
+	// The user set who may put him into groups.
+	MayAddChanged *MayAddChanged
+	// The user was invited into a thread.
+	ThreadInvited *ThreadInvited
+	// An invitation of the user is none any more.
+	ThreadInvitationEnded *ThreadInvitationEnded
 	// A user came on line or went away.
 	PresenceChanged *PresenceChanged
 	// A projector could not apply an event and parked its subject.
@@ -1859,6 +2163,18 @@ func (b0 Event_builder) Build() *Event {
 	if b.AbuseReported != nil {
 		x.xxx_hidden_Body = &event_AbuseReported{b.AbuseReported}
 	}
+	if b.MemberInvited != nil {
+		x.xxx_hidden_Body = &event_MemberInvited{b.MemberInvited}
+	}
+	if b.InvitationAccepted != nil {
+		x.xxx_hidden_Body = &event_InvitationAccepted{b.InvitationAccepted}
+	}
+	if b.InvitationDeclined != nil {
+		x.xxx_hidden_Body = &event_InvitationDeclined{b.InvitationDeclined}
+	}
+	if b.InvitationWithdrawn != nil {
+		x.xxx_hidden_Body = &event_InvitationWithdrawn{b.InvitationWithdrawn}
+	}
 	if b.WatermarksMoved != nil {
 		x.xxx_hidden_Body = &event_WatermarksMoved{b.WatermarksMoved}
 	}
@@ -1894,6 +2210,15 @@ func (b0 Event_builder) Build() *Event {
 	}
 	if b.DeploymentPolicyChanged != nil {
 		x.xxx_hidden_Body = &event_DeploymentPolicyChanged{b.DeploymentPolicyChanged}
+	}
+	if b.MayAddChanged != nil {
+		x.xxx_hidden_Body = &event_MayAddChanged{b.MayAddChanged}
+	}
+	if b.ThreadInvited != nil {
+		x.xxx_hidden_Body = &event_ThreadInvited{b.ThreadInvited}
+	}
+	if b.ThreadInvitationEnded != nil {
+		x.xxx_hidden_Body = &event_ThreadInvitationEnded{b.ThreadInvitationEnded}
 	}
 	if b.PresenceChanged != nil {
 		x.xxx_hidden_Body = &event_PresenceChanged{b.PresenceChanged}
@@ -1989,6 +2314,26 @@ type event_AbuseReported struct {
 	AbuseReported *AbuseReported `protobuf:"bytes,22,opt,name=abuse_reported,json=abuseReported,oneof"`
 }
 
+type event_MemberInvited struct {
+	// Users were invited into a group who do not let themselves be added.
+	MemberInvited *MemberInvited `protobuf:"bytes,23,opt,name=member_invited,json=memberInvited,oneof"`
+}
+
+type event_InvitationAccepted struct {
+	// An invited user came into the group.
+	InvitationAccepted *InvitationAccepted `protobuf:"bytes,24,opt,name=invitation_accepted,json=invitationAccepted,oneof"`
+}
+
+type event_InvitationDeclined struct {
+	// An invited user does not want to.
+	InvitationDeclined *InvitationDeclined `protobuf:"bytes,25,opt,name=invitation_declined,json=invitationDeclined,oneof"`
+}
+
+type event_InvitationWithdrawn struct {
+	// An invitation was taken back.
+	InvitationWithdrawn *InvitationWithdrawn `protobuf:"bytes,26,opt,name=invitation_withdrawn,json=invitationWithdrawn,oneof"`
+}
+
 type event_WatermarksMoved struct {
 	// A device's watermarks in a thread moved.
 	WatermarksMoved *WatermarksMoved `protobuf:"bytes,30,opt,name=watermarks_moved,json=watermarksMoved,oneof"`
@@ -2049,6 +2394,21 @@ type event_DeploymentPolicyChanged struct {
 	DeploymentPolicyChanged *DeploymentPolicyChanged `protobuf:"bytes,60,opt,name=deployment_policy_changed,json=deploymentPolicyChanged,oneof"`
 }
 
+type event_MayAddChanged struct {
+	// The user set who may put him into groups.
+	MayAddChanged *MayAddChanged `protobuf:"bytes,61,opt,name=may_add_changed,json=mayAddChanged,oneof"`
+}
+
+type event_ThreadInvited struct {
+	// The user was invited into a thread.
+	ThreadInvited *ThreadInvited `protobuf:"bytes,62,opt,name=thread_invited,json=threadInvited,oneof"`
+}
+
+type event_ThreadInvitationEnded struct {
+	// An invitation of the user is none any more.
+	ThreadInvitationEnded *ThreadInvitationEnded `protobuf:"bytes,63,opt,name=thread_invitation_ended,json=threadInvitationEnded,oneof"`
+}
+
 type event_PresenceChanged struct {
 	// A user came on line or went away.
 	PresenceChanged *PresenceChanged `protobuf:"bytes,70,opt,name=presence_changed,json=presenceChanged,oneof"`
@@ -2095,6 +2455,14 @@ func (*event_ThreadPolicyChanged) isEvent_Body() {}
 
 func (*event_AbuseReported) isEvent_Body() {}
 
+func (*event_MemberInvited) isEvent_Body() {}
+
+func (*event_InvitationAccepted) isEvent_Body() {}
+
+func (*event_InvitationDeclined) isEvent_Body() {}
+
+func (*event_InvitationWithdrawn) isEvent_Body() {}
+
 func (*event_WatermarksMoved) isEvent_Body() {}
 
 func (*event_UserRegistered) isEvent_Body() {}
@@ -2118,6 +2486,12 @@ func (*event_ThreadJoined) isEvent_Body() {}
 func (*event_ThreadLeft) isEvent_Body() {}
 
 func (*event_DeploymentPolicyChanged) isEvent_Body() {}
+
+func (*event_MayAddChanged) isEvent_Body() {}
+
+func (*event_ThreadInvited) isEvent_Body() {}
+
+func (*event_ThreadInvitationEnded) isEvent_Body() {}
 
 func (*event_PresenceChanged) isEvent_Body() {}
 
@@ -4822,6 +5196,216 @@ func (b0 RoleChanged_builder) Build() *RoleChanged {
 	return m0
 }
 
+// MemberInvited: an admin invited users into the group, who become members when they accept. Who is a member, or invited
+// already, is passed over; the event counts when somebody is left.
+type MemberInvited struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MemberIds [][]byte               `protobuf:"bytes,1,rep,name=member_ids,json=memberIds"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *MemberInvited) Reset() {
+	*x = MemberInvited{}
+	mi := &file_event_v1_event_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberInvited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberInvited) ProtoMessage() {}
+
+func (x *MemberInvited) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MemberInvited) GetMemberIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_MemberIds
+	}
+	return nil
+}
+
+func (x *MemberInvited) SetMemberIds(v [][]byte) {
+	x.xxx_hidden_MemberIds = v
+}
+
+type MemberInvited_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The users (16 bytes each).
+	MemberIds [][]byte
+}
+
+func (b0 MemberInvited_builder) Build() *MemberInvited {
+	m0 := &MemberInvited{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_MemberIds = b.MemberIds
+	return m0
+}
+
+// InvitationAccepted: the acting user, who was invited, is a member from here on.
+type InvitationAccepted struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvitationAccepted) Reset() {
+	*x = InvitationAccepted{}
+	mi := &file_event_v1_event_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitationAccepted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitationAccepted) ProtoMessage() {}
+
+func (x *InvitationAccepted) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type InvitationAccepted_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 InvitationAccepted_builder) Build() *InvitationAccepted {
+	m0 := &InvitationAccepted{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// InvitationDeclined: the acting user, who was invited, is so no more.
+type InvitationDeclined struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvitationDeclined) Reset() {
+	*x = InvitationDeclined{}
+	mi := &file_event_v1_event_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitationDeclined) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitationDeclined) ProtoMessage() {}
+
+func (x *InvitationDeclined) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type InvitationDeclined_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 InvitationDeclined_builder) Build() *InvitationDeclined {
+	m0 := &InvitationDeclined{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// InvitationWithdrawn: an admin took an invitation back.
+type InvitationWithdrawn struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MemberId []byte                 `protobuf:"bytes,1,opt,name=member_id,json=memberId"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *InvitationWithdrawn) Reset() {
+	*x = InvitationWithdrawn{}
+	mi := &file_event_v1_event_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitationWithdrawn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitationWithdrawn) ProtoMessage() {}
+
+func (x *InvitationWithdrawn) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *InvitationWithdrawn) GetMemberId() []byte {
+	if x != nil {
+		return x.xxx_hidden_MemberId
+	}
+	return nil
+}
+
+func (x *InvitationWithdrawn) SetMemberId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_MemberId = v
+}
+
+type InvitationWithdrawn_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The user who was invited (16 bytes).
+	MemberId []byte
+}
+
+func (b0 InvitationWithdrawn_builder) Build() *InvitationWithdrawn {
+	m0 := &InvitationWithdrawn{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_MemberId = b.MemberId
+	return m0
+}
+
 // WatermarksMoved: how far a device has got in a thread. It carries both watermarks because the topic is compacted by
 // (thread, device, user): only the last record of a user's device is sure to stay. Each only grows; a fold takes the highest. The
 // user's watermark is the highest of the devices'.
@@ -4837,7 +5421,7 @@ type WatermarksMoved struct {
 
 func (x *WatermarksMoved) Reset() {
 	*x = WatermarksMoved{}
-	mi := &file_event_v1_event_proto_msgTypes[26]
+	mi := &file_event_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4849,7 +5433,7 @@ func (x *WatermarksMoved) String() string {
 func (*WatermarksMoved) ProtoMessage() {}
 
 func (x *WatermarksMoved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[26]
+	mi := &file_event_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4945,7 +5529,7 @@ type UserRegistered struct {
 
 func (x *UserRegistered) Reset() {
 	*x = UserRegistered{}
-	mi := &file_event_v1_event_proto_msgTypes[27]
+	mi := &file_event_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4957,7 +5541,7 @@ func (x *UserRegistered) String() string {
 func (*UserRegistered) ProtoMessage() {}
 
 func (x *UserRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[27]
+	mi := &file_event_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5113,7 +5697,7 @@ type ShownFrom struct {
 
 func (x *ShownFrom) Reset() {
 	*x = ShownFrom{}
-	mi := &file_event_v1_event_proto_msgTypes[28]
+	mi := &file_event_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5125,7 +5709,7 @@ func (x *ShownFrom) String() string {
 func (*ShownFrom) ProtoMessage() {}
 
 func (x *ShownFrom) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[28]
+	mi := &file_event_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5175,7 +5759,7 @@ type SlotEnd struct {
 
 func (x *SlotEnd) Reset() {
 	*x = SlotEnd{}
-	mi := &file_event_v1_event_proto_msgTypes[29]
+	mi := &file_event_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5187,7 +5771,7 @@ func (x *SlotEnd) String() string {
 func (*SlotEnd) ProtoMessage() {}
 
 func (x *SlotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[29]
+	mi := &file_event_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5251,7 +5835,7 @@ type DeviceLinked struct {
 
 func (x *DeviceLinked) Reset() {
 	*x = DeviceLinked{}
-	mi := &file_event_v1_event_proto_msgTypes[30]
+	mi := &file_event_v1_event_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5263,7 +5847,7 @@ func (x *DeviceLinked) String() string {
 func (*DeviceLinked) ProtoMessage() {}
 
 func (x *DeviceLinked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[30]
+	mi := &file_event_v1_event_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5362,7 +5946,7 @@ type DeviceRevoked struct {
 
 func (x *DeviceRevoked) Reset() {
 	*x = DeviceRevoked{}
-	mi := &file_event_v1_event_proto_msgTypes[31]
+	mi := &file_event_v1_event_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5374,7 +5958,7 @@ func (x *DeviceRevoked) String() string {
 func (*DeviceRevoked) ProtoMessage() {}
 
 func (x *DeviceRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[31]
+	mi := &file_event_v1_event_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5424,7 +6008,7 @@ type ProfileChanged struct {
 
 func (x *ProfileChanged) Reset() {
 	*x = ProfileChanged{}
-	mi := &file_event_v1_event_proto_msgTypes[32]
+	mi := &file_event_v1_event_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5436,7 +6020,7 @@ func (x *ProfileChanged) String() string {
 func (*ProfileChanged) ProtoMessage() {}
 
 func (x *ProfileChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[32]
+	mi := &file_event_v1_event_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5484,7 +6068,7 @@ type ContactSaved struct {
 
 func (x *ContactSaved) Reset() {
 	*x = ContactSaved{}
-	mi := &file_event_v1_event_proto_msgTypes[33]
+	mi := &file_event_v1_event_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5496,7 +6080,7 @@ func (x *ContactSaved) String() string {
 func (*ContactSaved) ProtoMessage() {}
 
 func (x *ContactSaved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[33]
+	mi := &file_event_v1_event_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5560,7 +6144,7 @@ type ContactRemoved struct {
 
 func (x *ContactRemoved) Reset() {
 	*x = ContactRemoved{}
-	mi := &file_event_v1_event_proto_msgTypes[34]
+	mi := &file_event_v1_event_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5572,7 +6156,7 @@ func (x *ContactRemoved) String() string {
 func (*ContactRemoved) ProtoMessage() {}
 
 func (x *ContactRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[34]
+	mi := &file_event_v1_event_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5622,7 +6206,7 @@ type UserBlocked struct {
 
 func (x *UserBlocked) Reset() {
 	*x = UserBlocked{}
-	mi := &file_event_v1_event_proto_msgTypes[35]
+	mi := &file_event_v1_event_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5634,7 +6218,7 @@ func (x *UserBlocked) String() string {
 func (*UserBlocked) ProtoMessage() {}
 
 func (x *UserBlocked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[35]
+	mi := &file_event_v1_event_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5684,7 +6268,7 @@ type UserUnblocked struct {
 
 func (x *UserUnblocked) Reset() {
 	*x = UserUnblocked{}
-	mi := &file_event_v1_event_proto_msgTypes[36]
+	mi := &file_event_v1_event_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5696,7 +6280,7 @@ func (x *UserUnblocked) String() string {
 func (*UserUnblocked) ProtoMessage() {}
 
 func (x *UserUnblocked) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[36]
+	mi := &file_event_v1_event_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5750,7 +6334,7 @@ type ThreadJoined struct {
 
 func (x *ThreadJoined) Reset() {
 	*x = ThreadJoined{}
-	mi := &file_event_v1_event_proto_msgTypes[37]
+	mi := &file_event_v1_event_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5762,7 +6346,7 @@ func (x *ThreadJoined) String() string {
 func (*ThreadJoined) ProtoMessage() {}
 
 func (x *ThreadJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[37]
+	mi := &file_event_v1_event_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5841,7 +6425,7 @@ type ThreadLeft struct {
 
 func (x *ThreadLeft) Reset() {
 	*x = ThreadLeft{}
-	mi := &file_event_v1_event_proto_msgTypes[38]
+	mi := &file_event_v1_event_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5853,7 +6437,7 @@ func (x *ThreadLeft) String() string {
 func (*ThreadLeft) ProtoMessage() {}
 
 func (x *ThreadLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[38]
+	mi := &file_event_v1_event_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5893,6 +6477,207 @@ func (b0 ThreadLeft_builder) Build() *ThreadLeft {
 	return m0
 }
 
+// MayAddChanged: the user set who may put him into groups. Edges ask it of the views before they append; no fold of a
+// thread does, since it knows no other subject.
+type MayAddChanged struct {
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MayAdd MayAdd                 `protobuf:"varint,1,opt,name=may_add,json=mayAdd,enum=event.v1.MayAdd"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *MayAddChanged) Reset() {
+	*x = MayAddChanged{}
+	mi := &file_event_v1_event_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MayAddChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MayAddChanged) ProtoMessage() {}
+
+func (x *MayAddChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MayAddChanged) GetMayAdd() MayAdd {
+	if x != nil {
+		return x.xxx_hidden_MayAdd
+	}
+	return MayAdd_MAY_ADD_UNSPECIFIED
+}
+
+func (x *MayAddChanged) SetMayAdd(v MayAdd) {
+	x.xxx_hidden_MayAdd = v
+}
+
+type MayAddChanged_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Who.
+	MayAdd MayAdd
+}
+
+func (b0 MayAddChanged_builder) Build() *MayAddChanged {
+	m0 := &MayAddChanged{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_MayAdd = b.MayAdd
+	return m0
+}
+
+// ThreadInvited: somebody, who is the acting user, invited the user into a group. It is appended after the
+// MemberInvited of the thread, so that the user and his edge learn of it; whether he is invited is the thread's own
+// fold's to say. A later one of the same thread stands in the place of the former.
+type ThreadInvited struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	xxx_hidden_Title    string                 `protobuf:"bytes,2,opt,name=title"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ThreadInvited) Reset() {
+	*x = ThreadInvited{}
+	mi := &file_event_v1_event_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThreadInvited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThreadInvited) ProtoMessage() {}
+
+func (x *ThreadInvited) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ThreadInvited) GetThreadId() []byte {
+	if x != nil {
+		return x.xxx_hidden_ThreadId
+	}
+	return nil
+}
+
+func (x *ThreadInvited) GetTitle() string {
+	if x != nil {
+		return x.xxx_hidden_Title
+	}
+	return ""
+}
+
+func (x *ThreadInvited) SetThreadId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_ThreadId = v
+}
+
+func (x *ThreadInvited) SetTitle(v string) {
+	x.xxx_hidden_Title = v
+}
+
+type ThreadInvited_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The thread (16 bytes).
+	ThreadId []byte
+	// The group's title as it was then, at most 1,024 bytes; on one line.
+	Title string
+}
+
+func (b0 ThreadInvited_builder) Build() *ThreadInvited {
+	m0 := &ThreadInvited{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ThreadId = b.ThreadId
+	x.xxx_hidden_Title = b.Title
+	return m0
+}
+
+// ThreadInvitationEnded: the user declined the invitation, or it was taken back. ThreadJoined ends it too.
+type ThreadInvitationEnded struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ThreadInvitationEnded) Reset() {
+	*x = ThreadInvitationEnded{}
+	mi := &file_event_v1_event_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThreadInvitationEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThreadInvitationEnded) ProtoMessage() {}
+
+func (x *ThreadInvitationEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_event_v1_event_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ThreadInvitationEnded) GetThreadId() []byte {
+	if x != nil {
+		return x.xxx_hidden_ThreadId
+	}
+	return nil
+}
+
+func (x *ThreadInvitationEnded) SetThreadId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_ThreadId = v
+}
+
+type ThreadInvitationEnded_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The thread (16 bytes).
+	ThreadId []byte
+}
+
+func (b0 ThreadInvitationEnded_builder) Build() *ThreadInvitationEnded {
+	m0 := &ThreadInvitationEnded{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ThreadId = b.ThreadId
+	return m0
+}
+
 // PresenceChanged: the user came on line or went away.
 type PresenceChanged struct {
 	state                 protoimpl.MessageState `protogen:"opaque.v1"`
@@ -5904,7 +6689,7 @@ type PresenceChanged struct {
 
 func (x *PresenceChanged) Reset() {
 	*x = PresenceChanged{}
-	mi := &file_event_v1_event_proto_msgTypes[39]
+	mi := &file_event_v1_event_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5916,7 +6701,7 @@ func (x *PresenceChanged) String() string {
 func (*PresenceChanged) ProtoMessage() {}
 
 func (x *PresenceChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[39]
+	mi := &file_event_v1_event_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5983,7 +6768,7 @@ type Quarantined struct {
 
 func (x *Quarantined) Reset() {
 	*x = Quarantined{}
-	mi := &file_event_v1_event_proto_msgTypes[40]
+	mi := &file_event_v1_event_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5995,7 +6780,7 @@ func (x *Quarantined) String() string {
 func (*Quarantined) ProtoMessage() {}
 
 func (x *Quarantined) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[40]
+	mi := &file_event_v1_event_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6117,7 +6902,7 @@ type QuarantineReleased struct {
 
 func (x *QuarantineReleased) Reset() {
 	*x = QuarantineReleased{}
-	mi := &file_event_v1_event_proto_msgTypes[41]
+	mi := &file_event_v1_event_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6129,7 +6914,7 @@ func (x *QuarantineReleased) String() string {
 func (*QuarantineReleased) ProtoMessage() {}
 
 func (x *QuarantineReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[41]
+	mi := &file_event_v1_event_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6233,7 +7018,7 @@ type LogOpened struct {
 
 func (x *LogOpened) Reset() {
 	*x = LogOpened{}
-	mi := &file_event_v1_event_proto_msgTypes[42]
+	mi := &file_event_v1_event_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6245,7 +7030,7 @@ func (x *LogOpened) String() string {
 func (*LogOpened) ProtoMessage() {}
 
 func (x *LogOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_event_v1_event_proto_msgTypes[42]
+	mi := &file_event_v1_event_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6333,7 +7118,7 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x05Cause\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\x05R\x05topic\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\x03R\bposition\"\x8e\x17\n" +
+	"\bposition\x18\x03 \x01(\x03R\bposition\"\xd5\x1c\n" +
 	"\x05Event\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\x12\x14\n" +
@@ -6374,7 +7159,15 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x15thread_policy_changed\x18\x15 \x01(\v2\x1d.event.v1.ThreadPolicyChangedB\x15\x92\xb5\x18\x11\n" +
 	"\rhelio.threads\x10\x01H\x00R\x13threadPolicyChanged\x12W\n" +
 	"\x0eabuse_reported\x18\x16 \x01(\v2\x17.event.v1.AbuseReportedB\x15\x92\xb5\x18\x11\n" +
-	"\rhelio.threads\x10\x01H\x00R\rabuseReported\x12`\n" +
+	"\rhelio.threads\x10\x01H\x00R\rabuseReported\x12Y\n" +
+	"\x0emember_invited\x18\x17 \x01(\v2\x17.event.v1.MemberInvitedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x03H\x00R\rmemberInvited\x12h\n" +
+	"\x13invitation_accepted\x18\x18 \x01(\v2\x1c.event.v1.InvitationAcceptedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x03H\x00R\x12invitationAccepted\x12h\n" +
+	"\x13invitation_declined\x18\x19 \x01(\v2\x1c.event.v1.InvitationDeclinedB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x03H\x00R\x12invitationDeclined\x12k\n" +
+	"\x14invitation_withdrawn\x18\x1a \x01(\v2\x1d.event.v1.InvitationWithdrawnB\x17\x92\xb5\x18\x13\n" +
+	"\rhelio.threads\x10\x01\x18\x03H\x00R\x13invitationWithdrawn\x12`\n" +
 	"\x10watermarks_moved\x18\x1e \x01(\v2\x19.event.v1.WatermarksMovedB\x18\x92\xb5\x18\x14\n" +
 	"\x0ehelio.receipts\x10\x01\x18\x01H\x00R\x0fwatermarksMoved\x12\\\n" +
 	"\x0fuser_registered\x182 \x01(\v2\x18.event.v1.UserRegisteredB\x17\x92\xb5\x18\x13\n" +
@@ -6399,7 +7192,13 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\vhelio.users\x10\x01\x18\x01(\x01H\x00R\n" +
 	"threadLeft\x12v\n" +
 	"\x19deployment_policy_changed\x18< \x01(\v2!.event.v1.DeploymentPolicyChangedB\x15\x92\xb5\x18\x11\n" +
-	"\vhelio.users\x10\x01(\x01H\x00R\x17deploymentPolicyChanged\x12`\n" +
+	"\vhelio.users\x10\x01(\x01H\x00R\x17deploymentPolicyChanged\x12Z\n" +
+	"\x0fmay_add_changed\x18= \x01(\v2\x17.event.v1.MayAddChangedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x03(\x01H\x00R\rmayAddChanged\x12Y\n" +
+	"\x0ethread_invited\x18> \x01(\v2\x17.event.v1.ThreadInvitedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x03(\x01H\x00R\rthreadInvited\x12r\n" +
+	"\x17thread_invitation_ended\x18? \x01(\v2\x1f.event.v1.ThreadInvitationEndedB\x17\x92\xb5\x18\x13\n" +
+	"\vhelio.users\x10\x01\x18\x03(\x01H\x00R\x15threadInvitationEnded\x12`\n" +
 	"\x10presence_changed\x18F \x01(\v2\x19.event.v1.PresenceChangedB\x18\x92\xb5\x18\x14\n" +
 	"\x0ehelio.presence\x10\x01\x18\x01H\x00R\x0fpresenceChanged\x12W\n" +
 	"\vquarantined\x18P \x01(\v2\x15.event.v1.QuarantinedB\x1c\x92\xb5\x18\x18\n" +
@@ -6540,7 +7339,14 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"MemberLeft\"N\n" +
 	"\vRoleChanged\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\fR\bmemberId\x12\"\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x0e.event.v1.RoleR\x04role\"\xb5\x01\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x0e.event.v1.RoleR\x04role\".\n" +
+	"\rMemberInvited\x12\x1d\n" +
+	"\n" +
+	"member_ids\x18\x01 \x03(\fR\tmemberIds\"\x14\n" +
+	"\x12InvitationAccepted\"\x14\n" +
+	"\x12InvitationDeclined\"2\n" +
+	"\x13InvitationWithdrawn\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\fR\bmemberId\"\xb5\x01\n" +
 	"\x0fWatermarksMoved\x12-\n" +
 	"\x12delivered_position\x18\x01 \x01(\x03R\x11deliveredPosition\x12+\n" +
 	"\x11delivered_ordinal\x18\x02 \x01(\x03R\x10deliveredOrdinal\x12#\n" +
@@ -6596,6 +7402,13 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x0esince_position\x18\x03 \x01(\x03R\rsincePosition\")\n" +
 	"\n" +
 	"ThreadLeft\x12\x1b\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\":\n" +
+	"\rMayAddChanged\x12)\n" +
+	"\amay_add\x18\x01 \x01(\x0e2\x10.event.v1.MayAddR\x06mayAdd\"B\n" +
+	"\rThreadInvited\x12\x1b\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\"4\n" +
+	"\x15ThreadInvitationEnded\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\fR\bthreadId\"K\n" +
 	"\x0fPresenceChanged\x12\x16\n" +
 	"\x06online\x18\x01 \x01(\bR\x06online\x12 \n" +
@@ -6637,7 +7450,12 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_MEMBER\x10\x01\x12\x0e\n" +
 	"\n" +
-	"ROLE_ADMIN\x10\x02*L\n" +
+	"ROLE_ADMIN\x10\x02*b\n" +
+	"\x06MayAdd\x12\x17\n" +
+	"\x13MAY_ADD_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11MAY_ADD_EVERYBODY\x10\x01\x12\x14\n" +
+	"\x10MAY_ADD_CONTACTS\x10\x02\x12\x12\n" +
+	"\x0eMAY_ADD_NOBODY\x10\x03*L\n" +
 	"\aRelease\x12\x17\n" +
 	"\x13RELEASE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fRELEASE_RETRIED\x10\x01\x12\x13\n" +
@@ -6645,131 +7463,147 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x05class\x12\x1f.google.protobuf.MessageOptions\x18ц\x03 \x01(\x0e2\x0f.event.v1.ClassB\x02\x18\x01R\x05class:R\n" +
 	"\bdeclared\x12\x1d.google.protobuf.FieldOptions\x18҆\x03 \x01(\v2\x15.event.v1.DeclarationR\bdeclaredB*Z#heliograph/schemas/event/v1;eventv1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
-var file_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_event_v1_event_proto_goTypes = []any{
 	(Class)(0),                          // 0: event.v1.Class
 	(ActorKind)(0),                      // 1: event.v1.ActorKind
 	(Scheme)(0),                         // 2: event.v1.Scheme
 	(HistoryVisibility)(0),              // 3: event.v1.HistoryVisibility
 	(Role)(0),                           // 4: event.v1.Role
-	(Release)(0),                        // 5: event.v1.Release
-	(*Declaration)(nil),                 // 6: event.v1.Declaration
-	(*Cause)(nil),                       // 7: event.v1.Cause
-	(*Event)(nil),                       // 8: event.v1.Event
-	(*MessageRef)(nil),                  // 9: event.v1.MessageRef
-	(*Sealed)(nil),                      // 10: event.v1.Sealed
-	(*Stored)(nil),                      // 11: event.v1.Stored
-	(*Content)(nil),                     // 12: event.v1.Content
-	(*Part)(nil),                        // 13: event.v1.Part
-	(*TextPart)(nil),                    // 14: event.v1.TextPart
-	(*MediaPart)(nil),                   // 15: event.v1.MediaPart
-	(*LocationPart)(nil),                // 16: event.v1.LocationPart
-	(*MessageSent)(nil),                 // 17: event.v1.MessageSent
-	(*MessageEdited)(nil),               // 18: event.v1.MessageEdited
-	(*MessageDeleted)(nil),              // 19: event.v1.MessageDeleted
-	(*ReactionSet)(nil),                 // 20: event.v1.ReactionSet
-	(*MessageImported)(nil),             // 21: event.v1.MessageImported
-	(*ThreadPolicy)(nil),                // 22: event.v1.ThreadPolicy
-	(*ThreadPolicyChanged)(nil),         // 23: event.v1.ThreadPolicyChanged
-	(*DeploymentPolicyChanged)(nil),     // 24: event.v1.DeploymentPolicyChanged
-	(*AbuseReported)(nil),               // 25: event.v1.AbuseReported
-	(*ThreadCreated)(nil),               // 26: event.v1.ThreadCreated
-	(*ThreadRenamed)(nil),               // 27: event.v1.ThreadRenamed
-	(*MemberAdded)(nil),                 // 28: event.v1.MemberAdded
-	(*MemberRemoved)(nil),               // 29: event.v1.MemberRemoved
-	(*MemberLeft)(nil),                  // 30: event.v1.MemberLeft
-	(*RoleChanged)(nil),                 // 31: event.v1.RoleChanged
-	(*WatermarksMoved)(nil),             // 32: event.v1.WatermarksMoved
-	(*UserRegistered)(nil),              // 33: event.v1.UserRegistered
-	(*ShownFrom)(nil),                   // 34: event.v1.ShownFrom
-	(*SlotEnd)(nil),                     // 35: event.v1.SlotEnd
-	(*DeviceLinked)(nil),                // 36: event.v1.DeviceLinked
-	(*DeviceRevoked)(nil),               // 37: event.v1.DeviceRevoked
-	(*ProfileChanged)(nil),              // 38: event.v1.ProfileChanged
-	(*ContactSaved)(nil),                // 39: event.v1.ContactSaved
-	(*ContactRemoved)(nil),              // 40: event.v1.ContactRemoved
-	(*UserBlocked)(nil),                 // 41: event.v1.UserBlocked
-	(*UserUnblocked)(nil),               // 42: event.v1.UserUnblocked
-	(*ThreadJoined)(nil),                // 43: event.v1.ThreadJoined
-	(*ThreadLeft)(nil),                  // 44: event.v1.ThreadLeft
-	(*PresenceChanged)(nil),             // 45: event.v1.PresenceChanged
-	(*Quarantined)(nil),                 // 46: event.v1.Quarantined
-	(*QuarantineReleased)(nil),          // 47: event.v1.QuarantineReleased
-	(*LogOpened)(nil),                   // 48: event.v1.LogOpened
-	(*descriptorpb.MessageOptions)(nil), // 49: google.protobuf.MessageOptions
-	(*descriptorpb.FieldOptions)(nil),   // 50: google.protobuf.FieldOptions
+	(MayAdd)(0),                         // 5: event.v1.MayAdd
+	(Release)(0),                        // 6: event.v1.Release
+	(*Declaration)(nil),                 // 7: event.v1.Declaration
+	(*Cause)(nil),                       // 8: event.v1.Cause
+	(*Event)(nil),                       // 9: event.v1.Event
+	(*MessageRef)(nil),                  // 10: event.v1.MessageRef
+	(*Sealed)(nil),                      // 11: event.v1.Sealed
+	(*Stored)(nil),                      // 12: event.v1.Stored
+	(*Content)(nil),                     // 13: event.v1.Content
+	(*Part)(nil),                        // 14: event.v1.Part
+	(*TextPart)(nil),                    // 15: event.v1.TextPart
+	(*MediaPart)(nil),                   // 16: event.v1.MediaPart
+	(*LocationPart)(nil),                // 17: event.v1.LocationPart
+	(*MessageSent)(nil),                 // 18: event.v1.MessageSent
+	(*MessageEdited)(nil),               // 19: event.v1.MessageEdited
+	(*MessageDeleted)(nil),              // 20: event.v1.MessageDeleted
+	(*ReactionSet)(nil),                 // 21: event.v1.ReactionSet
+	(*MessageImported)(nil),             // 22: event.v1.MessageImported
+	(*ThreadPolicy)(nil),                // 23: event.v1.ThreadPolicy
+	(*ThreadPolicyChanged)(nil),         // 24: event.v1.ThreadPolicyChanged
+	(*DeploymentPolicyChanged)(nil),     // 25: event.v1.DeploymentPolicyChanged
+	(*AbuseReported)(nil),               // 26: event.v1.AbuseReported
+	(*ThreadCreated)(nil),               // 27: event.v1.ThreadCreated
+	(*ThreadRenamed)(nil),               // 28: event.v1.ThreadRenamed
+	(*MemberAdded)(nil),                 // 29: event.v1.MemberAdded
+	(*MemberRemoved)(nil),               // 30: event.v1.MemberRemoved
+	(*MemberLeft)(nil),                  // 31: event.v1.MemberLeft
+	(*RoleChanged)(nil),                 // 32: event.v1.RoleChanged
+	(*MemberInvited)(nil),               // 33: event.v1.MemberInvited
+	(*InvitationAccepted)(nil),          // 34: event.v1.InvitationAccepted
+	(*InvitationDeclined)(nil),          // 35: event.v1.InvitationDeclined
+	(*InvitationWithdrawn)(nil),         // 36: event.v1.InvitationWithdrawn
+	(*WatermarksMoved)(nil),             // 37: event.v1.WatermarksMoved
+	(*UserRegistered)(nil),              // 38: event.v1.UserRegistered
+	(*ShownFrom)(nil),                   // 39: event.v1.ShownFrom
+	(*SlotEnd)(nil),                     // 40: event.v1.SlotEnd
+	(*DeviceLinked)(nil),                // 41: event.v1.DeviceLinked
+	(*DeviceRevoked)(nil),               // 42: event.v1.DeviceRevoked
+	(*ProfileChanged)(nil),              // 43: event.v1.ProfileChanged
+	(*ContactSaved)(nil),                // 44: event.v1.ContactSaved
+	(*ContactRemoved)(nil),              // 45: event.v1.ContactRemoved
+	(*UserBlocked)(nil),                 // 46: event.v1.UserBlocked
+	(*UserUnblocked)(nil),               // 47: event.v1.UserUnblocked
+	(*ThreadJoined)(nil),                // 48: event.v1.ThreadJoined
+	(*ThreadLeft)(nil),                  // 49: event.v1.ThreadLeft
+	(*MayAddChanged)(nil),               // 50: event.v1.MayAddChanged
+	(*ThreadInvited)(nil),               // 51: event.v1.ThreadInvited
+	(*ThreadInvitationEnded)(nil),       // 52: event.v1.ThreadInvitationEnded
+	(*PresenceChanged)(nil),             // 53: event.v1.PresenceChanged
+	(*Quarantined)(nil),                 // 54: event.v1.Quarantined
+	(*QuarantineReleased)(nil),          // 55: event.v1.QuarantineReleased
+	(*LogOpened)(nil),                   // 56: event.v1.LogOpened
+	(*descriptorpb.MessageOptions)(nil), // 57: google.protobuf.MessageOptions
+	(*descriptorpb.FieldOptions)(nil),   // 58: google.protobuf.FieldOptions
 }
 var file_event_v1_event_proto_depIdxs = []int32{
 	0,  // 0: event.v1.Declaration.class:type_name -> event.v1.Class
-	7,  // 1: event.v1.Event.cause:type_name -> event.v1.Cause
+	8,  // 1: event.v1.Event.cause:type_name -> event.v1.Cause
 	1,  // 2: event.v1.Event.actor_kind:type_name -> event.v1.ActorKind
-	17, // 3: event.v1.Event.message_sent:type_name -> event.v1.MessageSent
-	18, // 4: event.v1.Event.message_edited:type_name -> event.v1.MessageEdited
-	19, // 5: event.v1.Event.message_deleted:type_name -> event.v1.MessageDeleted
-	20, // 6: event.v1.Event.reaction_set:type_name -> event.v1.ReactionSet
-	26, // 7: event.v1.Event.thread_created:type_name -> event.v1.ThreadCreated
-	27, // 8: event.v1.Event.thread_renamed:type_name -> event.v1.ThreadRenamed
-	28, // 9: event.v1.Event.member_added:type_name -> event.v1.MemberAdded
-	29, // 10: event.v1.Event.member_removed:type_name -> event.v1.MemberRemoved
-	30, // 11: event.v1.Event.member_left:type_name -> event.v1.MemberLeft
-	31, // 12: event.v1.Event.role_changed:type_name -> event.v1.RoleChanged
-	21, // 13: event.v1.Event.message_imported:type_name -> event.v1.MessageImported
-	23, // 14: event.v1.Event.thread_policy_changed:type_name -> event.v1.ThreadPolicyChanged
-	25, // 15: event.v1.Event.abuse_reported:type_name -> event.v1.AbuseReported
-	32, // 16: event.v1.Event.watermarks_moved:type_name -> event.v1.WatermarksMoved
-	33, // 17: event.v1.Event.user_registered:type_name -> event.v1.UserRegistered
-	36, // 18: event.v1.Event.device_linked:type_name -> event.v1.DeviceLinked
-	37, // 19: event.v1.Event.device_revoked:type_name -> event.v1.DeviceRevoked
-	38, // 20: event.v1.Event.profile_changed:type_name -> event.v1.ProfileChanged
-	39, // 21: event.v1.Event.contact_saved:type_name -> event.v1.ContactSaved
-	40, // 22: event.v1.Event.contact_removed:type_name -> event.v1.ContactRemoved
-	41, // 23: event.v1.Event.user_blocked:type_name -> event.v1.UserBlocked
-	42, // 24: event.v1.Event.user_unblocked:type_name -> event.v1.UserUnblocked
-	43, // 25: event.v1.Event.thread_joined:type_name -> event.v1.ThreadJoined
-	44, // 26: event.v1.Event.thread_left:type_name -> event.v1.ThreadLeft
-	24, // 27: event.v1.Event.deployment_policy_changed:type_name -> event.v1.DeploymentPolicyChanged
-	45, // 28: event.v1.Event.presence_changed:type_name -> event.v1.PresenceChanged
-	46, // 29: event.v1.Event.quarantined:type_name -> event.v1.Quarantined
-	47, // 30: event.v1.Event.quarantine_released:type_name -> event.v1.QuarantineReleased
-	48, // 31: event.v1.Event.log_opened:type_name -> event.v1.LogOpened
-	2,  // 32: event.v1.Sealed.scheme:type_name -> event.v1.Scheme
-	13, // 33: event.v1.Content.parts:type_name -> event.v1.Part
-	14, // 34: event.v1.Part.text:type_name -> event.v1.TextPart
-	15, // 35: event.v1.Part.media:type_name -> event.v1.MediaPart
-	16, // 36: event.v1.Part.location:type_name -> event.v1.LocationPart
-	10, // 37: event.v1.MessageSent.content:type_name -> event.v1.Sealed
-	9,  // 38: event.v1.MessageSent.reply:type_name -> event.v1.MessageRef
-	11, // 39: event.v1.MessageSent.stored_content:type_name -> event.v1.Stored
-	22, // 40: event.v1.MessageSent.policy:type_name -> event.v1.ThreadPolicy
-	10, // 41: event.v1.MessageEdited.content:type_name -> event.v1.Sealed
-	9,  // 42: event.v1.MessageEdited.message:type_name -> event.v1.MessageRef
-	11, // 43: event.v1.MessageEdited.stored_content:type_name -> event.v1.Stored
-	9,  // 44: event.v1.MessageDeleted.message:type_name -> event.v1.MessageRef
-	9,  // 45: event.v1.ReactionSet.message:type_name -> event.v1.MessageRef
-	9,  // 46: event.v1.MessageImported.message:type_name -> event.v1.MessageRef
-	10, // 47: event.v1.MessageImported.content:type_name -> event.v1.Sealed
-	9,  // 48: event.v1.MessageImported.reply:type_name -> event.v1.MessageRef
-	11, // 49: event.v1.MessageImported.stored_content:type_name -> event.v1.Stored
-	4,  // 50: event.v1.ThreadPolicy.writers:type_name -> event.v1.Role
-	3,  // 51: event.v1.ThreadPolicy.history:type_name -> event.v1.HistoryVisibility
-	22, // 52: event.v1.ThreadPolicyChanged.policy:type_name -> event.v1.ThreadPolicy
-	22, // 53: event.v1.DeploymentPolicyChanged.threads:type_name -> event.v1.ThreadPolicy
-	9,  // 54: event.v1.AbuseReported.message:type_name -> event.v1.MessageRef
-	22, // 55: event.v1.ThreadCreated.policy:type_name -> event.v1.ThreadPolicy
-	4,  // 56: event.v1.RoleChanged.role:type_name -> event.v1.Role
-	34, // 57: event.v1.UserRegistered.shown_from:type_name -> event.v1.ShownFrom
-	35, // 58: event.v1.ShownFrom.slots:type_name -> event.v1.SlotEnd
-	5,  // 59: event.v1.QuarantineReleased.release:type_name -> event.v1.Release
-	49, // 60: event.v1.class:extendee -> google.protobuf.MessageOptions
-	50, // 61: event.v1.declared:extendee -> google.protobuf.FieldOptions
-	0,  // 62: event.v1.class:type_name -> event.v1.Class
-	6,  // 63: event.v1.declared:type_name -> event.v1.Declaration
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	62, // [62:64] is the sub-list for extension type_name
-	60, // [60:62] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	18, // 3: event.v1.Event.message_sent:type_name -> event.v1.MessageSent
+	19, // 4: event.v1.Event.message_edited:type_name -> event.v1.MessageEdited
+	20, // 5: event.v1.Event.message_deleted:type_name -> event.v1.MessageDeleted
+	21, // 6: event.v1.Event.reaction_set:type_name -> event.v1.ReactionSet
+	27, // 7: event.v1.Event.thread_created:type_name -> event.v1.ThreadCreated
+	28, // 8: event.v1.Event.thread_renamed:type_name -> event.v1.ThreadRenamed
+	29, // 9: event.v1.Event.member_added:type_name -> event.v1.MemberAdded
+	30, // 10: event.v1.Event.member_removed:type_name -> event.v1.MemberRemoved
+	31, // 11: event.v1.Event.member_left:type_name -> event.v1.MemberLeft
+	32, // 12: event.v1.Event.role_changed:type_name -> event.v1.RoleChanged
+	22, // 13: event.v1.Event.message_imported:type_name -> event.v1.MessageImported
+	24, // 14: event.v1.Event.thread_policy_changed:type_name -> event.v1.ThreadPolicyChanged
+	26, // 15: event.v1.Event.abuse_reported:type_name -> event.v1.AbuseReported
+	33, // 16: event.v1.Event.member_invited:type_name -> event.v1.MemberInvited
+	34, // 17: event.v1.Event.invitation_accepted:type_name -> event.v1.InvitationAccepted
+	35, // 18: event.v1.Event.invitation_declined:type_name -> event.v1.InvitationDeclined
+	36, // 19: event.v1.Event.invitation_withdrawn:type_name -> event.v1.InvitationWithdrawn
+	37, // 20: event.v1.Event.watermarks_moved:type_name -> event.v1.WatermarksMoved
+	38, // 21: event.v1.Event.user_registered:type_name -> event.v1.UserRegistered
+	41, // 22: event.v1.Event.device_linked:type_name -> event.v1.DeviceLinked
+	42, // 23: event.v1.Event.device_revoked:type_name -> event.v1.DeviceRevoked
+	43, // 24: event.v1.Event.profile_changed:type_name -> event.v1.ProfileChanged
+	44, // 25: event.v1.Event.contact_saved:type_name -> event.v1.ContactSaved
+	45, // 26: event.v1.Event.contact_removed:type_name -> event.v1.ContactRemoved
+	46, // 27: event.v1.Event.user_blocked:type_name -> event.v1.UserBlocked
+	47, // 28: event.v1.Event.user_unblocked:type_name -> event.v1.UserUnblocked
+	48, // 29: event.v1.Event.thread_joined:type_name -> event.v1.ThreadJoined
+	49, // 30: event.v1.Event.thread_left:type_name -> event.v1.ThreadLeft
+	25, // 31: event.v1.Event.deployment_policy_changed:type_name -> event.v1.DeploymentPolicyChanged
+	50, // 32: event.v1.Event.may_add_changed:type_name -> event.v1.MayAddChanged
+	51, // 33: event.v1.Event.thread_invited:type_name -> event.v1.ThreadInvited
+	52, // 34: event.v1.Event.thread_invitation_ended:type_name -> event.v1.ThreadInvitationEnded
+	53, // 35: event.v1.Event.presence_changed:type_name -> event.v1.PresenceChanged
+	54, // 36: event.v1.Event.quarantined:type_name -> event.v1.Quarantined
+	55, // 37: event.v1.Event.quarantine_released:type_name -> event.v1.QuarantineReleased
+	56, // 38: event.v1.Event.log_opened:type_name -> event.v1.LogOpened
+	2,  // 39: event.v1.Sealed.scheme:type_name -> event.v1.Scheme
+	14, // 40: event.v1.Content.parts:type_name -> event.v1.Part
+	15, // 41: event.v1.Part.text:type_name -> event.v1.TextPart
+	16, // 42: event.v1.Part.media:type_name -> event.v1.MediaPart
+	17, // 43: event.v1.Part.location:type_name -> event.v1.LocationPart
+	11, // 44: event.v1.MessageSent.content:type_name -> event.v1.Sealed
+	10, // 45: event.v1.MessageSent.reply:type_name -> event.v1.MessageRef
+	12, // 46: event.v1.MessageSent.stored_content:type_name -> event.v1.Stored
+	23, // 47: event.v1.MessageSent.policy:type_name -> event.v1.ThreadPolicy
+	11, // 48: event.v1.MessageEdited.content:type_name -> event.v1.Sealed
+	10, // 49: event.v1.MessageEdited.message:type_name -> event.v1.MessageRef
+	12, // 50: event.v1.MessageEdited.stored_content:type_name -> event.v1.Stored
+	10, // 51: event.v1.MessageDeleted.message:type_name -> event.v1.MessageRef
+	10, // 52: event.v1.ReactionSet.message:type_name -> event.v1.MessageRef
+	10, // 53: event.v1.MessageImported.message:type_name -> event.v1.MessageRef
+	11, // 54: event.v1.MessageImported.content:type_name -> event.v1.Sealed
+	10, // 55: event.v1.MessageImported.reply:type_name -> event.v1.MessageRef
+	12, // 56: event.v1.MessageImported.stored_content:type_name -> event.v1.Stored
+	4,  // 57: event.v1.ThreadPolicy.writers:type_name -> event.v1.Role
+	3,  // 58: event.v1.ThreadPolicy.history:type_name -> event.v1.HistoryVisibility
+	23, // 59: event.v1.ThreadPolicyChanged.policy:type_name -> event.v1.ThreadPolicy
+	23, // 60: event.v1.DeploymentPolicyChanged.threads:type_name -> event.v1.ThreadPolicy
+	10, // 61: event.v1.AbuseReported.message:type_name -> event.v1.MessageRef
+	23, // 62: event.v1.ThreadCreated.policy:type_name -> event.v1.ThreadPolicy
+	4,  // 63: event.v1.RoleChanged.role:type_name -> event.v1.Role
+	39, // 64: event.v1.UserRegistered.shown_from:type_name -> event.v1.ShownFrom
+	40, // 65: event.v1.ShownFrom.slots:type_name -> event.v1.SlotEnd
+	5,  // 66: event.v1.MayAddChanged.may_add:type_name -> event.v1.MayAdd
+	6,  // 67: event.v1.QuarantineReleased.release:type_name -> event.v1.Release
+	57, // 68: event.v1.class:extendee -> google.protobuf.MessageOptions
+	58, // 69: event.v1.declared:extendee -> google.protobuf.FieldOptions
+	0,  // 70: event.v1.class:type_name -> event.v1.Class
+	7,  // 71: event.v1.declared:type_name -> event.v1.Declaration
+	72, // [72:72] is the sub-list for method output_type
+	72, // [72:72] is the sub-list for method input_type
+	70, // [70:72] is the sub-list for extension type_name
+	68, // [68:70] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_event_v1_event_proto_init() }
@@ -6791,6 +7625,10 @@ func file_event_v1_event_proto_init() {
 		(*event_MessageImported)(nil),
 		(*event_ThreadPolicyChanged)(nil),
 		(*event_AbuseReported)(nil),
+		(*event_MemberInvited)(nil),
+		(*event_InvitationAccepted)(nil),
+		(*event_InvitationDeclined)(nil),
+		(*event_InvitationWithdrawn)(nil),
 		(*event_WatermarksMoved)(nil),
 		(*event_UserRegistered)(nil),
 		(*event_DeviceLinked)(nil),
@@ -6803,6 +7641,9 @@ func file_event_v1_event_proto_init() {
 		(*event_ThreadJoined)(nil),
 		(*event_ThreadLeft)(nil),
 		(*event_DeploymentPolicyChanged)(nil),
+		(*event_MayAddChanged)(nil),
+		(*event_ThreadInvited)(nil),
+		(*event_ThreadInvitationEnded)(nil),
 		(*event_PresenceChanged)(nil),
 		(*event_Quarantined)(nil),
 		(*event_QuarantineReleased)(nil),
@@ -6818,8 +7659,8 @@ func file_event_v1_event_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_event_v1_event_proto_rawDesc), len(file_event_v1_event_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   43,
+			NumEnums:      7,
+			NumMessages:   50,
 			NumExtensions: 2,
 			NumServices:   0,
 		},

@@ -301,6 +301,9 @@ const (
 	// An earlier message of the thread was refused for now and must come first, or be given up: Error.message_id names
 	// it.
 	Code_CODE_OUT_OF_TURN Code = 25
+	// A user cannot be put into a group by this one, but may be invited: Error.user_ids names all of the request who
+	// cannot, without the reason. Only told to clients with the feature invitations; others get CODE_NOT_ALLOWED.
+	Code_CODE_NOT_ADDABLE Code = 26
 )
 
 // Enum value maps for Code.
@@ -332,6 +335,7 @@ var (
 		23: "CODE_TOO_MANY_REQUESTS",
 		24: "CODE_THREAD_PARKED",
 		25: "CODE_OUT_OF_TURN",
+		26: "CODE_NOT_ADDABLE",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":           0,
@@ -360,6 +364,7 @@ var (
 		"CODE_TOO_MANY_REQUESTS":     23,
 		"CODE_THREAD_PARKED":         24,
 		"CODE_OUT_OF_TURN":           25,
+		"CODE_NOT_ADDABLE":           26,
 	}
 )
 
@@ -727,6 +732,69 @@ func (x *ClientFrame) GetSyncMore() *SyncMore {
 	return nil
 }
 
+func (x *ClientFrame) GetSetMayAdd() *SetMayAdd {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_SetMayAdd); ok {
+			return x.SetMayAdd
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetInviteMembers() *InviteMembers {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_InviteMembers); ok {
+			return x.InviteMembers
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetWithdrawInvitation() *WithdrawInvitation {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_WithdrawInvitation); ok {
+			return x.WithdrawInvitation
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetAnswerInvitation() *AnswerInvitation {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_AnswerInvitation); ok {
+			return x.AnswerInvitation
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetListInvitations() *ListInvitations {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_ListInvitations); ok {
+			return x.ListInvitations
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetSetBlocked() *SetBlocked {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_SetBlocked); ok {
+			return x.SetBlocked
+		}
+	}
+	return nil
+}
+
+func (x *ClientFrame) GetGetSettings() *GetSettings {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*clientFrame_GetSettings); ok {
+			return x.GetSettings
+		}
+	}
+	return nil
+}
+
 func (x *ClientFrame) GetPadding() []byte {
 	if x != nil {
 		return x.xxx_hidden_Padding
@@ -960,6 +1028,62 @@ func (x *ClientFrame) SetSyncMore(v *SyncMore) {
 		return
 	}
 	x.xxx_hidden_Body = &clientFrame_SyncMore{v}
+}
+
+func (x *ClientFrame) SetSetMayAdd(v *SetMayAdd) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_SetMayAdd{v}
+}
+
+func (x *ClientFrame) SetInviteMembers(v *InviteMembers) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_InviteMembers{v}
+}
+
+func (x *ClientFrame) SetWithdrawInvitation(v *WithdrawInvitation) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_WithdrawInvitation{v}
+}
+
+func (x *ClientFrame) SetAnswerInvitation(v *AnswerInvitation) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_AnswerInvitation{v}
+}
+
+func (x *ClientFrame) SetListInvitations(v *ListInvitations) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_ListInvitations{v}
+}
+
+func (x *ClientFrame) SetSetBlocked(v *SetBlocked) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_SetBlocked{v}
+}
+
+func (x *ClientFrame) SetGetSettings(v *GetSettings) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &clientFrame_GetSettings{v}
 }
 
 func (x *ClientFrame) SetPadding(v []byte) {
@@ -1200,6 +1324,62 @@ func (x *ClientFrame) HasSyncMore() bool {
 	return ok
 }
 
+func (x *ClientFrame) HasSetMayAdd() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_SetMayAdd)
+	return ok
+}
+
+func (x *ClientFrame) HasInviteMembers() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_InviteMembers)
+	return ok
+}
+
+func (x *ClientFrame) HasWithdrawInvitation() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_WithdrawInvitation)
+	return ok
+}
+
+func (x *ClientFrame) HasAnswerInvitation() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_AnswerInvitation)
+	return ok
+}
+
+func (x *ClientFrame) HasListInvitations() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_ListInvitations)
+	return ok
+}
+
+func (x *ClientFrame) HasSetBlocked() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_SetBlocked)
+	return ok
+}
+
+func (x *ClientFrame) HasGetSettings() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*clientFrame_GetSettings)
+	return ok
+}
+
 func (x *ClientFrame) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -1372,6 +1552,48 @@ func (x *ClientFrame) ClearSyncMore() {
 	}
 }
 
+func (x *ClientFrame) ClearSetMayAdd() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_SetMayAdd); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ClientFrame) ClearInviteMembers() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_InviteMembers); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ClientFrame) ClearWithdrawInvitation() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_WithdrawInvitation); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ClientFrame) ClearAnswerInvitation() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_AnswerInvitation); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ClientFrame) ClearListInvitations() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_ListInvitations); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ClientFrame) ClearSetBlocked() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_SetBlocked); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ClientFrame) ClearGetSettings() {
+	if _, ok := x.xxx_hidden_Body.(*clientFrame_GetSettings); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ClientFrame_Body_not_set_case case_ClientFrame_Body = 0
 const ClientFrame_Hello_case case_ClientFrame_Body = 2
 const ClientFrame_RequestPin_case case_ClientFrame_Body = 3
@@ -1401,6 +1623,13 @@ const ClientFrame_AbandonMessage_case case_ClientFrame_Body = 26
 const ClientFrame_Ping_case case_ClientFrame_Body = 27
 const ClientFrame_Have_case case_ClientFrame_Body = 28
 const ClientFrame_SyncMore_case case_ClientFrame_Body = 29
+const ClientFrame_SetMayAdd_case case_ClientFrame_Body = 30
+const ClientFrame_InviteMembers_case case_ClientFrame_Body = 31
+const ClientFrame_WithdrawInvitation_case case_ClientFrame_Body = 32
+const ClientFrame_AnswerInvitation_case case_ClientFrame_Body = 33
+const ClientFrame_ListInvitations_case case_ClientFrame_Body = 34
+const ClientFrame_SetBlocked_case case_ClientFrame_Body = 35
+const ClientFrame_GetSettings_case case_ClientFrame_Body = 36
 
 func (x *ClientFrame) WhichBody() case_ClientFrame_Body {
 	if x == nil {
@@ -1463,6 +1692,20 @@ func (x *ClientFrame) WhichBody() case_ClientFrame_Body {
 		return ClientFrame_Have_case
 	case *clientFrame_SyncMore:
 		return ClientFrame_SyncMore_case
+	case *clientFrame_SetMayAdd:
+		return ClientFrame_SetMayAdd_case
+	case *clientFrame_InviteMembers:
+		return ClientFrame_InviteMembers_case
+	case *clientFrame_WithdrawInvitation:
+		return ClientFrame_WithdrawInvitation_case
+	case *clientFrame_AnswerInvitation:
+		return ClientFrame_AnswerInvitation_case
+	case *clientFrame_ListInvitations:
+		return ClientFrame_ListInvitations_case
+	case *clientFrame_SetBlocked:
+		return ClientFrame_SetBlocked_case
+	case *clientFrame_GetSettings:
+		return ClientFrame_GetSettings_case
 	default:
 		return ClientFrame_Body_not_set_case
 	}
@@ -1532,6 +1775,20 @@ type ClientFrame_builder struct {
 	Have *Have
 	// The next threads that a Sync with a window left; 12.4.
 	SyncMore *SyncMore
+	// Who may put the own user into groups; answered by Done.
+	SetMayAdd *SetMayAdd
+	// Invite users into a group; answered by Ack.
+	InviteMembers *InviteMembers
+	// Take an invitation into a group back; answered by Ack.
+	WithdrawInvitation *WithdrawInvitation
+	// Accept or decline an invitation into a group; answered by Ack.
+	AnswerInvitation *AnswerInvitation
+	// The open invitations of the own user.
+	ListInvitations *ListInvitations
+	// Block or unblock a user; answered by Done.
+	SetBlocked *SetBlocked
+	// What the own user has set.
+	GetSettings *GetSettings
 	// -- end of xxx_hidden_Body
 	// Means nothing; 0 to 256 bytes of 0. A frame with it makes a packet longer than a stateless reset: 9.2.
 	Padding []byte
@@ -1625,6 +1882,27 @@ func (b0 ClientFrame_builder) Build() *ClientFrame {
 	}
 	if b.SyncMore != nil {
 		x.xxx_hidden_Body = &clientFrame_SyncMore{b.SyncMore}
+	}
+	if b.SetMayAdd != nil {
+		x.xxx_hidden_Body = &clientFrame_SetMayAdd{b.SetMayAdd}
+	}
+	if b.InviteMembers != nil {
+		x.xxx_hidden_Body = &clientFrame_InviteMembers{b.InviteMembers}
+	}
+	if b.WithdrawInvitation != nil {
+		x.xxx_hidden_Body = &clientFrame_WithdrawInvitation{b.WithdrawInvitation}
+	}
+	if b.AnswerInvitation != nil {
+		x.xxx_hidden_Body = &clientFrame_AnswerInvitation{b.AnswerInvitation}
+	}
+	if b.ListInvitations != nil {
+		x.xxx_hidden_Body = &clientFrame_ListInvitations{b.ListInvitations}
+	}
+	if b.SetBlocked != nil {
+		x.xxx_hidden_Body = &clientFrame_SetBlocked{b.SetBlocked}
+	}
+	if b.GetSettings != nil {
+		x.xxx_hidden_Body = &clientFrame_GetSettings{b.GetSettings}
 	}
 	x.xxx_hidden_Padding = b.Padding
 	return m0
@@ -1784,6 +2062,41 @@ type clientFrame_SyncMore struct {
 	SyncMore *SyncMore `protobuf:"bytes,29,opt,name=sync_more,json=syncMore,oneof"`
 }
 
+type clientFrame_SetMayAdd struct {
+	// Who may put the own user into groups; answered by Done.
+	SetMayAdd *SetMayAdd `protobuf:"bytes,30,opt,name=set_may_add,json=setMayAdd,oneof"`
+}
+
+type clientFrame_InviteMembers struct {
+	// Invite users into a group; answered by Ack.
+	InviteMembers *InviteMembers `protobuf:"bytes,31,opt,name=invite_members,json=inviteMembers,oneof"`
+}
+
+type clientFrame_WithdrawInvitation struct {
+	// Take an invitation into a group back; answered by Ack.
+	WithdrawInvitation *WithdrawInvitation `protobuf:"bytes,32,opt,name=withdraw_invitation,json=withdrawInvitation,oneof"`
+}
+
+type clientFrame_AnswerInvitation struct {
+	// Accept or decline an invitation into a group; answered by Ack.
+	AnswerInvitation *AnswerInvitation `protobuf:"bytes,33,opt,name=answer_invitation,json=answerInvitation,oneof"`
+}
+
+type clientFrame_ListInvitations struct {
+	// The open invitations of the own user.
+	ListInvitations *ListInvitations `protobuf:"bytes,34,opt,name=list_invitations,json=listInvitations,oneof"`
+}
+
+type clientFrame_SetBlocked struct {
+	// Block or unblock a user; answered by Done.
+	SetBlocked *SetBlocked `protobuf:"bytes,35,opt,name=set_blocked,json=setBlocked,oneof"`
+}
+
+type clientFrame_GetSettings struct {
+	// What the own user has set.
+	GetSettings *GetSettings `protobuf:"bytes,36,opt,name=get_settings,json=getSettings,oneof"`
+}
+
 func (*clientFrame_Hello) isClientFrame_Body() {}
 
 func (*clientFrame_RequestPin) isClientFrame_Body() {}
@@ -1839,6 +2152,20 @@ func (*clientFrame_Ping) isClientFrame_Body() {}
 func (*clientFrame_Have) isClientFrame_Body() {}
 
 func (*clientFrame_SyncMore) isClientFrame_Body() {}
+
+func (*clientFrame_SetMayAdd) isClientFrame_Body() {}
+
+func (*clientFrame_InviteMembers) isClientFrame_Body() {}
+
+func (*clientFrame_WithdrawInvitation) isClientFrame_Body() {}
+
+func (*clientFrame_AnswerInvitation) isClientFrame_Body() {}
+
+func (*clientFrame_ListInvitations) isClientFrame_Body() {}
+
+func (*clientFrame_SetBlocked) isClientFrame_Body() {}
+
+func (*clientFrame_GetSettings) isClientFrame_Body() {}
 
 // ServerFrame is what an edge writes.
 type ServerFrame struct {
@@ -2070,6 +2397,33 @@ func (x *ServerFrame) GetPong() *Pong {
 	return nil
 }
 
+func (x *ServerFrame) GetInvitations() *Invitations {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*serverFrame_Invitations); ok {
+			return x.Invitations
+		}
+	}
+	return nil
+}
+
+func (x *ServerFrame) GetInvitation() *Invitation {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*serverFrame_Invitation); ok {
+			return x.Invitation
+		}
+	}
+	return nil
+}
+
+func (x *ServerFrame) GetSettings() *Settings {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*serverFrame_Settings); ok {
+			return x.Settings
+		}
+	}
+	return nil
+}
+
 func (x *ServerFrame) SetRequestId(v uint64) {
 	x.xxx_hidden_RequestId = v
 }
@@ -2240,6 +2594,30 @@ func (x *ServerFrame) SetPong(v *Pong) {
 		return
 	}
 	x.xxx_hidden_Body = &serverFrame_Pong{v}
+}
+
+func (x *ServerFrame) SetInvitations(v *Invitations) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &serverFrame_Invitations{v}
+}
+
+func (x *ServerFrame) SetInvitation(v *Invitation) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &serverFrame_Invitation{v}
+}
+
+func (x *ServerFrame) SetSettings(v *Settings) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &serverFrame_Settings{v}
 }
 
 func (x *ServerFrame) HasBody() bool {
@@ -2417,6 +2795,30 @@ func (x *ServerFrame) HasPong() bool {
 	return ok
 }
 
+func (x *ServerFrame) HasInvitations() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*serverFrame_Invitations)
+	return ok
+}
+
+func (x *ServerFrame) HasInvitation() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*serverFrame_Invitation)
+	return ok
+}
+
+func (x *ServerFrame) HasSettings() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*serverFrame_Settings)
+	return ok
+}
+
 func (x *ServerFrame) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -2547,6 +2949,24 @@ func (x *ServerFrame) ClearPong() {
 	}
 }
 
+func (x *ServerFrame) ClearInvitations() {
+	if _, ok := x.xxx_hidden_Body.(*serverFrame_Invitations); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ServerFrame) ClearInvitation() {
+	if _, ok := x.xxx_hidden_Body.(*serverFrame_Invitation); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
+func (x *ServerFrame) ClearSettings() {
+	if _, ok := x.xxx_hidden_Body.(*serverFrame_Settings); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ServerFrame_Body_not_set_case case_ServerFrame_Body = 0
 const ServerFrame_Error_case case_ServerFrame_Body = 2
 const ServerFrame_Done_case case_ServerFrame_Body = 3
@@ -2569,6 +2989,9 @@ const ServerFrame_Devices_case case_ServerFrame_Body = 19
 const ServerFrame_Views_case case_ServerFrame_Body = 20
 const ServerFrame_PhoneNumber_case case_ServerFrame_Body = 21
 const ServerFrame_Pong_case case_ServerFrame_Body = 22
+const ServerFrame_Invitations_case case_ServerFrame_Body = 23
+const ServerFrame_Invitation_case case_ServerFrame_Body = 24
+const ServerFrame_Settings_case case_ServerFrame_Body = 25
 
 func (x *ServerFrame) WhichBody() case_ServerFrame_Body {
 	if x == nil {
@@ -2617,6 +3040,12 @@ func (x *ServerFrame) WhichBody() case_ServerFrame_Body {
 		return ServerFrame_PhoneNumber_case
 	case *serverFrame_Pong:
 		return ServerFrame_Pong_case
+	case *serverFrame_Invitations:
+		return ServerFrame_Invitations_case
+	case *serverFrame_Invitation:
+		return ServerFrame_Invitation_case
+	case *serverFrame_Settings:
+		return ServerFrame_Settings_case
 	default:
 		return ServerFrame_Body_not_set_case
 	}
@@ -2673,6 +3102,12 @@ type ServerFrame_builder struct {
 	PhoneNumber *PhoneNumber
 	// Answer to Ping.
 	Pong *Pong
+	// Answer to ListInvitations.
+	Invitations *Invitations
+	// Push: the user was invited into a group, or an invitation of his is none any more.
+	Invitation *Invitation
+	// Answer to GetSettings.
+	Settings *Settings
 	// -- end of xxx_hidden_Body
 }
 
@@ -2743,6 +3178,15 @@ func (b0 ServerFrame_builder) Build() *ServerFrame {
 	}
 	if b.Pong != nil {
 		x.xxx_hidden_Body = &serverFrame_Pong{b.Pong}
+	}
+	if b.Invitations != nil {
+		x.xxx_hidden_Body = &serverFrame_Invitations{b.Invitations}
+	}
+	if b.Invitation != nil {
+		x.xxx_hidden_Body = &serverFrame_Invitation{b.Invitation}
+	}
+	if b.Settings != nil {
+		x.xxx_hidden_Body = &serverFrame_Settings{b.Settings}
 	}
 	return m0
 }
@@ -2867,6 +3311,21 @@ type serverFrame_Pong struct {
 	Pong *Pong `protobuf:"bytes,22,opt,name=pong,oneof"`
 }
 
+type serverFrame_Invitations struct {
+	// Answer to ListInvitations.
+	Invitations *Invitations `protobuf:"bytes,23,opt,name=invitations,oneof"`
+}
+
+type serverFrame_Invitation struct {
+	// Push: the user was invited into a group, or an invitation of his is none any more.
+	Invitation *Invitation `protobuf:"bytes,24,opt,name=invitation,oneof"`
+}
+
+type serverFrame_Settings struct {
+	// Answer to GetSettings.
+	Settings *Settings `protobuf:"bytes,25,opt,name=settings,oneof"`
+}
+
 func (*serverFrame_Error) isServerFrame_Body() {}
 
 func (*serverFrame_Done) isServerFrame_Body() {}
@@ -2908,6 +3367,12 @@ func (*serverFrame_Views) isServerFrame_Body() {}
 func (*serverFrame_PhoneNumber) isServerFrame_Body() {}
 
 func (*serverFrame_Pong) isServerFrame_Body() {}
+
+func (*serverFrame_Invitations) isServerFrame_Body() {}
+
+func (*serverFrame_Invitation) isServerFrame_Body() {}
+
+func (*serverFrame_Settings) isServerFrame_Body() {}
 
 // Hello opens a connection.
 type Hello struct {
@@ -4431,6 +4896,7 @@ type Error struct {
 	xxx_hidden_Message      string                 `protobuf:"bytes,2,opt,name=message"`
 	xxx_hidden_RetryAfterMs uint32                 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs"`
 	xxx_hidden_MessageId    []byte                 `protobuf:"bytes,4,opt,name=message_id,json=messageId"`
+	xxx_hidden_UserIds      [][]byte               `protobuf:"bytes,5,rep,name=user_ids,json=userIds"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -4488,6 +4954,13 @@ func (x *Error) GetMessageId() []byte {
 	return nil
 }
 
+func (x *Error) GetUserIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_UserIds
+	}
+	return nil
+}
+
 func (x *Error) SetCode(v Code) {
 	x.xxx_hidden_Code = v
 }
@@ -4507,6 +4980,10 @@ func (x *Error) SetMessageId(v []byte) {
 	x.xxx_hidden_MessageId = v
 }
 
+func (x *Error) SetUserIds(v [][]byte) {
+	x.xxx_hidden_UserIds = v
+}
+
 type Error_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -4518,6 +4995,8 @@ type Error_builder struct {
 	RetryAfterMs uint32
 	// CODE_OUT_OF_TURN: the message (16 bytes) that must come first.
 	MessageId []byte
+	// CODE_NOT_ADDABLE: the users (16 bytes each) who cannot be put into a group.
+	UserIds [][]byte
 }
 
 func (b0 Error_builder) Build() *Error {
@@ -4528,6 +5007,7 @@ func (b0 Error_builder) Build() *Error {
 	x.xxx_hidden_Message = b.Message
 	x.xxx_hidden_RetryAfterMs = b.RetryAfterMs
 	x.xxx_hidden_MessageId = b.MessageId
+	x.xxx_hidden_UserIds = b.UserIds
 	return m0
 }
 
@@ -6175,6 +6655,724 @@ func (b0 SetRole_builder) Build() *SetRole {
 	return m0
 }
 
+// InviteMembers invites users into a group; for admins. Who is a member or invited already is passed over.
+type InviteMembers struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId  []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	xxx_hidden_MemberIds [][]byte               `protobuf:"bytes,2,rep,name=member_ids,json=memberIds"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *InviteMembers) Reset() {
+	*x = InviteMembers{}
+	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InviteMembers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InviteMembers) ProtoMessage() {}
+
+func (x *InviteMembers) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *InviteMembers) GetThreadId() []byte {
+	if x != nil {
+		return x.xxx_hidden_ThreadId
+	}
+	return nil
+}
+
+func (x *InviteMembers) GetMemberIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_MemberIds
+	}
+	return nil
+}
+
+func (x *InviteMembers) SetThreadId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_ThreadId = v
+}
+
+func (x *InviteMembers) SetMemberIds(v [][]byte) {
+	x.xxx_hidden_MemberIds = v
+}
+
+type InviteMembers_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The thread (16 bytes).
+	ThreadId []byte
+	// The users (16 bytes each).
+	MemberIds [][]byte
+}
+
+func (b0 InviteMembers_builder) Build() *InviteMembers {
+	m0 := &InviteMembers{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ThreadId = b.ThreadId
+	x.xxx_hidden_MemberIds = b.MemberIds
+	return m0
+}
+
+// WithdrawInvitation takes an invitation back; for admins.
+type WithdrawInvitation struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	xxx_hidden_MemberId []byte                 `protobuf:"bytes,2,opt,name=member_id,json=memberId"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *WithdrawInvitation) Reset() {
+	*x = WithdrawInvitation{}
+	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawInvitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawInvitation) ProtoMessage() {}
+
+func (x *WithdrawInvitation) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *WithdrawInvitation) GetThreadId() []byte {
+	if x != nil {
+		return x.xxx_hidden_ThreadId
+	}
+	return nil
+}
+
+func (x *WithdrawInvitation) GetMemberId() []byte {
+	if x != nil {
+		return x.xxx_hidden_MemberId
+	}
+	return nil
+}
+
+func (x *WithdrawInvitation) SetThreadId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_ThreadId = v
+}
+
+func (x *WithdrawInvitation) SetMemberId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_MemberId = v
+}
+
+type WithdrawInvitation_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The thread (16 bytes).
+	ThreadId []byte
+	// The user who was invited (16 bytes).
+	MemberId []byte
+}
+
+func (b0 WithdrawInvitation_builder) Build() *WithdrawInvitation {
+	m0 := &WithdrawInvitation{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ThreadId = b.ThreadId
+	x.xxx_hidden_MemberId = b.MemberId
+	return m0
+}
+
+// AnswerInvitation answers an invitation into a group. Repeating it is safe.
+type AnswerInvitation struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	xxx_hidden_Accept   bool                   `protobuf:"varint,2,opt,name=accept"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *AnswerInvitation) Reset() {
+	*x = AnswerInvitation{}
+	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerInvitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerInvitation) ProtoMessage() {}
+
+func (x *AnswerInvitation) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *AnswerInvitation) GetThreadId() []byte {
+	if x != nil {
+		return x.xxx_hidden_ThreadId
+	}
+	return nil
+}
+
+func (x *AnswerInvitation) GetAccept() bool {
+	if x != nil {
+		return x.xxx_hidden_Accept
+	}
+	return false
+}
+
+func (x *AnswerInvitation) SetThreadId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_ThreadId = v
+}
+
+func (x *AnswerInvitation) SetAccept(v bool) {
+	x.xxx_hidden_Accept = v
+}
+
+type AnswerInvitation_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The thread (16 bytes).
+	ThreadId []byte
+	// The user comes into the group; else he declines.
+	Accept bool
+}
+
+func (b0 AnswerInvitation_builder) Build() *AnswerInvitation {
+	m0 := &AnswerInvitation{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ThreadId = b.ThreadId
+	x.xxx_hidden_Accept = b.Accept
+	return m0
+}
+
+// ListInvitations asks for the open invitations of the own user.
+type ListInvitations struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitations) Reset() {
+	*x = ListInvitations{}
+	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitations) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitations) ProtoMessage() {}
+
+func (x *ListInvitations) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type ListInvitations_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 ListInvitations_builder) Build() *ListInvitations {
+	m0 := &ListInvitations{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Invitations of a user.
+type Invitations struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Invitations *[]*Invitation         `protobuf:"bytes,1,rep,name=invitations"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *Invitations) Reset() {
+	*x = Invitations{}
+	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitations) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitations) ProtoMessage() {}
+
+func (x *Invitations) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *Invitations) GetInvitations() []*Invitation {
+	if x != nil {
+		if x.xxx_hidden_Invitations != nil {
+			return *x.xxx_hidden_Invitations
+		}
+	}
+	return nil
+}
+
+func (x *Invitations) SetInvitations(v []*Invitation) {
+	x.xxx_hidden_Invitations = &v
+}
+
+type Invitations_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Those that are open, the latest first; at most 1,000.
+	Invitations []*Invitation
+}
+
+func (b0 Invitations_builder) Build() *Invitations {
+	m0 := &Invitations{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Invitations = &b.Invitations
+	return m0
+}
+
+// Invitation into a group.
+type Invitation struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId  []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	xxx_hidden_Title     string                 `protobuf:"bytes,2,opt,name=title"`
+	xxx_hidden_InviterId []byte                 `protobuf:"bytes,3,opt,name=inviter_id,json=inviterId"`
+	xxx_hidden_TimeMs    int64                  `protobuf:"varint,4,opt,name=time_ms,json=timeMs"`
+	xxx_hidden_Ended     bool                   `protobuf:"varint,5,opt,name=ended"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *Invitation) GetThreadId() []byte {
+	if x != nil {
+		return x.xxx_hidden_ThreadId
+	}
+	return nil
+}
+
+func (x *Invitation) GetTitle() string {
+	if x != nil {
+		return x.xxx_hidden_Title
+	}
+	return ""
+}
+
+func (x *Invitation) GetInviterId() []byte {
+	if x != nil {
+		return x.xxx_hidden_InviterId
+	}
+	return nil
+}
+
+func (x *Invitation) GetTimeMs() int64 {
+	if x != nil {
+		return x.xxx_hidden_TimeMs
+	}
+	return 0
+}
+
+func (x *Invitation) GetEnded() bool {
+	if x != nil {
+		return x.xxx_hidden_Ended
+	}
+	return false
+}
+
+func (x *Invitation) SetThreadId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_ThreadId = v
+}
+
+func (x *Invitation) SetTitle(v string) {
+	x.xxx_hidden_Title = v
+}
+
+func (x *Invitation) SetInviterId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_InviterId = v
+}
+
+func (x *Invitation) SetTimeMs(v int64) {
+	x.xxx_hidden_TimeMs = v
+}
+
+func (x *Invitation) SetEnded(v bool) {
+	x.xxx_hidden_Ended = v
+}
+
+type Invitation_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The thread (16 bytes).
+	ThreadId []byte
+	// The group's title as it was then.
+	Title string
+	// Who invited (16 bytes).
+	InviterId []byte
+	// Log time in Unix milliseconds.
+	TimeMs int64
+	// It is none any more: answered, on this device or another, or taken back. Only thread_id is set then.
+	Ended bool
+}
+
+func (b0 Invitation_builder) Build() *Invitation {
+	m0 := &Invitation{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ThreadId = b.ThreadId
+	x.xxx_hidden_Title = b.Title
+	x.xxx_hidden_InviterId = b.InviterId
+	x.xxx_hidden_TimeMs = b.TimeMs
+	x.xxx_hidden_Ended = b.Ended
+	return m0
+}
+
+// SetMayAdd sets who may put the own user into groups; all others can invite him.
+type SetMayAdd struct {
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MayAdd v1.MayAdd              `protobuf:"varint,1,opt,name=may_add,json=mayAdd,enum=event.v1.MayAdd"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *SetMayAdd) Reset() {
+	*x = SetMayAdd{}
+	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMayAdd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMayAdd) ProtoMessage() {}
+
+func (x *SetMayAdd) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *SetMayAdd) GetMayAdd() v1.MayAdd {
+	if x != nil {
+		return x.xxx_hidden_MayAdd
+	}
+	return v1.MayAdd(0)
+}
+
+func (x *SetMayAdd) SetMayAdd(v v1.MayAdd) {
+	x.xxx_hidden_MayAdd = v
+}
+
+type SetMayAdd_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Who: everybody or nobody. Contacts are laid down: CODE_INVALID.
+	MayAdd v1.MayAdd
+}
+
+func (b0 SetMayAdd_builder) Build() *SetMayAdd {
+	m0 := &SetMayAdd{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_MayAdd = b.MayAdd
+	return m0
+}
+
+// SetBlocked blocks a user, who then can put the own user into no group, or lifts that. Repeating it is safe.
+type SetBlocked struct {
+	state              protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_UserId  []byte                 `protobuf:"bytes,1,opt,name=user_id,json=userId"`
+	xxx_hidden_Blocked bool                   `protobuf:"varint,2,opt,name=blocked"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *SetBlocked) Reset() {
+	*x = SetBlocked{}
+	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetBlocked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetBlocked) ProtoMessage() {}
+
+func (x *SetBlocked) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *SetBlocked) GetUserId() []byte {
+	if x != nil {
+		return x.xxx_hidden_UserId
+	}
+	return nil
+}
+
+func (x *SetBlocked) GetBlocked() bool {
+	if x != nil {
+		return x.xxx_hidden_Blocked
+	}
+	return false
+}
+
+func (x *SetBlocked) SetUserId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_UserId = v
+}
+
+func (x *SetBlocked) SetBlocked(v bool) {
+	x.xxx_hidden_Blocked = v
+}
+
+type SetBlocked_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The other user (16 bytes).
+	UserId []byte
+	// Block; else lift.
+	Blocked bool
+}
+
+func (b0 SetBlocked_builder) Build() *SetBlocked {
+	m0 := &SetBlocked{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_UserId = b.UserId
+	x.xxx_hidden_Blocked = b.Blocked
+	return m0
+}
+
+// GetSettings asks for what the own user has set.
+type GetSettings struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettings) Reset() {
+	*x = GetSettings{}
+	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettings) ProtoMessage() {}
+
+func (x *GetSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type GetSettings_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 GetSettings_builder) Build() *GetSettings {
+	m0 := &GetSettings{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Settings of a user.
+type Settings struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MayAdd     v1.MayAdd              `protobuf:"varint,1,opt,name=may_add,json=mayAdd,enum=event.v1.MayAdd"`
+	xxx_hidden_BlockedIds [][]byte               `protobuf:"bytes,2,rep,name=blocked_ids,json=blockedIds"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *Settings) GetMayAdd() v1.MayAdd {
+	if x != nil {
+		return x.xxx_hidden_MayAdd
+	}
+	return v1.MayAdd(0)
+}
+
+func (x *Settings) GetBlockedIds() [][]byte {
+	if x != nil {
+		return x.xxx_hidden_BlockedIds
+	}
+	return nil
+}
+
+func (x *Settings) SetMayAdd(v v1.MayAdd) {
+	x.xxx_hidden_MayAdd = v
+}
+
+func (x *Settings) SetBlockedIds(v [][]byte) {
+	x.xxx_hidden_BlockedIds = v
+}
+
+type Settings_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Who may put him into groups.
+	MayAdd v1.MayAdd
+	// Whom he has blocked (16 bytes each).
+	BlockedIds [][]byte
+}
+
+func (b0 Settings_builder) Build() *Settings {
+	m0 := &Settings{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_MayAdd = b.MayAdd
+	x.xxx_hidden_BlockedIds = b.BlockedIds
+	return m0
+}
+
 // ListThreads asks for the thread list, the one with the newest message first.
 type ListThreads struct {
 	state                protoimpl.MessageState `protogen:"opaque.v1"`
@@ -6186,7 +7384,7 @@ type ListThreads struct {
 
 func (x *ListThreads) Reset() {
 	*x = ListThreads{}
-	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	mi := &file_wire_v1_wire_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6198,7 +7396,7 @@ func (x *ListThreads) String() string {
 func (*ListThreads) ProtoMessage() {}
 
 func (x *ListThreads) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[38]
+	mi := &file_wire_v1_wire_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6263,7 +7461,7 @@ type Threads struct {
 
 func (x *Threads) Reset() {
 	*x = Threads{}
-	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	mi := &file_wire_v1_wire_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6275,7 +7473,7 @@ func (x *Threads) String() string {
 func (*Threads) ProtoMessage() {}
 
 func (x *Threads) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[39]
+	mi := &file_wire_v1_wire_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6355,7 +7553,7 @@ type ThreadSummary struct {
 
 func (x *ThreadSummary) Reset() {
 	*x = ThreadSummary{}
-	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	mi := &file_wire_v1_wire_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6367,7 +7565,7 @@ func (x *ThreadSummary) String() string {
 func (*ThreadSummary) ProtoMessage() {}
 
 func (x *ThreadSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[40]
+	mi := &file_wire_v1_wire_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6634,7 +7832,7 @@ type ThreadChanged struct {
 
 func (x *ThreadChanged) Reset() {
 	*x = ThreadChanged{}
-	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	mi := &file_wire_v1_wire_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6646,7 +7844,7 @@ func (x *ThreadChanged) String() string {
 func (*ThreadChanged) ProtoMessage() {}
 
 func (x *ThreadChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[41]
+	mi := &file_wire_v1_wire_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6704,7 +7902,7 @@ type GetThread struct {
 
 func (x *GetThread) Reset() {
 	*x = GetThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6716,7 +7914,7 @@ func (x *GetThread) String() string {
 func (*GetThread) ProtoMessage() {}
 
 func (x *GetThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[42]
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6761,13 +7959,14 @@ type Thread struct {
 	state              protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_Summary *ThreadSummary         `protobuf:"bytes,1,opt,name=summary"`
 	xxx_hidden_Members *[]*Member             `protobuf:"bytes,2,rep,name=members"`
+	xxx_hidden_Invited *[]*Invitee            `protobuf:"bytes,3,rep,name=invited"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	mi := &file_wire_v1_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6779,7 +7978,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[43]
+	mi := &file_wire_v1_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6806,12 +8005,25 @@ func (x *Thread) GetMembers() []*Member {
 	return nil
 }
 
+func (x *Thread) GetInvited() []*Invitee {
+	if x != nil {
+		if x.xxx_hidden_Invited != nil {
+			return *x.xxx_hidden_Invited
+		}
+	}
+	return nil
+}
+
 func (x *Thread) SetSummary(v *ThreadSummary) {
 	x.xxx_hidden_Summary = v
 }
 
 func (x *Thread) SetMembers(v []*Member) {
 	x.xxx_hidden_Members = &v
+}
+
+func (x *Thread) SetInvited(v []*Invitee) {
+	x.xxx_hidden_Invited = &v
 }
 
 func (x *Thread) HasSummary() bool {
@@ -6832,6 +8044,8 @@ type Thread_builder struct {
 	Summary *ThreadSummary
 	// The members now.
 	Members []*Member
+	// Who is invited; only told to members.
+	Invited []*Invitee
 }
 
 func (b0 Thread_builder) Build() *Thread {
@@ -6840,6 +8054,102 @@ func (b0 Thread_builder) Build() *Thread {
 	_, _ = b, x
 	x.xxx_hidden_Summary = b.Summary
 	x.xxx_hidden_Members = &b.Members
+	x.xxx_hidden_Invited = &b.Invited
+	return m0
+}
+
+// Invitee is a user who is invited into a group.
+type Invitee struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_UserId    []byte                 `protobuf:"bytes,1,opt,name=user_id,json=userId"`
+	xxx_hidden_Name      string                 `protobuf:"bytes,2,opt,name=name"`
+	xxx_hidden_InviterId []byte                 `protobuf:"bytes,3,opt,name=inviter_id,json=inviterId"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Invitee) Reset() {
+	*x = Invitee{}
+	mi := &file_wire_v1_wire_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitee) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitee) ProtoMessage() {}
+
+func (x *Invitee) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *Invitee) GetUserId() []byte {
+	if x != nil {
+		return x.xxx_hidden_UserId
+	}
+	return nil
+}
+
+func (x *Invitee) GetName() string {
+	if x != nil {
+		return x.xxx_hidden_Name
+	}
+	return ""
+}
+
+func (x *Invitee) GetInviterId() []byte {
+	if x != nil {
+		return x.xxx_hidden_InviterId
+	}
+	return nil
+}
+
+func (x *Invitee) SetUserId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_UserId = v
+}
+
+func (x *Invitee) SetName(v string) {
+	x.xxx_hidden_Name = v
+}
+
+func (x *Invitee) SetInviterId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_InviterId = v
+}
+
+type Invitee_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The user (16 bytes).
+	UserId []byte
+	// The display name.
+	Name string
+	// Who invited (16 bytes).
+	InviterId []byte
+}
+
+func (b0 Invitee_builder) Build() *Invitee {
+	m0 := &Invitee{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_UserId = b.UserId
+	x.xxx_hidden_Name = b.Name
+	x.xxx_hidden_InviterId = b.InviterId
 	return m0
 }
 
@@ -6855,7 +8165,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	mi := &file_wire_v1_wire_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6867,7 +8177,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[44]
+	mi := &file_wire_v1_wire_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6955,7 +8265,7 @@ type GetHistory struct {
 
 func (x *GetHistory) Reset() {
 	*x = GetHistory{}
-	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	mi := &file_wire_v1_wire_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6967,7 +8277,7 @@ func (x *GetHistory) String() string {
 func (*GetHistory) ProtoMessage() {}
 
 func (x *GetHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[45]
+	mi := &file_wire_v1_wire_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7048,7 +8358,7 @@ type HistoryPage struct {
 
 func (x *HistoryPage) Reset() {
 	*x = HistoryPage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	mi := &file_wire_v1_wire_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7060,7 +8370,7 @@ func (x *HistoryPage) String() string {
 func (*HistoryPage) ProtoMessage() {}
 
 func (x *HistoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[46]
+	mi := &file_wire_v1_wire_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7124,7 +8434,7 @@ type LookupUsers struct {
 
 func (x *LookupUsers) Reset() {
 	*x = LookupUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	mi := &file_wire_v1_wire_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7136,7 +8446,7 @@ func (x *LookupUsers) String() string {
 func (*LookupUsers) ProtoMessage() {}
 
 func (x *LookupUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[47]
+	mi := &file_wire_v1_wire_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7197,7 +8507,7 @@ type GetUsers struct {
 
 func (x *GetUsers) Reset() {
 	*x = GetUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[48]
+	mi := &file_wire_v1_wire_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7209,7 +8519,7 @@ func (x *GetUsers) String() string {
 func (*GetUsers) ProtoMessage() {}
 
 func (x *GetUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[48]
+	mi := &file_wire_v1_wire_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7256,7 +8566,7 @@ type Users struct {
 
 func (x *Users) Reset() {
 	*x = Users{}
-	mi := &file_wire_v1_wire_proto_msgTypes[49]
+	mi := &file_wire_v1_wire_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7268,7 +8578,7 @@ func (x *Users) String() string {
 func (*Users) ProtoMessage() {}
 
 func (x *Users) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[49]
+	mi := &file_wire_v1_wire_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7319,7 +8629,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_wire_v1_wire_proto_msgTypes[50]
+	mi := &file_wire_v1_wire_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7331,7 +8641,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[50]
+	mi := &file_wire_v1_wire_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7410,7 +8720,7 @@ type SetProfile struct {
 
 func (x *SetProfile) Reset() {
 	*x = SetProfile{}
-	mi := &file_wire_v1_wire_proto_msgTypes[51]
+	mi := &file_wire_v1_wire_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7422,7 +8732,7 @@ func (x *SetProfile) String() string {
 func (*SetProfile) ProtoMessage() {}
 
 func (x *SetProfile) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[51]
+	mi := &file_wire_v1_wire_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7475,7 +8785,7 @@ type LinkDevice struct {
 
 func (x *LinkDevice) Reset() {
 	*x = LinkDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	mi := &file_wire_v1_wire_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7487,7 +8797,7 @@ func (x *LinkDevice) String() string {
 func (*LinkDevice) ProtoMessage() {}
 
 func (x *LinkDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	mi := &file_wire_v1_wire_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7568,7 +8878,7 @@ type RevokeDevice struct {
 
 func (x *RevokeDevice) Reset() {
 	*x = RevokeDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[53]
+	mi := &file_wire_v1_wire_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7580,7 +8890,7 @@ func (x *RevokeDevice) String() string {
 func (*RevokeDevice) ProtoMessage() {}
 
 func (x *RevokeDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[53]
+	mi := &file_wire_v1_wire_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7629,7 +8939,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[54]
+	mi := &file_wire_v1_wire_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7641,7 +8951,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[54]
+	mi := &file_wire_v1_wire_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7674,7 +8984,7 @@ type Devices struct {
 
 func (x *Devices) Reset() {
 	*x = Devices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[55]
+	mi := &file_wire_v1_wire_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7686,7 +8996,7 @@ func (x *Devices) String() string {
 func (*Devices) ProtoMessage() {}
 
 func (x *Devices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[55]
+	mi := &file_wire_v1_wire_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7738,7 +9048,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_wire_v1_wire_proto_msgTypes[56]
+	mi := &file_wire_v1_wire_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7750,7 +9060,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[56]
+	mi := &file_wire_v1_wire_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7842,7 +9152,7 @@ type GetViews struct {
 
 func (x *GetViews) Reset() {
 	*x = GetViews{}
-	mi := &file_wire_v1_wire_proto_msgTypes[57]
+	mi := &file_wire_v1_wire_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7854,7 +9164,7 @@ func (x *GetViews) String() string {
 func (*GetViews) ProtoMessage() {}
 
 func (x *GetViews) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[57]
+	mi := &file_wire_v1_wire_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7906,7 +9216,7 @@ type Views struct {
 
 func (x *Views) Reset() {
 	*x = Views{}
-	mi := &file_wire_v1_wire_proto_msgTypes[58]
+	mi := &file_wire_v1_wire_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7918,7 +9228,7 @@ func (x *Views) String() string {
 func (*Views) ProtoMessage() {}
 
 func (x *Views) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[58]
+	mi := &file_wire_v1_wire_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7987,7 +9297,7 @@ var File_wire_v1_wire_proto protoreflect.FileDescriptor
 
 const file_wire_v1_wire_proto_rawDesc = "" +
 	"\n" +
-	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xb4\f\n" +
+	"\x12wire/v1/wire.proto\x12\awire.v1\x1a\x14event/v1/event.proto\"\xff\x0f\n" +
 	"\vClientFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12&\n" +
@@ -8028,9 +9338,17 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x0fabandon_message\x18\x1a \x01(\v2\x17.wire.v1.AbandonMessageH\x00R\x0eabandonMessage\x12#\n" +
 	"\x04ping\x18\x1b \x01(\v2\r.wire.v1.PingH\x00R\x04ping\x12#\n" +
 	"\x04have\x18\x1c \x01(\v2\r.wire.v1.HaveH\x00R\x04have\x120\n" +
-	"\tsync_more\x18\x1d \x01(\v2\x11.wire.v1.SyncMoreH\x00R\bsyncMore\x12\x18\n" +
+	"\tsync_more\x18\x1d \x01(\v2\x11.wire.v1.SyncMoreH\x00R\bsyncMore\x124\n" +
+	"\vset_may_add\x18\x1e \x01(\v2\x12.wire.v1.SetMayAddH\x00R\tsetMayAdd\x12?\n" +
+	"\x0einvite_members\x18\x1f \x01(\v2\x16.wire.v1.InviteMembersH\x00R\rinviteMembers\x12N\n" +
+	"\x13withdraw_invitation\x18  \x01(\v2\x1b.wire.v1.WithdrawInvitationH\x00R\x12withdrawInvitation\x12H\n" +
+	"\x11answer_invitation\x18! \x01(\v2\x19.wire.v1.AnswerInvitationH\x00R\x10answerInvitation\x12E\n" +
+	"\x10list_invitations\x18\" \x01(\v2\x18.wire.v1.ListInvitationsH\x00R\x0flistInvitations\x126\n" +
+	"\vset_blocked\x18# \x01(\v2\x13.wire.v1.SetBlockedH\x00R\n" +
+	"setBlocked\x129\n" +
+	"\fget_settings\x18$ \x01(\v2\x14.wire.v1.GetSettingsH\x00R\vgetSettings\x12\x18\n" +
 	"\apadding\x18d \x01(\fR\apaddingB\x06\n" +
-	"\x04body\"\xa1\b\n" +
+	"\x04body\"\xc3\t\n" +
 	"\vServerFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12&\n" +
@@ -8055,7 +9373,12 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\adevices\x18\x13 \x01(\v2\x10.wire.v1.DevicesH\x00R\adevices\x12&\n" +
 	"\x05views\x18\x14 \x01(\v2\x0e.wire.v1.ViewsH\x00R\x05views\x129\n" +
 	"\fphone_number\x18\x15 \x01(\v2\x14.wire.v1.PhoneNumberH\x00R\vphoneNumber\x12#\n" +
-	"\x04pong\x18\x16 \x01(\v2\r.wire.v1.PongH\x00R\x04pongB\x06\n" +
+	"\x04pong\x18\x16 \x01(\v2\r.wire.v1.PongH\x00R\x04pong\x128\n" +
+	"\vinvitations\x18\x17 \x01(\v2\x14.wire.v1.InvitationsH\x00R\vinvitations\x125\n" +
+	"\n" +
+	"invitation\x18\x18 \x01(\v2\x13.wire.v1.InvitationH\x00R\n" +
+	"invitation\x12/\n" +
+	"\bsettings\x18\x19 \x01(\v2\x11.wire.v1.SettingsH\x00R\bsettingsB\x06\n" +
 	"\x04body\";\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1a\n" +
@@ -8130,13 +9453,14 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x06Resync\x12!\n" +
 	"\x04code\x18\x01 \x01(\x0e2\r.wire.v1.CodeR\x04code\"6\n" +
 	"\x06GoAway\x12,\n" +
-	"\x12reconnect_after_ms\x18\x01 \x01(\rR\x10reconnectAfterMs\"\x89\x01\n" +
+	"\x12reconnect_after_ms\x18\x01 \x01(\rR\x10reconnectAfterMs\"\xa4\x01\n" +
 	"\x05Error\x12!\n" +
 	"\x04code\x18\x01 \x01(\x0e2\r.wire.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
 	"\x0eretry_after_ms\x18\x03 \x01(\rR\fretryAfterMs\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x04 \x01(\fR\tmessageId\"\x06\n" +
+	"message_id\x18\x04 \x01(\fR\tmessageId\x12\x19\n" +
+	"\buser_ids\x18\x05 \x03(\fR\auserIds\"\x06\n" +
 	"\x04Done\"\x06\n" +
 	"\x04Ping\"\x06\n" +
 	"\x04Pong\"L\n" +
@@ -8213,7 +9537,39 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\aSetRole\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\fR\bmemberId\x12\"\n" +
-	"\x04role\x18\x03 \x01(\x0e2\x0e.event.v1.RoleR\x04role\"B\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x0e.event.v1.RoleR\x04role\"K\n" +
+	"\rInviteMembers\x12\x1b\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x1d\n" +
+	"\n" +
+	"member_ids\x18\x02 \x03(\fR\tmemberIds\"N\n" +
+	"\x12WithdrawInvitation\x12\x1b\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\fR\bmemberId\"G\n" +
+	"\x10AnswerInvitation\x12\x1b\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x16\n" +
+	"\x06accept\x18\x02 \x01(\bR\x06accept\"\x11\n" +
+	"\x0fListInvitations\"D\n" +
+	"\vInvitations\x125\n" +
+	"\vinvitations\x18\x01 \x03(\v2\x13.wire.v1.InvitationR\vinvitations\"\x8d\x01\n" +
+	"\n" +
+	"Invitation\x12\x1b\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x1d\n" +
+	"\n" +
+	"inviter_id\x18\x03 \x01(\fR\tinviterId\x12\x17\n" +
+	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\x12\x14\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended\"6\n" +
+	"\tSetMayAdd\x12)\n" +
+	"\amay_add\x18\x01 \x01(\x0e2\x10.event.v1.MayAddR\x06mayAdd\"?\n" +
+	"\n" +
+	"SetBlocked\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x18\n" +
+	"\ablocked\x18\x02 \x01(\bR\ablocked\"\r\n" +
+	"\vGetSettings\"V\n" +
+	"\bSettings\x12)\n" +
+	"\amay_add\x18\x01 \x01(\x0e2\x10.event.v1.MayAddR\x06mayAdd\x12\x1f\n" +
+	"\vblocked_ids\x18\x02 \x03(\fR\n" +
+	"blockedIds\"B\n" +
 	"\vListThreads\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x1d\n" +
 	"\n" +
@@ -8245,10 +9601,16 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\rThreadChanged\x12.\n" +
 	"\x06thread\x18\x01 \x01(\v2\x16.wire.v1.ThreadSummaryR\x06thread\"(\n" +
 	"\tGetThread\x12\x1b\n" +
-	"\tthread_id\x18\x01 \x01(\fR\bthreadId\"e\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\"\x91\x01\n" +
 	"\x06Thread\x120\n" +
 	"\asummary\x18\x01 \x01(\v2\x16.wire.v1.ThreadSummaryR\asummary\x12)\n" +
-	"\amembers\x18\x02 \x03(\v2\x0f.wire.v1.MemberR\amembers\"x\n" +
+	"\amembers\x18\x02 \x03(\v2\x0f.wire.v1.MemberR\amembers\x12*\n" +
+	"\ainvited\x18\x03 \x03(\v2\x10.wire.v1.InviteeR\ainvited\"U\n" +
+	"\aInvitee\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"inviter_id\x18\x03 \x01(\fR\tinviterId\"x\n" +
 	"\x06Member\x126\n" +
 	"\twatermark\x18\x01 \x01(\v2\x18.wire.v1.MemberWatermarkR\twatermark\x12\"\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0e.event.v1.RoleR\x04role\x12\x12\n" +
@@ -8299,7 +9661,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x05Views\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12#\n" +
 	"\rpostgres_next\x18\x02 \x01(\x03R\fpostgresNext\x12'\n" +
-	"\x0fclickhouse_next\x18\x03 \x01(\x03R\x0eclickhouseNext*\xd0\x04\n" +
+	"\x0fclickhouse_next\x18\x03 \x01(\x03R\x0eclickhouseNext*\xe6\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCODE_INTERNAL\x10\x01\x12\x11\n" +
@@ -8327,7 +9689,8 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\rCODE_CONFLICT\x10\x16\x12\x1a\n" +
 	"\x16CODE_TOO_MANY_REQUESTS\x10\x17\x12\x16\n" +
 	"\x12CODE_THREAD_PARKED\x10\x18\x12\x14\n" +
-	"\x10CODE_OUT_OF_TURN\x10\x19*X\n" +
+	"\x10CODE_OUT_OF_TURN\x10\x19\x12\x14\n" +
+	"\x10CODE_NOT_ADDABLE\x10\x1a*X\n" +
 	"\n" +
 	"ThreadKind\x12\x1b\n" +
 	"\x17THREAD_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -8335,72 +9698,84 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x11THREAD_KIND_GROUP\x10\x02B(Z!heliograph/schemas/wire/v1;wirev1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var file_wire_v1_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_wire_v1_wire_proto_goTypes = []any{
-	(Code)(0),               // 0: wire.v1.Code
-	(ThreadKind)(0),         // 1: wire.v1.ThreadKind
-	(*ClientFrame)(nil),     // 2: wire.v1.ClientFrame
-	(*ServerFrame)(nil),     // 3: wire.v1.ServerFrame
-	(*Hello)(nil),           // 4: wire.v1.Hello
-	(*Welcome)(nil),         // 5: wire.v1.Welcome
-	(*Limits)(nil),          // 6: wire.v1.Limits
-	(*CheckPhone)(nil),      // 7: wire.v1.CheckPhone
-	(*PhoneNumber)(nil),     // 8: wire.v1.PhoneNumber
-	(*RequestPin)(nil),      // 9: wire.v1.RequestPin
-	(*PinRequested)(nil),    // 10: wire.v1.PinRequested
-	(*Register)(nil),        // 11: wire.v1.Register
-	(*Authenticate)(nil),    // 12: wire.v1.Authenticate
-	(*Authenticated)(nil),   // 13: wire.v1.Authenticated
-	(*Sync)(nil),            // 14: wire.v1.Sync
-	(*SyncMore)(nil),        // 15: wire.v1.SyncMore
-	(*Have)(nil),            // 16: wire.v1.Have
-	(*ThreadCursor)(nil),    // 17: wire.v1.ThreadCursor
-	(*SyncComplete)(nil),    // 18: wire.v1.SyncComplete
-	(*Resync)(nil),          // 19: wire.v1.Resync
-	(*GoAway)(nil),          // 20: wire.v1.GoAway
-	(*Error)(nil),           // 21: wire.v1.Error
-	(*Done)(nil),            // 22: wire.v1.Done
-	(*Ping)(nil),            // 23: wire.v1.Ping
-	(*Pong)(nil),            // 24: wire.v1.Pong
-	(*AbandonMessage)(nil),  // 25: wire.v1.AbandonMessage
-	(*SendMessage)(nil),     // 26: wire.v1.SendMessage
-	(*Ack)(nil),             // 27: wire.v1.Ack
-	(*Event)(nil),           // 28: wire.v1.Event
-	(*Rejected)(nil),        // 29: wire.v1.Rejected
-	(*Watermarks)(nil),      // 30: wire.v1.Watermarks
-	(*Watermark)(nil),       // 31: wire.v1.Watermark
-	(*Receipts)(nil),        // 32: wire.v1.Receipts
-	(*MemberWatermark)(nil), // 33: wire.v1.MemberWatermark
-	(*CreateGroup)(nil),     // 34: wire.v1.CreateGroup
-	(*AddMembers)(nil),      // 35: wire.v1.AddMembers
-	(*RemoveMember)(nil),    // 36: wire.v1.RemoveMember
-	(*LeaveThread)(nil),     // 37: wire.v1.LeaveThread
-	(*RenameThread)(nil),    // 38: wire.v1.RenameThread
-	(*SetRole)(nil),         // 39: wire.v1.SetRole
-	(*ListThreads)(nil),     // 40: wire.v1.ListThreads
-	(*Threads)(nil),         // 41: wire.v1.Threads
-	(*ThreadSummary)(nil),   // 42: wire.v1.ThreadSummary
-	(*ThreadChanged)(nil),   // 43: wire.v1.ThreadChanged
-	(*GetThread)(nil),       // 44: wire.v1.GetThread
-	(*Thread)(nil),          // 45: wire.v1.Thread
-	(*Member)(nil),          // 46: wire.v1.Member
-	(*GetHistory)(nil),      // 47: wire.v1.GetHistory
-	(*HistoryPage)(nil),     // 48: wire.v1.HistoryPage
-	(*LookupUsers)(nil),     // 49: wire.v1.LookupUsers
-	(*GetUsers)(nil),        // 50: wire.v1.GetUsers
-	(*Users)(nil),           // 51: wire.v1.Users
-	(*User)(nil),            // 52: wire.v1.User
-	(*SetProfile)(nil),      // 53: wire.v1.SetProfile
-	(*LinkDevice)(nil),      // 54: wire.v1.LinkDevice
-	(*RevokeDevice)(nil),    // 55: wire.v1.RevokeDevice
-	(*ListDevices)(nil),     // 56: wire.v1.ListDevices
-	(*Devices)(nil),         // 57: wire.v1.Devices
-	(*Device)(nil),          // 58: wire.v1.Device
-	(*GetViews)(nil),        // 59: wire.v1.GetViews
-	(*Views)(nil),           // 60: wire.v1.Views
-	(*v1.Sealed)(nil),       // 61: event.v1.Sealed
-	(*v1.MessageRef)(nil),   // 62: event.v1.MessageRef
-	(v1.Role)(0),            // 63: event.v1.Role
+	(Code)(0),                  // 0: wire.v1.Code
+	(ThreadKind)(0),            // 1: wire.v1.ThreadKind
+	(*ClientFrame)(nil),        // 2: wire.v1.ClientFrame
+	(*ServerFrame)(nil),        // 3: wire.v1.ServerFrame
+	(*Hello)(nil),              // 4: wire.v1.Hello
+	(*Welcome)(nil),            // 5: wire.v1.Welcome
+	(*Limits)(nil),             // 6: wire.v1.Limits
+	(*CheckPhone)(nil),         // 7: wire.v1.CheckPhone
+	(*PhoneNumber)(nil),        // 8: wire.v1.PhoneNumber
+	(*RequestPin)(nil),         // 9: wire.v1.RequestPin
+	(*PinRequested)(nil),       // 10: wire.v1.PinRequested
+	(*Register)(nil),           // 11: wire.v1.Register
+	(*Authenticate)(nil),       // 12: wire.v1.Authenticate
+	(*Authenticated)(nil),      // 13: wire.v1.Authenticated
+	(*Sync)(nil),               // 14: wire.v1.Sync
+	(*SyncMore)(nil),           // 15: wire.v1.SyncMore
+	(*Have)(nil),               // 16: wire.v1.Have
+	(*ThreadCursor)(nil),       // 17: wire.v1.ThreadCursor
+	(*SyncComplete)(nil),       // 18: wire.v1.SyncComplete
+	(*Resync)(nil),             // 19: wire.v1.Resync
+	(*GoAway)(nil),             // 20: wire.v1.GoAway
+	(*Error)(nil),              // 21: wire.v1.Error
+	(*Done)(nil),               // 22: wire.v1.Done
+	(*Ping)(nil),               // 23: wire.v1.Ping
+	(*Pong)(nil),               // 24: wire.v1.Pong
+	(*AbandonMessage)(nil),     // 25: wire.v1.AbandonMessage
+	(*SendMessage)(nil),        // 26: wire.v1.SendMessage
+	(*Ack)(nil),                // 27: wire.v1.Ack
+	(*Event)(nil),              // 28: wire.v1.Event
+	(*Rejected)(nil),           // 29: wire.v1.Rejected
+	(*Watermarks)(nil),         // 30: wire.v1.Watermarks
+	(*Watermark)(nil),          // 31: wire.v1.Watermark
+	(*Receipts)(nil),           // 32: wire.v1.Receipts
+	(*MemberWatermark)(nil),    // 33: wire.v1.MemberWatermark
+	(*CreateGroup)(nil),        // 34: wire.v1.CreateGroup
+	(*AddMembers)(nil),         // 35: wire.v1.AddMembers
+	(*RemoveMember)(nil),       // 36: wire.v1.RemoveMember
+	(*LeaveThread)(nil),        // 37: wire.v1.LeaveThread
+	(*RenameThread)(nil),       // 38: wire.v1.RenameThread
+	(*SetRole)(nil),            // 39: wire.v1.SetRole
+	(*InviteMembers)(nil),      // 40: wire.v1.InviteMembers
+	(*WithdrawInvitation)(nil), // 41: wire.v1.WithdrawInvitation
+	(*AnswerInvitation)(nil),   // 42: wire.v1.AnswerInvitation
+	(*ListInvitations)(nil),    // 43: wire.v1.ListInvitations
+	(*Invitations)(nil),        // 44: wire.v1.Invitations
+	(*Invitation)(nil),         // 45: wire.v1.Invitation
+	(*SetMayAdd)(nil),          // 46: wire.v1.SetMayAdd
+	(*SetBlocked)(nil),         // 47: wire.v1.SetBlocked
+	(*GetSettings)(nil),        // 48: wire.v1.GetSettings
+	(*Settings)(nil),           // 49: wire.v1.Settings
+	(*ListThreads)(nil),        // 50: wire.v1.ListThreads
+	(*Threads)(nil),            // 51: wire.v1.Threads
+	(*ThreadSummary)(nil),      // 52: wire.v1.ThreadSummary
+	(*ThreadChanged)(nil),      // 53: wire.v1.ThreadChanged
+	(*GetThread)(nil),          // 54: wire.v1.GetThread
+	(*Thread)(nil),             // 55: wire.v1.Thread
+	(*Invitee)(nil),            // 56: wire.v1.Invitee
+	(*Member)(nil),             // 57: wire.v1.Member
+	(*GetHistory)(nil),         // 58: wire.v1.GetHistory
+	(*HistoryPage)(nil),        // 59: wire.v1.HistoryPage
+	(*LookupUsers)(nil),        // 60: wire.v1.LookupUsers
+	(*GetUsers)(nil),           // 61: wire.v1.GetUsers
+	(*Users)(nil),              // 62: wire.v1.Users
+	(*User)(nil),               // 63: wire.v1.User
+	(*SetProfile)(nil),         // 64: wire.v1.SetProfile
+	(*LinkDevice)(nil),         // 65: wire.v1.LinkDevice
+	(*RevokeDevice)(nil),       // 66: wire.v1.RevokeDevice
+	(*ListDevices)(nil),        // 67: wire.v1.ListDevices
+	(*Devices)(nil),            // 68: wire.v1.Devices
+	(*Device)(nil),             // 69: wire.v1.Device
+	(*GetViews)(nil),           // 70: wire.v1.GetViews
+	(*Views)(nil),              // 71: wire.v1.Views
+	(*v1.Sealed)(nil),          // 72: event.v1.Sealed
+	(*v1.MessageRef)(nil),      // 73: event.v1.MessageRef
+	(v1.Role)(0),               // 74: event.v1.Role
+	(v1.MayAdd)(0),             // 75: event.v1.MayAdd
 }
 var file_wire_v1_wire_proto_depIdxs = []int32{
 	4,  // 0: wire.v1.ClientFrame.hello:type_name -> wire.v1.Hello
@@ -8416,70 +9791,84 @@ var file_wire_v1_wire_proto_depIdxs = []int32{
 	37, // 10: wire.v1.ClientFrame.leave_thread:type_name -> wire.v1.LeaveThread
 	38, // 11: wire.v1.ClientFrame.rename_thread:type_name -> wire.v1.RenameThread
 	39, // 12: wire.v1.ClientFrame.set_role:type_name -> wire.v1.SetRole
-	40, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
-	44, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
-	47, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
-	49, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
-	50, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
-	53, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
-	54, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
-	55, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
-	56, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
-	59, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
+	50, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
+	54, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
+	58, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
+	60, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
+	61, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
+	64, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
+	65, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
+	66, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
+	67, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
+	70, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
 	7,  // 23: wire.v1.ClientFrame.check_phone:type_name -> wire.v1.CheckPhone
 	25, // 24: wire.v1.ClientFrame.abandon_message:type_name -> wire.v1.AbandonMessage
 	23, // 25: wire.v1.ClientFrame.ping:type_name -> wire.v1.Ping
 	16, // 26: wire.v1.ClientFrame.have:type_name -> wire.v1.Have
 	15, // 27: wire.v1.ClientFrame.sync_more:type_name -> wire.v1.SyncMore
-	21, // 28: wire.v1.ServerFrame.error:type_name -> wire.v1.Error
-	22, // 29: wire.v1.ServerFrame.done:type_name -> wire.v1.Done
-	5,  // 30: wire.v1.ServerFrame.welcome:type_name -> wire.v1.Welcome
-	10, // 31: wire.v1.ServerFrame.pin_requested:type_name -> wire.v1.PinRequested
-	13, // 32: wire.v1.ServerFrame.authenticated:type_name -> wire.v1.Authenticated
-	28, // 33: wire.v1.ServerFrame.event:type_name -> wire.v1.Event
-	27, // 34: wire.v1.ServerFrame.ack:type_name -> wire.v1.Ack
-	29, // 35: wire.v1.ServerFrame.rejected:type_name -> wire.v1.Rejected
-	32, // 36: wire.v1.ServerFrame.receipts:type_name -> wire.v1.Receipts
-	43, // 37: wire.v1.ServerFrame.thread_changed:type_name -> wire.v1.ThreadChanged
-	18, // 38: wire.v1.ServerFrame.sync_complete:type_name -> wire.v1.SyncComplete
-	19, // 39: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
-	20, // 40: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
-	41, // 41: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
-	45, // 42: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
-	48, // 43: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
-	51, // 44: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
-	57, // 45: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
-	60, // 46: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
-	8,  // 47: wire.v1.ServerFrame.phone_number:type_name -> wire.v1.PhoneNumber
-	24, // 48: wire.v1.ServerFrame.pong:type_name -> wire.v1.Pong
-	6,  // 49: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
-	8,  // 50: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
-	17, // 51: wire.v1.Have.threads:type_name -> wire.v1.ThreadCursor
-	0,  // 52: wire.v1.Resync.code:type_name -> wire.v1.Code
-	0,  // 53: wire.v1.Error.code:type_name -> wire.v1.Code
-	61, // 54: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
-	62, // 55: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
-	0,  // 56: wire.v1.Rejected.code:type_name -> wire.v1.Code
-	31, // 57: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
-	33, // 58: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
-	63, // 59: wire.v1.SetRole.role:type_name -> event.v1.Role
-	42, // 60: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
-	1,  // 61: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
-	33, // 62: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
-	63, // 63: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
-	42, // 64: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
-	42, // 65: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
-	46, // 66: wire.v1.Thread.members:type_name -> wire.v1.Member
-	33, // 67: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
-	63, // 68: wire.v1.Member.role:type_name -> event.v1.Role
-	28, // 69: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
-	52, // 70: wire.v1.Users.users:type_name -> wire.v1.User
-	58, // 71: wire.v1.Devices.devices:type_name -> wire.v1.Device
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	46, // 28: wire.v1.ClientFrame.set_may_add:type_name -> wire.v1.SetMayAdd
+	40, // 29: wire.v1.ClientFrame.invite_members:type_name -> wire.v1.InviteMembers
+	41, // 30: wire.v1.ClientFrame.withdraw_invitation:type_name -> wire.v1.WithdrawInvitation
+	42, // 31: wire.v1.ClientFrame.answer_invitation:type_name -> wire.v1.AnswerInvitation
+	43, // 32: wire.v1.ClientFrame.list_invitations:type_name -> wire.v1.ListInvitations
+	47, // 33: wire.v1.ClientFrame.set_blocked:type_name -> wire.v1.SetBlocked
+	48, // 34: wire.v1.ClientFrame.get_settings:type_name -> wire.v1.GetSettings
+	21, // 35: wire.v1.ServerFrame.error:type_name -> wire.v1.Error
+	22, // 36: wire.v1.ServerFrame.done:type_name -> wire.v1.Done
+	5,  // 37: wire.v1.ServerFrame.welcome:type_name -> wire.v1.Welcome
+	10, // 38: wire.v1.ServerFrame.pin_requested:type_name -> wire.v1.PinRequested
+	13, // 39: wire.v1.ServerFrame.authenticated:type_name -> wire.v1.Authenticated
+	28, // 40: wire.v1.ServerFrame.event:type_name -> wire.v1.Event
+	27, // 41: wire.v1.ServerFrame.ack:type_name -> wire.v1.Ack
+	29, // 42: wire.v1.ServerFrame.rejected:type_name -> wire.v1.Rejected
+	32, // 43: wire.v1.ServerFrame.receipts:type_name -> wire.v1.Receipts
+	53, // 44: wire.v1.ServerFrame.thread_changed:type_name -> wire.v1.ThreadChanged
+	18, // 45: wire.v1.ServerFrame.sync_complete:type_name -> wire.v1.SyncComplete
+	19, // 46: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
+	20, // 47: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
+	51, // 48: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
+	55, // 49: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
+	59, // 50: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
+	62, // 51: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
+	68, // 52: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
+	71, // 53: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
+	8,  // 54: wire.v1.ServerFrame.phone_number:type_name -> wire.v1.PhoneNumber
+	24, // 55: wire.v1.ServerFrame.pong:type_name -> wire.v1.Pong
+	44, // 56: wire.v1.ServerFrame.invitations:type_name -> wire.v1.Invitations
+	45, // 57: wire.v1.ServerFrame.invitation:type_name -> wire.v1.Invitation
+	49, // 58: wire.v1.ServerFrame.settings:type_name -> wire.v1.Settings
+	6,  // 59: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
+	8,  // 60: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
+	17, // 61: wire.v1.Have.threads:type_name -> wire.v1.ThreadCursor
+	0,  // 62: wire.v1.Resync.code:type_name -> wire.v1.Code
+	0,  // 63: wire.v1.Error.code:type_name -> wire.v1.Code
+	72, // 64: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
+	73, // 65: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
+	0,  // 66: wire.v1.Rejected.code:type_name -> wire.v1.Code
+	31, // 67: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
+	33, // 68: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
+	74, // 69: wire.v1.SetRole.role:type_name -> event.v1.Role
+	45, // 70: wire.v1.Invitations.invitations:type_name -> wire.v1.Invitation
+	75, // 71: wire.v1.SetMayAdd.may_add:type_name -> event.v1.MayAdd
+	75, // 72: wire.v1.Settings.may_add:type_name -> event.v1.MayAdd
+	52, // 73: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
+	1,  // 74: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
+	33, // 75: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
+	74, // 76: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
+	52, // 77: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
+	52, // 78: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
+	57, // 79: wire.v1.Thread.members:type_name -> wire.v1.Member
+	56, // 80: wire.v1.Thread.invited:type_name -> wire.v1.Invitee
+	33, // 81: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
+	74, // 82: wire.v1.Member.role:type_name -> event.v1.Role
+	28, // 83: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
+	63, // 84: wire.v1.Users.users:type_name -> wire.v1.User
+	69, // 85: wire.v1.Devices.devices:type_name -> wire.v1.Device
+	86, // [86:86] is the sub-list for method output_type
+	86, // [86:86] is the sub-list for method input_type
+	86, // [86:86] is the sub-list for extension type_name
+	86, // [86:86] is the sub-list for extension extendee
+	0,  // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_wire_v1_wire_proto_init() }
@@ -8516,6 +9905,13 @@ func file_wire_v1_wire_proto_init() {
 		(*clientFrame_Ping)(nil),
 		(*clientFrame_Have)(nil),
 		(*clientFrame_SyncMore)(nil),
+		(*clientFrame_SetMayAdd)(nil),
+		(*clientFrame_InviteMembers)(nil),
+		(*clientFrame_WithdrawInvitation)(nil),
+		(*clientFrame_AnswerInvitation)(nil),
+		(*clientFrame_ListInvitations)(nil),
+		(*clientFrame_SetBlocked)(nil),
+		(*clientFrame_GetSettings)(nil),
 	}
 	file_wire_v1_wire_proto_msgTypes[1].OneofWrappers = []any{
 		(*serverFrame_Error)(nil),
@@ -8539,6 +9935,9 @@ func file_wire_v1_wire_proto_init() {
 		(*serverFrame_Views)(nil),
 		(*serverFrame_PhoneNumber)(nil),
 		(*serverFrame_Pong)(nil),
+		(*serverFrame_Invitations)(nil),
+		(*serverFrame_Invitation)(nil),
+		(*serverFrame_Settings)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -8546,7 +9945,7 @@ func file_wire_v1_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_v1_wire_proto_rawDesc), len(file_wire_v1_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   59,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
