@@ -136,6 +136,10 @@ func pack(s *ThreadState) string {
 	for k := range s.Recent {
 		place(k.Sender)
 	}
+	for u, in := range s.Invited {
+		place(u)
+		place(in.By)
+	}
 	last := place(s.LastSender)
 	num(int64(len(users)))
 	for _, u := range users {
@@ -150,6 +154,10 @@ func pack(s *ThreadState) string {
 		for _, sp := range m.Spans {
 			num(int64(sp.From), int64(sp.To))
 		}
+	}
+	num(int64(len(s.Invited)))
+	for u, in := range s.Invited {
+		num(place(u), place(in.By), int64(s.LastPosition-in.At), s.LastTimeMS-in.TimeMS)
 	}
 	num(int64(len(s.Marks)))
 	for u, w := range s.Marks {
@@ -202,6 +210,12 @@ func unpack(t id.ThreadID, packed string) *ThreadState {
 			m.Spans[i] = thread.Span{From: topic.Position(num()), To: topic.Position(num())}
 		}
 		s.Members[u] = m
+	}
+	for range num() {
+		u := users[num()]
+		s.Invited[u] = thread.Invitation{
+			By: users[num()], At: s.LastPosition - topic.Position(num()), TimeMS: s.LastTimeMS - num(),
+		}
 	}
 	for range num() {
 		u := users[num()]

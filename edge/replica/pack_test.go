@@ -64,6 +64,7 @@ func TestPack(t *testing.T) {
 				DeliveredPosition: at(), DeliveredOrdinal: num(), ReadPosition: at(), ReadOrdinal: num(),
 			}
 			s.Sent[u] = Sent{at(), num()}
+			s.Invited[user()] = thread.Invitation{By: user(), At: at(), TimeMS: num()}
 			s.Recent[thread.Key{Sender: u, Message: id.NewMessage()}] = thread.Seen{
 				Position: at(), TimeMS: num(), Ordinal: num(),
 			}

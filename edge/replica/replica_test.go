@@ -426,6 +426,42 @@ func TestIdleThreadsArePacked(t *testing.T) {
 	})
 }
 
+// Who is invited is known as the events say, also of a thread that was packed, and who accepts hears the event that
+// lets him in.
+func TestInvited(t *testing.T) {
+	inBench(t, replica.Config{Idle: time.Second}, func(t *testing.T, b *bench) {
+		ann, _ := b.follower(1)
+		bob, _ := b.follower(2)
+		g := b.group(ann.user)
+		b.settle()
+		check := func(what string, invited, members int, bobs bool) {
+			t.Helper()
+			v, _ := b.replica.View(g)
+			mustBe(t, what+": invited", v.Invited, invited)
+			mustBe(t, what+": bob is", v.IsInvited(bob.user), bobs)
+			mustBe(t, what+": members", v.ActiveMembers, members)
+		}
+		check("nobody yet", 0, 1, false)
+		b.world.Invite(g, ann.user, bob.user)
+		b.world.Invite(g, ann.user, replicatest.User(3))
+		b.settle()
+		check("two", 2, 1, true)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		mustBe(t, "packed", b.replica.Packed(g), true)
+		check("after it was packed", 2, 1, true)
+		b.world.Join(g, -1, bob.user)
+		b.settle()
+		at := b.world.Accept(g, bob.user)
+		b.settle()
+		check("one has accepted", 1, 2, false)
+		mustBe(t, "events of who accepted", len(bob.heard), 1)
+		mustBe(t, "the one that let him in", bob.heard[0], at)
+		mustBe(t, "joined", bob.joined, 1)
+		mustBe(t, "a zero view", replica.View{}.IsInvited(bob.user), false)
+	})
+}
+
 // A device gives up for good when it is said to be unknown: so that is said of what the log does not have, and never of
 // what the views do not have yet.
 func TestUnknownOnlyAtTheLogsEnd(t *testing.T) {

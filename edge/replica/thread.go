@@ -17,6 +17,7 @@ type View struct {
 	Kind          thread.Kind // None: no event has begun the thread
 	Title         string
 	ActiveMembers int
+	Invited       int // how many are invited now
 	LastPosition  topic.Position
 	LastOrdinal   int64
 	// Next is how far this edge has read: the thread has no event before it that is not in here.
@@ -66,7 +67,8 @@ func (r *Replica) view(s *slot, ts *threadEntry) (View, bool) {
 	}
 	return View{
 		ID: ts.id(), Kind: ts.state.Kind, Title: ts.state.Title, ActiveMembers: ts.state.ActiveMembers(),
-		LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal, Next: next,
+		Invited: len(ts.state.Invited), LastPosition: ts.state.LastPosition, LastOrdinal: ts.state.LastOrdinal,
+		Next:        next,
 		Quarantined: ts.isQuarantined(topic.Threads), replica: r, entry: ts,
 	}, true
 }
@@ -92,6 +94,15 @@ func (v View) WasMember(u id.UserID) (was bool) {
 		v.entry.slot.mu.RUnlock()
 	}
 	return was
+}
+
+// IsInvited tells whether the user is invited now.
+func (v View) IsInvited(u id.UserID) (invited bool) {
+	if s := v.look(); s != nil {
+		_, invited = s.Invited[u]
+		v.entry.slot.mu.RUnlock()
+	}
+	return invited
 }
 
 // Members returns the members now, in no order.

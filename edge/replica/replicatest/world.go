@@ -235,6 +235,21 @@ func (w *World) RemoveMember(t id.ThreadID, by, m id.UserID) topic.Position {
 	}.Build())
 }
 
+// Invite invites into a group.
+func (w *World) Invite(t id.ThreadID, by, u id.UserID) topic.Position {
+	return w.Add(topic.Threads, t[:], eventv1.Event_builder{
+		UserId: by[:], Rules: event.WrittenRules,
+		MemberInvited: eventv1.MemberInvited_builder{MemberIds: [][]byte{u[:]}}.Build(),
+	}.Build())
+}
+
+// Accept answers an invitation into a group.
+func (w *World) Accept(t id.ThreadID, u id.UserID) topic.Position {
+	return w.Add(topic.Threads, t[:], eventv1.Event_builder{
+		UserId: u[:], Rules: event.WrittenRules, InvitationAccepted: &eventv1.InvitationAccepted{},
+	}.Build())
+}
+
 // Send writes a message, with the peer of a direct thread if one is given.
 func (w *World) Send(t id.ThreadID, by id.UserID, d id.DeviceID, m id.MessageID, peer id.UserID) topic.Position {
 	content, _ := proto.Marshal(eventv1.Content_builder{Text: "hello"}.Build())
