@@ -68,10 +68,19 @@ func Parse[T any16](s string) (T, error) {
 func From[T any16](b []byte) (T, error) {
 	var out T
 	if len(b) != Size {
-		return out, fmt.Errorf("%w: %d bytes instead of %d", ErrMalformed, len(b), Size)
+		return out, lengthError(len(b))
 	}
 	return T(b), nil
 }
+
+// lengthError is ErrMalformed with the length of bytes that are no identifier. Readers try fields that are mostly
+// empty, several for each event: so it is put into words only for whoever looks at it.
+type lengthError int
+
+func (n lengthError) Error() string {
+	return fmt.Sprintf("%v: %d bytes instead of %d", ErrMalformed, int(n), Size)
+}
+func (n lengthError) Unwrap() error { return ErrMalformed }
 
 func clip(s string) string {
 	if len(s) > 64 {

@@ -105,3 +105,19 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Most events leave fields empty that every reader of them tries.
+func TestAnAbsentIdentifierCostsNothing(t *testing.T) {
+	n := testing.AllocsPerRun(100, func() {
+		if _, err := From[UserID](nil); !errors.Is(err, ErrMalformed) {
+			t.Errorf("From of nothing gave %v", err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("From of nothing makes %v objects", n)
+	}
+	_, err := From[UserID](make([]byte, 5))
+	if got, want := err.Error(), "malformed identifier: 5 bytes instead of 16"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
