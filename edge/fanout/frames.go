@@ -1,8 +1,6 @@
 package fanout
 
 import (
-	"google.golang.org/protobuf/proto"
-
 	"heliograph/edge/replica"
 	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
@@ -15,7 +13,7 @@ import (
 
 // encode makes a frame. It fails only for a string that is not UTF-8, which the folds have excluded.
 func encode(f *wirev1.ServerFrame) []byte {
-	b, err := frame.Append(make([]byte, 0, proto.Size(f)+8), f)
+	b, err := frame.Append(nil, f)
 	if err != nil {
 		panic("fanout: " + err.Error())
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -60,6 +61,8 @@ func unexpected(err error) error {
 	return err
 }
 
+const maxLength = 8 // bytes of the longest frame length
+
 // AppendLength appends the varint of a frame length. Panics above 2^62-1, which no frame reaches.
 func AppendLength(dst []byte, n int) []byte {
 	switch {
@@ -81,7 +84,7 @@ func AppendLength(dst []byte, n int) []byte {
 func Append(dst []byte, m proto.Message) ([]byte, error) {
 	opts := proto.MarshalOptions{UseCachedSize: true}
 	n := proto.Size(m)
-	dst = AppendLength(dst, n)
+	dst = AppendLength(slices.Grow(dst, n+maxLength), n)
 	out, err := opts.MarshalAppend(dst, m)
 	if err != nil {
 		return dst, fmt.Errorf("encode frame: %w", err)
