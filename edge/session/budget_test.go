@@ -20,7 +20,7 @@ func sendUntil(b *budgets, u id.UserID, limit int) (n int, refused *wire.Error) 
 
 func TestBudgetBoundsADay(t *testing.T) {
 	now := time.UnixMilli(0)
-	b := newBudgets(1000)
+	b := newBudgets(1000, 1<<40)
 	b.now = func() time.Time { return now }
 	hostile, other := id.UserID{1}, id.UserID{2}
 	n, refused := sendUntil(b, hostile, 1<<20)
@@ -53,7 +53,7 @@ func TestBudgetBoundsADay(t *testing.T) {
 
 func TestBudgetsOfIdleUsersAreForgotten(t *testing.T) {
 	now := time.UnixMilli(0)
-	b := newBudgets(86_400)
+	b := newBudgets(86_400, 1<<40)
 	b.now = func() time.Time { return now }
 	busy := id.UserID{255}
 	if n, refused := sendUntil(b, busy, 86_400); refused != nil {
@@ -77,7 +77,7 @@ func TestBudgetsOfIdleUsersAreForgotten(t *testing.T) {
 // is not shut out.
 func TestAMessageCostsItsDeliveries(t *testing.T) {
 	now := time.UnixMilli(0)
-	b := newBudgets(5000)
+	b := newBudgets(1<<40, 5000)
 	b.now = func() time.Time { return now }
 	u := id.UserID{1}
 	for k := range 5 {
@@ -95,5 +95,28 @@ func TestAMessageCostsItsDeliveries(t *testing.T) {
 	}
 	if refused := b.take(id.UserID{2}, 1_000_000); refused != nil {
 		t.Errorf("one that costs more than a budget: %v", refused)
+	}
+}
+
+// TestARefusedMessageCostsNothing: whoever is refused for what a message costs has as many messages as before.
+func TestARefusedMessageCostsNothing(t *testing.T) {
+	now := time.UnixMilli(0)
+	b := newBudgets(3, 2000)
+	b.now = func() time.Time { return now }
+	u := id.UserID{1}
+	var refused *wire.Error
+	for range 100 {
+		if err := b.take(u, 1000); err != nil {
+			refused = err
+		}
+	}
+	if refused == nil {
+		t.Fatal("100,000 deliveries of 2,000")
+	}
+	if again := b.take(u, 0); again != nil {
+		t.Errorf("the third message: %v", again)
+	}
+	if again := b.take(u, 0); again == nil {
+		t.Error("a fourth message of three")
 	}
 }

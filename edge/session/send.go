@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/replica"
@@ -68,13 +70,14 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 		s.refuse(req, refused)
 		return
 	}
+	var v View
+	known := false
 	if refused = over(s.sends); refused != nil {
 		refused.RetryAfter = max(refused.RetryAfter, sendPause)
 	} else if refused = s.enter(); refused == nil && err == nil {
-		if refused = s.srv.budgets.take(s.user, 1); refused == nil {
-			refused = s.srv.pushes.take(s.user, s.reach(x.thread))
-		}
-		if refused != nil {
+		v, known = s.srv.replica.View(x.thread)
+		// deliveries as far as this edge knows
+		if refused = s.srv.budgets.take(s.user, max(1, v.ActiveMembers)); refused != nil {
 			s.finish()
 		}
 	}
@@ -111,7 +114,7 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 		s.refuse(req, refused)
 		return
 	}
-	if s.sendNow(x) {
+	if s.sendTo(v, known, x) {
 		return
 	}
 	l := &lane{queue: []sending{x}, first: true}
@@ -126,12 +129,6 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	}
 }
 
-// reach is to how many members a message to a thread goes, as far as this edge knows.
-func (s *Session) reach(t id.ThreadID) int {
-	v, _ := s.srv.replica.View(t)
-	return max(1, v.ActiveMembers)
-}
-
 func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) {
 	s.nth++
 	x := sending{req: req, nth: s.nth, m: m}
@@ -142,7 +139,7 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 	if x.message, err = id.From[id.MessageID](m.GetMessageId()); err != nil || !x.message.Valid() {
 		return x, invalid("message_id is not a UUIDv7")
 	}
-	if n := thread.SealedSize(m.GetContent(), m.GetReply()); n > thread.MaxSealed { // wire 7.8 // wire 7.8
+	if n := thread.SealedSize(m.GetContent(), m.GetReply()); n > thread.MaxSealed { // wire 7.8
 		return x, wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the content has %d bytes, at most %d",
 			n, thread.MaxSealed)
 	}
@@ -162,18 +159,48 @@ func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) 
 
 // empty tells whether nothing of plain content would be seen. What this version does not know is something.
 func empty(c *eventv1.Sealed) bool {
+	if c.GetKeyId() != 0 || plainly(c.GetData()) {
+		return false
+	}
 	var content eventv1.Content
-	if c.GetKeyId() != 0 || proto.Unmarshal(c.GetData(), &content) != nil {
-		return false // sealed, or ingest's to refuse
+	if proto.Unmarshal(c.GetData(), &content) != nil {
+		return false // ingest's to refuse
 	}
 	return wording.Blank(content.GetText()) && len(content.GetParts()) == 0 &&
 		len(content.ProtoReflect().GetUnknown()) == 0
 }
 
+// plainly tells whether content is a text alone, and one that begins with something to be seen: nearly all is, and it
+// need not be decoded to be found so.
+func plainly(content []byte) bool {
+	const text, enough = 1, 32
+	n, kind, size := protowire.ConsumeTag(content)
+	if size < 0 || n != text || kind != protowire.BytesType {
+		return false
+	}
+	begin, rest := protowire.ConsumeBytes(content[size:])
+	if rest != len(content)-size { // what follows may change it
+		return false
+	}
+	if len(begin) > enough {
+		cut := enough
+		for cut > 0 && !utf8.RuneStart(begin[cut]) {
+			cut--
+		}
+		begin = begin[:cut]
+	}
+	return !wording.Blank(string(begin))
+}
+
 // sendNow appends a message to a thread that this edge knows, or that this session has begun. False: it does not, yet.
 func (s *Session) sendNow(x sending) bool {
-	v, ok := s.srv.replica.View(x.thread)
-	if ok && (v.Kind != thread.None || v.Quarantined) {
+	v, known := s.srv.replica.View(x.thread)
+	return s.sendTo(v, known, x)
+}
+
+// sendTo is sendNow to a thread of which this edge knew so much a moment ago.
+func (s *Session) sendTo(v View, known bool, x sending) bool {
+	if known && (v.Kind != thread.None || v.Quarantined) {
 		e := v.closed(s.user, false)
 		if e != nil && !v.Roster.WasMember(s.user) {
 			if x.peer.IsZero() {

@@ -38,8 +38,7 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics
 	load     load
-	budgets  *budgets      // messages
-	pushes   *budgets      // deliveries of messages
+	budgets  *budgets
 	resync   []byte        // the encoded push of wire 8.1
 	pages    chan struct{} // one for each page of history that is read or written
 	workers  *workers
@@ -65,7 +64,7 @@ func New(
 	srv.load.budget = srv.cfg.Budget
 	srv.pages = make(chan struct{}, min(edgePages, max(leastPages, srv.cfg.Budget.Memory()/32/wire.MaxServerFrame)))
 	srv.workers = newWorkers()
-	srv.budgets, srv.pushes = newBudgets(srv.cfg.SendsPerDay), newBudgets(srv.cfg.PushesPerDay)
+	srv.budgets = newBudgets(srv.cfg.SendsPerDay, srv.cfg.PushesPerDay)
 	srv.open = map[*Session]struct{}{}
 	srv.metrics = newMetrics(reg, srv)
 	srv.resync = encode(wirev1.ServerFrame_builder{
@@ -109,6 +108,7 @@ type Session struct {
 	srv    *Server
 	conn   Conn
 	asking asking
+	writer func() // what the writer's goroutine does
 
 	// Reader: touched only by the goroutine of Serve. user, device and floor are fixed once the replica has the user.
 	state  state
@@ -160,6 +160,7 @@ const open = -1
 // Serve runs a session on a connection until it ends, and closes the connection. ctx must end with the connection.
 func (srv *Server) Serve(ctx context.Context, conn Conn) {
 	s := &Session{srv: srv, conn: conn, asking: newAsking(srv.queries)}
+	s.writer = s.job(s.write)
 	s.out.flush = func() {
 		if s.out.ripe() == start {
 			s.startWriter()
@@ -242,19 +243,26 @@ func (s *Session) setState(to state) {
 }
 
 // spawn runs fn on a goroutine of the session. False: the session is closing.
-func (s *Session) spawn(fn func()) bool {
+func (s *Session) spawn(fn func()) bool { return s.launch(s.job(fn)) }
+
+// job is fn as launch takes it.
+func (s *Session) job(fn func()) func() {
+	return func() {
+		defer s.wg.Done()
+		if err := run.Protect(func() error { fn(); return nil }); err != nil {
+			s.panicked(err)
+		}
+	}
+}
+
+func (s *Session) launch(job func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
 		return false
 	}
 	s.wg.Add(1)
-	s.srv.workers.run(func() {
-		defer s.wg.Done()
-		if err := run.Protect(func() error { fn(); return nil }); err != nil {
-			s.panicked(err)
-		}
-	})
+	s.srv.workers.run(job)
 	return true
 }
 
@@ -423,7 +431,7 @@ func (s *Session) handed(v verdict) {
 }
 
 // startWriter runs the writer until the outbox is empty.
-func (s *Session) startWriter() { s.spawn(s.write) }
+func (s *Session) startWriter() { s.launch(s.writer) }
 
 // write is the one goroutine that writes to the control stream. It gathers what waits into few writes and returns when
 // nothing does.
