@@ -6,6 +6,7 @@ import (
 
 	"heliograph/edge/replica"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -15,13 +16,19 @@ func TestReleasedFromQuarantine(t *testing.T) {
 	for name, reads := range map[string]struct {
 		newer bool // the projector reads it from the beginning
 		late  bool // bob's edge begins to follow the thread while it is in quarantine
+		slow  bool // the ring brings it to the edges once more, after the snapshot that has it
 	}{
 		"drained by a newer projector":             {},
 		"drained before the thread was subscribed": {late: true},
 		"never in the views' quarantine":           {newer: true},
+		"drained, and brought by the ring":         {slow: true},
+		"never there, and brought by the ring":     {newer: true, slow: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBench(t, 2, func(t *testing.T, b *bench) {
+				if reads.slow {
+					b.cluster.Slow()
+				}
 				ann, bob := b.person(1), b.person(2)
 				b.settle()
 				defer b.online(ann, 0).leave()
@@ -82,6 +89,7 @@ func TestReleasedFromQuarantine(t *testing.T) {
 // A user whose events have stopped is opened again too.
 func TestUserReleasedFromQuarantine(t *testing.T) {
 	inBench(t, 1, func(t *testing.T, b *bench) {
+		b.cluster.Slow()
 		ann := b.person(1)
 		b.settle()
 		defer b.online(ann, 0).leave()
@@ -100,5 +108,33 @@ func TestUserReleasedFromQuarantine(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		b.settle()
 		mustBe(t, "lacks", ann.lacks(b.world), "")
+		g = b.group(ann.user)
+		b.settle()
+		mustBe(t, "live again", ann.count(g), 1)
+	})
+}
+
+// Receipts that have stopped are opened again too, and not stopped by the same one once more.
+func TestReceiptsReleasedFromQuarantine(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		b.cluster.Slow()
+		ann, bob := b.person(1), b.person(2)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		g := b.group(ann.user, bob.user)
+		at := b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		b.world.Mu.Lock()
+		b.world.Views.Newer = true
+		b.world.Mu.Unlock()
+		b.world.WatermarkNewer(g, bob.user, bob.id, thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1})
+		b.settle()
+		mustBe(t, "in quarantine", ann.receipts[g][bob.user], thread.Watermark{})
+		time.Sleep(20 * time.Second)
+		b.settle()
+		read := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1, ReadPosition: at, ReadOrdinal: 1}
+		b.world.Watermark(g, bob.user, bob.id, read)
+		b.settle()
+		mustBe(t, "released", ann.receipts[g][bob.user], read)
 	})
 }

@@ -86,6 +86,8 @@ func (r *Replica) apply(sub *subject, t topic.Topic, rec *linkv1.Record, after *
 	switch {
 	case errors.Is(err, event.ErrIgnorable):
 		return
+	case err != nil && sub.has(t, topic.Position(rec.GetPosition())):
+		return // the ring brings it late: a snapshot from a version that reads it was there first
 	case err != nil: // a newer version's too: its subject takes nothing more here until one that reads it has come
 		r.quarantine(sub, t, rec, err)
 		return
@@ -102,6 +104,19 @@ func (r *Replica) apply(sub *subject, t topic.Topic, rec *linkv1.Record, after *
 		r.userEvent(sub.user, e, rec, after)
 	}
 	closed(&sub.news)
+}
+
+// has tells whether the subject's state has what is at a position, of which this version may not know what it is. The
+// subject is live; the caller holds the slot's lock.
+func (sub *subject) has(t topic.Topic, at topic.Position) bool {
+	switch t {
+	case topic.Threads:
+		return at < sub.thread.next()
+	case topic.Receipts:
+		return at < sub.thread.receipts
+	default:
+		return at < sub.user.state.Next
+	}
 }
 
 func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record) {

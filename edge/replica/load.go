@@ -224,7 +224,7 @@ func (r *Replica) threadLoaded(t *threadEntry, snap *Snapshot) {
 	if now == nil {
 		now = NewThreadState(t.id())
 	}
-	now.Next = at.At(topic.Threads)
+	now.Next, t.receipts = at.At(topic.Threads), at.At(topic.Receipts)
 	now.Restore()
 	r.quarantinedBy(&t.subject, snap)
 	switch {

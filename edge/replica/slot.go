@@ -73,6 +73,8 @@ type threadEntry struct {
 	*warm
 	packed string
 
+	receipts topic.Position // where its last snapshot stood in that topic
+
 	locals []*userEntry // followed users who have it in their list
 }
 

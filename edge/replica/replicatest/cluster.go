@@ -18,6 +18,7 @@ type Cluster struct {
 	instances map[string]*instance
 	refuse    bool // dials fail
 	tardy     bool // one request in four waits for its turn
+	slow      bool // the rest of each answer comes slowly, not only of one in six
 	delay     time.Duration
 	lose      int // so many Subscribes
 	bound     int // subjects of a link; 0: any number
@@ -148,6 +149,13 @@ func (c *Cluster) Tardy() {
 	c.tardy = true
 }
 
+// Slow has the events of each answer come after the snapshot that it lets in.
+func (c *Cluster) Slow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slow = true
+}
+
 // Delay has each request wait for its turn.
 func (c *Cluster) Delay(d time.Duration) {
 	c.mu.Lock()
@@ -226,7 +234,7 @@ func (c *Cluster) subscribe(in *instance, l *edgeLink, opened *ownedSlot, r *lin
 	answer.LiveFrom = link.EncodeCursor(from)
 	l.send(linkv1.ToEdge_builder{Subscribed: answer.Build()}.Build())
 	c.world.Mu.Lock()
-	slow := c.world.Rnd.IntN(6) == 0
+	slow := c.world.Rnd.IntN(6) == 0 || c.slow
 	c.world.Mu.Unlock()
 	if slow && !l.held { // the rest of the answer may never come
 		l.held = true

@@ -284,6 +284,16 @@ func (w *World) Watermark(t id.ThreadID, u id.UserID, d id.DeviceID, wm thread.W
 	}.Build())
 }
 
+// WatermarkNewer writes a receipt that this version cannot read.
+func (w *World) WatermarkNewer(t id.ThreadID, u id.UserID, d id.DeviceID, wm thread.Watermark) {
+	w.Add(topic.Receipts, slices.Concat(t[:], d[:]), eventv1.Event_builder{
+		UserId: u[:], DeviceId: d[:], MinReader: event.Reader + 1,
+		WatermarksMoved: eventv1.WatermarksMoved_builder{
+			DeliveredPosition: int64(wm.DeliveredPosition), DeliveredOrdinal: wm.DeliveredOrdinal,
+		}.Build(),
+	}.Build())
+}
+
 // Store is the thread views in memory. Guarded by world.Mu.
 type Store struct {
 	World   *World
