@@ -295,8 +295,8 @@ func TestReceiptsGoToThoseConcerned(t *testing.T) {
 		bob.acknowledge(b.world, g, true)
 		b.settle()
 		want := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1, ReadPosition: at, ReadOrdinal: 1}
-		mustBe(t, "the sender", ann.receipts[g][bob.user], want)
-		mustBe(t, "the reader's other device", second.receipts[g][bob.user], want)
+		mustBe(t, "the sender", ann.mark(g, bob.user), want)
+		mustBe(t, "the reader's other device", second.mark(g, bob.user), want)
 		mustBe(t, "the reader's device", len(bob.receipts[g]), 0)
 		mustBe(t, "who sent nothing", len(cem.receipts[g]), 0)
 		mustBe(t, "watermark", b.edges[0].Watermark(g, bob.user), want)
@@ -306,7 +306,7 @@ func TestReceiptsGoToThoseConcerned(t *testing.T) {
 		b.settle()
 		defer b.online(away, 0).leave()
 		b.settle()
-		mustBe(t, "the sender who was away", away.receipts[g][bob.user], want)
+		mustBe(t, "the sender who was away", away.mark(g, bob.user), want)
 		// A device is told of each of its own in the log, also of one that an edge wrote late; of no other's.
 		late := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1}
 		b.world.Watermark(g, bob.user, bob.id, late)
@@ -345,8 +345,8 @@ func TestReceiptsThatDoNotFit(t *testing.T) {
 			b.settle()
 		}
 		want := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1, ReadPosition: at, ReadOrdinal: 1}
-		mustBe(t, "the sender", ann.receipts[g][bob.user], want)
-		mustBe(t, "the reader's other device", second.receipts[g][bob.user], want)
+		mustBe(t, "the sender", ann.mark(g, bob.user), want)
+		mustBe(t, "the reader's other device", second.mark(g, bob.user), want)
 		mustBe(t, "resyncs of the sender", ann.resyncs, 2)
 		mustBe(t, "resyncs of the other device", second.resyncs, 2)
 		mustBe(t, "lacks", ann.lacks(b.world)+second.lacks(b.world), "")

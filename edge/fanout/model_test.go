@@ -214,7 +214,7 @@ func (m *model) step() {
 	w := m.world
 	switch n := m.rnd.IntN(102); {
 	case n == 100: // from now on it takes a window at a time
-		m.devices[m.rnd.IntN(len(m.devices))].d.window = m.rnd.IntN(3)
+		m.devices[m.rnd.IntN(len(m.devices))].d.page(m.rnd.IntN(3))
 	case n == 101:
 		if p := m.devices[m.rnd.IntN(len(m.devices))]; p.s != nil {
 			rest, err := p.s.next(m.rnd.IntN(3))

@@ -222,7 +222,7 @@ func (d *phone) connect(h *edge, capacity int, slow time.Duration, rnd *rand.Ran
 					}
 					stop()
 				}()
-				err := h.Sync(sctx, s, d.known(), d.window)
+				err := d.sync(sctx, h, s)
 				stop()
 				if err == nil || !sleep(ctx, 200*time.Millisecond) {
 					break
@@ -331,10 +331,30 @@ func (d *phone) take(b []byte, ask chan struct{}) {
 	}
 }
 
-// known is what the device says that it has; nil: it does not.
-func (d *phone) known() Known {
+// sync asks for what the device lacks, as a client does.
+func (d *phone) sync(ctx context.Context, h *edge, s *testSession) error {
+	d.mu.Lock()
+	known, window := d.known(), d.window
+	d.mu.Unlock()
+	return h.Sync(ctx, s, known, window)
+}
+
+// page has it take a window at a time.
+func (d *phone) page(window int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.window = window
+}
+
+// mark is how far it was told that a user is in a thread.
+func (d *phone) mark(t id.ThreadID, u id.UserID) thread.Watermark {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.receipts[t][u]
+}
+
+// known is what the device says that it has; nil: it does not. It needs mu.
+func (d *phone) known() Known {
 	if !d.own {
 		return nil
 	}

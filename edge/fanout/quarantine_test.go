@@ -129,12 +129,12 @@ func TestReceiptsReleasedFromQuarantine(t *testing.T) {
 		b.world.Mu.Unlock()
 		b.world.WatermarkNewer(g, bob.user, bob.id, thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1})
 		b.settle()
-		mustBe(t, "in quarantine", ann.receipts[g][bob.user], thread.Watermark{})
+		mustBe(t, "in quarantine", ann.mark(g, bob.user), thread.Watermark{})
 		time.Sleep(20 * time.Second)
 		b.settle()
 		read := thread.Watermark{DeliveredPosition: at, DeliveredOrdinal: 1, ReadPosition: at, ReadOrdinal: 1}
 		b.world.Watermark(g, bob.user, bob.id, read)
 		b.settle()
-		mustBe(t, "released", ann.receipts[g][bob.user], read)
+		mustBe(t, "released", ann.mark(g, bob.user), read)
 	})
 }

@@ -29,7 +29,7 @@ func TestAnAnswerFromBeforeTheSlotWasClosed(t *testing.T) {
 		for _, th := range []id.ThreadID{g, other} {
 			at := b.world.Send(th, ann.user, d, id.NewMessage(), id.UserID{})
 			b.settle()
-			mustBe(t, "the last that he was told of", ann.heard[len(ann.heard)-1], at)
+			mustBe(t, "the last that he was told of", ann.last(), at)
 		}
 		mustBe(t, "every slot has an owner", b.replica.Ready(t.Context()), nil)
 	})
@@ -66,7 +66,7 @@ func TestLateSubjectsAreAskedForAgain(t *testing.T) {
 				c.before(b, b.world.Slot(topic.Subject(g)))
 				b.settle()
 				at := b.world.Send(g, ann.user, d, id.NewMessage(), id.UserID{})
-				for len(ann.heard) == 0 || ann.heard[len(ann.heard)-1] != at {
+				for ann.last() != at {
 					if time.Since(began) > 8*time.Second {
 						t.Fatalf("not told after %v of position %d\n%s", time.Since(began), at, b.replica.Describe())
 					}
@@ -117,7 +117,7 @@ func TestOneSubjectTooManyIsRefusedByItself(t *testing.T) {
 				time.Sleep(time.Minute)
 				at := b.world.Send(g, ann.user, d, id.NewMessage(), id.UserID{})
 				b.settle()
-				mustBe(t, "the last that she was told of", ann.heard[len(ann.heard)-1], at)
+				mustBe(t, "the last that she was told of", ann.last(), at)
 				mustBe(t, "with room", b.replica.EnsureThread(t.Context(), other), nil)
 			})
 		})
