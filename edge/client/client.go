@@ -42,8 +42,9 @@ var (
 type outgoing struct {
 	Outgoing
 	seq       uint64
-	abandoned bool // it was given up while it is unanswered
-	back      bool // it came back while it is unanswered
+	abandoned bool           // it was given up while it is unanswered
+	back      bool           // it came back while it is unanswered
+	at        topic.Position // where the log has it, by its acknowledgement; -1: not known any more
 }
 
 // Client is a device. See the package comment.

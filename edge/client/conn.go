@@ -421,6 +421,7 @@ func (c *Client) synced(cn *conn, s *wirev1.SyncComplete) {
 		c.pump()
 	}
 	c.mu.Unlock()
+	c.pass()
 	c.queue.put(Synced{Rest: int(s.GetRest())})
 	c.pulse(cn)
 	if first {

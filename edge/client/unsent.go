@@ -69,7 +69,7 @@ func (c *Client) Forget(m id.MessageID) error {
 func (c *Client) resume(saved Saved) {
 	for _, o := range saved.Acked {
 		c.seq++
-		c.acked[o.ID] = &outgoing{Outgoing: o, seq: c.seq}
+		c.acked[o.ID] = &outgoing{Outgoing: o, seq: c.seq, at: -1}
 	}
 	for _, o := range saved.Outbox {
 		c.seq++
@@ -103,10 +103,10 @@ func (c *Client) acknowledge(m id.MessageID, at topic.Position) (*outgoing, bool
 		delete(c.tries, o.Thread)
 	}
 	last, known := c.queued[o.thread()]
-	back := !ok || known && at <= last
+	back := !ok || o.back || known && at <= last
 	var oldest *outgoing
 	if !back {
-		c.acked[m] = o
+		o.at, c.acked[m] = at, o
 		if len(c.acked) > keepUnsent {
 			for _, a := range c.acked {
 				if oldest == nil || a.seq < oldest.seq {
@@ -132,6 +132,29 @@ func (c *Client) acknowledge(m id.MessageID, at topic.Position) (*outgoing, bool
 		c.drop(oldest.ID)
 	}
 	return o, ok
+}
+
+// pass forgets acknowledged messages that cannot come back any more: a synchronisation has told of every rejection, and
+// their thread has later events. Such a one came back before, and this device was stopped before the store had that;
+// what was acknowledged then was a copy, of which nobody is told.
+func (c *Client) pass() {
+	c.mu.Lock()
+	var over []id.MessageID
+	for m, o := range c.acked {
+		last, known := c.queued[o.Thread]
+		switch {
+		case !known:
+		case o.at < 0:
+			o.at = last // or a little later, if the edge is behind; from the next synchronisation on it counts
+		case last > o.at:
+			delete(c.acked, m)
+			over = append(over, m)
+		}
+	}
+	c.mu.Unlock()
+	for _, m := range over {
+		c.drop(m)
+	}
 }
 
 // thread of a message; of none the zero one.
