@@ -121,8 +121,8 @@ func (c *Client) keepAlive() time.Duration {
 	return c.cfg.KeepAlive
 }
 
-// Background tells that nobody looks at the application (Config.Background is something else): its edge is then asked
-// for a sign of life less often, and that it is gone is noticed later. See the package comment for what that costs.
+// Background tells that nobody looks at the application: its edge is then asked for a sign of life less often, and that
+// it is gone is noticed later. See the package comment for what that costs.
 func (c *Client) Background() { c.background.Store(true) }
 
 // Foreground ends Background and is Probe.

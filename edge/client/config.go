@@ -38,14 +38,14 @@ type Config struct {
 	// Region says where phone numbers without a country code are at home: two letters (ISO 3166-1), as the device's
 	// settings tell. Empty: such numbers are refused.
 	Region string
-	// Background makes this the device's second connection, beside that of its foreground, as for a part of an
+	// BackgroundSession makes this the device's second connection, beside that of its foreground, as for a part of an
 	// application that runs when the rest does not. Both share one identity, and what either has acknowledged the other
 	// is not sent again: they must share what they keep. An edge of before superseded the foreground.
-	Background bool
+	BackgroundSession bool
 	// Transport shares one UDP socket among many clients (load generators); nil: a socket of its own.
 	Transport *quic.Transport
 	// KeepAlive is after how long without a word from the edge the device asks for one; 5 s. Some 4 s later an edge
-	// that is gone has been left for another. See the package comment for what it costs, and Background.
+	// that is gone has been left for another. See the package comment for what it costs, and Client.Background.
 	KeepAlive time.Duration
 	// Logger takes what happens to connections; nil: nothing.
 	Logger *slog.Logger

@@ -380,7 +380,7 @@ func (c *Client) welcomed(cn *conn, w *wirev1.Welcome) error {
 	cn.write(wirev1.ClientFrame_builder{RequestId: cn.proof, Authenticate: wirev1.Authenticate_builder{
 		UserId: me.User[:], DeviceId: me.Device[:],
 		Signature:  ed25519.Sign(me.Key, wire.Proof(cn.nonce, exporter, me.User, me.Device)),
-		Background: c.cfg.Background,
+		Background: c.cfg.BackgroundSession,
 	}.Build()}.Build())
 	c.sync(cn) // in the same packet: the edge takes it up once the proof is accepted, and refuses both otherwise
 	return nil
