@@ -153,7 +153,8 @@ func (c *Client) Run(ctx context.Context) error {
 	c.mu.Unlock()
 	defer close(c.done)
 	defer c.queue.close()
-	attempt, refused := 0, 0
+	refused := 0
+	var tries attempts
 	at := rand.IntN(len(c.cfg.Addrs))
 	for {
 		began, addr := time.Now(), c.cfg.Addrs[at%len(c.cfg.Addrs)]
@@ -169,43 +170,34 @@ func (c *Client) Run(ctx context.Context) error {
 			switch info := wire.Lookup(we.Code); {
 			case we.Code == wirev1.Code_CODE_AUTHENTICATION_FAILED && refused < 3:
 				refused++ // a device that registered a moment ago may not be in the view yet
-			case !info.Reconnect: // wire 13.3 // wire 13.3
+			case !info.Reconnect: // wire 13.3
 				return err
 			}
 		}
-		if time.Since(began) > 30*time.Second {
-			attempt, refused = 0, 0
+		lived := time.Since(began)
+		if lived > settled {
+			refused = 0
 		}
+		tries.ended(lived, err)
 		hurried := c.hurried
 		switch {
 		case after > 0:
 			hurried = nil // the edge has said when
 		case we != nil && we.RetryAfter > 0:
-			after, hurried = c.backoff(attempt, we), nil
+			after, hurried = c.wait(tries, we), nil
 		default:
-			after = c.backoff(attempt, nil)
+			after = c.wait(tries, nil)
 		}
-		attempt++
+		tries.n++
 		at++
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-hurried:
-			attempt = 0
+			tries.n = 0
 		case <-time.After(after):
 		}
 	}
-}
-
-// backoff returns how long to wait before a further attempt: drawn at random below a bound that doubles, and not before
-// the moment that the server named, at which not everybody comes who was told the same.
-func (c *Client) backoff(attempt int, why *wire.Error) time.Duration {
-	bound := min(c.cfg.MaxBackoff, c.cfg.MinBackoff<<min(attempt, 20))
-	wait := bound/2 + rand.N(bound/2+1)
-	if why != nil && why.RetryAfter > wait {
-		wait = why.RetryAfter + rand.N(why.RetryAfter/4+1)
-	}
-	return wait
 }
 
 // Close releases the store. Run must have returned.

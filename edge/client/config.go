@@ -22,7 +22,7 @@ type Config struct {
 	// Name tells the server what software this is; "helio-go".
 	Name string
 	// MinBackoff and MaxBackoff bound the waits between attempts, which double and are drawn at random below their
-	// bound; 100 ms and 15 s.
+	// bound; 100 ms and 15 s. Where nothing answers at all, and Background was not called, the bound is 4 s at most.
 	MinBackoff, MaxBackoff time.Duration
 	// AckInterval is the least time between two sends of watermarks, which gather meanwhile; 1 s. The first after a
 	// quiet while goes within 20 ms, so check marks of a conversation are immediate, while a burst costs one event in

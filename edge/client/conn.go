@@ -103,7 +103,7 @@ func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error
 	defer cancel()
 	cn, err := c.dial(ctx, addr)
 	if err != nil {
-		return 0, err
+		return 0, unreached{err, errors.As(err, new(*quic.IdleTimeoutError))}
 	}
 	c.mu.Lock()
 	delete(c.faults, addr)
