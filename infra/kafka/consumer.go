@@ -221,6 +221,7 @@ func (c *Consumer) run(ctx context.Context) error {
 	g.Go(func() error { c.read(inner); return nil })
 	g.Go(func() error { c.watchFence(inner); return nil })
 	g.Go(func() error { c.watchLag(inner); return nil })
+	g.Go(func() error { c.showUnsure(inner); return nil })
 	finished := make(chan struct{})
 	var abandon context.CancelFunc
 	switch {

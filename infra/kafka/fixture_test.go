@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -222,9 +223,9 @@ func start(t *testing.T, cfg ConsumerConfig, s Sink) (*Consumer, func()) {
 // pass.
 type pausable struct{ held atomic.Bool }
 
-func (p *pausable) wait(c *pausedConn) error {
+func (p *pausable) wait(c *pausedConn, deadline *deadline) error {
 	for p.held.Load() {
-		if at := c.deadline.Load(); at != nil && !at.IsZero() && time.Now().After(*at) {
+		if at := deadline.Load(); at != nil && !at.IsZero() && time.Now().After(*at) {
 			return os.ErrDeadlineExceeded
 		}
 		if c.closed.Load() {
@@ -244,35 +245,43 @@ func (p *pausable) dial(ctx context.Context, network, host string) (net.Conn, er
 	return &pausedConn{Conn: c, p: p}, nil
 }
 
+// deadline is the last that was set.
+type deadline struct{ atomic.Pointer[time.Time] }
+
 type pausedConn struct {
 	net.Conn
-	p        *pausable
-	deadline atomic.Pointer[time.Time] // the latest that was set, of whichever side
-	closed   atomic.Bool
+	p      *pausable
+	reads  deadline
+	writes deadline
+	closed atomic.Bool
 }
 
 func (c *pausedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err == nil {
-		err = c.p.wait(c)
+		err = c.p.wait(c, &c.reads)
 	}
 	return n, err
 }
 
 func (c *pausedConn) Write(b []byte) (int, error) {
-	if err := c.p.wait(c); err != nil {
+	if err := c.p.wait(c, &c.writes); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(b)
 }
 
+func (c *pausedConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
 func (c *pausedConn) SetReadDeadline(t time.Time) error {
-	c.deadline.Store(&t)
+	c.reads.Store(&t)
 	return c.Conn.SetReadDeadline(t)
 }
 
 func (c *pausedConn) SetWriteDeadline(t time.Time) error {
-	c.deadline.Store(&t)
+	c.writes.Store(&t)
 	return c.Conn.SetWriteDeadline(t)
 }
 

@@ -46,10 +46,24 @@ func (c *Consumer) watchLag(ctx context.Context) {
 		}
 		c.askWhole(limited)
 		cancel()
-		c.metrics.unsure.Set(c.Unsure().Seconds())
 		for _, l := range c.Lags() {
 			c.metrics.lag(l)
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// showUnsure keeps a metric current. watchLag could not: a request to a log that takes no bytes ends later than its
+// context, and those behind it wait for it.
+func (c *Consumer) showUnsure(ctx context.Context) {
+	t := time.NewTicker(c.cfg.lagEvery)
+	defer t.Stop()
+	for {
+		c.metrics.unsure.Set(c.Unsure().Seconds())
 		select {
 		case <-ctx.Done():
 			return
