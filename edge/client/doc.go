@@ -20,7 +20,8 @@
 // nothing for 4 s more. Measured with 150 devices at rest: live again within 3 s of a restart, and within 9 s of the
 // death of an edge that does not come back. After an outage, however long, an address that says nothing is asked again
 // within four seconds of an attempt of five, and the waits begin anew with the first answer. Probe asks at once: an
-// application calls it when the network has changed or the machine has slept, and Foreground when it is looked at again.
+// application calls it when the network has changed or the machine has slept, and Foreground when it is looked at
+// again.
 //
 // What that costs: a device at rest sends some 85 bytes and gets some 35 (28 of UDP and IP to each) every 5 s, 130 KB
 // an hour, and the radio of a telephone, which falls asleep after some 10 s, stays awake. Beside a lit screen that is

@@ -225,7 +225,9 @@ func TestQUIC(t *testing.T) {
 		}.Build()}.Build()); err != nil {
 			return err
 		}
-		_, err = end.Recv(ctx) // until the edge closes
+		for err == nil { // until the edge closes; meanwhile it says each second that it is there
+			_, err = end.Recv(ctx)
+		}
 		return err
 	})
 	edge, err := Dial(ctx, addr, config(t, ca, "edge-1"))
