@@ -37,6 +37,8 @@ type device struct {
 	cfg   client.Config
 	me    client.Identity
 
+	heard func(client.Event) // is told of each event as it is taken; nil: nobody
+
 	u     *cluster.User // nil while it is away
 	ended chan struct{} // the reader of events has ended
 
@@ -169,6 +171,9 @@ func (d *device) take(ev client.Event) {
 	}
 	defer d.mu.Unlock()
 	d.events++
+	if d.heard != nil {
+		d.heard(ev)
+	}
 	switch ev := ev.(type) {
 	case client.Message:
 		d.add(ev.Place, seen{Kind: 10, Sender: ev.Sender, Message: ev.ID, Reply: ev.Reply, Text: ev.Text})

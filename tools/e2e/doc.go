@@ -8,7 +8,7 @@
 //	P3  rebuild, compacted
 //	P4  removed, unheard, strangers, revoked
 //	P5  outages, hung
-//	P6  slow, quarantine
+//	P6  slow, quarantine, stampede
 //	P7  rebuild
 //
 // All tests of a suite share one cluster, one after the other, and each leaves it whole; every test has users of its
@@ -16,12 +16,13 @@
 //
 // The environment:
 //
-//	HELIO_E2E_LOG     kfake or kafka: which log to test with. Default: kfake, and with CI=true both.
-//	HELIO_E2E_ROUNDS  rounds of the kill test; default 15 with kfake, 5 with Apache Kafka
-//	HELIO_E2E_OUTAGE  how long an engine stays down, as 30s; default 3s, in CI 30s; the stores at most 12s, with
-//	                  Apache Kafka 10s
-//	HELIO_E2E_SEED    seed of the random choices; printed by each test that makes some
-//	HELIO_E2E_KEEP    keep the cluster's directory (logs of all processes) after the tests
+//	HELIO_E2E_LOG       kfake or kafka: which log to test with. Default: kfake, and with CI=true both.
+//	HELIO_E2E_ROUNDS    rounds of the kill test; default 15 with kfake, 5 with Apache Kafka
+//	HELIO_E2E_OUTAGE    how long an engine stays down, as 30s; default 3s, in CI 30s; the stores at most 12s, with
+//	                    Apache Kafka 10s
+//	HELIO_E2E_STAMPEDE  how many devices come back at once; default 100
+//	HELIO_E2E_SEED      seed of the random choices; printed by each test that makes some
+//	HELIO_E2E_KEEP      keep the cluster's directory (logs of all processes) after the tests
 //
 // Order, durability: none; it holds tests only.
 //

@@ -119,12 +119,24 @@ func testCrowd(t *testing.T, e *env) {
 func (e *env) enrol(t *testing.T, n int) []id.UserID {
 	t.Helper()
 	var out []id.UserID
+	for _, me := range e.enrolDevices(t, n) {
+		out = append(out, me.User)
+	}
+	return out
+}
+
+// enrolDevices is enrol, and returns what their devices need to connect.
+func (e *env) enrolDevices(t *testing.T, n int) []client.Identity {
+	t.Helper()
+	var out []client.Identity
 	var records []*kgo.Record
 	for range n {
-		u, d := id.UserID(id.NewMessage()), id.NewDevice()
+		me, key, err := client.NewDevice(id.UserID(id.NewMessage()))
+		must(t, err)
+		u, d := me.User, me.Device
 		value, err := proto.Marshal(
 			eventv1.Event_builder{UserId: u[:], DeviceId: d[:], UserRegistered: eventv1.UserRegistered_builder{
-				PhoneHash: u[:], Generation: 1, DeviceId: d[:], PublicKey: make([]byte, 32),
+				PhoneHash: u[:], Generation: 1, DeviceId: d[:], PublicKey: key,
 			}.Build()}.Build(),
 		)
 		must(t, err)
@@ -132,7 +144,7 @@ func (e *env) enrol(t *testing.T, n int) []id.UserID {
 			Topic: string(topic.Users), Partition: int32(topic.SlotOf(topic.Subject(u), e.Partitions())),
 			Key: u[:], Value: value,
 		})
-		out = append(out, u)
+		out = append(out, me)
 	}
 	e.append(t, records...)
 	return out

@@ -44,6 +44,7 @@ var suite = []testCase{
 	{"history", testHistory},
 	{"quarantine", testQuarantine},
 	{"edges", testRollingEdges},
+	{"stampede", testStampede},
 	{"delivery", testMovedSlots},
 	{"zombie", testZombie},
 	{"outages", testOutages},
