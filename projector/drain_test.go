@@ -308,7 +308,7 @@ func threadViews(t *testing.T) *view {
 		arm:     func(steps int, _ bool) { f.in.Store(int64(steps)) },
 		empty: func() {
 			const q = `TRUNCATE positions, quarantine, users, devices, contacts, blocks, user_threads, threads, members,
-				watermarks, device_watermarks, messages, trimmed, rejected`
+				watermarks, device_watermarks, messages, trimmed, rejected, user_invitations`
 			if _, err := pool.Exec(context.Background(), q); err != nil {
 				t.Fatal(err)
 			}

@@ -353,7 +353,11 @@ func weighThread(s *thread.State) int { return 600 + 150*len(s.Members) + 130*le
 
 // weighUser estimates a state's size in bytes.
 func weighUser(s *user.State) int {
-	return 600 + 220*len(s.Devices) + 100*len(s.Contacts) + 40*len(s.Blocked) + 60*len(s.Threads)
+	n := 600 + 220*len(s.Devices) + 100*len(s.Contacts) + 40*len(s.Blocked) + 60*len(s.Threads)
+	for _, i := range s.Invitations {
+		n += 120 + len(i.Title)
+	}
+	return n
 }
 
 func raise(latest, times map[topic.Topic]int64) {

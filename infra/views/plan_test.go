@@ -43,7 +43,10 @@ func TestPlans(t *testing.T) {
 		"a page":              {sqlPage, []string{"Merge Append"}}, // all parts are left out for a null
 		"cursors":             {sqlCursors, []string{"device_watermarks_pkey", "Nested Loop"}},
 		"devices by key":      {sqlDevicesByKey, []string{"devices_pkey", "Nested Loop"}},
-		"whom not to add":     {sqlUnaddable, []string{"blocks_pkey", "user_threads_pkey"}},
+		"whom not to add":     {sqlUnaddable, []string{"blocks_pkey", "users_pkey", "user_threads_pkey"}},
+		"who has blocked":     {sqlBlockedBy, []string{"blocks_pkey"}},
+		"whom one has":        {sqlBlockedOf, []string{"blocks_pkey"}},
+		"invitations":         {sqlInvitationsOf, []string{"user_invitations_pkey"}},
 		"users by number":     {sqlUsersByPhone, []string{"users_phone_hash"}},
 		"threads":             {sqlThreads + ofThreads, []string{"threads_pkey"}},
 		"members":             {sqlMembers + ofThreads, []string{"members_pkey"}},

@@ -47,6 +47,7 @@ type Tables struct {
 	Contacts         func(*Contact) error
 	Blocks           func(*Block) error
 	UserThreads      func(*UserThread) error
+	UserInvitations  func(*UserInvitation) error
 }
 
 // Tables reads whole tables as of one moment; the rows of a table come in any order. It is for who compares the views
@@ -66,6 +67,7 @@ func (v *Views) Tables(ctx context.Context, t Tables) error {
 		whole(q, "contacts", sqlContacts, t.Contacts)
 		whole(q, "blocks", sqlBlocks, t.Blocks)
 		whole(q, "threads of users", sqlUserThreads, t.UserThreads)
+		whole(q, "invitations of users", sqlUserInvitations, t.UserInvitations)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
@@ -16,15 +17,17 @@ type User struct {
 	Generation uint32
 	Name       string
 	Registered time.Time
+	MayAdd     eventv1.MayAdd // 0: he has not set it
 }
 
 func (r *User) targets() []any {
-	return []any{(*key)(&r.ID), &r.PhoneHash, &r.Generation, &r.Name, &r.Registered}
+	return []any{(*key)(&r.ID), &r.PhoneHash, &r.Generation, &r.Name, &r.Registered, (*int32)(&r.MayAdd)}
 }
 
 // Fill writes the row into a state of the fold.
 func (r *User) Fill(s *user.State) {
 	s.PhoneHash, s.Generation, s.Name, s.RegisteredMS = r.PhoneHash, r.Generation, r.Name, r.Registered.UnixMilli()
+	s.MayAdd = r.MayAdd
 }
 
 // Device is a row of devices.
@@ -90,7 +93,9 @@ type Block struct {
 func (r *Block) targets() []any { return []any{(*key)(&r.User), (*key)(&r.Blocked)} }
 
 const (
-	sqlUsers = `SELECT user_id, phone_hash, generation, name, registered FROM users`
+	userColumns = `user_id, phone_hash, generation, name, registered, coalesce(may_add, 0)`
+
+	sqlUsers = `SELECT ` + userColumns + ` FROM users`
 
 	sqlDevices = `SELECT user_id, device_id, public_key, name, is_primary, revoked, since_position, since, shown_from
 		FROM devices`
@@ -103,15 +108,8 @@ const (
 
 	ofUsers = ` WHERE user_id = ANY($1::uuid[])`
 
-	sqlUnaddable = `
-SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
- WHERE EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $2::uuid)
-    OR (SELECT count(*) FROM (
-          SELECT FROM user_threads t WHERE t.user_id = u.user_id AND NOT t.has_left LIMIT $3::bigint) x) >= $3
- ORDER BY u.n`
-
 	sqlUsersByPhone = `
-SELECT DISTINCT ON (phone_hash) user_id, phone_hash, generation, name, registered FROM users
+SELECT DISTINCT ON (phone_hash) ` + userColumns + ` FROM users
  WHERE phone_hash = ANY($1::uuid[]) ORDER BY phone_hash, generation DESC`
 )
 
@@ -149,22 +147,6 @@ func (v *Views) Users(ctx context.Context, ids []id.UserID) ([]User, error) {
 func (v *Views) ThreadsOf(ctx context.Context, u id.UserID) ([]UserThread, error) {
 	return all[UserThread](ctx, v, "threads of a user", sqlUserThreads+ofUsers, uuids([]id.UserID{u}))
 }
-
-// Unaddable returns those of some users, in their order, who have blocked a user or have at least most threads in their
-// lists.
-func (v *Views) Unaddable(ctx context.Context, by id.UserID, of []id.UserID, most int) ([]id.UserID, error) {
-	found, err := all[someone](ctx, v, "users who cannot be added", sqlUnaddable, uuids(of), uuid(by), most)
-	out := make([]id.UserID, len(found))
-	for i := range found {
-		out[i] = found[i].id
-	}
-	return out, err
-}
-
-// someone is a user's id alone.
-type someone struct{ id id.UserID }
-
-func (r *someone) targets() []any { return []any{(*key)(&r.id)} }
 
 // UsersByPhone returns, of each phone number's users, the one of the latest generation.
 func (v *Views) UsersByPhone(ctx context.Context, hashes [][id.Size]byte) ([]User, error) {

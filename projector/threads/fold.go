@@ -75,6 +75,7 @@ type writes struct {
 	contacts    map[contactKey]bool
 	blocks      map[blockKey]bool
 	lists       map[listKey]bool
+	invitations map[listKey]bool
 }
 
 func newWrites(slot topic.Slot, states *projector.States) *writes {
@@ -83,7 +84,7 @@ func newWrites(slot topic.Slot, states *projector.States) *writes {
 		threads: map[id.ThreadID]bool{}, members: map[memberKey]bool{}, marks: map[memberKey]thread.Watermark{},
 		deviceMarks: map[markKey]thread.Watermark{},
 		users:       map[id.UserID]bool{}, devices: map[deviceKey]bool{}, contacts: map[contactKey]bool{},
-		blocks: map[blockKey]bool{}, lists: map[listKey]bool{},
+		blocks: map[blockKey]bool{}, lists: map[listKey]bool{}, invitations: map[listKey]bool{},
 	}
 }
 
@@ -133,8 +134,11 @@ func (w *writes) User(e *projector.Event, _ *user.State, v user.Verdict) {
 	if !v.Thread.IsZero() {
 		w.lists[listKey{u, v.Thread}] = true
 	}
+	if !v.Invitation.IsZero() {
+		w.invitations[listKey{u, v.Invitation}] = true
+	}
 	switch e.Body.WhichBody() {
-	case eventv1.Event_UserRegistered_case, eventv1.Event_ProfileChanged_case:
+	case eventv1.Event_UserRegistered_case, eventv1.Event_ProfileChanged_case, eventv1.Event_MayAddChanged_case:
 		w.users[u] = true
 	case eventv1.Event_ContactSaved_case:
 		w.contacts[contactKey{u, [id.Size]byte(e.Body.GetContactSaved().GetPhoneHash())}] = true

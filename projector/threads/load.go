@@ -126,4 +126,8 @@ func askUsers(q *views.Questions, ids []id.UserID, states map[id.UserID]*user.St
 	q.Contacts(ids, func(r *views.Contact) error { states[r.User].Contacts[r.PhoneHash] = r.Name; return nil })
 	q.Blocks(ids, func(r *views.Block) error { states[r.User].Blocked[r.Blocked] = true; return nil })
 	q.UserThreads(ids, func(r *views.UserThread) error { states[r.User].Threads[r.Thread] = r.Joined; return nil })
+	q.UserInvitations(ids, func(r *views.UserInvitation) error {
+		states[r.User].Invitations[r.Thread] = r.Invitation()
+		return nil
+	})
 }

@@ -54,7 +54,7 @@ func empty(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
 	if _, err := pool.Exec(context.Background(), `
 		TRUNCATE positions, quarantine, users, devices, contacts, blocks, user_threads,
-			threads, members, watermarks, device_watermarks, messages, trimmed, rejected`); err != nil {
+			threads, members, watermarks, device_watermarks, messages, trimmed, rejected, user_invitations`); err != nil {
 		t.Fatal(err)
 	}
 }

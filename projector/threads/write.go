@@ -61,8 +61,9 @@ var (
 		"read_position bigint",
 		"read_ordinal bigint",
 	)
-	tableUsers = newTable("users", overwrite("user_id", "phone_hash", "generation", "name", "registered"),
-		"user_id uuid", "phone_hash uuid", "generation integer", "name text", "registered timestamptz")
+	tableUsers = newTable("users", overwrite("user_id", "phone_hash", "generation", "name", "registered", "may_add"),
+		"user_id uuid", "phone_hash uuid", "generation integer", "name text", "registered timestamptz",
+		"may_add smallint")
 	tableDevices = newTable(
 		"devices",
 		overwrite("user_id, device_id", "public_key", "name", "is_primary", "revoked", "since_position", "since",
@@ -76,6 +77,10 @@ var (
 	tableBlocks = newTable("blocks", "ON CONFLICT DO NOTHING", "user_id uuid", "blocked_id uuid")
 	tableLists  = newTable("user_threads", overwrite("user_id, thread_id", "joined_position", "has_left"),
 		"user_id uuid", "thread_id uuid", "joined_position bigint", "has_left boolean")
+	tableUserInvitations = newTable(
+		"user_invitations", overwrite("user_id, thread_id", "inviter_id", "title", "position", "log_time"),
+		"user_id uuid", "thread_id uuid", "inviter_id uuid", "title text", "position bigint", "log_time timestamptz",
+	)
 	tableQuarantine = newTable("quarantine", "ON CONFLICT DO NOTHING",
 		"topic smallint", "slot integer", "position bigint", "subject uuid", "reason text", "log_time timestamptz")
 	tableKept = newTable("quarantine", overwrite("topic, slot, position", "reason"),
@@ -91,6 +96,9 @@ const (
 	sqlDropBlocks = `
 		DELETE FROM blocks b USING unnest($1::uuid[], $2::uuid[]) AS r (u, k)
 		WHERE b.user_id = r.u AND b.blocked_id = r.k`
+	sqlDropUserInvitations = `
+		DELETE FROM user_invitations i USING unnest($1::uuid[], $2::uuid[]) AS r (u, k)
+		WHERE i.user_id = r.u AND i.thread_id = r.k`
 	syncCommitOff = `SET LOCAL synchronous_commit = off`
 	pathUnnest    = "unnest"
 	pathCopy      = "copy"
@@ -163,18 +171,17 @@ func (s *store) Quarantined(
 
 // commit writes rows in one transaction, which begins with what begin puts into it.
 func (s *store) commit(ctx context.Context, w *writes, quarantine rows, begin func(q *pgx.Batch)) error {
-	upserts, dropContacts, dropBlocks := w.rows()
+	upserts, drops := w.rows()
 	upserts = append(upserts, quarantine)
 	total := 0
 	for _, r := range upserts {
 		total += r.len()
 	}
 	drop := func(q *pgx.Batch) {
-		if len(dropContacts[0]) > 0 {
-			q.Queue(sqlDropContacts, []pgtype.UUID(dropContacts[0]), []pgtype.UUID(dropContacts[1]))
-		}
-		if len(dropBlocks[0]) > 0 {
-			q.Queue(sqlDropBlocks, []pgtype.UUID(dropBlocks[0]), []pgtype.UUID(dropBlocks[1]))
+		for _, d := range drops {
+			if d.keys[0].len() > 0 {
+				q.Queue(d.sql, d.keys[0].array(), d.keys[1].array())
+			}
 		}
 	}
 	if total < s.cfg.CopyRows {
@@ -232,44 +239,26 @@ func sorted[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
 	return keys
 }
 
-type pairs = [2]vec[pgtype.UUID]
+// drop takes rows away that have a key of two ids.
+type drop struct {
+	sql  string
+	keys [2]vec[pgtype.UUID]
+}
+
+func (d *drop) add(a, b [id.Size]byte) {
+	d.keys[0].add(uuid(a))
+	d.keys[1].add(uuid(b))
+}
 
 // rows reads the changed rows from the states, sorted by primary key, and the keys of rows to delete.
-func (w *writes) rows() (upserts []rows, dropContacts, dropBlocks pairs) {
+func (w *writes) rows() (upserts []rows, drops []drop) {
 	upserts = append(upserts, w.threadRows(), w.memberRows(), w.messageRows(),
-		w.rejectedRows(), w.markRows(), w.deviceMarkRows(), w.userRows(), w.deviceRows())
-	{
-		var u, h vec[pgtype.UUID]
-		var name vec[string]
-		byKey := func(a, b contactKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.hash, b.hash)) }
-		for _, k := range sorted(w.contacts, byKey) {
-			n, ok := w.states.Users[k.user].Contacts[k.hash]
-			if !ok {
-				dropContacts[0].add(uuid(k.user))
-				dropContacts[1].add(uuid(k.hash))
-				continue
-			}
-			u.add(uuid(k.user))
-			h.add(uuid(k.hash))
-			name.add(n)
-		}
-		upserts = append(upserts, rows{tableContacts, []column{&u, &h, &name}})
+		w.rejectedRows(), w.markRows(), w.deviceMarkRows(), w.userRows(), w.deviceRows(), w.listRows())
+	for _, of := range []func() (rows, drop){w.contactRows, w.blockRows, w.userInvitationRows} {
+		there, gone := of()
+		upserts, drops = append(upserts, there), append(drops, gone)
 	}
-	{
-		var u, o vec[pgtype.UUID]
-		byKey := func(a, b blockKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.blocked, b.blocked)) }
-		for _, k := range sorted(w.blocks, byKey) {
-			if !w.states.Users[k.user].Blocked[k.blocked] {
-				dropBlocks[0].add(uuid(k.user))
-				dropBlocks[1].add(uuid(k.blocked))
-				continue
-			}
-			u.add(uuid(k.user))
-			o.add(uuid(k.blocked))
-		}
-		upserts = append(upserts, rows{tableBlocks, []column{&u, &o}})
-	}
-	return append(upserts, w.listRows()), dropContacts, dropBlocks
+	return upserts, drops
 }
 
 func (w *writes) threadRows() rows {
@@ -415,6 +404,7 @@ func (w *writes) userRows() rows {
 	var generation vec[int32]
 	var name vec[string]
 	var registered vec[time.Time]
+	var mayAdd vec[int16]
 	for _, k := range sorted(w.users, byBytes) {
 		s := w.states.Users[k]
 		u.add(uuid(k))
@@ -422,8 +412,9 @@ func (w *writes) userRows() rows {
 		generation.add(int32(s.Generation))
 		name.add(s.Name)
 		registered.add(projector.Time(s.RegisteredMS))
+		mayAdd.add(int16(s.MayAdd))
 	}
-	return rows{tableUsers, []column{&u, &hash, &generation, &name, &registered}}
+	return rows{tableUsers, []column{&u, &hash, &generation, &name, &registered, &mayAdd}}
 }
 
 func (w *writes) deviceRows() rows {
@@ -462,12 +453,70 @@ func shownFrom(d *user.Device) []int64 {
 	return out
 }
 
+func (w *writes) contactRows() (rows, drop) {
+	gone := drop{sql: sqlDropContacts}
+	var u, h vec[pgtype.UUID]
+	var name vec[string]
+	compare := func(a, b contactKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.hash, b.hash)) }
+	for _, k := range sorted(w.contacts, compare) {
+		n, ok := w.states.Users[k.user].Contacts[k.hash]
+		if !ok {
+			gone.add(k.user, k.hash)
+			continue
+		}
+		u.add(uuid(k.user))
+		h.add(uuid(k.hash))
+		name.add(n)
+	}
+	return rows{tableContacts, []column{&u, &h, &name}}, gone
+}
+
+func (w *writes) blockRows() (rows, drop) {
+	gone := drop{sql: sqlDropBlocks}
+	var u, o vec[pgtype.UUID]
+	compare := func(a, b blockKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.blocked, b.blocked)) }
+	for _, k := range sorted(w.blocks, compare) {
+		if !w.states.Users[k.user].Blocked[k.blocked] {
+			gone.add(k.user, k.blocked)
+			continue
+		}
+		u.add(uuid(k.user))
+		o.add(uuid(k.blocked))
+	}
+	return rows{tableBlocks, []column{&u, &o}}, gone
+}
+
+func (w *writes) userInvitationRows() (rows, drop) {
+	gone := drop{sql: sqlDropUserInvitations}
+	var u, t, by vec[pgtype.UUID]
+	var title vec[string]
+	var pos vec[int64]
+	var at vec[time.Time]
+	for _, k := range sorted(w.invitations, compareList) {
+		i, ok := w.states.Users[k.user].Invitations[k.thread]
+		if !ok {
+			gone.add(k.user, k.thread)
+			continue
+		}
+		u.add(uuid(k.user))
+		t.add(uuid(k.thread))
+		by.add(uuid(i.By))
+		title.add(i.Title)
+		pos.add(int64(i.At))
+		at.add(projector.Time(i.TimeMS))
+	}
+	return rows{tableUserInvitations, []column{&u, &t, &by, &title, &pos, &at}}, gone
+}
+
+func compareList(a, b listKey) int {
+	return cmp.Or(byBytes(a.user, b.user), byBytes(a.thread, b.thread))
+}
+
 func (w *writes) listRows() rows {
 	var u, t vec[pgtype.UUID]
 	var joined vec[int64]
 	var left vec[bool]
-	compare := func(a, b listKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.thread, b.thread)) }
-	for _, k := range sorted(w.lists, compare) {
+	for _, k := range sorted(w.lists, compareList) {
 		j := w.states.Users[k.user].Threads[k.thread]
 		u.add(uuid(k.user))
 		t.add(uuid(k.thread))

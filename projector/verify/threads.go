@@ -61,7 +61,8 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 		}
 		for u, st := range s.users {
 			if st.Generation > 0 {
-				out.put("users", keyOf(u), id.UserID(st.PhoneHash).String(), st.Generation, st.Name, st.RegisteredMS)
+				out.put("users", keyOf(u),
+					id.UserID(st.PhoneHash).String(), st.Generation, st.Name, st.RegisteredMS, int(st.MayAdd))
 			}
 			for d, dev := range st.Devices {
 				out.put("devices", keyOf(u, d),
@@ -75,6 +76,9 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 			}
 			for t, j := range st.Threads {
 				out.put("user_threads", keyOf(u, t), int64(j.At), j.Left)
+			}
+			for t, i := range st.Invitations {
+				out.put("user_invitations", keyOf(u, t), i.By.String(), i.Title, int64(i.At), i.TimeMS)
 			}
 		}
 	}
@@ -91,11 +95,12 @@ var threadColumns = columns{
 	"rejected":          {"message_id", "reason", "log_time", "slot"},
 	"watermarks":        {"mark"},
 	"device_watermarks": {"mark"},
-	"users":             {"phone_hash", "generation", "name", "registered"},
+	"users":             {"phone_hash", "generation", "name", "registered", "may_add"},
 	"devices":           {"public_key", "name", "is_primary", "revoked", "since_position", "since", "shown_from"},
 	"contacts":          {"name"},
 	"blocks":            {"blocked"},
 	"user_threads":      {"joined_position", "left"},
+	"user_invitations":  {"inviter_id", "title", "position", "log_time"},
 }
 
 // CompareThreads compares the thread views with the reference and returns the differences. The pool's search_path names
@@ -194,7 +199,7 @@ func readThreads(
 				return nil
 			}
 			out.put("users", keyOf(r.ID),
-				id.UserID(r.PhoneHash).String(), r.Generation, r.Name, r.Registered.UnixMilli())
+				id.UserID(r.PhoneHash).String(), r.Generation, r.Name, r.Registered.UnixMilli(), int(r.MayAdd))
 			return nil
 		},
 		Devices: func(r *views.Device) error {
@@ -224,6 +229,14 @@ func readThreads(
 				return nil
 			}
 			out.put("user_threads", keyOf(r.User, r.Thread), int64(r.Joined.At), r.Joined.Left)
+			return nil
+		},
+		UserInvitations: func(r *views.UserInvitation) error {
+			if !sel.holds(topic.Subject(r.User)) {
+				return nil
+			}
+			out.put("user_invitations", keyOf(r.User, r.Thread),
+				r.By.String(), r.Title, int64(r.At), r.Time.UnixMilli())
 			return nil
 		},
 	})

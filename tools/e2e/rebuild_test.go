@@ -34,6 +34,7 @@ var (
 		"users",
 		"devices",
 		"user_threads",
+		"user_invitations",
 		"contacts",
 		"blocks",
 		"watermarks",
