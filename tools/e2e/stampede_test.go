@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -85,6 +86,7 @@ type runner struct {
 	slow   time.Duration // from then on, or from the log time, until the last message
 	cut    time.Time
 	done   time.Time // when it had everything
+	lost   []string  // why connections ended
 }
 
 func newStampede(t *testing.T, e *env, size int) *stampede {
@@ -102,6 +104,7 @@ func newStampede(t *testing.T, e *env, size int) *stampede {
 	for i, me := range who {
 		r := &runner{device: e.newDevice(t, fmt.Sprintf("device %d", i))}
 		r.me, r.cfg.Transport, r.heard = me, sockets[i/perSocket], r.note
+		r.cfg.MinBackoff, r.cfg.MaxBackoff = 0, 0 // as devices have them
 		must(t, r.store.SetIdentity(me))
 		s.runners = append(s.runners, r)
 	}
@@ -178,9 +181,13 @@ func (s *stampede) round(name string, cut func()) {
 	}
 	settled(t, name+": every device has everything", s.missing)
 	var online, slow, all []time.Duration
+	lost := map[string]int{}
 	for _, r := range s.runners {
 		r.mu.Lock()
 		online, slow, all = append(online, r.online), append(slow, r.slow), append(all, r.done.Sub(began))
+		for _, why := range r.lost {
+			lost[why]++
+		}
 		r.mu.Unlock()
 	}
 	counted := 0.0
@@ -191,8 +198,8 @@ func (s *stampede) round(name string, cut func()) {
 		counted += n - before[i]
 	}
 	t.Logf("%s, %d devices, %d threads: on line after %s; a message late on line by %s; everything after %s; "+
-		"%.0f subjects and devices were late", name, len(s.runners), len(s.writes), spread(online), spread(slow),
-		spread(all), counted)
+		"%.0f subjects and devices were late; connections ended by %v", name, len(s.runners), len(s.writes),
+		spread(online), spread(slow), spread(all), counted, lost)
 	if most := slices.Max(slow); most > tooLate && counted == 0 {
 		t.Errorf("%s: a device on line lacked a message for %v, and no metric tells of it", name, most)
 	}
@@ -235,7 +242,7 @@ func (s *stampede) missing() string {
 func (r *runner) begin(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.cut, r.online, r.slow, r.done = now, 0, 0, now
+	r.cut, r.online, r.slow, r.done, r.lost = now, 0, 0, now, nil
 }
 
 // gone notes that it is not on line.
@@ -260,6 +267,11 @@ func (r *runner) note(ev client.Event) {
 	switch ev := ev.(type) {
 	case client.Disconnected:
 		r.since = time.Time{}
+		why := ev.Err.Error()
+		for _, addr := range r.cfg.Addrs {
+			why = strings.ReplaceAll(why, addr, "an edge")
+		}
+		r.lost = append(r.lost, why)
 	case client.Synced:
 		if r.since.IsZero() {
 			r.since, r.online = now, now.Sub(r.cut)
