@@ -63,9 +63,9 @@ type Ingest struct {
 	mu      sync.Mutex // guards waiting
 	waiting map[pair]thread.Watermark
 
-	heldMu    sync.Mutex // guards what follows; taken with a lane's mu held
-	heldN     int        // events that wait in narrow lanes
-	heldBytes int
+	heldN     atomic.Int64 // events that wait in narrow lanes; written under heldMu
+	heldBytes atomic.Int64
+	heldMu    sync.Mutex    // guards what follows; taken with a lane's mu held
 	heldNone  chan struct{} // closed when none waits any more; nil while none does
 }
 
@@ -175,9 +175,8 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 		done(Receipt{}, err)
 		return
 	}
-	records, bytes := i.holding()
-	if i.events.BufferedProduceRecords()+int64(records) >= int64(i.cfg.maxRecords) ||
-		i.events.BufferedProduceBytes()+int64(bytes+len(value)) > int64(i.cfg.maxBytes) {
+	if i.events.BufferedProduceRecords()+i.heldN.Load() >= int64(i.cfg.maxRecords) ||
+		i.events.BufferedProduceBytes()+i.heldBytes.Load()+int64(len(value)) > int64(i.cfg.maxBytes) {
 		i.metrics.failures.WithLabelValues(string(t), reasonFull).Inc()
 		done(Receipt{}, errFull) // at once: the producer would say so later, and take what comes meanwhile
 		return
@@ -207,8 +206,7 @@ func (i *Ingest) fly(t topic.Topic, l *lane, f flight, h held) {
 			h.done(Receipt{}, err)
 			return
 		}
-		i.metrics.appended.WithLabelValues(string(t)).Inc()
-		i.metrics.ack.WithLabelValues(string(t)).Observe(time.Since(h.begun).Seconds())
+		i.metrics.acknowledged(t, time.Since(h.begun))
 		h.done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
 	})
 }
@@ -281,21 +279,14 @@ func (i *Ingest) failHeld() {
 func (i *Ingest) countHeld(n, bytes int) {
 	i.heldMu.Lock()
 	defer i.heldMu.Unlock()
-	i.heldN, i.heldBytes = i.heldN+n, i.heldBytes+bytes
+	i.heldBytes.Add(int64(bytes))
 	switch {
-	case i.heldN == 0:
+	case i.heldN.Add(int64(n)) == 0:
 		close(i.heldNone)
 		i.heldNone = nil
 	case i.heldNone == nil:
 		i.heldNone = make(chan struct{})
 	}
-}
-
-// holding returns how many events wait in narrow lanes, and their bytes.
-func (i *Ingest) holding() (n, bytes int) {
-	i.heldMu.Lock()
-	defer i.heldMu.Unlock()
-	return i.heldN, i.heldBytes
 }
 
 // flushEvents waits until every event handed in so far is settled.
@@ -512,8 +503,7 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	record := i.cfg.Kafka.NewRecord(topic.Receipts, slot, key, value)
 	i.receipts.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) {
 		if err == nil {
-			i.metrics.appended.WithLabelValues(string(topic.Receipts)).Inc()
-			i.metrics.ack.WithLabelValues(string(topic.Receipts)).Observe(time.Since(begun).Seconds())
+			i.metrics.acknowledged(topic.Receipts, time.Since(begun))
 		}
 		err = i.settle(topic.Receipts, slot, l, f, err)
 		if err == nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/run"
+	"heliograph/schemas/topic"
 )
 
 // The reasons of helio_ingest_failures_total.
@@ -24,9 +25,8 @@ const (
 )
 
 type metrics struct {
-	appended   *prometheus.CounterVec
+	taken      []taken // by topic number
 	failures   *prometheus.CounterVec
-	ack        *prometheus.HistogramVec
 	watermarks prometheus.Counter
 	coalesced  prometheus.Counter
 	dropped    *prometheus.CounterVec
@@ -34,18 +34,25 @@ type metrics struct {
 	suspect    prometheus.Gauge
 }
 
+// taken is the metrics of the events of a topic that the log acknowledged.
+type taken struct {
+	events prometheus.Counter
+	ack    prometheus.Observer
+}
+
 func newMetrics(reg prometheus.Registerer) *metrics {
-	return &metrics{
-		appended: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "helio_ingest_appended_total", Help: "Events that the log acknowledged.",
-		}, []string{"topic"})),
+	appended := run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "helio_ingest_appended_total", Help: "Events that the log acknowledged.",
+	}, []string{"topic"}))
+	ack := run.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "helio_ingest_ack_seconds", Help: "From Append to the log's acknowledgement.",
+		Buckets: []float64{.0002, .0005, .001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 4},
+	}, []string{"topic"}))
+	m := &metrics{
+		taken: make([]taken, topic.Presence.Number()+1),
 		failures: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "helio_ingest_failures_total", Help: "Events that were not acknowledged, by reason.",
 		}, []string{"topic", "reason"})),
-		ack: run.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "helio_ingest_ack_seconds", Help: "From Append to the log's acknowledgement.",
-			Buckets: []float64{.0002, .0005, .001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 4},
-		}, []string{"topic"})),
 		watermarks: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "helio_ingest_watermarks_total", Help: "Watermarks that were handed in.",
 		})),
@@ -65,6 +72,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Partitions that took nothing when they were last tried; their events are refused.",
 		})),
 	}
+	for _, t := range []topic.Topic{topic.Threads, topic.Receipts, topic.Users, topic.Presence} {
+		m.taken[t.Number()] = taken{appended.WithLabelValues(string(t)), ack.WithLabelValues(string(t))}
+	}
+	return m
+}
+
+// acknowledged counts an event that the log acknowledged after a while.
+func (m *metrics) acknowledged(t topic.Topic, took time.Duration) {
+	m.taken[t.Number()].events.Inc()
+	m.taken[t.Number()].ack.Observe(took.Seconds())
 }
 
 // gauges registers what is read from the clients when asked.
@@ -86,8 +103,7 @@ func (i *Ingest) gauges(reg prometheus.Registerer) {
 
 // Buffered is the number of events handed over to the log and not acknowledged yet. Any goroutine may call it.
 func (i *Ingest) Buffered() int64 {
-	n, _ := i.holding()
-	return int64(n) + i.events.BufferedProduceRecords() + i.receipts.BufferedProduceRecords()
+	return i.heldN.Load() + i.events.BufferedProduceRecords() + i.receipts.BufferedProduceRecords()
 }
 
 // WatermarksPending is the number of pairs of device and thread whose watermark waits for the log. Any goroutine may

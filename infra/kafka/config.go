@@ -121,6 +121,9 @@ func (c Config) prefix() string {
 
 // Name returns the name that a topic has on this cluster: the prefix and the topic's own word.
 func (c Config) Name(t topic.Topic) string {
+	if c.prefix() == DefaultTopicPrefix {
+		return string(t)
+	}
 	return c.prefix() + strings.TrimPrefix(string(t), DefaultTopicPrefix)
 }
 
