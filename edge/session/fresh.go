@@ -28,7 +28,7 @@ func (s *Session) acknowledged(t topic.Topic, slot topic.Slot, at topic.Position
 	if s.acked == nil {
 		s.acked = replica.Needs{}
 	}
-	if len(s.acked) >= maxAcked {
+	if _, known := s.acked[replica.Part{Topic: t, Slot: slot}]; !known && len(s.acked) >= maxAcked {
 		for any := range s.acked {
 			delete(s.acked, any)
 			break
