@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // column is one column's values for the rows of a statement.
@@ -19,9 +20,31 @@ type column interface {
 type vec[T any] []T
 
 func (v *vec[T]) add(x T)         { *v = append(*v, x) }
-func (v *vec[T]) array() any      { return []T(*v) }
+func (v *vec[T]) array() any      { return pgtype.FlatArray[T](*v) } // pgx reads a slice of most types by reflection
 func (v *vec[T]) value(i int) any { return (*v)[i] }
 func (v *vec[T]) len() int        { return len(*v) }
+
+// uuids is a column of uuid values.
+type uuids []pgtype.UUID
+
+func (u *uuids) add(x pgtype.UUID) { *u = append(*u, x) }
+func (u *uuids) array() any        { return uuidArray(*u) }
+func (u *uuids) value(i int) any   { return (*u)[i] }
+func (u *uuids) len() int          { return len(*u) }
+
+// uuidArray implements pgtype.ArrayGetter. It gives its elements by reference: as values each would be an object.
+type uuidArray []pgtype.UUID
+
+// Dimensions implements pgtype.ArrayGetter.
+func (a uuidArray) Dimensions() []pgtype.ArrayDimension {
+	return pgtype.FlatArray[pgtype.UUID](a).Dimensions()
+}
+
+// Index implements pgtype.ArrayGetter.
+func (a uuidArray) Index(i int) any { return &a[i] }
+
+// IndexType implements pgtype.ArrayGetter.
+func (a uuidArray) IndexType() any { return &pgtype.UUID{} }
 
 // lists is a column of bigint[] values. Arrays of arrays must be rectangular, so for unnest they go as text.
 type lists [][]int64

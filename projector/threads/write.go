@@ -242,7 +242,7 @@ func sorted[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
 // drop takes rows away that have a key of two ids.
 type drop struct {
 	sql  string
-	keys [2]vec[pgtype.UUID]
+	keys [2]uuids
 }
 
 func (d *drop) add(a, b [id.Size]byte) {
@@ -262,7 +262,7 @@ func (w *writes) rows() (upserts []rows, drops []drop) {
 }
 
 func (w *writes) threadRows() rows {
-	var t, sender vec[pgtype.UUID]
+	var t, sender uuids
 	var kind vec[int16]
 	var title, preview vec[string]
 	var pos, ordinal vec[int64]
@@ -286,7 +286,7 @@ func compareMember(a, b memberKey) int {
 }
 
 func (w *writes) memberRows() rows {
-	var t, u vec[pgtype.UUID]
+	var t, u uuids
 	var role vec[int16]
 	var active vec[bool]
 	var spans lists
@@ -316,7 +316,7 @@ func (w *writes) messageRows() rows {
 	slices.SortFunc(w.messages, func(a, b messageRow) int {
 		return cmp.Or(byBytes(a.thread, b.thread), cmp.Compare(a.position, b.position))
 	})
-	var t, sender, message vec[pgtype.UUID]
+	var t, sender, message uuids
 	var pos, ordinal vec[int64]
 	var kind vec[int16]
 	var at vec[time.Time]
@@ -338,7 +338,7 @@ func (w *writes) messageRows() rows {
 }
 
 func (w *writes) rejectedRows() rows {
-	var u, d, t, message vec[pgtype.UUID]
+	var u, d, t, message uuids
 	var pos vec[int64]
 	var reason vec[string]
 	var at vec[time.Time]
@@ -374,7 +374,7 @@ func (c *markColumns) add(m thread.Watermark) {
 func (c *markColumns) columns() []column { return []column{&c.dp, &c.do, &c.rp, &c.ro} }
 
 func (w *writes) markRows() rows {
-	var t, u vec[pgtype.UUID]
+	var t, u uuids
 	var marks markColumns
 	for _, k := range sorted(w.marks, compareMember) {
 		t.add(uuid(k.thread))
@@ -385,7 +385,7 @@ func (w *writes) markRows() rows {
 }
 
 func (w *writes) deviceMarkRows() rows {
-	var t, d, u vec[pgtype.UUID]
+	var t, d, u uuids
 	var marks markColumns
 	compare := func(a, b markKey) int {
 		return cmp.Or(byBytes(a.thread, b.thread), byBytes(a.device, b.device), byBytes(a.user, b.user))
@@ -400,7 +400,7 @@ func (w *writes) deviceMarkRows() rows {
 }
 
 func (w *writes) userRows() rows {
-	var u, hash vec[pgtype.UUID]
+	var u, hash uuids
 	var generation vec[int32]
 	var name vec[string]
 	var registered vec[time.Time]
@@ -418,7 +418,7 @@ func (w *writes) userRows() rows {
 }
 
 func (w *writes) deviceRows() rows {
-	var u, d vec[pgtype.UUID]
+	var u, d uuids
 	var key vec[[]byte]
 	var name vec[string]
 	var primary, revoked vec[bool]
@@ -455,7 +455,7 @@ func shownFrom(d *user.Device) []int64 {
 
 func (w *writes) contactRows() (rows, drop) {
 	gone := drop{sql: sqlDropContacts}
-	var u, h vec[pgtype.UUID]
+	var u, h uuids
 	var name vec[string]
 	compare := func(a, b contactKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.hash, b.hash)) }
 	for _, k := range sorted(w.contacts, compare) {
@@ -473,7 +473,7 @@ func (w *writes) contactRows() (rows, drop) {
 
 func (w *writes) blockRows() (rows, drop) {
 	gone := drop{sql: sqlDropBlocks}
-	var u, o vec[pgtype.UUID]
+	var u, o uuids
 	compare := func(a, b blockKey) int { return cmp.Or(byBytes(a.user, b.user), byBytes(a.blocked, b.blocked)) }
 	for _, k := range sorted(w.blocks, compare) {
 		if !w.states.Users[k.user].Blocked[k.blocked] {
@@ -488,7 +488,7 @@ func (w *writes) blockRows() (rows, drop) {
 
 func (w *writes) userInvitationRows() (rows, drop) {
 	gone := drop{sql: sqlDropUserInvitations}
-	var u, t, by vec[pgtype.UUID]
+	var u, t, by uuids
 	var title vec[string]
 	var pos vec[int64]
 	var at vec[time.Time]
@@ -513,7 +513,7 @@ func compareList(a, b listKey) int {
 }
 
 func (w *writes) listRows() rows {
-	var u, t vec[pgtype.UUID]
+	var u, t uuids
 	var joined vec[int64]
 	var left vec[bool]
 	for _, k := range sorted(w.lists, compareList) {
@@ -530,7 +530,7 @@ func quarantineRows(into *table, quarantined []projector.Quarantined) rows {
 	var number vec[int16]
 	var slot vec[int32]
 	var pos vec[int64]
-	var subject vec[pgtype.UUID]
+	var subject uuids
 	var reason vec[string]
 	var at vec[time.Time]
 	slices.SortFunc(quarantined, func(a, b projector.Quarantined) int {
