@@ -8,7 +8,8 @@ import (
 	"heliograph/projector/threads"
 )
 
-// One stamp that is 40 days ahead does not take the tail of its whole slot along.
+// One stamp that is 40 days ahead does not take the tail of its whole slot along, nor what was rejected in it; and what
+// gets old meanwhile is trimmed all the same.
 func TestTrimIsNotLedAstrayByAStamp(t *testing.T) {
 	pool := newViews(t)
 	steps := world(17, 300)
@@ -24,13 +25,18 @@ func TestTrimIsNotLedAstrayByAStamp(t *testing.T) {
 	if err := sinktest.Feed(t.Context(), l, sink, sinktest.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	count := func() (n int) {
-		if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM messages").Scan(&n); err != nil {
+	count := func(table string) (n int) {
+		t.Helper()
+		if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	before := count()
+	tables := []string{"messages", "rejected"}
+	before := map[string]int{}
+	for _, table := range tables {
+		before[table] = count(table)
+	}
 	for _, s := range l.Slots() {
 		if _, err := sink.Open(t.Context(), s); err != nil {
 			t.Fatal(err)
@@ -40,7 +46,22 @@ func TestTrimIsNotLedAstrayByAStamp(t *testing.T) {
 	if err := sink.Trim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := count(); got != before || before == 0 {
-		t.Errorf("got %d rows after trimming, want %d", got, before)
+	for _, table := range tables {
+		if got, want := count(table), before[table]; got != want || want == 0 {
+			t.Errorf("got %d rows in %s after trimming, want %d", got, table, want)
+		}
+		if _, err := pool.Exec(t.Context(), "UPDATE "+table+" SET log_time = log_time - interval '31 days'"+
+			" WHERE log_time < now()"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sink.Trim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		if got := count(table + " t WHERE log_time < now() - interval '30 days'" +
+			" AND thread_id NOT IN (SELECT subject FROM quarantine)"); got != 0 {
+			t.Errorf("%d rows of %s are left that are older than 30 days", got, table)
+		}
 	}
 }

@@ -28,7 +28,7 @@ WITH gone AS (
 SELECT count(*) FROM gone`
 
 // Few are ever rejected: one statement takes them all. No verdict needs them, so quarantine keeps none.
-const sqlTrimRejected = `DELETE FROM rejected WHERE slot = $1 AND log_time < $2`
+const sqlTrimRejected = `DELETE FROM rejected WHERE slot = $1 AND log_time < least($2, now() - $3::interval)`
 
 // TrimLoop trims the slots that are open, every trimEvery, until ctx is cancelled. What fails is counted and tried
 // again the next time.
@@ -55,8 +55,9 @@ func (s *Sink) TrimLoop(ctx context.Context) {
 // any more. A thread in quarantine keeps its tail, however old that becomes: it is folded on from there, and a message
 // that comes again must be found.
 func (s *Sink) Trim(ctx context.Context) error {
+	now := time.Now().UnixMilli() // a slot whose latest stamp is ahead of it is trimmed as time goes on
 	for n, ms := range s.Latest(topic.Threads) {
-		cutoff := ms - s.store.cfg.Retention.Milliseconds()
+		cutoff := min(ms, now) - s.store.cfg.Retention.Milliseconds()
 		s.mu.Lock()
 		before := s.trimmed[n]
 		s.mu.Unlock()
@@ -80,7 +81,9 @@ func (s *Sink) Trim(ctx context.Context) error {
 			}
 		}
 		bounded, cancel := context.WithTimeout(ctx, s.store.cfg.timeout)
-		_, err := s.store.pool.Exec(bounded, sqlTrimRejected, int32(n), projector.Time(cutoff))
+		_, err := s.store.pool.Exec(
+			bounded, sqlTrimRejected, int32(n), projector.Time(cutoff), s.store.cfg.Retention,
+		)
 		cancel()
 		if err != nil {
 			return fmt.Errorf("threads: trim what slot %d rejected: %w", n, err)
