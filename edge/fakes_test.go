@@ -57,7 +57,8 @@ type world struct {
 	behind      bool                           // the views are behind what the replica has read
 	viewsAt     map[topic.Topic]topic.Position // the first positions that the views do not have; nil: they have all
 	verdicts    map[topic.Position]thread.Verdict
-	hold        bool // events are appended and acknowledged, and the replica does not see them yet
+	stuck       chan struct{} // the store answers nobody about users before it is closed; nil: it answers
+	hold        bool          // events are appended and acknowledged, and the replica does not see them yet
 	held        []func()
 }
 
@@ -556,7 +557,18 @@ func (r reads) LookupUsers(context.Context, id.UserID, *wirev1.LookupUsers) (*wi
 	return &wirev1.Users{}, nil
 }
 
+// answers waits until the store does.
+func (r reads) answers() {
+	r.mu.Lock()
+	stuck := r.stuck
+	r.mu.Unlock()
+	if stuck != nil {
+		<-stuck
+	}
+}
+
 func (r reads) GetUsers(_ context.Context, ids [][]byte) (*wirev1.Users, error) {
+	r.answers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*wirev1.User
@@ -580,6 +592,7 @@ func (r reads) Unaddable(_ context.Context, by id.UserID, users []id.UserID) (ou
 }
 
 func (r reads) UserExists(_ context.Context, u id.UserID) (bool, error) {
+	r.answers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.users[u], nil

@@ -69,6 +69,11 @@ const (
 
 	// The most bytes of its messages that wait until their threads are known here.
 	maxLanes = 4 << 20
+	// The most bytes of its other requests that wait for an answer.
+	maxAsked = 4 << 20
+
+	haveWeight = 96   // bytes of what it says that it has of a thread
+	leastHave  = 1000 // of so many threads it may say so however little memory is free
 
 	requestRate, requestBurst = 200, 400 // requests of a connection that are no messages, a second
 	syncRate, syncBurst       = 1, 5     // its Syncs a second: one beyond them waits

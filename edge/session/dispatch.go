@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/auth"
 	"heliograph/edge/fanout"
@@ -56,6 +57,7 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 	case wirev1.ClientFrame_Sync_case:
 		has := s.has
 		if s.has = nil; !f.GetSync().GetOwnCursors() {
+			s.Hold(-len(has) * haveWeight)
 			has = nil
 		} else if has == nil { // a device with nothing
 			has = fanout.Known{}
@@ -286,13 +288,25 @@ func (s *Session) enter() *wire.Error {
 		s.srv.cfg.MaxInflight)
 }
 
-// begin is enter for a request that is refused otherwise.
-func (s *Session) begin(req uint64) bool {
+// begin is enter for a request, and counts the bytes that it keeps until its answer; else it is refused. done is its
+// finish.
+func (s *Session) begin(req uint64, size int) (done func(), ok bool) {
 	e := s.enter()
+	if asked := int(s.asked.Load()); e == nil && asked > 0 && size > 0 && asked+size > s.Room(maxAsked) {
+		s.finish()
+		e = wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "too many bytes of requests wait for an answer")
+	}
 	if e != nil {
 		s.refuse(req, e)
+		return nil, false
 	}
-	return e == nil
+	s.asked.Add(int64(size))
+	s.Hold(size)
+	return func() {
+		s.asked.Add(-int64(size))
+		s.Hold(-size)
+		s.finish()
+	}, true
 }
 
 func (s *Session) finish() { s.inflight.Add(-1) }
@@ -357,11 +371,12 @@ func (s *Session) do(
 	ctx context.Context, f *wirev1.ClientFrame, fn func(context.Context) (wirev1.ServerFrame_builder, error),
 ) {
 	req, kind := f.GetRequestId(), kindName(int(f.WhichBody()))
-	if !s.begin(req) {
+	done, ok := s.begin(req, proto.Size(f))
+	if !ok {
 		return
 	}
 	if !s.spawn(func() {
-		defer s.finish()
+		defer done()
 		begun := time.Now()
 		ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
 		defer cancel()
@@ -373,6 +388,6 @@ func (s *Session) do(
 		}
 		s.reply(req, b)
 	}) {
-		s.finish()
+		done()
 	}
 }

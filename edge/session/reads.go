@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"heliograph/edge/auth"
 	"heliograph/schemas/frame"
 	"heliograph/schemas/id"
@@ -124,7 +126,11 @@ func (s *Session) mark(t id.ThreadID) thread.Watermark { return s.srv.replica.Wa
 // control stream.
 func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 	req := f.GetRequestId()
-	if req == 0 || !s.begin(req) { // a page without an id would belong to nobody
+	if req == 0 { // a page without an id would belong to nobody
+		return
+	}
+	done, ok := s.begin(req, proto.Size(f))
+	if !ok {
 		return
 	}
 	if s.pages == nil {
@@ -132,7 +138,7 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 	}
 	pages := s.pages
 	if !s.spawn(func() {
-		defer s.finish()
+		defer done()
 		begun := time.Now()
 		ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.RequestTimeout)
 		defer cancel()
@@ -160,7 +166,7 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 		}
 		s.srv.metrics.requests.WithLabelValues("get_history").Observe(time.Since(begun).Seconds())
 	}) {
-		s.finish()
+		done()
 	}
 }
 

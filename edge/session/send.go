@@ -42,11 +42,20 @@ type sending struct {
 // waits. Guarded by Session.mu.
 type lane struct {
 	queue []sending
-	first bool // the first is in the queue still: it does not count as held
 }
 
 // size is how many bytes it holds while it waits.
 func (x *sending) size() int { return 256 + len(x.m.GetContent().GetData()) }
+
+// room counts a message that is to wait in a lane; false when too much waits already. The caller holds mu.
+func (s *Session) room(x *sending) bool {
+	n := x.size()
+	if s.laned > 0 && s.laned+n > s.Room(maxLanes) {
+		return false
+	}
+	s.wait(n)
+	return true
+}
 
 // wait counts n bytes more, or less, that wait in lanes. The caller holds mu.
 func (s *Session) wait(n int) {
@@ -96,15 +105,14 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	s.mu.Lock()
 	if refused = s.outOfTurn(x); refused == nil { // the lane may have failed meanwhile
 		if l := s.lanes[x.thread]; l != nil {
-			if n := x.size(); s.laned == 0 || s.laned+n <= s.Room(maxLanes) {
-				s.wait(n)
+			room := s.room(&x)
+			if room {
 				l.queue = append(l.queue, x) // bounded by the requests in flight too
-				s.mu.Unlock()
-				return
 			}
 			s.mu.Unlock()
-			s.finish()
-			s.refuseSend(x, wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "too much waits for the thread"))
+			if !room {
+				s.tooMuchWaits(x)
+			}
 			return
 		}
 	}
@@ -117,8 +125,13 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	if s.sendTo(v, known, x) {
 		return
 	}
-	l := &lane{queue: []sending{x}, first: true}
+	l := &lane{queue: []sending{x}}
 	s.mu.Lock()
+	if !s.room(&x) {
+		s.mu.Unlock()
+		s.tooMuchWaits(x)
+		return
+	}
 	if s.lanes == nil {
 		s.lanes = map[id.ThreadID]*lane{}
 	}
@@ -127,6 +140,12 @@ func (s *Session) sendMessage(ctx context.Context, req uint64, m *wirev1.SendMes
 	if !s.spawn(func() { s.drive(ctx, x.thread, l) }) {
 		s.finish()
 	}
+}
+
+// tooMuchWaits refuses a message for which there is no room in a lane (wire 2.4).
+func (s *Session) tooMuchWaits(x sending) {
+	s.finish()
+	s.refuseSend(x, wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "too much waits for its thread"))
 }
 
 func (s *Session) parseSend(req uint64, m *wirev1.SendMessage) (sending, error) {
@@ -265,8 +284,9 @@ func ack(t id.ThreadID, message []byte, slot topic.Slot, at topic.Position, time
 
 // drive is the goroutine of a lane: it sends what waits, in order, and ends when nothing does.
 func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
-	for {
+	for done := 0; ; {
 		s.mu.Lock()
+		s.wait(-done)
 		if len(l.queue) == 0 {
 			delete(s.lanes, t)
 			s.mu.Unlock()
@@ -274,11 +294,7 @@ func (s *Session) drive(ctx context.Context, t id.ThreadID, l *lane) {
 		}
 		x := l.queue[0]
 		l.queue = l.queue[1:]
-		if l.first { // its first was not held
-			l.first = false
-		} else {
-			s.wait(-x.size())
-		}
+		done = x.size() // it waits until it is sent or refused
 		refused := s.outOfTurn(x)
 		s.mu.Unlock()
 		if refused != nil {

@@ -131,13 +131,14 @@ type Session struct {
 
 	out      outbox
 	inflight atomic.Int32
+	asked    atomic.Int64 // bytes of the requests in flight, messages apart; only the reader adds
 	code     atomic.Int32
 	wg       sync.WaitGroup // every goroutine of the session but Serve's own
 
 	mu     sync.Mutex // guards the rest
 	over   bool       // closing: no goroutine is started any more
 	lanes  map[id.ThreadID]*lane
-	laned  int                              // bytes in lanes, but for the first of each
+	laned  int                              // bytes in lanes
 	heads  map[id.ThreadID]head             // refused messages that must come again first
 	joins  *rate.Limiter                    // of users put into groups; nil before the first
 	begun  map[id.ThreadID]id.UserID        // threads that it began and the replica has not seen yet: the peer
@@ -194,6 +195,7 @@ func (s *Session) end(err error) {
 		s.srv.fanout.Detach(s)
 	}
 	s.wg.Wait()
+	s.Hold(-len(s.has) * haveWeight)
 	s.mu.Lock()
 	s.wait(-s.laned) // of lanes that nobody drives any more
 	s.mu.Unlock()

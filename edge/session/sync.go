@@ -27,8 +27,15 @@ type syncing struct {
 // that is down the session stays, and sends what was missed when the store is back: the device can go on sending
 // meanwhile. has is what the device has, if it says so (wire 12.1). Reader only.
 func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known, window int) {
-	if !s.begin(req) {
+	held := len(has) * haveWeight // since have
+	answered, ok := s.begin(req, 0)
+	if !ok {
+		s.Hold(-held)
 		return
+	}
+	finish := func() {
+		s.Hold(-held)
+		answered()
 	}
 	if s.syncRate == nil {
 		s.syncRate = rate.NewLimiter(rate.Limit(syncRate), syncBurst)
@@ -40,7 +47,7 @@ func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known, window
 	if len(s.syncs) > 1 {
 		s.mu.Unlock()
 		cancel()
-		s.finish()
+		finish()
 		s.refuse(req, wire.Errorf(wirev1.Code_CODE_TOO_MANY_REQUESTS, "a Sync waits already"))
 		return
 	}
@@ -56,7 +63,7 @@ func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known, window
 	}
 	s.mu.Unlock()
 	if !s.spawn(func() {
-		defer s.finish()
+		defer finish()
 		if before != nil {
 			<-before.done
 		}
@@ -81,7 +88,7 @@ func (s *Session) sync(ctx context.Context, req uint64, has fanout.Known, window
 		}
 	}) {
 		cancel()
-		s.finish()
+		finish()
 	}
 }
 
@@ -90,6 +97,8 @@ func (s *Session) have(req uint64, m *wirev1.Have) error {
 	if s.has == nil {
 		s.has = fanout.Known{}
 	}
+	before := len(s.has)
+	defer func() { s.Hold((len(s.has) - before) * haveWeight) }()
 	for _, c := range m.GetThreads() {
 		t, err := id.From[id.ThreadID](c.GetThreadId())
 		if err != nil || c.GetPosition() < -1 || c.GetOwnOrdinal() < 0 {
@@ -99,8 +108,11 @@ func (s *Session) have(req uint64, m *wirev1.Have) error {
 			Position: topic.Position(c.GetPosition()), Receipts: wire.Digest(c.GetReceipts()), Own: c.GetOwnOrdinal(),
 		}
 	}
-	if len(s.has) > wire.MaxHave {
+	switch n := len(s.has); {
+	case n > wire.MaxHave:
 		return wire.Errorf(wirev1.Code_CODE_PROTOCOL, "more than %d threads before a Sync", wire.MaxHave)
+	case n > leastHave && n*haveWeight > s.Room(wire.MaxHave*haveWeight):
+		return wire.Errorf(wirev1.Code_CODE_UNAVAILABLE, "too little memory is free for what the device has")
 	}
 	s.reply(req, wirev1.ServerFrame_builder{Done: &wirev1.Done{}})
 	return nil

@@ -31,8 +31,8 @@
 //   2.2  Requests may be answered out of order.
 //   2.3  A ClientFrame with request_id 0 is not answered, not even by Error. A ServerFrame with 0 is a push.
 //   2.4  At most Limits.max_inflight requests of a connection wait for an answer; one more is refused with
-//        CODE_TOO_MANY_REQUESTS. So are messages to a thread that is being begun or looked for when too many bytes of
-//        them wait already.
+//        CODE_TOO_MANY_REQUESTS. So is one when too many bytes of them wait already, or of messages to threads that are
+//        being begun or looked for.
 //   2.5  Ping is answered by Pong once every frame before it has been taken up, its watermarks too, and behind all
 //        events that were about to be pushed by then. It may come before requests before it are answered.
 //   2.6  A request whose connection ended before its answer may have had its effect or not. To ask again is safe, with
@@ -180,7 +180,7 @@
 //        from there or from its watermark, whichever is lower: so a device that was restored from a backup gets what
 //        lies between. A thread that it does not name it has nothing of. It counts for that Sync alone.
 //   12.2 Have may come in several frames, of 65,536 threads together; more, or a cursor that is none, closes the
-//        connection with CODE_PROTOCOL.
+//        connection with CODE_PROTOCOL, and so many that the server has no memory for them now with CODE_UNAVAILABLE.
 //   12.3 Receipts of a thread come at that Sync only when the device's digest of them differs from the server's: the
 //        sum modulo 2^64, over the members, of a hash of user id, delivered ordinal and read ordinal (8 bytes each,
 //        big-endian), both counted no further than own_ordinal if that is not 0. Of the user himself the read ordinal
