@@ -58,6 +58,8 @@ type world struct {
 	viewsAt     map[topic.Topic]topic.Position // the first positions that the views do not have; nil: they have all
 	verdicts    map[topic.Position]thread.Verdict
 	stuck       chan struct{} // the store answers nobody about users before it is closed; nil: it answers
+	asking      atomic.Int32  // those whom it has not answered
+	askingMost  atomic.Int32  // and the most that they were
 	hold        bool          // events are appended and acknowledged, and the replica does not see them yet
 	held        []func()
 }
@@ -444,6 +446,7 @@ func (w readSide) TakenInBy(u id.UserID, threads bool, n replica.Needs) {
 }
 
 func (w readSide) DeviceKey(_ context.Context, u id.UserID, d id.DeviceID) (user.Device, error) {
+	w.answers()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.keys[d] == nil || w.owners[d] != u {
@@ -484,6 +487,7 @@ func (w readSide) EnsureThread(_ context.Context, t id.ThreadID) error {
 type gate struct{ *world }
 
 func (g gate) Spend(_ context.Context, u id.UserID, what auth.Spending, n int) error {
+	g.answers()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.spent == nil {
@@ -558,10 +562,15 @@ func (r reads) LookupUsers(context.Context, id.UserID, *wirev1.LookupUsers) (*wi
 }
 
 // answers waits until the store does.
-func (r reads) answers() {
-	r.mu.Lock()
-	stuck := r.stuck
-	r.mu.Unlock()
+func (w *world) answers() {
+	n := w.asking.Add(1)
+	defer w.asking.Add(-1)
+	for most := w.askingMost.Load(); n > most && !w.askingMost.CompareAndSwap(most, n); {
+		most = w.askingMost.Load()
+	}
+	w.mu.Lock()
+	stuck := w.stuck
+	w.mu.Unlock()
 	if stuck != nil {
 		<-stuck
 	}

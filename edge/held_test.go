@@ -95,3 +95,35 @@ func TestWhatADeviceHasIsCounted(t *testing.T) {
 	d.send(have(1))
 	d.closed(wirev1.Code_CODE_UNAVAILABLE)
 }
+
+// Of a connection's requests two are with a store at one time, also of those that are about budgets and devices.
+func TestAConnectionTakesNoPool(t *testing.T) {
+	f := start(t, nil)
+	d := f.dial(t).register("+491").sync()
+	stuck := make(chan struct{})
+	release := sync.OnceFunc(func() { close(stuck) })
+	defer release()
+	f.world.mu.Lock()
+	f.world.stuck = stuck
+	f.world.mu.Unlock()
+	other := id.NewDevice()
+	const rounds = 5
+	for range rounds {
+		d.send(wirev1.ClientFrame_builder{SetProfile: wirev1.SetProfile_builder{Name: "Ann"}.Build()})
+		d.send(wirev1.ClientFrame_builder{RevokeDevice: wirev1.RevokeDevice_builder{DeviceId: other[:]}.Build()})
+		d.send(wirev1.ClientFrame_builder{GetUsers: &wirev1.GetUsers{}})
+	}
+	until(t, "two are asked", func() bool { return f.world.asking.Load() >= 2 })
+	if f := d.ask(wirev1.ClientFrame_builder{Ping: &wirev1.Ping{}}); !f.HasPong() {
+		t.Errorf("got %v", f)
+	}
+	release()
+	for range 3 * rounds {
+		if f, err := d.read(); err != nil || f.HasError() {
+			t.Errorf("got %v, %v", f, err)
+		}
+	}
+	if got := f.world.askingMost.Load(); got != 2 {
+		t.Errorf("%d requests were with the store at one time, want 2", got)
+	}
+}

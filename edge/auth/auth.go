@@ -83,9 +83,6 @@ func New(
 	}, nil
 }
 
-// Limiter returns the shared token buckets.
-func (a *Auth) Limiter() *Limiter { return a.limiter }
-
 // Lookups returns the rate at which a user may look up phone numbers.
 func (a *Auth) Lookups() Rate { return a.cfg.Lookups }
 

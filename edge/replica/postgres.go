@@ -24,8 +24,8 @@ type postgresStore struct {
 }
 
 // NewPostgres returns the Store of a deployment with so many partitions. The pools' search_path has the schema of the
-// thread views. doors is the pool for devices and for how far the views are, so that no number of catch-ups, which pool
-// is for, keeps anybody from logging in or from being cut off.
+// thread views. doors is the pool for devices, for how far the views are and for what they have in quarantine, so that no
+// number of catch-ups, which pool is for, keeps anybody from registering, from logging in or from being cut off.
 func NewPostgres(pool, doors *pgxpool.Pool, partitions int) Store {
 	return &postgresStore{views: views.New(pool), doors: views.New(doors), partitions: partitions}
 }
@@ -91,7 +91,7 @@ func (p *postgresStore) Quarantine(
 		at[topic.SlotOf(topic.Subject(u), p.partitions)] = topic.Cursor{}
 	}
 	slots := slices.Collect(maps.Keys(at))
-	err := p.views.Moment(ctx, func(q *views.Questions) {
+	err := p.doors.Moment(ctx, func(q *views.Questions) {
 		for _, t := range topic.Folded {
 			q.FreshnessOf(t, slots, func(f *views.Freshness) error {
 				c := at[f.Slot]

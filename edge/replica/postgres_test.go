@@ -335,4 +335,7 @@ func TestCatchUpsKeepNobodyOut(t *testing.T) {
 	if _, err := store.Positions(ctx); err != nil {
 		t.Errorf("positions: %v", err)
 	}
+	if _, _, err := store.Quarantine(ctx, nil, []id.UserID{device.User}); err != nil {
+		t.Errorf("quarantine: %v", err)
+	}
 }

@@ -256,7 +256,7 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 		if !bytes.Equal(x.GetDeviceId(), d[:]) {
 			continue
 		}
-		switch known, err := s.srv.replica.DeviceKey(ctx, s.user, d); {
+		switch known, err := s.deviceOf(ctx, d); {
 		case err != nil:
 			return none, err
 		case known.Revoked || !bytes.Equal(known.Key[:], r.GetPublicKey()):
@@ -275,6 +275,11 @@ func (s *Session) linkDevice(ctx context.Context, r *wirev1.LinkDevice) (wirev1.
 	}.Build()})
 }
 
+// deviceOf returns a device of the own user, revoked or not.
+func (s *Session) deviceOf(ctx context.Context, d id.DeviceID) (user.Device, error) {
+	return inTurn(ctx, s.asking, func() (user.Device, error) { return s.srv.replica.DeviceKey(ctx, s.user, d) })
+}
+
 // revokeDevice revokes a device of the own user, this one included. Revoking one that is not there, or no longer, does
 // nothing.
 func (s *Session) revokeDevice(ctx context.Context, r *wirev1.RevokeDevice) (wirev1.ServerFrame_builder, error) {
@@ -283,7 +288,7 @@ func (s *Session) revokeDevice(ctx context.Context, r *wirev1.RevokeDevice) (wir
 		return wirev1.ServerFrame_builder{}, invalid("device_id is not a device's id")
 	}
 	// No budget stands in the way of a revocation: what would change nothing is not appended.
-	known, err := s.srv.replica.DeviceKey(ctx, s.user, d)
+	known, err := s.deviceOf(ctx, d)
 	if err == nil && known.Revoked || errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}) {
 		return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, nil
 	}

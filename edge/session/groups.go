@@ -94,7 +94,10 @@ func (s *Session) spend(ctx context.Context, what auth.Spending, n int) error {
 	if n == 0 {
 		return nil
 	}
-	return s.srv.auth.Spend(ctx, s.user, what, n)
+	_, err := inTurn(ctx, s.asking, func() (struct{}, error) {
+		return struct{}{}, s.srv.auth.Spend(ctx, s.user, what, n)
+	})
+	return err
 }
 
 // mayAdd judges whether the session's user may put some users into a group (wire 7.13): they exist, it is within what

@@ -322,7 +322,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	}
 	q := query.New(query.Config{
 		UserKey: userKey, Partitions: parts.kafka.Partitions, Lookups: a.Lookups(),
-	}, views.New(lists), past, a.Limiter(), p.log)
+	}, views.New(lists), past, auth.NewLimiter(lists), p.log)
 	e, err := edge.New(edge.Config{
 		Listen: parts.listen, CertFile: parts.cert, KeyFile: parts.certKey,
 		Secret: run.Secret(hex.EncodeToString(tokenKey)), MaxConnections: parts.maxConnections,
