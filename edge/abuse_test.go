@@ -8,6 +8,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -71,7 +72,7 @@ func TestUnchangedWatermarksAreNotAppended(t *testing.T) {
 		defer f.world.mu.Unlock()
 		return slices.Clone(f.world.marks)
 	}
-	logged := func(w thread.Watermark, at topic.Position) {
+	logged := func(th id.ThreadID, w thread.Watermark, at topic.Position) {
 		t.Helper()
 		f.world.mu.Lock()
 		defer f.world.mu.Unlock()
@@ -91,7 +92,7 @@ func TestUnchangedWatermarksAreNotAppended(t *testing.T) {
 	if n := len(say(1, 1, 0)); n != 2 {
 		t.Errorf("%d records before the log is known to have the first, want 2: it may have been dropped", n)
 	}
-	logged(first[0].w, 1)
+	logged(th, first[0].w, 1)
 	if n := len(say(1000, 1, 0)); n != 2 {
 		t.Errorf("%d records, want 2", n)
 	}
@@ -99,9 +100,15 @@ func TestUnchangedWatermarksAreNotAppended(t *testing.T) {
 	if len(read) != 3 {
 		t.Fatalf("%d records once the message was read, want 3", len(read))
 	}
-	logged(read[2].w, 2)
+	logged(th, read[2].w, 2)
 	if n := len(say(1000, 1, 0)); n != 3 {
 		t.Errorf("%d records of what is lower, want 3", n)
+	}
+	for other := range user.MaxThreads - 1 { // who is in many threads is no exception
+		logged(id.ThreadID{1, byte(other >> 8), byte(other)}, read[2].w, 3)
+	}
+	if n := len(say(1000, 1, 1)); n != 3 {
+		t.Errorf("%d records once the device has as many threads as there may be, want 3", n)
 	}
 }
 

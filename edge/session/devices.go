@@ -117,8 +117,9 @@ type logged struct {
 	w  thread.Watermark
 }
 
-// maxLogged bounds Session.logged. What it does not know is not mended.
-const maxLogged = 1024
+// maxLogged bounds Session.logged: all threads of a user. What it does not know is not mended, and written again when
+// the device says it again. loggedWeight is the bytes of one.
+const maxLogged, loggedWeight = user.MaxThreads, 128
 
 // Logged implements fanout.Session. A receipt that says less than one before it in the log comes from an edge that the
 // device has left, which was slow to write it: a log that is compacted would keep that one and drop the other, so what
@@ -126,7 +127,7 @@ const maxLogged = 1024
 func (s *Session) Logged(t id.ThreadID, at topic.Position, w thread.Watermark) {
 	s.mu.Lock()
 	had, known := s.logged[t]
-	if known && at <= had.at { // the link repeats itself
+	if s.over || known && at <= had.at { // the link repeats itself
 		s.mu.Unlock()
 		return
 	}
@@ -134,7 +135,11 @@ func (s *Session) Logged(t id.ThreadID, at topic.Position, w thread.Watermark) {
 	if s.logged == nil {
 		s.logged = map[id.ThreadID]logged{}
 	}
-	if !known && len(s.logged) >= maxLogged {
+	switch {
+	case known:
+	case len(s.logged) < maxLogged:
+		s.Hold(loggedWeight)
+	default:
 		for any := range s.logged {
 			delete(s.logged, any)
 			break

@@ -198,6 +198,7 @@ func (s *Session) end(err error) {
 	s.Hold(-len(s.has) * haveWeight)
 	s.mu.Lock()
 	s.wait(-s.laned) // of lanes that nobody drives any more
+	s.Hold(-len(s.logged) * loggedWeight)
 	s.mu.Unlock()
 	s.srv.mu.Lock()
 	delete(s.srv.open, s)
