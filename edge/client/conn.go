@@ -311,6 +311,17 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		c.applied[t] = c.applied[t].Merge(read)
 		c.mu.Unlock()
 		c.queue.put(ThreadChanged{Summary: s})
+	case wirev1.ServerFrame_ThreadLate_case: // wire 5.8
+		late := f.GetThreadLate()
+		t, err := id.From[id.ThreadID](late.GetThreadId())
+		if err != nil {
+			return alien{fmt.Errorf("thread late: %w", err)}
+		}
+		e := ThreadLate{Thread: t}
+		if late.HasError() {
+			e.Err = errorOf(late.GetError())
+		}
+		c.queue.put(e)
 	case wirev1.ServerFrame_SyncComplete_case:
 		c.synced(cn, f.GetSyncComplete())
 	case wirev1.ServerFrame_Resync_case:

@@ -15,8 +15,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, Sent, Rejected, Failed, Delayed,
-// Connected, Synced, Disconnected, Unreadable.
+// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, ThreadLate, Sent, Rejected, Failed,
+// Delayed, Connected, Synced, Disconnected, Unreadable.
 type Event interface{ isEvent() }
 
 // Place is where an event of a thread lies in the log.
@@ -77,6 +77,12 @@ type Receipt struct {
 
 // ThreadChanged tells that a thread is new or changed while the device was away.
 type ThreadChanged struct{ Summary *wirev1.ThreadSummary }
+
+// ThreadLate tells that the edge cannot bring a thread up to date for now, or has done so: then its events are live.
+type ThreadLate struct {
+	Thread id.ThreadID
+	Err    error // why; nil: it is live
+}
 
 // Sent tells that the log has a message of the outbox.
 type Sent struct {
@@ -139,6 +145,7 @@ func (Message) isEvent()       {}
 func (ThreadEvent) isEvent()   {}
 func (Receipt) isEvent()       {}
 func (ThreadChanged) isEvent() {}
+func (ThreadLate) isEvent()    {}
 func (Sent) isEvent()          {}
 func (Rejected) isEvent()      {}
 func (Failed) isEvent()        {}

@@ -47,6 +47,7 @@ func TestUnreadableIsKept(t *testing.T) {
 			ThreadId: th[:], Items: []*wirev1.MemberWatermark{wirev1.MemberWatermark_builder{UserId: short}.Build()},
 		}.Build()}.Build(),
 		wirev1.ServerFrame_builder{ThreadChanged: &wirev1.ThreadChanged{}}.Build(),
+		wirev1.ServerFrame_builder{ThreadLate: &wirev1.ThreadLate{}}.Build(),
 		wirev1.ServerFrame_builder{
 			Rejected: wirev1.Rejected_builder{ThreadId: th[:], MessageId: short}.Build(),
 		}.Build(),
@@ -103,7 +104,7 @@ func TestUnreadableIsKept(t *testing.T) {
 		fmt.Sprintf("unknown at 3, of %d bytes", len(newer)),
 		fmt.Sprintf("unknown at 4, of %d bytes", len(events[3].GetEvent())),
 		"unreadable", "unreadable", "unreadable", "unreadable", "unreadable", "unreadable", "unreadable",
-		"message at 9", "client.Synced",
+		"unreadable", "message at 9", "client.Synced",
 	}
 	if d := cmp.Diff(want, got[len(got)-len(want):]); d != "" {
 		t.Errorf("events (-want +got):\n%s", d)
@@ -119,6 +120,37 @@ func TestUnreadableIsKept(t *testing.T) {
 	}
 	if d := cmp.Diff(append(want[:4:4], "unreadable", "unreadable"), got); d != "" {
 		t.Errorf("page (-want +got):\n%s", d)
+	}
+}
+
+// A thread that is not live is told by name, with the reason, and so is that it is again.
+func TestThreadLate(t *testing.T) {
+	th := id.NewGroup()
+	why := wirev1.Error_builder{Code: wirev1.Code_CODE_UNAVAILABLE, Message: "full", RetryAfterMs: 5000}.Build()
+	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
+		if f.WhichBody() == wirev1.ClientFrame_Sync_case {
+			for _, e := range []*wirev1.Error{why, nil} {
+				p.write(wirev1.ServerFrame_builder{
+					ThreadLate: wirev1.ThreadLate_builder{ThreadId: th[:], Error: e}.Build(),
+				}.Build())
+			}
+		}
+		return false
+	})
+	cfg.Store = registered(t)
+	c, _ := start(t, cfg)
+	var got []ThreadLate
+	for e := range c.Events(within(t)) {
+		if l, ok := e.(ThreadLate); ok {
+			got = append(got, l)
+		}
+		if _, ok := e.(Synced); ok {
+			break
+		}
+	}
+	want := []ThreadLate{{th, errorOf(why)}, {th, nil}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("events (-want +got):\n%s", d)
 	}
 }
 

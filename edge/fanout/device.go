@@ -52,6 +52,9 @@ type device struct {
 	// 12.5). left has them by how late they are, and perhaps some that are not left any more.
 	unasked map[id.ThreadID]struct{}
 	left    []id.ThreadID
+	// The threads that are not followed for now, of which the device was told so, each with how often that was found
+	// (wire 5.8).
+	shelved map[id.ThreadID]int
 	// Where the device is at least, in threads of which it has said at its Sync that it has less than its watermark
 	// says.
 	from   map[id.ThreadID]topic.Position
@@ -198,7 +201,7 @@ func (d *device) reset(to flow) {
 	d.keepNone()
 	d.state, d.targets, d.missed, d.over, d.joins = to, nil, nil, false, nil
 	if to != open {
-		d.unasked, d.left, d.from = nil, nil, nil
+		d.unasked, d.left, d.from, d.shelved = nil, nil, nil, nil
 	}
 }
 
@@ -265,14 +268,19 @@ func (f *Fanout) catchUp(d *device, t id.ThreadID, upTo topic.Position) {
 	}
 	if at, listed := d.targets[t]; listed && (at == uncaptured || at == postponed || at >= upTo) {
 		if at == uncaptured {
-			if d.missed == nil {
-				d.missed = map[id.ThreadID]topic.Position{}
-			}
-			d.missed[t] = upTo
+			d.miss(t, upTo)
 		}
 		return
 	}
 	f.wake(d, t)
+}
+
+// miss notes what the target of a thread that is not captured yet must cover. The caller holds d.mu.
+func (d *device) miss(t id.ThreadID, upTo topic.Position) {
+	if d.missed == nil {
+		d.missed = map[id.ThreadID]topic.Position{}
+	}
+	d.missed[t] = upTo
 }
 
 // receipts passes on members' watermarks.

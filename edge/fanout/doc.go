@@ -39,6 +39,9 @@
 // A Sync may have a window: then the threads beyond it are left, and nothing of them is pushed until the device asks
 // for them (More) or something new comes in them, which catches up with them by itself.
 //
+// A thread that the replica does not follow for now, since the link has no room for it, is shelved (late.go): the Sync,
+// or the catch-up, goes on without it and the device is told which one it is. It is caught up with when it is live.
+//
 // Locks: the list of people, and a device's, never one inside the other. What pushes to a
 // Session is called under the device's, which keeps its pushes in order: so it must not call back.
 //

@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,10 +34,11 @@ type feeding struct {
 func (f *Fanout) feed(
 	ctx context.Context, d *device, list []id.ThreadID, how feeding, send func([]byte) error,
 ) error {
-	lacks, err := f.capture(ctx, d, list, how.wait)
+	lacks, err := f.capture(ctx, d, list, how.wait, send)
 	if err != nil {
 		return err
 	}
+	back := d.unshelved(list)
 	if lacks, err = f.compare(ctx, d, lacks, how); err != nil {
 		return err
 	}
@@ -86,6 +88,30 @@ func (f *Fanout) feed(
 			return err
 		}
 		if err := f.feedThread(ctx, d, l, tails[0], send); err != nil {
+			return err
+		}
+	}
+	return f.feedBack(ctx, d, back, how, send)
+}
+
+// feedBack tells a session that threads are live that were shelved, behind what it lacked of them and how far their
+// members have got.
+func (f *Fanout) feedBack(
+	ctx context.Context, d *device, back map[id.ThreadID]int, how feeding, send func([]byte) error,
+) error {
+	if len(back) == 0 {
+		return nil
+	}
+	if !how.receipts {
+		if err := f.feedReceipts(ctx, d, slices.Collect(maps.Keys(back)), nil); err != nil {
+			return err
+		}
+	}
+	for t, times := range back {
+		if !d.isBack(t, times) {
+			continue
+		}
+		if err := send(lateFrame(t, nil)); err != nil {
 			return err
 		}
 	}

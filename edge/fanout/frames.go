@@ -1,6 +1,8 @@
 package fanout
 
 import (
+	"errors"
+
 	"heliograph/edge/replica"
 	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
@@ -8,6 +10,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/user"
+	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -58,6 +61,17 @@ func unreadNew(g *replica.Glance) (c replica.Counted) {
 		c.Messages = g.Member.Unread(g.LastOrdinal, g.Own).Most()
 	}
 	return c
+}
+
+// lateFrame tells that a thread is not live, and why, or with nil that it is (wire 5.8).
+func lateFrame(t id.ThreadID, why error) []byte {
+	b := wirev1.ThreadLate_builder{ThreadId: t[:]}
+	if e := (&wire.Error{}); errors.As(why, &e) {
+		b.Error = wirev1.Error_builder{
+			Code: e.Code, Message: e.Message, RetryAfterMs: uint32(e.RetryAfter.Milliseconds()),
+		}.Build()
+	}
+	return encode(wirev1.ServerFrame_builder{ThreadLate: b.Build()}.Build())
 }
 
 func syncComplete(rest int) []byte {

@@ -4,8 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // groupIn makes a group in a slot.
@@ -79,4 +82,102 @@ func TestViewsThatStandStillHoldUpTheirSlotAlone(t *testing.T) {
 		}
 		mustBe(t, "behind", b.edges[0].Fanout.OldestUndelivered(), time.Duration(0))
 	})
+}
+
+// The link has no room for one of a user's threads. In: his phone comes back from being away, when the thread is new to
+// the edge or was live there until its slot changed hands; messages come in all his threads, or in none; later there is
+// room. Expected: the rest is served at once, and stays live; the phone is told which thread is not, once; later it
+// gets what it missed of that, in order, how far the others have read, and then that it is live.
+func TestAThreadWithoutRoomHoldsUpNoOther(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		online, news bool
+	}{{"away", false, true}, {"away, nothing new", false, false}, {"on line", true, true},
+		{"on line, nothing new", true, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			inBench(t, 2, func(t *testing.T, b *bench) { withoutRoom(t, b, c.online, c.news) })
+		})
+	}
+}
+
+func withoutRoom(t *testing.T, b *bench, online, news bool) {
+	ann, bob := b.person(1), b.person(2)
+	b.settle()
+	defer b.online(ann, 1).leave()
+	full, fine, other := b.groupIn(0, bob.user), b.groupIn(0, bob.user), b.groupIn(1, bob.user)
+	all := []id.ThreadID{full, fine, other}
+	for _, g := range all {
+		b.world.Join(g, -1, ann.user)
+		b.world.AddMember(g, bob.user, ann.user)
+	}
+	sent := 0
+	send := func() {
+		for _, g := range all {
+			b.world.Send(g, bob.user, bob.id, id.NewMessage(), id.UserID{})
+			b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		}
+		sent += 2
+	}
+	send()
+	b.settle()
+	before := 0
+	if online {
+		defer b.online(bob, 0).leave()
+		b.settle()
+		before = bob.count(full)
+	}
+	b.cluster.Deny(topic.Subject(full))
+	if online {
+		b.cluster.Give(0, "b", 0) // it is live, until the other instance refuses it
+	} else {
+		defer b.online(bob, 0).leave()
+	}
+	b.settle()
+	mustBe(t, "SyncComplete", bob.syncs, 1)
+	mustBe(t, "left by a window", bob.rest, 0)
+	if news {
+		send()
+	}
+	read := ann.applied[full].Ordinal
+	ann.acknowledge(b.world, full, true)
+	b.settle()
+	mustBe(t, "of the one without room", bob.count(full), before)
+	for _, g := range all[1:] {
+		mustBe(t, "of another", bob.count(g), 2+sent)
+	}
+	time.Sleep(time.Minute)
+	b.settle()
+	unavailable := wirev1.Code_CODE_UNAVAILABLE
+	if diff := cmp.Diff(map[id.ThreadID][]wirev1.Code{full: {unavailable}}, bob.late); diff != "" {
+		t.Errorf("told of what is late (-want +got):\n%s", diff)
+	}
+	b.cluster.Deny()
+	time.Sleep(time.Minute)
+	b.settle()
+	mustBe(t, "lacks", bob.lacks(b.world), "")
+	if diff := cmp.Diff(map[id.ThreadID][]wirev1.Code{full: {unavailable, 0}}, bob.late); diff != "" {
+		t.Errorf("told of what is late (-want +got):\n%s", diff)
+	}
+	mustBe(t, "she has read something", read > 0, true)
+	mustBe(t, "how far she has read", bob.receipts[full][ann.user].ReadOrdinal, read)
+	send()
+	b.settle()
+	mustBe(t, "lacks at the end", bob.lacks(b.world), "")
+	mustBe(t, "resyncs", bob.resyncs, 0)
+	mustBe(t, "behind", b.edges[0].Fanout.OldestUndelivered(), time.Duration(0))
+}
+
+// A thread turns live just when a catch-up has found that it is not followed. In: that order of the two. Expected: the
+// catch-up looks again, and gives it up only when that was so once more.
+func TestAThreadThatTurnsLiveMeanwhileIsNotGivenUp(t *testing.T) {
+	th := id.NewGroup()
+	d := &device{sess: &sink{}, state: open}
+	d.begin(th)
+	f := &Fanout{}
+	f.late(d, th, nil)
+	for _, want := range []bool{false, true} {
+		if _, done := d.giveUp(th); done != want {
+			t.Errorf("given up: %v, want %v", done, want)
+		}
+	}
 }

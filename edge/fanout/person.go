@@ -55,6 +55,13 @@ func (p *person) Missed(t id.ThreadID, upTo topic.Position) {
 	}
 }
 
+// Late implements replica.Follower.
+func (p *person) Late(t id.ThreadID, why error) {
+	for _, d := range p.connected() {
+		p.of.late(d, t, why)
+	}
+}
+
 // Receipt implements replica.Follower.
 func (p *person) Receipt(r *replica.Receipt) {
 	for _, d := range p.connected() {

@@ -39,6 +39,7 @@ type phone struct {
 	saw      map[id.ThreadID]map[topic.Position]bool // everything that came, also what the cursor rule ignored
 	changed  map[id.ThreadID]int
 	listed   map[id.ThreadID]*wirev1.ThreadSummary // the last of changed
+	late     map[id.ThreadID][]wirev1.Code         // what it was told, 0 for live
 	receipts map[id.ThreadID]map[id.UserID]thread.Watermark
 	sent     map[id.ThreadID]int64 // the ordinal of the user's last message
 	logged   []thread.Watermark
@@ -58,7 +59,8 @@ func newPhone(u id.UserID, d id.DeviceID, floor int64) *phone {
 	return &phone{
 		user: u, id: d, floor: floor, applied: map[id.ThreadID]replica.Row{}, got: map[id.ThreadID][]topic.Position{},
 		changed: map[id.ThreadID]int{}, sent: map[id.ThreadID]int64{}, listed: map[id.ThreadID]*wirev1.ThreadSummary{},
-		saw: map[id.ThreadID]map[topic.Position]bool{}, receipts: map[id.ThreadID]map[id.UserID]thread.Watermark{},
+		late: map[id.ThreadID][]wirev1.Code{},
+		saw:  map[id.ThreadID]map[topic.Position]bool{}, receipts: map[id.ThreadID]map[id.UserID]thread.Watermark{},
 	}
 }
 
@@ -319,6 +321,9 @@ func (d *phone) take(b []byte, ask chan struct{}) {
 		d.listed[t] = f.GetThreadChanged().GetThread()
 	case wirev1.ServerFrame_Rejected_case:
 		d.rejected = append(d.rejected, topic.Position(f.GetRejected().GetPosition()))
+	case wirev1.ServerFrame_ThreadLate_case:
+		t := id.ThreadID(f.GetThreadLate().GetThreadId())
+		d.late[t] = append(d.late[t], f.GetThreadLate().GetError().GetCode())
 	case wirev1.ServerFrame_SyncComplete_case:
 		d.syncs++
 		d.rest = int(f.GetSyncComplete().GetRest())

@@ -273,8 +273,11 @@ func (f *Fanout) caughtUp(d *device, epoch uint64, list []id.ThreadID, send func
 			d.mu.Unlock()
 			return
 		}
-		// Of those, one may have been found to lack more meanwhile.
-		list = slices.DeleteFunc(list, func(t id.ThreadID) bool { return d.targets[t] == uncaptured })
+		// Of those, one may have been found to lack more meanwhile, or was shelved.
+		list = slices.DeleteFunc(list, func(t id.ThreadID) bool {
+			at, listed := d.targets[t]
+			return !listed || at == uncaptured
+		})
 		pending, kept := d.takePending(list)
 		if len(pending) == 0 {
 			for _, t := range list {
@@ -364,15 +367,19 @@ func (f *Fanout) threadsOf(ctx context.Context, d *device) ([]id.ThreadID, error
 	return list, nil
 }
 
-// capture waits until each thread is live, and takes down its state.
+// capture waits until each thread is live, and takes down its state. Of one that is not followed for now it tells the
+// device, and goes on.
 func (f *Fanout) capture(
-	ctx context.Context, d *device, list []id.ThreadID, wait time.Duration,
+	ctx context.Context, d *device, list []id.ThreadID, wait time.Duration, send func([]byte) error,
 ) ([]lack, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	lacks := make([]lack, 0, len(list))
 	for _, t := range list {
-		target, now, err := f.captureThread(ctx, d, t)
+		target, now, news, err := f.captureThread(ctx, d, t)
+		if news {
+			err = send(lateFrame(t, replica.ErrNoRoom))
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -388,16 +395,23 @@ func (f *Fanout) capture(
 }
 
 // captureThread sets the target of a thread for a device's catch-up. What comes after it is held back by then, since
-// all of the thread is. now is the thread up to the target; nil when the user never was a member.
+// all of the thread is. now is the thread up to the target; nil when the user never was a member, and when the thread
+// is not followed for now: then news says whether the device is to be told.
 func (f *Fanout) captureThread(
 	ctx context.Context, d *device, t id.ThreadID,
-) (target topic.Position, now *replica.Glance, err error) {
+) (target topic.Position, now *replica.Glance, news bool, err error) {
 	for {
-		if target, now, err = f.replica.Enter(ctx, d.person, t); err != nil {
-			return 0, nil, err
+		target, now, err = f.replica.Enter(ctx, d.person, t)
+		done := false
+		switch {
+		case errors.Is(err, replica.ErrNoRoom):
+			news, done = d.giveUp(t)
+			err = nil
+		case err == nil:
+			done = d.aim(t, target)
 		}
-		if d.aim(t, target) {
-			return target, now, nil
+		if done || err != nil {
+			return target, now, news, err
 		}
 	}
 }

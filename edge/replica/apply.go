@@ -296,6 +296,9 @@ func (r *Replica) addLocal(t *threadEntry, u *userEntry, bornAt topic.Position) 
 		t.locals = append(t.locals, u)
 		t.renew()
 		t.idle = 0
+		if t.noRoom {
+			t.slot.note(late{t.id(), ErrNoRoom}, u)
+		}
 	}
 	if bornAt >= 0 && !t.loaded() {
 		t.pending.bornAt = bornAt

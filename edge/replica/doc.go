@@ -38,7 +38,9 @@
 // What has not turned live after five seconds, or is not subscribed with its slot's owner by then, is late: that is
 // said in the log, counted by what it waits for, and asked for again; instances are asked once more what they own.
 // Their list of slots alone says who the owner is: "not owner" answers one request, and is void when the slot was given
-// up and taken again since that was sent.
+// up and taken again since that was sent. A subject for which the link has no room is refused by itself: its followers
+// are told so once (Late), it is asked for again in the same way, and once it is live they are told that, behind what
+// they have missed.
 //
 // A snapshot is one repeatable-read transaction that reads the subject's rows and the slot's positions S. It counts
 // only when S has reached live_from in each topic of the subject: then events before S are in it, and those from S on

@@ -358,6 +358,10 @@ func (r *Replica) refuse(s *slot, sub *subject) {
 	r.expect(s)
 	r.metrics.refused.Inc()
 	closed(&sub.news)
+	if t := sub.thread; t != nil && !sub.noRoom {
+		s.note(late{t.id(), ErrNoRoom}, t.locals...)
+	}
+	sub.noRoom = true
 }
 
 // again asks for a subject anew that was refused, for somebody who begins to wait for it. The caller holds the slot's
@@ -373,11 +377,19 @@ func (sub *subject) full() error {
 	if sub.phase != wanted || !sub.pending.refused {
 		return nil
 	}
-	return &wire.Error{
-		Code:       wirev1.Code_CODE_UNAVAILABLE,
-		Message:    "this edge follows as many threads and users as it may",
-		RetryAfter: lateAfter,
-	}
+	return ErrNoRoom
+}
+
+// ErrNoRoom refuses a subject that the link to its slot's owner has no room for. It is asked for again after a while.
+var ErrNoRoom error = noRoom{}
+
+type noRoom struct{}
+
+func (noRoom) Error() string { return "this edge follows as many threads and users as it may" }
+
+// Unwrap returns what a client is told.
+func (n noRoom) Unwrap() error {
+	return &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE, Message: n.Error(), RetryAfter: lateAfter}
 }
 
 // gap tells whether events between what the subject has taken in and liveFrom are missing.

@@ -286,6 +286,10 @@ func (r *Replica) userLoaded(u *userEntry, snap *Snapshot, after *actions) {
 func (r *Replica) turnLive(sub *subject, at topic.Cursor, after *actions) {
 	list := sub.pending.backlog
 	sub.slot.turnedLive(sub, at)
+	if t := sub.thread; t != nil && sub.noRoom {
+		sub.slot.note(late{t.id(), nil}, t.locals...)
+	}
+	sub.noRoom = false
 	slices.SortStableFunc(list, func(a, b queued) int {
 		return cmp.Or(
 			cmp.Compare(a.topic.Number(), b.topic.Number()), cmp.Compare(a.rec.GetPosition(), b.rec.GetPosition()),

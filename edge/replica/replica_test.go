@@ -106,6 +106,7 @@ type ear struct {
 	views  []replica.View // as the replica showed the thread meanwhile
 	joined int
 	missed []topic.Position
+	late   []error
 	marks  []replica.Mark
 }
 
@@ -139,6 +140,12 @@ func (e *ear) Missed(_ id.ThreadID, upTo topic.Position) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.missed = append(e.missed, upTo)
+}
+
+func (e *ear) Late(_ id.ThreadID, why error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.late = append(e.late, why)
 }
 
 func (e *ear) Receipt(r *replica.Receipt) {

@@ -21,6 +21,9 @@ type Follower interface {
 	// Missed tells that the thread has events that he may see and of which he is not told: those up to a position, as
 	// far as he lacks them. It comes before the events after that position.
 	Missed(t id.ThreadID, upTo topic.Position)
+	// Late tells that a thread is not followed for now, and why: ErrNoRoom. With nil it is again, and what he was not
+	// told of meanwhile was told as missed; only then comes what is new.
+	Late(t id.ThreadID, why error)
 	// Receipt tells that a watermark has grown: his own, or that of a member to whom he has sent something that it
 	// covers and the one before did not; and of each receipt of a device of his, grown or not. The receipt is shared.
 	Receipt(r *Receipt)
@@ -95,12 +98,17 @@ type (
 		thread id.ThreadID
 		upTo   topic.Position
 	}
+	late struct {
+		thread id.ThreadID
+		why    error
+	}
 	revoked id.DeviceID
 )
 
 func (e *Event) tell(f Follower)    { f.Event(e, nil) }
 func (j joined) tell(f Follower)    { f.Event(j.Event, j.now) }
 func (m missed) tell(f Follower)    { f.Missed(m.thread, m.upTo) }
+func (l late) tell(f Follower)      { f.Late(l.thread, l.why) }
 func (r *Receipt) tell(f Follower)  { f.Receipt(r) }
 func (r *Rejected) tell(f Follower) { f.Rejected(r) }
 func (d revoked) tell(f Follower)   { f.Revoked(id.DeviceID(d)) }

@@ -89,6 +89,9 @@ func samples(t *testing.T) []goldentest.Frame {
 	}.Build()})
 	ask("a ping", wirev1.ClientFrame_builder{Ping: &wirev1.Ping{}})
 	tell("a pong", 6, wirev1.ServerFrame_builder{Pong: &wirev1.Pong{}})
+	ask("a ping that is longer than a stateless reset", wirev1.ClientFrame_builder{
+		Ping: &wirev1.Ping{}, Padding: make([]byte, 64),
+	})
 	ask("a message is given up", wirev1.ClientFrame_builder{
 		AbandonMessage: wirev1.AbandonMessage_builder{ThreadId: direct, MessageId: m1}.Build(),
 	})
@@ -226,6 +229,14 @@ func samples(t *testing.T) []goldentest.Frame {
 	})
 	tell("a group changed", 0, wirev1.ServerFrame_builder{
 		ThreadChanged: wirev1.ThreadChanged_builder{Thread: groupSummary}.Build(),
+	})
+	tell("a thread is not live", 0, wirev1.ServerFrame_builder{ThreadLate: wirev1.ThreadLate_builder{
+		ThreadId: group, Error: wirev1.Error_builder{
+			Code: wirev1.Code_CODE_UNAVAILABLE, Message: "in words", RetryAfterMs: 5000,
+		}.Build(),
+	}.Build()})
+	tell("a thread is live again", 0, wirev1.ServerFrame_builder{
+		ThreadLate: wirev1.ThreadLate_builder{ThreadId: group}.Build(),
 	})
 	tell("synced", 0, wirev1.ServerFrame_builder{SyncComplete: &wirev1.SyncComplete{}})
 	tell("resync", 0, wirev1.ServerFrame_builder{

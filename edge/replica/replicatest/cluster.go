@@ -22,6 +22,7 @@ type Cluster struct {
 	delay     time.Duration
 	lose      int // so many Subscribes
 	bound     int // subjects of a link; 0: any number
+	denied    map[topic.Subject]bool
 	wg        sync.WaitGroup
 }
 
@@ -177,6 +178,16 @@ func (c *Cluster) Bound(subjects int) {
 	c.bound = subjects
 }
 
+// Deny has every link refuse some subjects, as if it had no room, until it is called with others or none.
+func (c *Cluster) Deny(subjects ...topic.Subject) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.denied = map[topic.Subject]bool{}
+	for _, k := range subjects {
+		c.denied[k] = true
+	}
+}
+
 // fit takes the subjects out of a Subscribe for which the link has no room.
 func (c *Cluster) fit(l *edgeLink, r *linkv1.Subscribe) (left, refused [][]byte) {
 	has := 0
@@ -185,6 +196,8 @@ func (c *Cluster) fit(l *edgeLink, r *linkv1.Subscribe) (left, refused [][]byte)
 	}
 	for _, k := range r.GetSubjects() {
 		switch {
+		case c.denied[topic.Subject(k)]:
+			refused = append(refused, k)
 		case l.subs[topic.Slot(r.GetSlot())][topic.Subject(k)]:
 			left = append(left, k)
 		case c.bound == 0 || has < c.bound:

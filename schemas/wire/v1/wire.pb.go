@@ -91,6 +91,10 @@
 //        third that waits with CODE_TOO_MANY_REQUESTS. Beyond 5 at once and one a second they wait.
 //   5.7  A thread that begins for a device while it is live, since the user was added or is written to, is announced by
 //        ThreadChanged before its first event.
+//   5.8  A thread that the server cannot follow for now, since it follows as many as it may, holds up no other:
+//        ThreadLate names it with the reason, before SyncComplete or when that begins later, and nothing of it comes.
+//        The server goes on trying. What the device lacks of it then comes as in 5.2, behind that ThreadLate without an
+//        error, and from there on it is live.
 //
 // 6. Cursors and receipts
 //   6.1  A device keeps for each thread the highest position that it has applied, and applies an Event only if its
@@ -2424,6 +2428,15 @@ func (x *ServerFrame) GetSettings() *Settings {
 	return nil
 }
 
+func (x *ServerFrame) GetThreadLate() *ThreadLate {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Body.(*serverFrame_ThreadLate); ok {
+			return x.ThreadLate
+		}
+	}
+	return nil
+}
+
 func (x *ServerFrame) SetRequestId(v uint64) {
 	x.xxx_hidden_RequestId = v
 }
@@ -2618,6 +2631,14 @@ func (x *ServerFrame) SetSettings(v *Settings) {
 		return
 	}
 	x.xxx_hidden_Body = &serverFrame_Settings{v}
+}
+
+func (x *ServerFrame) SetThreadLate(v *ThreadLate) {
+	if v == nil {
+		x.xxx_hidden_Body = nil
+		return
+	}
+	x.xxx_hidden_Body = &serverFrame_ThreadLate{v}
 }
 
 func (x *ServerFrame) HasBody() bool {
@@ -2819,6 +2840,14 @@ func (x *ServerFrame) HasSettings() bool {
 	return ok
 }
 
+func (x *ServerFrame) HasThreadLate() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Body.(*serverFrame_ThreadLate)
+	return ok
+}
+
 func (x *ServerFrame) ClearBody() {
 	x.xxx_hidden_Body = nil
 }
@@ -2967,6 +2996,12 @@ func (x *ServerFrame) ClearSettings() {
 	}
 }
 
+func (x *ServerFrame) ClearThreadLate() {
+	if _, ok := x.xxx_hidden_Body.(*serverFrame_ThreadLate); ok {
+		x.xxx_hidden_Body = nil
+	}
+}
+
 const ServerFrame_Body_not_set_case case_ServerFrame_Body = 0
 const ServerFrame_Error_case case_ServerFrame_Body = 2
 const ServerFrame_Done_case case_ServerFrame_Body = 3
@@ -2992,6 +3027,7 @@ const ServerFrame_Pong_case case_ServerFrame_Body = 22
 const ServerFrame_Invitations_case case_ServerFrame_Body = 23
 const ServerFrame_Invitation_case case_ServerFrame_Body = 24
 const ServerFrame_Settings_case case_ServerFrame_Body = 25
+const ServerFrame_ThreadLate_case case_ServerFrame_Body = 26
 
 func (x *ServerFrame) WhichBody() case_ServerFrame_Body {
 	if x == nil {
@@ -3046,6 +3082,8 @@ func (x *ServerFrame) WhichBody() case_ServerFrame_Body {
 		return ServerFrame_Invitation_case
 	case *serverFrame_Settings:
 		return ServerFrame_Settings_case
+	case *serverFrame_ThreadLate:
+		return ServerFrame_ThreadLate_case
 	default:
 		return ServerFrame_Body_not_set_case
 	}
@@ -3108,6 +3146,8 @@ type ServerFrame_builder struct {
 	Invitation *Invitation
 	// Answer to GetSettings.
 	Settings *Settings
+	// Push: a thread is not live, or is again (5.8).
+	ThreadLate *ThreadLate
 	// -- end of xxx_hidden_Body
 }
 
@@ -3187,6 +3227,9 @@ func (b0 ServerFrame_builder) Build() *ServerFrame {
 	}
 	if b.Settings != nil {
 		x.xxx_hidden_Body = &serverFrame_Settings{b.Settings}
+	}
+	if b.ThreadLate != nil {
+		x.xxx_hidden_Body = &serverFrame_ThreadLate{b.ThreadLate}
 	}
 	return m0
 }
@@ -3326,6 +3369,11 @@ type serverFrame_Settings struct {
 	Settings *Settings `protobuf:"bytes,25,opt,name=settings,oneof"`
 }
 
+type serverFrame_ThreadLate struct {
+	// Push: a thread is not live, or is again (5.8).
+	ThreadLate *ThreadLate `protobuf:"bytes,26,opt,name=thread_late,json=threadLate,oneof"`
+}
+
 func (*serverFrame_Error) isServerFrame_Body() {}
 
 func (*serverFrame_Done) isServerFrame_Body() {}
@@ -3373,6 +3421,8 @@ func (*serverFrame_Invitations) isServerFrame_Body() {}
 func (*serverFrame_Invitation) isServerFrame_Body() {}
 
 func (*serverFrame_Settings) isServerFrame_Body() {}
+
+func (*serverFrame_ThreadLate) isServerFrame_Body() {}
 
 // Hello opens a connection.
 type Hello struct {
@@ -7892,6 +7942,94 @@ func (b0 ThreadChanged_builder) Build() *ThreadChanged {
 	return m0
 }
 
+// ThreadLate: the server cannot bring a thread up to date for now, or has done so (5.8).
+type ThreadLate struct {
+	state               protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ThreadId []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
+	xxx_hidden_Error    *Error                 `protobuf:"bytes,2,opt,name=error"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ThreadLate) Reset() {
+	*x = ThreadLate{}
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThreadLate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThreadLate) ProtoMessage() {}
+
+func (x *ThreadLate) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ThreadLate) GetThreadId() []byte {
+	if x != nil {
+		return x.xxx_hidden_ThreadId
+	}
+	return nil
+}
+
+func (x *ThreadLate) GetError() *Error {
+	if x != nil {
+		return x.xxx_hidden_Error
+	}
+	return nil
+}
+
+func (x *ThreadLate) SetThreadId(v []byte) {
+	if v == nil {
+		v = []byte{}
+	}
+	x.xxx_hidden_ThreadId = v
+}
+
+func (x *ThreadLate) SetError(v *Error) {
+	x.xxx_hidden_Error = v
+}
+
+func (x *ThreadLate) HasError() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Error != nil
+}
+
+func (x *ThreadLate) ClearError() {
+	x.xxx_hidden_Error = nil
+}
+
+type ThreadLate_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The thread (16 bytes).
+	ThreadId []byte
+	// Why; unset: it is live from here on.
+	Error *Error
+}
+
+func (b0 ThreadLate_builder) Build() *ThreadLate {
+	m0 := &ThreadLate{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ThreadId = b.ThreadId
+	x.xxx_hidden_Error = b.Error
+	return m0
+}
+
 // GetThread asks for one thread with its members.
 type GetThread struct {
 	state               protoimpl.MessageState `protogen:"opaque.v1"`
@@ -7902,7 +8040,7 @@ type GetThread struct {
 
 func (x *GetThread) Reset() {
 	*x = GetThread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	mi := &file_wire_v1_wire_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7914,7 +8052,7 @@ func (x *GetThread) String() string {
 func (*GetThread) ProtoMessage() {}
 
 func (x *GetThread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[52]
+	mi := &file_wire_v1_wire_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7966,7 +8104,7 @@ type Thread struct {
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_wire_v1_wire_proto_msgTypes[53]
+	mi := &file_wire_v1_wire_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7978,7 +8116,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[53]
+	mi := &file_wire_v1_wire_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8070,7 +8208,7 @@ type Invitee struct {
 
 func (x *Invitee) Reset() {
 	*x = Invitee{}
-	mi := &file_wire_v1_wire_proto_msgTypes[54]
+	mi := &file_wire_v1_wire_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8082,7 +8220,7 @@ func (x *Invitee) String() string {
 func (*Invitee) ProtoMessage() {}
 
 func (x *Invitee) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[54]
+	mi := &file_wire_v1_wire_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8165,7 +8303,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_wire_v1_wire_proto_msgTypes[55]
+	mi := &file_wire_v1_wire_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8177,7 +8315,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[55]
+	mi := &file_wire_v1_wire_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8265,7 +8403,7 @@ type GetHistory struct {
 
 func (x *GetHistory) Reset() {
 	*x = GetHistory{}
-	mi := &file_wire_v1_wire_proto_msgTypes[56]
+	mi := &file_wire_v1_wire_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8277,7 +8415,7 @@ func (x *GetHistory) String() string {
 func (*GetHistory) ProtoMessage() {}
 
 func (x *GetHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[56]
+	mi := &file_wire_v1_wire_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8358,7 +8496,7 @@ type HistoryPage struct {
 
 func (x *HistoryPage) Reset() {
 	*x = HistoryPage{}
-	mi := &file_wire_v1_wire_proto_msgTypes[57]
+	mi := &file_wire_v1_wire_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8370,7 +8508,7 @@ func (x *HistoryPage) String() string {
 func (*HistoryPage) ProtoMessage() {}
 
 func (x *HistoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[57]
+	mi := &file_wire_v1_wire_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8434,7 +8572,7 @@ type LookupUsers struct {
 
 func (x *LookupUsers) Reset() {
 	*x = LookupUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[58]
+	mi := &file_wire_v1_wire_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8446,7 +8584,7 @@ func (x *LookupUsers) String() string {
 func (*LookupUsers) ProtoMessage() {}
 
 func (x *LookupUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[58]
+	mi := &file_wire_v1_wire_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8507,7 +8645,7 @@ type GetUsers struct {
 
 func (x *GetUsers) Reset() {
 	*x = GetUsers{}
-	mi := &file_wire_v1_wire_proto_msgTypes[59]
+	mi := &file_wire_v1_wire_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8519,7 +8657,7 @@ func (x *GetUsers) String() string {
 func (*GetUsers) ProtoMessage() {}
 
 func (x *GetUsers) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[59]
+	mi := &file_wire_v1_wire_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8566,7 +8704,7 @@ type Users struct {
 
 func (x *Users) Reset() {
 	*x = Users{}
-	mi := &file_wire_v1_wire_proto_msgTypes[60]
+	mi := &file_wire_v1_wire_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8578,7 +8716,7 @@ func (x *Users) String() string {
 func (*Users) ProtoMessage() {}
 
 func (x *Users) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[60]
+	mi := &file_wire_v1_wire_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8629,7 +8767,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_wire_v1_wire_proto_msgTypes[61]
+	mi := &file_wire_v1_wire_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8641,7 +8779,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[61]
+	mi := &file_wire_v1_wire_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8720,7 +8858,7 @@ type SetProfile struct {
 
 func (x *SetProfile) Reset() {
 	*x = SetProfile{}
-	mi := &file_wire_v1_wire_proto_msgTypes[62]
+	mi := &file_wire_v1_wire_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8732,7 +8870,7 @@ func (x *SetProfile) String() string {
 func (*SetProfile) ProtoMessage() {}
 
 func (x *SetProfile) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[62]
+	mi := &file_wire_v1_wire_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8785,7 +8923,7 @@ type LinkDevice struct {
 
 func (x *LinkDevice) Reset() {
 	*x = LinkDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[63]
+	mi := &file_wire_v1_wire_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8797,7 +8935,7 @@ func (x *LinkDevice) String() string {
 func (*LinkDevice) ProtoMessage() {}
 
 func (x *LinkDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[63]
+	mi := &file_wire_v1_wire_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8878,7 +9016,7 @@ type RevokeDevice struct {
 
 func (x *RevokeDevice) Reset() {
 	*x = RevokeDevice{}
-	mi := &file_wire_v1_wire_proto_msgTypes[64]
+	mi := &file_wire_v1_wire_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8890,7 +9028,7 @@ func (x *RevokeDevice) String() string {
 func (*RevokeDevice) ProtoMessage() {}
 
 func (x *RevokeDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[64]
+	mi := &file_wire_v1_wire_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8939,7 +9077,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[65]
+	mi := &file_wire_v1_wire_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8951,7 +9089,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[65]
+	mi := &file_wire_v1_wire_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8984,7 +9122,7 @@ type Devices struct {
 
 func (x *Devices) Reset() {
 	*x = Devices{}
-	mi := &file_wire_v1_wire_proto_msgTypes[66]
+	mi := &file_wire_v1_wire_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8996,7 +9134,7 @@ func (x *Devices) String() string {
 func (*Devices) ProtoMessage() {}
 
 func (x *Devices) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[66]
+	mi := &file_wire_v1_wire_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9048,7 +9186,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_wire_v1_wire_proto_msgTypes[67]
+	mi := &file_wire_v1_wire_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9060,7 +9198,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[67]
+	mi := &file_wire_v1_wire_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9152,7 +9290,7 @@ type GetViews struct {
 
 func (x *GetViews) Reset() {
 	*x = GetViews{}
-	mi := &file_wire_v1_wire_proto_msgTypes[68]
+	mi := &file_wire_v1_wire_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9164,7 +9302,7 @@ func (x *GetViews) String() string {
 func (*GetViews) ProtoMessage() {}
 
 func (x *GetViews) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[68]
+	mi := &file_wire_v1_wire_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9216,7 +9354,7 @@ type Views struct {
 
 func (x *Views) Reset() {
 	*x = Views{}
-	mi := &file_wire_v1_wire_proto_msgTypes[69]
+	mi := &file_wire_v1_wire_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9228,7 +9366,7 @@ func (x *Views) String() string {
 func (*Views) ProtoMessage() {}
 
 func (x *Views) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_v1_wire_proto_msgTypes[69]
+	mi := &file_wire_v1_wire_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9348,7 +9486,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"setBlocked\x129\n" +
 	"\fget_settings\x18$ \x01(\v2\x14.wire.v1.GetSettingsH\x00R\vgetSettings\x12\x18\n" +
 	"\apadding\x18d \x01(\fR\apaddingB\x06\n" +
-	"\x04body\"\xc3\t\n" +
+	"\x04body\"\xfb\t\n" +
 	"\vServerFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12&\n" +
@@ -9378,7 +9516,9 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\n" +
 	"invitation\x18\x18 \x01(\v2\x13.wire.v1.InvitationH\x00R\n" +
 	"invitation\x12/\n" +
-	"\bsettings\x18\x19 \x01(\v2\x11.wire.v1.SettingsH\x00R\bsettingsB\x06\n" +
+	"\bsettings\x18\x19 \x01(\v2\x11.wire.v1.SettingsH\x00R\bsettings\x126\n" +
+	"\vthread_late\x18\x1a \x01(\v2\x13.wire.v1.ThreadLateH\x00R\n" +
+	"threadLateB\x06\n" +
 	"\x04body\";\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1a\n" +
@@ -9599,7 +9739,11 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x04role\x18\x0e \x01(\x0e2\x0e.event.v1.RoleR\x04role\x12%\n" +
 	"\x0epast_elsewhere\x18\x0f \x01(\bR\rpastElsewhere\"?\n" +
 	"\rThreadChanged\x12.\n" +
-	"\x06thread\x18\x01 \x01(\v2\x16.wire.v1.ThreadSummaryR\x06thread\"(\n" +
+	"\x06thread\x18\x01 \x01(\v2\x16.wire.v1.ThreadSummaryR\x06thread\"O\n" +
+	"\n" +
+	"ThreadLate\x12\x1b\n" +
+	"\tthread_id\x18\x01 \x01(\fR\bthreadId\x12$\n" +
+	"\x05error\x18\x02 \x01(\v2\x0e.wire.v1.ErrorR\x05error\"(\n" +
 	"\tGetThread\x12\x1b\n" +
 	"\tthread_id\x18\x01 \x01(\fR\bthreadId\"\x91\x01\n" +
 	"\x06Thread\x120\n" +
@@ -9698,7 +9842,7 @@ const file_wire_v1_wire_proto_rawDesc = "" +
 	"\x11THREAD_KIND_GROUP\x10\x02B(Z!heliograph/schemas/wire/v1;wirev1\x92\x03\x02\b\x02b\beditionsp\xe8\a"
 
 var file_wire_v1_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_wire_v1_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_wire_v1_wire_proto_goTypes = []any{
 	(Code)(0),                  // 0: wire.v1.Code
 	(ThreadKind)(0),            // 1: wire.v1.ThreadKind
@@ -9754,28 +9898,29 @@ var file_wire_v1_wire_proto_goTypes = []any{
 	(*Threads)(nil),            // 51: wire.v1.Threads
 	(*ThreadSummary)(nil),      // 52: wire.v1.ThreadSummary
 	(*ThreadChanged)(nil),      // 53: wire.v1.ThreadChanged
-	(*GetThread)(nil),          // 54: wire.v1.GetThread
-	(*Thread)(nil),             // 55: wire.v1.Thread
-	(*Invitee)(nil),            // 56: wire.v1.Invitee
-	(*Member)(nil),             // 57: wire.v1.Member
-	(*GetHistory)(nil),         // 58: wire.v1.GetHistory
-	(*HistoryPage)(nil),        // 59: wire.v1.HistoryPage
-	(*LookupUsers)(nil),        // 60: wire.v1.LookupUsers
-	(*GetUsers)(nil),           // 61: wire.v1.GetUsers
-	(*Users)(nil),              // 62: wire.v1.Users
-	(*User)(nil),               // 63: wire.v1.User
-	(*SetProfile)(nil),         // 64: wire.v1.SetProfile
-	(*LinkDevice)(nil),         // 65: wire.v1.LinkDevice
-	(*RevokeDevice)(nil),       // 66: wire.v1.RevokeDevice
-	(*ListDevices)(nil),        // 67: wire.v1.ListDevices
-	(*Devices)(nil),            // 68: wire.v1.Devices
-	(*Device)(nil),             // 69: wire.v1.Device
-	(*GetViews)(nil),           // 70: wire.v1.GetViews
-	(*Views)(nil),              // 71: wire.v1.Views
-	(*v1.Sealed)(nil),          // 72: event.v1.Sealed
-	(*v1.MessageRef)(nil),      // 73: event.v1.MessageRef
-	(v1.Role)(0),               // 74: event.v1.Role
-	(v1.MayAdd)(0),             // 75: event.v1.MayAdd
+	(*ThreadLate)(nil),         // 54: wire.v1.ThreadLate
+	(*GetThread)(nil),          // 55: wire.v1.GetThread
+	(*Thread)(nil),             // 56: wire.v1.Thread
+	(*Invitee)(nil),            // 57: wire.v1.Invitee
+	(*Member)(nil),             // 58: wire.v1.Member
+	(*GetHistory)(nil),         // 59: wire.v1.GetHistory
+	(*HistoryPage)(nil),        // 60: wire.v1.HistoryPage
+	(*LookupUsers)(nil),        // 61: wire.v1.LookupUsers
+	(*GetUsers)(nil),           // 62: wire.v1.GetUsers
+	(*Users)(nil),              // 63: wire.v1.Users
+	(*User)(nil),               // 64: wire.v1.User
+	(*SetProfile)(nil),         // 65: wire.v1.SetProfile
+	(*LinkDevice)(nil),         // 66: wire.v1.LinkDevice
+	(*RevokeDevice)(nil),       // 67: wire.v1.RevokeDevice
+	(*ListDevices)(nil),        // 68: wire.v1.ListDevices
+	(*Devices)(nil),            // 69: wire.v1.Devices
+	(*Device)(nil),             // 70: wire.v1.Device
+	(*GetViews)(nil),           // 71: wire.v1.GetViews
+	(*Views)(nil),              // 72: wire.v1.Views
+	(*v1.Sealed)(nil),          // 73: event.v1.Sealed
+	(*v1.MessageRef)(nil),      // 74: event.v1.MessageRef
+	(v1.Role)(0),               // 75: event.v1.Role
+	(v1.MayAdd)(0),             // 76: event.v1.MayAdd
 }
 var file_wire_v1_wire_proto_depIdxs = []int32{
 	4,  // 0: wire.v1.ClientFrame.hello:type_name -> wire.v1.Hello
@@ -9792,15 +9937,15 @@ var file_wire_v1_wire_proto_depIdxs = []int32{
 	38, // 11: wire.v1.ClientFrame.rename_thread:type_name -> wire.v1.RenameThread
 	39, // 12: wire.v1.ClientFrame.set_role:type_name -> wire.v1.SetRole
 	50, // 13: wire.v1.ClientFrame.list_threads:type_name -> wire.v1.ListThreads
-	54, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
-	58, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
-	60, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
-	61, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
-	64, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
-	65, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
-	66, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
-	67, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
-	70, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
+	55, // 14: wire.v1.ClientFrame.get_thread:type_name -> wire.v1.GetThread
+	59, // 15: wire.v1.ClientFrame.get_history:type_name -> wire.v1.GetHistory
+	61, // 16: wire.v1.ClientFrame.lookup_users:type_name -> wire.v1.LookupUsers
+	62, // 17: wire.v1.ClientFrame.get_users:type_name -> wire.v1.GetUsers
+	65, // 18: wire.v1.ClientFrame.set_profile:type_name -> wire.v1.SetProfile
+	66, // 19: wire.v1.ClientFrame.link_device:type_name -> wire.v1.LinkDevice
+	67, // 20: wire.v1.ClientFrame.revoke_device:type_name -> wire.v1.RevokeDevice
+	68, // 21: wire.v1.ClientFrame.list_devices:type_name -> wire.v1.ListDevices
+	71, // 22: wire.v1.ClientFrame.get_views:type_name -> wire.v1.GetViews
 	7,  // 23: wire.v1.ClientFrame.check_phone:type_name -> wire.v1.CheckPhone
 	25, // 24: wire.v1.ClientFrame.abandon_message:type_name -> wire.v1.AbandonMessage
 	23, // 25: wire.v1.ClientFrame.ping:type_name -> wire.v1.Ping
@@ -9827,48 +9972,50 @@ var file_wire_v1_wire_proto_depIdxs = []int32{
 	19, // 46: wire.v1.ServerFrame.resync:type_name -> wire.v1.Resync
 	20, // 47: wire.v1.ServerFrame.go_away:type_name -> wire.v1.GoAway
 	51, // 48: wire.v1.ServerFrame.threads:type_name -> wire.v1.Threads
-	55, // 49: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
-	59, // 50: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
-	62, // 51: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
-	68, // 52: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
-	71, // 53: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
+	56, // 49: wire.v1.ServerFrame.thread:type_name -> wire.v1.Thread
+	60, // 50: wire.v1.ServerFrame.history_page:type_name -> wire.v1.HistoryPage
+	63, // 51: wire.v1.ServerFrame.users:type_name -> wire.v1.Users
+	69, // 52: wire.v1.ServerFrame.devices:type_name -> wire.v1.Devices
+	72, // 53: wire.v1.ServerFrame.views:type_name -> wire.v1.Views
 	8,  // 54: wire.v1.ServerFrame.phone_number:type_name -> wire.v1.PhoneNumber
 	24, // 55: wire.v1.ServerFrame.pong:type_name -> wire.v1.Pong
 	44, // 56: wire.v1.ServerFrame.invitations:type_name -> wire.v1.Invitations
 	45, // 57: wire.v1.ServerFrame.invitation:type_name -> wire.v1.Invitation
 	49, // 58: wire.v1.ServerFrame.settings:type_name -> wire.v1.Settings
-	6,  // 59: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
-	8,  // 60: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
-	17, // 61: wire.v1.Have.threads:type_name -> wire.v1.ThreadCursor
-	0,  // 62: wire.v1.Resync.code:type_name -> wire.v1.Code
-	0,  // 63: wire.v1.Error.code:type_name -> wire.v1.Code
-	72, // 64: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
-	73, // 65: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
-	0,  // 66: wire.v1.Rejected.code:type_name -> wire.v1.Code
-	31, // 67: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
-	33, // 68: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
-	74, // 69: wire.v1.SetRole.role:type_name -> event.v1.Role
-	45, // 70: wire.v1.Invitations.invitations:type_name -> wire.v1.Invitation
-	75, // 71: wire.v1.SetMayAdd.may_add:type_name -> event.v1.MayAdd
-	75, // 72: wire.v1.Settings.may_add:type_name -> event.v1.MayAdd
-	52, // 73: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
-	1,  // 74: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
-	33, // 75: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
-	74, // 76: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
-	52, // 77: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
-	52, // 78: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
-	57, // 79: wire.v1.Thread.members:type_name -> wire.v1.Member
-	56, // 80: wire.v1.Thread.invited:type_name -> wire.v1.Invitee
-	33, // 81: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
-	74, // 82: wire.v1.Member.role:type_name -> event.v1.Role
-	28, // 83: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
-	63, // 84: wire.v1.Users.users:type_name -> wire.v1.User
-	69, // 85: wire.v1.Devices.devices:type_name -> wire.v1.Device
-	86, // [86:86] is the sub-list for method output_type
-	86, // [86:86] is the sub-list for method input_type
-	86, // [86:86] is the sub-list for extension type_name
-	86, // [86:86] is the sub-list for extension extendee
-	0,  // [0:86] is the sub-list for field type_name
+	54, // 59: wire.v1.ServerFrame.thread_late:type_name -> wire.v1.ThreadLate
+	6,  // 60: wire.v1.Welcome.limits:type_name -> wire.v1.Limits
+	8,  // 61: wire.v1.PinRequested.number:type_name -> wire.v1.PhoneNumber
+	17, // 62: wire.v1.Have.threads:type_name -> wire.v1.ThreadCursor
+	0,  // 63: wire.v1.Resync.code:type_name -> wire.v1.Code
+	0,  // 64: wire.v1.Error.code:type_name -> wire.v1.Code
+	73, // 65: wire.v1.SendMessage.content:type_name -> event.v1.Sealed
+	74, // 66: wire.v1.SendMessage.reply:type_name -> event.v1.MessageRef
+	0,  // 67: wire.v1.Rejected.code:type_name -> wire.v1.Code
+	31, // 68: wire.v1.Watermarks.items:type_name -> wire.v1.Watermark
+	33, // 69: wire.v1.Receipts.items:type_name -> wire.v1.MemberWatermark
+	75, // 70: wire.v1.SetRole.role:type_name -> event.v1.Role
+	45, // 71: wire.v1.Invitations.invitations:type_name -> wire.v1.Invitation
+	76, // 72: wire.v1.SetMayAdd.may_add:type_name -> event.v1.MayAdd
+	76, // 73: wire.v1.Settings.may_add:type_name -> event.v1.MayAdd
+	52, // 74: wire.v1.Threads.threads:type_name -> wire.v1.ThreadSummary
+	1,  // 75: wire.v1.ThreadSummary.kind:type_name -> wire.v1.ThreadKind
+	33, // 76: wire.v1.ThreadSummary.own:type_name -> wire.v1.MemberWatermark
+	75, // 77: wire.v1.ThreadSummary.role:type_name -> event.v1.Role
+	52, // 78: wire.v1.ThreadChanged.thread:type_name -> wire.v1.ThreadSummary
+	21, // 79: wire.v1.ThreadLate.error:type_name -> wire.v1.Error
+	52, // 80: wire.v1.Thread.summary:type_name -> wire.v1.ThreadSummary
+	58, // 81: wire.v1.Thread.members:type_name -> wire.v1.Member
+	57, // 82: wire.v1.Thread.invited:type_name -> wire.v1.Invitee
+	33, // 83: wire.v1.Member.watermark:type_name -> wire.v1.MemberWatermark
+	75, // 84: wire.v1.Member.role:type_name -> event.v1.Role
+	28, // 85: wire.v1.HistoryPage.events:type_name -> wire.v1.Event
+	64, // 86: wire.v1.Users.users:type_name -> wire.v1.User
+	70, // 87: wire.v1.Devices.devices:type_name -> wire.v1.Device
+	88, // [88:88] is the sub-list for method output_type
+	88, // [88:88] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_wire_v1_wire_proto_init() }
@@ -9938,6 +10085,7 @@ func file_wire_v1_wire_proto_init() {
 		(*serverFrame_Invitations)(nil),
 		(*serverFrame_Invitation)(nil),
 		(*serverFrame_Settings)(nil),
+		(*serverFrame_ThreadLate)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -9945,7 +10093,7 @@ func file_wire_v1_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_v1_wire_proto_rawDesc), len(file_wire_v1_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   70,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
