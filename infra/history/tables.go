@@ -22,6 +22,7 @@ type Message struct {
 	// ReplyAuthor is whose message it answers; all zero: none, or the event did not say.
 	ReplyAuthor id.UserID
 	Time        time.Time
+	Counted     time.Time // the thread's clock as the message has left it
 	ClientTime  time.Time
 	KeyID       uint64 // 0: the body is plain text
 	Body        []byte
@@ -32,7 +33,7 @@ func (r *Message) scan(into func(...any) error) error {
 	return into(
 		(*key)(&r.Thread), (*int64)(&r.Position), &r.Ordinal, (*int32)(&r.Slot), (*key)(&r.Sender), (*key)(&r.Device),
 		(*key)(&r.Message), (*key)(&r.ReplyTo), (*key)(&r.ReplyAuthor),
-		&r.Time, &r.ClientTime, &r.KeyID, &r.Body, &r.Event,
+		&r.Time, &r.Counted, &r.ClientTime, &r.KeyID, &r.Body, &r.Event,
 	)
 }
 
@@ -127,7 +128,7 @@ type Tables struct {
 const (
 	sqlMessages = `
 SELECT thread_id, position, ordinal, slot, sender_id, sender_device, message_id, reply_to, reply_author,
-       log_time, client_time, key_id, body, event
+       log_time, counted_time, client_time, key_id, body, event
   FROM messages`
 
 	sqlOthers = `SELECT thread_id, position, ordinal, slot, kind, actor_id, log_time, title, event FROM thread_events`

@@ -50,7 +50,7 @@ func (r *Reference) historyRows() tables {
 			if a.kind == kindMessage {
 				out.put("messages", key,
 					a.ordinal, int(n), a.sender.String(), a.device.String(), zeroID(a.message),
-					a.replyTo.String(), a.replyAuthor.String(), a.timeMS,
+					a.replyTo.String(), a.replyAuthor.String(), a.timeMS, a.countedMS,
 					min(max(a.client, earliestMS), latestMS), a.keyID, a.body, a.event)
 			} else {
 				out.put("thread_events", key, a.ordinal, int(n), a.name, a.sender.String(), a.timeMS, a.title, a.event)
@@ -77,7 +77,7 @@ var historyColumns = columns{
 	"quarantine": {"subject", "reason", "log_time"},
 	"messages": {
 		"ordinal", "slot", "sender_id", "sender_device", "message_id", "reply_to", "reply_author", "log_time",
-		"client_time", "key_id", "body", "event",
+		"counted_time", "client_time", "key_id", "body", "event",
 	},
 	"thread_events":   {"ordinal", "slot", "kind", "actor_id", "log_time", "title", "event"},
 	"message_changes": {"slot", "change", "actor_id", "log_time", "key_id", "body", "emoji"},
@@ -160,8 +160,8 @@ func readHistory(ctx context.Context, conn driver.Conn, sel selection, final boo
 		Messages: func(r *history.Message) error {
 			return put(topic.Threads, r.Slot, r.Position, "messages", keyOf(r.Thread, int64(r.Position)),
 				r.Ordinal, int(r.Slot), r.Sender.String(), r.Device.String(), r.Message.String(),
-				r.ReplyTo.String(), r.ReplyAuthor.String(), r.Time.UnixMilli(), r.ClientTime.UnixMilli(),
-				r.KeyID, digest(r.Body), digest(r.Event))
+				r.ReplyTo.String(), r.ReplyAuthor.String(), r.Time.UnixMilli(), r.Counted.UnixMilli(),
+				r.ClientTime.UnixMilli(), r.KeyID, digest(r.Body), digest(r.Event))
 		},
 		Others: func(r *history.Other) error {
 			return put(topic.Threads, r.Slot, r.Position, "thread_events", keyOf(r.Thread, int64(r.Position)),

@@ -57,6 +57,7 @@ type accepted struct {
 	at          topic.Position
 	ordinal     int64
 	timeMS      int64
+	countedMS   int64 // of a message: the thread's clock then
 	kind        int16
 	name        string // of the body's field
 	sender      id.UserID
@@ -232,7 +233,7 @@ func (r *rows) Thread(e *projector.Event, state *thread.State, v thread.Verdict)
 	}
 	switch e.Body.WhichBody() {
 	case eventv1.Event_MessageSent_case:
-		a.client = e.Body.GetMessageSent().GetClientTimeMs()
+		a.client, a.countedMS = e.Body.GetMessageSent().GetClientTimeMs(), state.Counted(e.Body, e.TimeMS)
 	case eventv1.Event_ReactionSet_case:
 		a.emoji = e.Body.GetReactionSet().GetEmoji()
 	case eventv1.Event_ThreadCreated_case:

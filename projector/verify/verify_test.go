@@ -174,12 +174,12 @@ func TestBothViewsOverTheLog(t *testing.T) {
 
 	// So does a comparison of each partition for itself, with the columns.
 	if _, err := pool.Exec(t.Context(), `
-		UPDATE threads SET title = title || '!'
+		UPDATE threads SET title = title || '!', last_time = last_time + interval '1 ms'
 		WHERE thread_id = (SELECT min(thread_id::text)::uuid FROM threads)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := conn.Exec(t.Context(), `
-		ALTER TABLE messages UPDATE body = 'changed'
+		ALTER TABLE messages UPDATE body = 'changed', counted_time = addMilliseconds(counted_time, 1)
 		WHERE (thread_id, position) = (SELECT thread_id, position FROM messages ORDER BY thread_id, position LIMIT 1)
 		SETTINGS mutations_sync = 2`); err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestBothViewsOverTheLog(t *testing.T) {
 			}
 		}
 	}
-	want := map[string][]string{"threads": {"title", "last_ordinal"}, "messages": {"body"}}
+	want := map[string][]string{"threads": {"title", "last_ordinal", "last_time"}, "messages": {"counted_time", "body"}}
 	if d := cmp.Diff(want, found); d != "" {
 		t.Errorf("columns that differ (-want +got):\n%s", d)
 	}
