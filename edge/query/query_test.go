@@ -167,11 +167,13 @@ func (w *world) viewsHave(t *testing.T, th id.ThreadID, next int64) {
 func userN(n byte) id.UserID { return id.UserID{n, 6: 0x80, 8: 0x80} }
 
 // pages reads history from the end to the beginning.
-func pages(ctx context.Context, w *world, u id.UserID, th id.ThreadID, floorMS int64, limit uint32) ([]int64, error) {
+func pages(
+	ctx context.Context, w *world, u id.UserID, th id.ThreadID, floor user.Floor, limit uint32,
+) ([]int64, error) {
 	var out []int64
 	for before, n := int64(0), 0; ; n++ {
 		p, err := w.History(
-			ctx, u, user.Floor{MS: floorMS},
+			ctx, u, floor,
 			wirev1.GetHistory_builder{ThreadId: th[:], BeforePosition: before, Limit: limit}.Build(),
 		)
 		if err != nil {
@@ -218,7 +220,7 @@ func TestHistoryBorder(t *testing.T) {
 	}
 	w.historyHas(t, th, 21)
 	for _, limit := range []uint32{1, 2, 3, 8, 9, 10, 17, 18, 19, 500} {
-		got, err := pages(t.Context(), w, u, th, 0, limit)
+		got, err := pages(t.Context(), w, u, th, user.Floor{}, limit)
 		if err != nil {
 			t.Fatalf("limit %d: %v", limit, err)
 		}
@@ -228,7 +230,7 @@ func TestHistoryBorder(t *testing.T) {
 	}
 	// The device's floor cuts both sides of the border.
 	for floor, oldest := range map[int64]int64{15: 15, 12: 12, 8: 8} {
-		got, err := pages(t.Context(), w, u, th, logTime(floor).UnixMilli(), 4)
+		got, err := pages(t.Context(), w, u, th, user.Floor{MS: logTime(floor).UnixMilli()}, 4)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,14 +250,14 @@ func TestHistoryShowsSpans(t *testing.T) {
 	for p := int64(0); p <= 13; p++ {
 		w.inTail(t, th, p, p+1)
 	}
-	got, err := pages(t.Context(), w, u, th, 0, 3)
+	got, err := pages(t.Context(), w, u, th, user.Floor{}, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(got, append(down(12, 10), down(5, 2)...)); d != "" {
 		t.Errorf("got, want: %s", d)
 	}
-	_, err = pages(t.Context(), w, userN(9), th, 0, 3)
+	_, err = pages(t.Context(), w, userN(9), th, user.Floor{}, 3)
 	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) {
 		t.Errorf("a stranger got %v", err)
 	}
@@ -274,7 +276,7 @@ func TestHistoryBehind(t *testing.T) {
 		w.inHistory(t, th, p, p+1, true)
 	}
 	w.historyHas(t, th, 4)
-	_, err := pages(t.Context(), w, u, th, 0, 10)
+	_, err := pages(t.Context(), w, u, th, user.Floor{}, 10)
 	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
 		t.Errorf("got %v, want unavailable", err)
 	}
@@ -425,12 +427,12 @@ func TestHistoryBehindOfATrimmedThread(t *testing.T) {
 		w.inHistory(t, th, p, p+1, true)
 	}
 	w.historyHas(t, th, 4)
-	got, err := pages(t.Context(), w, u, th, 0, 10)
+	got, err := pages(t.Context(), w, u, th, user.Floor{}, 10)
 	if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_UNAVAILABLE}) {
 		t.Errorf("got %v and %v, want unavailable", got, err)
 	}
 	// What he may see is all there.
-	got, err = pages(t.Context(), w, former, th, 0, 10)
+	got, err = pages(t.Context(), w, former, th, user.Floor{}, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,7 +443,7 @@ func TestHistoryBehindOfATrimmedThread(t *testing.T) {
 		w.inHistory(t, th, p, p+1, true)
 	}
 	w.historyHas(t, th, 9)
-	if got, err = pages(t.Context(), w, u, th, 0, 10); err != nil {
+	if got, err = pages(t.Context(), w, u, th, user.Floor{}, 10); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(got, down(8, 0)); d != "" {
@@ -460,8 +462,44 @@ func TestHistoryOfANewDevice(t *testing.T) {
 		w.inTail(t, th, p, p+1)
 	}
 	w.historyHas(t, th, 6)
-	if got, err := pages(t.Context(), w, u, th, logTime(9).UnixMilli(), 10); err != nil || len(got) != 0 {
+	if got, err := pages(t.Context(), w, u, th, user.Floor{MS: logTime(9).UnixMilli()}, 10); err != nil || len(got) != 0 {
 		t.Errorf("got %v and %v, want nothing", got, err)
+	}
+}
+
+// A device registers through an edge whose clock is an hour ahead, or behind: the stamps of what others sent before and
+// after, through another edge, say nothing of which came first. In: 13 events, the thread's slot was at some position
+// when the device registered. Expected: the pages end there, in the tail as well as in the history.
+func TestHistoryIsShownByPositionNotByStamps(t *testing.T) {
+	w := newWorld(t)
+	th, u := id.NewGroup(), userN(1)
+	w.group(t, th, 12)
+	w.member(t, th, u, true, 0, 0, 0, 0)
+	for p := int64(0); p <= 12; p++ {
+		w.inHistory(t, th, p, p+1, p != 0)
+		if p >= 8 {
+			w.inTail(t, th, p, p+1)
+		}
+	}
+	w.historyHas(t, th, 13)
+	slot := topic.Slot(slotOf(th))
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
+		for from, want := range map[topic.Position][]int64{
+			0: down(12, 0), 5: down(12, 5), 8: down(12, 8), 10: down(12, 10), 13: nil,
+		} {
+			dev := user.Device{
+				SinceMS: logTime(int64(from)).Add(ahead).UnixMilli(), ShownFrom: map[topic.Slot]topic.Position{slot: from},
+			}
+			for _, limit := range []uint32{2, 100} {
+				got, err := pages(t.Context(), w, u, th, dev.Floor(), limit)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := cmp.Diff(got, want); d != "" {
+					t.Errorf("from %d on, a clock %v ahead, pages of %d: got, want: %s", from, ahead, limit, d)
+				}
+			}
+		}
 	}
 }
 
