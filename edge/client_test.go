@@ -30,7 +30,7 @@ func (f *fixture) join(t *testing.T, phone string) *client.Client {
 
 func (f *fixture) joinWith(t *testing.T, phone string, conf client.Config) *client.Client {
 	t.Helper()
-	conf.Addrs, conf.TLS = []string{f.Addr().String()}, &tls.Config{RootCAs: f.tls.RootCAs, ServerName: "127.0.0.1"}
+	conf.Addrs, conf.TLS = []string{f.Addr().String()}, &tls.Config{RootCAs: f.tls.RootCAs}
 	c, err := client.New(conf)
 	if err != nil {
 		t.Fatal(err)

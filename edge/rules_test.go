@@ -52,6 +52,7 @@ func rulesOf(t *testing.T) map[string]string {
 // heldTo says by which test the edge, or our client where it binds that, is held to each rule: one of ruleTests, or
 // tests of these packages.
 var heldTo = map[string]string{
+	"1.1": "TestFaultsAreNamed",
 	"1.2": "TestNarrowPath TestTunnel",
 	"2.5": "TestPing",
 	"2.6": "TestLeaveAgain TestLinkDeviceAgain TestRegisterAgain TestChangesAreAnsweredByTheirVerdict",

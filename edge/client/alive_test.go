@@ -219,6 +219,7 @@ func TestFaultsAreNamed(t *testing.T) {
 			ErrCertificate, "unknown authority",
 		},
 		{"another name", func(c *Config) { c.TLS.ServerName = "other" }, ErrCertificate, "other"},
+		{"not the host's", func(c *Config) { c.TLS.ServerName = "" }, ErrCertificate, "127.0.0.1"},
 		{
 			"clock behind",
 			func(c *Config) { c.TLS.Time = func() time.Time { return time.Now().Add(-24 * time.Hour) } },

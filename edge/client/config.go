@@ -15,7 +15,8 @@ import (
 type Config struct {
 	// Addrs are edges as host:port; they are tried in turn, from a random one on. At least one.
 	Addrs []string
-	// TLS verifies the edge; nil: the system's roots. Its NextProtos are set by the client.
+	// TLS verifies the edge; nil: the system's roots. Its NextProtos are set by the client, and so is its ServerName
+	// where that is empty: the host of the address.
 	TLS *tls.Config
 	// Store keeps identity, cursors and outbox; nil: in memory, gone with the Client.
 	Store Store

@@ -149,7 +149,7 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 		tlsConf = c.cfg.TLS.Clone()
 	}
 	tlsConf.NextProtos = []string{wire.Protocol}
-	if tlsConf.ServerName == "" {
+	if tlsConf.ServerName == "" { // wire 1.1
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			return nil, fmt.Errorf("edge address %q: %w", addr, err)

@@ -10,7 +10,10 @@
 // Welcome says otherwise, that counts.
 //
 // 1. Transport
-//   1.1  QUIC version 1 with TLS 1.3 and ALPN "helio/1", no 0-RTT. The client verifies the server's certificate.
+//   1.1  QUIC version 1 with TLS 1.3 and ALPN "helio/1", no 0-RTT. The client verifies the server's certificate: by the
+//        authorities that it trusts, and for the host of the address that it was told, a DNS name or an IP address,
+//        which must be among the certificate's subject alternative names (RFC 9525). Only a person, or the settings,
+//        may tell it another name.
 //   1.2  Both sides begin with UDP payloads of 1,200 bytes, and the server stays with them: a client that sends longer
 //        ones is not reached over paths such as VPNs, whose MTU is 1,280.
 //   1.3  The client opens one bidirectional stream, the control stream, and writes on it first, within 10 seconds. It
