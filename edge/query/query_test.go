@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -546,6 +547,9 @@ func TestListThreads(t *testing.T) {
 		}
 	}
 	w.exec(t, `INSERT INTO watermarks VALUES ($1, $2, 28, 18, 27, 17)`, [16]byte(threads[0]), [16]byte(u))
+	const family = "👨‍👩‍👧‍👦" // 25 bytes
+	w.exec(t, `UPDATE threads SET preview = $2 WHERE thread_id = $1`,
+		[16]byte(threads[3]), strings.Repeat(family, 7))
 	byID := map[id.ThreadID]*wirev1.ThreadSummary{}
 	var last time.Time
 	var token []byte
@@ -604,6 +608,9 @@ func TestListThreads(t *testing.T) {
 	if fresh := byID[threads[2]]; fresh.GetUnread() != 15 || fresh.GetPreview() != "hello" {
 		t.Errorf("unread %d and preview %q, want the 15 since he joined and the last",
 			fresh.GetUnread(), fresh.GetPreview())
+	}
+	if got, want := byID[threads[3]].GetPreview(), strings.Repeat(family, 6); got != want {
+		t.Errorf("a preview that ends within a character: %+q, want %+q", got, want)
 	}
 	// What was so when his time ended he may know.
 	w.exec(t, `UPDATE threads SET last_position = 25 WHERE thread_id = $1`, [16]byte(threads[1]))
