@@ -386,9 +386,13 @@ func runModel(t *testing.T, seed uint64, steps int) {
 	if rnd.IntN(2) == 0 {
 		cfg.replica.Idle = time.Duration(1+rnd.IntN(100)) * time.Millisecond
 	}
+	recent := max(0, rnd.IntN(8)-3)
 	m := &model{bench: newBench(t, seed, 2, cfg), rnd: rnd, peers: map[id.ThreadID][2]id.UserID{}, generation: 1}
 	defer m.stop()
 	m.cluster.Tardy()
+	m.world.Mu.Lock()
+	m.world.Views.Recent = recent
+	m.world.Mu.Unlock()
 	for n := range byte(3 + rnd.IntN(3)) {
 		u := replicatest.User(n)
 		m.users = append(m.users, u)
@@ -455,10 +459,11 @@ func runModel(t *testing.T, seed uint64, steps int) {
 }
 
 // TestModel runs random schedules: events of every kind, links that break and slots that move with and without a gap,
-// links without room for all, views that lag, fail, go back and are trimmed, sessions that come and go on two edges and
-// overflow, messages that are sent again, or that only a newer version reads, members who are removed, devices that are
-// linked and revoked. At the end every device has applied exactly what it may see, in order, and was never shown
-// anything else. HELIO_EDGE_SEEDS says how many schedules; HELIO_EDGE_SEED runs one.
+// links without room for all, views that lag, fail, go back, are trimmed and give few of a thread's recent messages,
+// sessions that come and go on two edges and overflow, messages that are sent again, or that only a newer version
+// reads, members who are removed, devices that are linked and revoked. At the end every device has applied exactly what
+// it may see, in order, and was never shown anything else. HELIO_EDGE_SEEDS says how many schedules; HELIO_EDGE_SEED
+// runs one.
 func TestModel(t *testing.T) {
 	seeds := 150
 	if testing.Short() {

@@ -55,20 +55,29 @@ func (r *Replica) event(s *slot, t topic.Topic, rec *linkv1.Record, after *actio
 		if _, waits := s.unacked[sub]; waits { // meant for a subscription that is void
 			return
 		}
-		r.apply(sub, t, rec, after)
+		r.take(sub, queued{t, rec}, after)
 	case loading:
-		p := sub.pending
-		if len(p.backlog) >= r.cfg.Backlog {
-			// The events are in the log: it is subscribed anew from where the views are, as soon as they have said
-			// where.
-			r.metrics.drops.WithLabelValues("backlog_full").Inc()
-			sub.phase, sub.tooMany = wanted, true
-			p.backlog, p.postponed, p.asked = nil, true, r.clock.answered()
-			r.postponed.push(sub)
+		if len(sub.pending.backlog) >= r.cfg.Backlog {
+			r.postpone(sub)
 			return
 		}
-		p.backlog = append(p.backlog, queued{t, rec})
+		sub.pending.backlog = append(sub.pending.backlog, queued{t, rec})
 	}
+}
+
+// postpone drops what waits for a subject to go on, because there is no room for more. The events are in the log: it is
+// subscribed anew from where the views are, as soon as they have said where. The caller holds the slot's lock.
+func (r *Replica) postpone(sub *subject) {
+	r.metrics.drops.WithLabelValues("backlog_full").Inc()
+	if sub.phase == live {
+		sub.pending = &pending{since: time.Now(), bornAt: -1}
+		sub.slot.waiting[sub] = struct{}{}
+		r.expect(sub.slot)
+	}
+	p := sub.pending
+	sub.phase, sub.tooMany = wanted, true
+	p.backlog, p.postponed, p.asked = nil, true, r.clock.answered()
+	r.postponed.push(sub)
 }
 
 // apply folds one event into a live subject. A panic of a fold is the subject's end, not the slot's.
@@ -97,6 +106,10 @@ func (r *Replica) apply(sub *subject, t topic.Topic, rec *linkv1.Record, after *
 	}
 	switch t {
 	case topic.Threads:
+		if sub.thread.doubts(e, topic.Position(rec.GetPosition())) {
+			r.wait(sub.thread, queued{t, rec})
+			return
+		}
 		r.threadEvent(sub.thread, e, rec)
 	case topic.Receipts:
 		r.receiptEvent(sub.thread, e, rec)

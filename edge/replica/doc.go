@@ -14,9 +14,11 @@
 //
 // When slow: reading a link never waits for Postgres. Events of a subject that waits for its snapshot are its backlog,
 // which is bounded: without room they are dropped, and it is subscribed anew from where the views are. Postgres down:
-// what is live stays live; what is new waits, and after Config.Wait the caller is told CODE_UNAVAILABLE. Delivery
-// disconnected or moved: states stay as they are, and go on from the cursor once there is a link again; meanwhile the
-// views are asked which devices were revoked. A follower that is slow to be told holds up the slots of the same link.
+// what is live stays live; what is new waits, and after Config.Wait the caller is told CODE_UNAVAILABLE. The exception
+// to this is a thread with more messages within the window of the rule on repeats than a snapshot loads: it waits, too.
+// Delivery disconnected or moved: states stay as they are, and go on from the cursor once there is a link again;
+// meanwhile the views are asked which devices were revoked. A follower that is slow to be told holds up the slots of
+// the same link.
 //
 // When restarted: everything begins anew.
 //
@@ -67,6 +69,11 @@
 //   - A subject of which an event cannot be applied, or of which the views hold something in quarantine, takes nothing
 //     more in that topic. The views are asked now and then whether they have got past it, and then it is loaded anew:
 //     an edge that is older than what was written goes on with what the views made of it.
+//   - Of a thread's window at most 65,536 messages are loaded, those with the latest log times. Where there are more, a
+//     message that is not among them is looked up in the views before it is judged, and all events of the thread wait
+//     behind it in order: what the projectors drop as a repeat is told to nobody. They are bounded like a backlog, and
+//     while the views are down such a thread stands still, until it has been followed for a day of its own clock. A
+//     look-up counts only if the views have reached where the thread was loaded from.
 //   - A thread that a user has left is followed while he is: his devices must see him leave.
 //   - The state of a thread that was of no use for a while is packed into a few hundred bytes and unpacked by its first
 //     event or question. It is not dropped: what only the views had could not be had while they are down, and idle

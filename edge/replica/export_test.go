@@ -47,3 +47,6 @@ func (r *Replica) Packed(t id.ThreadID) bool {
 	defer s.mu.Unlock()
 	return s.threads[t].packed != ""
 }
+
+// SetRecent says how many messages of a window a snapshot loads at most.
+func SetRecent(postgres Store, n int) { postgres.(*postgresStore).recent = n }

@@ -224,8 +224,8 @@ func (r *Replica) threadLoaded(t *threadEntry, snap *Snapshot) {
 	if now == nil {
 		now = NewThreadState(t.id())
 	}
-	now.Next, t.receipts = at.At(topic.Threads), at.At(topic.Receipts)
-	now.Restore()
+	now.restore(at.At(topic.Threads))
+	t.receipts = at.At(topic.Receipts)
 	r.quarantinedBy(&t.subject, snap)
 	switch {
 	case old == nil:
@@ -286,8 +286,11 @@ func (r *Replica) userLoaded(u *userEntry, snap *Snapshot, after *actions) {
 func (r *Replica) turnLive(sub *subject, at topic.Cursor, after *actions) {
 	list := sub.pending.backlog
 	sub.slot.turnedLive(sub, at)
-	if t := sub.thread; t != nil && sub.noRoom {
-		sub.slot.note(late{t.id(), nil}, t.locals...)
+	if t := sub.thread; t != nil {
+		if sub.noRoom {
+			sub.slot.note(late{t.id(), nil}, t.locals...)
+		}
+		t.drop() // the snapshot has it, or the backlog
 	}
 	sub.noRoom = false
 	slices.SortStableFunc(list, func(a, b queued) int {
@@ -297,7 +300,7 @@ func (r *Replica) turnLive(sub *subject, at topic.Cursor, after *actions) {
 	})
 	for _, e := range list {
 		if topic.Position(e.rec.GetPosition()) >= at.At(e.topic) { // else the state has it, even if this version cannot
-			r.apply(sub, e.topic, e.rec, after)
+			r.take(sub, e, after)
 		}
 	}
 	closed(&sub.news)

@@ -19,6 +19,7 @@ type metrics struct {
 	verdicts         *prometheus.CounterVec
 	errors           *prometheus.CounterVec
 	refused          prometheus.Counter
+	lookedUp         prometheus.Counter
 	snapshotSeconds  prometheus.Histogram
 	snapshotSubjects prometheus.Histogram
 	eventAge         prometheus.Histogram
@@ -55,6 +56,11 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 		refused: counter(
 			"subjects_refused_total",
 			"Subjects for which a link to a delivery instance had no room; they are asked for again.",
+		),
+		lookedUp: counter(
+			"messages_looked_up_total",
+			"Messages that the views were asked for, because more came within the window of the rule on repeats than "+
+				"is loaded with a thread.",
 		),
 		packed: counter("threads_packed_total", "Threads whose states were packed because they were of no use."),
 		gaps:   counter("gaps_total", "Subjects that were loaded anew because their slot's stream had a gap."),
@@ -100,7 +106,7 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 		func(s slotSample) float64 { return float64(s.late) },
 	)
 	sampled(
-		"backlog_events", "Events that wait for subjects that are not live yet.",
+		"backlog_events", "Events that wait for subjects that are not live yet, or for the views to look a message up.",
 		func(s slotSample) float64 { return float64(s.backlog) },
 	)
 	sampled(
@@ -108,7 +114,8 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 		func(s slotSample) float64 { return s.oldest.Seconds() },
 	)
 	sampled(
-		"oldest_undelivered_seconds", "Age by log time of the oldest event that waits for its subject to be live.",
+		"oldest_undelivered_seconds",
+		"Age by log time of the oldest event that waits for its subject to be live, or for the views to look a message up.",
 		func(s slotSample) float64 { return s.undelivered.Seconds() },
 	)
 	sampled(
@@ -126,6 +133,13 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 type slotSample struct {
 	threads, users, waiting, late, backlog, orphans int
 	oldest, undelivered, silence                    time.Duration
+}
+
+// backlogged counts events that wait.
+func (o *slotSample) backlogged(list []queued, now time.Time) {
+	if o.backlog += len(list); len(list) > 0 {
+		o.undelivered = max(o.undelivered, now.Sub(time.UnixMilli(list[0].rec.GetLogTimeMs())))
+	}
 }
 
 // sample looks at every slot. One scrape's gauges share a sample.
@@ -150,12 +164,11 @@ func (r *Replica) sample() slotSample {
 			out.silence = max(out.silence, now.Sub(s.heard))
 		}
 		for sub := range s.waiting {
-			p := sub.pending
-			out.backlog += len(p.backlog)
-			out.oldest = max(out.oldest, now.Sub(p.since))
-			if len(p.backlog) > 0 {
-				out.undelivered = max(out.undelivered, now.Sub(time.UnixMilli(p.backlog[0].rec.GetLogTimeMs())))
-			}
+			out.oldest = max(out.oldest, now.Sub(sub.pending.since))
+			out.backlogged(sub.pending.backlog, now)
+		}
+		for t := range s.doubting {
+			out.backlogged(t.doubted, now)
 		}
 		s.mu.RUnlock()
 	}
@@ -166,7 +179,8 @@ func (r *Replica) sample() slotSample {
 // OldestPending is the age of the oldest subject that is not live yet. Any goroutine may call it, as those below.
 func (r *Replica) OldestPending() time.Duration { return r.sample().oldest }
 
-// OldestUndelivered is the age by log time of the oldest event that waits for its subject to be live.
+// OldestUndelivered is the age by log time of the oldest event that waits for its subject to be live, or for the views
+// to look a message up.
 func (r *Replica) OldestUndelivered() time.Duration { return r.sample().undelivered }
 
 // WithoutOwner is the number of slots that no delivery instance has claimed.

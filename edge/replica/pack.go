@@ -16,6 +16,10 @@ type warm struct {
 	audience []*userEntry // the locals who are members, shared and never changed; nil: to be made
 	marks    []Mark       // every member's watermark, shared and never changed; nil: to be made
 	used     atomic.Bool  // since it was last looked at
+	// Events that wait, in order, until the views have said whether the first of them, a message, has come before; and
+	// what they have just said never has.
+	doubted []queued
+	absent  map[thread.Key]bool
 }
 
 // warmth is a thread that was warm at a time.
@@ -102,7 +106,10 @@ const (
 	mostPacked = 4096 // members and recent messages of one: the few threads with more stay as they are
 )
 
-func (w *warm) bulky() bool { return len(w.state.Members)+len(w.state.Recent) > mostPacked }
+// bulky tells whether a thread's state stays as it is: what is packed has all of its window.
+func (w *warm) bulky() bool {
+	return len(w.state.Members)+len(w.state.Recent) > mostPacked || w.state.Partial()
+}
 
 // pack writes a state down in as few bytes as it easily can: each user once, and numbers as varints of how far they are
 // from one that is near. It begins with Next.

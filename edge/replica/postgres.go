@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 
 	"heliograph/infra/views"
 	"heliograph/schemas/id"
-	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 	"heliograph/schemas/user"
 )
@@ -21,19 +21,19 @@ type postgresStore struct {
 	views      *views.Views
 	doors      *views.Views // what decides who comes in, and who is cut off
 	partitions int
+	recent     int // the most messages of a window that a snapshot loads
 }
 
 // NewPostgres returns the Store of a deployment with so many partitions. The pools' search_path has the schema of the
 // thread views. doors is the pool for devices, for how far the views are and for what they have in quarantine, so that no
 // number of catch-ups, which pool is for, keeps anybody from registering, from logging in or from being cut off.
 func NewPostgres(pool, doors *pgxpool.Pool, partitions int) Store {
-	return &postgresStore{views: views.New(pool), doors: views.New(doors), partitions: partitions}
+	return &postgresStore{views: views.New(pool), doors: views.New(doors), partitions: partitions, recent: maxRecent}
 }
 
-// maxRecent is the most messages of a thread that a snapshot loads for the rule on retries; keptSent is how many it
-// looks at in any case, to find who has sent something lately. What is repeated after more than maxRecent others within
-// the rule's window is taken here for a message of its own, as no view does: so it must be more than a thread sees in a
-// day by any ordinary use.
+// maxRecent is the most messages of a thread that a snapshot loads for the rule on repeats: of a thread that has seen
+// more within its window others are looked up when they may have come again. keptSent is how many it looks at in any
+// case, to find who has sent something lately.
 const (
 	maxRecent = 1 << 16
 	keptSent  = 64
@@ -64,7 +64,7 @@ func (p *postgresStore) Snapshot(ctx context.Context, threads []id.ThreadID, use
 	err := p.views.Moment(ctx, func(q *views.Questions) {
 		q.Freshness(func(f *views.Freshness) error { p.take(out.At, f); return nil })
 		if len(threads) > 0 {
-			askThreads(q, threads, out.Threads)
+			p.askThreads(q, threads, out.Threads)
 		}
 		if len(users) > 0 {
 			askUsers(q, users, out.Users)
@@ -111,7 +111,7 @@ func (p *postgresStore) Quarantine(
 	return held, at, nil
 }
 
-func askThreads(q *views.Questions, keys []id.ThreadID, out map[id.ThreadID]*ThreadState) {
+func (p *postgresStore) askThreads(q *views.Questions, keys []id.ThreadID, out map[id.ThreadID]*ThreadState) {
 	q.Threads(keys, func(r *views.Thread) error {
 		s := NewThreadState(r.ID)
 		r.Fill(s.State)
@@ -134,21 +134,60 @@ func askThreads(q *views.Questions, keys []id.ThreadID, out map[id.ThreadID]*Thr
 		s.Marks[r.User] = r.Mark
 		return nil
 	})
-	q.Recent(keys, maxRecent, keptSent, func(r *views.Recent) error {
+	counts, earliest := map[id.ThreadID]int{}, map[id.ThreadID]int64{}
+	q.Recent(keys, p.recent, func(r *views.Sent) error {
 		s := out[r.Thread]
-		if s == nil || r.Message == (id.MessageID{}) {
+		if s == nil {
 			return nil
 		}
-		if s.Sent[r.Sender].Ordinal < r.Ordinal {
-			s.Sent[r.Sender] = Sent{r.Position, r.Ordinal}
+		key, found, n := r.Key(), r.Seen(), counts[r.Thread]
+		if was, twice := s.Recent[key]; !twice || was.Position < found.Position {
+			s.Recent[key] = found
 		}
-		if r.InWindow {
-			s.Recent[thread.Key{Sender: r.Sender, Message: r.Message}] = thread.Seen{
-				Position: r.Position, TimeMS: r.Time.UnixMilli(), Ordinal: r.Ordinal,
-			}
+		if n == 0 || found.TimeMS < earliest[r.Thread] {
+			earliest[r.Thread] = found.TimeMS
+		}
+		if counts[r.Thread] = n + 1; n+1 == p.recent {
+			s.LacksMS = max(1, earliest[r.Thread])
 		}
 		return nil
 	})
+	q.Newest(keys, keptSent, func(r *views.Sent) error {
+		if s := out[r.Thread]; s != nil && s.Sent[r.Sender].Ordinal < r.Ordinal {
+			s.Sent[r.Sender] = Sent{r.Position, r.Ordinal}
+		}
+		return nil
+	})
+}
+
+func (p *postgresStore) Sent(ctx context.Context, keys []MessageKey) ([]Sought, error) {
+	out := make([]Sought, len(keys))
+	asked, slots := make([]views.MessageKey, len(keys)), make([]topic.Slot, len(keys))
+	places := make(map[views.MessageKey][]int, len(keys))
+	for i, k := range keys {
+		asked[i] = views.MessageKey{Thread: k.Thread, Key: k.Key}
+		slots[i] = topic.SlotOf(topic.Subject(k.Thread), p.partitions)
+		places[asked[i]] = append(places[asked[i]], i)
+	}
+	next := map[topic.Slot]topic.Position{}
+	err := p.views.Moment(ctx, func(q *views.Questions) {
+		q.FreshnessOf(topic.Threads, slots, func(f *views.Freshness) error { next[f.Slot] = f.Next; return nil })
+		q.Sent(asked, math.MaxInt64, func(r *views.Sent) error {
+			for _, i := range places[views.MessageKey{Thread: r.Thread, Key: r.Key()}] {
+				if r.Position < keys[i].Before {
+					out[i].Found, out[i].Seen = true, r.Seen()
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up %d messages: %w", len(keys), err)
+	}
+	for i := range out {
+		out[i].Next = next[slots[i]]
+	}
+	return out, nil
 }
 
 func askUsers(q *views.Questions, keys []id.UserID, out map[id.UserID]*user.State) {

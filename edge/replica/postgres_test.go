@@ -1,12 +1,15 @@
 package replica_test
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"io/fs"
+	"slices"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -189,6 +192,38 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 		mustBe(t, "preview", b.Preview, a.Preview)
 		mustBe(t, "active", b.ActiveMembers(), a.ActiveMembers())
 	}
+	replica.SetRecent(pg, 3)
+	mem.Recent = 3
+	few, err := pg.Snapshot(ctx, threads, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFew, err := mem.Snapshot(ctx, threads, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "some of the recent", few.Threads[group].Recent, wantFew.Threads[group].Recent)
+	mustBe(t, "how many", len(few.Threads[group].Recent), 3)
+	mustBe(t, "up to when some lack", few.Threads[group].LacksMS, wantFew.Threads[group].LacksMS)
+	mustBe(t, "nothing lacks", few.Threads[direct].LacksMS, int64(0))
+	compare(t, "looked up", func(s replica.Store) (any, error) {
+		keys := []replica.MessageKey{
+			{Thread: direct, Key: thread.Key{Sender: bob, Message: id.NewMessage()}, Before: 100},
+			{Thread: empty, Key: thread.Key{Sender: ann, Message: id.NewMessage()}, Before: 100},
+		}
+		for k, at := range want.Threads[group].Recent {
+			keys = append(keys,
+				replica.MessageKey{Thread: group, Key: k, Before: 100},
+				replica.MessageKey{Thread: group, Key: k, Before: at.Position + 1},
+				replica.MessageKey{Thread: group, Key: k, Before: at.Position},
+				replica.MessageKey{Thread: direct, Key: k, Before: 100})
+		}
+		slices.SortFunc(keys, func(a, b replica.MessageKey) int {
+			return cmp.Or(bytes.Compare(a.Message[:], b.Message[:]), bytes.Compare(a.Thread[:], b.Thread[:]),
+				int(a.Before-b.Before))
+		})
+		return s.Sent(ctx, keys)
+	}, pg, mem)
 	for _, s := range want.Users {
 		s.Next = 0
 	}
@@ -293,7 +328,7 @@ func rowsBetween(all []replica.Row, after, upTo topic.Position) (out []replica.R
 
 func same(t *testing.T, what string, got, want any) {
 	t.Helper()
-	if d := cmp.Diff(want, got); d != "" {
+	if d := gocmp.Diff(want, got); d != "" {
 		t.Errorf("%s (-want +got):\n%s", what, d)
 	}
 }

@@ -33,6 +33,7 @@ type Replica struct {
 	clock     *viewClock
 	loads     subjectQueue // that wait for a snapshot
 	postponed subjectQueue
+	lookUps   subjectQueue // threads with events that wait for the views
 	silent    silentSlots
 	// subjects that are stopped, until the views have got past what stopped them
 	quarantined quarantined
@@ -64,7 +65,7 @@ func New(
 	}
 	r := &Replica{
 		began: time.Now(), cfg: cfg, store: st, dir: dir, dialer: dialer, log: log,
-		loads: newSubjectQueue(), postponed: newSubjectQueue(),
+		loads: newSubjectQueue(), postponed: newSubjectQueue(), lookUps: newSubjectQueue(),
 		silent:      silentSlots{wake: make(chan struct{}, 1), slots: map[*slot]struct{}{}},
 		agenda:      agenda{wake: make(chan struct{}, 1)},
 		links:       openLinks{list: map[*conn]struct{}{}},
@@ -109,6 +110,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.runLinks(ctx) })
 	g.Go(func() error { return r.runLoads(ctx) })
+	g.Go(func() error { return r.runLookUps(ctx) })
 	g.Go(func() error { return r.clock.run(ctx) })
 	g.Go(func() error { return r.keepHouse(ctx) })
 	g.Go(func() error { return r.askSilent(ctx) })

@@ -129,6 +129,9 @@ type slot struct {
 	toResume []*subject
 	toDrop   []topic.Subject
 
+	// live threads with events that wait until the views have looked a message up; nil before the first
+	doubting map[*threadEntry]struct{}
+
 	judging map[id.ThreadID]*judging // threads with verdicts that somebody waits for; nil before the first
 
 	rejected topic.Position // the position after the last message that was rejected here
@@ -211,6 +214,7 @@ func (s *slot) remove(sub *subject) {
 	switch {
 	case sub.thread != nil:
 		delete(s.threads, sub.thread.id())
+		sub.thread.drop()
 	default:
 		delete(s.users, sub.user.id)
 	}

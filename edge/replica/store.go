@@ -21,6 +21,8 @@ type Store interface {
 	Unread(ctx context.Context, keys []Unread) ([]Counted, error)
 	// Tails returns for each range its accepted events in order, and how far the views were at that moment.
 	Tails(ctx context.Context, ranges []Range) ([]Tail, error)
+	// Sent looks for messages among what the views have of their threads, as of one moment.
+	Sent(ctx context.Context, keys []MessageKey) ([]Sought, error)
 	// Quarantine tells, as of one moment, of which of the subjects something is in quarantine, and how far the slots of
 	// all of them are.
 	Quarantine(
@@ -111,6 +113,10 @@ type ThreadState struct {
 	Marks map[id.UserID]thread.Watermark
 	// Sent is each member's last message, as far back as the snapshot looked.
 	Sent map[id.UserID]Sent
+	// LacksMS is the log time up to which Recent may lack messages; 0: it has them all. LoadedAt is the position up to
+	// which it was loaded: those lie before it.
+	LacksMS  int64
+	LoadedAt topic.Position
 }
 
 // Sent is the place of a message.
@@ -126,6 +132,16 @@ func NewThreadState(t id.ThreadID) *ThreadState {
 		Marks: map[id.UserID]thread.Watermark{},
 		Sent:  map[id.UserID]Sent{},
 	}
+}
+
+// restore makes a state that was loaded fit to be folded on, from the position that the views had reached.
+func (s *ThreadState) restore(next topic.Position) {
+	s.Next, s.LoadedAt = next, next
+	if s.LacksMS == 0 {
+		s.Restore()
+		return
+	}
+	s.RestorePartly(s.LacksMS)
 }
 
 // concerns tells whether a watermark that moved covers the message now, or more of those before it, and did not cover

@@ -62,7 +62,7 @@ func (r *Replica) view(s *slot, ts *threadEntry) (View, bool) {
 		return View{}, false
 	}
 	next := ts.state.Next
-	if ts.phase == live && s.known {
+	if ts.phase == live && s.known && !ts.waits() {
 		next = max(next, s.cursor.At(topic.Threads))
 	}
 	return View{

@@ -73,7 +73,7 @@ SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
         WHERE thread_id IN (%[1]s) AND position < %[2]s GROUP BY thread_id
        ) AS l ON l.thread_id = m.thread_id
  WHERE m.thread_id IN (%[1]s) AND m.position < %[5]s AND (m.log_time >= l.last - INTERVAL %[4]d SECOND)
- ORDER BY m.thread_id, m.position DESC LIMIT %[3]d BY m.thread_id`
+ ORDER BY m.thread_id, m.log_time DESC LIMIT %[3]d BY m.thread_id`
 
 	sqlSent = `
 SELECT thread_id, sender_id, message_id, position, ordinal, log_time FROM messages
@@ -113,9 +113,9 @@ func (h *History) Changes(ctx context.Context, threads []id.ThreadID, before Bef
 }
 
 // Recent asks for the messages of threads, at most AtOnce, at positions before a limit and within the window before the
-// thread's clock as it was there: the newest few of each thread. The stamps of a log may go back, so neither the clock
-// nor the highest ordinal need be those of the newest messages; the one with the highest stamp is always within the
-// window. A message may come twice.
+// thread's clock as it was there: of each thread those with the latest log times, few of them at most. The stamps of a
+// log may go back, so neither the clock nor the highest ordinal need be those of the newest messages; the one with the
+// highest stamp is always within the window. A message may come twice.
 func (h *History) Recent(
 	ctx context.Context, threads []id.ThreadID, before Before, few int, fn func(*Recent) error,
 ) error {

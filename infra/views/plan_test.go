@@ -38,7 +38,9 @@ func TestPlans(t *testing.T) {
 	}{
 		"a message by its id": {sqlMessage, []string{"messages_0_message_id_thread_id_idx"}},
 		"sent messages":       {sqlSent, []string{"messages_0_message_id_thread_id_idx", "Nested Loop"}},
-		"recent messages":     {sqlRecent, []string{"threads_pkey", "messages_0_pkey"}},
+		"recent messages":     {sqlRecent, []string{"threads_pkey", "messages_0_thread_id_log_time_idx"}},
+		"newest messages":     {sqlNewest, []string{"messages_0_pkey", "Nested Loop"}},
+		"latest log times":    {sqlLatest, []string{"messages_0_thread_id_log_time_idx", "Nested Loop"}},
 		"tails":               {sqlTails, []string{"messages_0_pkey", "Nested Loop"}},
 		"a page":              {sqlPage, []string{"Merge Append"}}, // all parts are left out for a null
 		"cursors":             {sqlCursors, []string{"device_watermarks_pkey", "Nested Loop"}},

@@ -59,25 +59,15 @@ func (r *Watermark) targets() []any {
 	return append([]any{(*key)(&r.Thread), (*key)(&r.User)}, markTargets(&r.Mark)...)
 }
 
-// Recent is a message of a thread's tail as the rule on retries knows it.
-type Recent struct {
-	Thread   id.ThreadID
-	Position topic.Position
-	Ordinal  int64
-	Sender   id.UserID
-	Message  id.MessageID
-	Time     time.Time
-	InWindow bool // not more than thread.Window before the thread's last message
+// Latest is the latest log time of a thread's messages.
+type Latest struct {
+	Thread id.ThreadID
+	Time   time.Time
 }
 
-func (r *Recent) targets() []any {
-	return []any{
-		(*key)(&r.Thread), (*int64)(&r.Position), &r.Ordinal, (*key)(&r.Sender), (*nullable)(&r.Message), &r.Time,
-		&r.InWindow,
-	}
-}
+func (r *Latest) targets() []any { return []any{(*key)(&r.Thread), &r.Time} }
 
-// Sent is a message that was found by its ids.
+// Sent is a message as the rule on repeats knows it.
 type Sent struct {
 	Thread   id.ThreadID
 	Sender   id.UserID
@@ -91,6 +81,14 @@ func (r *Sent) targets() []any {
 	return []any{
 		(*key)(&r.Thread), (*key)(&r.Sender), (*key)(&r.Message), (*int64)(&r.Position), &r.Ordinal, &r.Time,
 	}
+}
+
+// Key is what the rule on repeats goes by.
+func (r *Sent) Key() thread.Key { return thread.Key{Sender: r.Sender, Message: r.Message} }
+
+// Seen is where and when it was accepted.
+func (r *Sent) Seen() thread.Seen {
+	return thread.Seen{Position: r.Position, TimeMS: r.Time.UnixMilli(), Ordinal: r.Ordinal}
 }
 
 const (
@@ -107,15 +105,31 @@ SELECT thread_id, user_id, delivered_position, delivered_ordinal, read_position,
 
 // The window is counted on the thread's clock, as the fold does.
 var sqlRecent = `
-SELECT t.thread_id, m.position, m.ordinal, m.sender_id, m.message_id, m.log_time,
-       m.log_time >= t.last_time - ` + window + `
+SELECT t.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
   FROM threads t
  CROSS JOIN LATERAL (
-       SELECT n.*, row_number() OVER (ORDER BY n.position DESC) AS nth
-         FROM (SELECT position, ordinal, sender_id, message_id, log_time FROM messages
-                WHERE thread_id = t.thread_id AND kind = ` + kindMessage + ` ORDER BY position DESC LIMIT $2) n
+       SELECT position, ordinal, sender_id, message_id, log_time FROM messages
+        WHERE thread_id = t.thread_id AND kind = ` + kindMessage + ` AND log_time >= t.last_time - ` + window + `
+        ORDER BY log_time DESC LIMIT $2
        ) m
- WHERE t.thread_id = ANY($1::uuid[]) AND (m.nth <= $3 OR m.log_time >= t.last_time - ` + window + `)`
+ WHERE t.thread_id = ANY($1::uuid[])`
+
+var sqlNewest = `
+SELECT k.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time
+  FROM unnest($1::uuid[]) AS k (thread_id)
+ CROSS JOIN LATERAL (
+       SELECT position, ordinal, sender_id, message_id, log_time FROM messages
+        WHERE thread_id = k.thread_id AND kind = ` + kindMessage + ` ORDER BY position DESC LIMIT $2
+       ) m`
+
+var sqlLatest = `
+SELECT k.thread_id, m.log_time
+  FROM unnest($1::uuid[]) AS k (thread_id)
+ CROSS JOIN LATERAL (
+       SELECT log_time FROM messages
+        WHERE thread_id = k.thread_id AND kind = ` + kindMessage + ` AND log_time >= '-infinity'
+        ORDER BY log_time DESC LIMIT 1
+       ) m`
 
 var sqlSent = `
 SELECT k.thread_id, k.sender_id, k.message_id, m.position, m.ordinal, m.log_time
@@ -143,10 +157,21 @@ func (q *Questions) Watermarks(ids []id.ThreadID, fn func(*Watermark) error) {
 	put(q, "watermarks", sqlWatermarks+ofThreads, fn, uuids(ids))
 }
 
-// Recent asks for the messages of threads within the window before the thread's last, and for the newest few whatever
-// their age, out of the newest most of each thread.
-func (q *Questions) Recent(ids []id.ThreadID, most, few int, fn func(*Recent) error) {
-	put(q, "recent messages", sqlRecent, fn, uuids(ids), most, few)
+// Recent asks for the messages of threads within the window before the thread's clock, in any order: of each thread
+// those with the latest log times, most of them at most. Of two with one key, which are both within the window only
+// where stamps were ahead, that at the higher position counts.
+func (q *Questions) Recent(ids []id.ThreadID, most int, fn func(*Sent) error) {
+	put(q, "recent messages", sqlRecent, fn, uuids(ids), most)
+}
+
+// Newest asks for the newest few messages of each thread by position, whatever their age.
+func (q *Questions) Newest(ids []id.ThreadID, few int, fn func(*Sent) error) {
+	put(q, "newest messages", sqlNewest, fn, uuids(ids), few)
+}
+
+// Latest asks for the latest log time of the messages that threads have in their tails.
+func (q *Questions) Latest(ids []id.ThreadID, fn func(*Latest) error) {
+	put(q, "latest log times", sqlLatest, fn, uuids(ids))
 }
 
 // MessageKey names a message: its id is unique per thread and sender.

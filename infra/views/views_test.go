@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"testing"
 	"time"
 
@@ -286,23 +287,31 @@ func TestMessages(t *testing.T) {
 	s.event(th, last, 4, message, userN(1), one)
 	s.event(twin, 1, 1, message, userN(1), three)
 
-	recent := func(most, few int) (places []int64, windows []bool) {
+	places := func(ask func(q *views.Questions, fn func(*views.Sent) error)) (out []int64) {
 		s.moment(func(q *views.Questions) {
-			q.Recent([]id.ThreadID{th}, most, few, func(r *views.Recent) error {
-				places, windows = append(places, int64(r.Position)), append(windows, r.InWindow)
-				return nil
-			})
+			ask(q, func(r *views.Sent) error { out = append(out, int64(r.Position)); return nil })
 		})
-		return places, windows
+		slices.Sort(out)
+		return out
 	}
-	places, windows := recent(100, 0)
-	same(t, "those within the window", places, []int64{last, 5, 3})
-	same(t, "within the window", windows, []bool{true, true, true})
-	places, windows = recent(100, 4)
-	same(t, "and one beyond", places, []int64{last, 5, 3, 2})
-	same(t, "the window", windows, []bool{true, true, true, false})
-	places, _ = recent(2, 4)
-	same(t, "at most two", places, []int64{last, 5})
+	recent := func(most int) []int64 {
+		return places(func(q *views.Questions, fn func(*views.Sent) error) { q.Recent([]id.ThreadID{th}, most, fn) })
+	}
+	same(t, "those within the window", recent(100), []int64{3, 5, last})
+	same(t, "at most two", recent(2), []int64{5, last})
+	same(t, "the newest", places(func(q *views.Questions, fn func(*views.Sent) error) {
+		q.Newest([]id.ThreadID{th, twin, id.NewGroup()}, 4, fn)
+	}), []int64{1, 2, 3, 5, last})
+	s.put("messages", th, 6, 5, message, userN(3), three, at(2*last), 0, []byte{}) // its stamp is ahead
+	same(t, "the latest of the window", recent(2), []int64{6, last})
+	latest := map[id.ThreadID]int64{}
+	s.moment(func(q *views.Questions) {
+		q.Latest([]id.ThreadID{th, twin, id.NewGroup()}, func(r *views.Latest) error {
+			latest[r.Thread] = r.Time.Unix()
+			return nil
+		})
+	})
+	same(t, "latest log times", latest, map[id.ThreadID]int64{th: at(2 * last).Unix(), twin: at(1).Unix()})
 
 	var found []views.Sent
 	ofOne := views.MessageKey{Thread: th, Key: thread.Key{Sender: userN(1), Message: one}}

@@ -38,8 +38,8 @@
 //     again: without a token newer servers compare the rows, whatever insert_deduplicate says. When
 //     quarantine is drained the rows come first and what releases their events last; who is cut off in between drains
 //     them again, as of where each subject stopped.
-//   - A thread is loaded with its last Config.Recent messages of the window for retries; beyond those, messages are
-//     looked up by their ids.
+//   - A thread is loaded with the Config.Recent messages of the window for retries that have the latest log times;
+//     beyond those, messages are looked up by their ids.
 //   - A busy slot gathers on purpose (Config.Consumer.LingerBusy): its lag in seconds then swings up to about that, and
 //     it is no fault.
 //   - In helio.receipts records vanish by compaction. A begun range that is inserted again long after may have fewer of

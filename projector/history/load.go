@@ -180,11 +180,14 @@ func (s *store) loadMessages(
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
-	counts := map[id.ThreadID]int{}
+	counts, earliest := map[id.ThreadID]int{}, map[id.ThreadID]int64{}
 	err := s.history.Recent(ctx, ids, from, s.cfg.Recent, func(r *history.Recent) error {
 		state := states[r.Thread]
 		seen(state, &r.Sent)
 		state.LastOrdinal, state.LastTimeMS = r.LastOrdinal, max(0, r.LastTime.UnixMilli())
+		if ms := r.Time.UnixMilli(); counts[r.Thread] == 0 || ms < earliest[r.Thread] {
+			earliest[r.Thread] = ms
+		}
 		counts[r.Thread]++
 		return nil
 	})
@@ -193,7 +196,7 @@ func (s *store) loadMessages(
 	}
 	for t, n := range counts {
 		if n == s.cfg.Recent {
-			states[t].RestoreWithoutRecent()
+			states[t].RestorePartly(earliest[t])
 		}
 	}
 	return nil

@@ -143,6 +143,18 @@ func Retries(partitions, filler int) (*Log, Options) {
 		openAgain()
 		send(a, b, sixth) // and so it is out of the window
 	}
+
+	// What has such a stamp is within the window for longer than a state is unsure of all else.
+	hours(200)
+	wrong := messageAt(now)
+	hours(60)
+	send(b, a, wrong)
+	hours(-60)
+	openAgain()
+	send(a, b, messageAt(now))
+	hours(25)
+	send(a, b, messageAt(now))
+	send(b, a, wrong)
 	return NewLog(steps), Options{
 		Reopen: func() bool {
 			again := len(cuts) > 0 && cuts[0] == 0

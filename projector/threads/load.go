@@ -69,10 +69,12 @@ func (s *store) Load(ctx context.Context, states *projector.States, w projector.
 	for _, at := range w.Since {
 		before = max(before, at) // of each thread all that is there lies before its own
 	}
+	latest := make(map[id.ThreadID]int64, len(w.Threads))
 	// Nobody else writes what this slot's owner reads, so one moment need not be seen.
 	err := s.views.Together(ctx, func(q *views.Questions) {
 		if len(w.Threads) > 0 {
 			askThreads(q, w.Threads, states.Threads)
+			q.Latest(w.Threads, func(r *views.Latest) error { latest[r.Thread] = r.Time.UnixMilli(); return nil })
 		}
 		if len(unsure) > 0 {
 			askSent(q, unsure, before, states.Threads)
@@ -87,7 +89,11 @@ func (s *store) Load(ctx context.Context, states *projector.States, w projector.
 	for _, t := range w.Threads {
 		state := states.Threads[t]
 		state.Next = w.AsOf(topic.Threads, topic.Subject(t))
-		state.RestoreWithoutRecent()
+		if ms, some := latest[t]; some {
+			state.RestorePartly(ms)
+		} else {
+			state.Restore()
+		}
 	}
 	for _, u := range w.Users {
 		states.Users[u].Next = w.AsOf(topic.Users, topic.Subject(u))
@@ -112,12 +118,7 @@ func askThreads(q *views.Questions, ids []id.ThreadID, states map[id.ThreadID]*t
 func askSent(
 	q *views.Questions, keys []views.MessageKey, before topic.Position, states map[id.ThreadID]*thread.State,
 ) {
-	q.Sent(keys, before, func(r *views.Sent) error {
-		states[r.Thread].Recent[thread.Key{Sender: r.Sender, Message: r.Message}] = thread.Seen{
-			Position: r.Position, TimeMS: r.Time.UnixMilli(), Ordinal: r.Ordinal,
-		}
-		return nil
-	})
+	q.Sent(keys, before, func(r *views.Sent) error { states[r.Thread].Recent[r.Key()] = r.Seen(); return nil })
 }
 
 func askUsers(q *views.Questions, ids []id.UserID, states map[id.UserID]*user.State) {

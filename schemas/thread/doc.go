@@ -12,7 +12,8 @@
 // Non-obvious:
 //   - A retry is found by (sender, message id) within Window of log time. State.Recent holds what is needed for that
 //     and nothing older; whoever loads a state from a store must load it too, or look up each key before it is needed
-//     (State.Unsure).
+//     (State.Unsure). What is left out are the earliest by log time, or all: a stamp that was ahead stays in the window
+//     for longer than the clock tells.
 //   - One wrong clock harms nobody: a stamp counts for at most MaxAhead beyond the thread's clock and the moment in the
 //     message's id. The clock is the thread's and not its slot's: an edge sees the events of its own threads alone, and
 //     after a night without any a slot's clock says as little as a thread's; the id of a message does.

@@ -168,15 +168,13 @@ type State struct {
 	LastSender id.UserID
 	// Preview is the beginning of the last accepted message's text; empty when it is sealed.
 	Preview string
-	// Recent holds the messages accepted within Window, for the rule on retries; of a state that was loaded without
-	// them, those applied since and those looked up since (see Unsure).
+	// Recent holds the messages accepted within Window, for the rule on retries; of a state that was loaded with few of
+	// them or none, also those applied since and those looked up since (see Unsure).
 	Recent map[Key]Seen
 
 	active int // members now
 	pruned int64
-	// unless 0: Recent may lack messages that were accepted by this time of the thread's clock, which is LastTimeMS as
-	// it was loaded
-	lacks int64
+	lacks  int64 // unless 0: Recent may lack messages with log times up to this one
 }
 
 // New returns the state of a thread that no event has begun.
@@ -186,8 +184,8 @@ func New(t id.ThreadID) *State {
 	}
 }
 
-// Unloaded returns a state that a store is about to fill without its recent messages. Until RestoreWithoutRecent it is
-// Unsure of every message.
+// Unloaded returns a state that a store is about to fill without its recent messages. Until it is restored it is Unsure
+// of every message.
 func Unloaded(t id.ThreadID) *State {
 	s := New(t)
 	s.lacks = math.MaxInt64
@@ -197,7 +195,7 @@ func Unloaded(t id.ThreadID) *State {
 // Restore must be called once after the exported fields were filled from a store: it counts what the fold keeps for
 // itself.
 func (s *State) Restore() {
-	s.active = 0
+	s.active, s.lacks = 0, 0
 	for _, m := range s.Members {
 		if m.Active() {
 			s.active++
@@ -205,24 +203,24 @@ func (s *State) Restore() {
 	}
 }
 
-// RestoreWithoutRecent does what Restore does for a state whose recent messages were not all loaded: Unsure tells which
-// to look up.
-func (s *State) RestoreWithoutRecent() {
+// RestorePartly does what Restore does for a state of whose recent messages only those were all loaded that have later
+// log times than lacksMS: Unsure tells which to look up. With none loaded that is the latest log time of them all,
+// which may be ahead of the thread's clock.
+func (s *State) RestorePartly(lacksMS int64) {
 	s.Restore()
-	if s.lacks = 0; s.LastOrdinal > 0 {
-		s.lacks = max(1, s.LastTimeMS)
-	}
+	s.lacks = max(1, lacksMS)
 }
+
+// Partial tells whether Recent may lack messages that could come again.
+func (s *State) Partial() bool { return s.lacks != 0 && s.LastTimeMS-s.lacks <= Window.Milliseconds() }
 
 // Unsure returns the key of the message that e sends when Recent cannot tell whether it was accepted before. The key
 // must then be looked up among what the store holds of the thread from before e's batch, and what is found be put into
 // Recent, before e is applied; messages older than Window before LastTimeMS may be left out. Of several with one key
-// the one at the highest position counts: an earlier one was out of the window when that was accepted, and stays so.
+// the one at the highest position counts: an earlier one was out of the window when that was accepted, and stays so, or
+// has a log time from before that.
 func (s *State) Unsure(e *event.Event) (Key, bool) {
-	if s.lacks == 0 || s.LastTimeMS-s.lacks > Window.Milliseconds() {
-		return Key{}, false
-	}
-	if e.WhichBody() != eventv1.Event_MessageSent_case {
+	if !s.Partial() || e.WhichBody() != eventv1.Event_MessageSent_case {
 		return Key{}, false
 	}
 	key := Key{Sender: e.User, Message: e.About.ID}

@@ -53,6 +53,20 @@ var mutations = []mutation{
 		tests: []string{"./schemas/thread"},
 	},
 	{
+		name: "an edge takes what it did not load for new", promise: "P2",
+		file:  "edge/replica/lookup.go",
+		old:   "return unsure && at >= t.state.Next",
+		new:   "return unsure && at < 0",
+		tests: []string{"./edge/replica -run Beyond"},
+	},
+	{
+		name: "a projector forgets a stamp that is ahead", promise: "P3",
+		file:  "projector/threads/load.go",
+		old:   "state.RestorePartly(ms)",
+		new:   "state.RestorePartly(min(ms, state.LastTimeMS))",
+		tests: []string{"./projector/threads -run TestRetries"},
+	},
+	{
 		name: "catch-up reads one position short", promise: "P2",
 		file:  "edge/fanout/feed.go",
 		old:   "After: after, UpTo: l.target, FloorMS",

@@ -1,6 +1,7 @@
 package replicatest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -308,6 +309,8 @@ type Store struct {
 	Stopped bool                // folds nothing
 	Stalled map[topic.Slot]bool // folds nothing of these
 	Queries int
+	Recent  int // the most messages of a window that a snapshot has; 0: all
+	Sought  int // messages that were looked up
 	// Newer: what folds is of a newer version, which reads what this one cannot.
 	Newer bool
 	// Quarantined is the records of a subject that could not be folded, and those behind them.
@@ -556,6 +559,7 @@ func (m *Store) Snapshot(ctx context.Context, threads []id.ThreadID, users []id.
 				Marks: maps.Clone(s.Marks),
 				Sent:  maps.Clone(s.Sent),
 			}
+			m.leaveOut(out.Threads[t])
 		}
 	}
 	for _, u := range users {
@@ -563,6 +567,38 @@ func (m *Store) Snapshot(ctx context.Context, threads []id.ThreadID, users []id.
 			c := s.Clone()
 			c.Contacts, c.Blocked = nil, nil
 			out.Users[u] = c
+		}
+	}
+	return out, m.finish(ctx)
+}
+
+// leaveOut takes the earliest messages of a window out that are too many.
+func (m *Store) leaveOut(s *replica.ThreadState) {
+	window := slices.SortedFunc(maps.Keys(s.Recent), func(a, b thread.Key) int {
+		return cmp.Compare(s.Recent[b].TimeMS, s.Recent[a].TimeMS)
+	})
+	if m.Recent == 0 || len(window) < m.Recent {
+		return
+	}
+	s.LacksMS = s.Recent[window[m.Recent-1]].TimeMS
+	for _, k := range window[m.Recent:] {
+		delete(s.State.Recent, k)
+	}
+}
+
+// Sent implements replica.Store.
+func (m *Store) Sent(ctx context.Context, keys []replica.MessageKey) ([]replica.Sought, error) {
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	m.Sought += len(keys)
+	out := make([]replica.Sought, len(keys))
+	for i, k := range keys {
+		out[i].Next = m.Cursors[m.World.Slot(topic.Subject(k.Thread))].At(topic.Threads)
+		if s := m.Threads[k.Thread]; s != nil {
+			if at, ok := s.Recent[k.Key]; ok && at.Position < k.Before {
+				out[i].Found, out[i].Seen = true, at
+			}
 		}
 	}
 	return out, m.finish(ctx)
