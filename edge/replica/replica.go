@@ -44,6 +44,7 @@ type Replica struct {
 	rejected    *batcher[DeviceKey, []Rejected]
 	tails       *batcher[Range, Tail]
 	devices     *batcher[DeviceKey, *user.Device]
+	standings   *batcher[id.UserID, standing]
 	began       time.Time     // so that a time is one word
 	requests    atomic.Uint64 // the last id of a Subscribe
 
@@ -81,6 +82,7 @@ func New(
 	r.rejected = newBatcher(cfg.Batch, gathering, cfg.Wait, counted(r, "rejected", st.Rejected))
 	r.tails = newBatcher(16, 0, cfg.Wait, counted(r, "tails", r.readTails))
 	r.devices = newBatcher(cfg.Batch, gathering, cfg.Wait, counted(r, "devices", st.Devices))
+	r.standings = newBatcher(cfg.Batch, gathering, cfg.Wait, counted(r, "quarantine", r.readStandings))
 	return r, nil
 }
 
@@ -121,6 +123,7 @@ func (r *Replica) Run(ctx context.Context) error {
 		g.Go(func() error { return r.rejected.run(ctx) })
 		g.Go(func() error { return r.tails.run(ctx) })
 		g.Go(func() error { return r.devices.run(ctx) })
+		g.Go(func() error { return r.standings.run(ctx) })
 	}
 	return g.Wait()
 }

@@ -533,3 +533,29 @@ func TestUnknownOnlyAtTheLogsEnd(t *testing.T) {
 		ask(wirev1.Code_CODE_UNAVAILABLE)
 	})
 }
+
+// However many strangers come at one time, the views are asked about them together, where those who log in are asked
+// about too.
+func TestStrangersAreAskedAboutTogether(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		b.settle()
+		b.world.Mu.Lock()
+		b.world.Views.Asked = 0
+		b.world.Mu.Unlock()
+		var wg sync.WaitGroup
+		for i := range 200 {
+			wg.Go(func() {
+				_, err := b.replica.DeviceKey(context.Background(), replicatest.User(byte(i)), id.NewDevice())
+				if !errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_AUTHENTICATION_FAILED}) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		b.world.Mu.Lock()
+		defer b.world.Mu.Unlock()
+		if n := b.world.Views.Asked; n == 0 || n > 20 {
+			t.Errorf("the views were asked %d times about 200 strangers", n)
+		}
+	})
+}

@@ -171,40 +171,55 @@ func (r *Replica) Current(ctx context.Context, users ...id.UserID) error {
 	if err != nil {
 		return Unavailable(err)
 	}
-	behind := func(at topic.Cursor, u id.UserID) bool {
-		return at.At(topic.Users) < ends[topic.SlotOf(topic.Subject(u), len(r.slots))]
-	}
+	behind := func(next topic.Position, u id.UserID) bool { return next < ends[r.slotOf(topic.Subject(u)).n] }
 	for {
 		err := r.clock.wait(ctx, func(at []topic.Cursor) bool {
 			return !slices.ContainsFunc(users, func(u id.UserID) bool {
-				return behind(at[r.slotOf(topic.Subject(u)).n], u)
+				return behind(at[r.slotOf(topic.Subject(u)).n].At(topic.Users), u)
 			})
 		})
 		if err != nil {
 			return Unavailable(err)
 		}
 		// What the clock says may be of views that have gone back since.
-		asked := r.clock.answered()
-		held, at, err := r.store.Quarantine(ctx, nil, users)
+		found, err := r.standings.get(ctx, users)
 		if err != nil {
-			r.failed("quarantine", err)
 			return Unavailable(err)
 		}
 		again := false
-		found := make([]seen, 0, len(users))
-		for _, u := range users {
-			n := r.slotOf(topic.Subject(u)).n
-			if held[Quarantined{topic.Users.Number(), topic.Subject(u)}] {
+		for i, u := range users {
+			if found[i].held {
 				return Unavailable(errHeld)
 			}
-			found = append(found, seen{n, topic.Users, at[n].At(topic.Users)})
-			again = again || behind(at[n], u)
+			again = again || behind(found[i].next, u)
 		}
-		r.clock.take(asked, found...)
 		if !again {
 			return nil
 		}
 	}
+}
+
+// standing is what the views have of a user.
+type standing struct {
+	next topic.Position // of helio.users in his slot: the first that they do not have
+	held bool           // something of him is in quarantine
+}
+
+// readStandings is a load of standings.
+func (r *Replica) readStandings(ctx context.Context, users []id.UserID) ([]standing, error) {
+	asked := r.clock.answered()
+	held, at, err := r.store.Quarantine(ctx, nil, users)
+	if err != nil {
+		return nil, err
+	}
+	out, found := make([]standing, len(users)), make([]seen, len(users))
+	for i, u := range users {
+		n := r.slotOf(topic.Subject(u)).n
+		out[i] = standing{at[n].At(topic.Users), held[Quarantined{topic.Users.Number(), topic.Subject(u)}]}
+		found[i] = seen{n, topic.Users, out[i].next}
+	}
+	r.clock.take(asked, found...)
+	return out, nil
 }
 
 var (
