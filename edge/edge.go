@@ -263,7 +263,6 @@ func (e *Edge) admit(conn *quic.Conn) *quicConn {
 }
 
 // refuse closes a connection with a code (wire 13.2).
-// refuse closes a connection with a code (wire 13.2).
 func (e *Edge) refuse(conn *quic.Conn, reason string, code wirev1.Code) *quicConn {
 	e.metrics.refused.WithLabelValues(reason).Inc()
 	_ = conn.CloseWithError(quic.ApplicationErrorCode(code), reason) // it only fails when the connection is gone
