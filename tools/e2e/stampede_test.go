@@ -104,14 +104,11 @@ func newStampede(t *testing.T, e *env, size int) *stampede {
 	for i, me := range who {
 		r := &runner{device: e.newDevice(t, fmt.Sprintf("device %d", i))}
 		r.me, r.cfg.Transport, r.heard = me, sockets[i/perSocket], r.note
-		r.cfg.MinBackoff, r.cfg.MaxBackoff = 0, 0 // as devices have them
 		must(t, r.store.SetIdentity(me))
 		s.runners = append(s.runners, r)
 	}
 	s.come()
-	for _, r := range s.runners {
-		r.waitSynced()
-	}
+	settled(t, "every device is on line", s.away)
 	groups := slices.Collect(slices.Chunk(s.runners, herd))
 	made, errs := make([]id.ThreadID, len(groups)), make([]error, len(groups))
 	ctx := e.context(t)
@@ -185,9 +182,7 @@ func (s *stampede) round(name string, cut func()) {
 	for _, r := range s.runners {
 		r.mu.Lock()
 		online, slow, all = append(online, r.online), append(slow, r.slow), append(all, r.done.Sub(began))
-		for _, why := range r.lost {
-			lost[why]++
-		}
+		count(lost, r.lost)
 		r.mu.Unlock()
 	}
 	counted := 0.0
@@ -221,6 +216,29 @@ func (s *stampede) late() (n [2]float64) {
 	return n
 }
 
+// away says how many devices have not come on line, and why.
+func (s *stampede) away() string {
+	n, lost := 0, map[string]int{}
+	for _, r := range s.runners {
+		r.mu.Lock()
+		if r.since.IsZero() {
+			n++
+			count(lost, r.lost)
+		}
+		r.mu.Unlock()
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d devices are not on line; their connections ended by %v", n, lost)
+}
+
+func count(n map[string]int, what []string) {
+	for _, w := range what {
+		n[w]++
+	}
+}
+
 // missing says what a device lacks.
 func (s *stampede) missing() string {
 	var found []string
@@ -235,7 +253,7 @@ func (s *stampede) missing() string {
 	if len(found) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d devices lack something; %s", len(found), found[0])
+	return fmt.Sprintf("%d devices lack something; %s; %s", len(found), found[0], s.away())
 }
 
 // begin begins a round.
