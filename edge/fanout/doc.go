@@ -2,10 +2,11 @@
 // pushes what the replica tells of its user's threads.
 //
 // Promise: a device that is attached and syncs gets every event of its user's threads that he may see, and none that he
-// may not; a device hears of each message that it has sent and the fold has rejected; on one connection it never gets
-// an event of a thread before an earlier one of that thread that it still lacks. An event may come again, at or below
-// the position that the device has applied: the device ignores it (wire 6.1), and so each is applied exactly once. A
-// session whose device is revoked is cut as soon as the event is read.
+// may not; a device hears of each message that it has sent and the fold has rejected, and while it is live of the
+// user's invitations, which it asks for after a Sync; on one connection it never gets an event of a thread before an
+// earlier one of that thread that it still lacks. An event may come again, at or below the position that the device has
+// applied: the device ignores it (wire 6.1), and so each is applied exactly once. A session whose device is revoked is
+// cut as soon as the event is read.
 //
 // Order: events of a thread go to a session in position order. There is no order between threads. Receipts have none:
 // they only grow.

@@ -35,6 +35,14 @@ func rejectedFrame(r *replica.Rejected) []byte {
 	}.Build()}.Build())
 }
 
+func invitationFrame(i *replica.Invitation) []byte {
+	b := wirev1.Invitation_builder{ThreadId: i.Thread[:], Ended: i.Ended}
+	if !i.Ended {
+		b.Title, b.InviterId, b.TimeMs = i.Title, i.By[:], i.TimeMS
+	}
+	return encode(wirev1.ServerFrame_builder{Invitation: b.Build()}.Build())
+}
+
 // CodeOf is how a device is told why the fold rejects an event of its user.
 func CodeOf(r thread.Reason) wirev1.Code {
 	switch r {

@@ -83,6 +83,19 @@ func (p *person) Rejected(r *replica.Rejected) {
 	}
 }
 
+// Invited implements replica.Follower. All of his devices are told, once they sync; who is not on line, or has lagged,
+// asks what is open. The frame is encoded once for all.
+func (p *person) Invited(i *replica.Invitation) {
+	devices := p.connected()
+	if len(devices) == 0 {
+		return
+	}
+	frame := invitationFrame(i)
+	for _, d := range devices {
+		p.of.push(d, push{i.Thread, never, frame, false})
+	}
+}
+
 // Revoked implements replica.Follower.
 func (p *person) Revoked(id id.DeviceID) {
 	for _, d := range p.connected() {

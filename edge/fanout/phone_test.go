@@ -44,15 +44,17 @@ type phone struct {
 	sent     map[id.ThreadID]int64 // the ordinal of the user's last message
 	logged   []thread.Watermark
 	rejected []topic.Position
-	resyncs  int
-	syncs    int
-	told     int  // receipts that came
-	frames   int  // that came
-	own      bool // it says what it has
-	window   int
-	rest     int         // of the last SyncComplete
-	closed   wirev1.Code // of the last session
-	faults   []string
+	// invitations are the frames, as text
+	invitations []string
+	resyncs     int
+	syncs       int
+	told        int  // receipts that came
+	frames      int  // that came
+	own         bool // it says what it has
+	window      int
+	rest        int         // of the last SyncComplete
+	closed      wirev1.Code // of the last session
+	faults      []string
 }
 
 func newPhone(u id.UserID, d id.DeviceID, floor int64) *phone {
@@ -324,6 +326,10 @@ func (d *phone) take(b []byte, ask chan struct{}) {
 	case wirev1.ServerFrame_ThreadLate_case:
 		t := id.ThreadID(f.GetThreadLate().GetThreadId())
 		d.late[t] = append(d.late[t], f.GetThreadLate().GetError().GetCode())
+	case wirev1.ServerFrame_Invitation_case:
+		i := f.GetInvitation()
+		d.invitations = append(d.invitations, fmt.Sprintf("%v %q of %x at %d, ended %v",
+			id.ThreadID(i.GetThreadId()), i.GetTitle(), i.GetInviterId(), i.GetTimeMs(), i.GetEnded()))
 	case wirev1.ServerFrame_SyncComplete_case:
 		d.syncs++
 		d.rest = int(f.GetSyncComplete().GetRest())

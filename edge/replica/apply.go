@@ -258,7 +258,10 @@ func (r *Replica) userEvent(u *userEntry, e *event.Event, rec *linkv1.Record, af
 		eventv1.Event_DeviceLinked_case,
 		eventv1.Event_DeviceRevoked_case,
 		eventv1.Event_ThreadJoined_case,
-		eventv1.Event_ThreadLeft_case:
+		eventv1.Event_ThreadLeft_case,
+		eventv1.Event_MayAddChanged_case,
+		eventv1.Event_ThreadInvited_case,
+		eventv1.Event_ThreadInvitationEnded_case:
 	default: // of no concern here
 		u.state.Next = at + 1
 		return
@@ -269,6 +272,9 @@ func (r *Replica) userEvent(u *userEntry, e *event.Event, rec *linkv1.Record, af
 	}
 	for _, d := range v.Revoked {
 		u.slot.note(revoked(d), u)
+	}
+	if !v.Invitation.IsZero() {
+		u.invited(v.Invitation)
 	}
 	if e.HasThreadJoined() {
 		since := topic.Position(-1)

@@ -3,9 +3,10 @@
 // only as part of a user's state; whoever follows a user is told of events through the interface Follower.
 //
 // Promise: a follower is told once of every event of his threads that he may see, and of none that he may not, in the
-// order of each thread; where he is not told of some (a gap), he is told so, before what comes after it. Whoever has a
-// thread changed is told the fold's verdict on his own event (Judge). WaitFor, WaitThread and Await cost nothing while
-// they wait, and nothing here polls a state that it could be told of.
+// order of each thread; where he is not told of some (a gap), he is told so, before what comes after it. He is told how
+// each of his invitations stands when that has changed; after a gap, how it stands then. Whoever has a thread changed
+// is told the fold's verdict on his own event (Judge). WaitFor, WaitThread and Await cost nothing while they wait, and
+// nothing here polls a state that it could be told of.
 //
 // Order: what followers are told of one slot comes in the order in which it was taken in, one after the other. There is
 // none between slots. Receipts only grow.

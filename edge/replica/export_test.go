@@ -40,6 +40,17 @@ func (r *Replica) Break(t id.ThreadID) {
 	s.threads[t].state.Recent = nil
 }
 
+// Titles is how many bytes of titles are kept of a user's invitations.
+func (r *Replica) Titles(u id.UserID) (n int) {
+	s := r.slotOf(topic.Subject(u))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.users[u].state.Invitations {
+		n += len(i.Title)
+	}
+	return n
+}
+
 // Packed tells whether the state of a thread is packed.
 func (r *Replica) Packed(t id.ThreadID) bool {
 	s := r.slotOf(topic.Subject(t))

@@ -268,7 +268,9 @@ func (r *Replica) userLoaded(u *userEntry, snap *Snapshot, after *actions) {
 	now.Next = at.At(topic.Users)
 	r.quarantinedBy(&u.subject, snap)
 	if u.state == nil || now.Next > u.state.Next {
+		before := u.state
 		u.state = now
+		u.invitedSince(before)
 		for d, dev := range now.Devices {
 			if dev.Revoked {
 				u.slot.note(revoked(d), u)

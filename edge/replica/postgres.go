@@ -202,6 +202,10 @@ func askUsers(q *views.Questions, keys []id.UserID, out map[id.UserID]*user.Stat
 	q.Users(keys, func(r *views.User) error { r.Fill(of(r.ID)); return nil })
 	q.Devices(keys, func(r *views.Device) error { of(r.User).Devices[r.ID] = r.Device(); return nil })
 	q.UserThreads(keys, func(r *views.UserThread) error { of(r.User).Threads[r.Thread] = r.Joined; return nil })
+	q.UserInvitations(keys, func(r *views.UserInvitation) error {
+		of(r.User).Invitations[r.Thread] = r.Invitation()
+		return nil
+	})
 }
 
 func (p *postgresStore) Delivered(ctx context.Context, keys []DeviceThread) ([]topic.Position, error) {

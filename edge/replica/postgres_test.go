@@ -118,6 +118,10 @@ func write(t *testing.T, m *replicatest.Store, pool *pgxpool.Pool) {
 		for th, j := range s.Threads {
 			exec("INSERT INTO user_threads VALUES ($1, $2, $3, $4)", pgid(u), pgid(th), int64(j.At), j.Left)
 		}
+		for th, i := range s.Invitations {
+			exec("INSERT INTO user_invitations VALUES ($1, $2, $3, $4, $5, $6)",
+				pgid(u), pgid(th), pgid(i.By), i.Title, int64(i.At), time.UnixMilli(i.TimeMS))
+		}
 	}
 }
 
@@ -134,6 +138,8 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	w.Join(group, 0, ann, bob)
 	w.Join(direct, 0, ann, bob)
 	w.Create(group, ann, bob)
+	w.TellInvited(bob, ann, empty, "empty")
+	w.TellInvited(bob, replicatest.User(3), id.NewGroup(), "")
 	for range 9 {
 		w.Send(group, ann, annD, id.NewMessage(), id.UserID{})
 	}

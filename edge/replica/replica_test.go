@@ -108,6 +108,8 @@ type ear struct {
 	missed []topic.Position
 	late   []error
 	marks  []replica.Mark
+	// invitations are as they were told
+	invitations []replica.Invitation
 }
 
 func (e *ear) User() id.UserID { return e.user }
@@ -152,6 +154,12 @@ func (e *ear) Receipt(r *replica.Receipt) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.marks = append(e.marks, r.Marks...)
+}
+
+func (e *ear) Invited(i *replica.Invitation) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.invitations = append(e.invitations, *i)
 }
 
 func (e *ear) Rejected(*replica.Rejected) {}

@@ -85,7 +85,7 @@ func (t *threadEntry) id() id.ThreadID { return id.ThreadID(t.key) }
 type userEntry struct {
 	subject
 	id       id.UserID
-	state    *user.State // contacts and blocks are left out
+	state    *user.State // contacts, blocks and titles of invitations are left out
 	follower atomic.Pointer[Follower]
 
 	mu      sync.Mutex // guards what follows; taken inside slots' locks

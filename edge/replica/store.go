@@ -161,7 +161,8 @@ func (s *ThreadState) last() topic.Position {
 	return s.LastPosition
 }
 
-// slimUser is the state of a user as far as an edge needs it: without contacts and blocks.
+// slimUser is the state of a user as far as an edge needs it: without contacts and blocks; what is kept of him has no
+// titles of threads into which he is invited either.
 func slimUser(u id.UserID) *user.State {
 	s := user.New(u)
 	s.Contacts, s.Blocked = nil, nil

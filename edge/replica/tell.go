@@ -6,6 +6,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	"heliograph/schemas/user"
 )
 
 // Follower is a user whose subject, and whose threads, a replica follows, as it is told of them. Its methods are called
@@ -29,6 +30,9 @@ type Follower interface {
 	Receipt(r *Receipt)
 	// Rejected tells that a message of his was not accepted.
 	Rejected(r *Rejected)
+	// Invited tells that he was invited into a thread, also once more, or that an invitation of his has ended. The
+	// invitation is shared.
+	Invited(i *Invitation)
 	// Revoked tells that a device of his may no longer be connected.
 	Revoked(d id.DeviceID)
 }
@@ -81,6 +85,13 @@ type Rejected struct {
 	Reason   thread.Reason
 }
 
+// Invitation is one of a user into a thread. Ended: it is none any more, and only the thread is said.
+type Invitation struct {
+	Thread id.ThreadID
+	user.Invitation
+	Ended bool
+}
+
 // note is something that followers are to be told.
 type note struct {
 	to   []*userEntry
@@ -105,13 +116,14 @@ type (
 	revoked id.DeviceID
 )
 
-func (e *Event) tell(f Follower)    { f.Event(e, nil) }
-func (j joined) tell(f Follower)    { f.Event(j.Event, j.now) }
-func (m missed) tell(f Follower)    { f.Missed(m.thread, m.upTo) }
-func (l late) tell(f Follower)      { f.Late(l.thread, l.why) }
-func (r *Receipt) tell(f Follower)  { f.Receipt(r) }
-func (r *Rejected) tell(f Follower) { f.Rejected(r) }
-func (d revoked) tell(f Follower)   { f.Revoked(id.DeviceID(d)) }
+func (e *Event) tell(f Follower)      { f.Event(e, nil) }
+func (j joined) tell(f Follower)      { f.Event(j.Event, j.now) }
+func (m missed) tell(f Follower)      { f.Missed(m.thread, m.upTo) }
+func (l late) tell(f Follower)        { f.Late(l.thread, l.why) }
+func (r *Receipt) tell(f Follower)    { f.Receipt(r) }
+func (r *Rejected) tell(f Follower)   { f.Rejected(r) }
+func (i *Invitation) tell(f Follower) { f.Invited(i) }
+func (d revoked) tell(f Follower)     { f.Revoked(id.DeviceID(d)) }
 
 func (s *slot) note(n news, to ...*userEntry) { s.notes = append(s.notes, note{to, n}) }
 

@@ -20,6 +20,7 @@ func (*brittle) Late(id.ThreadID, error)            {}
 func (*brittle) Receipt(*Receipt)                   {}
 func (*brittle) Rejected(*Rejected)                 {}
 func (*brittle) Revoked(id.DeviceID)                {}
+func (*brittle) Invited(*Invitation)                {}
 func (b *brittle) Event(e *Event, _ *Glance) {
 	if e.Position == b.breaks {
 		panic("broken")

@@ -104,6 +104,50 @@ func (r *Replica) Listed(u id.UserID, t id.ThreadID) bool {
 	return listed
 }
 
+// Invited tells whether a user who is followed has an open invitation into a thread, as this edge knows it. No I/O.
+func (r *Replica) Invited(u id.UserID, t id.ThreadID) bool {
+	s := r.slotOf(topic.Subject(u))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.users[u]
+	if e == nil || e.state == nil {
+		return false
+	}
+	_, open := e.state.Invitations[t]
+	return open
+}
+
+// invited tells how an invitation of the user stands now, and forgets its title. The caller holds the slot's lock.
+func (u *userEntry) invited(t id.ThreadID) {
+	i, open := u.state.Invitations[t]
+	u.slot.note(&Invitation{Thread: t, Invitation: i, Ended: !open}, u)
+	if open {
+		i.Title = ""
+		u.state.Invitations[t] = i
+	}
+}
+
+// invitedSince tells which of the user's invitations are not as they were in a state before, nil: in none that he was
+// told of, and forgets the titles. The caller holds the slot's lock.
+func (u *userEntry) invitedSince(before *user.State) {
+	for t, i := range u.state.Invitations {
+		if before != nil && before.Invitations[t].At != i.At {
+			u.invited(t)
+			continue
+		}
+		i.Title = ""
+		u.state.Invitations[t] = i
+	}
+	if before == nil {
+		return
+	}
+	for t := range before.Invitations {
+		if _, open := u.state.Invitations[t]; !open {
+			u.invited(t)
+		}
+	}
+}
+
 // awaitUser returns once the user is live and enough, which is called with his slot's lock held, says so.
 func (r *Replica) awaitUser(ctx context.Context, f Follower, enough func(u *userEntry) bool) error {
 	u := r.entryOf(f)

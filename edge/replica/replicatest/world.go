@@ -244,6 +244,22 @@ func (w *World) Invite(t id.ThreadID, by, u id.UserID) topic.Position {
 	}.Build())
 }
 
+// TellInvited writes that a user was invited into a group, for himself.
+func (w *World) TellInvited(u, by id.UserID, t id.ThreadID, title string) topic.Position {
+	return w.Add(topic.Users, u[:], eventv1.Event_builder{
+		UserId: by[:], Rules: event.WrittenRules,
+		ThreadInvited: eventv1.ThreadInvited_builder{ThreadId: t[:], Title: title}.Build(),
+	}.Build())
+}
+
+// EndInvitation writes that an invitation is none any more, for the user himself.
+func (w *World) EndInvitation(u id.UserID, t id.ThreadID) topic.Position {
+	return w.Add(topic.Users, u[:], eventv1.Event_builder{
+		UserId: u[:], Rules: event.WrittenRules,
+		ThreadInvitationEnded: eventv1.ThreadInvitationEnded_builder{ThreadId: t[:]}.Build(),
+	}.Build())
+}
+
 // Accept answers an invitation into a group.
 func (w *World) Accept(t id.ThreadID, u id.UserID) topic.Position {
 	return w.Add(topic.Threads, t[:], eventv1.Event_builder{
