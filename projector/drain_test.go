@@ -308,7 +308,7 @@ func threadViews(t *testing.T) *view {
 		arm:     func(steps int, _ bool) { f.in.Store(int64(steps)) },
 		empty: func() {
 			const q = `TRUNCATE positions, quarantine, users, devices, contacts, blocks, user_threads, threads, members,
-				watermarks, device_watermarks, messages, trimmed, rejected, user_invitations`
+				watermarks, device_watermarks, messages, trimmed, rejected, invitations, user_invitations`
 			if _, err := pool.Exec(context.Background(), q); err != nil {
 				t.Fatal(err)
 			}
@@ -390,7 +390,8 @@ func historyView(t *testing.T) *view {
 		empty: func() {
 			generation++ // the engine remembers the tokens of rows that are gone
 			for _, table := range []string{
-				"messages", "thread_events", "message_changes", "memberships", "receipts", "quarantine", "positions",
+				"messages", "thread_events", "message_changes", "memberships", "invitations", "receipts", "quarantine",
+				"positions",
 			} {
 				if err := conn.Exec(context.Background(), "TRUNCATE TABLE "+table); err != nil {
 					t.Fatal(err)

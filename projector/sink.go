@@ -349,7 +349,9 @@ func (st *slotState) forget(states *States) {
 }
 
 // weighThread estimates a state's size in bytes.
-func weighThread(s *thread.State) int { return 600 + 150*len(s.Members) + 130*len(s.Recent) }
+func weighThread(s *thread.State) int {
+	return 600 + 150*len(s.Members) + 90*len(s.Invited) + 130*len(s.Recent)
+}
 
 // weighUser estimates a state's size in bytes.
 func weighUser(s *user.State) int {

@@ -125,6 +125,12 @@ func (p *postgresStore) askThreads(q *views.Questions, keys []id.ThreadID, out m
 		}
 		return nil
 	})
+	q.Invitations(keys, func(r *views.Invitation) error {
+		if s := out[r.Thread]; s != nil {
+			s.Invited[r.User] = r.Invitation()
+		}
+		return nil
+	})
 	q.Watermarks(keys, func(r *views.Watermark) error {
 		s := out[r.Thread]
 		if s == nil { // receipts may be ahead of their thread

@@ -74,6 +74,10 @@ func write(t *testing.T, m *replicatest.Store, pool *pgxpool.Pool) {
 				VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 				pgid(th), pgid(u), int16(mem.Role), mem.Active(), spans, mem.BaseOrdinal, mem.EndOrdinal)
 		}
+		for u, in := range s.Invited {
+			exec("INSERT INTO invitations VALUES ($1, $2, $3, $4, $5)",
+				pgid(th), pgid(u), pgid(in.By), int64(in.At), time.UnixMilli(in.TimeMS))
+		}
 		for u, w := range s.Marks {
 			exec("INSERT INTO watermarks VALUES ($1, $2, $3, $4, $5, $6)", pgid(th), pgid(u),
 				int64(w.DeliveredPosition), w.DeliveredOrdinal, int64(w.ReadPosition), w.ReadOrdinal)
@@ -140,6 +144,8 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 	w.Create(group, ann, bob)
 	w.TellInvited(bob, ann, empty, "empty")
 	w.TellInvited(bob, replicatest.User(3), id.NewGroup(), "")
+	w.Invite(group, ann, replicatest.User(3))
+	w.Invite(group, ann, replicatest.User(4))
 	for range 9 {
 		w.Send(group, ann, annD, id.NewMessage(), id.UserID{})
 	}
@@ -183,6 +189,7 @@ func TestPostgresAnswersAsMemory(t *testing.T) {
 		b.Next = a.Next // the replica sets it from the positions
 		b.Restore()
 		same(t, "members", b.Members, a.Members)
+		same(t, "invited", b.Invited, a.Invited)
 		same(t, "recent", b.Recent, a.Recent)
 		same(t, "watermarks", b.Marks, a.Marks)
 		mustBe(t, "sent", len(b.Sent), len(a.Sent))

@@ -56,7 +56,7 @@ func newStore(t *testing.T) store {
 			t.Error(err)
 		}
 	})
-	for _, table := range []string{"messages", "memberships", "quarantine"} {
+	for _, table := range []string{"messages", "memberships", "invitations", "quarantine"} {
 		if err := conn.Exec(t.Context(), "SYSTEM STOP MERGES "+table); err != nil { // what is there twice stays so
 			t.Fatal(err)
 		}
@@ -179,6 +179,52 @@ func TestFreshness(t *testing.T) {
 	}
 	if r := must[[]history.Range](t)(s.Ranges(ctx, 3, 3)); len(r) != 0 {
 		t.Errorf("ranges of a generation to come: %+v", r)
+	}
+}
+
+func TestInvited(t *testing.T) {
+	s := newStore(t)
+	th, twin := id.NewGroup(), id.NewGroup()
+	put := func(in id.ThreadID, u id.UserID, position int64, open bool, kind string, actor id.UserID) {
+		s.put("invitations (thread_id, user_id, position, slot, open, kind, actor_id, log_time)",
+			in, u, position, 3, open, kind, actor, at(position))
+	}
+	for range 2 { // a range that was inserted again
+		put(th, userN(1), 1, true, "member_invited", userN(9))
+	}
+	put(th, userN(2), 2, true, "member_invited", userN(9))
+	put(th, userN(2), 3, false, "invitation_declined", userN(2))
+	put(th, userN(3), 4, true, "member_invited", userN(9))
+	put(th, userN(3), 5, false, "invitation_withdrawn", userN(9))
+	put(th, userN(3), 6, true, "member_invited", userN(8))
+	put(th, userN(1), 9, false, "invitation_accepted", userN(1)) // behind what is asked
+	put(twin, userN(1), 8, true, "member_invited", userN(9))
+	asked := func(before history.Before) map[string]int64 {
+		t.Helper()
+		out := map[string]int64{}
+		err := s.Invited(t.Context(), []id.ThreadID{th, twin}, before, func(r *history.Invitation) error {
+			where := map[id.ThreadID]string{th: "group", twin: "twin"}[r.Thread]
+			key := fmt.Sprintf("%s %d by %d", where, r.User[15], r.Actor[15])
+			_, twice := out[key]
+			if twice || !r.Open || r.Kind != "member_invited" || !r.Time.Equal(at(int64(r.Position))) {
+				t.Errorf("%s: %+v", key, r)
+			}
+			out[key] = int64(r.Position)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	same(t, "before 9", asked(history.Before{All: 9}), map[string]int64{
+		"group 1 by 9": 1, "group 3 by 8": 6, "twin 1 by 9": 8,
+	})
+	same(t, "each as of its own", asked(history.Before{All: 2, Each: map[id.ThreadID]topic.Position{th: 10}}),
+		map[string]int64{"group 3 by 8": 6})
+	var rows []history.Invitation
+	if err := s.Tables(t.Context(), history.Tables{Invitations: into(&rows)}); err != nil || len(rows) != 8 {
+		t.Errorf("%d rows, %v, want 8", len(rows), err)
 	}
 }
 

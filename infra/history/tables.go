@@ -90,6 +90,25 @@ func (r *Membership) scan(into func(...any) error) error {
 	return into(append(r.columns(), (*int32)(&r.Slot), &r.Time)...)
 }
 
+// Invitation is a row of invitations: what an event made of an invitation, and when.
+type Invitation struct {
+	Thread   id.ThreadID
+	User     id.UserID
+	Position topic.Position
+	Slot     topic.Slot
+	Open     bool
+	Kind     string    // of the event: the name of the body's field in event.v1.Event
+	Actor    id.UserID // who did it: of an open one who invited
+	Time     time.Time
+}
+
+func (r *Invitation) scan(into func(...any) error) error {
+	return into(
+		(*key)(&r.Thread), (*key)(&r.User), (*int64)(&r.Position), (*int32)(&r.Slot), &r.Open, &r.Kind,
+		(*key)(&r.Actor), &r.Time,
+	)
+}
+
 // Receipt is a row of receipts: a device's watermark as it reported it.
 type Receipt struct {
 	Thread   id.ThreadID
@@ -122,6 +141,7 @@ type Tables struct {
 	Others         func(*Other) error
 	MessageChanges func(*MessageChange) error
 	Memberships    func(*Membership) error
+	Invitations    func(*Invitation) error
 	Receipts       func(*Receipt) error
 }
 
@@ -139,6 +159,8 @@ SELECT thread_id, author_id, message_id, position, slot, change, actor_id, log_t
 
 	sqlMemberships = `
 SELECT thread_id, user_id, position, kind, active, role, ordinal, slot, log_time FROM memberships`
+
+	sqlInvitations = `SELECT thread_id, user_id, position, slot, open, kind, actor_id, log_time FROM invitations`
 
 	sqlReceipts = `
 SELECT thread_id, user_id, device_id, position, slot, delivered_position, delivered_ordinal, read_position,
@@ -160,6 +182,7 @@ func (h *History) Tables(ctx context.Context, t Tables) error {
 		func() error { return whole(ctx, h, "other events", sqlOthers+final, t.Others) },
 		func() error { return whole(ctx, h, "changes of messages", sqlMessageChanges+final, t.MessageChanges) },
 		func() error { return whole(ctx, h, "memberships", sqlMemberships+final, t.Memberships) },
+		func() error { return whole(ctx, h, "invitations", sqlInvitations+final, t.Invitations) },
 		func() error { return whole(ctx, h, "receipts", sqlReceipts+final, t.Receipts) },
 	} {
 		if err := read(); err != nil {

@@ -66,6 +66,13 @@ const (
 SELECT thread_id, user_id, position, kind, active, role, ordinal FROM memberships FINAL
  WHERE thread_id IN (%s) AND position < %s ORDER BY thread_id, user_id, position`
 
+	// Rows that have yet to be made one are the same, and the last alone counts.
+	sqlInvited = `
+SELECT thread_id, user_id, position, slot, open, kind, actor_id, log_time FROM (
+` + sqlInvitations + ` WHERE thread_id IN (%s) AND position < %s
+ ORDER BY position DESC LIMIT 1 BY thread_id, user_id
+) WHERE open`
+
 	sqlRecent = `
 SELECT m.thread_id, m.sender_id, m.message_id, m.position, m.ordinal, m.log_time, l.last, l.ordinals
   FROM messages AS m INNER JOIN (
@@ -110,6 +117,14 @@ func (b Before) of(column string, threads []id.ThreadID) string {
 func (h *History) Changes(ctx context.Context, threads []id.ThreadID, before Before, fn func(*Change) error) error {
 	query := fmt.Sprintf(sqlChanges, list(threads), before.of("thread_id", threads))
 	return each(ctx, h, "members", query, fn)
+}
+
+// Invited asks who is invited into threads, at most AtOnce, as of positions before a limit: their rows are open.
+func (h *History) Invited(
+	ctx context.Context, threads []id.ThreadID, before Before, fn func(*Invitation) error,
+) error {
+	query := fmt.Sprintf(sqlInvited, list(threads), before.of("thread_id", threads))
+	return each(ctx, h, "invitations", query, fn)
 }
 
 // Recent asks for the messages of threads, at most AtOnce, at positions before a limit and within the window before the

@@ -55,6 +55,15 @@ func (r *Participant) targets() []any {
 	return append([]any{(*key)(&r.User), (*int16)(&r.Role), &r.Name}, markTargets(&r.Mark)...)
 }
 
+// Invitee is who is invited now, by his name.
+type Invitee struct {
+	User id.UserID
+	By   id.UserID
+	Name string // empty: not known
+}
+
+func (r *Invitee) targets() []any { return []any{(*key)(&r.User), (*key)(&r.By), &r.Name} }
+
 const (
 	// For a former member the time stands still too: page tokens tell it.
 	seenTime = `
@@ -74,6 +83,10 @@ SELECT m.user_id, m.role, coalesce(u.name, ''),` + markOrNone + `
   LEFT JOIN users u USING (user_id)
   LEFT JOIN watermarks w ON w.thread_id = m.thread_id AND w.user_id = m.user_id
  WHERE m.thread_id = $1 AND m.active ORDER BY m.user_id`
+
+	sqlInvitees = `
+SELECT i.user_id, i.inviter_id, coalesce(u.name, '') FROM invitations i LEFT JOIN users u USING (user_id)
+ WHERE i.thread_id = $1 ORDER BY i.user_id`
 )
 
 var (
@@ -129,4 +142,9 @@ func (v *Views) Membership(
 // Participants returns the members of a thread that are in it now, by user.
 func (v *Views) Participants(ctx context.Context, t id.ThreadID) ([]Participant, error) {
 	return all[Participant](ctx, v, "members of a thread", sqlParticipants, uuid(t))
+}
+
+// Invitees returns who is invited into a thread now, by user.
+func (v *Views) Invitees(ctx context.Context, t id.ThreadID) ([]Invitee, error) {
+	return all[Invitee](ctx, v, "invited into a thread", sqlInvitees, uuid(t))
 }

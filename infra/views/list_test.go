@@ -79,5 +79,11 @@ func TestList(t *testing.T) {
 		{User: ann, Role: thread.RoleMember, Mark: mark},
 		{User: bob, Role: thread.RoleAdmin, Name: "Bob"},
 	})
+	s.put("invitations", group, userN(9), bob, int64(7), at(7))
+	s.put("invitations", group, userN(7), ann, int64(8), at(8))
+	s.put("users", userN(9), uuid([16]byte{9}), int32(1), "Ida", at(2))
+	same(t, "invited", must[[]views.Invitee](t)(s.Invitees(ctx, group)), []views.Invitee{
+		{User: userN(7), By: ann}, {User: userN(9), By: bob, Name: "Ida"},
+	})
 	same(t, "those of now", len(must[[]views.Participant](t)(s.Participants(ctx, left))), 1)
 }

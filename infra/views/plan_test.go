@@ -52,6 +52,8 @@ func TestPlans(t *testing.T) {
 		"users by number":     {sqlUsersByPhone, []string{"users_phone_hash"}},
 		"threads":             {sqlThreads + ofThreads, []string{"threads_pkey"}},
 		"members":             {sqlMembers + ofThreads, []string{"members_pkey"}},
+		"who is invited":      {sqlInvitations + ofThreads, []string{"invitations_pkey"}},
+		"the invited by name": {sqlInvitees, []string{"invitations_pkey", "users_pkey"}},
 		"rejected messages":   {sqlRejectedOf, []string{"rejected_pkey", "Nested Loop"}},
 		"unread messages":     {sqlUnread, []string{"messages_0_pkey", "trimmed_pkey", "Nested Loop"}},
 		"the list":            {sqlList, []string{"CTE page", "user_threads_pkey", "threads_pkey", "members_pkey"}},

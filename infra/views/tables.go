@@ -38,6 +38,7 @@ type Tables struct {
 	Quarantined      func(*Quarantined) error
 	Threads          func(*Thread) error
 	Members          func(*Member) error
+	Invitations      func(*Invitation) error
 	Messages         func(*Message) error
 	Rejected         func(*Rejected) error
 	Watermarks       func(*Watermark) error
@@ -58,6 +59,7 @@ func (v *Views) Tables(ctx context.Context, t Tables) error {
 		whole(q, "quarantine", sqlQuarantine, t.Quarantined)
 		whole(q, "threads", sqlThreads, t.Threads)
 		whole(q, "members", sqlMembers, t.Members)
+		whole(q, "invitations", sqlInvitations, t.Invitations)
 		whole(q, "messages", sqlMessages, t.Messages)
 		whole(q, "rejected messages", sqlRejected, t.Rejected)
 		whole(q, "watermarks", sqlWatermarks, t.Watermarks)

@@ -27,7 +27,7 @@ func (r *Thread) targets() []any {
 	}
 }
 
-// Fill writes the row into a state of the fold: all that is neither members nor recent messages.
+// Fill writes the row into a state of the fold: all that is neither members, invitations nor recent messages.
 func (r *Thread) Fill(s *thread.State) {
 	s.Kind, s.Title, s.Preview, s.LastSender = r.Kind, r.Title, r.Preview, r.LastSender
 	s.LastPosition, s.LastOrdinal, s.LastTimeMS = r.LastPosition, r.LastOrdinal, r.LastTime.UnixMilli()
@@ -46,6 +46,24 @@ func (r *Member) targets() []any {
 		(*key)(&r.Thread), (*key)(&r.User), (*int16)(&r.Member.Role), &r.Active, (*spanPairs)(&r.Member.Spans),
 		&r.Member.BaseOrdinal, &r.Member.EndOrdinal,
 	}
+}
+
+// Invitation is a row of invitations: somebody who is invited now.
+type Invitation struct {
+	Thread   id.ThreadID
+	User     id.UserID
+	By       id.UserID
+	Position topic.Position
+	Time     time.Time
+}
+
+func (r *Invitation) targets() []any {
+	return []any{(*key)(&r.Thread), (*key)(&r.User), (*key)(&r.By), (*int64)(&r.Position), &r.Time}
+}
+
+// Invitation is the row as the fold has it.
+func (r *Invitation) Invitation() thread.Invitation {
+	return thread.Invitation{By: r.By, At: r.Position, TimeMS: r.Time.UnixMilli()}
 }
 
 // Watermark is a row of watermarks: how far a member has got, with the device that has got furthest.
@@ -96,6 +114,8 @@ const (
 SELECT thread_id, kind, title, last_position, last_ordinal, last_time, last_sender, preview FROM threads`
 
 	sqlMembers = `SELECT thread_id, user_id, role, active, spans, base_ordinal, end_ordinal FROM members`
+
+	sqlInvitations = `SELECT thread_id, user_id, inviter_id, position, log_time FROM invitations`
 
 	sqlWatermarks = `
 SELECT thread_id, user_id, delivered_position, delivered_ordinal, read_position, read_ordinal FROM watermarks`
@@ -149,6 +169,11 @@ func (q *Questions) Threads(ids []id.ThreadID, fn func(*Thread) error) {
 // Members asks for all members of threads, those of now and former ones.
 func (q *Questions) Members(ids []id.ThreadID, fn func(*Member) error) {
 	put(q, "members", sqlMembers+ofThreads, fn, uuids(ids))
+}
+
+// Invitations asks who is invited into threads now.
+func (q *Questions) Invitations(ids []id.ThreadID, fn func(*Invitation) error) {
+	put(q, "invitations", sqlInvitations+ofThreads, fn, uuids(ids))
 }
 
 // Watermarks asks how far everybody has got in threads. Receipts are a topic of their own, so there may be some of a

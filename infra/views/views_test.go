@@ -214,13 +214,17 @@ func TestThreadsAndTheirMembers(t *testing.T) {
 	s.put("members", group, userN(1), int16(2), true, []int64{0, 4, 6, 0}, int64(3), int64(0))
 	s.put("members", group, userN(2), int16(1), false, []int64{1, 9}, int64(0), int64(4))
 	s.put("members", direct, userN(3), int16(1), false, []int64{}, int64(0), int64(0))
+	s.put("invitations", group, userN(4), userN(1), int64(7), at(7))
+	s.put("invitations", other, userN(4), userN(1), int64(7), at(7))
 	s.put("watermarks", group, userN(9), int64(1), int64(2), int64(3), int64(4))
 	var threads []views.Thread
 	var members []views.Member
+	var invited []views.Invitation
 	var marks []views.Watermark
 	ask := func(q *views.Questions) {
 		q.Threads([]id.ThreadID{group, direct}, into(&threads))
 		q.Members([]id.ThreadID{group, direct}, into(&members))
+		q.Invitations([]id.ThreadID{group}, into(&invited))
 		q.Watermarks([]id.ThreadID{group}, into(&marks))
 	}
 	s.moment(ask)
@@ -252,6 +256,11 @@ func TestThreadsAndTheirMembers(t *testing.T) {
 			Role: thread.RoleMember, Spans: []thread.Span{},
 		}},
 	})
+	same(t, "invited", invited, []views.Invitation{
+		{Thread: group, User: userN(4), By: userN(1), Position: 7, Time: at(7)},
+	})
+	same(t, "as the fold has it", invited[0].Invitation(),
+		thread.Invitation{By: userN(1), At: 7, TimeMS: at(7).UnixMilli()})
 	same(t, "watermarks", marks, []views.Watermark{{Thread: group, User: userN(9), Mark: thread.Watermark{
 		DeliveredPosition: 1, DeliveredOrdinal: 2, ReadPosition: 3, ReadOrdinal: 4,
 	}}})

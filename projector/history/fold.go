@@ -68,6 +68,17 @@ type memberRow struct {
 	log      time.Time
 }
 
+type invitationRow struct {
+	thread   id.ThreadID
+	user     id.UserID
+	position int64
+	slot     int32
+	open     bool
+	kind     string
+	actor    id.UserID
+	log      time.Time
+}
+
 type receiptRow struct {
 	thread   id.ThreadID
 	user     id.UserID
@@ -80,11 +91,12 @@ type receiptRow struct {
 
 // writes are the rows of a batch.
 type writes struct {
-	messages []messageRow
-	events   []eventRow
-	changes  []changeRow
-	members  []memberRow
-	receipts []receiptRow
+	messages    []messageRow
+	events      []eventRow
+	changes     []changeRow
+	members     []memberRow
+	invitations []invitationRow
+	receipts    []receiptRow
 }
 
 // Rejected implements projector.Rows: the history is of what was accepted.
@@ -124,6 +136,13 @@ func (w *writes) Thread(e *projector.Event, state *thread.State, v thread.Verdic
 		w.members = append(w.members, memberRow{
 			thread: t, user: u, position: pos, slot: slot, kind: int16(state.Kind), active: m.Active(),
 			role: int16(m.Role), ordinal: before, log: at,
+		})
+	}
+	for _, u := range v.Invited {
+		_, open := state.Invited[u]
+		w.invitations = append(w.invitations, invitationRow{
+			thread: t, user: u, position: pos, slot: slot, open: open, kind: e.Body.Type.String(), actor: actor,
+			log: at,
 		})
 	}
 }

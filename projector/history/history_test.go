@@ -145,6 +145,20 @@ func TestRetriesAreFoundInTheTables(t *testing.T) {
 	}
 }
 
+// Who is invited is found in the tables, whoever was so before and however his invitation ended.
+func TestInvitationsAreFoundInTheTables(t *testing.T) {
+	l := sinktest.NewLog(sinktest.Invitations(2))
+	for name, how := range map[string]sinktest.Options{"one by one": sinktest.OneByOne(), "at once": {}} {
+		t.Run(name, func(t *testing.T) {
+			conn := newHistory(t)
+			if err := sinktest.Feed(t.Context(), l, history.NewSink(config(), conn, nil, nil), how); err != nil {
+				t.Fatal(err)
+			}
+			mustEqual(t, conn, reference(t, l), false)
+		})
+	}
+}
+
 // What holds over HTTP holds over the native protocol: the same statements, types and settings, in compressed blocks.
 func TestNativeProtocol(t *testing.T) {
 	addr, database := enginetest.NativeClickHouse(t, nil, "helio", "heliotrope")
@@ -270,7 +284,7 @@ func single(t *testing.T, conn driver.Conn) {
 	for table, key := range map[string]string{
 		"messages": "thread_id, position", "thread_events": "thread_id, position",
 		"message_changes": "thread_id, author_id, message_id, position", "memberships": "thread_id, user_id, position",
-		"receipts": "thread_id, user_id, device_id, position",
+		"invitations": "thread_id, user_id, position", "receipts": "thread_id, user_id, device_id, position",
 	} {
 		var rows, keys uint64
 		q := fmt.Sprintf("SELECT count(), uniqExact(%s) FROM %s", key, table)
@@ -286,7 +300,9 @@ func single(t *testing.T, conn driver.Conn) {
 // stopMerges keeps rows apart that were inserted apart.
 func stopMerges(t *testing.T, conn driver.Conn) {
 	t.Helper()
-	for _, table := range []string{"messages", "thread_events", "message_changes", "memberships", "receipts"} {
+	for _, table := range []string{
+		"messages", "thread_events", "message_changes", "memberships", "invitations", "receipts",
+	} {
 		if err := conn.Exec(t.Context(), "SYSTEM STOP MERGES "+table); err != nil {
 			t.Fatal(err)
 		}
@@ -427,7 +443,7 @@ func TestRebuildUnderANewGeneration(t *testing.T) {
 	l := world(6, 200)
 	for generation := range uint32(2) {
 		for _, table := range []string{
-			"messages", "thread_events", "message_changes", "memberships", "receipts", "quarantine",
+			"messages", "thread_events", "message_changes", "memberships", "invitations", "receipts", "quarantine",
 		} {
 			// Tokens outlive what they stood for.
 			q := "ALTER TABLE " + table + " DELETE WHERE true SETTINGS mutations_sync = 2"

@@ -141,6 +141,9 @@ func (s *store) loadThreads(
 	if err := s.loadMembers(ctx, ids, from, states); err != nil {
 		return err
 	}
+	if err := s.loadInvitations(ctx, ids, from, states); err != nil {
+		return err
+	}
 	for _, t := range ids {
 		states[t].Restore()
 	}
@@ -170,6 +173,18 @@ func (s *store) loadMembers(
 			m.Spans[len(m.Spans)-1].To = c.Position
 			m.EndOrdinal = c.Ordinal
 		}
+		return nil
+	})
+}
+
+// loadInvitations finds who is invited.
+func (s *store) loadInvitations(
+	ctx context.Context, ids []id.ThreadID, from history.Before, states map[id.ThreadID]*thread.State,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
+	defer cancel()
+	return s.history.Invited(ctx, ids, from, func(r *history.Invitation) error {
+		states[r.Thread].Invited[r.User] = thread.Invitation{By: r.Actor, At: r.Position, TimeMS: r.Time.UnixMilli()}
 		return nil
 	})
 }

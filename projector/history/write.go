@@ -130,6 +130,16 @@ var (
 		field("ordinal", typeInt64, func(r memberRow) int64 { return r.ordinal }),
 		field("log_time", typeTime, func(r memberRow) time.Time { return r.log }),
 	).tokens(func(r memberRow) int64 { return r.position })
+	tableInvitations = newTable("invitations", func(r invitationRow) time.Time { return r.log },
+		key("thread_id", func(r invitationRow) id.ThreadID { return r.thread }),
+		key("user_id", func(r invitationRow) id.UserID { return r.user }),
+		field("position", typeInt64, func(r invitationRow) int64 { return r.position }),
+		field("slot", typeInt32, func(r invitationRow) int32 { return r.slot }),
+		field("open", "Bool", func(r invitationRow) bool { return r.open }),
+		field("kind", typeLow, func(r invitationRow) string { return r.kind }),
+		key("actor_id", func(r invitationRow) id.UserID { return r.actor }),
+		field("log_time", typeTime, func(r invitationRow) time.Time { return r.log }),
+	).tokens(func(r invitationRow) int64 { return r.position })
 	tableReceipts = newTable("receipts", func(r receiptRow) time.Time { return r.log },
 		key("thread_id", func(r receiptRow) id.ThreadID { return r.thread }),
 		key("user_id", func(r receiptRow) id.UserID { return r.user }),
@@ -306,6 +316,7 @@ func (s *store) insertAll(ctx context.Context, token string, w *writes, quaranti
 		func() error { return insert(ctx, s, tableEvents, token, w.events) },
 		func() error { return insert(ctx, s, tableChanges, token, w.changes) },
 		func() error { return insert(ctx, s, tableMembers, token, w.members) },
+		func() error { return insert(ctx, s, tableInvitations, token, w.invitations) },
 		func() error { return insert(ctx, s, tableReceipts, token, w.receipts) },
 		func() error { return insert(ctx, s, tableQuarantine, token, quarantine) },
 	} {

@@ -66,6 +66,7 @@ type writes struct {
 
 	threads     map[id.ThreadID]bool
 	members     map[memberKey]bool
+	invited     map[memberKey]bool
 	messages    []messageRow
 	rejected    []rejectedRow
 	marks       map[memberKey]thread.Watermark
@@ -81,9 +82,9 @@ type writes struct {
 func newWrites(slot topic.Slot, states *projector.States) *writes {
 	return &writes{
 		slot: slot, states: states,
-		threads: map[id.ThreadID]bool{}, members: map[memberKey]bool{}, marks: map[memberKey]thread.Watermark{},
-		deviceMarks: map[markKey]thread.Watermark{},
-		users:       map[id.UserID]bool{}, devices: map[deviceKey]bool{}, contacts: map[contactKey]bool{},
+		threads: map[id.ThreadID]bool{}, members: map[memberKey]bool{}, invited: map[memberKey]bool{},
+		marks: map[memberKey]thread.Watermark{}, deviceMarks: map[markKey]thread.Watermark{},
+		users: map[id.UserID]bool{}, devices: map[deviceKey]bool{}, contacts: map[contactKey]bool{},
 		blocks: map[blockKey]bool{}, lists: map[listKey]bool{}, invitations: map[listKey]bool{},
 	}
 }
@@ -94,6 +95,9 @@ func (w *writes) Thread(e *projector.Event, _ *thread.State, v thread.Verdict) {
 	w.threads[t] = true
 	for _, u := range v.Members {
 		w.members[memberKey{t, u}] = true
+	}
+	for _, u := range v.Invited {
+		w.invited[memberKey{t, u}] = true
 	}
 	row := messageRow{
 		thread:   t,

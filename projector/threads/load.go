@@ -111,6 +111,10 @@ func askThreads(q *views.Questions, ids []id.ThreadID, states map[id.ThreadID]*t
 		states[r.Thread].Members[r.User] = &m
 		return nil
 	})
+	q.Invitations(ids, func(r *views.Invitation) error {
+		states[r.Thread].Invited[r.User] = r.Invitation()
+		return nil
+	})
 }
 
 // askSent looks messages up that may have been accepted before: by their ids, because a busy thread has more of them

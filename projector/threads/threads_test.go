@@ -54,7 +54,8 @@ func empty(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
 	if _, err := pool.Exec(context.Background(), `
 		TRUNCATE positions, quarantine, users, devices, contacts, blocks, user_threads,
-			threads, members, watermarks, device_watermarks, messages, trimmed, rejected, user_invitations`); err != nil {
+			threads, members, watermarks, device_watermarks, messages, trimmed, rejected, invitations,
+			user_invitations`); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -149,6 +150,26 @@ func TestRetriesAreFoundInTheTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustEqual(t, pool, reference(t, l), 0)
+	}
+}
+
+// Who is invited is found in the tables, whoever was so before and however his invitation ended.
+func TestInvitationsAreFoundInTheTables(t *testing.T) {
+	pool := newViews(t)
+	l := sinktest.NewLog(sinktest.Invitations(3))
+	for name, how := range map[string]sinktest.Options{"one by one": sinktest.OneByOne(), "at once": {}} {
+		t.Run(name, func(t *testing.T) {
+			empty(t, pool)
+			if err := sinktest.Feed(t.Context(), l, threads.NewSink(config(3), pool, nil, nil), how); err != nil {
+				t.Fatal(err)
+			}
+			mustEqual(t, pool, reference(t, l), 0)
+			var open int
+			err := pool.QueryRow(t.Context(), "SELECT count(*) FROM invitations").Scan(&open)
+			if err != nil || open != 3 {
+				t.Errorf("%d are invited, %v, want 3", open, err)
+			}
+		})
 	}
 }
 
@@ -478,7 +499,7 @@ func TestRebuildGivesTheSameRows(t *testing.T) {
 
 func TestTrimTakesOnlyTheTail(t *testing.T) {
 	pool := newViews(t)
-	steps := world(17, 1500) // months of log time
+	steps := world(18, 1500) // months of log time
 	half := len(steps) / 2
 	cfg := config(3)
 	cfg.Retention, cfg.CacheBytes = 72*time.Hour, 1

@@ -30,6 +30,10 @@ var (
 		"thread_id uuid", "user_id uuid", "role smallint", "active boolean", "spans bigint[]", "base_ordinal bigint",
 		"end_ordinal bigint",
 	)
+	tableInvitations = newTable(
+		"invitations", overwrite("thread_id, user_id", "inviter_id", "position", "log_time"),
+		"thread_id uuid", "user_id uuid", "inviter_id uuid", "position bigint", "log_time timestamptz",
+	)
 	tableMessages = newTable(
 		"messages", "ON CONFLICT DO NOTHING", "thread_id uuid", "position bigint", "ordinal bigint", "kind smallint",
 		"sender_id uuid", "message_id uuid", "log_time timestamptz", "slot integer", "event bytea",
@@ -96,6 +100,9 @@ const (
 	sqlDropBlocks = `
 		DELETE FROM blocks b USING unnest($1::uuid[], $2::uuid[]) AS r (u, k)
 		WHERE b.user_id = r.u AND b.blocked_id = r.k`
+	sqlDropInvitations = `
+		DELETE FROM invitations i USING unnest($1::uuid[], $2::uuid[]) AS r (t, u)
+		WHERE i.thread_id = r.t AND i.user_id = r.u`
 	sqlDropUserInvitations = `
 		DELETE FROM user_invitations i USING unnest($1::uuid[], $2::uuid[]) AS r (u, k)
 		WHERE i.user_id = r.u AND i.thread_id = r.k`
@@ -254,7 +261,7 @@ func (d *drop) add(a, b [id.Size]byte) {
 func (w *writes) rows() (upserts []rows, drops []drop) {
 	upserts = append(upserts, w.threadRows(), w.memberRows(), w.messageRows(),
 		w.rejectedRows(), w.markRows(), w.deviceMarkRows(), w.userRows(), w.deviceRows(), w.listRows())
-	for _, of := range []func() (rows, drop){w.contactRows, w.blockRows, w.userInvitationRows} {
+	for _, of := range []func() (rows, drop){w.contactRows, w.blockRows, w.invitationRows, w.userInvitationRows} {
 		there, gone := of()
 		upserts, drops = append(upserts, there), append(drops, gone)
 	}
@@ -302,6 +309,26 @@ func (w *writes) memberRows() rows {
 		end.add(m.EndOrdinal)
 	}
 	return rows{tableMembers, []column{&t, &u, &role, &active, &spans, &base, &end}}
+}
+
+func (w *writes) invitationRows() (rows, drop) {
+	gone := drop{sql: sqlDropInvitations}
+	var t, u, by vec[pgtype.UUID]
+	var pos vec[int64]
+	var at vec[time.Time]
+	for _, k := range sorted(w.invited, compareMember) {
+		in, ok := w.states.Threads[k.thread].Invited[k.user]
+		if !ok {
+			gone.add(k.thread, k.user)
+			continue
+		}
+		t.add(uuid(k.thread))
+		u.add(uuid(k.user))
+		by.add(uuid(in.By))
+		pos.add(int64(in.At))
+		at.add(projector.Time(in.TimeMS))
+	}
+	return rows{tableInvitations, []column{&t, &u, &by, &pos, &at}}, gone
 }
 
 func flatten(spans []thread.Span) []int64 {

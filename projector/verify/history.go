@@ -63,6 +63,9 @@ func (r *Reference) historyRows() tables {
 				out.put("memberships", keyOf(key, m.user),
 					int(n), int16(m.kind), m.active, int16(m.role), m.ordinal, a.timeMS)
 			}
+			for _, i := range a.invited {
+				out.put("invitations", keyOf(key, i.user), int(n), i.open, a.name, a.sender.String(), a.timeMS)
+			}
 		}
 		for _, c := range s.receipts {
 			out.put("receipts", keyOf(c.thread, c.user, c.device, int64(c.at)), int(n), c.mark, c.timeMS)
@@ -82,6 +85,7 @@ var historyColumns = columns{
 	"thread_events":   {"ordinal", "slot", "kind", "actor_id", "log_time", "title", "event"},
 	"message_changes": {"slot", "change", "actor_id", "log_time", "key_id", "body", "emoji"},
 	"memberships":     {"slot", "kind", "active", "role", "ordinal", "log_time"},
+	"invitations":     {"slot", "open", "kind", "actor_id", "log_time"},
 	"receipts":        {"slot", "mark", "log_time"},
 }
 
@@ -176,6 +180,11 @@ func readHistory(ctx context.Context, conn driver.Conn, sel selection, final boo
 			key := keyOf(keyOf(r.Thread, int64(r.Position)), r.User)
 			return put(topic.Threads, r.Slot, r.Position, "memberships", key, int(r.Slot),
 				r.Kind, r.Active, r.Role, r.Ordinal, r.Time.UnixMilli())
+		},
+		Invitations: func(r *history.Invitation) error {
+			key := keyOf(keyOf(r.Thread, int64(r.Position)), r.User)
+			return put(topic.Threads, r.Slot, r.Position, "invitations", key, int(r.Slot),
+				r.Open, r.Kind, r.Actor.String(), r.Time.UnixMilli())
 		},
 		Receipts: func(r *history.Receipt) error {
 			key := keyOf(r.Thread, r.User, r.Device, int64(r.Position))

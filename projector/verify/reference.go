@@ -73,6 +73,7 @@ type accepted struct {
 	title       string
 	event       string // digest
 	members     []member
+	invited     []invited
 }
 
 type member struct {
@@ -81,6 +82,12 @@ type member struct {
 	role    thread.Role
 	active  bool
 	ordinal int64
+}
+
+// invited is what an event made of an invitation.
+type invited struct {
+	user id.UserID
+	open bool
 }
 
 // rejected is a message of which its sender is told later.
@@ -255,6 +262,10 @@ func (r *rows) Thread(e *projector.Event, state *thread.State, v thread.Verdict)
 		}
 		a.members = append(a.members,
 			member{user: u, kind: state.Kind, role: m.Role, active: m.Active(), ordinal: ordinal})
+	}
+	for _, u := range v.Invited {
+		_, open := state.Invited[u]
+		a.invited = append(a.invited, invited{u, open})
 	}
 	r.accepted = append(r.accepted, a)
 }

@@ -38,6 +38,9 @@ func (r *Reference) threadRows(retention time.Duration) tables {
 			for u, m := range st.Members {
 				out.put("members", keyOf(t, u), m.Role, m.Active(), flatten(m.Spans), m.BaseOrdinal, m.EndOrdinal)
 			}
+			for u, in := range st.Invited {
+				out.put("invitations", keyOf(t, u), in.By.String(), int64(in.At), in.TimeMS)
+			}
 		}
 		for _, a := range s.accepted {
 			if retention > 0 && a.timeMS < s.latest[topic.Threads]-retention.Milliseconds() {
@@ -91,6 +94,7 @@ var threadColumns = columns{
 	"quarantine":        {"subject", "reason", "log_time"},
 	"threads":           {"kind", "title", "last_position", "last_ordinal", "last_time", "last_sender", "preview"},
 	"members":           {"role", "active", "spans", "base_ordinal", "end_ordinal"},
+	"invitations":       {"inviter_id", "position", "log_time"},
 	"messages":          {"ordinal", "kind", "sender_id", "message_id", "log_time", "slot", "event"},
 	"rejected":          {"message_id", "reason", "log_time", "slot"},
 	"watermarks":        {"mark"},
@@ -158,6 +162,13 @@ func readThreads(
 			m := &r.Member
 			out.put("members", keyOf(r.Thread, r.User),
 				m.Role, r.Active, flatten(m.Spans), m.BaseOrdinal, m.EndOrdinal)
+			return nil
+		},
+		Invitations: func(r *views.Invitation) error {
+			if !sel.holds(topic.Subject(r.Thread)) {
+				return nil
+			}
+			out.put("invitations", keyOf(r.Thread, r.User), r.By.String(), int64(r.Position), r.Time.UnixMilli())
 			return nil
 		},
 		Messages: func(r *views.Message) error {

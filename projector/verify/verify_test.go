@@ -17,6 +17,7 @@ import (
 	"heliograph/infra/kafka"
 	"heliograph/infra/postgres"
 	"heliograph/projector/history"
+	"heliograph/projector/sinktest"
 	"heliograph/projector/threads"
 	"heliograph/projector/verify"
 	chschema "heliograph/schemas/clickhouse"
@@ -43,10 +44,10 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	}
 	w := eventtest.NewWorld(8, rand.New(rand.NewPCG(1, 2)).IntN)
 	w.Unreadable, w.Newer, w.Partitions = true, true, partitions
-	produce := func(n int) {
+	add := func(steps []eventtest.Step) {
 		t.Helper()
 		var recs []*kgo.Record
-		for _, s := range w.Steps(n) {
+		for _, s := range steps {
 			rec := kc.NewRecord(s.Topic, s.Slot, s.Key, s.Value)
 			rec.Timestamp = time.UnixMilli(s.TimeMS)
 			recs = append(recs, rec)
@@ -55,6 +56,11 @@ func TestBothViewsOverTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	produce := func(n int) {
+		t.Helper()
+		add(w.Steps(n))
+	}
+	add(sinktest.Invitations(partitions))
 
 	url := enginetest.NewDatabase(t)
 	views, err := fs.Sub(pgschema.FS, "views")
@@ -168,8 +174,13 @@ func TestBothViewsOverTheLog(t *testing.T) {
 		WHERE (thread_id, position) IN (SELECT thread_id, position FROM messages LIMIT 1)`); err != nil {
 		t.Fatal(err)
 	}
-	if diffs, err = verify.CompareThreads(t.Context(), pool, ref, 0); err != nil || len(diffs) != 2 {
-		t.Errorf("after two changes: %v, %v", err, diffs)
+	if _, err := pool.Exec(t.Context(), `
+		UPDATE invitations SET inviter_id = gen_random_uuid()
+		WHERE (thread_id, user_id) IN (SELECT thread_id, user_id FROM invitations LIMIT 1)`); err != nil {
+		t.Fatal(err)
+	}
+	if diffs, err = verify.CompareThreads(t.Context(), pool, ref, 0); err != nil || len(diffs) != 3 {
+		t.Errorf("after three changes: %v, %v", err, diffs)
 	}
 
 	// So does a comparison of each partition for itself, with the columns.
@@ -181,6 +192,13 @@ func TestBothViewsOverTheLog(t *testing.T) {
 	if err := conn.Exec(t.Context(), `
 		ALTER TABLE messages UPDATE body = 'changed', counted_time = addMilliseconds(counted_time, 1)
 		WHERE (thread_id, position) = (SELECT thread_id, position FROM messages ORDER BY thread_id, position LIMIT 1)
+		SETTINGS mutations_sync = 2`); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Exec(t.Context(), `
+		ALTER TABLE invitations UPDATE open = NOT open
+		WHERE (thread_id, position) = (SELECT thread_id, position FROM invitations ORDER BY thread_id, position LIMIT 1)
+			AND user_id = (SELECT user_id FROM invitations ORDER BY thread_id, position, user_id LIMIT 1)
 		SETTINGS mutations_sync = 2`); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +220,10 @@ func TestBothViewsOverTheLog(t *testing.T) {
 			}
 		}
 	}
-	want := map[string][]string{"threads": {"title", "last_ordinal", "last_time"}, "messages": {"counted_time", "body"}}
+	want := map[string][]string{
+		"threads": {"title", "last_ordinal", "last_time"}, "invitations": {"inviter_id", "open"},
+		"messages": {"counted_time", "body"},
+	}
 	if d := cmp.Diff(want, found); d != "" {
 		t.Errorf("columns that differ (-want +got):\n%s", d)
 	}

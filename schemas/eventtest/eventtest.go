@@ -49,6 +49,15 @@ type World struct {
 	now     int64
 	seq     uint32
 	ends    map[topic.Topic]map[topic.Slot]topic.Position
+
+	founders map[id.ThreadID]id.UserID
+	asked    []asked // the latest last
+}
+
+// asked is who was invited into which group, if the fold has it so too.
+type asked struct {
+	into id.ThreadID
+	user id.UserID
 }
 
 // NewWorld returns a world of so many users, three devices each, and three groups. pick returns a number in [0, n).
@@ -58,6 +67,7 @@ func NewWorld(users int, pick func(n int) int) *World {
 		pick:       pick,
 		now:        1_700_000_000_000,
 		ends:       map[topic.Topic]map[topic.Slot]topic.Position{},
+		founders:   map[id.ThreadID]id.UserID{},
 	}
 	for i := range users {
 		w.users = append(w.users, id.User([]byte("test key"), fmt.Sprintf("+49151%07d", i), 1))
@@ -129,7 +139,11 @@ func (w *World) Next() Step {
 	if s.Key == nil {
 		s.Key = s.Subject[:]
 	}
-	if s.Event.GetUserId() != nil && w.pick(2) == 0 { // else it is of a version before rules had numbers
+	switch d, _ := event.Declared(s.Event.Type); {
+	case s.Event.GetUserId() == nil:
+	case d.Since >= 3: // nobody wrote it by earlier rules
+		s.Event.SetRules(3)
+	case w.pick(2) == 0: // else it is of a version before rules had numbers
 		s.Event.SetRules(uint32(1 + w.pick(event.CurrentRules)))
 		s.Event.SetProducer("edge/1")
 	}
@@ -181,7 +195,7 @@ func (w *World) thread(s *Step) {
 	b := eventv1.Event_builder{UserId: actor[:], DeviceId: w.devices[a][w.pick(3)][:]}
 	group := w.groups[w.pick(len(w.groups))]
 	s.Subject = topic.Subject(group)
-	switch w.pick(16) {
+	switch w.pick(20) {
 	case 0, 1, 2, 3: // in a direct thread
 		s.Subject = topic.Subject(id.DirectThread(actor, other))
 		w.seq++
@@ -235,8 +249,38 @@ func (w *World) thread(s *Step) {
 		case 3: // of another topic
 			b.UserBlocked = eventv1.UserBlocked_builder{BlockedId: other[:]}.Build()
 		}
+	case 16, 17:
+		b.MemberInvited = eventv1.MemberInvited_builder{
+			MemberIds: [][]byte{other[:], w.users[w.pick(len(w.users))][:]},
+		}.Build()
+	case 18:
+		b.InvitationAccepted = &eventv1.InvitationAccepted{}
+	case 19:
+		if w.pick(2) == 0 {
+			b.InvitationDeclined = &eventv1.InvitationDeclined{}
+		} else {
+			b.InvitationWithdrawn = eventv1.InvitationWithdrawn_builder{MemberId: other[:]}.Build()
+		}
 	}
+	w.invitation(&b, s, group, other)
 	s.Event = event.Of(b.Build())
+}
+
+// invitation has every other invitation be by who began the group, and most answers be of somebody whom he asked: by
+// chance alone hardly any would count.
+func (w *World) invitation(b *eventv1.Event_builder, s *Step, group id.ThreadID, other id.UserID) {
+	founder, begun := w.founders[group]
+	switch {
+	case b.ThreadCreated != nil && !begun:
+		w.founders[group] = id.UserID(b.UserId)
+	case b.MemberInvited != nil && begun && w.pick(2) == 0:
+		b.UserId = founder[:]
+		w.asked = append(w.asked, asked{group, other})
+	case (b.InvitationAccepted != nil || b.InvitationDeclined != nil) && len(w.asked) > 0 && w.pick(4) > 0:
+		last := w.asked[len(w.asked)-1]
+		b.UserId, s.Subject = last.user[:], topic.Subject(last.into)
+		w.asked = w.asked[:len(w.asked)-1]
+	}
 }
 
 func (w *World) receipt(s *Step) {

@@ -1,13 +1,16 @@
 package thread_test
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 )
 
 func (g *group) invite(by id.UserID, users ...id.UserID) thread.Verdict {
@@ -141,5 +144,37 @@ func TestInvitationsNeedTheirRules(t *testing.T) {
 	g.must(thread.Malformed, g.invite(a, id.UserID{}))
 	if thread.RulesOf(event.CurrentRules).MaxInvited != thread.MaxInvited {
 		t.Error("what is written is judged by another bound than the current one")
+	}
+}
+
+// What is random tries what became of invitations too: each of them counts now and then.
+func TestWorldsInvite(t *testing.T) {
+	counted := map[event.Type]int{}
+	for seed := range uint64(20) {
+		w := eventtest.NewWorld(6, rand.New(rand.NewPCG(seed, 1)).IntN)
+		states := map[topic.Subject]*thread.State{}
+		for _, s := range w.Steps(300) {
+			if s.Topic != topic.Threads {
+				continue
+			}
+			st := states[s.Subject]
+			if st == nil {
+				st = thread.New(id.ThreadID(s.Subject))
+				states[s.Subject] = st
+			}
+			if v := st.Apply(s.Event, s.Position, s.TimeMS); v.Outcome == thread.Accepted && len(v.Invited) > 0 {
+				counted[s.Event.Type]++
+			}
+		}
+	}
+	for _, kind := range []event.Type{
+		event.Type(eventv1.Event_MemberInvited_case), event.Type(eventv1.Event_InvitationAccepted_case),
+		event.Type(eventv1.Event_InvitationDeclined_case), event.Type(eventv1.Event_InvitationWithdrawn_case),
+		event.Type(eventv1.Event_MemberAdded_case),
+	} {
+		t.Logf("%v: %d", kind, counted[kind])
+		if counted[kind] == 0 {
+			t.Errorf("%v never counted", kind)
+		}
 	}
 }

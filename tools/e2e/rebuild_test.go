@@ -31,6 +31,7 @@ var (
 		"rejected",
 		"threads",
 		"members",
+		"invitations",
 		"users",
 		"devices",
 		"user_threads",
@@ -42,7 +43,9 @@ var (
 		"quarantine",
 		"positions",
 	}
-	historyTables = []string{"messages", "thread_events", "message_changes", "memberships", "receipts", "quarantine"}
+	historyTables = []string{
+		"messages", "thread_events", "message_changes", "memberships", "invitations", "receipts", "quarantine",
+	}
 )
 
 // rows are those of tables, each as text with how often it is there.

@@ -142,7 +142,8 @@ var rooms = []room{
 		folder: "infra/views",
 		tables: []string{
 			"positions", "quarantine", "users", "devices", "contacts", "blocks", "user_threads", "threads", "members",
-			"watermarks", "device_watermarks", "messages", "trimmed", "rejected", "user_invitations",
+			"invitations", "watermarks", "device_watermarks", "messages", "trimmed", "rejected",
+			"user_invitations",
 		},
 		except: map[string]string{
 			"infra/history":             "it has tables of the same names",
