@@ -322,6 +322,12 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 			e.Err = errorOf(late.GetError())
 		}
 		c.queue.put(e)
+	case wirev1.ServerFrame_Invitation_case: // wire 16.4
+		i, err := invitationOf(f.GetInvitation())
+		if err != nil {
+			return alien{fmt.Errorf("invitation: %w", err)}
+		}
+		c.queue.put(i)
 	case wirev1.ServerFrame_SyncComplete_case:
 		c.synced(cn, f.GetSyncComplete())
 	case wirev1.ServerFrame_Resync_case:
@@ -363,11 +369,17 @@ func watermarkOf(m *wirev1.MemberWatermark) thread.Watermark {
 }
 
 func errorOf(e *wirev1.Error) error {
-	return &wire.Error{
+	out := &wire.Error{
 		Code:       e.GetCode(),
 		Message:    e.GetMessage(),
 		RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond,
 	}
+	for _, b := range e.GetUserIds() {
+		if u, err := id.From[id.UserID](b); err == nil {
+			out.Users = append(out.Users, u)
+		}
+	}
+	return out
 }
 
 // welcomed has the nonce: authenticate, or wait for a registration.

@@ -15,8 +15,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, ThreadLate, Sent, Rejected, Failed,
-// Delayed, Connected, Synced, Disconnected, Unreadable.
+// Event is what Events yields: one of Message, ThreadEvent, Receipt, ThreadChanged, ThreadLate, Invitation, Sent,
+// Rejected, Failed, Delayed, Connected, Synced, Disconnected, Unreadable.
 type Event interface{ isEvent() }
 
 // Place is where an event of a thread lies in the log.
