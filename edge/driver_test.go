@@ -107,6 +107,8 @@ type device struct {
 	in   *bufio.Reader
 	req  uint64
 
+	features []string // that it says it knows
+
 	nonce []byte
 	id    id.DeviceID
 	user  id.UserID
@@ -279,7 +281,7 @@ func (d *device) exporter() []byte {
 
 func (d *device) hello() *device {
 	d.t.Helper()
-	f := d.ask(wirev1.ClientFrame_builder{Hello: wirev1.Hello_builder{Client: "test"}.Build()})
+	f := d.ask(wirev1.ClientFrame_builder{Hello: wirev1.Hello_builder{Client: "test", Features: d.features}.Build()})
 	d.nonce = f.GetWelcome().GetNonce()
 	if len(d.nonce) != wire.NonceSize {
 		d.t.Fatalf("got %v, want a Welcome with a nonce", f)

@@ -41,6 +41,8 @@ type world struct {
 	owners      map[id.DeviceID]id.UserID
 	users       map[id.UserID]bool
 	threads     map[id.ThreadID]*thread.State
+	people      map[id.UserID]*user.State
+	ensured     map[id.ThreadID]int            // how often a thread was to be made live here
 	next        map[topic.Topic]topic.Position // one slot's worth of positions is enough
 	seen        topic.Position                 // of users: what the replica has read
 	further     chan struct{}                  // closed when seen goes on; nil while nobody waits
@@ -50,9 +52,9 @@ type world struct {
 	sessions    map[fanout.Session]bool
 	cold        map[id.ThreadID]bool // not live at this edge until EnsureThread
 	quarantined map[id.ThreadID]bool
+	blind       bool                           // the replica knows nobody's invitations, the views do
 	spent       map[auth.Spending]int          // of everybody
 	broke       auth.Spending                  // of this nobody has any left
-	blocks      map[id.UserID]id.UserID        // whom a user has blocked
 	known       thread.Watermark               // everybody's in every thread
 	behind      bool                           // the views are behind what the replica has read
 	viewsAt     map[topic.Topic]topic.Position // the first positions that the views do not have; nil: they have all
@@ -80,7 +82,8 @@ type mark struct {
 func newWorld() *world {
 	return &world{
 		keys: map[id.DeviceID]ed25519.PublicKey{}, owners: map[id.DeviceID]id.UserID{}, users: map[id.UserID]bool{},
-		threads: map[id.ThreadID]*thread.State{}, next: map[topic.Topic]topic.Position{},
+		threads: map[id.ThreadID]*thread.State{}, people: map[id.UserID]*user.State{}, ensured: map[id.ThreadID]int{},
+		next:     map[topic.Topic]topic.Position{},
 		sessions: map[fanout.Session]bool{}, verdicts: map[topic.Position]thread.Verdict{},
 	}
 }
@@ -115,6 +118,8 @@ func (w *world) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done f
 	}
 	at := w.next[t]
 	w.next[t] = at + 1
+	ev = proto.CloneOf(ev)
+	ev.SetRules(event.CurrentRules) // as ingest does
 	w.appended = append(w.appended, record{t, s, ev})
 	see := func() { w.fold(t, s, ev, at) }
 	if w.hold {
@@ -144,6 +149,7 @@ func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic
 			d := id.DeviceID(l.GetDeviceId())
 			w.keys[d], w.owners[d] = l.GetPublicKey(), id.UserID(s)
 		}
+		w.foldUser(id.UserID(s), ev, at)
 		return
 	}
 	th := w.threads[id.ThreadID(s)]
@@ -171,6 +177,46 @@ func (w *world) fold(t topic.Topic, s topic.Subject, ev *eventv1.Event, at topic
 			x.Lagged()
 		}
 	}
+}
+
+// person is a user as the log has him; the caller holds mu.
+func (w *world) person(u id.UserID) *user.State {
+	p := w.people[u]
+	if p == nil {
+		p = user.New(u)
+		p.Generation = 1
+		w.people[u] = p
+	}
+	return p
+}
+
+// foldUser takes in an event of a user, and pushes his invitations; the caller holds mu.
+func (w *world) foldUser(u id.UserID, ev *eventv1.Event, at topic.Position) {
+	p := w.person(u)
+	v := p.Apply(event.Of(ev), at, 1_000_000+int64(at))
+	if v.Outcome != user.Accepted || v.Invitation == (id.ThreadID{}) {
+		return
+	}
+	push, err := frame.Append(nil, wirev1.ServerFrame_builder{Invitation: invitationOf(p, v.Invitation)}.Build())
+	if err != nil {
+		panic(err)
+	}
+	for x := range w.sessions {
+		if x.User() == u && !x.Push(push) {
+			x.Lagged()
+		}
+	}
+}
+
+// invitationOf is a user's invitation into a thread, or that there is none any more.
+func invitationOf(p *user.State, t id.ThreadID) *wirev1.Invitation {
+	i, open := p.Invitations[t]
+	if !open {
+		return wirev1.Invitation_builder{ThreadId: t[:], Ended: true}.Build()
+	}
+	return wirev1.Invitation_builder{
+		ThreadId: t[:], Title: i.Title, InviterId: i.By[:], TimeMs: i.TimeMS,
+	}.Build()
 }
 
 // news has those asked again who wait for something; the caller holds mu.
@@ -269,6 +315,13 @@ func (r roster) WasMember(u id.UserID) bool {
 	return r.t.Member(u) != nil
 }
 
+func (r roster) IsInvited(u id.UserID) bool {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	_, invited := r.t.Invited[u]
+	return invited
+}
+
 func (r roster) Role(u id.UserID) thread.Role {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
@@ -302,9 +355,8 @@ func (w readSide) View(t id.ThreadID) (session.View, bool) {
 		next = th.Next
 	}
 	return session.View{
-		Kind: th.Kind, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition, LastOrdinal: th.LastOrdinal,
-		Quarantined: w.quarantined[t], Next: next,
-		Roster: roster{w.world, th},
+		Kind: th.Kind, Title: th.Title, ActiveMembers: th.ActiveMembers(), LastPosition: th.LastPosition,
+		LastOrdinal: th.LastOrdinal, Quarantined: w.quarantined[t], Next: next, Roster: roster{w.world, th},
 	}, true
 }
 
@@ -455,26 +507,24 @@ func (w readSide) DeviceKey(_ context.Context, u id.UserID, d id.DeviceID) (user
 	return user.Device{Key: [ed25519.PublicKeySize]byte(w.keys[d])}, nil
 }
 
-func (w readSide) Listed(u id.UserID, t id.ThreadID) (listed bool) {
+func (w readSide) Listed(u id.UserID, t id.ThreadID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, r := range w.appended {
-		if r.subject != topic.Subject(u) {
-			continue
-		}
-		if r.ev.HasThreadJoined() && id.ThreadID(r.ev.GetThreadJoined().GetThreadId()) == t {
-			listed = true
-		}
-		if r.ev.HasThreadLeft() && id.ThreadID(r.ev.GetThreadLeft().GetThreadId()) == t {
-			listed = false
-		}
-	}
+	_, listed := w.person(u).Threads[t]
 	return listed
+}
+
+func (w readSide) Invited(u id.UserID, t id.ThreadID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, open := w.person(u).Invitations[t]
+	return open && !w.blind
 }
 
 func (w readSide) EnsureThread(_ context.Context, t id.ThreadID) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.ensured[t]++
 	if w.threads[t] == nil {
 		w.threads[t] = thread.New(t)
 	}
@@ -593,11 +643,44 @@ func (r reads) Unaddable(_ context.Context, by id.UserID, users []id.UserID) (ou
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, u := range users {
-		if r.blocks[u] == by {
+		if p := r.person(u); u != by &&
+			(p.Blocked[by] || p.MayAdd == eventv1.MayAdd_MAY_ADD_NOBODY) {
 			out = append(out, u)
 		}
 	}
 	return out, nil
+}
+
+func (r reads) BlockedBy(_ context.Context, by id.UserID, users []id.UserID) (out []id.UserID, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range users {
+		if r.person(u).Blocked[by] {
+			out = append(out, u)
+		}
+	}
+	return out, nil
+}
+
+func (r reads) Invitations(_ context.Context, u id.UserID) (*wirev1.Invitations, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []*wirev1.Invitation
+	for t := range r.person(u).Invitations {
+		out = append(out, invitationOf(r.person(u), t))
+	}
+	return wirev1.Invitations_builder{Invitations: out}.Build(), nil
+}
+
+func (r reads) Settings(_ context.Context, u id.UserID) (*wirev1.Settings, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.person(u)
+	out := wirev1.Settings_builder{MayAdd: max(p.MayAdd, eventv1.MayAdd_MAY_ADD_EVERYBODY)}
+	for b := range p.Blocked {
+		out.BlockedIds = append(out.BlockedIds, b[:])
+	}
+	return out.Build(), nil
 }
 
 func (r reads) UserExists(_ context.Context, u id.UserID) (bool, error) {

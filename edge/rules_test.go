@@ -77,7 +77,7 @@ var heldTo = map[string]string{
 	"7.8": "TestUnknownFieldsCount TestSendRefusals", "7.9": "TestRemovedMember",
 	"7.10": "TestChangesAreAnsweredByTheirVerdict", "7.11": "TestStrangersLearnNothing",
 	"7.12": "TestWhatIsKeptForEverHasABudget TestDeliveriesCount TestSpendIsOfAllEdges",
-	"7.13": "TestTheBlockedAddNobody TestThreadsOfAUserAreBounded",
+	"7.13": "TestTheBlockedAddNobody TestThreadsOfAUserAreBounded TestWhoCannotBeAddedIsNamed",
 	"8.1":  "TestLaggingDeviceGetsResync TestSlowReaderIsToldToSyncThenClosed",
 	"9.1":  "TestDrain", "9.2": "TestCrowdNoticesRestart TestDeadEdgeIsLeft",
 	"10.1": "TestHistoryComesOnItsOwnStream", "10.2": "TestHistoryWithoutStreams TestHistoryOverOneStream",
@@ -87,6 +87,13 @@ var heldTo = map[string]string{
 	"12.3": "TestDigestOfReceipts TestAReconnectCostsWhatChanged",
 	"12.4": "TestAWindowOfThreads", "12.5": "TestAWindowOfThreads TestModel",
 	"14.1": "TestHistoryBeforeWhatTheViewsLack TestReadsAreNotOlderThanWhatWasTold", "14.2": "TestViews",
+	"16.1": "TestWhoCannotBeAddedIsNamed TestSettings",
+	"16.2": "TestInvitationIsAccepted TestInvitationsIntoAGroupAreBounded TestInvitationsAreMendedByAskingAgain",
+	"16.3": "TestBlockedInviterIsNotHeardOf",
+	"16.4": "TestInvitationIsAccepted TestInvitationsAreListedAfterSync TestClientInvites",
+	"16.5": "TestInvitationIsAccepted TestAcceptIntoAFullGroup TestEndedInvitationIsNotAccepted",
+	"16.6": "TestAnswersOfStrangers TestWhoMayInvite", "16.7": "TestEndedInvitationIsNotAccepted TestWhoMayInvite",
+	"16.8": "TestGetThreadTellsWhoIsInvited", "16.9": "TestSettings",
 	"15.1": "TestFreshIDs TestSendRefusals", "15.2": "TestGoldenVectors",
 }
 
@@ -252,6 +259,10 @@ var ruleTests = map[string]func(*testing.T){
 			{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g"}.Build()},
 			{SendMessage: wirev1.SendMessage_builder{ThreadId: g[:], MessageId: m[:], Content: text("x")}.Build()},
 			{RenameThread: &wirev1.RenameThread{}}, {AbandonMessage: &wirev1.AbandonMessage{}},
+			{ListInvitations: &wirev1.ListInvitations{}}, {GetSettings: &wirev1.GetSettings{}},
+			{SetMayAdd: &wirev1.SetMayAdd{}}, {SetBlocked: &wirev1.SetBlocked{}},
+			{InviteMembers: &wirev1.InviteMembers{}}, {AnswerInvitation: &wirev1.AnswerInvitation{}},
+			{WithdrawInvitation: &wirev1.WithdrawInvitation{}},
 			{SetProfile: &wirev1.SetProfile{}}, {RevokeDevice: &wirev1.RevokeDevice{}}, {SetRole: &wirev1.SetRole{}},
 		} {
 			open[d.send(b)] = true

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"heliograph/edge/auth"
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	wirev1 "heliograph/schemas/wire/v1"
 )
@@ -25,6 +26,9 @@ func TestWhatIsKeptForEverHasABudget(t *testing.T) {
 	if got := a.ask(create(g, b.user)); !got.HasAck() {
 		t.Fatalf("got %v", got)
 	}
+	d, invited := f.dial(t).register("+494").sync(), id.NewGroup()
+	a.acked(create(invited))
+	a.acked(invite(invited, d.user))
 	linked := id.NewDevice()
 	for name, x := range map[string]struct {
 		what auth.Spending
@@ -47,7 +51,13 @@ func TestWhatIsKeptForEverHasABudget(t *testing.T) {
 		"a role": {auth.Changes, 1, a, frame{
 			SetRole: wirev1.SetRole_builder{ThreadId: g[:], MemberId: b.user[:], Role: 2}.Build(),
 		}},
-		"a name": {auth.Profile, 1, a, frame{SetProfile: wirev1.SetProfile_builder{Name: "Ann"}.Build()}},
+		"invitations":   {auth.Additions, 2, a, invite(g, c.user, d.user)},
+		"an acceptance": {auth.Changes, 1, d, answer(invited, true)},
+		"a declining":   {auth.Changes, 1, d, answer(invited, false)},
+		"a withdrawal":  {auth.Changes, 1, a, withdraw(invited, d.user)},
+		"who may add":   {auth.Settings, 1, a, mayAdd(eventv1.MayAdd_MAY_ADD_NOBODY)},
+		"a block":       {auth.Settings, 1, a, block(b.user, true)},
+		"a name":        {auth.Profile, 1, a, frame{SetProfile: wirev1.SetProfile_builder{Name: "Ann"}.Build()}},
 		"a device": {auth.Profile, 1, a, frame{
 			LinkDevice: wirev1.LinkDevice_builder{DeviceId: linked[:], PublicKey: make([]byte, 32)}.Build(),
 		}},
@@ -73,7 +83,7 @@ func TestTheBlockedAddNobody(t *testing.T) {
 	f := start(t, nil)
 	a, b, c := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync(), f.dial(t).register("+493").sync()
 	f.world.mu.Lock()
-	f.world.blocks = map[id.UserID]id.UserID{b.user: a.user}
+	f.world.person(b.user).Blocked[a.user] = true
 	f.world.mu.Unlock()
 	create := func(g id.ThreadID, members ...[]byte) wirev1.ClientFrame_builder {
 		return wirev1.ClientFrame_builder{

@@ -60,6 +60,9 @@ func TestStrangersLearnNothing(t *testing.T) {
 				SetRole: wirev1.SetRole_builder{ThreadId: g, MemberId: a.user[:], Role: 1}.Build(),
 			}
 		},
+		"invite":   func(g []byte) wirev1.ClientFrame_builder { return invite(id.ThreadID(g), a.user) },
+		"withdraw": func(g []byte) wirev1.ClientFrame_builder { return withdraw(id.ThreadID(g), a.user) },
+		"accept":   func(g []byte) wirev1.ClientFrame_builder { return answer(id.ThreadID(g), true) },
 		"views": func(g []byte) wirev1.ClientFrame_builder {
 			return wirev1.ClientFrame_builder{GetViews: wirev1.GetViews_builder{ThreadId: g}.Build()}
 		},

@@ -16,9 +16,10 @@ type Spending string
 // What a user may do so often.
 const (
 	Groups    Spending = "groups"    // groups created
-	Additions Spending = "additions" // users put into groups
-	Changes   Spending = "changes"   // of groups: removals, leavings, roles, titles
+	Additions Spending = "additions" // users put into groups, or invited
+	Changes   Spending = "changes"   // of groups: removals, leavings, roles, titles; invitations answered or withdrawn
 	Profile   Spending = "profile"   // changes of the own profile, devices linked
+	Settings  Spending = "settings"  // blocks, and who may add
 )
 
 func (c *Config) spending(what Spending) (r Rate, closed bool) {
@@ -29,13 +30,15 @@ func (c *Config) spending(what Spending) (r Rate, closed bool) {
 		return c.AdditionsPerUser, true
 	case Changes:
 		return c.ChangesPerUser, false
+	case Settings:
+		return c.SettingsPerUser, false
 	}
 	return c.ProfilesPerUser, false
 }
 
 // Spend takes n of what a user may do in a day. A refusal (CODE_RATE_LIMITED) says when there is more. While the
-// budgets cannot be read, nobody creates groups or adds to them, which needs the store anyhow (CODE_UNAVAILABLE); who
-// wants to leave a group, or to remove somebody, is let.
+// budgets cannot be read, nobody creates groups, adds to them or invites, which needs the store anyhow
+// (CODE_UNAVAILABLE); who wants to leave a group, or to remove or block somebody, is let.
 func (a *Auth) Spend(ctx context.Context, u id.UserID, what Spending, n int) error {
 	rate, closed := a.cfg.spending(what)
 	ok, retry, err := a.limiter.Take(ctx, "user:"+string(what)+":"+u.String(), rate, n)
@@ -44,7 +47,7 @@ func (a *Auth) Spend(ctx context.Context, u id.UserID, what Spending, n int) err
 		return a.unavailable("budget", err)
 	case err != nil:
 		a.metrics.refused.WithLabelValues("budget_unknown").Inc()
-		return nil //nolint:nilerr // to leave and to remove is let while nothing is known
+		return nil //nolint:nilerr // to leave, to remove and to block is let while nothing is known
 	case !ok:
 		a.metrics.refused.WithLabelValues("budget_" + string(what)).Inc()
 		return &wire.Error{

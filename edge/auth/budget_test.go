@@ -9,13 +9,15 @@ import (
 )
 
 // TestSpendIsOfAllEdges: what a user may do in a day he may do once, whichever edges he asks; and without the store he
-// may leave and remove, not create and add.
+// may leave, remove and block, not create and add.
 func TestSpendIsOfAllEdges(t *testing.T) {
 	day := Rate{Burst: 4, Per: 24 * time.Hour}
-	w := newWorld(t, Config{GroupsPerUser: day, AdditionsPerUser: day, ChangesPerUser: day, ProfilesPerUser: day})
+	w := newWorld(t, Config{
+		GroupsPerUser: day, AdditionsPerUser: day, ChangesPerUser: day, ProfilesPerUser: day, SettingsPerUser: day,
+	})
 	other := *w.Auth // an edge beside it: all that they share is the store
 	ann, bob := id.User(testKey, number, 1), id.User(testKey, number, 2)
-	for _, what := range []Spending{Groups, Additions, Changes, Profile} {
+	for _, what := range []Spending{Groups, Additions, Changes, Profile, Settings} {
 		for k := range 2 {
 			for _, edge := range []*Auth{w.Auth, &other} {
 				if err := edge.Spend(t.Context(), ann, what, 1); err != nil {
@@ -31,7 +33,9 @@ func TestSpendIsOfAllEdges(t *testing.T) {
 		}
 	}
 	w.pool.Close()
-	for what, closed := range map[Spending]bool{Groups: true, Additions: true, Changes: false, Profile: false} {
+	for what, closed := range map[Spending]bool{
+		Groups: true, Additions: true, Changes: false, Profile: false, Settings: false,
+	} {
 		err := w.Spend(t.Context(), ann, what, 1)
 		if closed {
 			wantCode(t, err, wirev1.Code_CODE_UNAVAILABLE)

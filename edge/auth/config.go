@@ -42,8 +42,8 @@ type Config struct {
 	Lookups Rate
 	// GroupsPerUser bounds the groups that a user creates (200 a day), AdditionsPerUser whom he puts into groups
 	// (10,000 a day), ChangesPerUser his other changes of groups (2,000 a day), ProfilesPerUser those of his profile
-	// and the devices that he links (100 a day).
-	GroupsPerUser, AdditionsPerUser, ChangesPerUser, ProfilesPerUser Rate
+	// and the devices that he links (100 a day), SettingsPerUser those of his settings and blocks (500 a day).
+	GroupsPerUser, AdditionsPerUser, ChangesPerUser, ProfilesPerUser, SettingsPerUser Rate
 
 	pinTries     int           // how many wrong tries a PIN survives, for tests; 5
 	guesses      Rate          // wrong tries at one number from networks that are not its own, for tests; 30 a day
@@ -69,6 +69,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.AdditionsPerUser, Rate{Burst: 10_000, Per: 24 * time.Hour})
 	run.Default(&c.ChangesPerUser, Rate{Burst: 2000, Per: 24 * time.Hour})
 	run.Default(&c.ProfilesPerUser, Rate{Burst: 100, Per: 24 * time.Hour})
+	run.Default(&c.SettingsPerUser, Rate{Burst: 500, Per: 24 * time.Hour})
 	run.Default(&c.Lookups, Rate{Burst: 5000, Per: 24 * time.Hour})
 	return c
 }
@@ -93,6 +94,7 @@ func (c Config) Validate() error {
 		"additions":     c.AdditionsPerUser,
 		"changes":       c.ChangesPerUser,
 		"profiles":      c.ProfilesPerUser,
+		"settings":      c.SettingsPerUser,
 	} {
 		if r.Burst < 1 || r.Per <= 0 {
 			errs = append(errs, fmt.Errorf("limit per %s: %d per %v is not a rate", name, r.Burst, r.Per))

@@ -48,7 +48,7 @@ func CodeOf(r thread.Reason) wirev1.Code {
 	switch r {
 	case thread.NotMember, thread.Missing:
 		return wirev1.Code_CODE_NOT_A_MEMBER
-	case thread.NotAdmin:
+	case thread.NotAdmin, thread.NotInvited:
 		return wirev1.Code_CODE_NOT_ALLOWED
 	case thread.Full:
 		return wirev1.Code_CODE_GROUP_FULL

@@ -330,8 +330,8 @@ func (q *Queries) UserExists(ctx context.Context, u id.UserID) (bool, error) {
 	return len(found) > 0, nil
 }
 
-// Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, or are in as many
-// threads as one may be in. He is not one of those who have blocked him.
+// Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, let nobody add
+// them, or are in as many threads as one may be in. Of himself the last alone counts.
 func (q *Queries) Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error) {
 	found, err := q.views.Unaddable(ctx, by, users, user.MaxThreads)
 	if err != nil {

@@ -67,6 +67,18 @@ func (a asking) Unaddable(ctx context.Context, by id.UserID, users []id.UserID) 
 	return inTurn(ctx, a, func() ([]id.UserID, error) { return a.queries.Unaddable(ctx, by, users) })
 }
 
+func (a asking) BlockedBy(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error) {
+	return inTurn(ctx, a, func() ([]id.UserID, error) { return a.queries.BlockedBy(ctx, by, users) })
+}
+
+func (a asking) Invitations(ctx context.Context, u id.UserID) (*wirev1.Invitations, error) {
+	return inTurn(ctx, a, func() (*wirev1.Invitations, error) { return a.queries.Invitations(ctx, u) })
+}
+
+func (a asking) Settings(ctx context.Context, u id.UserID) (*wirev1.Settings, error) {
+	return inTurn(ctx, a, func() (*wirev1.Settings, error) { return a.queries.Settings(ctx, u) })
+}
+
 func (a asking) ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices, error) {
 	return inTurn(ctx, a, func() (*wirev1.Devices, error) { return a.queries.ListDevices(ctx, u) })
 }

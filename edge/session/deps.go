@@ -86,8 +86,10 @@ type Replica interface {
 	TakenIn(t id.ThreadID, n replica.Needs)
 	TakenInBy(u id.UserID, threads bool, n replica.Needs)
 	EnsureThread(ctx context.Context, t id.ThreadID) error
-	// Listed tells whether a thread is in the list of a user who is connected here, as this edge knows it.
+	// Listed tells whether a thread is or was in the list of a user who is connected here, as this edge knows it.
 	Listed(u id.UserID, t id.ThreadID) bool
+	// Invited tells whether a user who is connected here has an open invitation into a thread, as this edge knows it.
+	Invited(u id.UserID, t id.ThreadID) bool
 	// DeviceKey returns a device of a user, revoked or not.
 	DeviceKey(ctx context.Context, u id.UserID, d id.DeviceID) (user.Device, error)
 }
@@ -95,6 +97,7 @@ type Replica interface {
 // View is a thread as this edge knows it.
 type View struct {
 	Kind          thread.Kind // None: no event has begun the thread
+	Title         string
 	ActiveMembers int
 	LastPosition  topic.Position
 	LastOrdinal   int64
@@ -135,6 +138,8 @@ type Roster interface {
 	IsMember(u id.UserID) bool
 	// WasMember tells whether the user is a member now or was one.
 	WasMember(u id.UserID) bool
+	// IsInvited tells whether the user is invited now.
+	IsInvited(u id.UserID) bool
 	// Role returns a member's role.
 	Role(u id.UserID) thread.Role
 	// Members returns the members now.
@@ -165,9 +170,15 @@ type Queries interface {
 	LookupUsers(ctx context.Context, u id.UserID, r *wirev1.LookupUsers) (*wirev1.Users, error)
 	GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, error)
 	UserExists(ctx context.Context, u id.UserID) (bool, error)
-	// Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, or are in as
-	// many threads as one may be in.
+	// Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, let nobody add
+	// them, or are in as many threads as one may be in. Of himself the last alone counts.
 	Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error)
+	// BlockedBy returns those of some users who have blocked a user.
+	BlockedBy(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error)
+	// Invitations returns a user's open invitations, the latest first.
+	Invitations(ctx context.Context, u id.UserID) (*wirev1.Invitations, error)
+	// Settings returns what a user has set.
+	Settings(ctx context.Context, u id.UserID) (*wirev1.Settings, error)
 	ListDevices(ctx context.Context, u id.UserID) (*wirev1.Devices, error)
 	Views(ctx context.Context, t id.ThreadID) (*wirev1.Views, error)
 }

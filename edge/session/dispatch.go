@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -96,6 +97,26 @@ func (s *Session) handle(ctx context.Context, f *wirev1.ClientFrame) error {
 			ctx, f,
 			func(ctx context.Context) (wirev1.ServerFrame_builder, error) { return s.setRole(ctx, f.GetSetRole()) },
 		)
+	case wirev1.ClientFrame_InviteMembers_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.inviteMembers(ctx, f.GetInviteMembers())
+		})
+	case wirev1.ClientFrame_WithdrawInvitation_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.withdrawInvitation(ctx, f.GetWithdrawInvitation())
+		})
+	case wirev1.ClientFrame_AnswerInvitation_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.answerInvitation(ctx, f.GetAnswerInvitation())
+		})
+	case wirev1.ClientFrame_SetMayAdd_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.setMayAdd(ctx, f.GetSetMayAdd())
+		})
+	case wirev1.ClientFrame_SetBlocked_case:
+		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
+			return s.setBlocked(ctx, f.GetSetBlocked())
+		})
 	case wirev1.ClientFrame_SetProfile_case:
 		s.do(ctx, f, func(ctx context.Context) (wirev1.ServerFrame_builder, error) {
 			return s.setProfile(ctx, f.GetSetProfile())
@@ -237,6 +258,7 @@ func (s *Session) hello(req uint64, h *wirev1.Hello) error {
 		return nil
 	}
 	s.nonce = make([]byte, wire.NonceSize)
+	s.invites = slices.Contains(h.GetFeatures(), wire.Invitations)
 	_, _ = rand.Read(s.nonce) // never fails: crypto/rand ends the process instead
 	copy(s.tag[:], s.nonce)
 	s.setState(stateUnauthenticated)
@@ -332,6 +354,9 @@ func (s *Session) handRefusal(req uint64, e *wire.Error) verdict {
 	b := wirev1.Error_builder{Code: e.Code, Message: e.Message, RetryAfterMs: milliseconds(s.after(e))}
 	if !e.First.IsZero() {
 		b.MessageId = e.First[:]
+	}
+	if len(e.Users) > 0 {
+		b.UserIds = rawUsers(e.Users)
 	}
 	return s.hand(wirev1.ServerFrame_builder{RequestId: req, Error: b.Build()})
 }

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -55,7 +54,7 @@ func titleOf(raw string) (string, error) {
 // users reads a list of user ids, without repetitions and without those that skip names.
 func users(raw [][]byte, skip func(id.UserID) bool) ([]id.UserID, error) {
 	if len(raw) > 2*thread.MaxMembers {
-		return nil, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
+		return nil, fullGroup()
 	}
 	seen := map[id.UserID]bool{}
 	var out []id.UserID
@@ -101,7 +100,8 @@ func (s *Session) spend(ctx context.Context, what auth.Spending, n int) error {
 }
 
 // mayAdd judges whether the session's user may put some users into a group (wire 7.13): they exist, it is within what
-// he may do in a day, and none of them has blocked him or is in too many threads. Which of these it is, is not told.
+// he may do in a day, and none of them has blocked him, lets nobody add him, or is in too many threads. Which of these
+// it is, is not told; but a client that can invite them in place of that is told all of them.
 func (s *Session) mayAdd(ctx context.Context, members []id.UserID) error {
 	if err := s.allExist(ctx, members); err != nil {
 		return err
@@ -114,11 +114,31 @@ func (s *Session) mayAdd(ctx context.Context, members []id.UserID) error {
 	case err != nil:
 		return err
 	case len(not) > 0 && not[0] == s.user:
-		return wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "a user is in at most %d threads", user.MaxThreads)
+		return tooMany()
+	case len(not) > 0 && s.invites:
+		return &wire.Error{
+			Code: wirev1.Code_CODE_NOT_ADDABLE, Message: "some users cannot be added, but be invited", Users: not,
+		}
 	case len(not) > 0:
 		return wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "user %s cannot be added", not[0])
 	}
 	return nil
+}
+
+func tooMany() *wire.Error {
+	return wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "a user is in at most %d threads", user.MaxThreads)
+}
+
+func fullGroup() *wire.Error {
+	return wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
+}
+
+func rawUsers(users []id.UserID) [][]byte {
+	out := make([][]byte, len(users))
+	for k := range users {
+		out[k] = users[k][:]
+	}
+	return out
 }
 
 // was is the ack of a request that was done before: a place by which the thread has it.
@@ -144,7 +164,7 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 		return none, err
 	}
 	if len(members)+1 > thread.MaxMembers {
-		return none, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
+		return none, fullGroup()
 	}
 	// A group's id is anybody's word. That it is unused only the thread's own state can tell: one that is merely not
 	// known at this edge, announced as new, would be taken for empty by every edge without it, and who announced it for
@@ -176,12 +196,8 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	if err := s.join(ctx, t, append([]id.UserID{s.user}, members...), since); err != nil {
 		return none, err
 	}
-	raw := make([][]byte, len(members))
-	for k := range members {
-		raw[k] = members[k][:]
-	}
 	out, err := s.appendThread(ctx, t, eventv1.Event_builder{
-		ThreadCreated: eventv1.ThreadCreated_builder{Title: title, MemberIds: raw}.Build(),
+		ThreadCreated: eventv1.ThreadCreated_builder{Title: title, MemberIds: rawUsers(members)}.Build(),
 	})
 	if errors.Is(err, rejection{thread.Exists}) { // somebody was faster, another device of the user's perhaps
 		if v, ok := s.srv.replica.View(t); ok && v.Roster.IsMember(s.user) {
@@ -213,7 +229,7 @@ func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.
 		return s.was(t, v), nil
 	}
 	if v.ActiveMembers+len(fresh) > thread.MaxMembers {
-		return none, wire.Errorf(wirev1.Code_CODE_GROUP_FULL, "a group has at most %d members", thread.MaxMembers)
+		return none, fullGroup()
 	}
 	if err := s.mayJoin(len(fresh)); err != nil {
 		return none, err
@@ -224,12 +240,8 @@ func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.
 	if err := s.join(ctx, t, fresh, notNew); err != nil {
 		return none, err
 	}
-	raw := make([][]byte, len(fresh))
-	for k := range fresh {
-		raw[k] = fresh[k][:]
-	}
 	out, err := s.appendThread(
-		ctx, t, eventv1.Event_builder{MemberAdded: eventv1.MemberAdded_builder{MemberIds: raw}.Build()},
+		ctx, t, eventv1.Event_builder{MemberAdded: eventv1.MemberAdded_builder{MemberIds: rawUsers(fresh)}.Build()},
 	)
 	if errors.Is(err, rejection{thread.Exists}) { // another has added them all meanwhile
 		if v, ok := s.srv.replica.View(t); ok {
@@ -312,20 +324,9 @@ func causeOf(a *wirev1.Ack) *eventv1.Cause {
 // unlist takes a thread off a user's list, after the event that ended the membership: cause, nil when this edge does
 // not know its place any more.
 func (s *Session) unlist(ctx context.Context, t id.ThreadID, u id.UserID, cause *eventv1.Cause) error {
-	ev := eventv1.Event_builder{
-		UserId:     s.user[:],
-		DeviceId:   s.device[:],
-		Cause:      cause,
-		ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: t[:]}.Build(),
-	}.Build()
-	got, err := s.appendAll(ctx, topic.Users, []id.UserID{u}, ev)
-	if err != nil {
-		return fmt.Errorf("append ThreadLeft of %s: %w", t, err)
-	}
-	if u == s.user {
-		s.acknowledged(topic.Users, got[0].Slot, got[0].Position)
-	}
-	return nil
+	return s.inform(ctx, []id.UserID{u}, eventv1.Event_builder{
+		Cause: cause, ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: t[:]}.Build(),
+	})
 }
 
 func (s *Session) renameThread(ctx context.Context, r *wirev1.RenameThread) (wirev1.ServerFrame_builder, error) {

@@ -75,6 +75,22 @@ func (s *Session) reading(f *wirev1.ClientFrame) request {
 			got, err := s.profiles(ctx, f.GetGetUsers().GetUserIds())
 			return answer{Users: got}, err
 		}
+	case wirev1.ClientFrame_ListInvitations_case: // wire 16.9
+		return func(ctx context.Context) (answer, error) {
+			if err := s.freshUser(ctx); err != nil {
+				return answer{}, err
+			}
+			got, err := q.Invitations(ctx, s.user)
+			return answer{Invitations: got}, err
+		}
+	case wirev1.ClientFrame_GetSettings_case: // wire 16.9
+		return func(ctx context.Context) (answer, error) {
+			if err := s.freshUser(ctx); err != nil {
+				return answer{}, err
+			}
+			got, err := q.Settings(ctx, s.user)
+			return answer{Settings: got}, err
+		}
 	case wirev1.ClientFrame_ListDevices_case:
 		return func(ctx context.Context) (answer, error) {
 			got, err := s.devices(ctx)

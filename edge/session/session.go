@@ -120,6 +120,7 @@ type Session struct {
 	floor  user.Floor
 	// It is the device's second session, beside that of its foreground (wire 3.8); fixed like user.
 	background bool
+	invites    bool          // the client knows the feature invitations; fixed once Welcome was sent
 	deadline   *time.Timer   // of authentication
 	sends      *rate.Limiter // nil before the first
 	nth        uint64        // messages so far

@@ -6,6 +6,8 @@ const (
 	Abandon = "abandon"
 	// Background: Authenticate.background.
 	Background = "background"
+	// Invitations: SetMayAdd, InviteMembers and what belongs to them, and CODE_NOT_ADDABLE.
+	Invitations = "invitations"
 	// MarkAnswer: Watermarks with a request id are answered.
 	MarkAnswer = "mark-answer"
 	// OwnCursors: Have, and Sync.own_cursors.
@@ -20,7 +22,7 @@ const (
 
 // Features (wire 3.3) are the words of what this version of the protocol can do, sorted; both sides say theirs in Hello
 // and Welcome.
-var Features = []string{Abandon, Background, MarkAnswer, OwnCursors, Ping, ReplyRef, SyncWindow}
+var Features = []string{Abandon, Background, Invitations, MarkAnswer, OwnCursors, Ping, ReplyRef, SyncWindow}
 
 // Bounds of a list of features.
 const (

@@ -194,6 +194,7 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 			Lookups:       devRate,
 
 			GroupsPerUser: devRate, AdditionsPerUser: devRate, ChangesPerUser: devRate, ProfilesPerUser: devRate,
+			SettingsPerUser: devRate,
 		},
 		sendsPerDay: 10_000_000, pushesPerDay: 2_000_000_000, // for measurements with few senders
 	})

@@ -65,9 +65,10 @@ type edgeCmd struct {
 	SMSPerDay      int           `help:"Most SMS of the deployment, which come back evenly over a day." default:"20000" env:"HELIO_SMS_PER_DAY"`
 	LookupsPerUser int           `help:"Most phone numbers that one user may look up in a day." default:"5000" env:"HELIO_LOOKUPS_PER_USER"`
 	GroupsPerDay   int           `help:"Groups that one user may create in a day." default:"200" env:"HELIO_GROUPS_PER_DAY"`
-	AddsPerDay     int           `help:"Users whom one user may put into groups in a day." default:"10000" env:"HELIO_ADDS_PER_DAY"`
-	ChangesPerDay  int           `help:"Other changes of groups that one user may make in a day: removals, leavings, roles, titles." default:"2000" env:"HELIO_CHANGES_PER_DAY"`
+	AddsPerDay     int           `help:"Users whom one user may put into groups or invite in a day." default:"10000" env:"HELIO_ADDS_PER_DAY"`
+	ChangesPerDay  int           `help:"Other changes of groups that one user may make in a day: removals, leavings, roles, titles, answers to invitations." default:"2000" env:"HELIO_CHANGES_PER_DAY"`
 	ProfilesPerDay int           `help:"Changes of his profile that one user may make, and devices he may link, in a day." default:"100" env:"HELIO_PROFILES_PER_DAY"`
+	SettingsPerDay int           `help:"Changes of his settings, and of whom he blocks, that one user may make in a day." default:"500" env:"HELIO_SETTINGS_PER_DAY"`
 	PushesPerDay   int           `help:"Deliveries to members that one user's messages may cost at once on one edge, which come back evenly over a day: one to a group of 1,000 costs 1,000." default:"5000000" env:"HELIO_PUSHES_PER_DAY"`
 	SendsPerDay    int           `help:"Messages that one user may send at once, which come back evenly over a day." default:"100000" env:"HELIO_SENDS_PER_DAY"`
 	MaxConnections int           `help:"Most connections; no more than fit into half of the memory." default:"100000" env:"HELIO_MAX_CONNECTIONS"`
@@ -142,6 +143,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 			GroupsPerUser: daily(c.GroupsPerDay), AdditionsPerUser: daily(c.AddsPerDay),
 			ChangesPerUser: daily(c.ChangesPerDay), ProfilesPerUser: daily(c.ProfilesPerDay),
+			SettingsPerUser: daily(c.SettingsPerDay),
 		},
 	})
 	if err != nil {

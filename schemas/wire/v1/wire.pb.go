@@ -50,8 +50,8 @@
 //        another kind is refused with CODE_NOT_AUTHENTICATED. They are taken one after the other, at most 64 frames,
 //        then CODE_PROTOCOL closes the connection.
 //   3.3  Each side says in features what it can do beside the first version: abandon (AbandonMessage and
-//        CODE_OUT_OF_TURN), background (3.8), mark-answer (6.4), own-cursors (12.1), ping (2.5), reply-ref
-//        (SendMessage.reply), sync-window (12.4). Who has not said a word does not know what it stands for.
+//        CODE_OUT_OF_TURN), background (3.8), invitations (16.1), mark-answer (6.4), own-cursors (12.1), ping (2.5),
+//        reply-ref (SendMessage.reply), sync-window (12.4). Who has not said a word does not know what it stands for.
 //   3.4  The server closes a connection with CODE_TIMEOUT that is not authenticated within 30 seconds, or five minutes
 //        after a PIN was asked for.
 //   3.5  A new device of a phone number: CheckPhone, RequestPin, then Register with the PIN of the SMS, on this
@@ -145,10 +145,12 @@
 //        to remove who is none.
 //   7.11 A thread that exists is to those who never were in it as one that does not: CODE_NOT_A_MEMBER.
 //   7.12 What a user has written in a day has bounds: messages, their deliveries (one to a group of 1,000 costs 1,000),
-//        groups created, users put into them, other changes of groups, changes of the profile and devices linked.
-//        Beyond them it is CODE_RATE_LIMITED, and retry_after_ms says when there is more.
-//   7.13 Who has blocked a user is not put into a group by him, and nobody is in more than 10,000 threads:
-//        CODE_NOT_ALLOWED to whoever names him, without the reason.
+//        groups created, users put into them or invited, other changes of groups and answers to invitations, changes of
+//        the profile and devices linked, changes of the settings and blocks. Beyond them it is CODE_RATE_LIMITED, and
+//        retry_after_ms says when there is more.
+//   7.13 Who has blocked a user is not put into a group by him, nor is who lets nobody do so (16.1), and nobody is in
+//        more than 10,000 threads: CODE_NOT_ADDABLE to whoever names some, with all of them in user_ids, without the
+//        reason. To a client without the feature invitations, and of the user himself, it is CODE_NOT_ALLOWED.
 //
 // 8. Resync
 //   8.1  A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again within a
@@ -1788,7 +1790,7 @@ type ClientFrame_builder struct {
 	InviteMembers *InviteMembers
 	// Take an invitation into a group back; answered by Ack.
 	WithdrawInvitation *WithdrawInvitation
-	// Accept or decline an invitation into a group; answered by Ack.
+	// Accept or decline an invitation into a group; answered by Ack, or by Done where there is none to decline.
 	AnswerInvitation *AnswerInvitation
 	// The open invitations of the own user.
 	ListInvitations *ListInvitations
@@ -2085,7 +2087,7 @@ type clientFrame_WithdrawInvitation struct {
 }
 
 type clientFrame_AnswerInvitation struct {
-	// Accept or decline an invitation into a group; answered by Ack.
+	// Accept or decline an invitation into a group; answered by Ack, or by Done where there is none to decline.
 	AnswerInvitation *AnswerInvitation `protobuf:"bytes,33,opt,name=answer_invitation,json=answerInvitation,oneof"`
 }
 

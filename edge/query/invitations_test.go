@@ -1,0 +1,65 @@
+package query
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/id"
+	wirev1 "heliograph/schemas/wire/v1"
+)
+
+// A user is told his invitations, the latest first, and his settings; and nobody else's.
+func TestInvitationsAndSettings(t *testing.T) {
+	w := newWorld(t)
+	ann, bob, cid := userN(1), userN(2), userN(3)
+	one, two := id.NewGroup(), id.NewGroup()
+	for k, u := range []id.UserID{ann, bob, cid} {
+		w.exec(t, `
+			INSERT INTO users (user_id, phone_hash, generation, name, registered, may_add)
+			VALUES ($1, $1, 1, 'x', $2, $3)`, [16]byte(u), epoch, []any{nil, 0, 3}[k])
+	}
+	w.exec(t, `INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2), ($3, $2)`,
+		[16]byte(cid), [16]byte(ann), [16]byte(bob))
+	for k, th := range []id.ThreadID{one, two} {
+		w.exec(t, `
+			INSERT INTO user_invitations (user_id, thread_id, inviter_id, title, position, log_time)
+			VALUES ($1, $2, $3, 'walk', $4, $5)`, [16]byte(cid), [16]byte(th), [16]byte(bob), k+1, logTime(int64(k+1)))
+	}
+	for u, want := range map[id.UserID][]id.ThreadID{ann: nil, cid: {two, one}} {
+		var all []*wirev1.Invitation
+		for k, th := range want {
+			all = append(all, wirev1.Invitation_builder{
+				ThreadId: th[:], Title: "walk", InviterId: bob[:], TimeMs: logTime(int64(len(want) - k)).UnixMilli(),
+			}.Build())
+		}
+		got, err := w.Invitations(t.Context(), u)
+		if d := cmp.Diff(got.GetInvitations(), all, protocmp.Transform()); err != nil || d != "" {
+			t.Errorf("invitations of %s: %v (-got +want):\n%s", u, err, d)
+		}
+	}
+	for u, want := range map[id.UserID]wirev1.Settings_builder{
+		ann: {MayAdd: eventv1.MayAdd_MAY_ADD_EVERYBODY},
+		bob: {MayAdd: eventv1.MayAdd_MAY_ADD_EVERYBODY, BlockedIds: [][]byte{ann[:]}},
+		cid: {MayAdd: eventv1.MayAdd_MAY_ADD_NOBODY, BlockedIds: [][]byte{ann[:]}},
+	} {
+		got, err := w.Settings(t.Context(), u)
+		if d := cmp.Diff(got, want.Build(), protocmp.Transform()); err != nil || d != "" {
+			t.Errorf("settings of %s: %v (-got +want):\n%s", u, err, d)
+		}
+	}
+	got, err := w.BlockedBy(t.Context(), ann, []id.UserID{ann, bob, cid})
+	if d := cmp.Diff(got, []id.UserID{bob, cid}); err != nil || d != "" {
+		t.Errorf("blocked by: %v (-got +want):\n%s", err, d)
+	}
+	got, err = w.Unaddable(t.Context(), bob, []id.UserID{bob, ann, cid})
+	if d := cmp.Diff(got, []id.UserID{cid}); err != nil || d != "" {
+		t.Errorf("cannot be added: %v (-got +want):\n%s", err, d)
+	}
+	got, err = w.Unaddable(t.Context(), cid, []id.UserID{cid, bob})
+	if err != nil || len(got) != 0 {
+		t.Errorf("who lets nobody add him cannot make a group: %v, %v", got, err)
+	}
+}
