@@ -56,6 +56,20 @@ type Client interface {
 	Leave(ctx context.Context, t id.ThreadID) error
 	// Rename changes a group's title.
 	Rename(ctx context.Context, t id.ThreadID, title string) error
+	// Invitations returns the open invitations of the own user.
+	Invitations(ctx context.Context) ([]client.Invitation, error)
+	// Invite invites users into a group.
+	Invite(ctx context.Context, t id.ThreadID, users ...id.UserID) error
+	// WithdrawInvitation takes an invitation back.
+	WithdrawInvitation(ctx context.Context, t id.ThreadID, u id.UserID) error
+	// AnswerInvitation accepts an invitation, or declines it.
+	AnswerInvitation(ctx context.Context, t id.ThreadID, accept bool) error
+	// Settings returns what the own user has set.
+	Settings(ctx context.Context) (client.Settings, error)
+	// SetMayAdd sets who may put the own user into groups.
+	SetMayAdd(ctx context.Context, who client.MayAdd) error
+	// SetBlocked blocks a user, or lifts that.
+	SetBlocked(ctx context.Context, u id.UserID, blocked bool) error
 }
 
 var _ Client = (*client.Client)(nil)

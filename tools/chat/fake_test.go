@@ -53,6 +53,11 @@ type fake struct {
 	err     error                  // what registration answers
 	refuse  func(pin string) error // what it answers to a PIN; nil: err
 	events  []client.Event
+
+	invitations []client.Invitation
+	settings    client.Settings
+	unaddable   []id.UserID
+	answering   error
 }
 
 func newFake() *fake {
@@ -195,11 +200,62 @@ func (f *fake) Users(_ context.Context, ids ...id.UserID) ([]*wirev1.User, error
 
 func (f *fake) CreateGroup(_ context.Context, title string, members ...id.UserID) (id.ThreadID, error) {
 	f.calls = append(f.calls, fmt.Sprintf("group %s %d", title, len(members)))
-	return group, nil
+	return group, f.notAddable(members)
 }
 
 func (f *fake) AddMembers(_ context.Context, _ id.ThreadID, m ...id.UserID) error {
 	f.calls = append(f.calls, fmt.Sprintf("add %d", len(m)))
+	return f.notAddable(m)
+}
+
+func (f *fake) notAddable(users []id.UserID) error {
+	var not []id.UserID
+	for _, u := range users {
+		if slices.Contains(f.unaddable, u) {
+			not = append(not, u)
+		}
+	}
+	if len(not) == 0 {
+		return nil
+	}
+	return &wire.Error{Code: wirev1.Code_CODE_NOT_ADDABLE, Users: not}
+}
+
+func (f *fake) Invitations(context.Context) ([]client.Invitation, error) {
+	return slices.Clone(f.invitations), nil
+}
+
+func (f *fake) Invite(_ context.Context, _ id.ThreadID, users ...id.UserID) error {
+	for _, u := range users {
+		f.calls = append(f.calls, "invite "+f.names[u])
+	}
+	return nil
+}
+
+func (f *fake) WithdrawInvitation(_ context.Context, _ id.ThreadID, u id.UserID) error {
+	f.calls = append(f.calls, "withdraw "+f.names[u])
+	return nil
+}
+
+func (f *fake) AnswerInvitation(_ context.Context, _ id.ThreadID, accept bool) error {
+	f.calls = append(f.calls, fmt.Sprint("accept ", accept))
+	return f.answering
+}
+
+func (f *fake) Settings(context.Context) (client.Settings, error) { return f.settings, nil }
+
+func (f *fake) SetMayAdd(_ context.Context, who client.MayAdd) error {
+	f.settings.MayAdd = who
+	f.calls = append(f.calls, fmt.Sprint("nobody may add ", who == client.Nobody))
+	return nil
+}
+
+func (f *fake) SetBlocked(_ context.Context, u id.UserID, blocked bool) error {
+	f.settings.Blocked = slices.DeleteFunc(f.settings.Blocked, func(b id.UserID) bool { return b == u })
+	if blocked {
+		f.settings.Blocked = append(f.settings.Blocked, u)
+	}
+	f.calls = append(f.calls, fmt.Sprintf("block %s %v", f.names[u], blocked))
 	return nil
 }
 
@@ -301,6 +357,7 @@ var keyCodes = map[string]tea.Key{
 		Code: 'n',
 		Mod:  tea.ModCtrl,
 	}, "ctrl+g": {Code: 'g', Mod: tea.ModCtrl}, "ctrl+o": {Code: 'o', Mod: tea.ModCtrl},
+	"ctrl+y": {Code: 'y', Mod: tea.ModCtrl}, "ctrl+p": {Code: 'p', Mod: tea.ModCtrl},
 	"ctrl+r": {Code: 'r', Mod: tea.ModCtrl}, "ctrl+f": {Code: 'f', Mod: tea.ModCtrl},
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"heliograph/edge/client"
 	"heliograph/edge/wording"
-	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
@@ -351,15 +350,17 @@ func (m *Model) askGroup() tea.Cmd {
 			if err != nil {
 				return nil, err
 			}
-			t, err := m.client.CreateGroup(ctx, CleanLine(v[0]), ids(people)...)
-			return func() tea.Cmd {
-				m.meet(people)
-				c := m.conversation(t)
-				c.group, c.title, c.role = true, CleanLine(v[0]), eventv1.Role_ROLE_ADMIN
-				c.loaded = true // it is new: all of it comes live
-				m.closeForm()
-				return m.show(c)
-			}, err
+			title := CleanLine(v[0])
+			t, err := m.create(ctx, title, ids(people), nil)
+			if not := unaddable(err); len(not) > 0 {
+				return func() tea.Cmd {
+					m.meet(people)
+					return m.askInviteThose(not, func(ctx context.Context) (id.ThreadID, error) {
+						return m.create(ctx, title, without(people, not), not)
+					}, func(t id.ThreadID) tea.Cmd { return m.created(t, title) })
+				}, nil
+			}
+			return func() tea.Cmd { m.meet(people); m.closeForm(); return m.created(t, title) }, err
 		})
 	}
 	return m.ask(f)
@@ -380,6 +381,19 @@ func (m *Model) askAdd(c *conversation) tea.Cmd {
 			people, err := find(ctx, v[0])
 			if err == nil {
 				err = m.client.AddMembers(ctx, c.id, ids(people)...)
+			}
+			if not := unaddable(err); len(not) > 0 {
+				return func() tea.Cmd {
+					m.meet(people)
+					return m.askInviteThose(not, func(ctx context.Context) (id.ThreadID, error) {
+						if others := without(people, not); len(others) > 0 {
+							if err := m.client.AddMembers(ctx, c.id, others...); err != nil {
+								return c.id, err
+							}
+						}
+						return c.id, m.client.Invite(ctx, c.id, not...)
+					}, m.loadThread)
+				}, nil
 			}
 			return func() tea.Cmd { m.meet(people); m.closeForm(); return m.loadThread(c.id) }, err
 		})

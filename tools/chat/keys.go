@@ -37,6 +37,10 @@ func (m *Model) key(msg tea.KeyPressMsg) tea.Cmd {
 		m.filtering = true
 	case "ctrl+o":
 		m.toggleInfo(nil)
+	case "ctrl+y":
+		return m.askAnswer(0)
+	case "ctrl+p":
+		return m.askSettings()
 	case "alt+up", "ctrl+up":
 		return m.step(-1)
 	case "alt+down", "ctrl+down":
@@ -265,15 +269,29 @@ func (m *Model) infoKey(k string) tea.Cmd {
 			return refuse()
 		}
 		return m.askAdd(c)
+	case "v":
+		if !admin {
+			return refuse()
+		}
+		return m.askInvite(c)
+	case "b":
+		if people := m.people(c); m.infoAt < len(people) && people[m.infoAt].user != m.me {
+			return m.askBlock(people[m.infoAt].user)
+		}
+		m.say(true, "choose whom to block")
 	case "d", "delete":
 		people := m.people(c)
 		if !admin || m.infoAt >= len(people) {
 			return refuse()
 		}
-		if people[m.infoAt].user == m.me {
+		switch p := people[m.infoAt]; {
+		case p.user == m.me:
 			return m.askLeave(c)
+		case p.invited:
+			return m.askWithdraw(c, p.user)
+		default:
+			return m.askRemove(c, p.user)
 		}
-		return m.askRemove(c, people[m.infoAt].user)
 	case "l":
 		if !c.group || !c.member {
 			return refuse()

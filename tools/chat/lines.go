@@ -265,7 +265,9 @@ func (m *Model) note(it *item) string {
 			text = actor + " took the admin role from " + who
 		}
 	default:
-		text = "something that this version does not know"
+		if text = m.inviteNote(it); text == "" {
+			text = "something that this version does not know"
+		}
 	}
 	return text + " · " + m.clock(it.place.Time)
 }

@@ -90,6 +90,11 @@ func (m *Model) gotThread(msg threadMsg) tea.Cmd {
 				m.named(u, mem.GetName())
 			}
 		}
+		for _, i := range msg.thread.GetInvited() {
+			if u, err := id.From[id.UserID](i.GetUserId()); err == nil {
+				m.named(u, i.GetName())
+			}
+		}
 		m.sortList()
 	}
 	if !behind || c.tries >= patience {

@@ -89,9 +89,12 @@ type Model struct {
 	phones   map[id.UserID]string
 	askNames map[id.UserID]*nameAsk // those that are not known
 
-	convs      map[id.ThreadID]*conversation
-	order      []*conversation // as the list shows them
-	listToken  []byte          // next page; nil: none
+	convs       map[id.ThreadID]*conversation
+	order       []*conversation     // as the list shows them
+	invitations []client.Invitation // the latest first
+	settings    client.Settings
+
+	listToken  []byte // next page; nil: none
 	listLoaded bool
 	listBusy   bool
 	listAt     time.Time   // no page is asked for before
@@ -300,6 +303,8 @@ func (m *Model) update(msg tea.Msg) tea.Cmd {
 		return m.gotHistory(msg)
 	case usersMsg:
 		m.gotUsers(msg)
+	case ownMsg:
+		m.gotOwn(msg)
 	case formMsg:
 		return m.gotForm(msg)
 	}
@@ -353,7 +358,7 @@ func (m *Model) event(e client.Event) tea.Cmd {
 		if who, ok := m.client.Identity(); ok {
 			m.me = who.User
 		}
-		cmds := []tea.Cmd{m.loadList(nil)}
+		cmds := []tea.Cmd{m.loadList(nil), m.loadOwn()}
 		if m.open != nil {
 			clear(m.open.askedGap)
 			cmds = append(cmds, m.loadPage(m.open, pageNewest, 0), m.loadThread(m.open.id))
@@ -366,6 +371,8 @@ func (m *Model) event(e client.Event) tea.Cmd {
 		return m.live(e, e.Place)
 	case client.ThreadEvent:
 		return m.live(e, e.Place)
+	case client.Invitation:
+		m.invited(e)
 	case client.Receipt:
 		c := m.convs[e.Thread]
 		if c == nil {

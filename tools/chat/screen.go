@@ -180,6 +180,8 @@ func (m *Model) listLines(h int) []string {
 		out = append(out, m.ruler.fit(m.theme.accent.Render(" / ")+m.filter+"▏", w))
 	case m.filter != "":
 		out = append(out, m.ruler.fit(m.theme.dim.Render(" / "+m.filter+" (esc: all)"), w))
+	case len(m.invitations) > 0:
+		out = append(out, m.ruler.fit(m.theme.accent.Render(m.invitationsLine()), w))
 	default:
 		out = append(out, m.theme.rule.Render(strings.Repeat("─", w)))
 	}
@@ -400,10 +402,14 @@ func (m *Model) formLines(w, h int) ([]string, *tea.Cursor) {
 	return out, cursor
 }
 
-// people lists the members as the panel shows them.
+// people lists the members as the panel shows them, and behind them those who are invited.
 func (m *Model) people(c *conversation) []member {
 	if len(c.members) > 0 || c.group {
-		return c.members
+		out := slices.Clone(c.members)
+		for _, u := range c.invited {
+			out = append(out, member{user: u, invited: true})
+		}
+		return out
 	}
 	if c.peer.IsZero() {
 		return nil
@@ -452,11 +458,11 @@ func (m *Model) infoLines(c *conversation, w, h int) []string {
 	var keys string
 	switch {
 	case c.group && c.member && c.role == eventv1.Role_ROLE_ADMIN:
-		keys = "a add · d remove · r rename · l leave · esc closes"
+		keys = "a add · v invite · d remove · r rename · l leave · b block · esc closes"
 	case c.group && c.member:
-		keys = "l leave · esc closes"
+		keys = "l leave · b block · esc closes"
 	default:
-		keys = "esc closes"
+		keys = "b block · esc closes"
 	}
 	foot := m.ruler.wrap(keys, w-2)
 	rows := max(1, h-len(out)-len(foot)-1)
@@ -467,7 +473,10 @@ func (m *Model) infoLines(c *conversation, w, h int) []string {
 			name += " (admin)"
 		}
 		reach := ""
-		if it != nil && p.user != it.sender {
+		switch {
+		case p.invited:
+			reach = m.theme.dim.Render("invited")
+		case it != nil && p.user != it.sender:
 			switch {
 			case c.joined[p.user] > it.place.Position:
 				reach = m.theme.dim.Render("came later")
@@ -501,9 +510,10 @@ var helpText = [][2]string{
 	{"↑ in an empty line, ctrl+r", "choose a message: enter replies, i shows who has it"},
 	{"esc, tab", "to the list and back"},
 	{"/ in the list, ctrl+f", "find in the list"},
-	{"ctrl+n", "new chat with a phone number"},
+	{"ctrl+n", "new chat by phone number"},
 	{"ctrl+g", "new group"},
-	{"ctrl+o", "members, receipts, add, remove, rename, leave"},
+	{"ctrl+o", "members, receipts, add, invite, remove, block"},
+	{"ctrl+y, ctrl+p", "invitations, settings"},
 	{"ctrl+c", "quit"},
 	{"", ""},
 	{"◷", "in the outbox of this device"},

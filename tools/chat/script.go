@@ -462,6 +462,10 @@ func named(e *eventv1.Event) []id.UserID {
 		return idsOf([][]byte{e.GetMemberRemoved().GetMemberId()})
 	case eventv1.Event_RoleChanged_case:
 		return idsOf([][]byte{e.GetRoleChanged().GetMemberId()})
+	case eventv1.Event_MemberInvited_case:
+		return idsOf(e.GetMemberInvited().GetMemberIds())
+	case eventv1.Event_InvitationWithdrawn_case:
+		return idsOf([][]byte{e.GetInvitationWithdrawn().GetMemberId()})
 	default:
 		return nil
 	}

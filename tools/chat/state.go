@@ -61,8 +61,9 @@ type changeKey struct {
 
 // member of a thread as the screen knows him.
 type member struct {
-	user id.UserID
-	role eventv1.Role
+	user    id.UserID
+	role    eventv1.Role
+	invited bool // he is none yet
 }
 
 // conversation is a thread: its line in the list and as much of its events as was loaded.
@@ -91,6 +92,7 @@ type conversation struct {
 	marks   map[id.UserID]thread.Watermark
 	joined  map[id.UserID]topic.Position // where a member last joined, as far as seen
 	members []member
+	invited []id.UserID
 
 	loaded   bool           // the newest page is there
 	loading  bool           // a page is on its way
@@ -163,6 +165,12 @@ func (c *conversation) details(t *wirev1.Thread, behind bool) {
 	keep := behind && len(c.members) > 0
 	if !keep {
 		c.members = c.members[:0]
+	}
+	if !keep {
+		c.invited = c.invited[:0]
+		for _, i := range t.GetInvited() {
+			c.invite(idsOf([][]byte{i.GetUserId()})...)
+		}
 	}
 	for _, m := range t.GetMembers() {
 		u, err := id.From[id.UserID](m.GetWatermark().GetUserId())
@@ -346,13 +354,24 @@ func (c *conversation) threadEvent(e client.ThreadEvent, me id.UserID) bool {
 		added := idsOf(e.Event.GetMemberAdded().GetMemberIds())
 		c.join(e.Position, added...)
 		if newest {
-			for _, u := range added {
-				if !slices.ContainsFunc(c.members, func(m member) bool { return m.user == u }) {
-					c.members = append(c.members, member{user: u, role: eventv1.Role_ROLE_MEMBER})
-				}
-			}
-			c.member = c.member || slices.Contains(added, me)
-			c.count = max(c.count, len(c.members))
+			c.enter(me, added...)
+		}
+	case eventv1.Event_InvitationAccepted_case:
+		c.join(e.Position, actor)
+		if newest {
+			c.enter(me, actor)
+		}
+	case eventv1.Event_MemberInvited_case:
+		if newest {
+			c.invite(idsOf(e.Event.GetMemberInvited().GetMemberIds())...)
+		}
+	case eventv1.Event_InvitationDeclined_case:
+		if newest {
+			c.uninvite(actor)
+		}
+	case eventv1.Event_InvitationWithdrawn_case:
+		if newest {
+			c.uninvite(idsOf([][]byte{e.Event.GetInvitationWithdrawn().GetMemberId()})...)
 		}
 	case eventv1.Event_MemberRemoved_case:
 		if u, err := id.From[id.UserID](e.Event.GetMemberRemoved().GetMemberId()); err == nil && newest {
@@ -384,6 +403,18 @@ func (c *conversation) join(at topic.Position, users ...id.UserID) {
 	for _, u := range users {
 		c.joined[u] = max(c.joined[u], at)
 	}
+}
+
+// enter takes in that users are members now.
+func (c *conversation) enter(me id.UserID, users ...id.UserID) {
+	for _, u := range users {
+		if !slices.ContainsFunc(c.members, func(m member) bool { return m.user == u }) {
+			c.members = append(c.members, member{user: u, role: eventv1.Role_ROLE_MEMBER})
+		}
+	}
+	c.uninvite(users...)
+	c.member = c.member || slices.Contains(users, me)
+	c.count = max(c.count, len(c.members))
 }
 
 func (c *conversation) part(u, me id.UserID) {

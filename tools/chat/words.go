@@ -69,6 +69,8 @@ func Words(err error, now time.Time) string {
 		return "this conversation is stopped until the server's operators have mended it; it can be read"
 	case wirev1.Code_CODE_NOT_ALLOWED:
 		return "only admins of the group may do that"
+	case wirev1.Code_CODE_NOT_ADDABLE:
+		return "some of them cannot be added, but invited"
 	case wirev1.Code_CODE_UNKNOWN_USER:
 		return "there is no such user"
 	case wirev1.Code_CODE_TOO_LARGE:
