@@ -51,6 +51,7 @@ type device struct {
 	marks    map[id.ThreadID]map[id.UserID]thread.Watermark
 	places   map[id.MessageID]client.Place
 	listed   map[id.ThreadID]bool
+	invited  map[id.ThreadID]client.Invitation // the last that was told of each
 	synced   int
 	events   int
 	faults   []string
@@ -65,7 +66,7 @@ func (e *env) newDevice(t *testing.T, name string, edges ...int) *device {
 		got: map[id.ThreadID][]seen{}, sent: map[id.MessageID]client.Ack{}, failed: map[id.MessageID]error{},
 		delayed: map[id.MessageID]error{}, rejected: map[id.MessageID]client.Rejected{},
 		marks: map[id.ThreadID]map[id.UserID]thread.Watermark{}, places: map[id.MessageID]client.Place{},
-		listed: map[id.ThreadID]bool{},
+		listed: map[id.ThreadID]bool{}, invited: map[id.ThreadID]client.Invitation{},
 	}
 	d.cfg.Store, d.cfg.Name = d.store, name
 	d.cfg.MaxBackoff, d.cfg.AckInterval = 500*time.Millisecond, 10*time.Millisecond
@@ -193,6 +194,8 @@ func (d *device) take(ev client.Event) {
 		if t, err := id.From[id.ThreadID](ev.Summary.GetThreadId()); err == nil {
 			d.listed[t] = true
 		}
+	case client.Invitation:
+		d.invited[ev.Thread] = ev
 	case client.Sent:
 		if was, ok := d.sent[ev.ID]; ok && was.Position != ev.Ack.Position {
 			d.fault("message %s was acknowledged at %d and at %d", ev.ID, was.Position, ev.Ack.Position)
@@ -207,6 +210,13 @@ func (d *device) take(ev client.Event) {
 	case client.Synced:
 		d.synced++
 	}
+}
+
+// invitation is the last that the device was told of one into a thread.
+func (d *device) invitation(t id.ThreadID) client.Invitation {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.invited[t]
 }
 
 func titleOf(e *eventv1.Event) string {

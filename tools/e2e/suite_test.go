@@ -38,6 +38,7 @@ var suite = []testCase{
 	{"removed", testRemoved},
 	{"unheard", testUnheard},
 	{"strangers", testStrangers},
+	{"invitations", testInvitations},
 	{"revoked", testRevoked},
 	{"absence", testAbsence},
 	{"slow", testSlow},
