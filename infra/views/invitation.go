@@ -50,16 +50,16 @@ const (
 
 	sqlBlockedBy = `
 SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
- WHERE EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $2::uuid) ORDER BY u.n`
+ WHERE (SELECT count(*) FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $2::uuid) > 0 ORDER BY u.n`
 )
 
 // What a user has set concerns others alone. He may also have said that it is his contacts: they are not asked, so
-// nobody is.
+// nobody is. The subqueries give one value each, so that they are looked up user by user: of an EXISTS Postgres may make
+// a table of all whom it is true of.
 var sqlUnaddable = `
 SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
- WHERE EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $2::uuid)
-    OR u.user_id <> $2 AND EXISTS (
-          SELECT FROM users s WHERE s.user_id = u.user_id AND s.may_add > ` + mayAddEverybody + `)
+ WHERE (SELECT count(*) FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $2::uuid) > 0
+    OR u.user_id <> $2 AND (SELECT s.may_add FROM users s WHERE s.user_id = u.user_id) > ` + mayAddEverybody + `
     OR (SELECT count(*) FROM (
           SELECT FROM user_threads t WHERE t.user_id = u.user_id AND NOT t.has_left LIMIT $3::bigint) x) >= $3
  ORDER BY u.n`
