@@ -115,7 +115,8 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 	)
 	sampled(
 		"oldest_undelivered_seconds",
-		"Age by log time of the oldest event that waits for its subject to be live, or for the views to look a message up.",
+		"Age by log time of the oldest event that waits for its subject to be live, or for the views to look up a "+
+			"message.",
 		func(s slotSample) float64 { return s.undelivered.Seconds() },
 	)
 	sampled(
