@@ -73,9 +73,21 @@ func (cn *conn) look() {
 }
 
 // giveUp ends a connection whose edge says nothing. It does not wait for the connection's end, with which the reader
-// returns.
+// returns. wmu is held.
 func (cn *conn) giveUp() {
-	go func() { _ = cn.quic.CloseWithError(0, errSilent.Error()) }()
+	why := errSilent
+	if cn.beat == nil { // which begins with the synchronisation
+		why = errSlow
+	}
+	cn.silent = why
+	go func() { _ = cn.quic.CloseWithError(0, why.Error()) }()
+}
+
+// gaveUp tells why the connection was given up; nil when it was not.
+func (cn *conn) gaveUp() error {
+	cn.wmu.Lock()
+	defer cn.wmu.Unlock()
+	return cn.silent
 }
 
 // pulse keeps a connection that is authenticated alive until it ends: it looks twice in each period whether anything
@@ -166,7 +178,9 @@ func (c *Client) Probe(ctx context.Context) error {
 		case cn.quic.ConnectionStats().PacketsReceived > heard:
 			continue // it is there, and slow
 		}
+		cn.wmu.Lock()
 		cn.giveUp()
+		cn.wmu.Unlock()
 		if err := c.await(ctx, func() bool { return c.conn != cn }); err != nil {
 			return err
 		}

@@ -29,17 +29,34 @@ func (u unreached) Unwrap() error { return u.error }
 type attempts struct {
 	n      int  // by which the next wait grows
 	silent bool // nothing answered the last one
+	slow   int  // of the last ones, those whose edge fell silent before the device was synchronised
 }
 
 // ended takes in how an attempt ended, and after how long. The first connection after a silence says that an outage is
-// over: how long that was is no measure for what comes.
+// over: how long that was is no measure for what comes. One that fell silent itself says nothing.
 func (a *attempts) ended(lived time.Duration, why error) {
 	var u unreached
 	reached := !errors.As(why, &u)
-	if lived > settled || a.silent && reached {
+	if lived > settled || a.silent && reached && !errors.Is(why, errSilent) {
 		a.n = 0
 	}
 	a.silent = u.silent
+	switch {
+	case errors.Is(why, errSlow):
+		a.slow++
+	case reached:
+		a.slow = 0
+	}
+}
+
+// mostSlow bounds how often the patience with an edge is doubled.
+const mostSlow = 2
+
+// patience is how long an edge may say nothing until the device is synchronised. When a crowd comes back at once an
+// edge needs longer for each than the device waits; who gives up then begins anew, and so the edge would never be
+// through.
+func (a *attempts) patience(silence time.Duration) time.Duration {
+	return silence << min(a.slow, mostSlow)
 }
 
 // wait returns how long Run is to wait before its next attempt, and not less than an edge asked for.

@@ -42,6 +42,9 @@ func TestWaitsAfterOutages(t *testing.T) {
 		"a router refuses after a silence": {
 			ends: append(again(50, silent), refused), least: 7500 * time.Millisecond,
 		},
+		"an edge answers and falls silent": {
+			ends: append(again(50, silent), errSlow), least: 7500 * time.Millisecond,
+		},
 		"an edge refuses again and again": {ends: again(50, full), least: 7500 * time.Millisecond},
 		"a connection that was good":      {ends: again(50, full), lived: time.Minute, least: 50 * time.Millisecond},
 		"a connection that was short": {
@@ -71,5 +74,26 @@ func TestWaitsAfterOutages(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The patience with an edge grows while it falls silent before it has answered all, and is the first again once it has.
+func TestPatience(t *testing.T) {
+	var a attempts
+	for i, tc := range []struct {
+		end  error
+		want time.Duration
+	}{
+		{errSilent, 4 * time.Second}, // a live one that has died says nothing of how slow it is
+		{errSlow, 8 * time.Second},
+		{unreached{&quic.IdleTimeoutError{}, true}, 8 * time.Second},
+		{errSlow, 16 * time.Second},
+		{errSlow, 16 * time.Second},
+		{&wire.Error{Code: wirev1.Code_CODE_DRAINING}, 4 * time.Second},
+	} {
+		a.ended(0, tc.end)
+		if got := a.patience(4 * time.Second); got != tc.want {
+			t.Errorf("after attempt %d: %v, want %v", i, got, tc.want)
+		}
 	}
 }

@@ -158,7 +158,7 @@ func (c *Client) Run(ctx context.Context) error {
 	at := rand.IntN(len(c.cfg.Addrs))
 	for {
 		began, addr := time.Now(), c.cfg.Addrs[at%len(c.cfg.Addrs)]
-		after, err := c.connect(ctx, addr)
+		after, err := c.connect(ctx, addr, tries.patience(c.cfg.silence))
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -31,6 +31,9 @@ var errGoAway = errors.New("the edge is going away")
 // errSilent ends a connection whose edge sends nothing any more.
 var errSilent = errors.New("the edge does not answer")
 
+// errSlow is errSilent before the device was synchronised.
+var errSlow = fmt.Errorf("%w in time", errSilent)
+
 // errClogged ends a connection whose edge sends and sends but does not read.
 var errClogged = errors.New("the edge does not read what it is answered")
 
@@ -51,7 +54,6 @@ type conn struct {
 	// nolint:containedctx // ends with the connection; owned by connect, which outlives every user of conn
 	ctx context.Context
 
-	silence time.Duration
 	backlog int    // see maxBacklog
 	done    func() // gives the socket back, after the end
 
@@ -69,6 +71,8 @@ type conn struct {
 
 	// Guarded by wmu.
 	wmu     sync.Mutex
+	silence time.Duration // see Config.silence and attempts.patience
+	silent  error         // it was given up for that
 	wbuf    []byte
 	spare   []byte
 	writing bool
@@ -98,10 +102,10 @@ type control interface {
 
 // connect opens a connection, lives on it and returns why it ended, and after how long to come back when the server
 // said so.
-func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error) {
+func (c *Client) connect(ctx context.Context, addr string, patience time.Duration) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cn, err := c.dial(ctx, addr)
+	cn, err := c.dial(ctx, addr, patience)
 	if err != nil {
 		return 0, unreached{err, errors.As(err, new(*quic.IdleTimeoutError))}
 	}
@@ -122,6 +126,9 @@ func (c *Client) connect(ctx context.Context, addr string) (time.Duration, error
 	_ = cn.quic.CloseWithError(quic.ApplicationErrorCode(0), "") // it is over either way
 	cn.rest()
 	cn.done()
+	if silent := cn.gaveUp(); silent != nil {
+		return 0, silent
+	}
 	var ga goAway
 	if errors.As(err, &ga) {
 		return ga.after, errGoAway
@@ -143,7 +150,7 @@ type goAway struct{ after time.Duration }
 
 func (goAway) Error() string { return errGoAway.Error() }
 
-func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
+func (c *Client) dial(ctx context.Context, addr string, patience time.Duration) (*conn, error) {
 	tlsConf := &tls.Config{MinVersion: tls.VersionTLS13}
 	if c.cfg.TLS != nil {
 		tlsConf = c.cfg.TLS.Clone()
@@ -188,7 +195,7 @@ func (c *Client) dial(ctx context.Context, addr string) (*conn, error) {
 		done()
 		return nil, fmt.Errorf("open control stream: %w", closeReason(err))
 	}
-	cn := newConn(q, s, c.cfg.silence, maxBacklog)
+	cn := newConn(q, s, patience, maxBacklog)
 	cn.done = done
 	return cn, nil
 }
@@ -434,7 +441,7 @@ func (c *Client) sync(cn *conn) {
 
 func (c *Client) synced(cn *conn, s *wirev1.SyncComplete) {
 	cn.wmu.Lock()
-	cn.syncing = false
+	cn.syncing, cn.silence = false, c.cfg.silence
 	cn.wmu.Unlock()
 	c.mu.Lock()
 	first := c.conn == cn && !c.live

@@ -146,7 +146,7 @@ func FuzzServerFrames(f *testing.F) {
 	cfg := fakeEdge(f, func(*peer, *wirev1.ClientFrame) bool { return true })
 	idle, err := New(cfg)
 	must(f, err)
-	there, err := idle.dial(f.Context(), cfg.Addrs[0])
+	there, err := idle.dial(f.Context(), cfg.Addrs[0], idle.cfg.silence)
 	must(f, err)
 	f.Cleanup(func() { _ = there.quic.CloseWithError(0, ""); there.done() })
 	f.Fuzz(func(t *testing.T, reads bool, data []byte) {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -19,6 +20,8 @@ import (
 type relay struct {
 	conn *net.UDPConn
 	edge *net.UDPAddr
+
+	lag time.Duration // of what comes from the edge; set before anything does
 
 	mu    sync.Mutex
 	ways  map[string]*net.UDPConn
@@ -84,7 +87,12 @@ func (r *relay) way(from *net.UDPAddr, wg *sync.WaitGroup) *net.UDPConn {
 			r.mu.Lock()
 			still := r.still[key]
 			r.mu.Unlock()
-			if !still {
+			switch {
+			case still:
+			case r.lag > 0:
+				late := bytes.Clone(buf[:n])
+				time.AfterFunc(r.lag, func() { _, _ = r.conn.WriteToUDP(late, from) }) // as below
+			default:
 				_, _ = r.conn.WriteToUDP(buf[:n], from) // datagrams may be lost
 			}
 		}
@@ -272,4 +280,16 @@ func TestNoProbeWhileRegistering(t *testing.T) {
 	reply()
 	wg.Wait()
 	rests(t, c)
+}
+
+// An edge that needs longer for its answers than a device waits is reached all the same: each attempt that it let pass
+// in silence gives it twice the time. Without, all of a crowd that it has no time for would begin anew for ever.
+func TestSlowEdgeIsReached(t *testing.T) {
+	cfg := fakeEdge(t, func(*peer, *wirev1.ClientFrame) bool { return false })
+	r := newRelay(t, cfg.Addrs[0])
+	r.lag = 300 * time.Millisecond
+	cfg.Addrs, cfg.silence = []string{r.conn.LocalAddr().String()}, 200*time.Millisecond
+	cfg.Store = registered(t)
+	c, _ := start(t, cfg)
+	must(t, c.WaitSynced(within(t)))
 }
