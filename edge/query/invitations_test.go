@@ -8,6 +8,7 @@ import (
 
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
+	"heliograph/schemas/user"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -61,5 +62,41 @@ func TestInvitationsAndSettings(t *testing.T) {
 	got, err = w.Unaddable(t.Context(), cid, []id.UserID{cid, bob})
 	if err != nil || len(got) != 0 {
 		t.Errorf("who lets nobody add him cannot make a group: %v, %v", got, err)
+	}
+}
+
+// The members of a group are told who is invited, and nobody else is.
+func TestGetThreadTellsWhoIsInvited(t *testing.T) {
+	w := newWorld(t)
+	ann, bob, cid, dee := userN(1), userN(2), userN(3), userN(4)
+	th := id.NewGroup()
+	w.group(t, th, 9)
+	w.member(t, th, ann, true, 0, 0, 1, 0)
+	w.member(t, th, bob, false, 0, 0, 1, 5)
+	w.exec(t, `
+		INSERT INTO users (user_id, phone_hash, generation, name, registered) VALUES ($1, $1, 1, 'Cid', $2)`,
+		[16]byte(cid), epoch)
+	for _, u := range []id.UserID{ann, bob} {
+		w.exec(t, `
+			INSERT INTO user_threads (user_id, thread_id, joined_position, has_left) VALUES ($1, $2, 1, false)`,
+			[16]byte(u), [16]byte(th))
+	}
+	for k, u := range []id.UserID{cid, dee} {
+		w.exec(t, `
+			INSERT INTO invitations (thread_id, user_id, inviter_id, position, log_time) VALUES ($1, $2, $3, $4, $5)`,
+			[16]byte(th), [16]byte(u), [16]byte(ann), k+7, logTime(7))
+	}
+	want := []*wirev1.Invitee{
+		wirev1.Invitee_builder{UserId: cid[:], Name: "Cid", InviterId: ann[:]}.Build(),
+		wirev1.Invitee_builder{UserId: dee[:], InviterId: ann[:]}.Build(),
+	}
+	for u, want := range map[id.UserID][]*wirev1.Invitee{ann: want, bob: nil} {
+		got, err := w.GetThread(t.Context(), u, user.Floor{}, nil, th)
+		if d := cmp.Diff(got.GetInvited(), want, protocmp.Transform()); err != nil || d != "" {
+			t.Errorf("told to %s: %v (-got +want):\n%s", u, err, d)
+		}
+	}
+	if _, err := w.GetThread(t.Context(), cid, user.Floor{}, nil, th); err == nil {
+		t.Error("the invited reads the group")
 	}
 }

@@ -211,8 +211,8 @@ func (q *Queries) ListThreads(
 	return out.Build(), nil
 }
 
-// GetThread returns a thread with its members, for one who is or was a member; a former member gets no list of members,
-// and the summary that ends with his time. floor and own are those of ListThreads.
+// GetThread returns a thread with its members and who is invited (wire 16.8), for one who is or was a member; a former
+// member gets neither, and the summary that ends with his time. floor and own are those of ListThreads.
 func (q *Queries) GetThread(
 	ctx context.Context, u id.UserID, floor user.Floor, own func(id.ThreadID) thread.Watermark, t id.ThreadID,
 ) (*wirev1.Thread, error) {
@@ -243,6 +243,16 @@ func (q *Queries) GetThread(
 		m := &members[i]
 		out.Members = append(out.Members, wirev1.Member_builder{
 			Watermark: watermarkOf(m.User, m.Mark), Role: eventv1.Role(m.Role), Name: m.Name,
+		}.Build())
+	}
+	invited, err := q.views.Invitees(ctx, t)
+	if err != nil {
+		return nil, q.unavailable("invitations", err)
+	}
+	for i := range invited {
+		v := &invited[i]
+		out.Invited = append(out.Invited, wirev1.Invitee_builder{
+			UserId: v.User[:], Name: v.Name, InviterId: v.By[:],
 		}.Build())
 	}
 	return out.Build(), nil
