@@ -80,7 +80,7 @@ var heldTo = map[string]string{
 	"7.13": "TestTheBlockedAddNobody TestThreadsOfAUserAreBounded TestWhoCannotBeAddedIsNamed",
 	"8.1":  "TestLaggingDeviceGetsResync TestSlowReaderIsToldToSyncThenClosed",
 	"9.1":  "TestDrain", "9.2": "TestCrowdNoticesRestart TestDeadEdgeIsLeft",
-	"10.1": "TestHistoryComesOnItsOwnStream", "10.2": "TestHistoryWithoutStreams TestHistoryOverOneStream",
+	"10.1": "TestHistoryComesOnItsOwnStream", "10.2": "TestHistoryWithoutStreams TestHistoryOverOneStream TestPagesThatNobodyReadsStarveNobody",
 	"10.3": "TestHistoryBorder TestHistoryOfLargeMessages", "10.4": "TestHistoryShowsSpans",
 	"11.1": "TestWritings TestNumbers", "11.2": "TestNumbers", "11.3": "TestNumbers",
 	"12.1": "TestRestoredFromABackup TestSaysWhatItsStoreHas",

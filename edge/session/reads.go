@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -19,8 +21,12 @@ import (
 // maxPages is how many pages of history are written at one time (wire 10.2).
 const maxPages = 4
 
-// streamWait is how long a page waits for a client that lets fewer streams be open at one time.
-const streamWait = 3 * time.Second
+const (
+	// streamWait is how long a page waits for a client that lets fewer streams be open at one time.
+	streamWait = 3 * time.Second
+	// pageStall is how long a client may take nothing more of a page; then it is cancelled (wire 10.2).
+	pageStall = 5 * time.Second
+)
 
 type request = func(context.Context) (wirev1.ServerFrame_builder, error)
 
@@ -170,13 +176,6 @@ func (s *Session) history(ctx context.Context, f *wirev1.ClientFrame) {
 			s.fail(req, err)
 			return
 		}
-		select { // after the session's own, so that one device cannot hold the places of all
-		case s.srv.pages <- struct{}{}:
-			defer func() { <-s.srv.pages }()
-		case <-ctx.Done():
-			s.fail(req, ctx.Err())
-			return
-		}
 		if err := s.page(ctx, req, t, f.GetGetHistory()); err != nil {
 			s.fail(req, err)
 		}
@@ -198,19 +197,23 @@ func (s *Session) pageOf(ctx context.Context, r *wirev1.GetHistory) (id.ThreadID
 	return t, s.freshThread(ctx, t, topic.Position(r.GetBeforePosition()))
 }
 
-// page reads and writes one page. Once the stream carries something there is no way back: it is cancelled, which the
-// client takes as a failure.
+// page reads and writes one page. It lets go of its place on the edge as soon as it is read, where the memory allows
+// that it waits for the client: so those who take nothing do not hold the places of all. Once the stream carries
+// something there is no way back: it is cancelled, which the client takes as a failure.
 func (s *Session) page(ctx context.Context, req uint64, t id.ThreadID, r *wirev1.GetHistory) error {
-	got, err := s.asking.History(ctx, s.user, s.floor, r)
-	if err != nil {
-		return s.unseen(t, err)
+	select { // after the session's own, so that one device cannot hold the places of all
+	case s.srv.pages <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	data, err := frame.Append(nil, wirev1.ServerFrame_builder{RequestId: req, HistoryPage: got}.Build())
+	leave := sync.OnceFunc(func() { <-s.srv.pages })
+	defer leave()
+	data, err := s.readPage(ctx, req, t, r)
 	if err != nil {
 		return err
 	}
-	if len(data) > wire.MaxServerFrame {
-		return wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the page is too long: ask for less")
+	if s.Room(len(data)) >= len(data) {
+		leave()
 	}
 	s.Hold(len(data))
 	defer s.Hold(-len(data))
@@ -220,16 +223,42 @@ func (s *Session) page(ctx context.Context, req uint64, t id.ThreadID, r *wirev1
 	if err != nil {
 		return err
 	}
-	deadline, _ := ctx.Deadline()
-	err = p.SetWriteDeadline(deadline)
-	if err == nil {
-		_, err = p.Write(data)
-	}
-	if err != nil {
+	if err := writePage(ctx, p, data); err != nil {
 		p.Cancel()
 		return err
 	}
 	return p.Close()
+}
+
+// readPage returns a page as the frame that answers a request.
+func (s *Session) readPage(ctx context.Context, req uint64, t id.ThreadID, r *wirev1.GetHistory) ([]byte, error) {
+	got, err := s.asking.History(ctx, s.user, s.floor, r)
+	if err != nil {
+		return nil, s.unseen(t, err)
+	}
+	data, err := frame.Append(nil, wirev1.ServerFrame_builder{RequestId: req, HistoryPage: got}.Build())
+	if err == nil && len(data) > wire.MaxServerFrame {
+		err = wire.Errorf(wirev1.Code_CODE_TOO_LARGE, "the page is too long: ask for less")
+	}
+	return data, err
+}
+
+// writePage writes a page until ctx ends, or the client takes nothing for a while.
+func writePage(ctx context.Context, p Page, data []byte) error {
+	ends, _ := ctx.Deadline()
+	for part := range slices.Chunk(data, writeChunk) {
+		deadline := time.Now().Add(pageStall)
+		if ends.Before(deadline) {
+			deadline = ends
+		}
+		if err := p.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+		if _, err := p.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func threadID(b []byte) (id.ThreadID, error) {

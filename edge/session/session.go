@@ -40,7 +40,7 @@ type Server struct {
 	load     load
 	budgets  *budgets
 	resync   []byte        // the encoded push of wire 8.1
-	pages    chan struct{} // one for each page of history that is read or written
+	pages    chan struct{} // one for each page of history that is read, or waits without memory for it
 	workers  *workers
 
 	mu   sync.Mutex // guards what follows; taken outside sessions' locks

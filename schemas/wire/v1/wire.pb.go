@@ -170,7 +170,8 @@
 //   10.1 A HistoryPage travels on a unidirectional stream that the server opens for it: one frame with the page and the
 //        request_id, then the stream's end. Refusals come on the control stream.
 //   10.2 The client lets the server open at least 4 streams at one time. To one that lets it open none, GetHistory is
-//        CODE_NOT_ALLOWED. A stream that is reset in place of its end is a page that failed: ask again.
+//        CODE_NOT_ALLOWED. A stream that is reset in place of its end is a page that failed, as one is of
+//        which the client takes nothing for 5 seconds: ask again.
 //   10.3 A page has the newest events before before_position, newest first; next_before is the before_position of the
 //        next page, 0: there is none. A page may have fewer events than asked for and not be the last.
 //   10.4 What of an Event in a page counts is what counts of a pushed one; a page does not move watermarks.
