@@ -294,46 +294,45 @@ func (r *Replica) Enter(ctx context.Context, f Follower, t id.ThreadID) (last to
 
 // Marks returns how far the members of a thread have got if the user is one and has sent something in it, and else, if
 // own says so, how far he has himself. The slice is shared.
-func (r *Replica) Marks(t id.ThreadID, u id.UserID, own bool) []Mark {
-	s := r.slotOf(topic.Subject(t))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ts := s.threads[t]
-	if ts == nil || ts.phase != live {
-		return nil
-	}
-	r.thaw(ts)
-	mark, known := ts.state.Marks[u]
-	_, sent := ts.state.Sent[u]
-	switch {
-	case sent && ts.state.IsMember(u):
-		return ts.marksOfAll()
-	case own && known && ts.state.Members[u] != nil:
-		return []Mark{{u, mark}}
-	}
-	return nil
+func (r *Replica) Marks(t id.ThreadID, u id.UserID, own bool) (out []Mark) {
+	r.ofLive(t, func(ts *threadEntry) {
+		mark, known := ts.state.Marks[u]
+		_, sent := ts.state.Sent[u]
+		switch {
+		case sent && ts.state.IsMember(u):
+			out = ts.marksOfAll()
+		case own && known && ts.state.Members[u] != nil:
+			out = []Mark{{u, mark}}
+		}
+	})
+	return out
 }
 
 // MarksUnless is Marks, without what the device has according to its digest of a thread's watermarks (wire 12.3)
 // and the ordinal of the user's last message that it knows.
-func (r *Replica) MarksUnless(t id.ThreadID, u id.UserID, has wire.Digest, own int64) []Mark {
+func (r *Replica) MarksUnless(t id.ThreadID, u id.UserID, has wire.Digest, own int64) (out []Mark) {
+	r.ofLive(t, func(ts *threadEntry) {
+		sent, known := ts.state.Sent[u]
+		if !known || !ts.state.IsMember(u) {
+			return
+		}
+		all := ts.marksOfAll()
+		if own != 0 && own != sent.Ordinal || digestOf(all, u, own) != has {
+			out = all
+		}
+	})
+	return out
+}
+
+// ofLive calls fn for a thread that is live, with its state at hand and its slot's lock held.
+func (r *Replica) ofLive(t id.ThreadID, fn func(*threadEntry)) {
 	s := r.slotOf(topic.Subject(t))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ts := s.threads[t]
-	if ts == nil || ts.phase != live {
-		return nil
+	if ts := s.threads[t]; ts != nil && ts.phase == live {
+		r.thaw(ts)
+		fn(ts)
 	}
-	r.thaw(ts)
-	sent, known := ts.state.Sent[u]
-	if !known || !ts.state.IsMember(u) {
-		return nil
-	}
-	all := ts.marksOfAll()
-	if own != 0 && own != sent.Ordinal || digestOf(all, u, own) != has {
-		return all
-	}
-	return nil
 }
 
 // digestOf is the digest of watermarks, for a device of u.
