@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"testing"
 
+	"heliograph/edge/auth"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -67,6 +68,38 @@ func TestLeaveAgain(t *testing.T) {
 	change(func(w *world) { w.cold = map[id.ThreadID]bool{g: true} })
 	again()
 	stranger.refused(stranger.ask(leave), wirev1.Code_CODE_NOT_A_MEMBER)
+}
+
+// A stranger names threads that this edge does not know, to leave them and to create them again. Expected: nothing is
+// loaded for him, unless he pays for it.
+func TestStrangersHaveNothingLoaded(t *testing.T) {
+	f := start(t, nil)
+	a, stranger := f.dial(t).register("+491").sync(), f.dial(t).register("+492").sync()
+	g := id.NewGroup()
+	create := wirev1.ClientFrame_builder{CreateGroup: wirev1.CreateGroup_builder{ThreadId: g[:], Title: "g"}.Build()}
+	if got := a.ask(create); !got.HasAck() {
+		t.Fatalf("got %v", got)
+	}
+	f.world.mu.Lock()
+	f.world.cold = map[id.ThreadID]bool{g: true}
+	clear(f.world.ensured)
+	f.world.mu.Unlock()
+	none := id.NewGroup()
+	for _, th := range []id.ThreadID{g, none} {
+		leave := wirev1.LeaveThread_builder{ThreadId: th[:]}.Build()
+		stranger.refused(
+			stranger.ask(wirev1.ClientFrame_builder{LeaveThread: leave}), wirev1.Code_CODE_NOT_A_MEMBER,
+		)
+	}
+	f.world.mu.Lock()
+	f.world.broke = auth.Groups
+	f.world.mu.Unlock()
+	stranger.refused(stranger.ask(create), wirev1.Code_CODE_RATE_LIMITED)
+	f.world.mu.Lock()
+	defer f.world.mu.Unlock()
+	if len(f.world.ensured) != 0 {
+		t.Errorf("%d threads were loaded", len(f.world.ensured))
+	}
 }
 
 // TestLinkDeviceAgain: the approval of a device is repeated when its answer was lost.

@@ -692,6 +692,13 @@ func (r reads) Settings(_ context.Context, u id.UserID) (*wirev1.Settings, error
 	return out.Build(), nil
 }
 
+func (r reads) WasMember(_ context.Context, u id.UserID, t id.ThreadID) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	th := r.threads[t]
+	return th != nil && th.Member(u) != nil, nil
+}
+
 func (r reads) UserExists(_ context.Context, u id.UserID) (bool, error) {
 	r.answers()
 	r.mu.Lock()

@@ -11,8 +11,8 @@ import (
 )
 
 // A device asks for pages of history and reads none of them, as many as an edge has places for. In: another asks for
-// one, while there is memory in which pages can wait, and while there is too little. Expected: it gets it, at once or when
-// those that take nothing were given up.
+// one, while there is memory in which pages can wait, and while there is too little. Expected: it gets it, at once or
+// when those that take nothing were given up.
 func TestPagesThatNobodyReadsStarveNobody(t *testing.T) {
 	const memory, pages = 256 << 20, 4 // places of an edge with so little
 	for name, used := range map[string]int{"memory": 0, "little memory": 56 << 20} {
@@ -27,7 +27,8 @@ func TestPagesThatNobodyReadsStarveNobody(t *testing.T) {
 			defer b.Add(-used)
 			ask := func(d *device) uint64 {
 				th := id.NewGroup()
-				return d.send(wirev1.ClientFrame_builder{GetHistory: wirev1.GetHistory_builder{ThreadId: th[:]}.Build()})
+				get := wirev1.GetHistory_builder{ThreadId: th[:]}.Build()
+				return d.send(wirev1.ClientFrame_builder{GetHistory: get})
 			}
 			for range pages {
 				ask(silent)
@@ -44,8 +45,9 @@ func TestPagesThatNobodyReadsStarveNobody(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := other.page(s); got.GetRequestId() != req || len(got.GetHistoryPage().GetEvents()) != 1 {
-				t.Errorf("got an answer to %d with %d events", got.GetRequestId(), len(got.GetHistoryPage().GetEvents()))
+			got := other.page(s)
+			if n := len(got.GetHistoryPage().GetEvents()); got.GetRequestId() != req || n != 1 {
+				t.Errorf("got an answer to %d with %d events", got.GetRequestId(), n)
 			}
 			if waits := b.Used(); used == 0 && waits < pages<<20 {
 				t.Errorf("%d bytes wait for the silent one: it was waited for that some of them were given up", waits)

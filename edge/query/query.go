@@ -340,6 +340,15 @@ func (q *Queries) UserExists(ctx context.Context, u id.UserID) (bool, error) {
 	return len(found) > 0, nil
 }
 
+// WasMember tells whether a user is a member of a thread or was one.
+func (q *Queries) WasMember(ctx context.Context, u id.UserID, t id.ThreadID) (bool, error) {
+	m, known, err := q.views.Membership(ctx, u, t, topic.SlotOf(topic.Subject(t), q.cfg.Partitions))
+	if err != nil {
+		return false, q.unavailable("membership", err)
+	}
+	return known && len(m.Spans) > 0, nil
+}
+
 // Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, let nobody add
 // them, or are in as many threads as one may be in. Of himself the last alone counts.
 func (q *Queries) Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error) {

@@ -63,6 +63,10 @@ func (a asking) UserExists(ctx context.Context, u id.UserID) (bool, error) {
 	return inTurn(ctx, a, func() (bool, error) { return a.queries.UserExists(ctx, u) })
 }
 
+func (a asking) WasMember(ctx context.Context, u id.UserID, t id.ThreadID) (bool, error) {
+	return inTurn(ctx, a, func() (bool, error) { return a.queries.WasMember(ctx, u, t) })
+}
+
 func (a asking) Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error) {
 	return inTurn(ctx, a, func() ([]id.UserID, error) { return a.queries.Unaddable(ctx, by, users) })
 }

@@ -60,8 +60,8 @@ const (
 	maxEarlyFrame  = 8 << 10 // bytes of a frame before authentication
 	maxEarlyFrames = 64      // frames before authentication
 
-	// The most pages of history that are read at one time on this edge, each of up to wire.MaxServerFrame bytes, and that
-	// wait for their clients beyond what the budget allows; fewer where there is little memory.
+	// The most pages of history that are read at one time on this edge, each of up to wire.MaxServerFrame bytes, and
+	// that wait for their clients beyond what the budget allows; fewer where there is little memory.
 	edgePages, leastPages = 64, 4
 	// The most members' watermarks that wait for the device, each of one member of one thread. Those of one thread fit
 	// while fewer wait; beyond it the device lags.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"heliograph/edge/auth"
+	"heliograph/edge/replica"
 	"heliograph/edge/wording"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -166,6 +168,16 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	if len(members)+1 > thread.MaxMembers {
 		return none, fullGroup()
 	}
+	// Whoever has it already gets what he got then; others pay before this edge loads anything.
+	if v, known := s.srv.replica.View(t); known && !v.Quarantined && v.Roster.IsMember(s.user) {
+		return s.was(t, v), nil
+	}
+	if err := s.mayJoin(len(members)); err != nil {
+		return none, err
+	}
+	if err := s.spend(ctx, auth.Groups, 1); err != nil {
+		return none, err
+	}
 	// A group's id is anybody's word. That it is unused only the thread's own state can tell: one that is merely not
 	// known at this edge, announced as new, would be taken for empty by every edge without it, and who announced it for
 	// its creator.
@@ -183,12 +195,6 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 		return s.was(t, v), nil // repeating is safe
 	default:
 		return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the thread id cannot be used: make another")
-	}
-	if err := s.mayJoin(len(members)); err != nil {
-		return none, err
-	}
-	if err := s.spend(ctx, auth.Groups, 1); err != nil {
-		return none, err
 	}
 	if err := s.mayAdd(ctx, members); err != nil {
 		return none, err
@@ -284,7 +290,10 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 	t, _, err := s.group(ctx, r.GetThreadId(), false)
 	if errors.Is(err, &wire.Error{Code: wirev1.Code_CODE_NOT_A_MEMBER}) && t.IsGroup() {
 		// Whoever asks again, since the answer was lost, has left; and this edge need not know the thread any more,
-		// since a list without it does not bring it.
+		// since a list without it does not bring it. For who never was in it nothing is loaded.
+		if was, wasErr := s.wasIn(ctx, t); wasErr != nil || !was {
+			return wirev1.ServerFrame_builder{}, cmp.Or(wasErr, err)
+		}
 		if err := s.srv.replica.EnsureThread(ctx, t); err != nil {
 			return wirev1.ServerFrame_builder{}, err
 		}
@@ -313,6 +322,28 @@ func (s *Session) leaveThread(ctx context.Context, r *wirev1.LeaveThread) (wirev
 		return out, err
 	}
 	return out, s.unlist(ctx, t, s.user, causeOf(out.Ack))
+}
+
+// wasIn tells whether the session's user was ever in a thread, without loading it: by this edge's state, his list or
+// the views, once these are as far as this edge.
+func (s *Session) wasIn(ctx context.Context, t id.ThreadID) (bool, error) {
+	if v, known := s.srv.replica.View(t); known {
+		return v.Roster.WasMember(s.user), nil
+	}
+	if s.srv.replica.Listed(s.user, t) {
+		return true, nil
+	}
+	if was, err := s.asking.WasMember(ctx, s.user, t); was || err != nil {
+		return was, err
+	}
+	n := replica.Needs{}
+	if at := s.cursor(t); at != notNew {
+		n.Add(topic.Threads, topic.SlotOf(topic.Subject(t), s.srv.cfg.Partitions), at-1)
+	}
+	if err := s.past(ctx, n); err != nil {
+		return false, err
+	}
+	return s.asking.WasMember(ctx, s.user, t)
 }
 
 // causeOf names the event that an ack is for as what led to another. A ThreadJoined has no cause: it goes ahead of the
