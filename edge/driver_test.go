@@ -59,7 +59,7 @@ func start(t testing.TB, mend func(*Config)) *fixture {
 func identify(t testing.TB, cfg *Config) (authority string) {
 	t.Helper()
 	a := certtest.New(t, "the edges' authority")
-	pair := a.Server(t, "127.0.0.1")
+	pair := a.Server(t, "127.0.0.1", "fd00:2::2") // the latter in TestTunnel
 	cfg.CertFile, cfg.KeyFile, cfg.Secret = pair.CertFile, pair.KeyFile, run.Secret(strings.Repeat("5a", 32))
 	return a.File
 }
