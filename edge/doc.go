@@ -15,6 +15,17 @@
 // When restarted: Drain tells every device to go away, spread over five seconds, and flushes the log's producers
 // before it closes what is left.
 //
+// What devices at rest cost: a keep-alive of the SDK (a frame, wire 1.7) takes an edge some 180 us of CPU time, 110
+// bytes in and 60 out with their headers; one of QUIC's own 85 us, and 57 bytes each way (BenchmarkKeepAlive, on a busy
+// machine of two cores; most of it is the kernel's and quic-go's). For a million devices at once that is, over all
+// edges:
+//
+//	a frame every 5 s   (in the foreground)       36 cores   22 MB/s in   12 MB/s out
+//	a frame every 20 s  (Background)               9 cores    6 MB/s in    3 MB/s out
+//	QUIC's own every 25 s                        3.4 cores    2 MB/s in    2 MB/s out
+//
+// A device that is written to writes none. Few are in the foreground at a time: reckon with those.
+//
 // Non-obvious:
 //   - While draining the socket stays open and new connections are closed with CODE_DRAINING: with a closed listener
 //     their handshake would just hang.

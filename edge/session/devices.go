@@ -37,7 +37,7 @@ const (
 // has. Each may become a record in the log, unless the log has the device say so already: a device that sends too many
 // is read no further for a while. With a request id it is told when all were taken. Reader only.
 func (s *Session) watermarks(ctx context.Context, req uint64, w *wirev1.Watermarks) {
-	if s.moves == nil {
+	if s.moves == nil && len(w.GetItems()) > 0 { // the keep-alives of an idle device have none
 		s.moves = rate.NewLimiter(rate.Limit(s.srv.cfg.WatermarkRate), s.srv.cfg.WatermarkBurst)
 	}
 	for n := len(w.GetItems()); n > 0; n -= s.srv.cfg.WatermarkBurst {
