@@ -233,6 +233,26 @@
 //   15.3 The id of a direct thread is derived from its two members: SHA-256 over "helio/direct/1", one byte 0, and both
 //        user ids, the one first whose bytes are lower; its first 16 bytes, of which byte 6 is (b & 0x0f) | 0x80 and
 //        byte 8 is (b & 0x3f) | 0x80. schemas/id/testdata/ids.json has vectors. A user may have one with himself.
+//
+// 16. Invitations (feature invitations)
+//   16.1 SetMayAdd says who may put the user into groups: everybody, as from the beginning, or nobody; contacts is laid
+//        down and CODE_INVALID. Whoever may not can invite him. Into groups that he creates himself he comes anyhow.
+//   16.2 InviteMembers, for admins, invites users into a group. Who is a member is passed over, as is who is invited
+//        already; but that one is told again (16.4), so to ask again is safe. At most 256 are invited into a group at one
+//        time, beyond it is CODE_GROUP_FULL; a user has at most 1,000 open invitations, and learns of no more.
+//   16.3 Who has blocked an inviter is not told of the invitation, and the inviter is not told that.
+//   16.4 The devices of the invited are pushed Invitation while they are live, and again with ended when it is none any
+//        more. A push may be lost with its connection: the client asks ListInvitations after each SyncComplete that
+//        answers its Sync. It has nothing to acknowledge.
+//   16.5 AnswerInvitation with accept makes the user a member from the position of the Ack on; who is one already is
+//        told where. Not invited any more is CODE_NOT_ALLOWED; a group that is full is CODE_GROUP_FULL, and leaves him
+//        invited. Without accept the invitation ends; where there is none, the answer is Done. Either may be asked
+//        again.
+//   16.6 Who has no invitation into a group, and never was in it, learns nothing from an answer: to accept is
+//        CODE_NOT_A_MEMBER, as of a group that does not exist.
+//   16.7 WithdrawInvitation, for admins, ends an invitation; where there is none, that is done.
+//   16.8 The members are told who is invited: by the thread's events, and by Thread.invited.
+//   16.9 SetBlocked blocks a user or lifts that; he is not told. GetSettings and ListInvitations are reads as of 14.1.
 
 package wirev1
 
