@@ -16,7 +16,8 @@ const (
 
 // clock is how far this process's clock is from the others'.
 type clock struct {
-	off atomic.Int64 // nanoseconds that it is ahead, at least; 0: not more than maxSkew either way
+	off     atomic.Int64 // nanoseconds that it is ahead, at least; 0: not more than maxSkew either way
+	unknown atomic.Bool  // the other clock was not to be had when it was last asked
 }
 
 // observe takes in what another clock showed between two moments of ours. It returns how far ours is ahead, at least, 0
@@ -56,6 +57,13 @@ func (i *Ingest) askClock(ctx context.Context) {
 		before := time.Now()
 		other, err := i.cfg.Clock(bounded)
 		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if i.clock.unknown.Swap(err != nil) != (err != nil) && err != nil {
+			i.log.Warn("this machine's clock cannot be compared with the other edges', it counts as it did before",
+				"error", err)
+		}
 		if err == nil {
 			i.compare(before, time.Now(), other)
 		}

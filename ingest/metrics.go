@@ -91,6 +91,15 @@ func (i *Ingest) gauges(reg prometheus.Registerer) {
 		Help: "How far this machine's clock is ahead; 0 while it is less than a minute off. Else events are refused.",
 	}, func() float64 { return time.Duration(i.clock.off.Load()).Seconds() }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "helio_ingest_clock_unknown",
+		Help: "1 while there is nothing to compare this machine's clock with: events are stamped as before.",
+	}, func() float64 {
+		if i.clock.unknown.Load() {
+			return 1
+		}
+		return 0
+	}))
+	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "helio_ingest_buffered_records", Help: "Events handed over and not acknowledged yet, both producers.",
 	}, func() float64 { return float64(i.Buffered()) }))
 	run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -1,8 +1,9 @@
 // Package frame is the framing of both protocols of Heliograph, device to edge and edge to delivery: a length as QUIC
 // varint (RFC 9000 section 16), then that many bytes of protobuf.
 //
-// Promise: a reader never allocates before it has checked the length against its limit, takes a length in any of its
-// encodings (wire 1.4), and tells a clean end (io.EOF between frames) from a cut one (io.ErrUnexpectedEOF).
+// Promise: a reader never allocates before it has checked the length against its limit, nor much more than has come, so
+// that a length alone costs nothing; takes a length in any of its encodings (wire 1.4), and tells a clean end (io.EOF
+// between frames) from a cut one (io.ErrUnexpectedEOF).
 //
 // Non-obvious:
 //   - A frame may be empty: protobuf encodes a message without fields in 0 bytes.
@@ -44,15 +45,20 @@ func Read(r Reader, buf []byte, limit int) ([]byte, error) {
 	if n > uint64(limit) {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrTooLarge, n, limit)
 	}
-	if uint64(cap(buf)) < n {
-		buf = make([]byte, n)
-	}
-	buf = buf[:n]
-	if _, err := io.ReadFull(r, buf); err != nil {
-		return nil, unexpected(err)
+	buf = buf[:0]
+	for len(buf) < int(n) {
+		have := len(buf)
+		more := min(int(n), max(cap(buf), 2*have, ahead)) - have
+		buf = slices.Grow(buf, more)[:have+more]
+		if _, err := io.ReadFull(r, buf[have:]); err != nil {
+			return nil, unexpected(err)
+		}
 	}
 	return buf, nil
 }
+
+// ahead is how many bytes of a frame room is made for before one of them has come. Nearly all frames are shorter.
+const ahead = 8 << 10
 
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {

@@ -49,6 +49,41 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// asked is a reader that keeps how much it was asked for at once.
+type asked struct {
+	*bytes.Reader
+	most int
+}
+
+func (a *asked) Read(b []byte) (int, error) {
+	a.most = max(a.most, len(b))
+	return a.Reader.Read(b)
+}
+
+// Who says that a long frame comes, and sends none of it, makes nobody hold room for it.
+func TestALengthAloneTakesNoRoom(t *testing.T) {
+	const n = 128 << 10
+	r := &asked{Reader: bytes.NewReader(AppendLength(nil, n))}
+	if _, err := Read(r, nil, n); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("got %v", err)
+	}
+	if r.most > ahead {
+		t.Errorf("room for %d bytes was made, at most %d should be", r.most, ahead)
+	}
+	for _, size := range []int{ahead - 1, ahead, ahead + 1, 2 * ahead, 3*ahead + 1, n} {
+		body := make([]byte, size)
+		for i := range body {
+			body[i] = byte(i * 7)
+		}
+		in := append(AppendLength(nil, size), body...)
+		for _, buf := range [][]byte{nil, make([]byte, 0, 100), make([]byte, n)} {
+			if got, err := Read(&asked{Reader: bytes.NewReader(in)}, buf, n); err != nil || !bytes.Equal(got, body) {
+				t.Errorf("%d bytes into %d: %d, %v", size, cap(buf), len(got), err)
+			}
+		}
+	}
+}
+
 // A length counts in whatever encoding it comes (RFC 9000 section 16).
 func TestLongLengths(t *testing.T) {
 	body := bytes.Repeat([]byte{7}, 5)
