@@ -223,7 +223,8 @@
 //   14.1 Reads (ListThreads, GetThread, GetHistory, ListDevices, LookupUsers, GetUsers) are not older than what the
 //        same connection was told before it asked: they have every Event that was pushed and everything that was
 //        acknowledged. Where the server's views do not get there within a few seconds the answer is CODE_UNAVAILABLE.
-//        What another connection was told may be missing for a moment.
+//        What another connection was told may be missing for a moment, and so may, in LookupUsers, a number that
+//        somebody has just registered.
 //   14.2 GetViews tells how far the views of a thread's slot are: what an Ack or Event said is in a view once its
 //        position is lower than that.
 //
