@@ -21,9 +21,8 @@ type relay struct {
 	conn *net.UDPConn
 	edge *net.UDPAddr
 
-	lag time.Duration // of what comes from the edge; set before anything does
-
-	mu    sync.Mutex
+	mu    sync.Mutex    // guards what follows
+	lag   time.Duration // of what comes from the edge
 	ways  map[string]*net.UDPConn
 	still map[string]bool
 }
@@ -85,13 +84,13 @@ func (r *relay) way(from *net.UDPAddr, wg *sync.WaitGroup) *net.UDPConn {
 				return
 			}
 			r.mu.Lock()
-			still := r.still[key]
+			still, lag := r.still[key], r.lag
 			r.mu.Unlock()
 			switch {
 			case still:
-			case r.lag > 0:
+			case lag > 0:
 				late := bytes.Clone(buf[:n])
-				time.AfterFunc(r.lag, func() { _, _ = r.conn.WriteToUDP(late, from) }) // as below
+				time.AfterFunc(lag, func() { _, _ = r.conn.WriteToUDP(late, from) }) // as below
 			default:
 				_, _ = r.conn.WriteToUDP(buf[:n], from) // datagrams may be lost
 			}
@@ -287,7 +286,9 @@ func TestNoProbeWhileRegistering(t *testing.T) {
 func TestSlowEdgeIsReached(t *testing.T) {
 	cfg := fakeEdge(t, func(*peer, *wirev1.ClientFrame) bool { return false })
 	r := newRelay(t, cfg.Addrs[0])
+	r.mu.Lock()
 	r.lag = 300 * time.Millisecond
+	r.mu.Unlock()
 	cfg.Addrs, cfg.silence = []string{r.conn.LocalAddr().String()}, 200*time.Millisecond
 	cfg.Store = registered(t)
 	c, _ := start(t, cfg)
