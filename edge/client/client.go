@@ -416,11 +416,14 @@ func (c *Client) Flush(ctx context.Context) error {
 			return nil
 		}
 		c.flushWatermarks()
+		c.mu.Lock()
+		last := c.flushed
+		c.mu.Unlock()
 		if err := c.Ping(ctx); err != nil {
 			return err
 		}
 		c.mu.Lock()
-		sent := len(c.dirty) == 0
+		sent := len(c.dirty) == 0 && c.flushed.Equal(last) // else a timer sent some behind the question
 		c.mu.Unlock()
 		if sent {
 			return nil

@@ -50,3 +50,60 @@ func TestFlush(t *testing.T) {
 		}
 	}
 }
+
+// What a timer sends while Flush waits for its answer comes behind the question: Flush asks once more.
+func TestFlushWaitsForWhatATimerSends(t *testing.T) {
+	const marks = 1200 // more than one frame holds, so a timer sends the rest
+	asked, answer, goOn := make(chan int), make(chan struct{}), make(chan struct{})
+	questions, read := 0, 0
+	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
+		switch f.WhichBody() {
+		case wirev1.ClientFrame_Watermarks_case:
+			if questions > 0 {
+				<-goOn
+			}
+			read += len(f.GetWatermarks().GetItems())
+			return true
+		case wirev1.ClientFrame_GetUsers_case:
+			if questions++; questions == 1 {
+				asked <- read
+				<-answer
+			}
+			p.write(wirev1.ServerFrame_builder{RequestId: f.GetRequestId(), Users: &wirev1.Users{}}.Build())
+			return true
+		}
+		return false
+	})
+	cfg.Store, cfg.AckInterval = registered(t), time.Hour
+	c, _ := start(t, cfg)
+	ctx := within(t)
+	must(t, c.WaitSynced(ctx))
+	c.mu.Lock()
+	c.flushed = time.Now() // so that none is sent before Flush
+	c.mu.Unlock()
+	for n := range marks {
+		c.MarkRead(Place{Thread: id.NewGroup(), Position: topic.Position(n + 1), Ordinal: 1})
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.Flush(ctx) }()
+	early := <-asked // all of them if the timer was faster than Flush, which then need not ask again
+	eventually(t, func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.dirty) == 0
+	})
+	cn := connOf(c)
+	requests := func() uint64 {
+		cn.pmu.Lock()
+		defer cn.pmu.Unlock()
+		return cn.next
+	}
+	before := requests()
+	close(answer)
+	eventually(t, func() bool { return requests() > before || len(done) > 0 })
+	if len(done) > 0 && early < marks {
+		t.Error("Flush returned before the edge had read all")
+	}
+	close(goOn)
+	must(t, <-done)
+}
