@@ -143,7 +143,7 @@ func TestNewerVersionTakesOver(t *testing.T) {
 		v := historyView(t)
 		for seed := range uint64(8) {
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
-				r := rand.New(rand.NewPCG(seed, 3))
+				r := rand.New(rand.NewPCG(seed, 4))
 				takeOver(t, v, r.IntN)
 			})
 		}
