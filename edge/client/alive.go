@@ -61,7 +61,10 @@ func (cn *conn) look() {
 		cn.watch = nil
 	case cn.quic.ConnectionStats().PacketsReceived > cn.heard:
 		cn.watch = nil
-		if cn.asked && (cn.syncing || cn.waiting()) {
+		switch {
+		case !cn.greeted: // the edge has the Hello; nothing else is to be written before its Welcome
+			cn.expect()
+		case cn.asked && (cn.syncing || cn.waiting()):
 			cn.put(nothing())
 		}
 	case left > 0:

@@ -83,6 +83,7 @@ type conn struct {
 	heard uint64
 	// asked: a Sync was written, so the edge takes any frame; syncing: its SyncComplete has not come.
 	asked, syncing bool
+	greeted        bool        // its Welcome has come
 	beat           *time.Timer // of beat; nil before the device is authenticated
 	beaten         uint64      // packets that had come when it fired last
 
@@ -391,6 +392,9 @@ func errorOf(e *wirev1.Error) error {
 
 // welcomed has the nonce: authenticate, or wait for a registration.
 func (c *Client) welcomed(cn *conn, w *wirev1.Welcome) error {
+	cn.wmu.Lock()
+	cn.greeted = true
+	cn.wmu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.live = cn, false

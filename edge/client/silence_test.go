@@ -294,3 +294,14 @@ func TestSlowEdgeIsReached(t *testing.T) {
 	c, _ := start(t, cfg)
 	must(t, c.WaitSynced(within(t)))
 }
+
+// An edge that has taken the Hello and never greets is left for another: it has forgotten the connection, and what it
+// said then was lost. The client has nothing more to write before it is greeted, so nothing tells it that.
+func TestEdgeThatDoesNotGreetIsLeft(t *testing.T) {
+	cfg := fakeEdge(t, func(p *peer, f *wirev1.ClientFrame) bool {
+		return p.n == 0 && f.WhichBody() == wirev1.ClientFrame_Hello_case
+	})
+	cfg.silence, cfg.Store = 100*time.Millisecond, registered(t)
+	c, _ := start(t, cfg)
+	must(t, c.WaitSynced(within(t)))
+}
