@@ -463,7 +463,7 @@ func TestTables(t *testing.T) {
 	}
 	messages, others, receipts := read(false)
 	same(t, "messages", messages, []history.Message{{
-		Thread: th, Position: 2, Ordinal: 1, Sender: userN(1), Message: m, Time: at(2),
+		Thread: th, Position: 2, Ordinal: 1, Sender: userN(1), Message: m, Time: at(2), Counted: at(2),
 		ClientTime: time.Unix(0, 0).UTC(), Event: []byte("0123456789"),
 	}})
 	same(t, "others", others, []history.Other{
