@@ -111,6 +111,7 @@ func (r replicaView) Await(
 
 func viewOf(v replica.View) session.View {
 	return session.View{
-		Kind: v.Kind, Title: v.Title, ActiveMembers: v.ActiveMembers, LastPosition: v.LastPosition, LastOrdinal: v.LastOrdinal, Next: v.Next, Quarantined: v.Quarantined, Roster: v,
+		Kind: v.Kind, Title: v.Title, ActiveMembers: v.ActiveMembers, LastPosition: v.LastPosition,
+		LastOrdinal: v.LastOrdinal, Next: v.Next, Quarantined: v.Quarantined, Roster: v,
 	}
 }

@@ -11,8 +11,8 @@ import (
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
-// What a device makes the edge keep until it is answered counts against the memory and has a bound (wire 2.4): requests,
-// and messages to threads that are begun. What is answered is free again.
+// What a device makes the edge keep until it is answered counts against the memory and has a bound (wire 2.4):
+// requests, and messages to threads that are begun. What is answered is free again.
 func TestWhatWaitsForAnswersIsBounded(t *testing.T) {
 	const large, most, asked, fit = 64 << 10, 4 << 20, 150, 63
 	for name, build := range map[string]func(d *device) wirev1.ClientFrame_builder{

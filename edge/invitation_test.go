@@ -282,21 +282,24 @@ func TestInvitationsAreMendedByAskingAgain(t *testing.T) {
 	}{
 		{
 			"invited, and not told", (*eventv1.Event).HasThreadInvited, false, false,
-			func(a, _ *device) *device { return a }, func(g id.ThreadID, b *device) frameOf { return invite(g, b.user) },
+			func(a, _ *device) *device { return a },
+			func(g id.ThreadID, b *device) frameOf { return invite(g, b.user) },
 			func(w *world, g id.ThreadID, b *device) bool {
 				return w.isInvited(g, b.user) && len(b.invitations()) == 1
 			},
 		},
 		{
 			"invited by an event whose answer was lost", (*eventv1.Event).HasMemberInvited, true, false,
-			func(a, _ *device) *device { return a }, func(g id.ThreadID, b *device) frameOf { return invite(g, b.user) },
+			func(a, _ *device) *device { return a },
+			func(g id.ThreadID, b *device) frameOf { return invite(g, b.user) },
 			func(w *world, g id.ThreadID, b *device) bool {
 				return w.isInvited(g, b.user) && len(b.invitations()) == 1
 			},
 		},
 		{
 			"withdrawn, and not told", (*eventv1.Event).HasThreadInvitationEnded, false, true,
-			func(a, _ *device) *device { return a }, func(g id.ThreadID, b *device) frameOf { return withdraw(g, b.user) },
+			func(a, _ *device) *device { return a },
+			func(g id.ThreadID, b *device) frameOf { return withdraw(g, b.user) },
 			func(w *world, g id.ThreadID, b *device) bool {
 				return !w.isInvited(g, b.user) && len(b.invitations()) == 0
 			},
@@ -524,7 +527,8 @@ func TestWhoMayInvite(t *testing.T) {
 			if n := len(f.world.log()) - before; n > 0 && want != ack {
 				t.Errorf("%s by %s: %d events were appended", what, x.name, n)
 			}
-			if got.GetError().GetCode() != max(want, 0) || got.HasAck() != (want == ack) || got.HasDone() != (want == done) {
+			if got.GetError().GetCode() != max(want, 0) || got.HasAck() != (want == ack) ||
+				got.HasDone() != (want == done) {
 				t.Errorf("%s by %s: %v, want %v", what, x.name, got, want)
 			}
 		}

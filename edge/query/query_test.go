@@ -463,7 +463,8 @@ func TestHistoryOfANewDevice(t *testing.T) {
 		w.inTail(t, th, p, p+1)
 	}
 	w.historyHas(t, th, 6)
-	if got, err := pages(t.Context(), w, u, th, user.Floor{MS: logTime(9).UnixMilli()}, 10); err != nil || len(got) != 0 {
+	got, err := pages(t.Context(), w, u, th, user.Floor{MS: logTime(9).UnixMilli()}, 10)
+	if err != nil || len(got) != 0 {
 		t.Errorf("got %v and %v, want nothing", got, err)
 	}
 }
@@ -489,7 +490,8 @@ func TestHistoryIsShownByPositionNotByStamps(t *testing.T) {
 			0: down(12, 0), 5: down(12, 5), 8: down(12, 8), 10: down(12, 10), 13: nil,
 		} {
 			dev := user.Device{
-				SinceMS: logTime(int64(from)).Add(ahead).UnixMilli(), ShownFrom: map[topic.Slot]topic.Position{slot: from},
+				SinceMS:   logTime(int64(from)).Add(ahead).UnixMilli(),
+				ShownFrom: map[topic.Slot]topic.Position{slot: from},
 			}
 			for _, limit := range []uint32{2, 100} {
 				got, err := pages(t.Context(), w, u, th, dev.Floor(), limit)

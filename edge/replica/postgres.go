@@ -25,8 +25,8 @@ type postgresStore struct {
 }
 
 // NewPostgres returns the Store of a deployment with so many partitions. The pools' search_path has the schema of the
-// thread views. doors is the pool for devices, for how far the views are and for what they have in quarantine, so that no
-// number of catch-ups, which pool is for, keeps anybody from registering, from logging in or from being cut off.
+// thread views. doors is the pool for devices, for how far the views are and for what they have in quarantine, so that
+// no number of catch-ups, which pool is for, keeps anybody from registering, from logging in or from being cut off.
 func NewPostgres(pool, doors *pgxpool.Pool, partitions int) Store {
 	return &postgresStore{views: views.New(pool), doors: views.New(doors), partitions: partitions, recent: maxRecent}
 }

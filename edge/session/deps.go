@@ -171,8 +171,8 @@ type Queries interface {
 	GetUsers(ctx context.Context, ids [][]byte) (*wirev1.Users, error)
 	UserExists(ctx context.Context, u id.UserID) (bool, error)
 	WasMember(ctx context.Context, u id.UserID, t id.ThreadID) (bool, error)
-	// Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, let nobody add
-	// them, or are in as many threads as one may be in. Of himself the last alone counts.
+	// Unaddable returns those of some users whom a user may not put into a thread: they have blocked him, let nobody
+	// add them, or are in as many threads as one may be in. Of himself the last alone counts.
 	Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error)
 	// BlockedBy returns those of some users who have blocked a user.
 	BlockedBy(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error)

@@ -54,8 +54,8 @@ SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
 )
 
 // What a user has set concerns others alone. He may also have said that it is his contacts: they are not asked, so
-// nobody is. The subqueries give one value each, so that they are looked up user by user: of an EXISTS Postgres may make
-// a table of all whom it is true of.
+// nobody is. The subqueries give one value each, so that they are looked up user by user: of an EXISTS Postgres may
+// make a table of all whom it is true of.
 var sqlUnaddable = `
 SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
  WHERE (SELECT count(*) FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $2::uuid) > 0

@@ -10,8 +10,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// Invitations are the steps of a log of groups in which invitations end in each way that there is, and are answered once
-// more after that: what a sink forgets, or does not forget, gives another verdict. Some are open at its end.
+// Invitations are the steps of a log of groups in which invitations end in each way that there is, and are answered
+// once more after that: what a sink forgets, or does not forget, gives another verdict. Some are open at its end.
 func Invitations(partitions int) []eventtest.Step {
 	var steps []eventtest.Step
 	ends := map[topic.Slot]topic.Position{}

@@ -168,7 +168,8 @@ func TestChangedInvitationsAreFound(t *testing.T) {
 			"LIMIT 1": "user_invitations",
 	} {
 		empty(t, pool)
-		if err := sinktest.Feed(t.Context(), l, threads.NewSink(config(3), pool, nil, nil), sinktest.Options{}); err != nil {
+		sink := threads.NewSink(config(3), pool, nil, nil)
+		if err := sinktest.Feed(t.Context(), l, sink, sinktest.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		mustEqual(t, pool, ref, 0)

@@ -334,8 +334,8 @@ func (s *State) left(actor id.UserID, at topic.Position) Verdict {
 }
 
 // end ends a membership. A group that would be left without an admin makes its longest-standing member one (the smaller
-// id among equals), so that no group is ever beyond help; into one that nobody is left in nobody is invited any more. The
-// rule reads only the state, so every fold does the same.
+// id among equals), so that no group is ever beyond help; into one that nobody is left in nobody is invited any more.
+// The rule reads only the state, so every fold does the same.
 func (s *State) end(u id.UserID, at topic.Position) Verdict {
 	s.leave(u, at)
 	touched := []id.UserID{u}

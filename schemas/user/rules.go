@@ -84,7 +84,8 @@ func Check(e *event.Event) error {
 		}
 		return nil
 	case eventv1.Event_MayAddChanged_case:
-		if m := e.GetMayAddChanged().GetMayAdd(); m < eventv1.MayAdd_MAY_ADD_EVERYBODY || m > eventv1.MayAdd_MAY_ADD_NOBODY {
+		m := e.GetMayAddChanged().GetMayAdd()
+		if m < eventv1.MayAdd_MAY_ADD_EVERYBODY || m > eventv1.MayAdd_MAY_ADD_NOBODY {
 			return event.Invalidf("may_add", "is %d", m)
 		}
 		return nil

@@ -245,7 +245,8 @@ func (m *Model) invitationsLine() string {
 // invite notes that users are invited into the group.
 func (c *conversation) invite(users ...id.UserID) {
 	for _, u := range users {
-		if !slices.Contains(c.invited, u) && !slices.ContainsFunc(c.members, func(m member) bool { return m.user == u }) {
+		in := slices.ContainsFunc(c.members, func(m member) bool { return m.user == u })
+		if !in && !slices.Contains(c.invited, u) {
 			c.invited = append(c.invited, u)
 		}
 	}
@@ -259,7 +260,8 @@ func (c *conversation) uninvite(users ...id.UserID) {
 func (m *Model) inviteNote(it *item) string {
 	switch actor, e := m.who(it.sender), it.event; e.WhichBody() {
 	case eventv1.Event_MemberInvited_case:
-		return strings.TrimSpace(actor + " invited " + m.namesOf(idsOf(e.GetMemberInvited().GetMemberIds()), id.UserID{}))
+		invited := idsOf(e.GetMemberInvited().GetMemberIds())
+		return strings.TrimSpace(actor + " invited " + m.namesOf(invited, id.UserID{}))
 	case eventv1.Event_InvitationAccepted_case:
 		return actor + " accepted the invitation"
 	case eventv1.Event_InvitationDeclined_case:

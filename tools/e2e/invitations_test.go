@@ -56,7 +56,8 @@ func testInvitations(t *testing.T, e *env) {
 
 	th, err := cid.u.Thread(ctx, group)
 	must(t, err)
-	if got := th.GetInvited(); len(th.GetMembers()) != 3 || len(got) != 1 || id.UserID(got[0].GetUserId()) != dee.me.User ||
+	if got := th.GetInvited(); len(th.GetMembers()) != 3 || len(got) != 1 ||
+		id.UserID(got[0].GetUserId()) != dee.me.User ||
 		got[0].GetName() != "dee" || id.UserID(got[0].GetInviterId()) != ann.me.User {
 		t.Errorf("%d members, invited %v", len(th.GetMembers()), got)
 	}
