@@ -345,6 +345,53 @@ func TestInvitationsAreMendedByAskingAgain(t *testing.T) {
 	}
 }
 
+// A join that an edge began and did not carry out keeps nobody out, whatever he or an admin does next.
+func TestAJoinThatIsNotCarriedOut(t *testing.T) {
+	begun := func(t *testing.T) (*world, *device, *device, id.ThreadID) {
+		f := start(t, nil)
+		a, b := f.inviting(t, "+491"), f.inviting(t, "+492")
+		g := id.NewGroup()
+		a.acked(createGroup(g))
+		a.acked(invite(g, b.user))
+		refuse := func(fn func(*eventv1.Event) (bool, bool)) {
+			f.world.mu.Lock()
+			defer f.world.mu.Unlock()
+			f.world.refuse = fn
+		}
+		refuse(func(ev *eventv1.Event) (bool, bool) { return ev.HasInvitationAccepted(), false })
+		b.refused(b.ask(answer(g, true)), wirev1.Code_CODE_UNAVAILABLE)
+		refuse(nil)
+		return f.world, a, b, g
+	}
+	told := func(t *testing.T, a, b *device, g id.ThreadID) {
+		t.Helper()
+		a.acked(invite(g, b.user))
+		if got := b.invitations(); len(got) != 1 {
+			t.Errorf("who is invited again has %v", got)
+		}
+	}
+	t.Run("invited again", func(t *testing.T) {
+		w, a, b, g := begun(t)
+		told(t, a, b, g)
+		b.acked(answer(g, true))
+		if !w.isMember(g, b.user) {
+			t.Error("who accepted is no member")
+		}
+	})
+	t.Run("declined", func(t *testing.T) {
+		w, a, b, g := begun(t)
+		if got := b.ask(answer(g, false)); got.HasError() || w.isInvited(g, b.user) {
+			t.Errorf("got %v, invited still: %v", got, w.isInvited(g, b.user))
+		}
+		told(t, a, b, g)
+	})
+	t.Run("withdrawn", func(t *testing.T) {
+		_, a, b, g := begun(t)
+		a.acked(withdraw(g, b.user))
+		told(t, a, b, g)
+	})
+}
+
 // Who has blocked an inviter hears of none of his invitations, and the inviter of no block.
 func TestBlockedInviterIsNotHeardOf(t *testing.T) {
 	f := start(t, nil)

@@ -152,10 +152,10 @@ func (s *Session) answerInvitation(
 		return none, err
 	case r.GetAccept():
 		return s.accept(ctx, t, open)
-	case !open:
+	case !open && !s.srv.replica.Listed(s.user, t):
 		return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, nil
 	}
-	return s.decline(ctx, t)
+	return s.decline(ctx, t, open)
 }
 
 // hasInvitation tells whether the session's user has an open invitation, by what this edge has read of him, or by the
@@ -175,7 +175,7 @@ func (s *Session) hasInvitation(ctx context.Context, t id.ThreadID) (bool, error
 func (s *Session) accept(ctx context.Context, t id.ThreadID, open bool) (wirev1.ServerFrame_builder, error) {
 	var none wirev1.ServerFrame_builder
 	if v, ok := s.srv.replica.View(t); ok && v.Roster.IsMember(s.user) {
-		return s.was(t, v), nil
+		return s.was(t, v), s.endFor(ctx, t, open)
 	}
 	if !open && !s.srv.replica.Listed(s.user, t) {
 		return none, notMember()
@@ -192,7 +192,7 @@ func (s *Session) accept(ctx context.Context, t id.ThreadID, open bool) (wirev1.
 	case v.Quarantined:
 		return none, parked()
 	case v.Roster.IsMember(s.user):
-		return s.was(t, v), nil
+		return s.was(t, v), s.endFor(ctx, t, open)
 	case !open && !v.Roster.IsInvited(s.user):
 		return none, notInvited()
 	case v.ActiveMembers >= thread.MaxMembers: // before the list is touched: he stays invited
@@ -229,14 +229,33 @@ func notInvited() *wire.Error {
 	return wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "not invited any more")
 }
 
-// decline ends the invitation of the session's user.
-func (s *Session) decline(ctx context.Context, t id.ThreadID) (wirev1.ServerFrame_builder, error) {
+// endFor ends an invitation, if it is open, into a thread that its user is a member of.
+func (s *Session) endFor(ctx context.Context, t id.ThreadID, open bool) error {
+	if !open {
+		return nil
+	}
+	return s.uninvite(ctx, t, s.user, nil)
+}
+
+// decline ends the invitation of the session's user. One that an earlier try to accept has taken off his list, and not
+// carried out, is in the thread still: then the thread is taken off his list too.
+func (s *Session) decline(ctx context.Context, t id.ThreadID, open bool) (wirev1.ServerFrame_builder, error) {
 	var none wirev1.ServerFrame_builder
 	if err := s.spend(ctx, auth.Changes, 1); err != nil {
 		return none, err
 	}
 	if err := s.srv.replica.EnsureThread(ctx, t); err != nil {
 		return none, err
+	}
+	switch v, ok := s.srv.replica.View(t); {
+	case ok && v.Roster.IsMember(s.user):
+		return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, s.endFor(ctx, t, open)
+	case ok && v.Roster.WasMember(s.user) && !open && !v.Roster.IsInvited(s.user):
+		return wirev1.ServerFrame_builder{Done: &wirev1.Done{}}, nil
+	case ok && !v.Roster.WasMember(s.user) && s.srv.replica.Listed(s.user, t):
+		if err := s.unlist(ctx, t, s.user, nil); err != nil {
+			return none, err
+		}
 	}
 	out, err := s.appendThread(ctx, t, eventv1.Event_builder{InvitationDeclined: &eventv1.InvitationDeclined{}})
 	var no rejection

@@ -228,14 +228,13 @@ func (s *State) Apply(e *event.Event, at topic.Position, logTimeMS int64) Verdic
 	}
 }
 
+// invited takes an invitation in, also one into a thread of the list: who began to join and did not get in is there.
 func (s *State) invited(e *event.Event, at topic.Position, logTimeMS int64) Verdict {
 	i := e.GetThreadInvited()
 	t := id.ThreadID(i.GetThreadId())
 	_, open := s.Invitations[t]
-	j, known := s.Threads[t]
 	switch {
 	case s.Generation == 0 || e.User.IsZero() || e.User == s.ID,
-		known && !j.Left,
 		!open && len(s.Invitations) >= RulesOf(e.Rules).MaxInvitations:
 		return Verdict{Outcome: Rejected}
 	}
