@@ -27,6 +27,9 @@ type conn struct {
 	fail     context.CancelCauseFunc // ends the link; may be called under any lock
 
 	subjects atomic.Int64
+	// a frame did not get into the link's queue, so none may follow it, which could tell the edge that it has what it
+	// lacks
+	lost     atomic.Bool
 	requests chan struct{} // a token per request under way
 	workers  sync.WaitGroup
 
@@ -50,7 +53,10 @@ type linkError struct {
 func (e *linkError) Error() string { return "link closed (" + e.reason + "): " + e.err.Error() }
 func (e *linkError) Unwrap() error { return e.err }
 
+// failSend ends the link, to which nothing more of a slot is sent, although it takes a moment to end. Whoever sends
+// in a slot's order calls it before another can.
 func (c *conn) failSend(err error) {
+	c.lost.Store(true)
 	if errors.Is(err, link.ErrFull) {
 		c.fail(&linkError{reasonSlow, err})
 		return

@@ -216,8 +216,12 @@ func frames(s topic.Slot, subscription uint64, recs [topics][]*linkv1.Record) []
 	return out
 }
 
-// send puts a frame into the link's queue; a link that has no room ends. The caller holds the slot's lock.
+// send puts a frame into the link's queue; a link that has no room ends, and gets nothing that would follow. The caller
+// holds the slot's lock.
 func (ls *linkSlot) send(m *linkv1.ToEdge) {
+	if ls.conn.lost.Load() {
+		return
+	}
 	if err := ls.conn.end.Send(m); err != nil {
 		ls.conn.failSend(err)
 		return

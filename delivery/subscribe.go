@@ -210,9 +210,15 @@ func (ls *linkSlot) unsubscribe(subjects []topic.Subject) {
 	}
 }
 
+// errLost is why nothing is sent on a link any more that is about to end.
+var errLost = errors.New("delivery: a frame before was not sent")
+
 // sendNow queues as many frames as there is room for and returns the others.
 func (ls *linkSlot) sendNow(ms []*linkv1.ToEdge) (rest []*linkv1.ToEdge, err error) {
 	for i, m := range ms {
+		if ls.conn.lost.Load() {
+			return nil, errLost
+		}
 		if err := ls.conn.end.Send(m); err != nil {
 			if errors.Is(err, link.ErrFull) {
 				return ms[i:], nil
@@ -227,7 +233,11 @@ func (ls *linkSlot) sendNow(ms []*linkv1.ToEdge) (rest []*linkv1.ToEdge, err err
 // sendWait queues frames, waiting for room: no lock is held.
 func (ls *linkSlot) sendWait(ctx context.Context, ms []*linkv1.ToEdge) error {
 	for _, m := range ms {
+		if ls.conn.lost.Load() {
+			return errLost
+		}
 		if err := ls.conn.end.SendWait(ctx, m); err != nil {
+			ls.conn.failSend(err)
 			return err
 		}
 		ls.count(m)
