@@ -92,8 +92,7 @@ func TestInvitationsArePushed(t *testing.T) {
 		all("declined", b.uninvited(bob.user, g))
 		b.world.Join(h, -1, bob.user)
 		all("joined", fmt.Sprintf("%v \"\" of  at 0, ended true", h))
-		b.invited(bob.user, ann.user, h, "he is in")
-		all("into what he is in")
+		all("into what is in his list", b.invited(bob.user, ann.user, h, "a join that was begun"))
 	})
 }
 

@@ -65,9 +65,11 @@ func TestInvitationsAreTold(t *testing.T) {
 		b.world.Join(h, -1, bob.user)
 		b.settle()
 		mustTell(t, "joined", bob, replica.Invitation{Thread: h, Ended: true})
-		b.world.TellInvited(bob.user, ann.user, h, "")
+		at = b.world.TellInvited(bob.user, ann.user, h, "")
 		b.settle()
-		mustTell(t, "into what he is in", bob)
+		mustTell(t, "into what is in his list", bob, replica.Invitation{Thread: h, Invitation: user.Invitation{
+			By: ann.user, At: at,
+		}})
 		mustTell(t, "another", ann)
 	})
 }
