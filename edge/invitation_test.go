@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"heliograph/edge/client"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -342,6 +343,33 @@ func TestInvitationsAreMendedByAskingAgain(t *testing.T) {
 				t.Error("asking again did not do the rest")
 			}
 		})
+	}
+}
+
+// Whoever comes in while an admin invites him once more is not invited into what he is in.
+func TestAMemberIsNotToldThatHeIsInvited(t *testing.T) {
+	f := start(t, nil)
+	a, b := f.inviting(t, "+491"), f.inviting(t, "+492")
+	g := id.NewGroup()
+	a.acked(createGroup(g))
+	a.acked(invite(g, b.user))
+	w := f.world
+	w.mu.Lock()
+	w.refuse = func(ev *eventv1.Event) (bool, bool) {
+		if ev.HasMemberInvited() { // another edge was faster with this
+			at := w.next[topic.Threads]
+			w.next[topic.Threads]++
+			w.fold(topic.Threads, topic.Subject(g), eventv1.Event_builder{
+				UserId: b.user[:], Rules: event.CurrentRules, InvitationAccepted: &eventv1.InvitationAccepted{},
+			}.Build(), at)
+		}
+		return false, false
+	}
+	w.mu.Unlock()
+	before := w.events((*eventv1.Event).HasThreadInvited)
+	a.acked(invite(g, b.user))
+	if n := w.events((*eventv1.Event).HasThreadInvited) - before; n != 0 || !w.isMember(g, b.user) {
+		t.Errorf("told %d times, a member: %v", n, w.isMember(g, b.user))
 	}
 }
 

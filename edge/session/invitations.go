@@ -65,7 +65,7 @@ func (s *Session) inviteMembers(ctx context.Context, r *wirev1.InviteMembers) (w
 	if now, ok := s.srv.replica.View(t); ok {
 		v = now
 	}
-	told := slices.DeleteFunc(who, func(u id.UserID) bool { return slices.Contains(deaf, u) })
+	told := slices.DeleteFunc(who, func(u id.UserID) bool { return slices.Contains(deaf, u) || v.Roster.IsMember(u) })
 	return out, s.inform(ctx, told, eventv1.Event_builder{
 		Cause: cause, ThreadInvited: eventv1.ThreadInvited_builder{ThreadId: t[:], Title: v.Title}.Build(),
 	})

@@ -24,7 +24,7 @@ func (s *Session) setMayAdd(ctx context.Context, r *wirev1.SetMayAdd) (wirev1.Se
 }
 
 // setBlocked (wire 16.9) blocks a user, or lifts that. It is appended also when this edge has it so: another device may
-// just have said otherwise, and who is acknowledged as blocked must be it.
+// just have said otherwise. It counts for what is asked once the views have it, a moment after the answer.
 func (s *Session) setBlocked(ctx context.Context, r *wirev1.SetBlocked) (wirev1.ServerFrame_builder, error) {
 	var none wirev1.ServerFrame_builder
 	u, err := userID("user_id", r.GetUserId())

@@ -247,13 +247,14 @@
 //        answers its Sync. It has nothing to acknowledge.
 //   16.5 AnswerInvitation with accept makes the user a member from the position of the Ack on; who is one already is
 //        told where. Not invited any more is CODE_NOT_ALLOWED; a group that is full is CODE_GROUP_FULL, and leaves him
-//        invited. Without accept the invitation ends; where there is none, the answer is Done. Either may be asked
-//        again.
+//        invited, although his own list may lack it when another took the last place in that moment. Without accept the
+//        invitation ends; where there is none, the answer is Done. Either may be asked again.
 //   16.6 Who has no invitation into a group, and never was in it, learns nothing from an answer: to accept is
 //        CODE_NOT_A_MEMBER, as of a group that does not exist.
 //   16.7 WithdrawInvitation, for admins, ends an invitation; where there is none, that is done.
 //   16.8 The members are told who is invited: by the thread's events, and by Thread.invited.
-//   16.9 SetBlocked blocks a user or lifts that; he is not told. GetSettings and ListInvitations are reads as of 14.1.
+//   16.9 SetBlocked blocks a user or lifts that, a moment after its answer; he is not told. What he was invited to
+//        before stays. GetSettings and ListInvitations are reads as of 14.1.
 
 package wirev1
 
