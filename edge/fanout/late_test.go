@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -165,6 +166,38 @@ func withoutRoom(t *testing.T, b *bench, online, news bool) {
 	mustBe(t, "lacks at the end", bob.lacks(b.world), "")
 	mustBe(t, "resyncs", bob.resyncs, 0)
 	mustBe(t, "behind", b.edges[0].Fanout.OldestUndelivered(), time.Duration(0))
+}
+
+// The link has no room for any of a user's many threads, and each answer of the instance takes a while. In: his phone
+// comes on line, and syncs again some time after the last refusal. Expected: each Sync completes without asking for one
+// thread after the other, and he is told of every thread.
+func TestManyThreadsWithoutRoomHoldUpNoSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.replica.Batch = 256
+		b := newBench(t, 1, 1, cfg)
+		defer b.stop()
+		bob := b.person(1)
+		b.settle()
+		var refused []topic.Subject
+		for range 300 {
+			refused = append(refused, topic.Subject(b.groupIn(0, bob.user)))
+		}
+		time.Sleep(5 * time.Second) // the views catch up
+		b.settle()
+		b.cluster.Deny(refused...)
+		b.cluster.Delay(50 * time.Millisecond) // of each request
+		s := b.online(bob, 0)
+		defer s.leave()
+		for _, pause := range []time.Duration{patience, 27 * time.Second, patience, lateAfter + time.Second} {
+			bob.syncs = 0
+			s.Lagged()
+			time.Sleep(pause)
+			b.settle()
+			mustBe(t, "SyncComplete after "+pause.String(), bob.syncs, 1)
+		}
+		mustBe(t, "threads that are late", len(bob.late), len(refused))
+	})
 }
 
 // A thread turns live just when a catch-up has found that it is not followed. In: that order of the two. Expected: the

@@ -353,7 +353,7 @@ func (r *Replica) refuse(s *slot, sub *subject) {
 		sub.pending = &pending{since: time.Now(), bornAt: -1}
 	}
 	sub.phase, sub.pending.refused, sub.pending.repeated = wanted, true, false
-	sub.pending.backlog = nil
+	sub.pending.refusedAt, sub.pending.backlog = time.Now(), nil
 	s.waiting[sub] = struct{}{}
 	r.expect(s)
 	r.metrics.refused.Inc()
@@ -364,11 +364,17 @@ func (r *Replica) refuse(s *slot, sub *subject) {
 	sub.noRoom = true
 }
 
-// again asks for a subject anew that was refused, for somebody who begins to wait for it. The caller holds the slot's
-// lock.
+// again asks anew for a subject that was refused a while ago, for somebody who begins to wait for it, and for all of
+// its slot that were: whoever waits for one after the other then does so for one answer, and a refusal of just now
+// holds. The caller holds the slot's lock.
 func (r *Replica) again(s *slot, sub *subject) {
-	if sub.phase == wanted && sub.pending.refused {
-		r.ask(s, sub)
+	if sub.full() == nil || time.Since(sub.pending.refusedAt) < lateAfter {
+		return
+	}
+	for other := range s.waiting {
+		if other.full() != nil {
+			r.ask(s, other)
+		}
 	}
 }
 

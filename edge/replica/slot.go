@@ -59,6 +59,7 @@ type pending struct {
 	asked     uint64
 	repeated  bool // asked for again: the answer to any Subscribe will do
 	refused   bool // the link has no room for it; asked for again after a while
+	refusedAt time.Time
 }
 
 type queued struct {
