@@ -17,6 +17,7 @@ import (
 	"heliograph/schemas/event"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -54,7 +55,7 @@ type Saved struct {
 	// Outbox is in the order of Put.
 	Outbox []Outgoing
 	// Acked and Unsent are those of an UnsentStore, in the order of the calls.
-	Acked  []Outgoing
+	Acked  []Acked
 	Unsent []Unsent
 	// Receipts are those of a ReceiptStore.
 	Receipts map[id.ThreadID]*Receipts
@@ -159,10 +160,10 @@ func (m *MemoryStore) Drop(x id.MessageID) error {
 }
 
 // Acked notes that the log has a message of the outbox.
-func (m *MemoryStore) Acked(x id.MessageID) error {
+func (m *MemoryStore) Acked(x id.MessageID, at topic.Position) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.saved.ack(x)
+	m.saved.ack(x, at)
 	return nil
 }
 
@@ -174,9 +175,9 @@ func (m *MemoryStore) Refuse(x id.MessageID, c wirev1.Code, reason string) error
 	return nil
 }
 
-func (s *Saved) ack(x id.MessageID) {
+func (s *Saved) ack(x id.MessageID, at topic.Position) {
 	if o, ok := s.drop(x); ok {
-		s.Acked = append(s.Acked, o)
+		s.Acked = append(s.Acked, Acked{Outgoing: o, At: at})
 	}
 }
 
@@ -188,13 +189,17 @@ func (s *Saved) refuse(x id.MessageID, why refusal) {
 
 // drop takes a message out, wherever it is.
 func (s *Saved) drop(x id.MessageID) (Outgoing, bool) {
-	for _, list := range []*[]Outgoing{&s.Acked, &s.Outbox} {
-		// The oldest is nearly always the one that is answered.
-		for i, o := range *list {
-			if o.ID == x {
-				*list = slices.Delete(*list, i, i+1)
-				return o, true
-			}
+	// The oldest is nearly always the one that is answered.
+	for i, o := range s.Acked {
+		if o.ID == x {
+			s.Acked = slices.Delete(s.Acked, i, i+1)
+			return o.Outgoing, true
+		}
+	}
+	for i, o := range s.Outbox {
+		if o.ID == x {
+			s.Outbox = slices.Delete(s.Outbox, i, i+1)
+			return o, true
 		}
 	}
 	for i, u := range s.Unsent {
@@ -248,6 +253,7 @@ type record struct {
 	Put       *Outgoing         `json:"put,omitempty"`
 	Drop      *id.MessageID     `json:"drop,omitempty"`
 	Acked     bool              `json:"acked,omitempty"`
+	At        *topic.Position   `json:"at,omitempty"` // of Acked; nil in what a version before it wrote
 	Refused   *refusal          `json:"refused,omitempty"`
 }
 
@@ -323,8 +329,10 @@ func (s *Saved) apply(r record) {
 		s.receiptsOf(*r.Thread).Own = *r.Own
 	case r.Put != nil:
 		s.Outbox = append(s.Outbox, *r.Put)
+	case r.Drop != nil && r.Acked && r.At != nil:
+		s.ack(*r.Drop, *r.At)
 	case r.Drop != nil && r.Acked:
-		s.ack(*r.Drop)
+		s.ack(*r.Drop, -1)
 	case r.Drop != nil && r.Refused != nil:
 		s.refuse(*r.Drop, *r.Refused)
 	case r.Drop != nil:
@@ -384,7 +392,7 @@ func (s *FileStore) compact() error {
 		err = errors.Join(err, add(record{Put: &o}))
 	}
 	for _, o := range s.saved.Acked {
-		err = errors.Join(err, add(record{Put: &o}), add(record{Drop: &o.ID, Acked: true}))
+		err = errors.Join(err, add(record{Put: &o.Outgoing}), add(record{Drop: &o.ID, Acked: true, At: &o.At}))
 	}
 	for _, u := range s.saved.Unsent {
 		why := refusal{u.Code, u.Reason}
@@ -447,7 +455,9 @@ func (s *FileStore) SetOwn(t id.ThreadID, ordinal int64) error {
 func (s *FileStore) Put(o Outgoing) error { return s.write(record{Put: &o}, true) }
 
 // Acked notes that the log has a message of the outbox.
-func (s *FileStore) Acked(x id.MessageID) error { return s.write(record{Drop: &x, Acked: true}, false) }
+func (s *FileStore) Acked(x id.MessageID, at topic.Position) error {
+	return s.write(record{Drop: &x, Acked: true, At: &at}, false)
+}
 
 // Refuse notes that a message was not taken.
 func (s *FileStore) Refuse(x id.MessageID, c wirev1.Code, reason string) error {

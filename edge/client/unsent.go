@@ -23,6 +23,12 @@ type Unsent struct {
 	Reason string      // of the server, for developers
 }
 
+// Acked is a message that the log has, and that neither came back nor was rejected.
+type Acked struct {
+	Outgoing
+	At topic.Position // in helio.threads; -1: not known
+}
+
 // Text is the text of a message; false when it is sealed.
 func (o Outgoing) Text() (string, bool) {
 	return event.Text(eventv1.Sealed_builder{KeyId: o.KeyID, Nonce: o.Nonce, Data: o.Data}.Build())
@@ -31,8 +37,8 @@ func (o Outgoing) Text() (string, bool) {
 // UnsentStore is a Store that keeps what Unsent returns, and what of it is not known yet, over restarts. Drop removes
 // from it too.
 type UnsentStore interface {
-	// Acked notes that the log has a message of the outbox, which then is Saved.Acked.
-	Acked(id.MessageID) error
+	// Acked notes that the log has a message of the outbox at a position, which then is Saved.Acked.
+	Acked(id.MessageID, topic.Position) error
 	// Refuse notes that a message of the outbox, or an acknowledged one, was not taken, which then is Saved.Unsent.
 	Refuse(m id.MessageID, c wirev1.Code, reason string) error
 }
@@ -69,7 +75,7 @@ func (c *Client) Forget(m id.MessageID) error {
 func (c *Client) resume(saved Saved) {
 	for _, o := range saved.Acked {
 		c.seq++
-		c.acked[o.ID] = &outgoing{Outgoing: o, seq: c.seq, at: -1}
+		c.acked[o.ID] = &outgoing{Outgoing: o.Outgoing, seq: c.seq, at: o.At}
 	}
 	for _, o := range saved.Outbox {
 		c.seq++
@@ -123,7 +129,7 @@ func (c *Client) acknowledge(m id.MessageID, at topic.Position) (*outgoing, bool
 	case back || !keeps:
 		c.drop(m)
 	default:
-		if err := store.Acked(m); err != nil {
+		if err := store.Acked(m, at); err != nil {
 			c.cfg.Logger.Error("storing an acknowledgement failed; the message will be sent again after a restart",
 				"err", err)
 		}
@@ -136,17 +142,13 @@ func (c *Client) acknowledge(m id.MessageID, at topic.Position) (*outgoing, bool
 
 // pass forgets acknowledged messages that cannot come back any more: a synchronisation has told of every rejection, and
 // their thread has later events. Such a one came back before, and this device was stopped before the store had that;
-// what was acknowledged then was a copy, of which nobody is told.
+// what was acknowledged then was a copy, of which nobody is told. One of which the store has no position stays: the
+// edge may be behind it, however much else comes.
 func (c *Client) pass() {
 	c.mu.Lock()
 	var over []id.MessageID
 	for m, o := range c.acked {
-		last, known := c.queued[o.Thread]
-		switch {
-		case !known:
-		case o.at < 0:
-			o.at = last // or a little later, if the edge is behind; from the next synchronisation on it counts
-		case last > o.at:
+		if last, known := c.queued[o.Thread]; known && o.at >= 0 && last > o.at {
 			delete(c.acked, m)
 			over = append(over, m)
 		}

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -164,7 +166,7 @@ func TestCompactedStoreKeepsUnsent(t *testing.T) {
 	for _, m := range []id.MessageID{a, b, w} {
 		must(t, s.Put(Outgoing{Thread: id.NewGroup(), ID: m, Data: m[:]}))
 	}
-	must(t, s.Acked(a), s.Acked(b), s.Refuse(b, wirev1.Code_CODE_INVALID, "why"))
+	must(t, s.Acked(a, 7), s.Acked(b, 8), s.Refuse(b, wirev1.Code_CODE_INVALID, "why"))
 	before := load(t, s)
 	s.mu.Lock()
 	err = s.compact()
@@ -174,8 +176,24 @@ func TestCompactedStoreKeepsUnsent(t *testing.T) {
 	if d := cmp.Diff(before, load(t, s)); d != "" {
 		t.Errorf("after the rewrite (-before +after):\n%s", d)
 	}
-	if len(before.Outbox) != 1 || len(before.Acked) != 1 || len(before.Unsent) != 1 {
+	if len(before.Outbox) != 1 || len(before.Acked) != 1 || before.Acked[0].At != 7 || len(before.Unsent) != 1 {
 		t.Errorf("%+v", before)
+	}
+	must(t, s.Close())
+}
+
+// A file of a version that noted no position of what is acknowledged has none.
+func TestAckedWithoutAPosition(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "device")
+	m, th := id.NewMessage(), id.NewGroup()
+	must(t, os.WriteFile(path, fmt.Appendf(nil,
+		"{\"put\":{\"thread\":%q,\"id\":%q,\"data\":\"aGk=\",\"client_time\":\"1\"}}\n"+
+			"{\"drop\":%[2]q,\"acked\":true}\n", th, m), 0o600))
+	s, err := OpenFileStore(path)
+	must(t, err)
+	got := load(t, s).Acked
+	if len(got) != 1 || got[0].ID != m || got[0].At != -1 || string(got[0].Data) != "hi" {
+		t.Errorf("acknowledged: %+v", got)
 	}
 	must(t, s.Close())
 }
