@@ -91,26 +91,55 @@ func (t *threadEntry) sought() (keys []MessageKey) {
 	return keys
 }
 
-// runLookUps asks the views for messages of which threads do not know whether they have come before.
+// deferral is when the views are asked again for a subject of which they were behind, and for how long it was put off.
+type deferral struct {
+	due   time.Time
+	pause time.Duration
+}
+
+// runLookUps asks the views for messages of which threads do not know whether they have come before. A thread of which
+// they are behind is asked for again after a pause of its own; views that fail have all wait.
 func (r *Replica) runLookUps(ctx context.Context) error {
 	pace := pace{every: gathering}
+	deferred := map[*subject]deferral{}
+	retry := time.NewTimer(retryMax)
+	defer retry.Stop()
 	var backoff time.Duration
 	for {
 		select {
 		case <-r.lookUps.wake:
+		case <-retry.C:
 		case <-ctx.Done():
 			return nil
 		}
 		if !pace.wait(ctx) {
 			return nil
 		}
-		again := false
-		for part := range slices.Chunk(r.lookUps.take(), r.cfg.Batch) {
-			late := r.lookUp(ctx, part)
-			r.lookUps.push(late...)
-			again = again || len(late) > 0
+		failed := false
+		for part := range slices.Chunk(r.toLookUp(deferred), r.cfg.Batch) {
+			late, err := r.lookUp(ctx, part)
+			if err != nil {
+				r.lookUps.push(part...)
+				failed = true
+				continue
+			}
+			for _, sub := range part {
+				if !slices.Contains(late, sub) {
+					delete(deferred, sub)
+					continue
+				}
+				pause := min(max(2*deferred[sub].pause, retryMin), retryMax)
+				deferred[sub] = deferral{time.Now().Add(pause), pause}
+			}
 		}
-		if !again {
+		if retry.Stop(); len(deferred) > 0 {
+			next := retryMax
+			for _, d := range deferred {
+				next = min(next, time.Until(d.due))
+			}
+			retry.Reset(max(0, next))
+		}
+		if !failed {
 			backoff = 0
 			continue
 		}
@@ -121,8 +150,24 @@ func (r *Replica) runLookUps(ctx context.Context) error {
 	}
 }
 
-// lookUp asks the views once, and has the threads go on. It returns those for which they must be asked again.
-func (r *Replica) lookUp(ctx context.Context, subs []*subject) (late []*subject) {
+// toLookUp takes the subjects that are queued, but for those that are deferred, and those whose pause is over.
+func (r *Replica) toLookUp(deferred map[*subject]deferral) []*subject {
+	now := time.Now()
+	list := slices.DeleteFunc(r.lookUps.take(), func(sub *subject) bool {
+		_, later := deferred[sub]
+		return later
+	})
+	for sub, d := range deferred {
+		if !d.due.After(now) {
+			list = append(list, sub)
+		}
+	}
+	return list
+}
+
+// lookUp asks the views once, and has the threads go on. It returns those of which the views are behind; with an error
+// none could be looked up.
+func (r *Replica) lookUp(ctx context.Context, subs []*subject) (late []*subject, err error) {
 	var keys []MessageKey
 	for _, sub := range subs {
 		sub.slot.mu.RLock()
@@ -130,7 +175,7 @@ func (r *Replica) lookUp(ctx context.Context, subs []*subject) (late []*subject)
 		sub.slot.mu.RUnlock()
 	}
 	if len(keys) == 0 {
-		return nil
+		return nil, nil
 	}
 	asked := r.clock.answered()
 	qctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
@@ -140,7 +185,7 @@ func (r *Replica) lookUp(ctx context.Context, subs []*subject) (late []*subject)
 		if ctx.Err() == nil {
 			r.failed("look_up", err)
 		}
-		return subs
+		return nil, err
 	}
 	r.metrics.lookedUp.Add(float64(len(keys)))
 	answers, at := make(map[MessageKey]Sought, len(keys)), make([]seen, 0, len(keys))
@@ -156,7 +201,7 @@ func (r *Replica) lookUp(ctx context.Context, subs []*subject) (late []*subject)
 			}
 		})
 	}
-	return late
+	return late, nil
 }
 
 // lookedUp takes in what the views have of what a thread was in doubt about. False: they are not where they were when

@@ -123,6 +123,38 @@ func TestLookUpsOfViewsThatWentBack(t *testing.T) {
 	})
 }
 
+// The views went back in one slot, and stand still there: what is in doubt in another is looked up at once, however
+// long the first has waited.
+func TestLookUpsOfOneThreadHoldUpNoOther(t *testing.T) {
+	inBench(t, replica.Config{}, func(t *testing.T, b *bench) {
+		ann, d := b.follower(1)
+		slow, sent := b.busy(ann, d)
+		fine, _ := b.busy(ann, d)
+		for b.world.Slot(topic.Subject(fine)) == b.world.Slot(topic.Subject(slow)) {
+			fine, _ = b.busy(ann, d)
+		}
+		b.views(func(v *replicatest.Store) {
+			v.Stalled = map[topic.Slot]bool{b.world.Slot(topic.Subject(slow)): true}
+			v.Crash(func() int { return 1 << 20 })
+		})
+		b.world.Send(slow, ann.user, d, sent[0], id.UserID{})
+		last := b.world.Send(slow, ann.user, d, id.NewMessage(), id.UserID{})
+		time.Sleep(20 * time.Second) // the pause is as long as it gets
+		heard := len(ann.heard)
+		var want []topic.Position
+		for range 5 {
+			want = append(want, b.world.Send(fine, ann.user, d, id.NewMessage(), id.UserID{}))
+			time.Sleep(300 * time.Millisecond)
+			synctest.Wait()
+			same(t, "told of the other thread", ann.heard[heard:], want)
+		}
+		b.views(func(v *replicatest.Store) { v.Stalled = nil })
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		same(t, "told in the end", ann.heard[heard:], append(want, last))
+	})
+}
+
 // What waits has a bound: beyond it, or when the stream has a gap behind it, the thread is loaded anew once the views
 // are there, and nothing is lost.
 func TestAThreadInDoubtIsLoadedAnew(t *testing.T) {
