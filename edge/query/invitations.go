@@ -16,7 +16,25 @@ func (q *Queries) BlockedBy(ctx context.Context, by id.UserID, users []id.UserID
 	return found, nil
 }
 
-// Invitations returns a user's open invitations, the latest first.
+// InvitedTo returns those of some users whose list of invitations has a thread.
+func (q *Queries) InvitedTo(ctx context.Context, t id.ThreadID, users []id.UserID) ([]id.UserID, error) {
+	found, err := q.views.InvitedTo(ctx, t, users)
+	if err != nil {
+		return nil, q.unavailable("invitations", err)
+	}
+	return found, nil
+}
+
+// MayBlock tells whether a user has room for a block of another, whom he may have blocked already.
+func (q *Queries) MayBlock(ctx context.Context, by, u id.UserID) (bool, error) {
+	n, err := q.views.BlockedButOne(ctx, by, u, maxBlocked)
+	if err != nil {
+		return false, q.unavailable("blocks", err)
+	}
+	return n < maxBlocked, nil
+}
+
+// Invitations returns a user's open invitations by those whom he has not blocked, the latest first.
 func (q *Queries) Invitations(ctx context.Context, u id.UserID) (*wirev1.Invitations, error) {
 	found, err := q.views.Invitations(ctx, u)
 	if err != nil {

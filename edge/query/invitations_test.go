@@ -1,6 +1,7 @@
 package query
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -41,6 +42,10 @@ func TestInvitationsAndSettings(t *testing.T) {
 			t.Errorf("invitations of %s: %v (-got +want):\n%s", u, err, d)
 		}
 	}
+	to, err := w.InvitedTo(t.Context(), two, []id.UserID{ann, bob, cid})
+	if err != nil || !slices.Equal(to, []id.UserID{cid}) {
+		t.Errorf("invited: %v, %v", to, err)
+	}
 	for u, want := range map[id.UserID]wirev1.Settings_builder{
 		ann: {MayAdd: eventv1.MayAdd_MAY_ADD_EVERYBODY},
 		bob: {MayAdd: eventv1.MayAdd_MAY_ADD_EVERYBODY, BlockedIds: [][]byte{ann[:]}},
@@ -63,6 +68,25 @@ func TestInvitationsAndSettings(t *testing.T) {
 	if err != nil || len(got) != 0 {
 		t.Errorf("who lets nobody add him cannot make a group: %v, %v", got, err)
 	}
+}
+
+// Who has blocked as many as he may has room for no other, and may say again what he has said.
+func TestBlocksHaveABound(t *testing.T) {
+	w := newWorld(t)
+	ann, bob, cid := userN(1), userN(2), userN(3)
+	w.exec(t, `INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)`, [16]byte(ann), [16]byte(bob))
+	w.exec(t, `INSERT INTO blocks SELECT $1, gen_random_uuid() FROM generate_series(2, $2)`, [16]byte(ann), maxBlocked-1)
+	room := func(by, u id.UserID, want bool) {
+		t.Helper()
+		if got, err := w.MayBlock(t.Context(), by, u); err != nil || got != want {
+			t.Errorf("room for a block: %v, %v, want %v", got, err, want)
+		}
+	}
+	room(ann, cid, true)
+	w.exec(t, `INSERT INTO blocks VALUES ($1, gen_random_uuid())`, [16]byte(ann))
+	room(ann, cid, false)
+	room(ann, bob, true)
+	room(bob, cid, true)
 }
 
 // The members of a group are told who is invited, and nobody else is.

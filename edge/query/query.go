@@ -29,6 +29,8 @@ const (
 	maxThreads = 200
 	maxHistory = 500
 	maxUsers   = 200
+	// maxBlocked is how many users one may have blocked: all are in one answer (wire 16.9).
+	maxBlocked = 5000
 	// maxPage bounds the bytes of events in a page of history, so that it fits a frame.
 	maxPage = wire.MaxServerFrame - 64<<10
 	// perEvent is what an event takes in a page beside its bytes.

@@ -42,11 +42,22 @@ type Settings struct {
 const (
 	sqlUserInvitations = `SELECT user_id, thread_id, inviter_id, title, position, log_time FROM user_invitations`
 
-	sqlInvitationsOf = sqlUserInvitations + ` WHERE user_id = $1 ORDER BY position DESC`
+	// Of an invitation by somebody whom the user has blocked nobody reads while that is so.
+	heard = ` (SELECT count(*) FROM blocks b WHERE b.user_id = i.user_id AND b.blocked_id = i.inviter_id) = 0`
+
+	sqlInvitationsOf = sqlUserInvitations + ` i WHERE user_id = $1 AND` + heard + ` ORDER BY position DESC`
+
+	sqlInvitedTo = `
+SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
+ WHERE (SELECT count(*) FROM user_invitations i
+         WHERE i.user_id = u.user_id AND i.thread_id = $2::uuid AND` + heard + `) > 0 ORDER BY u.n`
 
 	sqlMayAdd = `SELECT coalesce(may_add, 0) FROM users WHERE user_id = $1`
 
 	sqlBlockedOf = `SELECT blocked_id FROM blocks WHERE user_id = $1 ORDER BY blocked_id`
+
+	sqlBlockedButOne = `
+SELECT count(*)::int FROM (SELECT FROM blocks WHERE user_id = $1 AND blocked_id <> $2 LIMIT $3::bigint) x`
 
 	sqlBlockedBy = `
 SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
@@ -67,14 +78,20 @@ SELECT u.user_id FROM unnest($1::uuid[]) WITH ORDINALITY u (user_id, n)
 // mayAddEverybody is how the tables say that everybody may add a user; 0 says so too.
 var mayAddEverybody = strconv.Itoa(int(eventv1.MayAdd_MAY_ADD_EVERYBODY))
 
-// UserInvitations asks for the open invitations of users.
+// UserInvitations asks for the open invitations of users, as the fold has them.
 func (q *Questions) UserInvitations(ids []id.UserID, fn func(*UserInvitation) error) {
 	put(q, "invitations of users", sqlUserInvitations+ofUsers, fn, uuids(ids))
 }
 
-// Invitations returns the open invitations of a user, the latest first: at most user.MaxInvitations.
+// Invitations returns the open invitations of a user by those whom he has not blocked, the latest first: at most
+// user.MaxInvitations.
 func (v *Views) Invitations(ctx context.Context, u id.UserID) ([]UserInvitation, error) {
 	return all[UserInvitation](ctx, v, "invitations of a user", sqlInvitationsOf, uuid(u))
+}
+
+// InvitedTo returns those of some users, in their order, among whose Invitations a thread is.
+func (v *Views) InvitedTo(ctx context.Context, t id.ThreadID, of []id.UserID) ([]id.UserID, error) {
+	return v.someones(ctx, "users who are invited", sqlInvitedTo, uuids(of), uuid(t))
 }
 
 // Settings returns what a user has set, as of one moment.
@@ -105,6 +122,12 @@ func (v *Views) Unaddable(ctx context.Context, by id.UserID, of []id.UserID, mos
 // BlockedBy returns those of some users, in their order, who have blocked a user.
 func (v *Views) BlockedBy(ctx context.Context, by id.UserID, of []id.UserID) ([]id.UserID, error) {
 	return v.someones(ctx, "users who have blocked a user", sqlBlockedBy, uuids(of), uuid(by))
+}
+
+// BlockedButOne returns how many users a user has blocked beside one, up to most.
+func (v *Views) BlockedButOne(ctx context.Context, by, but id.UserID, most int) (int, error) {
+	n, _, err := one[number](ctx, v, "how many a user has blocked", sqlBlockedButOne, uuid(by), uuid(but), most)
+	return int(n), err
 }
 
 func (v *Views) someones(ctx context.Context, what, sql string, args ...any) ([]id.UserID, error) {

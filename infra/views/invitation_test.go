@@ -74,6 +74,57 @@ func TestInvitations(t *testing.T) {
 	}
 }
 
+// What one was invited to by whom he has blocked is not read, and is there again once he has lifted that; what the fold
+// has is another thing.
+func TestInvitationsByTheBlocked(t *testing.T) {
+	s := newStore(t)
+	ann, bob, cat := userN(1), userN(2), userN(3)
+	one, two := id.NewGroup(), id.NewGroup()
+	s.put("user_invitations", ann, one, bob, "", int64(3), at(3))
+	s.put("user_invitations", ann, two, cat, "", int64(5), at(5))
+	s.put("user_invitations", cat, one, bob, "", int64(7), at(7))
+	s.put("blocks", ann, bob)
+	s.put("blocks", bob, cat)
+	get := must[[]id.UserID](t)
+	listed := func() (out []id.ThreadID) {
+		for _, i := range must[[]views.UserInvitation](t)(s.Invitations(t.Context(), ann)) {
+			out = append(out, i.Thread)
+		}
+		return out
+	}
+	asked := []id.UserID{cat, bob, ann}
+	same(t, "listed", listed(), []id.ThreadID{two})
+	same(t, "invited to one", get(s.InvitedTo(t.Context(), one, asked)), []id.UserID{cat})
+	same(t, "invited to another", get(s.InvitedTo(t.Context(), two, asked)), []id.UserID{ann})
+	same(t, "invited to none", get(s.InvitedTo(t.Context(), id.NewGroup(), asked)), []id.UserID{})
+	var folded []views.UserInvitation
+	s.moment(func(q *views.Questions) { q.UserInvitations([]id.UserID{ann}, into(&folded)) })
+	if len(folded) != 2 {
+		t.Errorf("the fold has %d, want 2", len(folded))
+	}
+	if _, err := s.pool.Exec(t.Context(), "DELETE FROM blocks"); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "listed without a block", listed(), []id.ThreadID{two, one})
+	same(t, "invited to one without a block", get(s.InvitedTo(t.Context(), one, asked)), []id.UserID{cat, ann})
+}
+
+func TestBlockedButOne(t *testing.T) {
+	s := newStore(t)
+	for n := range byte(5) {
+		s.put("blocks", userN(1), userN(n+2))
+	}
+	s.put("blocks", userN(2), userN(9))
+	for _, x := range []struct {
+		but        byte
+		most, want int
+	}{{9, 10, 5}, {3, 10, 4}, {9, 5, 5}, {9, 2, 2}} {
+		got := must[int](t)(s.BlockedButOne(t.Context(), userN(1), userN(x.but), x.most))
+		same(t, "blocked", got, x.want)
+	}
+	same(t, "by nobody", must[int](t)(s.BlockedButOne(t.Context(), userN(7), userN(1), 9)), 0)
+}
+
 func TestSettings(t *testing.T) {
 	s := newStore(t)
 	ann, bob, cat := userN(1), userN(2), userN(3)
