@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"heliograph/edge/auth"
 	"heliograph/edge/client"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
@@ -169,7 +170,16 @@ func TestWhoCannotBeAddedIsNamed(t *testing.T) {
 			createGroup(id.NewGroup(), nobody.user, other.user, blocker.user),
 			addMembers(g, nobody.user, other.user, blocker.user),
 		} {
+			f.world.mu.Lock()
+			f.world.spent = nil
+			f.world.mu.Unlock()
 			got := d.ask(b).GetError()
+			named := map[auth.Spending]int{auth.Additions: max(1, len(got.GetUserIds()))} // and no group
+			f.world.mu.Lock()
+			if diff := cmp.Diff(f.world.spent, named); diff != "" {
+				t.Errorf("to be told costs (-got +want):\n%s", diff)
+			}
+			f.world.mu.Unlock()
 			switch {
 			case d == plain && (got.GetCode() != wirev1.Code_CODE_NOT_ALLOWED || len(got.GetUserIds()) != 0):
 				t.Errorf("without the feature: %v", got)
@@ -183,6 +193,17 @@ func TestWhoCannotBeAddedIsNamed(t *testing.T) {
 			t.Errorf("%d events were appended", n-before)
 		}
 	}
+	f.world.mu.Lock()
+	f.world.broke = auth.Additions
+	f.world.mu.Unlock()
+	got := a.ask(createGroup(id.NewGroup(), nobody.user))
+	a.refused(got, wirev1.Code_CODE_RATE_LIMITED)
+	if len(got.GetError().GetUserIds()) > 0 {
+		t.Error("who has nothing left is told for nothing")
+	}
+	f.world.mu.Lock()
+	f.world.broke = ""
+	f.world.mu.Unlock()
 	nobody.done(mayAdd(eventv1.MayAdd_MAY_ADD_EVERYBODY))
 	a.acked(createGroup(id.NewGroup(), nobody.user))
 }

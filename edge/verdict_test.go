@@ -54,7 +54,7 @@ func TestChangesAreAnsweredByTheirVerdict(t *testing.T) {
 			return wirev1.ClientFrame_builder{
 				AddMembers: wirev1.AddMembers_builder{ThreadId: g[:], MemberIds: [][]byte{p.d[:]}}.Build(),
 			}
-		}, wirev1.Code_CODE_NOT_ALLOWED, 0},
+		}, wirev1.Code_CODE_NOT_ALLOWED, 1},
 		{"added who was added meanwhile", func(p group) *eventv1.Event {
 			return added(p.d)
 		}, func(g id.ThreadID, p group) wirev1.ClientFrame_builder {
@@ -131,6 +131,40 @@ func TestChangesAreAnsweredByTheirVerdict(t *testing.T) {
 				t.Errorf("%d lists were told that the group is left, want %d", lists, x.lists)
 			}
 		})
+	}
+}
+
+// Whom an event was to make members that the fold has rejected, since the group was full by then, are not in it, and it
+// is not in their lists; but for those whom another has added.
+func TestWhoWasNotAddedHasItNotInHisList(t *testing.T) {
+	f := start(t, nil)
+	a := f.dial(t).register("+491").sync()
+	crowd := make([]id.UserID, thread.MaxMembers)
+	f.world.mu.Lock()
+	for k := range crowd {
+		crowd[k] = id.UserID{1, byte(k >> 8), byte(k)}
+		f.world.users[crowd[k]] = true
+	}
+	f.world.mu.Unlock()
+	last, one, two := crowd[len(crowd)-3], crowd[len(crowd)-2], crowd[len(crowd)-1]
+	g := id.NewGroup()
+	a.acked(createGroup(g, crowd[:len(crowd)-3]...)) // two more have room
+	f.world.mu.Lock()
+	f.world.hold = true
+	f.world.mu.Unlock()
+	f.world.list(one, g)
+	f.world.append(topic.Threads, topic.Subject(g), eventv1.Event_builder{
+		UserId: a.user[:], MemberAdded: eventv1.MemberAdded_builder{MemberIds: [][]byte{last[:], one[:]}}.Build(),
+	}.Build())
+	req := a.send(addMembers(g, one, two))
+	until(t, "the request waits for its verdict", func() bool { return f.world.waiting.Load() > 0 })
+	f.world.release()
+	a.refused(a.answer(req), wirev1.Code_CODE_GROUP_FULL)
+	if f.world.isMember(g, two) || f.world.inList(two, g) {
+		t.Error("who was not added has it in his list")
+	}
+	if !f.world.isMember(g, one) || !f.world.inList(one, g) {
+		t.Error("who was added by another has it not in his list")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -101,14 +102,12 @@ func (s *Session) spend(ctx context.Context, what auth.Spending, n int) error {
 	return err
 }
 
-// mayAdd judges whether the session's user may put some users into a group (wire 7.13): they exist, it is within what
-// he may do in a day, and none of them has blocked him, lets nobody add him, or is in too many threads. Which of these
-// it is, is not told; but a client that can invite them in place of that is told all of them.
+// mayAdd judges whether the session's user may put some users into a group (wire 7.13): they exist, and none of them
+// has blocked him, lets nobody add him, or is in too many threads. Which of these it is, is not told; but a client that
+// can invite them in place of that is told all of them. To be told so costs as many additions as are named, of what he
+// may do in a day, and nothing else: so nobody finds out without end who has blocked him.
 func (s *Session) mayAdd(ctx context.Context, members []id.UserID) error {
 	if err := s.allExist(ctx, members); err != nil {
-		return err
-	}
-	if err := s.spend(ctx, auth.Additions, len(members)); err != nil {
 		return err
 	}
 	not, err := s.asking.Unaddable(ctx, s.user, append([]id.UserID{s.user}, members...))
@@ -117,6 +116,14 @@ func (s *Session) mayAdd(ctx context.Context, members []id.UserID) error {
 		return err
 	case len(not) > 0 && not[0] == s.user:
 		return tooMany()
+	}
+	if !s.invites {
+		not = not[:min(1, len(not))]
+	}
+	if err := s.spend(ctx, auth.Additions, len(not)); err != nil {
+		return err
+	}
+	switch {
 	case len(not) > 0 && s.invites:
 		return &wire.Error{
 			Code: wirev1.Code_CODE_NOT_ADDABLE, Message: "some users cannot be added, but be invited", Users: not,
@@ -175,6 +182,9 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	if err := s.mayJoin(len(members)); err != nil {
 		return none, err
 	}
+	if err := s.mayAdd(ctx, members); err != nil {
+		return none, err
+	}
 	if err := s.spend(ctx, auth.Groups, 1); err != nil {
 		return none, err
 	}
@@ -196,7 +206,7 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 	default:
 		return none, wire.Errorf(wirev1.Code_CODE_CONFLICT, "the thread id cannot be used: make another")
 	}
-	if err := s.mayAdd(ctx, members); err != nil {
+	if err := s.spend(ctx, auth.Additions, len(members)); err != nil {
 		return none, err
 	}
 	if err := s.join(ctx, t, append([]id.UserID{s.user}, members...), since); err != nil {
@@ -206,6 +216,9 @@ func (s *Session) createGroup(ctx context.Context, r *wirev1.CreateGroup) (wirev
 		ThreadCreated: eventv1.ThreadCreated_builder{Title: title, MemberIds: rawUsers(members)}.Build(),
 	})
 	if errors.Is(err, rejection{thread.Exists}) { // somebody was faster, another device of the user's perhaps
+		if err := s.notAdded(ctx, t, append([]id.UserID{s.user}, members...)); err != nil {
+			return none, err
+		}
 		if v, ok := s.srv.replica.View(t); ok && v.Roster.IsMember(s.user) {
 			return s.was(t, v), nil
 		}
@@ -243,18 +256,38 @@ func (s *Session) addMembers(ctx context.Context, r *wirev1.AddMembers) (wirev1.
 	if err := s.mayAdd(ctx, fresh); err != nil {
 		return none, err
 	}
+	if err := s.spend(ctx, auth.Additions, len(fresh)); err != nil {
+		return none, err
+	}
 	if err := s.join(ctx, t, fresh, notNew); err != nil {
 		return none, err
 	}
 	out, err := s.appendThread(
 		ctx, t, eventv1.Event_builder{MemberAdded: eventv1.MemberAdded_builder{MemberIds: rawUsers(fresh)}.Build()},
 	)
-	if errors.Is(err, rejection{thread.Exists}) { // another has added them all meanwhile
-		if v, ok := s.srv.replica.View(t); ok {
+	var no rejection
+	if errors.As(err, &no) {
+		if err := s.notAdded(ctx, t, fresh); err != nil {
+			return none, err
+		}
+		if v, ok := s.srv.replica.View(t); ok && no.reason == thread.Exists { // another has added them all meanwhile
 			return s.was(t, v), nil
 		}
 	}
 	return out, err
+}
+
+// notAdded takes a thread off the lists of those whom join has told of it and whom a rejected event has not made
+// members, unless they are by another.
+func (s *Session) notAdded(ctx context.Context, t id.ThreadID, users []id.UserID) error {
+	v, ok := s.srv.replica.View(t)
+	if !ok {
+		return nil
+	}
+	out := slices.DeleteFunc(slices.Clone(users), v.Roster.IsMember)
+	return s.inform(ctx, out, eventv1.Event_builder{
+		ThreadLeft: eventv1.ThreadLeft_builder{ThreadId: t[:]}.Build(),
+	})
 }
 
 func (s *Session) removeMember(ctx context.Context, r *wirev1.RemoveMember) (wirev1.ServerFrame_builder, error) {
