@@ -61,6 +61,7 @@ type world struct {
 	behind      bool                           // the views are behind what the replica has read
 	viewsAt     map[topic.Topic]topic.Position // the first positions that the views do not have; nil: they have all
 	verdicts    map[topic.Position]thread.Verdict
+	listed      int           // times that somebody's invitations were read
 	stuck       chan struct{} // the store answers nobody about users before it is closed; nil: it answers
 	asking      atomic.Int32  // those whom it has not answered
 	askingMost  atomic.Int32  // and the most that they were
@@ -671,12 +672,39 @@ func (r reads) BlockedBy(_ context.Context, by id.UserID, users []id.UserID) (ou
 	return out, nil
 }
 
+func (r reads) InvitedTo(_ context.Context, t id.ThreadID, users []id.UserID) (out []id.UserID, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range users {
+		if i, open := r.person(u).Invitations[t]; open && !r.person(u).Blocked[i.By] {
+			out = append(out, u)
+		}
+	}
+	return out, nil
+}
+
+func (r reads) MayBlock(_ context.Context, by, u id.UserID) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.person(by).Blocked)
+	if r.person(by).Blocked[u] {
+		n--
+	}
+	return n < mostBlocked, nil
+}
+
+// mostBlocked is how many the fake lets a user block.
+const mostBlocked = 3
+
 func (r reads) Invitations(_ context.Context, u id.UserID) (*wirev1.Invitations, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.listed++
 	var out []*wirev1.Invitation
-	for t := range r.person(u).Invitations {
-		out = append(out, invitationOf(r.person(u), t))
+	for t, i := range r.person(u).Invitations {
+		if !r.person(u).Blocked[i.By] {
+			out = append(out, invitationOf(r.person(u), t))
+		}
 	}
 	return wirev1.Invitations_builder{Invitations: out}.Build(), nil
 }

@@ -75,6 +75,14 @@ func (a asking) BlockedBy(ctx context.Context, by id.UserID, users []id.UserID) 
 	return inTurn(ctx, a, func() ([]id.UserID, error) { return a.queries.BlockedBy(ctx, by, users) })
 }
 
+func (a asking) InvitedTo(ctx context.Context, t id.ThreadID, users []id.UserID) ([]id.UserID, error) {
+	return inTurn(ctx, a, func() ([]id.UserID, error) { return a.queries.InvitedTo(ctx, t, users) })
+}
+
+func (a asking) MayBlock(ctx context.Context, by, u id.UserID) (bool, error) {
+	return inTurn(ctx, a, func() (bool, error) { return a.queries.MayBlock(ctx, by, u) })
+}
+
 func (a asking) Invitations(ctx context.Context, u id.UserID) (*wirev1.Invitations, error) {
 	return inTurn(ctx, a, func() (*wirev1.Invitations, error) { return a.queries.Invitations(ctx, u) })
 }

@@ -176,7 +176,11 @@ type Queries interface {
 	Unaddable(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error)
 	// BlockedBy returns those of some users who have blocked a user.
 	BlockedBy(ctx context.Context, by id.UserID, users []id.UserID) ([]id.UserID, error)
-	// Invitations returns a user's open invitations, the latest first.
+	// InvitedTo returns those of some users among whose invitations, as they are listed, a thread is.
+	InvitedTo(ctx context.Context, t id.ThreadID, users []id.UserID) ([]id.UserID, error)
+	// MayBlock tells whether a user has room for a block of another, whom he may have blocked already.
+	MayBlock(ctx context.Context, by, u id.UserID) (bool, error)
+	// Invitations returns a user's open invitations by those whom he has not blocked, the latest first.
 	Invitations(ctx context.Context, u id.UserID) (*wirev1.Invitations, error)
 	// Settings returns what a user has set.
 	Settings(ctx context.Context, u id.UserID) (*wirev1.Settings, error)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"heliograph/edge/auth"
+	"heliograph/edge/replica"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
@@ -16,9 +17,9 @@ import (
 )
 
 // inviteMembers (wire 16.2, 16.3) invites into the thread first, whose fold alone says who is invited, and then tells
-// those whom it invited, but for those who have blocked the inviter. Who is invited already is told again: between the
-// two something may have failed. It is appended also when this edge has them all as invited, since an acknowledged
-// invitation must be one.
+// those whom it invited, but for those who have blocked the inviter. Who was invited already is told only if his list
+// does not have it: between the two something may have failed. It is appended also when this edge has them all as
+// invited, since an acknowledged invitation must be one.
 func (s *Session) inviteMembers(ctx context.Context, r *wirev1.InviteMembers) (wirev1.ServerFrame_builder, error) {
 	var none wirev1.ServerFrame_builder
 	t, v, err := s.group(ctx, r.GetThreadId(), true)
@@ -50,6 +51,12 @@ func (s *Session) inviteMembers(ctx context.Context, r *wirev1.InviteMembers) (w
 	if err != nil {
 		return none, err
 	}
+	aware, err := s.aware(ctx, t, slices.DeleteFunc(slices.Clone(who), func(u id.UserID) bool {
+		return !v.Roster.IsInvited(u)
+	}))
+	if err != nil {
+		return none, err
+	}
 	out, err := s.appendThread(ctx, t, eventv1.Event_builder{
 		MemberInvited: eventv1.MemberInvited_builder{MemberIds: rawUsers(who)}.Build(),
 	})
@@ -65,10 +72,33 @@ func (s *Session) inviteMembers(ctx context.Context, r *wirev1.InviteMembers) (w
 	if now, ok := s.srv.replica.View(t); ok {
 		v = now
 	}
-	told := slices.DeleteFunc(who, func(u id.UserID) bool { return slices.Contains(deaf, u) || v.Roster.IsMember(u) })
+	told := slices.DeleteFunc(who, func(u id.UserID) bool {
+		return slices.Contains(deaf, u) || slices.Contains(aware, u) || v.Roster.IsMember(u)
+	})
 	return out, s.inform(ctx, told, eventv1.Event_builder{
 		Cause: cause, ThreadInvited: eventv1.ThreadInvited_builder{ThreadId: t[:], Title: v.Title}.Build(),
 	})
+}
+
+// aware returns those of some users whose lists have an invitation into a thread, once the views have what this
+// connection has told them.
+func (s *Session) aware(ctx context.Context, t id.ThreadID, users []id.UserID) ([]id.UserID, error) {
+	if len(users) == 0 {
+		return nil, nil
+	}
+	n := replica.Needs{}
+	s.mu.Lock()
+	for _, u := range users {
+		part := replica.Part{Topic: topic.Users, Slot: topic.SlotOf(topic.Subject(u), s.srv.cfg.Partitions)}
+		if at, told := s.informed[part]; told {
+			n.Add(part.Topic, part.Slot, at)
+		}
+	}
+	s.mu.Unlock()
+	if err := s.past(ctx, n); err != nil {
+		return nil, err
+	}
+	return s.asking.InvitedTo(ctx, t, users)
 }
 
 // inform appends an event to the subjects of some users, on behalf of the session's own.
@@ -79,6 +109,14 @@ func (s *Session) inform(ctx context.Context, users []id.UserID, b eventv1.Event
 	if err != nil {
 		return fmt.Errorf("append to users: %w", err)
 	}
+	s.mu.Lock()
+	if s.informed == nil {
+		s.informed = replica.Needs{}
+	}
+	for _, r := range got {
+		s.informed.Add(topic.Users, r.Slot, r.Position)
+	}
+	s.mu.Unlock()
 	for k, u := range users {
 		if u == s.user {
 			s.acknowledged(topic.Users, got[k].Slot, got[k].Position)
@@ -164,10 +202,8 @@ func (s *Session) hasInvitation(ctx context.Context, t id.ThreadID) (bool, error
 	if s.srv.replica.Invited(s.user, t) {
 		return true, nil
 	}
-	all, err := s.asking.Invitations(ctx, s.user)
-	return slices.ContainsFunc(all.GetInvitations(), func(i *wirev1.Invitation) bool {
-		return id.ThreadID(i.GetThreadId()) == t
-	}), err
+	found, err := s.asking.InvitedTo(ctx, t, []id.UserID{s.user})
+	return len(found) > 0, err
 }
 
 // accept makes the session's user a member. open: he has the invitation still; else an earlier try may have begun what

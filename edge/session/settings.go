@@ -5,6 +5,7 @@ import (
 
 	"heliograph/edge/auth"
 	eventv1 "heliograph/schemas/event/v1"
+	"heliograph/schemas/wire"
 	wirev1 "heliograph/schemas/wire/v1"
 )
 
@@ -24,7 +25,8 @@ func (s *Session) setMayAdd(ctx context.Context, r *wirev1.SetMayAdd) (wirev1.Se
 }
 
 // setBlocked (wire 16.9) blocks a user, or lifts that. It is appended also when this edge has it so: another device may
-// just have said otherwise. It counts for what is asked once the views have it, a moment after the answer.
+// just have said otherwise. It counts for what is asked once the views have it, a moment after the answer; so of many
+// blocks at one time a few may come in beyond the bound.
 func (s *Session) setBlocked(ctx context.Context, r *wirev1.SetBlocked) (wirev1.ServerFrame_builder, error) {
 	var none wirev1.ServerFrame_builder
 	u, err := userID("user_id", r.GetUserId())
@@ -41,6 +43,12 @@ func (s *Session) setBlocked(ctx context.Context, r *wirev1.SetBlocked) (wirev1.
 		return none, err
 	}
 	if r.GetBlocked() {
+		switch room, err := s.asking.MayBlock(ctx, s.user, u); {
+		case err != nil:
+			return none, err
+		case !room:
+			return none, wire.Errorf(wirev1.Code_CODE_NOT_ALLOWED, "as many users are blocked as may be")
+		}
 		return s.tell(ctx, eventv1.Event_builder{UserBlocked: eventv1.UserBlocked_builder{BlockedId: u[:]}.Build()})
 	}
 	return s.tell(ctx, eventv1.Event_builder{UserUnblocked: eventv1.UserUnblocked_builder{BlockedId: u[:]}.Build()})

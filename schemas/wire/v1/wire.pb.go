@@ -150,7 +150,8 @@
 //        retry_after_ms says when there is more.
 //   7.13 Who has blocked a user is not put into a group by him, nor is who lets nobody do so (16.1), and nobody is in
 //        more than 10,000 threads: CODE_NOT_ADDABLE to whoever names some, with all of them in user_ids, without the
-//        reason. To a client without the feature invitations, and of the user himself, it is CODE_NOT_ALLOWED.
+//        reason; who is named so counts in 7.12 as put into a group. To a client without the feature invitations, and of
+//        the user himself, it is CODE_NOT_ALLOWED.
 //
 // 8. Resync
 //   8.1  A server that had to drop pushes sends Resync: the device forgets nothing and sends Sync again within a
@@ -239,8 +240,9 @@
 //   16.1 SetMayAdd says who may put the user into groups: everybody, as from the beginning, or nobody; contacts is laid
 //        down and CODE_INVALID. Whoever may not can invite him. Into groups that he creates himself he comes anyhow.
 //   16.2 InviteMembers, for admins, invites users into a group. Who is a member is passed over, as is who is invited
-//        already; but that one is told again (16.4), so to ask again is safe. At most 256 are invited into a group at one
-//        time, beyond it is CODE_GROUP_FULL; a user has at most 1,000 open invitations, and learns of no more.
+//        already; that one is told again (16.4) only if his list lacks it, so to ask again is safe. At most 256 are
+//        invited into a group at one time, beyond it is CODE_GROUP_FULL; a user has at most 1,000 open invitations, and
+//        learns of no more.
 //   16.3 Who has blocked an inviter is not told of the invitation, and the inviter is not told that.
 //   16.4 The devices of the invited are pushed Invitation while they are live, and again with ended when it is none any
 //        more. A push may be lost with its connection: the client asks ListInvitations after each SyncComplete that
@@ -253,8 +255,9 @@
 //        CODE_NOT_A_MEMBER, as of a group that does not exist.
 //   16.7 WithdrawInvitation, for admins, ends an invitation; where there is none, that is done.
 //   16.8 The members are told who is invited: by the thread's events, and by Thread.invited.
-//   16.9 SetBlocked blocks a user or lifts that, a moment after its answer; he is not told. What he was invited to
-//        before stays. GetSettings and ListInvitations are reads as of 14.1.
+//   16.9 SetBlocked blocks a user or lifts that, a moment after its answer; he is not told. At most 5,000 are blocked,
+//        beyond it is CODE_NOT_ALLOWED. While he is, ListInvitations has nothing that he invited to; no push says so.
+//        GetSettings and ListInvitations are reads as of 14.1.
 
 package wirev1
 
