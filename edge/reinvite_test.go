@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"heliograph/edge/auth"
+	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
@@ -47,6 +48,40 @@ func TestInvitedAgainIsNotToldAgain(t *testing.T) {
 	defer f.world.mu.Unlock()
 	if got := f.world.spent[auth.Additions]; got != 1+3*2 {
 		t.Errorf("it costs %d, want 7", got)
+	}
+}
+
+// Another admin is faster, through another edge, and has told the invited: he is not told twice.
+func TestInvitedByAnotherMeanwhileIsNotToldAgain(t *testing.T) {
+	f := start(t, nil)
+	a, b := f.inviting(t, "+491"), f.inviting(t, "+492")
+	g := id.NewGroup()
+	a.acked(createGroup(g))
+	w := f.world
+	w.mu.Lock()
+	w.refuse = func(ev *eventv1.Event) (bool, bool) {
+		if ev.HasMemberInvited() {
+			for top, x := range map[topic.Topic]struct {
+				of topic.Subject
+				ev eventv1.Event_builder
+			}{
+				topic.Threads: {topic.Subject(g), eventv1.Event_builder{MemberInvited: ev.GetMemberInvited()}},
+				topic.Users: {topic.Subject(b.user), eventv1.Event_builder{
+					ThreadInvited: eventv1.ThreadInvited_builder{ThreadId: g[:]}.Build(),
+				}},
+			} {
+				x.ev.UserId, x.ev.Rules = a.user[:], event.CurrentRules
+				at := w.next[top]
+				w.next[top]++
+				w.fold(top, x.of, x.ev.Build(), at)
+			}
+		}
+		return false, false
+	}
+	w.mu.Unlock()
+	a.acked(invite(g, b.user))
+	if told := b.told(); len(told) != 1 {
+		t.Errorf("pushed %v, want one", told)
 	}
 }
 

@@ -90,7 +90,8 @@ func TestAckedIsKeptUntilItIsRejected(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			me, th, m := Identity{User: id.UserID{1}, Device: id.NewDevice()}, id.NewGroup(), id.NewMessage()
 			store := NewMemoryStore()
-			must(t, store.SetIdentity(me), store.Put(Outgoing{Thread: th, ID: m, Data: []byte("hi")}), store.Acked(m, at))
+			must(t, store.SetIdentity(me))
+			must(t, store.Put(Outgoing{Thread: th, ID: m, Data: []byte("hi")}), store.Acked(m, at))
 			c, err := New(Config{Addrs: []string{"127.0.0.1:1"}, Store: store, AckInterval: time.Hour})
 			must(t, err)
 			other := Identity{User: id.UserID{2}, Device: id.NewDevice()}

@@ -75,7 +75,8 @@ func TestBlocksHaveABound(t *testing.T) {
 	w := newWorld(t)
 	ann, bob, cid := userN(1), userN(2), userN(3)
 	w.exec(t, `INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)`, [16]byte(ann), [16]byte(bob))
-	w.exec(t, `INSERT INTO blocks SELECT $1, gen_random_uuid() FROM generate_series(2, $2)`, [16]byte(ann), maxBlocked-1)
+	w.exec(t, `INSERT INTO blocks SELECT $1, gen_random_uuid() FROM generate_series(2, $2)`, [16]byte(ann),
+		maxBlocked-1)
 	room := func(by, u id.UserID, want bool) {
 		t.Helper()
 		if got, err := w.MayBlock(t.Context(), by, u); err != nil || got != want {

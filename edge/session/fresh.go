@@ -18,7 +18,7 @@ import (
 // viewWait is how long a read waits for a view that does not know yet what this edge does.
 const viewWait = 2 * time.Second
 
-// maxAcked bounds Session.acked. What an ack told matters until this edge has taken it in, a moment later.
+// maxAcked bounds Session.acked and told. What an ack told matters until this edge has taken it in, a moment later.
 const maxAcked = 64
 
 // acknowledged notes that the device is told of something in the log. Any goroutine.
@@ -28,13 +28,18 @@ func (s *Session) acknowledged(t topic.Topic, slot topic.Slot, at topic.Position
 	if s.acked == nil {
 		s.acked = replica.Needs{}
 	}
-	if _, known := s.acked[replica.Part{Topic: t, Slot: slot}]; !known && len(s.acked) >= maxAcked {
-		for any := range s.acked {
-			delete(s.acked, any)
+	note(s.acked, t, slot, at)
+}
+
+// note adds a position to what is bounded by maxAcked, in place of any other when it is full.
+func note(n replica.Needs, t topic.Topic, slot topic.Slot, at topic.Position) {
+	if _, known := n[replica.Part{Topic: t, Slot: slot}]; !known && len(n) >= maxAcked {
+		for any := range n {
+			delete(n, any)
 			break
 		}
 	}
-	s.acked.Add(t, slot, at)
+	n.Add(t, slot, at)
 }
 
 // ackedIn adds to n what acks told of a topic of a slot.

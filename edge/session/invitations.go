@@ -51,9 +51,8 @@ func (s *Session) inviteMembers(ctx context.Context, r *wirev1.InviteMembers) (w
 	if err != nil {
 		return none, err
 	}
-	aware, err := s.aware(ctx, t, slices.DeleteFunc(slices.Clone(who), func(u id.UserID) bool {
-		return !v.Roster.IsInvited(u)
-	}))
+	again := slices.DeleteFunc(slices.Clone(who), func(u id.UserID) bool { return !v.Roster.IsInvited(u) })
+	aware, err := s.aware(ctx, t, again)
 	if err != nil {
 		return none, err
 	}
@@ -63,7 +62,11 @@ func (s *Session) inviteMembers(ctx context.Context, r *wirev1.InviteMembers) (w
 	var cause *eventv1.Cause
 	switch {
 	case errors.Is(err, rejection{thread.Exists}): // they all are invited already, or members by now
-		out = s.was(t, v)
+		if out = s.was(t, v); len(again) < len(who) { // somebody was faster
+			if aware, err = s.aware(ctx, t, who); err != nil {
+				return none, err
+			}
+		}
 	case err != nil:
 		return none, err
 	default:
@@ -90,7 +93,7 @@ func (s *Session) aware(ctx context.Context, t id.ThreadID, users []id.UserID) (
 	s.mu.Lock()
 	for _, u := range users {
 		part := replica.Part{Topic: topic.Users, Slot: topic.SlotOf(topic.Subject(u), s.srv.cfg.Partitions)}
-		if at, told := s.informed[part]; told {
+		if at, known := s.told[part]; known {
 			n.Add(part.Topic, part.Slot, at)
 		}
 	}
@@ -110,11 +113,11 @@ func (s *Session) inform(ctx context.Context, users []id.UserID, b eventv1.Event
 		return fmt.Errorf("append to users: %w", err)
 	}
 	s.mu.Lock()
-	if s.informed == nil {
-		s.informed = replica.Needs{}
+	if s.told == nil {
+		s.told = replica.Needs{}
 	}
 	for _, r := range got {
-		s.informed.Add(topic.Users, r.Slot, r.Position)
+		note(s.told, topic.Users, r.Slot, r.Position)
 	}
 	s.mu.Unlock()
 	for k, u := range users {

@@ -136,20 +136,20 @@ type Session struct {
 	code     atomic.Int32
 	wg       sync.WaitGroup // every goroutine of the session but Serve's own
 
-	mu       sync.Mutex // guards the rest
-	over     bool       // closing: no goroutine is started any more
-	lanes    map[id.ThreadID]*lane
-	laned    int                              // bytes in lanes
-	heads    map[id.ThreadID]head             // refused messages that must come again first
-	joins    *rate.Limiter                    // of users put into groups; nil before the first
-	begun    map[id.ThreadID]id.UserID        // threads that it began and the replica has not seen yet: the peer
-	ahead    map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
-	logged   map[id.ThreadID]logged           // the device's own receipts, as the log has them
-	acked    replica.Needs                    // what acks told; nil before the first
-	informed replica.Needs                    // what other users were told on its behalf, in helio.users; nil before the first
-	syncs    []*syncing
-	synced   chan struct{} // closed when a Sync has ended well; nil before the first while nobody waits
-	lagged   *time.Timer   // runs while Resync is unanswered
+	mu     sync.Mutex // guards the rest
+	over   bool       // closing: no goroutine is started any more
+	lanes  map[id.ThreadID]*lane
+	laned  int                              // bytes in lanes
+	heads  map[id.ThreadID]head             // refused messages that must come again first
+	joins  *rate.Limiter                    // of users put into groups; nil before the first
+	begun  map[id.ThreadID]id.UserID        // threads that it began and the replica has not seen yet: the peer
+	ahead  map[id.ThreadID]thread.Watermark // claimed beyond what this edge has read; follow runs while it is not empty
+	logged map[id.ThreadID]logged           // the device's own receipts, as the log has them
+	acked  replica.Needs                    // what acks told; nil before the first
+	syncs  []*syncing
+	synced chan struct{} // closed when a Sync has ended well; nil before the first while nobody waits
+	lagged *time.Timer   // runs while Resync is unanswered
+	told   replica.Needs // to other users on its behalf, in helio.users; nil before the first
 }
 
 var (
