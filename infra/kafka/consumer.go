@@ -54,6 +54,8 @@ type ConsumerConfig struct {
 	backoffMin time.Duration // default 50 ms
 	lagEvery   time.Duration // default 2 s
 	checkEvery time.Duration // how often a Checker's stored positions are looked at; default 5 s
+	// how often the log is asked whether it is still the same, besides after each new connection; default 10 s
+	layoutEvery time.Duration
 }
 
 // Validate reports every fault at once.
@@ -110,6 +112,7 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	run.Default(&c.lagEvery, 2*time.Second)
 	run.Default(&c.CommitEvery, 5*time.Second)
 	run.Default(&c.checkEvery, 5*time.Second)
+	run.Default(&c.layoutEvery, 10*time.Second)
 	return c
 }
 
@@ -122,6 +125,9 @@ type Consumer struct {
 	log     *slog.Logger
 	metrics *metrics
 	again   chan struct{} // one for each reader of Records
+	doubt   doubts
+	asking  chan struct{} // taken by who asks for a layout, and by who reads seen
+	seen    layout
 
 	// Fixed once Run has set up, before any slot is owned.
 	cl     *kgo.Client // reads partitions directly; no group
@@ -169,6 +175,8 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 		behind:  make(map[topic.Topic]map[topic.Slot]time.Time),
 		failed:  make(chan struct{}),
 		again:   make(chan struct{}, againAtOnce),
+		asking:  make(chan struct{}, 1),
+		doubt:   doubts{made: make(chan struct{}, 1)},
 		told:    now, joined: now,
 	}, nil
 }
@@ -197,7 +205,7 @@ func Replay(ctx context.Context, cfg ConsumerConfig, sink Sink) error {
 
 func (c *Consumer) run(ctx context.Context) error {
 	var err error
-	c.cl, err = Dial(c.cfg.Kafka,
+	c.cl, err = Dial(c.cfg.Kafka, kgo.WithHooks(&c.doubt),
 		// A stored position that the log does not have must be seen, not mended by a rewind.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		// A partition that is added or resumed waits for the fetch in flight: this bounds how long.
@@ -221,6 +229,7 @@ func (c *Consumer) run(ctx context.Context) error {
 	g.Go(func() error { c.read(inner); return nil })
 	g.Go(func() error { c.watchFence(inner); return nil })
 	g.Go(func() error { c.watchLag(inner); return nil })
+	g.Go(func() error { c.watchLog(inner); return nil })
 	g.Go(func() error { c.showUnsure(inner); return nil })
 	finished := make(chan struct{})
 	var abandon context.CancelFunc

@@ -18,6 +18,9 @@ import (
 // errStopped ends a slot's session because the slot is being given up.
 var errStopped = errors.New("slot is being given up")
 
+// errDoubt has a slot's records fetched anew from the one before its next position on: the log may be another one.
+var errDoubt = errors.New("the log was connected to anew")
+
 // errBase ends a slot's session because its first record told another base than was assumed.
 var errBase = errors.New("the partition's base was learned from its first record")
 
@@ -28,6 +31,7 @@ type feed struct {
 	limit Positions // nil: no end; else records at or past it are not taken
 	// everything up to limit is one batch: the queue is never said to be full, or it would wait for itself
 	exact bool
+	doubt uint64 // the consumer's count of connections when this was made
 
 	wake chan struct{} // capacity 1: the queue, the limit or err changed
 
@@ -38,17 +42,20 @@ type feed struct {
 	last    time.Time // when the newest arrived
 	expect  Positions // the next position of each topic; absent: the next record is the first
 	reached map[topic.Topic]bool
+	before  Marks // of the records before expect, until they have come
 	err     error
 	closed  bool
 	paused  bool // fetching is paused, or about to be
 }
 
-func newFeed(slot topic.Slot, next, limit Positions, exact bool, topics []topic.Topic) *feed {
+func newFeed(slot topic.Slot, from place, limit Positions, exact bool, topics []topic.Topic) *feed {
+	next := from.next
 	f := &feed{
 		slot:    slot,
 		limit:   limit,
 		exact:   exact,
 		expect:  next.Clone(),
+		before:  from.marks.Clone(),
 		wake:    make(chan struct{}, 1),
 		reached: make(map[topic.Topic]bool),
 	}
@@ -103,6 +110,10 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 		}
 		pos := bases.Position(r)
 		want, known := f.expect[t]
+		if err := f.sameLog(t, r, pos); err != nil {
+			f.err = err
+			break
+		}
 		if known && pos < want {
 			continue
 		}
@@ -110,7 +121,7 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 			f.reached[t] = true
 			break
 		}
-		if known && pos > want && t != topic.Receipts && t != topic.Presence {
+		if known && pos > want && keptWhole(t) {
 			out.gaps++
 		}
 		if out.records == 0 {
@@ -136,6 +147,32 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 	f.signal()
 	return out
 }
+
+// sameLog holds the first record of a topic against what was read there before. The caller holds mu.
+func (f *feed) sameLog(t topic.Topic, r *kgo.Record, pos topic.Position) error {
+	next, known := f.expect[t]
+	if !known {
+		if r.Offset > 0 && keptWhole(t) {
+			return &LogError{Topic: t, Slot: f.slot, Fault: FaultCut, At: pos}
+		}
+		return nil
+	}
+	mark, ok := f.before[t]
+	if !ok {
+		return nil
+	}
+	delete(f.before, t)
+	switch {
+	case pos >= next && keptWhole(t):
+		return &LogError{Topic: t, Slot: f.slot, Fault: FaultCut, Next: next, At: pos}
+	case pos == next-1 && mark.Digest != Digest(r.Key, r.Value):
+		return &LogError{Topic: t, Slot: f.slot, Fault: FaultChanged, Next: next}
+	}
+	return nil
+}
+
+// keptWhole tells whether no record of a topic ever vanishes.
+func keptWhole(t topic.Topic) bool { return t != topic.Receipts && t != topic.Presence }
 
 // relieved tells, once, that a full queue has become half empty.
 func (f *feed) relieved(maxRecords, maxBytes int) bool {

@@ -38,7 +38,7 @@ func TestGatherWaitsForCompany(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFeed(0, Positions{}, nil, false, []topic.Topic{topic.Threads})
+				f := newFeed(0, place{}, nil, false, []topic.Topic{topic.Threads})
 				bases := &Bases{}
 				ctx, stop := context.WithCancel(t.Context())
 				var pusher sync.WaitGroup
@@ -50,7 +50,7 @@ func TestGatherWaitsForCompany(t *testing.T) {
 							return
 						}
 						f.push(
-							topic.Threads, []*kgo.Record{{Offset: int64(i + 1), Value: []byte{1}}}, bases, 1<<20, 1<<30,
+							topic.Threads, []*kgo.Record{{Offset: int64(i), Value: []byte{1}}}, bases, 1<<20, 1<<30,
 						)
 					}
 				})

@@ -38,11 +38,13 @@ func (c *Consumer) read(ctx context.Context) {
 		}
 		fs := c.cl.PollFetches(poll)
 		cancel()
-		c.route(fs)
+		c.route(fs, c.doubt.Load())
 	}
 }
 
-func (c *Consumer) route(fs kgo.Fetches) {
+// route puts what was fetched into the feeds. What came before the count of doubts was read belongs to the log that a
+// feed of that count has looked at.
+func (c *Consumer) route(fs kgo.Fetches, doubt uint64) {
 	fs.EachError(func(name string, p int32, err error) {
 		if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
 			return
@@ -56,6 +58,10 @@ func (c *Consumer) route(fs kgo.Fetches) {
 	fs.EachPartition(func(p kgo.FetchTopicPartition) {
 		f := c.routes[p.Topic][p.Partition]
 		if f == nil || len(p.Records) == 0 {
+			return
+		}
+		if f.doubt != doubt {
+			f.fail(errDoubt)
 			return
 		}
 		t := c.names[p.Topic]

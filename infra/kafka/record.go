@@ -39,6 +39,7 @@ type Batch struct {
 	Records []Record
 	From    Positions // the sink's next positions before this batch, for every topic that is read and has one
 	To      Positions // the next positions after it
+	Marks   Marks     // of the records before To, as far as they are known
 }
 
 // Sink is where a Consumer puts a slot's records. Calls for one slot come one at a time; calls for different slots come

@@ -27,9 +27,16 @@ type ownedSlot struct {
 
 	mu     sync.Mutex // guards what follows
 	next   Positions  // the stored next positions, once Open has told them
+	marks  Marks      // those of next; never changed once here
 	inHand []Record   // the batch that is being applied
 	feed   *feed
 	err    error // of the last failed attempt; nil when all is well
+}
+
+// place is where a sink stands: its next positions, and the marks of the records before them.
+type place struct {
+	next  Positions
+	marks Marks
 }
 
 // stops are the two contexts of a slot's goroutine; polite ends with hard, or before it.
@@ -115,14 +122,20 @@ func reasonOf(err error) string {
 
 // session is one life of a slot's state: Open, batches, Close. nil means that a replay has reached its end.
 func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error) {
-	var next, pending Positions
+	var at place
+	var pending Positions
 	opened := false
 	err = run.Protect(func() error {
 		var err error
-		if next, err = c.sink.Open(st.polite, o.slot); err != nil {
+		if at.next, err = c.sink.Open(st.polite, o.slot); err != nil {
 			return err
 		}
 		opened = true
+		if m, ok := c.sink.(Marker); ok {
+			if at.marks, err = m.Marks(st.polite, o.slot); err != nil {
+				return err
+			}
+		}
 		if p, ok := c.sink.(Pender); ok {
 			pending, err = p.Pending(st.polite, o.slot)
 		}
@@ -140,9 +153,9 @@ func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error
 	if err != nil {
 		return &stageError{reasonOpen, err}
 	}
-	next = next.Clone()
+	at = place{at.next.Clone(), at.marks.Clone()}
 	o.mu.Lock()
-	o.next = next.Clone()
+	o.next, o.marks = at.next.Clone(), at.marks
 	o.mu.Unlock()
 
 	g := gathering{
@@ -152,20 +165,25 @@ func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error
 		maxRecords: c.cfg.MaxRecords,
 		maxBytes:   c.cfg.MaxBytes,
 	}
-	if until := ahead(next, pending); len(until) > 0 {
-		c.log.Info("repeating the batch begun before the restart", "slot", o.slot, "from", next, "to", until)
-		if next, err = c.serve(st, o, next, until, true, g, back); err != nil {
-			return err
-		}
-	}
 	var limit Positions
 	if c.ends != nil {
 		limit = c.ends[o.slot]
 	}
-	if _, err = c.serve(st, o, next, limit, false, g, back); err != nil {
-		return err
+	for {
+		until, exact := ahead(at.next, pending), true
+		if len(until) == 0 {
+			until, exact = limit, false
+		} else {
+			c.log.Info("repeating the batch begun before the restart", "slot", o.slot, "from", at.next, "to", until)
+		}
+		at, err = c.serve(st, o, at, until, exact, g, back)
+		switch {
+		case errors.Is(err, errDoubt):
+			c.log.Debug("log connected to anew, looking whether it is the same", "slot", o.slot, "next", at.next)
+		case err != nil || !exact:
+			return err
+		}
 	}
-	return nil
 }
 
 // ahead keeps the positions of pending that are past next.
@@ -179,15 +197,22 @@ func ahead(next, pending Positions) Positions {
 	return out
 }
 
-// serve feeds the sink from next on, up to limit (nil: for ever), and returns the positions that it reached.
+// serve feeds the sink from next on, up to limit (nil: for ever), and returns the place that it reached.
 func (c *Consumer) serve(
-	st stops, o *ownedSlot, next, limit Positions, exact bool, g gathering, back *run.Backoff,
-) (Positions, error) {
-	offsets, err := c.offsets(o.slot, next, limit, exact)
+	st stops, o *ownedSlot, from place, limit Positions, exact bool, g gathering, back *run.Backoff,
+) (place, error) {
+	doubt := c.doubt.Load() // before the log is looked at
+	log, err := c.sameLog(st.polite, o.slot, from)
 	if err != nil {
-		return next, err
+		return from, err
 	}
-	f := newFeed(o.slot, next, limit, exact, c.cfg.Topics)
+	offsets, err := c.offsets(o.slot, from, limit, exact)
+	if err != nil {
+		return from, err
+	}
+	f := newFeed(o.slot, from, limit, exact, c.cfg.Topics)
+	f.doubt = doubt
+	next, marks := from.next, from.marks
 	o.mu.Lock()
 	o.feed = f
 	o.mu.Unlock()
@@ -204,39 +229,43 @@ func (c *Consumer) serve(
 		recs, bytes, done, err := f.gather(st.polite, g, check)
 		if errors.Is(err, errCheck) {
 			if err := checkStored(st.polite, checker, o.slot, next); err != nil {
-				return next, err
+				return place{next, marks}, err
 			}
 			continue
 		}
 		if err != nil {
-			return next, err
+			return place{next, marks}, err
 		}
 		if done && len(recs) == 0 && !exact {
-			return next, nil
+			return place{next, marks}, nil
 		}
 		b := Batch{Slot: o.slot, Records: recs, From: next.Clone(), To: next.Clone()}
 		for i := range recs {
 			b.To[recs[i].Topic] = recs[i].Position + 1
 		}
+		b.Marks = c.marksOf(recs, marks, log.ids)
 		if exact {
 			for t, p := range limit {
+				if b.To[t] < p {
+					delete(b.Marks, t) // the record before it has been compacted away
+				}
 				b.To[t] = p
 			}
 		}
 		err = c.apply(st, o, b, back)
 		c.queued(-len(recs), -bytes)
 		if err != nil {
-			return next, err
+			return place{next, marks}, err
 		}
-		next = b.To
+		next, marks = b.To, b.Marks
 		c.relieve(f)
 		if exact {
-			return next, nil
+			return place{next, marks}, nil
 		}
 		select {
 		case <-check: // with records always at hand, gather never comes to it
 			if err := checkStored(st.polite, checker, o.slot, next); err != nil {
-				return next, err
+				return place{next, marks}, err
 			}
 		default:
 		}
@@ -282,7 +311,7 @@ func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) err
 			c.metrics.batch.Observe(float64(len(b.Records)))
 			c.metrics.records.Add(float64(len(b.Records)))
 			o.mu.Lock()
-			o.next = b.To.Clone()
+			o.next, o.marks = b.To.Clone(), b.Marks
 			o.mu.Unlock()
 			if tries > 1 {
 				c.log.Info("slot recovered", "slot", o.slot, "tries", tries)
@@ -309,21 +338,25 @@ func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) err
 	}
 }
 
-// offsets turns next positions into Kafka offsets. Topics that are at their limit already, and in an exact phase all
+// offsets turns a place into Kafka offsets: of the record before the next position where its mark is known, so that the
+// first that comes tells whether the log is the same. Topics that are at their limit already, and in an exact phase all
 // that have none, are not read.
-func (c *Consumer) offsets(s topic.Slot, next, limit Positions, onlyLimited bool) (map[topic.Topic]kgo.Offset, error) {
+func (c *Consumer) offsets(s topic.Slot, from place, limit Positions, onlyLimited bool) (map[topic.Topic]kgo.Offset, error) {
 	out := make(map[topic.Topic]kgo.Offset)
 	for _, t := range c.cfg.Topics {
 		end, limited := limit[t]
-		if limited && next[t] >= end || onlyLimited && !limited {
+		if limited && from.next[t] >= end || onlyLimited && !limited {
 			continue
 		}
 		at := kgo.NewOffset().AtStart()
-		if pos := next[t]; pos > 0 {
+		if pos := from.next[t]; pos > 0 {
 			base := c.bases.Of(t, s)
 			if pos < base {
 				return nil, fmt.Errorf("%w: %s/%d: position %d is before the log's base %d",
 					ErrPositions, t, s, pos, base)
+			}
+			if _, marked := from.marks[t]; marked {
+				pos--
 			}
 			at = kgo.NewOffset().At(int64(pos - base)).WithEpoch(-1)
 		}

@@ -1,0 +1,223 @@
+package kafka
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"heliograph/schemas/topic"
+)
+
+// doubts counts the connections that a client has made to brokers, before anything is asked over them. A log can be set
+// back, replaced or restored only while its broker is away, so a count that has not changed says that what came belongs
+// to the log that was looked at.
+type doubts struct {
+	n    atomic.Uint64
+	at   atomic.Int64  // when the last one was made, Unix nanoseconds
+	made chan struct{} // capacity 1: there is a new one
+}
+
+var _ kgo.HookBrokerConnect = (*doubts)(nil)
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (d *doubts) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if err == nil {
+		d.at.Store(time.Now().UnixNano())
+		d.n.Add(1)
+		select {
+		case d.made <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Load returns the count.
+func (d *doubts) Load() uint64 { return d.n.Load() }
+
+// layout is what the log has told about its topics at one moment.
+type layout struct {
+	asked time.Time // before it was asked
+	ids   map[topic.Topic]uuid.UUID
+	cuts  map[topic.Topic]map[topic.Slot]topic.Position // where partitions begin whose head is gone
+	ends  map[topic.Topic]map[topic.Slot]topic.Position
+}
+
+// layout returns what the log told when it was asked at a moment that is not before notBefore. Whoever comes first asks
+// for all.
+func (c *Consumer) layout(ctx context.Context, notBefore time.Time) (layout, error) {
+	select {
+	case c.asking <- struct{}{}:
+		defer func() { <-c.asking }()
+	case <-ctx.Done():
+		return layout{}, ctx.Err()
+	}
+	if !c.seen.asked.Before(notBefore) {
+		return c.seen, nil
+	}
+	l := layout{asked: time.Now()}
+	names := make([]string, 0, len(c.cfg.Topics))
+	for _, t := range c.cfg.Topics {
+		names = append(names, c.cfg.Kafka.Name(t))
+	}
+	var err error
+	if l.ids, err = c.topicIDs(ctx); err != nil {
+		return layout{}, err
+	}
+	starts, err := listOffsets(ctx, c.cl, false, names)
+	if err != nil {
+		return layout{}, err
+	}
+	l.cuts = c.cuts(starts)
+	if l.ends, err = c.askEnds(ctx); err != nil {
+		return layout{}, err
+	}
+	c.seen = l
+	return l, nil
+}
+
+// cuts returns where the partitions begin that have lost their head and were to be kept whole.
+func (c *Consumer) cuts(starts kadm.ListedOffsets) map[topic.Topic]map[topic.Slot]topic.Position {
+	out := make(map[topic.Topic]map[topic.Slot]topic.Position)
+	starts.Each(func(o kadm.ListedOffset) {
+		t, s := c.names[o.Topic], topic.Slot(o.Partition)
+		if o.Offset <= 0 || !keptWhole(t) {
+			return
+		}
+		if out[t] == nil {
+			out[t] = make(map[topic.Slot]topic.Position)
+		}
+		out[t][s] = c.bases.Of(t, s) + topic.Position(o.Offset)
+	})
+	return out
+}
+
+// topicIDs asks the cluster for the ids of the topics; a broker that has none gives zero.
+func (c *Consumer) topicIDs(ctx context.Context) (map[topic.Topic]uuid.UUID, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	for name := range c.names {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = kmsg.StringPtr(name)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, c.cl)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[topic.Topic]uuid.UUID)
+	for _, t := range resp.Topics {
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			return nil, err
+		}
+		if t.Topic != nil {
+			out[c.names[*t.Topic]] = t.TopicID
+		}
+	}
+	return out, nil
+}
+
+// sameLog holds a place against what the log says of itself, and returns that.
+func (c *Consumer) sameLog(ctx context.Context, s topic.Slot, from place) (layout, error) {
+	l, err := c.layout(ctx, time.Unix(0, c.doubt.at.Load()))
+	if err != nil {
+		return layout{}, err
+	}
+	if l.judge(s, from, c.cfg.Topics) == nil {
+		return l, nil
+	}
+	// What was asked some time ago may lie behind what this consumer has read since.
+	if l, err = c.layout(ctx, time.Now()); err != nil {
+		return layout{}, err
+	}
+	return l, l.judge(s, from, c.cfg.Topics)
+}
+
+// judge tells what is wrong with a log for somebody who stands at a place.
+func (l layout) judge(s topic.Slot, from place, topics []topic.Topic) error {
+	for _, t := range topics {
+		next, end, mark := from.next[t], l.ends[t][s], from.marks[t]
+		switch {
+		case mark.Log != uuid.Nil && l.ids[t] != uuid.Nil && mark.Log != l.ids[t]:
+			return &LogError{Topic: t, Slot: s, Fault: FaultReplaced, Next: next, At: end}
+		case next > end:
+			return &LogError{Topic: t, Slot: s, Fault: FaultSetBack, Next: next, At: end}
+		case l.cuts[t][s] > 0:
+			return &LogError{Topic: t, Slot: s, Fault: FaultCut, Next: next, At: l.cuts[t][s]}
+		}
+	}
+	return nil
+}
+
+// watchLog looks now and then whether the log is still the one that the slots have read: an admin may cut it or make a
+// topic anew without any broker going away.
+func (c *Consumer) watchLog(ctx context.Context) {
+	t := time.NewTicker(c.cfg.layoutEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-c.doubt.made:
+		}
+		limited, cancel := context.WithTimeout(ctx, c.cfg.layoutEvery+5*time.Second)
+		c.lookAtLog(limited)
+		cancel()
+	}
+}
+
+// lookAtLog fails the feeds of slots whose log is not the one that they have read, and of those that have not looked
+// since the log was connected to anew.
+func (c *Consumer) lookAtLog(ctx context.Context) {
+	doubt := c.doubt.Load()
+	type standing struct {
+		slot topic.Slot
+		at   place
+		feed *feed
+	}
+	var all []standing
+	for _, o := range c.owned() {
+		o.mu.Lock()
+		if o.feed != nil && o.next != nil {
+			all = append(all, standing{o.slot, place{o.next, o.marks}, o.feed})
+		}
+		o.mu.Unlock()
+	}
+	// Asked after the places were taken down: a log that only grows ends behind them.
+	l, err := c.layout(ctx, time.Now())
+	if err != nil {
+		if ctx.Err() == nil {
+			c.log.Debug("layout of the log unknown", "err", err)
+		}
+		return
+	}
+	for _, st := range all {
+		switch err := l.judge(st.slot, st.at, c.cfg.Topics); {
+		case err != nil:
+			st.feed.fail(err)
+		case st.feed.doubt < doubt:
+			st.feed.fail(errDoubt)
+		}
+	}
+}
+
+// marksOf returns the marks after a batch of records: theirs, and for the topics of which it has none those before.
+func (c *Consumer) marksOf(recs []Record, before Marks, ids map[topic.Topic]uuid.UUID) Marks {
+	out := before.Clone()
+	done := make(map[topic.Topic]bool, len(c.cfg.Topics))
+	for i := len(recs) - 1; i >= 0 && len(done) < len(c.cfg.Topics); i-- {
+		r := &recs[i]
+		if done[r.Topic] {
+			continue
+		}
+		done[r.Topic] = true
+		out[r.Topic] = Mark{Log: ids[r.Topic], Digest: Digest(r.Key, r.Value)}
+	}
+	return out
+}

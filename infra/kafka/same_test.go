@@ -1,0 +1,312 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"heliograph/schemas/topic"
+)
+
+// TestDigestIsFrozen: marks are stored, so what they are made of never changes.
+func TestDigestIsFrozen(t *testing.T) {
+	for _, c := range []struct {
+		key, value string
+		want       uint64
+	}{
+		{"", "", 0xdf3f619804a92fdb},
+		{"k", "v", 0xdcebe451747903d8},
+		{"kv", "", 0x6ee09e334ed2817d},
+	} {
+		if got := Digest([]byte(c.key), []byte(c.value)); got != c.want {
+			t.Errorf("Digest(%q, %q) = %#x, want %#x", c.key, c.value, got, c.want)
+		}
+	}
+}
+
+// aged is a broker whose data can be set back to what they were at a moment before.
+type aged struct {
+	t    *testing.T
+	dir  string
+	port int
+	fake *kfake.Cluster
+	cfg  Config
+}
+
+func newAged(t *testing.T) *aged {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &aged{t: t, dir: t.TempDir(), port: l.Addr().(*net.TCPAddr).Port}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.cfg = Config{
+		Brokers: []string{"127.0.0.1:" + strconv.Itoa(a.port)}, ClientID: "test", Partitions: testSlots,
+	}
+	a.start()
+	t.Cleanup(func() { a.stop() })
+	cl := a.client()
+	defer cl.Close()
+	if _, err := EnsureTopics(t.Context(), cl, a.cfg); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (a *aged) start() {
+	a.t.Helper()
+	var err error
+	a.fake, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(a.dir), kfake.Ports(a.port))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+func (a *aged) stop() {
+	if a.fake != nil {
+		a.fake.Close()
+		a.fake = nil
+	}
+}
+
+// keep stops the broker for as long as it takes to copy what it has.
+func (a *aged) keep() string {
+	a.t.Helper()
+	a.stop()
+	dir := a.t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(a.dir)); err != nil {
+		a.t.Fatal(err)
+	}
+	a.start()
+	return dir
+}
+
+// setBack stops the broker and starts it with what was kept.
+func (a *aged) setBack(kept string) {
+	a.t.Helper()
+	a.stop()
+	if err := os.RemoveAll(a.dir); err != nil {
+		a.t.Fatal(err)
+	}
+	if err := os.CopyFS(a.dir, os.DirFS(kept)); err != nil {
+		a.t.Fatal(err)
+	}
+	a.start()
+}
+
+func (a *aged) client() *kgo.Client {
+	a.t.Helper()
+	cl, err := Dial(a.cfg, ProducerOpts(ProducerConfig{})...)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cl
+}
+
+func (a *aged) produce(from, n int) {
+	a.t.Helper()
+	cl := a.client()
+	defer cl.Close()
+	produce(a.t, cl, a.cfg, from, n)
+}
+
+// marked is a sink that keeps marks.
+type marked struct {
+	*memorySink
+	mu    sync.Mutex
+	marks map[topic.Slot]Marks
+}
+
+func newMarked() *marked {
+	return &marked{memorySink: &memorySink{store: newStore()}, marks: make(map[topic.Slot]Marks)}
+}
+
+func (m *marked) Marks(_ context.Context, s topic.Slot) (Marks, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.marks[s].Clone(), nil
+}
+
+func (m *marked) Apply(ctx context.Context, b Batch) error {
+	if err := m.memorySink.Apply(ctx, b); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.marks[b.Slot] = b.Marks.Clone()
+	return nil
+}
+
+type memorySink struct{ store *store }
+
+func (m *memorySink) Open(_ context.Context, s topic.Slot) (Positions, error) { return m.store.read(s), nil }
+func (m *memorySink) Apply(_ context.Context, b Batch) error                  { return m.store.write(b) }
+func (m *memorySink) Close(topic.Slot, bool)                                  {}
+
+// gate is a dial that can be shut.
+type gate struct {
+	mu   sync.Mutex
+	shut bool
+}
+
+func (g *gate) set(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = shut
+}
+
+func (g *gate) dial(ctx context.Context, network, host string) (net.Conn, error) {
+	g.mu.Lock()
+	shut := g.shut
+	g.mu.Unlock()
+	if shut {
+		return nil, errors.New("shut")
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, host)
+}
+
+// TestAnotherLogIsNoticed: a view that has read a log, and then meets one that was set back, changed, made anew or cut,
+// takes in nothing of it, whether it runs meanwhile or not, and whether the other log has grown past it or not.
+func TestAnotherLogIsNoticed(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// what becomes of the log after 20 records in each partition were read; kept has the first 10
+		accident func(t *testing.T, a *aged, kept string)
+		want     Fault
+	}{
+		{"set back", func(_ *testing.T, a *aged, kept string) { a.setBack(kept) }, FaultSetBack},
+		{"set back and grown to where it was", func(_ *testing.T, a *aged, kept string) {
+			a.setBack(kept)
+			a.produce(100, 10)
+		}, FaultChanged},
+		{"set back and grown past it", func(_ *testing.T, a *aged, kept string) {
+			a.setBack(kept)
+			a.produce(100, 25)
+		}, FaultChanged},
+		{"set back by one", func(t *testing.T, a *aged, _ string) {
+			kept := a.keep()
+			a.produce(20, 1)
+			a.setBack(kept)
+		}, ""},
+		{"made anew", func(t *testing.T, a *aged, _ string) {
+			cl := a.client()
+			defer cl.Close()
+			adm := kadm.NewClient(cl)
+			for _, tp := range topic.All {
+				if _, err := adm.DeleteTopics(t.Context(), a.cfg.Name(tp)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := EnsureTopics(t.Context(), cl, a.cfg); err != nil {
+				t.Fatal(err)
+			}
+			a.produce(100, 25)
+		}, FaultReplaced},
+		{"cut", func(t *testing.T, a *aged, _ string) {
+			cl := a.client()
+			defer cl.Close()
+			var off kadm.Offsets
+			for s := range testSlots {
+				off.AddOffset(a.cfg.Name(topic.Threads), int32(s), 5, -1)
+			}
+			if _, err := kadm.NewClient(cl).DeleteRecords(t.Context(), off); err != nil {
+				t.Fatal(err)
+			}
+		}, FaultCut},
+	} {
+		for _, running := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/running=%t", c.name, running), func(t *testing.T) {
+				t.Parallel()
+				a := newAged(t)
+				a.produce(0, 10)
+				kept := a.keep()
+				a.produce(10, 10)
+				g := &gate{}
+				cfg := ConsumerConfig{Kafka: a.cfg, View: "test", layoutEvery: 50 * time.Millisecond}
+				cfg.Kafka.Dial = g.dial
+				sink := newMarked()
+				start := func() (*Consumer, func()) {
+					con, err := NewConsumer(cfg, sink)
+					if err != nil {
+						t.Fatal(err)
+					}
+					ctx, stop := context.WithCancel(t.Context())
+					var wg sync.WaitGroup
+					wg.Go(func() {
+						if err := con.Run(ctx); err != nil {
+							t.Errorf("consumer: %v", err)
+						}
+					})
+					return con, func() { stop(); wg.Wait() }
+				}
+				con, stop := start()
+				all := 20 * testSlots * len(topic.Folded)
+				eventually(t, "all is read", func() bool { return sink.store.count() == all })
+				if c.want == "" { // what was never read may go
+					stop()
+					c.accident(t, a, kept)
+					con, stop = start()
+					a.produce(30, 1)
+					eventually(t, "the log goes on", func() bool {
+						return sink.store.count() == all+testSlots*len(topic.Folded)
+					})
+					stop()
+					return
+				}
+				if !running {
+					stop()
+				}
+				g.set(true) // who runs does not see the log before the accident is over
+				c.accident(t, a, kept)
+				g.set(false)
+				if !running {
+					con, stop = start()
+				}
+				defer stop()
+				eventually(t, "every slot says what is wrong", func() bool {
+					for _, err := range con.Stalled() {
+						var wrong *LogError
+						if errors.As(err, &wrong) && errors.Is(err, ErrPositions) && wrong.Fault != c.want {
+							t.Fatalf("the log is said to be %s, want %s: %v", wrong.Fault, c.want, err)
+						} else if wrong == nil {
+							return false
+						}
+					}
+					return len(con.Stalled()) == testSlots
+				})
+				if n := sink.store.count(); n != all {
+					t.Errorf("%d records were taken in, want %d and none of the other log", n, all)
+				}
+			})
+		}
+	}
+}
+
+// TestNoViewIsMadeOfACutLog: what lacks its head cannot be folded from its beginning.
+func TestNoViewIsMadeOfACutLog(t *testing.T) {
+	_, cfg, cl := cluster(t)
+	produce(t, cl, cfg, 0, 10)
+	var off kadm.Offsets
+	off.AddOffset(cfg.Name(topic.Threads), 1, 10, -1)
+	if _, err := kadm.NewClient(cl).DeleteRecords(t.Context(), off); err != nil {
+		t.Fatal(err)
+	}
+	err := Replay(t.Context(), ConsumerConfig{Kafka: cfg, View: "test"}, &memorySink{store: newStore()})
+	var wrong *LogError
+	if !errors.As(err, &wrong) || wrong.Fault != FaultCut || wrong.Slot != 1 {
+		t.Errorf("a rebuild from a log without its head: %v, want that slot 1 is cut", err)
+	}
+}
