@@ -52,7 +52,7 @@ type Log interface {
 	) iter.Seq2[kafka.Record, error]
 }
 
-// Sink is a kafka.Sink and a kafka.Pender over a Store: it owns what it knows of each slot, sorts batches into events
+// Sink is a kafka.Sink, a kafka.Pender and a kafka.Marker over a Store: it owns what it knows of each slot, sorts batches into events
 // and quarantine, folds them and has the store write them.
 type Sink[R Rows] struct {
 	// Fixed before the first Open.
@@ -77,6 +77,7 @@ type slotState struct {
 	threads *Cache[id.ThreadID, *thread.State]
 	users   *Cache[id.UserID, *user.State]
 	pending kafka.Positions
+	marks   kafka.Marks
 	// states are wanted as of the first event of each subject, not as of the batch's beginning
 	apart bool
 
@@ -115,7 +116,7 @@ func (s *Sink[R]) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, e
 		return nil, fmt.Errorf("%s: drain quarantine of slot %d: %w", s.cfg.Kind, slot, err)
 	}
 	st := s.newState(stored.Held)
-	st.pending = stored.Pending
+	st.pending, st.marks = stored.Pending, stored.Marks
 	s.mu.Lock()
 	raise(st.latest, stored.Latest)
 	s.slots[slot] = st
@@ -139,6 +140,14 @@ func (s *Sink[R]) newState(held []HeldRange) *slotState {
 func (s *Sink[R]) Pending(_ context.Context, slot topic.Slot) (kafka.Positions, error) {
 	if st := s.slot(slot); st != nil {
 		return st.pending, nil
+	}
+	return nil, nil
+}
+
+// Marks implements kafka.Marker: those that the store had when the slot was opened.
+func (s *Sink[R]) Marks(_ context.Context, slot topic.Slot) (kafka.Marks, error) {
+	if st := s.slot(slot); st != nil {
+		return st.marks, nil
 	}
 	return nil, nil
 }

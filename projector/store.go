@@ -40,6 +40,8 @@ type Rows interface {
 // Stored is what a store knows about a slot.
 type Stored struct {
 	Next kafka.Positions
+	// Marks are those of the records before Next, as far as they are known.
+	Marks kafka.Marks
 	// Pending is the end of a batch that was begun at Next and may not be whole; empty: there is none.
 	Pending kafka.Positions
 	Latest  map[topic.Topic]int64 // the highest log times, Unix milliseconds

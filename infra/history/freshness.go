@@ -14,10 +14,11 @@ type Freshness struct {
 	Slot  topic.Slot
 	Next  topic.Position
 	Time  time.Time // the highest log time among the last events of what was taken in; the epoch: none
+	Mark  topic.Mark
 }
 
 func (r *Freshness) scan(into func(...any) error) error {
-	return scanTopic(into, &r.Topic, (*int32)(&r.Slot), (*int64)(&r.Next), &r.Time)
+	return scanTopic(into, &r.Topic, (*int32)(&r.Slot), (*int64)(&r.Next), &r.Time, (*key)(&r.Mark.Log), &r.Mark.Digest)
 }
 
 const (
@@ -25,12 +26,15 @@ const (
 
 	isDone = ` FROM positions WHERE state = 'done' AND generation = (` + sqlGeneration + `)`
 
-	sqlFreshness = `SELECT topic, slot, max(next), max(log_time)` + isDone + `
+	lastMark = `argMax(log_id, next), argMax(digest, next)`
+
+	sqlFreshness = `SELECT topic, slot, max(next), max(log_time), ` + lastMark + isDone + `
  GROUP BY topic, slot ORDER BY topic, slot`
 
-	sqlFreshnessOf = `SELECT toInt16(?), toInt32(?), max(next), max(log_time)` + isDone + ` AND topic = ? AND slot = ?`
+	sqlFreshnessOf = `SELECT toInt16(?), toInt32(?), max(next), max(log_time), ` + lastMark + isDone + ` AND topic = ? AND slot = ?`
 
-	sqlRanges = `SELECT topic, toString(state), from_position, next FROM positions WHERE slot = ? AND generation = ?`
+	sqlRanges = `SELECT topic, toString(state), from_position, next, log_id, digest FROM positions
+ WHERE slot = ? AND generation = ?`
 
 	sqlOwner  = `SELECT toInt32(?), max(epoch) FROM owners WHERE slot = ? AND generation = ?`
 	sqlOwners = `SELECT slot, max(epoch) FROM owners WHERE generation = ? GROUP BY slot`
@@ -71,10 +75,11 @@ type Range struct {
 	Topic      topic.Topic
 	State      string
 	From, Next topic.Position
+	Mark       topic.Mark // of the record before Next
 }
 
 func (r *Range) scan(into func(...any) error) error {
-	return scanTopic(into, &r.Topic, &r.State, (*int64)(&r.From), (*int64)(&r.Next))
+	return scanTopic(into, &r.Topic, &r.State, (*int64)(&r.From), (*int64)(&r.Next), (*key)(&r.Mark.Log), &r.Mark.Digest)
 }
 
 // Ranges returns the ranges of a slot in a generation. Of each topic and state the highest is among them, and others

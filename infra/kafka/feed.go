@@ -165,7 +165,7 @@ func (f *feed) sameLog(t topic.Topic, r *kgo.Record, pos topic.Position) error {
 	switch {
 	case pos >= next && keptWhole(t):
 		return &LogError{Topic: t, Slot: f.slot, Fault: FaultCut, Next: next, At: pos}
-	case pos == next-1 && mark.Digest != Digest(r.Key, r.Value):
+	case pos == next-1 && mark.Digest != topic.Digest(r.Key, r.Value):
 		return &LogError{Topic: t, Slot: f.slot, Fault: FaultChanged, Next: next}
 	}
 	return nil

@@ -2,41 +2,14 @@ package kafka
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"maps"
-
-	"github.com/google/uuid"
 
 	"heliograph/schemas/topic"
 )
 
-// Mark is the identity of the record right before a next position: by it, whoever comes back to the position can tell
-// whether the log is still the one that he read. A part that is zero is not known, and says nothing.
-type Mark struct {
-	// Log is Kafka's id of the topic (KIP-516), which another topic of the same name does not have.
-	Log uuid.UUID
-	// Digest is that of the record; see Digest.
-	Digest uint64
-}
-
 // Marks holds, by topic, the mark of the record before a next position.
-type Marks map[topic.Topic]Mark
-
-// Digest returns the first 8 bytes, big endian, of SHA-256 over the length of a record's key (4 bytes, big endian), its
-// key and its value. It is never 0. Frozen: it is stored. The record's time is not in it: who appends it is not told
-// the one that the log gave it.
-func Digest(key, value []byte) uint64 {
-	h := sha256.New()
-	var head [4]byte
-	binary.BigEndian.PutUint32(head[:], uint32(len(key)))
-	h.Write(head[:])
-	h.Write(key)
-	h.Write(value)
-	var sum [sha256.Size]byte
-	return max(1, binary.BigEndian.Uint64(h.Sum(sum[:0])))
-}
+type Marks map[topic.Topic]topic.Mark
 
 // Clone returns a copy that shares nothing.
 func (m Marks) Clone() Marks {

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -44,7 +43,7 @@ func (d *doubts) Load() uint64 { return d.n.Load() }
 // layout is what the log has told about its topics at one moment.
 type layout struct {
 	asked time.Time // before it was asked
-	ids   map[topic.Topic]uuid.UUID
+	ids   map[topic.Topic][16]byte
 	cuts  map[topic.Topic]map[topic.Slot]topic.Position // where partitions begin whose head is gone
 	ends  map[topic.Topic]map[topic.Slot]topic.Position
 }
@@ -99,7 +98,7 @@ func (c *Consumer) cuts(starts kadm.ListedOffsets) map[topic.Topic]map[topic.Slo
 }
 
 // topicIDs asks the cluster for the ids of the topics; a broker that has none gives zero.
-func (c *Consumer) topicIDs(ctx context.Context) (map[topic.Topic]uuid.UUID, error) {
+func (c *Consumer) topicIDs(ctx context.Context) (map[topic.Topic][16]byte, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	for name := range c.names {
 		t := kmsg.NewMetadataRequestTopic()
@@ -110,7 +109,7 @@ func (c *Consumer) topicIDs(ctx context.Context) (map[topic.Topic]uuid.UUID, err
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[topic.Topic]uuid.UUID)
+	out := make(map[topic.Topic][16]byte)
 	for _, t := range resp.Topics {
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
 			return nil, err
@@ -138,12 +137,15 @@ func (c *Consumer) sameLog(ctx context.Context, s topic.Slot, from place) (layou
 	return l, l.judge(s, from, c.cfg.Topics)
 }
 
+// unknown is the id of a topic whose broker gives it none.
+var unknown [16]byte
+
 // judge tells what is wrong with a log for somebody who stands at a place.
 func (l layout) judge(s topic.Slot, from place, topics []topic.Topic) error {
 	for _, t := range topics {
 		next, end, mark := from.next[t], l.ends[t][s], from.marks[t]
 		switch {
-		case mark.Log != uuid.Nil && l.ids[t] != uuid.Nil && mark.Log != l.ids[t]:
+		case mark.Log != unknown && l.ids[t] != unknown && mark.Log != l.ids[t]:
 			return &LogError{Topic: t, Slot: s, Fault: FaultReplaced, Next: next, At: end}
 		case next > end:
 			return &LogError{Topic: t, Slot: s, Fault: FaultSetBack, Next: next, At: end}
@@ -208,7 +210,7 @@ func (c *Consumer) lookAtLog(ctx context.Context) {
 }
 
 // marksOf returns the marks after a batch of records: theirs, and for the topics of which it has none those before.
-func (c *Consumer) marksOf(recs []Record, before Marks, ids map[topic.Topic]uuid.UUID) Marks {
+func (c *Consumer) marksOf(recs []Record, before Marks, ids map[topic.Topic][16]byte) Marks {
 	out := before.Clone()
 	done := make(map[topic.Topic]bool, len(c.cfg.Topics))
 	for i := len(recs) - 1; i >= 0 && len(done) < len(c.cfg.Topics); i-- {
@@ -217,7 +219,7 @@ func (c *Consumer) marksOf(recs []Record, before Marks, ids map[topic.Topic]uuid
 			continue
 		}
 		done[r.Topic] = true
-		out[r.Topic] = Mark{Log: ids[r.Topic], Digest: Digest(r.Key, r.Value)}
+		out[r.Topic] = topic.Mark{Log: ids[r.Topic], Digest: topic.Digest(r.Key, r.Value)}
 	}
 	return out
 }

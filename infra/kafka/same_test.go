@@ -18,22 +18,6 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// TestDigestIsFrozen: marks are stored, so what they are made of never changes.
-func TestDigestIsFrozen(t *testing.T) {
-	for _, c := range []struct {
-		key, value string
-		want       uint64
-	}{
-		{"", "", 0xdf3f619804a92fdb},
-		{"k", "v", 0xdcebe451747903d8},
-		{"kv", "", 0x6ee09e334ed2817d},
-	} {
-		if got := Digest([]byte(c.key), []byte(c.value)); got != c.want {
-			t.Errorf("Digest(%q, %q) = %#x, want %#x", c.key, c.value, got, c.want)
-		}
-	}
-}
-
 // aged is a broker whose data can be set back to what they were at a moment before.
 type aged struct {
 	t    *testing.T
@@ -152,9 +136,11 @@ func (m *marked) Apply(ctx context.Context, b Batch) error {
 
 type memorySink struct{ store *store }
 
-func (m *memorySink) Open(_ context.Context, s topic.Slot) (Positions, error) { return m.store.read(s), nil }
-func (m *memorySink) Apply(_ context.Context, b Batch) error                  { return m.store.write(b) }
-func (m *memorySink) Close(topic.Slot, bool)                                  {}
+func (m *memorySink) Open(_ context.Context, s topic.Slot) (Positions, error) {
+	return m.store.read(s), nil
+}
+func (m *memorySink) Apply(_ context.Context, b Batch) error { return m.store.write(b) }
+func (m *memorySink) Close(topic.Slot, bool)                 {}
 
 // gate is a dial that can be shut.
 type gate struct {

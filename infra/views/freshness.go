@@ -13,14 +13,16 @@ type Freshness struct {
 	Slot  topic.Slot
 	Next  topic.Position
 	Time  time.Time // the highest log time among what was taken in; the epoch: none
+	Mark  topic.Mark
 }
 
 func (r *Freshness) targets() []any {
-	return []any{(*topicName)(&r.Topic), (*int32)(&r.Slot), (*int64)(&r.Next), &r.Time}
+	return []any{(*topicName)(&r.Topic), (*int32)(&r.Slot), (*int64)(&r.Next), &r.Time, (*nullable)(&r.Mark.Log), (*bits)(&r.Mark.Digest)}
 }
 
 const (
-	sqlFreshness = `SELECT topic, slot, next, log_time FROM positions`
+	sqlFreshness = `SELECT topic, slot, next, log_time, CASE WHEN marked = next THEN log_id END,
+ CASE WHEN marked = next THEN digest END FROM positions`
 
 	sqlFreshnessBySlot = sqlFreshness + ` WHERE slot = $1`
 

@@ -131,6 +131,15 @@ func (n *nullable) ScanUUID(v pgtype.UUID) error {
 	return nil
 }
 
+// bits is where a column of type bigint goes that may be null, and stands for 64 bits: 0.
+type bits uint64
+
+// ScanInt64 takes the column's value.
+func (b *bits) ScanInt64(v pgtype.Int8) error {
+	*b = bits(v.Int64)
+	return nil
+}
+
 // topicName is where a topic's number goes.
 type topicName topic.Topic
 

@@ -18,7 +18,7 @@ import (
 // Read takes a slot over and reads its positions: the highest done, and the highest that was begun from there; and
 // which subjects are held by what lies before them.
 func (s *store) Read(ctx context.Context, slot topic.Slot) (projector.Stored, error) {
-	out := projector.Stored{Next: kafka.Positions{}, Pending: kafka.Positions{}}
+	out := projector.Stored{Next: kafka.Positions{}, Marks: kafka.Marks{}, Pending: kafka.Positions{}}
 	if err := s.claim(ctx, slot); err != nil {
 		return out, err
 	}
@@ -46,7 +46,14 @@ func (s *store) readPositions(ctx context.Context, slot topic.Slot, out *project
 			return errLater
 		}
 		if r.State == history.Done {
-			out.Next[r.Topic] = max(out.Next[r.Topic], r.Next)
+			if r.Next < out.Next[r.Topic] {
+				continue
+			}
+			out.Next[r.Topic] = r.Next
+			delete(out.Marks, r.Topic)
+			if r.Mark.Digest != 0 {
+				out.Marks[r.Topic] = r.Mark
+			}
 		}
 	}
 	for _, r := range ranges {

@@ -169,6 +169,8 @@ var (
 		field("state", "Enum8('begun' = 1, 'done' = 2)", func(p positionRow) string { return p.state }),
 		field("generation", "UInt32", func(p positionRow) uint32 { return p.generation }),
 		field("log_time", typeTime, func(p positionRow) time.Time { return storable(p.timeMS) }),
+		key("log_id", func(p positionRow) [id.Size]byte { return p.mark.Log }),
+		field("digest", "UInt64", func(p positionRow) uint64 { return p.mark.Digest }),
 	)
 	tableOwners = newTable("owners", nil,
 		field("generation", "UInt32", func(o ownerRow) uint32 { return o.generation }),
@@ -202,6 +204,7 @@ type positionRow struct {
 	state      string
 	generation uint32
 	timeMS     int64
+	mark       topic.Mark // of the record before next
 }
 
 // Write stores a folded batch: its ranges as begun, its rows, its ranges as done.
@@ -218,6 +221,7 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 				state:      history.Begun,
 				generation: s.cfg.Generation,
 				timeMS:     f.LogTimes[t],
+				mark:       b.Marks[t],
 			})
 		}
 	}

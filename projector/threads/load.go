@@ -17,10 +17,13 @@ import (
 func (s *store) Read(ctx context.Context, slot topic.Slot) (projector.Stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
 	defer cancel()
-	out := projector.Stored{Next: kafka.Positions{}, Latest: map[topic.Topic]int64{}}
+	out := projector.Stored{Next: kafka.Positions{}, Marks: kafka.Marks{}, Latest: map[topic.Topic]int64{}}
 	err := s.views.Together(ctx, func(q *views.Questions) {
 		q.FreshnessOfSlot(slot, func(f *views.Freshness) error {
 			out.Next[f.Topic], out.Latest[f.Topic] = f.Next, f.Time.UnixMilli()
+			if f.Mark.Digest != 0 {
+				out.Marks[f.Topic] = f.Mark
+			}
 			return known(f.Topic)
 		})
 		q.HeldInSlot(slot, func(h *views.HeldRange) error {

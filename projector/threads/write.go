@@ -92,7 +92,8 @@ var (
 )
 
 const (
-	sqlAdvance      = `SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz)`
+	sqlAdvance = `
+		SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz, $6::uuid, $7::bigint)`
 	sqlRelease      = `SELECT release_quarantined($1::smallint, $2::integer, $3::bigint[], $4::bigint[])`
 	sqlDropContacts = `
 		DELETE FROM contacts c USING unnest($1::uuid[], $2::uuid[]) AS r (u, k)
@@ -115,6 +116,14 @@ type advance struct {
 	topic        topic.Topic
 	expect, next topic.Position
 	timeMS       int64
+	mark         topic.Mark // of the record before next
+}
+
+// queue puts the move into a transaction.
+func (a advance) queue(q *pgx.Batch, slot topic.Slot) {
+	log := pgtype.UUID{Bytes: a.mark.Log, Valid: a.mark.Log != [16]byte{}}
+	digest := pgtype.Int8{Int64: int64(a.mark.Digest), Valid: a.mark.Digest != 0}
+	q.Queue(sqlAdvance, a.topic.Number(), int32(slot), int64(a.expect), int64(a.next), projector.Time(a.timeMS), log, digest)
 }
 
 // Write stores a folded batch and its positions in one transaction. The positions come first: their rows are locked
@@ -124,7 +133,7 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 	var moves []advance
 	for _, t := range topic.Folded {
 		if next, ok := b.To[t]; ok && next != b.From[t] {
-			moves = append(moves, advance{t, b.From[t], next, f.LogTimes[t]})
+			moves = append(moves, advance{t, b.From[t], next, f.LogTimes[t], b.Marks[t]})
 		}
 	}
 	if len(moves) == 0 {
@@ -132,9 +141,7 @@ func (s *store) Write(ctx context.Context, f *projector.Folded[*writes]) error {
 	}
 	return s.commit(ctx, w, quarantineRows(tableQuarantine, f.Quarantined), func(q *pgx.Batch) {
 		for _, m := range moves {
-			q.Queue(
-				sqlAdvance, m.topic.Number(), int32(b.Slot), int64(m.expect), int64(m.next), projector.Time(m.timeMS),
-			)
+			m.queue(q, b.Slot)
 		}
 	})
 }
@@ -153,9 +160,8 @@ func (s *store) Drain(ctx context.Context, d *projector.Drained[*writes]) error 
 		released[i] = int64(d.Released[i].Position)
 	}
 	return s.commit(ctx, d.Rows, quarantineRows(tableKept, d.Kept), func(q *pgx.Batch) {
-		n, slot, next := d.Topic.Number(), int32(d.Slot), int64(d.Next)
-		q.Queue(sqlAdvance, n, slot, next, next, projector.Time(0)) // the later of the log times stays
-		q.Queue(sqlRelease, n, slot, seen, released)
+		advance{topic: d.Topic, expect: d.Next, next: d.Next}.queue(q, d.Slot) // the later of the log times stays
+		q.Queue(sqlRelease, d.Topic.Number(), int32(d.Slot), seen, released)
 	})
 }
 
