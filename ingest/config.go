@@ -27,8 +27,14 @@ type Config struct {
 	// are refused. Default: nobody is asked.
 	Clock func(ctx context.Context) (time.Time, error)
 
+	// Standing asks once where the views stand: an edge that has just started knows the log by them. Until it has
+	// answered, nothing is acknowledged. Default: nobody is asked.
+	Standing func(ctx context.Context) ([]kafka.Standing, error)
+
 	// For tests.
 
+	// lookAgain is how often a log in order is looked at without a reason; default 15 s.
+	lookAgain time.Duration
 	// clockEvery is how often Clock is asked; default 10 s.
 	clockEvery time.Duration
 
@@ -60,6 +66,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.receiptLinger, 5*time.Millisecond)
 	run.Default(&c.maxRecords, 1<<16)
 	run.Default(&c.clockEvery, clockEvery)
+	run.Default(&c.lookAgain, lookAgain)
 	run.Default(&c.maxBytes, min(64<<20, c.Kafka.Budget.Memory()/32))
 	run.Default(&c.deliveryTimeout, 2*time.Second)
 	run.Default(&c.probeInterval, 200*time.Millisecond)

@@ -57,6 +57,7 @@ type Ingest struct {
 	ends     map[topic.Topic]*ends
 
 	clock  clock
+	trust  trust
 	down   atomic.Bool // the log takes nothing
 	closed atomic.Bool // Run has ended
 
@@ -72,6 +73,10 @@ type Ingest struct {
 // slackRecords is how many more events the producer takes than Append hands over: as many may pass its look at the
 // buffer at one time.
 const slackRecords = 256
+
+// connIdle is how long a connection of a producer may be idle: brokers close theirs after ten minutes, and each new one
+// has the log looked at.
+const connIdle = 9 * time.Minute
 
 // pair is what watermarks are coalesced by.
 type pair struct {
@@ -97,6 +102,7 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 		cfg: cfg, bases: bases, log: log, metrics: newMetrics(reg),
 		kick: make(chan struct{}, 1), probe: make(chan struct{}, 1), waiting: map[pair]thread.Watermark{},
 		sending: make(chan struct{}, 1),
+		trust:   trust{doubt: kafka.NewDoubts()},
 	}
 	for range topic.Presence.Number() + 1 {
 		i.lanes = append(i.lanes, make([]lane, cfg.Partitions))
@@ -110,7 +116,7 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 	i.events, err = kafka.Dial(cfg.Kafka, append(kafka.ProducerOpts(kafka.ProducerConfig{
 		Linger: cfg.linger, MaxRecords: cfg.maxRecords + slackRecords, MaxBytes: cfg.maxBytes + slackRecords*MaxEvent,
 		DeliveryTimeout: cfg.deliveryTimeout,
-	}), kgo.WithHooks(&watch{i}))...)
+	}), kgo.WithHooks(&watch{i}, i.trust.doubt), kgo.ConnIdleTimeout(connIdle))...)
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
@@ -119,10 +125,10 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 		second.ClientID = "helio"
 	}
 	second.ClientID += "-receipts"
-	i.receipts, err = kafka.Dial(second, kafka.ProducerOpts(kafka.ProducerConfig{
+	i.receipts, err = kafka.Dial(second, append(kafka.ProducerOpts(kafka.ProducerConfig{
 		Linger: cfg.receiptLinger, MaxRecords: maxWatermarks, MaxBytes: cfg.maxBytes,
 		DeliveryTimeout: cfg.deliveryTimeout,
-	})...)
+	}), kgo.ConnIdleTimeout(connIdle))...)
 	if err != nil {
 		i.events.Close()
 		return nil, fmt.Errorf("ingest: %w", err)
@@ -186,6 +192,9 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 	l := i.lane(t, slot)
 	f, wait, reason := l.enter(h.begun)
 	switch {
+	case reason == reasonLog:
+		i.metrics.failures.WithLabelValues(string(t), reason).Inc()
+		done(Receipt{}, fmt.Errorf("%w: %w", ErrUnavailable, l.fault.Load()))
 	case reason != "":
 		i.refuse(t, reason, done)
 	case !wait:
@@ -206,8 +215,19 @@ func (i *Ingest) fly(t topic.Topic, l *lane, f flight, h held) {
 			h.done(Receipt{}, err)
 			return
 		}
-		i.metrics.acknowledged(t, time.Since(h.begun))
-		h.done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
+		acked := func(err error) {
+			if err != nil {
+				i.metrics.failures.WithLabelValues(string(t), reasonLog).Inc()
+				h.done(Receipt{}, fmt.Errorf("%w: %w", ErrUnavailable, err))
+				return
+			}
+			i.metrics.acknowledged(t, time.Since(h.begun))
+			h.done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
+		}
+		if i.sure(l, rec, acked) {
+			l.last.Store(rec)
+			acked(nil)
+		}
 	})
 }
 
@@ -384,6 +404,7 @@ func (i *Ingest) Run(ctx context.Context) error {
 	g.Go(func() error { i.send(ctx); return nil })
 	g.Go(func() error { i.look(ctx); return nil })
 	g.Go(func() error { i.takeTurns(ctx); return nil })
+	g.Go(func() error { i.watchLog(ctx); return nil })
 	if i.cfg.Clock != nil {
 		g.Go(func() error { i.askClock(ctx); return nil })
 	}
@@ -392,6 +413,7 @@ func (i *Ingest) Run(ctx context.Context) error {
 	i.failHeld()
 	i.events.Close()
 	i.receipts.Close()
+	i.giveUp(time.Now(), errStopped)
 	i.mu.Lock()
 	i.metrics.dropped.WithLabelValues(reasonClosed).Add(float64(len(i.waiting)))
 	clear(i.waiting)

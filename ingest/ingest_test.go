@@ -76,8 +76,16 @@ func start(t *testing.T, mend func(*Config)) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
+	f := startOn(t, cluster.ListenAddrs(), mend)
+	f.cluster = cluster
+	return f
+}
+
+// startOn is start over a broker that is there already.
+func startOn(t *testing.T, brokers []string, mend func(*Config)) *fixture {
+	t.Helper()
 	n := &network{conns: map[net.Conn]bool{}}
-	cfg := kafka.Config{Brokers: cluster.ListenAddrs(), Partitions: partitions}
+	cfg := kafka.Config{Brokers: brokers, Partitions: partitions}
 	cl, err := kafka.Dial(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +115,7 @@ func start(t *testing.T, mend func(*Config)) *fixture {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- i.Run(ctx) }()
-	f := &fixture{Ingest: i, net: n, cluster: cluster, cfg: cfg, stop: sync.OnceFunc(func() {
+	f := &fixture{Ingest: i, net: n, cfg: cfg, stop: sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)

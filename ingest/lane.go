@@ -3,10 +3,13 @@ package ingest
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"heliograph/infra/kafka"
 )
 
 // lane is one partition as its producer sees it: what a broker says of one partition, or of one record, is held against
@@ -19,6 +22,9 @@ import (
 // for its partition, and nobody says which one it was. So the lane gets narrow: for a while its events go one at a
 // time, and one that is refused then is refused for good.
 type lane struct {
+	last  atomic.Pointer[kgo.Record]     // the last of its events that was acknowledged
+	fault atomic.Pointer[kafka.LogError] // the partition is another log's; see trust
+
 	mu     sync.Mutex // guards what follows
 	flying int        // handed to the producer and not settled
 	handed uint64     // how many ever were: tells whether one flew alone
@@ -61,6 +67,9 @@ const (
 
 // enter decides on a new event: it takes off, or waits until it is alone, or is refused with a reason.
 func (l *lane) enter(now time.Time) (f flight, wait bool, reason string) {
+	if l.fault.Load() != nil {
+		return flight{}, false, reasonLog
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failed > 0 && (l.trial || now.Before(l.again)) {
@@ -79,7 +88,7 @@ func (l *lane) enter(now time.Time) (f flight, wait bool, reason string) {
 func (l *lane) tryOff(now time.Time) (flight, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.failed > 0 && (l.trial || now.Before(l.again)) {
+	if l.fault.Load() != nil || l.failed > 0 && (l.trial || now.Before(l.again)) {
 		return flight{}, false
 	}
 	return l.takeOff(), true

@@ -20,8 +20,9 @@ const (
 	reasonClosed  = "closed"  // ingest is stopping
 	// its partition took nothing when it was last tried, nothing was sent
 	reasonPartition = "partition"
-	reasonRefused   = "refused" // the broker will never take it
-	reasonBeside    = "beside"  // it, or one that was sent with it: sent again it goes alone
+	reasonRefused   = "refused"   // the broker will never take it
+	reasonLog       = "other_log" // its partition is another log's than the one that was read
+	reasonBeside    = "beside"    // it, or one that was sent with it: sent again it goes alone
 )
 
 type metrics struct {
@@ -32,6 +33,7 @@ type metrics struct {
 	dropped    *prometheus.CounterVec
 	up         prometheus.Gauge
 	suspect    prometheus.Gauge
+	wrong      prometheus.Gauge
 }
 
 // taken is the metrics of the events of a topic that the log acknowledged.
@@ -70,6 +72,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		suspect: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "helio_ingest_suspect_partitions_count",
 			Help: "Partitions that took nothing when they were last tried; their events are refused.",
+		})),
+		wrong: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "helio_ingest_other_log_partitions_count",
+			Help: "Partitions that are not the log that was read: set back, made anew or cut. Nothing in them is acknowledged.",
 		})),
 	}
 	for _, t := range []topic.Topic{topic.Threads, topic.Receipts, topic.Users, topic.Presence} {

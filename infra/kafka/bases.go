@@ -38,7 +38,6 @@ func LoadBases(ctx context.Context, cl *kgo.Client, cfg Config, topics []topic.T
 		return nil, err
 	}
 	want := make(map[string]map[int32]kgo.Offset)
-	left := 0
 	starts.Each(func(o kadm.ListedOffset) {
 		end, ok := ends.Lookup(o.Topic, o.Partition)
 		if !ok || end.Offset <= o.Offset || int(o.Partition) >= partitions {
@@ -48,46 +47,65 @@ func LoadBases(ctx context.Context, cl *kgo.Client, cfg Config, topics []topic.T
 			want[o.Topic] = make(map[int32]kgo.Offset)
 		}
 		want[o.Topic][o.Partition] = kgo.NewOffset().At(o.Offset).WithEpoch(-1)
-		left++
 	})
-	if left == 0 {
-		return b, nil
-	}
-	quiet := cfg
-	quiet.Registerer = nil
-	rd, err := Dial(quiet, kgo.ConsumePartitions(want), kgo.FetchMaxPartitionBytes(1<<10), kgo.FetchMaxBytes(1<<20),
-		kgo.FetchMaxWait(250*time.Millisecond))
+	err = firstAt(ctx, cfg, want, func(r *kgo.Record) error {
+		_, err := b.Observe(r)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
+	return b, nil
+}
+
+// firstAt reads the first record of each partition at or after an offset, at which, or after which, it must have one.
+func firstAt(
+	ctx context.Context, cfg Config, want map[string]map[int32]kgo.Offset, fn func(*kgo.Record) error,
+) error {
+	left := 0
+	for _, parts := range want {
+		left += len(parts)
+	}
+	if left == 0 {
+		return nil
+	}
+	quiet := cfg
+	quiet.Registerer = nil
+	rd, err := Dial(quiet, kgo.ConsumePartitions(want), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchMaxPartitionBytes(1<<10), kgo.FetchMaxBytes(1<<20), kgo.FetchMaxWait(250*time.Millisecond))
+	if err != nil {
+		return err
+	}
 	defer rd.Close()
+	seen := make(map[string]map[int32]bool, len(want))
 	for left > 0 {
 		fs := rd.PollFetches(ctx)
 		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("kafka: read first records: %w", err)
+			return fmt.Errorf("kafka: read single records: %w", err)
 		}
 		for _, e := range fs.Errors() {
-			return nil, fmt.Errorf("kafka: read first record of %s/%d: %w", e.Topic, e.Partition, e.Err)
+			return fmt.Errorf("kafka: read a record of %s/%d: %w", e.Topic, e.Partition, e.Err)
 		}
 		done := make(map[string][]int32)
 		var bad error
 		fs.EachPartition(func(p kgo.FetchTopicPartition) {
-			if _, ok := want[p.Topic][p.Partition]; !ok || len(p.Records) == 0 {
+			if len(p.Records) == 0 || seen[p.Topic][p.Partition] || bad != nil {
 				return
 			}
-			if _, err := b.Observe(p.Records[0]); err != nil {
-				bad = err
+			bad = fn(p.Records[0])
+			if seen[p.Topic] == nil {
+				seen[p.Topic] = make(map[int32]bool)
 			}
-			delete(want[p.Topic], p.Partition)
+			seen[p.Topic][p.Partition] = true
 			done[p.Topic] = append(done[p.Topic], p.Partition)
 			left--
 		})
 		if bad != nil {
-			return nil, bad
+			return bad
 		}
 		rd.PauseFetchPartitions(done) // else a long log would be read on for nothing
 	}
-	return b, nil
+	return nil
 }
 
 // Observe learns the base from a record that carries one and tells whether it is another than was known. Records

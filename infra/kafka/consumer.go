@@ -125,7 +125,7 @@ type Consumer struct {
 	log     *slog.Logger
 	metrics *metrics
 	again   chan struct{} // one for each reader of Records
-	doubt   doubts
+	doubt   *Doubts
 	asking  chan struct{} // taken by who asks for a layout, and by who reads seen
 	seen    layout
 
@@ -176,7 +176,7 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 		failed:  make(chan struct{}),
 		again:   make(chan struct{}, againAtOnce),
 		asking:  make(chan struct{}, 1),
-		doubt:   doubts{made: make(chan struct{}, 1)},
+		doubt:   NewDoubts(),
 		told:    now, joined: now,
 	}, nil
 }
@@ -205,7 +205,7 @@ func Replay(ctx context.Context, cfg ConsumerConfig, sink Sink) error {
 
 func (c *Consumer) run(ctx context.Context) error {
 	var err error
-	c.cl, err = Dial(c.cfg.Kafka, kgo.WithHooks(&c.doubt),
+	c.cl, err = Dial(c.cfg.Kafka, kgo.WithHooks(c.doubt),
 		// A stored position that the log does not have must be seen, not mended by a rewind.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		// A partition that is added or resumed waits for the fetch in flight: this bounds how long.

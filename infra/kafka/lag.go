@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-
 	"heliograph/schemas/topic"
 )
 
@@ -21,15 +19,7 @@ func (c *Consumer) askEnds(ctx context.Context) (map[topic.Topic]map[topic.Slot]
 	if err != nil {
 		return nil, err
 	}
-	ends := make(map[topic.Topic]map[topic.Slot]topic.Position)
-	listed.Each(func(o kadm.ListedOffset) {
-		t := c.names[o.Topic]
-		if ends[t] == nil {
-			ends[t] = make(map[topic.Slot]topic.Position)
-		}
-		s := topic.Slot(o.Partition)
-		ends[t][s] = c.bases.Of(t, s) + topic.Position(o.Offset)
-	})
+	ends := positionsOf(listed, c.names, c.bases)
 	c.mu.Lock()
 	c.logEnds, c.told = ends, time.Now()
 	c.mu.Unlock()

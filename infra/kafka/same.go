@@ -2,7 +2,10 @@ package kafka
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,19 +17,25 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// doubts counts the connections that a client has made to brokers, before anything is asked over them. A log can be set
+// Doubts counts the connections that a client has made to brokers, before anything is asked over them. A log can be set
 // back, replaced or restored only while its broker is away, so a count that has not changed says that what came belongs
-// to the log that was looked at.
-type doubts struct {
+// to the log that was looked at. It is a hook of kgo; any goroutine may call it.
+type Doubts struct {
 	n    atomic.Uint64
 	at   atomic.Int64  // when the last one was made, Unix nanoseconds
 	made chan struct{} // capacity 1: there is a new one
 }
 
-var _ kgo.HookBrokerConnect = (*doubts)(nil)
+var _ kgo.HookBrokerConnect = (*Doubts)(nil)
+
+// NewDoubts returns a count of no connections.
+func NewDoubts() *Doubts { return &Doubts{made: make(chan struct{}, 1)} }
+
+// Made brings something when connections were made since it last did.
+func (d *Doubts) Made() <-chan struct{} { return d.made }
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.
-func (d *doubts) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+func (d *Doubts) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	if err == nil {
 		d.at.Store(time.Now().UnixNano())
 		d.n.Add(1)
@@ -38,7 +47,7 @@ func (d *doubts) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Co
 }
 
 // Load returns the count.
-func (d *doubts) Load() uint64 { return d.n.Load() }
+func (d *Doubts) Load() uint64 { return d.n.Load() }
 
 // layout is what the log has told about its topics at one moment.
 type layout struct {
@@ -60,52 +69,82 @@ func (c *Consumer) layout(ctx context.Context, notBefore time.Time) (layout, err
 	if !c.seen.asked.Before(notBefore) {
 		return c.seen, nil
 	}
-	l := layout{asked: time.Now()}
-	names := make([]string, 0, len(c.cfg.Topics))
-	for _, t := range c.cfg.Topics {
-		names = append(names, c.cfg.Kafka.Name(t))
-	}
-	var err error
-	if l.ids, err = c.topicIDs(ctx); err != nil {
-		return layout{}, err
-	}
-	starts, err := listOffsets(ctx, c.cl, false, names)
+	l, err := askLayout(ctx, c.cl, c.names, c.bases)
 	if err != nil {
 		return layout{}, err
 	}
-	l.cuts = c.cuts(starts)
-	if l.ends, err = c.askEnds(ctx); err != nil {
-		return layout{}, err
-	}
+	c.mu.Lock()
+	c.logEnds, c.told = l.ends, time.Now()
+	c.mu.Unlock()
 	c.seen = l
 	return l, nil
 }
 
+// askLayout asks the log for the layout of topics, which are told by their names on the cluster.
+func askLayout(ctx context.Context, cl *kgo.Client, names map[string]topic.Topic, bases *Bases) (layout, error) {
+	l := layout{asked: time.Now()}
+	var err error
+	if l.ids, err = topicIDs(ctx, cl, names); err != nil {
+		return layout{}, fmt.Errorf("kafka: read topics: %w", err)
+	}
+	list := slices.Collect(maps.Keys(names))
+	starts, err := listOffsets(ctx, cl, false, list)
+	if err != nil {
+		return layout{}, err
+	}
+	l.cuts = cuts(starts, names, bases)
+	ends, err := listOffsets(ctx, cl, true, list)
+	if err != nil {
+		return layout{}, err
+	}
+	l.ends = positionsOf(ends, names, bases)
+	return l, nil
+}
+
+// positionsOf turns listed offsets into positions.
+func positionsOf(
+	listed kadm.ListedOffsets, names map[string]topic.Topic, bases *Bases,
+) map[topic.Topic]map[topic.Slot]topic.Position {
+	out := make(map[topic.Topic]map[topic.Slot]topic.Position)
+	listed.Each(func(o kadm.ListedOffset) {
+		t, s := names[o.Topic], topic.Slot(o.Partition)
+		if out[t] == nil {
+			out[t] = make(map[topic.Slot]topic.Position)
+		}
+		out[t][s] = bases.Of(t, s) + topic.Position(o.Offset)
+	})
+	return out
+}
+
 // cuts returns where the partitions begin that have lost their head and were to be kept whole.
-func (c *Consumer) cuts(starts kadm.ListedOffsets) map[topic.Topic]map[topic.Slot]topic.Position {
+func cuts(
+	starts kadm.ListedOffsets, names map[string]topic.Topic, bases *Bases,
+) map[topic.Topic]map[topic.Slot]topic.Position {
 	out := make(map[topic.Topic]map[topic.Slot]topic.Position)
 	starts.Each(func(o kadm.ListedOffset) {
-		t, s := c.names[o.Topic], topic.Slot(o.Partition)
+		t, s := names[o.Topic], topic.Slot(o.Partition)
 		if o.Offset <= 0 || !keptWhole(t) {
 			return
 		}
 		if out[t] == nil {
 			out[t] = make(map[topic.Slot]topic.Position)
 		}
-		out[t][s] = c.bases.Of(t, s) + topic.Position(o.Offset)
+		out[t][s] = bases.Of(t, s) + topic.Position(o.Offset)
 	})
 	return out
 }
 
-// topicIDs asks the cluster for the ids of the topics; a broker that has none gives zero.
-func (c *Consumer) topicIDs(ctx context.Context) (map[topic.Topic][16]byte, error) {
+// topicIDs asks the cluster for the ids of topics; a broker that has none gives zero.
+func topicIDs(
+	ctx context.Context, cl *kgo.Client, names map[string]topic.Topic,
+) (map[topic.Topic][16]byte, error) {
 	req := kmsg.NewPtrMetadataRequest()
-	for name := range c.names {
+	for name := range names {
 		t := kmsg.NewMetadataRequestTopic()
 		t.Topic = kmsg.StringPtr(name)
 		req.Topics = append(req.Topics, t)
 	}
-	resp, err := req.RequestWith(ctx, c.cl)
+	resp, err := req.RequestWith(ctx, cl)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +154,7 @@ func (c *Consumer) topicIDs(ctx context.Context) (map[topic.Topic][16]byte, erro
 			return nil, err
 		}
 		if t.Topic != nil {
-			out[c.names[*t.Topic]] = t.TopicID
+			out[names[*t.Topic]] = t.TopicID
 		}
 	}
 	return out, nil
@@ -143,15 +182,24 @@ var unknown [16]byte
 // judge tells what is wrong with a log for somebody who stands at a place.
 func (l layout) judge(s topic.Slot, from place, topics []topic.Topic) error {
 	for _, t := range topics {
-		next, end, mark := from.next[t], l.ends[t][s], from.marks[t]
-		switch {
-		case mark.Log != unknown && l.ids[t] != unknown && mark.Log != l.ids[t]:
-			return &LogError{Topic: t, Slot: s, Fault: FaultReplaced, Next: next, At: end}
-		case next > end:
-			return &LogError{Topic: t, Slot: s, Fault: FaultSetBack, Next: next, At: end}
-		case l.cuts[t][s] > 0:
-			return &LogError{Topic: t, Slot: s, Fault: FaultCut, Next: next, At: l.cuts[t][s]}
+		if wrong := l.fault(Standing{t, s, from.next[t], from.marks[t]}); wrong != nil {
+			return wrong
 		}
+	}
+	return nil
+}
+
+// fault tells what is wrong with a partition for somebody who stands in it; nil: nothing that shows without reading.
+func (l layout) fault(at Standing) *LogError {
+	t, s := at.Topic, at.Slot
+	end, cut := l.ends[t][s], l.cuts[t][s]
+	switch {
+	case at.Mark.Log != unknown && l.ids[t] != unknown && at.Mark.Log != l.ids[t]:
+		return &LogError{Topic: t, Slot: s, Fault: FaultReplaced, Next: at.Next, At: end}
+	case at.Next > end:
+		return &LogError{Topic: t, Slot: s, Fault: FaultSetBack, Next: at.Next, At: end}
+	case cut > 0:
+		return &LogError{Topic: t, Slot: s, Fault: FaultCut, Next: at.Next, At: cut}
 	}
 	return nil
 }
@@ -166,7 +214,7 @@ func (c *Consumer) watchLog(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-		case <-c.doubt.made:
+		case <-c.doubt.Made():
 		}
 		limited, cancel := context.WithTimeout(ctx, c.cfg.layoutEvery+5*time.Second)
 		c.lookAtLog(limited)

@@ -5,90 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"heliograph/infra/kafka/kafkatest"
 	"heliograph/schemas/topic"
 )
 
-// aged is a broker whose data can be set back to what they were at a moment before.
+// aged is the log of a broker that has accidents.
 type aged struct {
-	t    *testing.T
-	dir  string
-	port int
-	fake *kfake.Cluster
-	cfg  Config
+	*kafkatest.Broker
+	t   *testing.T
+	cfg Config
 }
 
 func newAged(t *testing.T) *aged {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &aged{t: t, dir: t.TempDir(), port: l.Addr().(*net.TCPAddr).Port}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	a.cfg = Config{
-		Brokers: []string{"127.0.0.1:" + strconv.Itoa(a.port)}, ClientID: "test", Partitions: testSlots,
-	}
-	a.start()
-	t.Cleanup(func() { a.stop() })
+	a := &aged{Broker: kafkatest.Start(t), t: t}
+	a.cfg = Config{Brokers: []string{a.Addr()}, ClientID: "test", Partitions: testSlots}
 	cl := a.client()
 	defer cl.Close()
 	if _, err := EnsureTopics(t.Context(), cl, a.cfg); err != nil {
 		t.Fatal(err)
 	}
 	return a
-}
-
-func (a *aged) start() {
-	a.t.Helper()
-	var err error
-	a.fake, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(a.dir), kfake.Ports(a.port))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-}
-
-func (a *aged) stop() {
-	if a.fake != nil {
-		a.fake.Close()
-		a.fake = nil
-	}
-}
-
-// keep stops the broker for as long as it takes to copy what it has.
-func (a *aged) keep() string {
-	a.t.Helper()
-	a.stop()
-	dir := a.t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(a.dir)); err != nil {
-		a.t.Fatal(err)
-	}
-	a.start()
-	return dir
-}
-
-// setBack stops the broker and starts it with what was kept.
-func (a *aged) setBack(kept string) {
-	a.t.Helper()
-	a.stop()
-	if err := os.RemoveAll(a.dir); err != nil {
-		a.t.Fatal(err)
-	}
-	if err := os.CopyFS(a.dir, os.DirFS(kept)); err != nil {
-		a.t.Fatal(err)
-	}
-	a.start()
 }
 
 func (a *aged) client() *kgo.Client {
@@ -173,19 +117,19 @@ func TestAnotherLogIsNoticed(t *testing.T) {
 		accident func(t *testing.T, a *aged, kept string)
 		want     Fault
 	}{
-		{"set back", func(_ *testing.T, a *aged, kept string) { a.setBack(kept) }, FaultSetBack},
+		{"set back", func(_ *testing.T, a *aged, kept string) { a.SetBack(kept) }, FaultSetBack},
 		{"set back and grown to where it was", func(_ *testing.T, a *aged, kept string) {
-			a.setBack(kept)
+			a.SetBack(kept)
 			a.produce(100, 10)
 		}, FaultChanged},
 		{"set back and grown past it", func(_ *testing.T, a *aged, kept string) {
-			a.setBack(kept)
+			a.SetBack(kept)
 			a.produce(100, 25)
 		}, FaultChanged},
 		{"set back by one", func(t *testing.T, a *aged, _ string) {
-			kept := a.keep()
+			kept := a.Keep()
 			a.produce(20, 1)
-			a.setBack(kept)
+			a.SetBack(kept)
 		}, ""},
 		{"made anew", func(t *testing.T, a *aged, _ string) {
 			cl := a.client()
@@ -218,7 +162,7 @@ func TestAnotherLogIsNoticed(t *testing.T) {
 				t.Parallel()
 				a := newAged(t)
 				a.produce(0, 10)
-				kept := a.keep()
+				kept := a.Keep()
 				a.produce(10, 10)
 				g := &gate{}
 				cfg := ConsumerConfig{Kafka: a.cfg, View: "test", layoutEvery: 50 * time.Millisecond}

@@ -1,0 +1,227 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"heliograph/infra/kafka"
+	"heliograph/schemas/topic"
+)
+
+// trust is whether the log is still the one that was read and written. A log can be set back, replaced or cut only
+// while its broker is away; so from each new connection on acknowledgements are held until the last record that is
+// known of each partition was found in its place. In a partition where it was not, nothing is acknowledged any more,
+// until it is there again: an operator has brought the right log back, or made what there is the log.
+type trust struct {
+	doubt  *kafka.Doubts
+	looked atomic.Uint64 // the count of doubts at which the log was found to be the same; written under mu
+
+	mu   sync.Mutex // guards what follows
+	held []heldAck  // acknowledgements that wait, oldest first
+
+	// The goroutine's that looks alone.
+	views []kafka.Standing // where the views stood when this began
+	asked bool
+	wrong int // partitions that are another log's
+}
+
+// heldAck is an acknowledgement that nobody has been told of.
+type heldAck struct {
+	since time.Time
+	lane  *lane
+	rec   *kgo.Record
+	// settle ends the wait: with nil as an acknowledgement.
+	settle func(error)
+}
+
+// lookAgain is how often a log that is in order is looked at although no connection was made: an admin can cut it or
+// make a topic anew. One that is not in order, or does not answer, is looked at after lookSoon.
+const (
+	lookAgain = 15 * time.Second
+	lookSoon  = 500 * time.Millisecond
+)
+
+// sure returns at once when an acknowledgement that has just come can be trusted, else it is held, and settle called
+// later, on another goroutine. It says which.
+func (i *Ingest) sure(l *lane, rec *kgo.Record, settle func(error)) bool {
+	tr := &i.trust
+	if tr.doubt.Load() == tr.looked.Load() {
+		return true
+	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if tr.doubt.Load() == tr.looked.Load() {
+		return true
+	}
+	tr.held = append(tr.held, heldAck{time.Now(), l, rec, settle})
+	i.countHeld(1, len(rec.Value))
+	return false
+}
+
+// giveUp ends the waits of those that were held since before a moment.
+func (i *Ingest) giveUp(before time.Time, err error) {
+	tr := &i.trust
+	tr.mu.Lock()
+	n := 0
+	for n < len(tr.held) && tr.held[n].since.Before(before) {
+		n++
+	}
+	late := tr.held[:n:n]
+	tr.held = tr.held[n:]
+	tr.mu.Unlock()
+	i.settleHeld(late, err)
+}
+
+func (i *Ingest) settleHeld(acks []heldAck, err error) {
+	for _, h := range acks {
+		of := err
+		if of == nil {
+			if wrong := h.lane.fault.Load(); wrong != nil {
+				of = wrong
+			} else {
+				h.lane.last.Store(h.rec)
+			}
+		}
+		h.settle(of)
+		i.countHeld(-1, -len(h.rec.Value))
+	}
+}
+
+// watchLog is the goroutine that looks whether the log is the same.
+func (i *Ingest) watchLog(ctx context.Context) {
+	again := time.NewTimer(i.cfg.lookAgain)
+	defer again.Stop()
+	for {
+		err := i.lookAtLog(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		wait := i.cfg.lookAgain
+		if err != nil || i.trust.wrong > 0 {
+			wait = lookSoon
+		}
+		if err != nil {
+			i.giveUp(time.Now().Add(-i.cfg.deliveryTimeout), fmt.Errorf("the log was not looked at: %w", err))
+		}
+		again.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		case <-i.trust.doubt.Made():
+		}
+	}
+}
+
+// lookAtLog looks until the log was found to be in order, or not, at the latest count of doubts.
+func (i *Ingest) lookAtLog(ctx context.Context) error {
+	tr := &i.trust
+	for first := true; ; first = false {
+		n := tr.doubt.Load()
+		if !first && n == tr.looked.Load() {
+			return nil
+		}
+		if err := i.compareLog(ctx); err != nil {
+			return err
+		}
+		for n == tr.doubt.Load() {
+			tr.mu.Lock()
+			acks := tr.held
+			tr.held = nil
+			if len(acks) == 0 {
+				tr.looked.Store(n)
+			}
+			tr.mu.Unlock()
+			if len(acks) == 0 {
+				return nil
+			}
+			i.settleHeld(acks, nil) // what comes meanwhile waits behind them
+		}
+	}
+}
+
+// compareLog holds the log against what is known of it, and marks the lanes of partitions where it is another.
+func (i *Ingest) compareLog(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	tr := &i.trust
+	if i.cfg.Standing != nil && (!tr.asked || tr.wrong > 0) { // a view may have been brought back to the log
+		views, err := i.cfg.Standing(ctx)
+		switch {
+		case err == nil:
+			tr.views, tr.asked = views, true
+		case !tr.asked:
+			return fmt.Errorf("ask where the views stand: %w", err)
+		}
+	}
+	at := tr.views
+	for n := range i.lanes {
+		for s := range i.lanes[n] {
+			rec := i.lanes[n][s].last.Load()
+			if rec == nil {
+				continue
+			}
+			t, _ := i.cfg.Kafka.Topic(rec.Topic)
+			at = append(at[:len(at):len(at)], kafka.Standing{
+				Topic: t, Slot: topic.Slot(s), Next: i.bases.Position(rec) + 1,
+				Mark: topic.Mark{Digest: topic.Digest(rec.Key, rec.Value)},
+			})
+		}
+	}
+	faults, err := kafka.Look(ctx, i.cfg.Kafka, i.bases, at)
+	if err != nil {
+		return err
+	}
+	i.mark(faults)
+	return nil
+}
+
+// mark takes down which partitions are another log's.
+func (i *Ingest) mark(faults []*kafka.LogError) {
+	wrong := make(map[*lane]*kafka.LogError, len(faults))
+	for _, f := range faults {
+		if int(f.Slot) < i.cfg.Partitions {
+			wrong[i.lane(f.Topic, f.Slot)] = f
+		}
+	}
+	var news *kafka.LogError
+	for n := range i.lanes {
+		for s := range i.lanes[n] {
+			l := &i.lanes[n][s]
+			if was := l.fault.Swap(wrong[l]); was == nil && wrong[l] != nil {
+				news = wrong[l]
+			}
+		}
+	}
+	switch {
+	case news != nil:
+		i.log.Error("the log is not the one that was read, acknowledging nothing in it",
+			"partitions", len(wrong), "err", news)
+	case i.trust.wrong > 0 && len(wrong) == 0:
+		i.log.Info("the log is in order again")
+	}
+	i.trust.wrong = len(wrong)
+	i.metrics.wrong.Set(float64(len(wrong)))
+}
+
+// Fault returns what is wrong with the log, in one of the partitions where something is; nil when nothing is known to
+// be. Any goroutine may call it.
+func (i *Ingest) Fault() error {
+	for n := range i.lanes {
+		for s := range i.lanes[n] {
+			if f := i.lanes[n][s].fault.Load(); f != nil {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+// errStopped settles what is held when Run ends.
+var errStopped = errors.New("ingest is stopping")
