@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -15,6 +16,7 @@ type Standing struct {
 	Slot  topic.Slot
 	Next  topic.Position
 	Mark  topic.Mark
+	Time  time.Time // the highest log time of what he has taken in; zero: not known
 }
 
 // Look tells, over connections of its own, what is wrong with the log for those who stand in it: of each of them at

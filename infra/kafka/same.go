@@ -182,7 +182,7 @@ var unknown [16]byte
 // judge tells what is wrong with a log for somebody who stands at a place.
 func (l layout) judge(s topic.Slot, from place, topics []topic.Topic) error {
 	for _, t := range topics {
-		if wrong := l.fault(Standing{t, s, from.next[t], from.marks[t]}); wrong != nil {
+		if wrong := l.fault(Standing{Topic: t, Slot: s, Next: from.next[t], Mark: from.marks[t]}); wrong != nil {
 			return wrong
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -33,6 +34,7 @@ import (
 	"heliograph/infra/run"
 	"heliograph/infra/views"
 	"heliograph/ingest"
+	"heliograph/tools/operator"
 	"heliograph/tools/secrets"
 )
 
@@ -244,6 +246,25 @@ func clockOf(pool *pgxpool.Pool) func(context.Context) (time.Time, error) {
 	}
 }
 
+// standingOf asks both stores where their views stand in the log. The history may be down.
+func standingOf(
+	pool *pgxpool.Pool, ch driver.Conn, log *slog.Logger,
+) func(context.Context) ([]kafka.Standing, error) {
+	return func(ctx context.Context) ([]kafka.Standing, error) {
+		at, err := operator.Standing(ctx, views.New(pool))
+		if err != nil {
+			return nil, err
+		}
+		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		more, err := operator.StandingOfHistory(short, history.New(ch))
+		if err != nil {
+			log.Warn("the log is held against the thread views alone", "err", err)
+		}
+		return append(at, more...), nil
+	}
+}
+
 // addEdge adds an edge to a process, bound to its address.
 func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, error) {
 	userKey, err := parts.secrets.read(secrets.UserKey, 32)
@@ -301,7 +322,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	in, err := ingest.New(
 		ingest.Config{
 			Kafka: parts.kafka, Partitions: parts.kafka.Partitions, Producer: producer(parts.name),
-			Clock: clockOf(doors),
+			Clock: clockOf(doors), Standing: standingOf(doors, ch, p.log),
 		},
 		parts.bases, p.log, p.reg,
 	)
@@ -369,7 +390,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		if !in.Up() {
 			return errors.New("the log does not take events")
 		}
-		return nil
+		return in.Fault()
 	})
 	p.admin.Check("postgres", doors.Ping)
 	p.admin.Check("clickhouse", ch.Ping)

@@ -1,0 +1,40 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+
+	"heliograph/infra/history"
+	"heliograph/infra/kafka"
+	"heliograph/infra/views"
+)
+
+// Standing returns where the thread views stand in the log.
+func Standing(ctx context.Context, v *views.Views) ([]kafka.Standing, error) {
+	found, err := v.Freshness(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("where the thread views stand: %w", err)
+	}
+	out := make([]kafka.Standing, 0, len(found))
+	for _, f := range found {
+		if f.Topic != "" { // else of a version that knows more topics
+			out = append(out, kafka.Standing{Topic: f.Topic, Slot: f.Slot, Next: f.Next, Mark: f.Mark, Time: f.Time})
+		}
+	}
+	return out, nil
+}
+
+// StandingOfHistory returns where the history stands in the log.
+func StandingOfHistory(ctx context.Context, h *history.History) ([]kafka.Standing, error) {
+	found, err := h.Freshness(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("where the history stands: %w", err)
+	}
+	out := make([]kafka.Standing, 0, len(found))
+	for _, f := range found {
+		if f.Topic != "" {
+			out = append(out, kafka.Standing{Topic: f.Topic, Slot: f.Slot, Next: f.Next, Mark: f.Mark, Time: f.Time})
+		}
+	}
+	return out, nil
+}
