@@ -114,7 +114,7 @@ func (p *past) begin(ctx context.Context, s topic.Slot, partitions int, after ti
 			at = min(at, o.At)
 		}
 		at = max(at, end-int64(p.cfg.maxGapRecords), offset(m.oldest, name, s), first)
-		c[i] = m.bases.Of(t, s) + topic.Position(min(at, end))
+		c[i] = m.bases.At(t, s, min(at, end))
 	}
 	return c, nil
 }
@@ -141,7 +141,7 @@ func (p *past) reachable(ctx context.Context, s topic.Slot, from, start topic.Cu
 	}
 	for i, t := range topic.Folded {
 		name := p.cfg.Kafka.Name(t)
-		at := int64(from[i] - m.bases.Of(t, s))
+		at := m.bases.Offset(t, s, from[i])
 		ok[i] = start[i]-from[i] <= topic.Position(p.cfg.maxGapRecords) &&
 			at >= offset(m.starts, name, s) && at >= offset(m.oldest, name, s)
 	}
@@ -163,10 +163,9 @@ func (p *past) read(
 	m := p.marks
 	p.mu.Unlock()
 	name := p.cfg.Kafka.Name(topic.Folded[t])
-	base := m.bases.Of(topic.Folded[t], s)
 	quiet := p.cfg.Kafka
 	quiet.Registerer = nil
-	at := kgo.NewOffset().At(int64(from - base)).WithEpoch(-1)
+	at := kgo.NewOffset().At(m.bases.Offset(topic.Folded[t], s, from)).WithEpoch(-1)
 	cl, err := kafka.Dial(
 		quiet,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {int32(s): at}}),
@@ -188,7 +187,7 @@ func (p *past) read(
 		}
 		var recs []*linkv1.Record
 		fs.EachRecord(func(r *kgo.Record) {
-			pos := base + topic.Position(r.Offset)
+			pos := m.bases.Position(r)
 			next = max(next, pos+1)
 			if pos < from || pos >= to {
 				return

@@ -27,8 +27,8 @@ type Config struct {
 	// are refused. Default: nobody is asked.
 	Clock func(ctx context.Context) (time.Time, error)
 
-	// Standing asks once where the views stand: an edge that has just started knows the log by them. Until it has
-	// answered, nothing is acknowledged. Default: nobody is asked.
+	// Standing asks where the views stand: an edge that has just started knows the log by them. Until it has answered
+	// once, nothing is acknowledged. Default: nobody is asked.
 	Standing func(ctx context.Context) ([]kafka.Standing, error)
 
 	// For tests.

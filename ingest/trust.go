@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,9 +27,11 @@ type trust struct {
 	held []heldAck  // acknowledgements that wait, oldest first
 
 	// The goroutine's that looks alone.
-	views []kafka.Standing // where the views stood when this began
+	views []kafka.Standing // where the views stood when they last said so
 	asked bool
 	wrong int // partitions that are another log's
+	// the count of doubts at which it was last learned what was adopted
+	adopted uint64
 }
 
 // heldAck is an acknowledgement that nobody has been told of.
@@ -151,7 +154,7 @@ func (i *Ingest) compareLog(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	tr := &i.trust
-	if i.cfg.Standing != nil && (!tr.asked || tr.wrong > 0) { // a view may have been brought back to the log
+	if i.cfg.Standing != nil {
 		views, err := i.cfg.Standing(ctx)
 		switch {
 		case err == nil:
@@ -174,11 +177,19 @@ func (i *Ingest) compareLog(ctx context.Context) error {
 			})
 		}
 	}
+	if tr.wrong > 0 || tr.adopted != tr.doubt.Load() { // an operator may have decided
+		n := tr.doubt.Load()
+		if err := i.bases.Reload(ctx, i.events); err != nil {
+			return err
+		}
+		tr.adopted = n
+	}
 	faults, err := kafka.Look(ctx, i.cfg.Kafka, i.bases, at)
 	if err != nil {
 		return err
 	}
-	i.mark(faults)
+	// A view that has read what was given up is its projector's matter: what is appended now is in the log.
+	i.mark(slices.DeleteFunc(faults, func(f *kafka.LogError) bool { return f.Fault == kafka.FaultGivenUp }))
 	return nil
 }
 

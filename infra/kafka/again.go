@@ -62,7 +62,7 @@ func (c *Consumer) readAgain(
 	if at < stop {
 		quiet := c.cfg.Kafka
 		quiet.Registerer = nil
-		offset := kgo.NewOffset().At(int64(at - c.bases.Of(t, s))).WithEpoch(-1)
+		offset := kgo.NewOffset().At(c.bases.Offset(t, s, at)).WithEpoch(-1)
 		cl, err := Dial(quiet,
 			kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {int32(s): offset}}),
 			kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxWait(250*time.Millisecond),
@@ -77,7 +77,7 @@ func (c *Consumer) readAgain(
 				return err
 			}
 			for _, r := range recs {
-				if r.Offset == 0 {
+				if len(r.Headers) > 0 {
 					if changed, err := c.bases.Observe(r); err != nil || changed {
 						return errors.Join(err, errBase)
 					}
@@ -112,7 +112,7 @@ func (c *Consumer) extent(ctx context.Context, t topic.Topic, s topic.Slot) (sta
 		if !ok {
 			return 0, 0, fmt.Errorf("no partition %d", s)
 		}
-		*at = c.bases.Of(t, s) + topic.Position(o.Offset)
+		*at = c.bases.At(t, s, o.Offset)
 	}
 	return start, end, nil
 }

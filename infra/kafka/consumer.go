@@ -128,6 +128,8 @@ type Consumer struct {
 	doubt   *Doubts
 	asking  chan struct{} // taken by who asks for a layout, and by who reads seen
 	seen    layout
+	// guarded by asking too
+	reloaded time.Time
 
 	// Fixed once Run has set up, before any slot is owned.
 	cl     *kgo.Client // reads partitions directly; no group
@@ -368,6 +370,30 @@ func (c *Consumer) ask(ctx context.Context) error {
 	return nil
 }
 
+// reload learns what was adopted since, for a slot whose log is not the one that was read, or has a base that was not
+// known. What fails shows itself when the slot is opened.
+func (c *Consumer) reload(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	select { // one for all slots
+	case c.asking <- struct{}{}:
+		defer func() { <-c.asking }()
+	case <-ctx.Done():
+		return
+	}
+	if time.Since(c.reloaded) < reloadEvery {
+		return
+	}
+	if err := c.bases.Reload(ctx, c.cl); err != nil {
+		c.log.Warn("what was adopted of the log is not known", "err", err)
+		return
+	}
+	c.reloaded, c.seen = time.Now(), layout{}
+}
+
+// reloadEvery is how often slots may have it learned what was adopted.
+const reloadEvery = 500 * time.Millisecond
+
 // dropEmpty sets the end of a partition that holds no record (any more) to 0: nothing of it will ever arrive.
 func (c *Consumer) dropEmpty(ctx context.Context, names []string) error {
 	starts, err := listOffsets(ctx, c.cl, false, names)
@@ -376,7 +402,7 @@ func (c *Consumer) dropEmpty(ctx context.Context, names []string) error {
 	}
 	starts.Each(func(o kadm.ListedOffset) {
 		t, s := c.names[o.Topic], topic.Slot(o.Partition)
-		if c.ends[s][t] <= c.bases.Of(t, s)+topic.Position(o.Offset) {
+		if c.ends[s][t] <= c.bases.At(t, s, o.Offset) {
 			c.ends[s][t] = 0
 		}
 	})

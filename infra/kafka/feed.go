@@ -99,7 +99,7 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 	}
 	limit, limited := f.limit[t]
 	for _, r := range recs {
-		if r.Offset == 0 {
+		if len(r.Headers) > 0 {
 			if changed, err := bases.Observe(r); err != nil || changed {
 				f.err = errBase
 				if err != nil {
@@ -110,7 +110,7 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 		}
 		pos := bases.Position(r)
 		want, known := f.expect[t]
-		if err := f.sameLog(t, r, pos); err != nil {
+		if err := f.sameLog(t, r, pos, bases); err != nil {
 			f.err = err
 			break
 		}
@@ -149,10 +149,10 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 }
 
 // sameLog holds the first record of a topic against what was read there before. The caller holds mu.
-func (f *feed) sameLog(t topic.Topic, r *kgo.Record, pos topic.Position) error {
+func (f *feed) sameLog(t topic.Topic, r *kgo.Record, pos topic.Position, bases *Bases) error {
 	next, known := f.expect[t]
 	if !known {
-		if r.Offset > 0 && keptWhole(t) {
+		if r.Offset > bases.First(t, f.slot) && keptWhole(t) {
 			return &LogError{Topic: t, Slot: f.slot, Fault: FaultCut, At: pos}
 		}
 		return nil
@@ -163,7 +163,7 @@ func (f *feed) sameLog(t topic.Topic, r *kgo.Record, pos topic.Position) error {
 	}
 	delete(f.before, t)
 	switch {
-	case pos >= next && keptWhole(t):
+	case pos >= next && keptWhole(t) && r.Offset > bases.Offset(t, f.slot, next):
 		return &LogError{Topic: t, Slot: f.slot, Fault: FaultCut, Next: next, At: pos}
 	case pos == next-1 && mark.Digest != topic.Digest(r.Key, r.Value):
 		return &LogError{Topic: t, Slot: f.slot, Fault: FaultChanged, Next: next}

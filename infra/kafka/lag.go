@@ -103,8 +103,9 @@ func (c *Consumer) Lags() []Lag {
 				out = append(out, l)
 				continue
 			}
-			l.Next = max(next[t], c.bases.Of(t, o.slot))
-			l.Records = max(0, int64(l.End-l.Next))
+			at := max(0, c.bases.Offset(t, o.slot, next[t]))
+			l.Next = max(next[t], c.bases.At(t, o.slot, at))
+			l.Records = max(0, c.bases.Offset(t, o.slot, l.End)-at)
 			l.Seconds = c.age(now, o.slot, t, inHand, feed, l.Records)
 			out = append(out, l)
 		}

@@ -36,7 +36,7 @@ func base(t *testing.T, cfg Config, cl *kgo.Client) {
 		t.Fatal(err)
 	}
 	got := []topic.Position{
-		b.Of(topic.Threads, 1), b.Of(topic.Threads, 2), b.Of(topic.Users, 1), b.Of(topic.Presence, 1),
+		b.At(topic.Threads, 1, 0), b.At(topic.Threads, 2, 0), b.At(topic.Users, 1, 0), b.At(topic.Presence, 1, 0),
 	}
 	if !slices.Equal(got, []topic.Position{5000, 0, 0, 0}) {
 		t.Errorf("bases = %v", got)

@@ -45,7 +45,7 @@ func Look(ctx context.Context, cfg Config, bases *Bases, at []Standing) ([]*LogE
 	var read []int // those whose record is to be looked at
 	for i, a := range at {
 		faults[i] = l.fault(a)
-		if faults[i] == nil && a.Mark.Digest != 0 && a.Next > bases.Of(a.Topic, a.Slot) {
+		if faults[i] == nil && a.Mark.Digest != 0 && bases.Offset(a.Topic, a.Slot, a.Next) > 0 {
 			read = append(read, i)
 		}
 	}
@@ -84,7 +84,7 @@ func lookAtRecords(
 		if want[p.name] == nil {
 			want[p.name] = make(map[int32]kgo.Offset)
 		}
-		want[p.name][p.n] = kgo.NewOffset().At(int64(a.Next - 1 - bases.Of(a.Topic, a.Slot))).WithEpoch(-1)
+		want[p.name][p.n] = kgo.NewOffset().At(bases.Offset(a.Topic, a.Slot, a.Next) - 1).WithEpoch(-1)
 	}
 	return left, firstAt(ctx, cfg, want, func(r *kgo.Record) error {
 		i := of[partition{r.Topic, r.Partition}]

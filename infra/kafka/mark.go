@@ -37,6 +37,8 @@ const (
 	FaultReplaced Fault = "made anew"
 	// FaultChanged: the record before the view's next position is another than the view has read.
 	FaultChanged Fault = "changed"
+	// FaultGivenUp: the view has read what an operator has given up since, when he adopted the log as it is.
+	FaultGivenUp Fault = "adopted without what was read"
 	// FaultCut: the head of a topic that is kept for ever is gone.
 	FaultCut Fault = "cut at its head"
 )
@@ -64,6 +66,9 @@ func (e *LogError) Error() string {
 		what += fmt.Sprintf(": the record before %d is not the one that was read there", e.Next)
 	case FaultReplaced:
 		what += fmt.Sprintf(": it is not the topic that was read up to %d", e.Next)
+	}
+	if e.Fault == FaultGivenUp {
+		return what + fmt.Sprintf(" up to %d; rebuild this view: 'helio replay --help' says how", e.Next)
 	}
 	return what + "; 'helio log check' shows all that is wrong, 'helio log adopt' makes what is there the log"
 }

@@ -233,7 +233,7 @@ func (c *Consumer) commit(ctx context.Context) {
 	for _, o := range c.owned() {
 		o.mu.Lock()
 		for t, next := range o.next {
-			at := int64(next - c.bases.Of(t, o.slot))
+			at := c.bases.Offset(t, o.slot, next)
 			if name := c.cfg.Kafka.Name(t); at >= 0 && c.names[name] != "" {
 				if offsets[name] == nil {
 					offsets[name] = make(map[int32]kgo.EpochOffset)

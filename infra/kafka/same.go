@@ -51,6 +51,7 @@ func (d *Doubts) Load() uint64 { return d.n.Load() }
 
 // layout is what the log has told about its topics at one moment.
 type layout struct {
+	bases *Bases
 	asked time.Time // before it was asked
 	ids   map[topic.Topic][16]byte
 	cuts  map[topic.Topic]map[topic.Slot]topic.Position // where partitions begin whose head is gone
@@ -82,7 +83,7 @@ func (c *Consumer) layout(ctx context.Context, notBefore time.Time) (layout, err
 
 // askLayout asks the log for the layout of topics, which are told by their names on the cluster.
 func askLayout(ctx context.Context, cl *kgo.Client, names map[string]topic.Topic, bases *Bases) (layout, error) {
-	l := layout{asked: time.Now()}
+	l := layout{asked: time.Now(), bases: bases}
 	var err error
 	if l.ids, err = topicIDs(ctx, cl, names); err != nil {
 		return layout{}, fmt.Errorf("kafka: read topics: %w", err)
@@ -111,7 +112,7 @@ func positionsOf(
 		if out[t] == nil {
 			out[t] = make(map[topic.Slot]topic.Position)
 		}
-		out[t][s] = bases.Of(t, s) + topic.Position(o.Offset)
+		out[t][s] = bases.At(t, s, o.Offset)
 	})
 	return out
 }
@@ -123,13 +124,13 @@ func cuts(
 	out := make(map[topic.Topic]map[topic.Slot]topic.Position)
 	starts.Each(func(o kadm.ListedOffset) {
 		t, s := names[o.Topic], topic.Slot(o.Partition)
-		if o.Offset <= 0 || !keptWhole(t) {
+		if o.Offset <= bases.First(t, s) || !keptWhole(t) {
 			return
 		}
 		if out[t] == nil {
 			out[t] = make(map[topic.Slot]topic.Position)
 		}
-		out[t][s] = bases.Of(t, s) + topic.Position(o.Offset)
+		out[t][s] = bases.At(t, s, o.Offset)
 	})
 	return out
 }
@@ -194,6 +195,8 @@ func (l layout) fault(at Standing) *LogError {
 	t, s := at.Topic, at.Slot
 	end, cut := l.ends[t][s], l.cuts[t][s]
 	switch {
+	case at.Next > 0 && l.bases.GivenUp(t, s, at.Next):
+		return &LogError{Topic: t, Slot: s, Fault: FaultGivenUp, Next: at.Next, At: end}
 	case at.Mark.Log != unknown && l.ids[t] != unknown && at.Mark.Log != l.ids[t]:
 		return &LogError{Topic: t, Slot: s, Fault: FaultReplaced, Next: at.Next, At: end}
 	case at.Next > end:

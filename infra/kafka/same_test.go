@@ -148,12 +148,8 @@ func TestAnotherLogIsNoticed(t *testing.T) {
 		{"cut", func(t *testing.T, a *aged, _ string) {
 			cl := a.client()
 			defer cl.Close()
-			var off kadm.Offsets
-			for s := range testSlots {
-				off.AddOffset(a.cfg.Name(topic.Threads), int32(s), 5, -1)
-			}
-			if _, err := kadm.NewClient(cl).DeleteRecords(t.Context(), off); err != nil {
-				t.Fatal(err)
+			for s := range topic.Slot(testSlots) {
+				cut(t, cl, a.cfg, topic.Threads, s, 5)
 			}
 		}, FaultCut},
 	} {
@@ -168,27 +164,13 @@ func TestAnotherLogIsNoticed(t *testing.T) {
 				cfg := ConsumerConfig{Kafka: a.cfg, View: "test", layoutEvery: 50 * time.Millisecond}
 				cfg.Kafka.Dial = g.dial
 				sink := newMarked()
-				start := func() (*Consumer, func()) {
-					con, err := NewConsumer(cfg, sink)
-					if err != nil {
-						t.Fatal(err)
-					}
-					ctx, stop := context.WithCancel(t.Context())
-					var wg sync.WaitGroup
-					wg.Go(func() {
-						if err := con.Run(ctx); err != nil {
-							t.Errorf("consumer: %v", err)
-						}
-					})
-					return con, func() { stop(); wg.Wait() }
-				}
-				con, stop := start()
+				con, stop := begin(t, cfg, sink)
 				all := 20 * testSlots * len(topic.Folded)
 				eventually(t, "all is read", func() bool { return sink.store.count() == all })
 				if c.want == "" { // what was never read may go
 					stop()
 					c.accident(t, a, kept)
-					con, stop = start()
+					con, stop = begin(t, cfg, sink)
 					a.produce(30, 1)
 					eventually(t, "the log goes on", func() bool {
 						return sink.store.count() == all+testSlots*len(topic.Folded)
@@ -203,7 +185,7 @@ func TestAnotherLogIsNoticed(t *testing.T) {
 				c.accident(t, a, kept)
 				g.set(false)
 				if !running {
-					con, stop = start()
+					con, stop = begin(t, cfg, sink)
 				}
 				defer stop()
 				eventually(t, "every slot says what is wrong", func() bool {
@@ -225,15 +207,21 @@ func TestAnotherLogIsNoticed(t *testing.T) {
 	}
 }
 
+// cut takes the head of a partition away.
+func cut(t *testing.T, cl *kgo.Client, cfg Config, tp topic.Topic, s topic.Slot, to int64) {
+	t.Helper()
+	var off kadm.Offsets
+	off.AddOffset(cfg.Name(tp), int32(s), to, -1)
+	if _, err := kadm.NewClient(cl).DeleteRecords(t.Context(), off); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestNoViewIsMadeOfACutLog: what lacks its head cannot be folded from its beginning.
 func TestNoViewIsMadeOfACutLog(t *testing.T) {
 	_, cfg, cl := cluster(t)
 	produce(t, cl, cfg, 0, 10)
-	var off kadm.Offsets
-	off.AddOffset(cfg.Name(topic.Threads), 1, 10, -1)
-	if _, err := kadm.NewClient(cl).DeleteRecords(t.Context(), off); err != nil {
-		t.Fatal(err)
-	}
+	cut(t, cl, cfg, topic.Threads, 1, 10)
 	err := Replay(t.Context(), ConsumerConfig{Kafka: cfg, View: "test"}, &memorySink{store: newStore()})
 	var wrong *LogError
 	if !errors.As(err, &wrong) || wrong.Fault != FaultCut || wrong.Slot != 1 {

@@ -66,6 +66,9 @@ func (c *Consumer) supervise(st stops, o *ownedSlot) {
 		if err == nil || st.polite.Err() != nil || errors.Is(err, errStopped) {
 			return
 		}
+		if errors.Is(err, errBase) || errors.Is(err, ErrPositions) {
+			c.reload(st.polite)
+		}
 		if errors.Is(err, errBase) {
 			continue
 		}
@@ -350,15 +353,14 @@ func (c *Consumer) offsets(s topic.Slot, from place, limit Positions, onlyLimite
 		}
 		at := kgo.NewOffset().AtStart()
 		if pos := from.next[t]; pos > 0 {
-			base := c.bases.Of(t, s)
-			if pos < base {
-				return nil, fmt.Errorf("%w: %s/%d: position %d is before the log's base %d",
-					ErrPositions, t, s, pos, base)
+			offset := c.bases.Offset(t, s, pos)
+			if offset < 0 {
+				return nil, fmt.Errorf("%w: %s/%d: position %d is before the log's base", ErrPositions, t, s, pos)
 			}
-			if _, marked := from.marks[t]; marked {
-				pos--
+			if _, marked := from.marks[t]; marked && offset > 0 {
+				offset--
 			}
-			at = kgo.NewOffset().At(int64(pos - base)).WithEpoch(-1)
+			at = kgo.NewOffset().At(offset).WithEpoch(-1)
 		}
 		out[t] = at
 	}

@@ -112,7 +112,7 @@ func (l *Log) Position(r *kgo.Record) topic.Position { return l.bases.Position(r
 
 // Offset is where the record at a position of a slot lies.
 func (l *Log) Offset(s topic.Slot, at topic.Position) int64 {
-	return int64(at - l.bases.Of(l.topic, s))
+	return l.bases.Offset(l.topic, s, at)
 }
 
 // Since returns the offsets of the slots' first records that were logged at a time or later; the end where there are

@@ -7007,13 +7007,20 @@ func (b0 QuarantineReleased_builder) Build() *QuarantineReleased {
 	return m0
 }
 
-// LogOpened is the first record of a partition whose positions do not begin at 0: the base stands in the record header
-// "helio-base" too.
+// LogOpened says what the positions of a partition are from an offset on. It is the first record of a partition whose
+// positions do not begin at 0; and, where the log was set back, made anew or cut and an operator has decided to go on
+// with what is there, it stands in helio.quarantine, in the partition's slot, with all the fields, and after that in the
+// partition itself. The base stands in the record header "helio-base" too.
 type LogOpened struct {
-	state           protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Base int64                  `protobuf:"varint,1,opt,name=base"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Base        int64                  `protobuf:"varint,1,opt,name=base"`
+	xxx_hidden_Topic       int32                  `protobuf:"varint,2,opt,name=topic"`
+	xxx_hidden_FromOffset  int64                  `protobuf:"varint,3,opt,name=from_offset,json=fromOffset"`
+	xxx_hidden_FirstOffset int64                  `protobuf:"varint,4,opt,name=first_offset,json=firstOffset"`
+	xxx_hidden_ReadUpTo    int64                  `protobuf:"varint,5,opt,name=read_up_to,json=readUpTo"`
+	xxx_hidden_Note        string                 `protobuf:"bytes,6,opt,name=note"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *LogOpened) Reset() {
@@ -7048,8 +7055,63 @@ func (x *LogOpened) GetBase() int64 {
 	return 0
 }
 
+func (x *LogOpened) GetTopic() int32 {
+	if x != nil {
+		return x.xxx_hidden_Topic
+	}
+	return 0
+}
+
+func (x *LogOpened) GetFromOffset() int64 {
+	if x != nil {
+		return x.xxx_hidden_FromOffset
+	}
+	return 0
+}
+
+func (x *LogOpened) GetFirstOffset() int64 {
+	if x != nil {
+		return x.xxx_hidden_FirstOffset
+	}
+	return 0
+}
+
+func (x *LogOpened) GetReadUpTo() int64 {
+	if x != nil {
+		return x.xxx_hidden_ReadUpTo
+	}
+	return 0
+}
+
+func (x *LogOpened) GetNote() string {
+	if x != nil {
+		return x.xxx_hidden_Note
+	}
+	return ""
+}
+
 func (x *LogOpened) SetBase(v int64) {
 	x.xxx_hidden_Base = v
+}
+
+func (x *LogOpened) SetTopic(v int32) {
+	x.xxx_hidden_Topic = v
+}
+
+func (x *LogOpened) SetFromOffset(v int64) {
+	x.xxx_hidden_FromOffset = v
+}
+
+func (x *LogOpened) SetFirstOffset(v int64) {
+	x.xxx_hidden_FirstOffset = v
+}
+
+func (x *LogOpened) SetReadUpTo(v int64) {
+	x.xxx_hidden_ReadUpTo = v
+}
+
+func (x *LogOpened) SetNote(v string) {
+	x.xxx_hidden_Note = v
 }
 
 type LogOpened_builder struct {
@@ -7057,6 +7119,17 @@ type LogOpened_builder struct {
 
 	// Added to a Kafka offset it gives the position.
 	Base int64
+	// The topic's number; 0: that of the record.
+	Topic int32
+	// The Kafka offset from which on the base counts: what comes before it keeps the positions that it has. What had these
+	// positions before and is not in the log any more is given up.
+	FromOffset int64
+	// The Kafka offset at which the partition began then: what lay before it is given up too.
+	FirstOffset int64
+	// How far the partition had been read, as far as is known: a next position.
+	ReadUpTo int64
+	// Why, in words, at most 1,024 bytes.
+	Note string
 }
 
 func (b0 LogOpened_builder) Build() *LogOpened {
@@ -7064,6 +7137,11 @@ func (b0 LogOpened_builder) Build() *LogOpened {
 	b, x := &b0, m0
 	_, _ = b, x
 	x.xxx_hidden_Base = b.Base
+	x.xxx_hidden_Topic = b.Topic
+	x.xxx_hidden_FromOffset = b.FromOffset
+	x.xxx_hidden_FirstOffset = b.FirstOffset
+	x.xxx_hidden_ReadUpTo = b.ReadUpTo
+	x.xxx_hidden_Note = b.Note
 	return m0
 }
 
@@ -7426,9 +7504,16 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12\x1a\n" +
 	"\bposition\x18\x03 \x01(\x03R\bposition\x12+\n" +
 	"\arelease\x18\x04 \x01(\x0e2\x11.event.v1.ReleaseR\arelease\x12\x12\n" +
-	"\x04note\x18\x05 \x01(\tR\x04note\"\x1f\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note\"\xab\x01\n" +
 	"\tLogOpened\x12\x12\n" +
-	"\x04base\x18\x01 \x01(\x03R\x04base*a\n" +
+	"\x04base\x18\x01 \x01(\x03R\x04base\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\x05R\x05topic\x12\x1f\n" +
+	"\vfrom_offset\x18\x03 \x01(\x03R\n" +
+	"fromOffset\x12!\n" +
+	"\ffirst_offset\x18\x04 \x01(\x03R\vfirstOffset\x12\x1c\n" +
+	"\n" +
+	"read_up_to\x18\x05 \x01(\x03R\breadUpTo\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note*a\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CLASS_REPLAYABLE\x10\x01\x12\x13\n" +
