@@ -74,6 +74,21 @@ func Migrate(ctx context.Context, c Config, fsys fs.FS) (int64, error) {
 	return version, nil
 }
 
+// Drop removes the database with all that is in it; it is no error when there is none.
+func Drop(ctx context.Context, c Config) error {
+	first := c
+	first.Registerer, first.Database = nil, "default"
+	conn, err := Open(first)
+	if err == nil {
+		err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+quote(c.database())+" SYNC")
+		err = errors.Join(err, conn.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("clickhouse: drop database %s: %w", c.database(), err)
+	}
+	return nil
+}
+
 func migrate(ctx context.Context, c Config, ms []migration) (int64, error) {
 	c.Registerer = nil
 	db := quote(c.database())

@@ -53,6 +53,23 @@ func Migrate(ctx context.Context, url string, fsys fs.FS, schema string) (int64,
 	return version, nil
 }
 
+// Drop removes a schema with all that is in it; it is no error when there is none.
+func Drop(ctx context.Context, url, schema string) error {
+	pc, err := pgx.ParseConfig(url)
+	if err != nil {
+		return unusable(url, err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, pc)
+	if err == nil {
+		_, err = conn.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{schema}.Sanitize()+" CASCADE")
+		err = errors.Join(err, conn.Close(ctx))
+	}
+	if err != nil {
+		return fmt.Errorf("postgres: drop schema %s: %w", schema, oneLine{err})
+	}
+	return nil
+}
+
 func migrate(ctx context.Context, db *sql.DB, fsys fs.FS, schema, quoted string) (version int64, err error) {
 	// The lock belongs to this session; the migrations run on others.
 	conn, err := db.Conn(ctx)

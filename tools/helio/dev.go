@@ -164,6 +164,11 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	if err != nil {
 		return nil, err
 	}
+	if len(c.Without) == 0 {
+		if err := bringBack(ctx, p, kcfg, bases, c.postgresFlags, c.clickhouseFlags); err != nil {
+			return nil, err
+		}
+	}
 	if err := addThreads(ctx, p, kcfg, c.postgresFlags, "dev", c.Retention, 0); err != nil {
 		return nil, err
 	}

@@ -21,10 +21,12 @@ import (
 	"heliograph/tools/operator"
 )
 
-// logCmd looks into the log; it writes nothing and joins no group.
+// logCmd looks into the log; but for adopt it writes nothing, and it joins no group.
 type logCmd struct {
-	Topics topicsCmd `cmd:"" help:"List the topics: slots, records, where they begin and end."`
-	Tail   tailCmd   `cmd:"" help:"Show events, decoded."`
+	Topics topicsCmd   `cmd:"" help:"List the topics: slots, records, where they begin and end."`
+	Tail   tailCmd     `cmd:"" help:"Show events, decoded."`
+	Check  logCheckCmd `cmd:"" help:"Tell whether the log is the one that the views have read."`
+	Adopt  logAdoptCmd `cmd:"" help:"Make what is there the log, after it was set back, made anew or cut."`
 }
 
 // Help shows how it is used.
@@ -32,7 +34,8 @@ func (logCmd) Help() string {
 	return `Examples:
   helio log topics
   helio log tail --follow
-  helio log tail --help       (what can be picked out)`
+  helio log tail --help       (what can be picked out)
+  helio log check             (after a restore, a power cut, an unclean election)`
 }
 
 type topicsCmd struct {

@@ -101,19 +101,11 @@ type Views struct {
 
 // OpenViews opens both stores, which need not answer yet. The caller closes them.
 func OpenViews(ctx context.Context, pg postgres.Config, ch clickhouse.Config) (*Views, error) {
-	pool, err := postgres.Open(ctx, pg)
+	s, err := OpenStores(ctx, pg, ch)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := clickhouse.Open(ch)
-	if err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return &Views{views.New(pool), history.New(conn), func() {
-		pool.Close()
-		_ = conn.Close() // read only
-	}}, nil
+	return &Views{s.Views, s.History, s.Close}, nil
 }
 
 // NewViews returns the views over connections that somebody else has opened, and closes.
