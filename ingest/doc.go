@@ -14,6 +14,11 @@
 // When its machine's clock is more than a minute off that of Postgres, which all edges have in common: events are
 // refused (ErrUnavailable), since folds go by their stamps. With Postgres down the last answer stands.
 //
+// When the log is not the one that it was (set back, made anew, changed, cut): nothing in such a partition is
+// acknowledged (ErrUnavailable, with a *kafka.LogError), until the right log is back or an operator has adopted it.
+// From each new connection to a broker on, acknowledgements are held until the last record known of each partition,
+// from here or from where the views stand, was found in its place; those held too long end as unavailable.
+//
 // When slow: the buffer is bounded in records and bytes; a full one refuses at once (ErrUnavailable), it never blocks.
 // With the log down, what is in flight fails after two seconds, and everything new fails at once until a
 // probe reaches a broker again. Watermarks wait for it, the newest of each (device, thread) only; those that still wait

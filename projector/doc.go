@@ -8,6 +8,9 @@
 //
 // Order: within a (topic, subject) events keep the order of the log, those in quarantine too.
 //
+// The log: with each position a store keeps the mark of the record before it, so that a view knows its log again and
+// stands still in another one. See infra/kafka.
+//
 // Durability: the store's. What a Sink knows of a slot is what the store has written, or is forgotten.
 //
 // When slow: a slot's calls come one at a time and wait for its store. When restarted: nothing of this package outlives

@@ -32,10 +32,21 @@
 //     ms, or the linger where that is shorter
 //   - A stored position that the log does not have stalls the slot (ErrPositions) and is never mended by a rewind:
 //     rewinding would be silent loss.
+//   - A sink that is a Marker stores with each position the identity of the record before it. Reading begins with that
+//     record, so a log that was set back and has grown again shows itself (LogError) before anything of it is taken in.
+//     A log can only become another one while its broker is away: so each new connection raises a doubt, and what came
+//     over it is fetched again from the marked record on. Ends, heads and topic ids are asked after each connection
+//     and every ten seconds, for idle partitions and for admins who cut or remake a topic on a living broker.
+//   - Of a compacted topic the marked record may be gone. Then only the topic's id and its end speak.
+//   - A log that an operator has adopted (Adopt) has another base from some offset on, an era. Positions in it begin at
+//     the next multiple of 2^40, past all that anybody was told. The decision stands in helio.quarantine, which is read
+//     at each start and after each fault; a copy of it in the partition ends the session of whoever reads past it
+//     without knowing.
+//   - A view that has read what was given up then is never let on: it is rebuilt.
 //   - Positions have gaps in compacted topics; a gap in another topic is logged and counted, since nothing can bring
 //     the records back.
-//   - base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that record
-//     needs a key of its own.
+//   - The first base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that
+//     record needs a key of its own.
 //   - Replay relies on the last record of a partition never being compacted away, which Kafka keeps: the active segment
 //     is not cleaned.
 //   - Some brokers answer a wrong password by closing the connection, which franz-go takes for the network's fault and

@@ -79,7 +79,7 @@ var forbidden = []edge{
 	{
 		from:       "",
 		to:         "github.com/twmb/franz-go/pkg/kfake",
-		except:     []string{"infra/embedded"},
+		except:     []string{"infra/embedded", "infra/kafka/kafkatest"},
 		production: true,
 		reason:     engines,
 	},
@@ -91,12 +91,13 @@ var forbidden = []edge{
 		reason:     engines,
 	},
 
+	{from: "", to: "infra/kafka/kafkatest", production: true, reason: "it has accidents happen to a broker, for tests"},
 	{from: "", to: "infra/kafka/real", production: true, reason: "it starts an Apache Kafka for a test"},
 	{from: "", to: "schemas/goldentest", production: true, reason: "it reads and writes files of goldens for tests"},
 	{
 		from:       "",
 		to:         "testing",
-		except:     []string{"infra/kafka/real", "infra/embedded", "schemas/goldentest"},
+		except:     []string{"infra/kafka/real", "infra/kafka/kafkatest", "infra/embedded", "schemas/goldentest"},
 		production: true,
 		reason:     "the product does not link the test framework",
 	},
