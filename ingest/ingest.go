@@ -224,7 +224,11 @@ func (i *Ingest) fly(t topic.Topic, l *lane, f flight, h held) {
 			i.metrics.acknowledged(t, time.Since(h.begun))
 			h.done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
 		}
-		if i.sure(l, rec, acked) {
+		switch {
+		case !i.sure(l, rec, acked):
+		case l.fault.Load() != nil: // it was under way when that was found
+			acked(l.fault.Load())
+		default:
 			l.last.Store(rec)
 			acked(nil)
 		}

@@ -163,20 +163,6 @@ func (i *Ingest) compareLog(ctx context.Context) error {
 			return fmt.Errorf("ask where the views stand: %w", err)
 		}
 	}
-	at := tr.views
-	for n := range i.lanes {
-		for s := range i.lanes[n] {
-			rec := i.lanes[n][s].last.Load()
-			if rec == nil {
-				continue
-			}
-			t, _ := i.cfg.Kafka.Topic(rec.Topic)
-			at = append(at[:len(at):len(at)], kafka.Standing{
-				Topic: t, Slot: topic.Slot(s), Next: i.bases.Position(rec) + 1,
-				Mark: topic.Mark{Digest: topic.Digest(rec.Key, rec.Value)},
-			})
-		}
-	}
 	if tr.wrong > 0 || tr.adopted != tr.doubt.Load() { // an operator may have decided
 		n := tr.doubt.Load()
 		if err := i.bases.Reload(ctx, i.events); err != nil {
@@ -184,13 +170,53 @@ func (i *Ingest) compareLog(ctx context.Context) error {
 		}
 		tr.adopted = n
 	}
-	faults, err := kafka.Look(ctx, i.cfg.Kafka, i.bases, at)
+	// Records are read only when the log may have become another since they were.
+	faults, err := kafka.Look(ctx, i.cfg.Kafka, i.bases, i.standing(tr.wrong > 0 || tr.doubt.Load() != tr.looked.Load()))
 	if err != nil {
 		return err
 	}
 	// A view that has read what was given up is its projector's matter: what is appended now is in the log.
 	i.mark(slices.DeleteFunc(faults, func(f *kafka.LogError) bool { return f.Fault == kafka.FaultGivenUp }))
 	return nil
+}
+
+// standing returns where the views and this process stand, of each partition who stands furthest: what is before him
+// in the log is what the others have read too. Without marks only the log's ends and heads tell.
+func (i *Ingest) standing(marks bool) []kafka.Standing {
+	furthest := make(map[*lane]kafka.Standing)
+	take := func(at kafka.Standing) {
+		if int(at.Slot) >= i.cfg.Partitions || i.bases.GivenUp(at.Topic, at.Slot, at.Next) {
+			return
+		}
+		if l := i.lane(at.Topic, at.Slot); at.Next > furthest[l].Next {
+			furthest[l] = at
+		}
+	}
+	for _, at := range i.trust.views {
+		take(at)
+	}
+	for n := range i.lanes {
+		for s := range i.lanes[n] {
+			rec := i.lanes[n][s].last.Load()
+			if rec == nil {
+				continue
+			}
+			t, _ := i.cfg.Kafka.Topic(rec.Topic)
+			at := kafka.Standing{Topic: t, Slot: topic.Slot(s), Next: i.bases.Position(rec) + 1}
+			if marks {
+				at.Mark.Digest = topic.Digest(rec.Key, rec.Value)
+			}
+			take(at)
+		}
+	}
+	out := make([]kafka.Standing, 0, len(furthest))
+	for _, at := range furthest {
+		if !marks {
+			at.Mark.Digest = 0
+		}
+		out = append(out, at)
+	}
+	return out
 }
 
 // mark takes down which partitions are another log's.
