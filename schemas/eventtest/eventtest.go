@@ -51,7 +51,8 @@ type World struct {
 	ends    map[topic.Topic]map[topic.Slot]topic.Position
 
 	founders map[id.ThreadID]id.UserID
-	asked    []asked // the latest last
+	asked    []asked                   // the latest last
+	latest   map[id.UserID]id.DeviceID // that registered
 }
 
 // asked is who was invited into which group, if the fold has it so too.
@@ -68,6 +69,7 @@ func NewWorld(users int, pick func(n int) int) *World {
 		now:        1_700_000_000_000,
 		ends:       map[topic.Topic]map[topic.Slot]topic.Position{},
 		founders:   map[id.ThreadID]id.UserID{},
+		latest:     map[id.UserID]id.DeviceID{},
 	}
 	for i := range users {
 		w.users = append(w.users, id.User([]byte("test key"), fmt.Sprintf("+49151%07d", i), 1))
@@ -266,8 +268,8 @@ func (w *World) thread(s *Step) {
 	s.Event = event.Of(b.Build())
 }
 
-// invitation has every other invitation be by who began the group, and most answers be of somebody whom he asked: by
-// chance alone hardly any would count.
+// invitation has every other invitation be by who began the group, most answers be of somebody whom he asked, and most
+// withdrawals be his own: by chance alone hardly any would count.
 func (w *World) invitation(b *eventv1.Event_builder, s *Step, group id.ThreadID, other id.UserID) {
 	founder, begun := w.founders[group]
 	switch {
@@ -279,6 +281,12 @@ func (w *World) invitation(b *eventv1.Event_builder, s *Step, group id.ThreadID,
 	case (b.InvitationAccepted != nil || b.InvitationDeclined != nil) && len(w.asked) > 0 && w.pick(4) > 0:
 		last := w.asked[len(w.asked)-1]
 		b.UserId, s.Subject = last.user[:], topic.Subject(last.into)
+		w.asked = w.asked[:len(w.asked)-1]
+	case b.InvitationWithdrawn != nil && len(w.asked) > 0 && w.pick(4) > 0:
+		last := w.asked[len(w.asked)-1]
+		by := w.founders[last.into]
+		b.UserId, s.Subject = by[:], topic.Subject(last.into)
+		b.InvitationWithdrawn.SetMemberId(last.user[:])
 		w.asked = w.asked[:len(w.asked)-1]
 	}
 }
@@ -318,12 +326,13 @@ func (w *World) user(s *Step) {
 	pub := sha256.Sum256(fresh[:])
 	b := eventv1.Event_builder{UserId: u[:], DeviceId: d[:]}
 	group := w.groups[w.pick(len(w.groups))]
-	switch w.pick(12) {
+	switch w.pick(16) {
 	case 0, 1:
 		b.UserRegistered = eventv1.UserRegistered_builder{
 			PhoneHash: hash[:], Generation: uint32(1 + w.pick(2)), DeviceId: fresh[:], PublicKey: pub[:],
 			DeviceName: "phone", ShownFrom: w.shownFrom(),
 		}.Build()
+		w.latest[u] = fresh
 	case 2:
 		b.UserRegistered = eventv1.UserRegistered_builder{
 			PhoneHash:  hash[:],
@@ -331,7 +340,11 @@ func (w *World) user(s *Step) {
 			DeviceId:   d[:],
 			PublicKey:  pub[:],
 		}.Build()
-	case 3:
+		w.latest[u] = d
+	case 3: // half of them by one that may approve it, if the fold has it so too
+		if by, registered := w.latest[u]; registered && w.pick(2) == 0 {
+			b.DeviceId = by[:]
+		}
 		b.DeviceLinked = eventv1.DeviceLinked_builder{
 			DeviceId:   fresh[:],
 			PublicKey:  pub[:],
@@ -355,6 +368,15 @@ func (w *World) user(s *Step) {
 		b.ThreadJoined = eventv1.ThreadJoined_builder{ThreadId: group[:]}.Build()
 	case 11:
 		b.ThreadLeft = eventv1.ThreadLeft_builder{ThreadId: group[:]}.Build()
+	case 12:
+		b.MayAddChanged = eventv1.MayAddChanged_builder{MayAdd: eventv1.MayAdd(w.pick(5))}.Build()
+	case 13, 14: // by himself too, which does not count
+		b.UserId = other[:]
+		b.ThreadInvited = eventv1.ThreadInvited_builder{
+			ThreadId: group[:], Title: []string{"walk", "", "nul\x00", "другое"}[w.pick(4)],
+		}.Build()
+	case 15:
+		b.ThreadInvitationEnded = eventv1.ThreadInvitationEnded_builder{ThreadId: group[:]}.Build()
 	}
 	s.Event = event.Of(b.Build())
 }
