@@ -37,34 +37,57 @@ func floodIsOver(live, room, free uint64) bool {
 // collected early, above growing: else what stays would lie scattered among what goes, and each idle connection would
 // hold the pages of much more than itself. Above half of roomyHeap the runtime's own rule holds. When a flood is
 // over, its memory goes back to the machine. It is called once.
-func keepHeapRoomy(growing uint64, memory int64) {
-	most, percent := roomyHeap(memory), 100
-	begun, allocated, lived := time.Now(), uint64(0), uint64(0)
+func keepHeapRoomy(growing uint64, memory int64) { newRoomy(growing, memory).keep() }
+
+// roomy is what is known from one collection to the next. After keep its goroutine is that of the finalizers.
+type roomy struct {
+	growing, most uint64
+	set           func(percent int) // of the runtime
+	free          func()            // gives free pages back; it collects, and so comes back here
+
+	percent         int
+	begun           time.Time
+	allocated, live uint64
+}
+
+func newRoomy(growing uint64, memory int64) *roomy {
+	return &roomy{
+		growing: growing, most: roomyHeap(memory), percent: 100, begun: time.Now(),
+		set: func(percent int) { debug.SetGCPercent(percent) }, free: debug.FreeOSMemory,
+	}
+}
+
+// keep looks at the heap now and after each collection.
+func (r *roomy) keep() {
 	var look func(*[64]byte)
 	look = func(*[64]byte) {
 		sample := []metrics.Sample{
 			{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
 		}
 		metrics.Read(sample)
-		live, now, total := sample[0].Value.Uint64(), time.Now(), sample[1].Value.Uint64()
-		room := uint64(float64(total-allocated) / max(0.001, now.Sub(begun).Seconds()) * gcEvery.Seconds())
-		heap := min(live+room, most)
-		if live > lived+lived/10 {
-			heap = min(heap, growing)
-		}
-		want := 100
-		if live > 0 && live < most/2 {
-			want = int(min(5000, max(100, 100*(max(heap, live)-live)/live)))
-		}
-		if floodIsOver(live, room, sample[2].Value.Uint64()) {
-			go debug.FreeOSMemory() // it collects, and so comes back here
-		}
-		begun, allocated, lived = now, total, live
-		if diff := want - percent; diff > percent/10 || -diff > percent/10 {
-			percent = want
-			debug.SetGCPercent(percent)
-		}
+		r.look(time.Now(), sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64())
 		runtime.SetFinalizer(new([64]byte), look) // runs at the next collection
 	}
 	look(nil)
+}
+
+// look takes in what lives after a collection, how much was ever allocated, and how much is free.
+func (r *roomy) look(now time.Time, live, total, free uint64) {
+	room := uint64(float64(total-r.allocated) / max(0.001, now.Sub(r.begun).Seconds()) * gcEvery.Seconds())
+	heap := min(live+room, r.most)
+	if live > r.live+r.live/10 {
+		heap = min(heap, r.growing)
+	}
+	want := 100
+	if live > 0 && live < r.most/2 {
+		want = int(min(5000, max(100, 100*(max(heap, live)-live)/live)))
+	}
+	if floodIsOver(live, room, free) {
+		go r.free()
+	}
+	r.begun, r.allocated, r.live = now, total, live
+	if diff := want - r.percent; diff > r.percent/10 || -diff > r.percent/10 {
+		r.percent = want
+		r.set(want)
+	}
 }

@@ -1,6 +1,14 @@
 package main
 
-import "testing"
+import (
+	"reflect"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
 func TestFloodIsOver(t *testing.T) {
 	const mb = 1 << 20
@@ -16,6 +24,61 @@ func TestFloodIsOver(t *testing.T) {
 	} {
 		if got := floodIsOver(c.live, c.room, c.free); got != c.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// Memory goes back to the machine once a peak has gone, and neither before nor while it lasts.
+func TestMemoryIsGivenBackAfterAPeak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const mb = 1 << 20
+		r := newRoomy(growingHeap, 4096*mb)
+		given := 0
+		r.free, r.set = func() { given++ }, func(int) {}
+		total, now := uint64(0), r.begun
+		for _, step := range []struct {
+			name                  string
+			allocated, live, free uint64
+			want                  int
+		}{
+			{"at rest", 10 * mb, 30 * mb, 10 * mb, 0},
+			{"the flood comes", 900 * mb, 600 * mb, 100 * mb, 0},
+			{"it lasts", 2000 * mb, 700 * mb, 600 * mb, 0},
+			{"it ebbs", 500 * mb, 30 * mb, 900 * mb, 0},
+			{"it is over", 10 * mb, 30 * mb, 1000 * mb, 1},
+			{"at rest again", 10 * mb, 30 * mb, 10 * mb, 1},
+		} {
+			total, now = total+step.allocated, now.Add(gcEvery)
+			r.look(now, step.live, total, step.free)
+			synctest.Wait()
+			if given != step.want {
+				t.Errorf("%s: given back %d times, want %d", step.name, given, step.want)
+			}
+		}
+	})
+	if reflect.ValueOf(newRoomy(1, 1).free).Pointer() != reflect.ValueOf(debug.FreeOSMemory).Pointer() {
+		t.Error("nothing is given back")
+	}
+}
+
+// The heap is looked at after collections, of which the runtime says how much it has free.
+func TestHeapIsLookedAtAfterCollections(t *testing.T) {
+	r := newRoomy(growingHeap, 4<<30)
+	given := make(chan struct{})
+	r.free, r.set = sync.OnceFunc(func() { close(given) }), func(int) {}
+	r.keep()
+	peak := make([]byte, 1<<30)
+	runtime.KeepAlive(peak)
+	deadline := time.Now().Add(time.Minute)
+	for {
+		runtime.GC()
+		select {
+		case <-given:
+			return
+		default:
+			if time.Now().After(deadline) {
+				t.Fatal("a peak has gone, and nothing is given back")
+			}
 		}
 	}
 }
