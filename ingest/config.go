@@ -46,7 +46,8 @@ type Config struct {
 	receiptLinger time.Duration
 	// maxRecords is how many events may be in flight; default 65,536.
 	maxRecords int
-	// maxBytes is how many bytes of events may be in flight; default 64 MiB, or a 32nd of the memory.
+	// maxBytes is how many bytes of events may be in flight; default 64 MiB, or a 32nd of the memory. It is less while
+	// much of the budget of Kafka is in use.
 	maxBytes int
 	// deliveryTimeout is after how long an event that is not acknowledged is given up; default 2 s.
 	deliveryTimeout time.Duration
@@ -60,6 +61,13 @@ type Config struct {
 
 // maxWatermarks is how many (device, thread) pairs may wait.
 const maxWatermarks = 1 << 18
+
+// What counts against the budget of Kafka, in bytes.
+const (
+	recordWeight    = 384     // of an event besides its own: the record, its place in the producer, its sender's callback
+	watermarkWeight = 512     // of a watermark, while it waits and while it is a record
+	leastBytes      = 2 << 20 // of events, and of watermarks that wait, however little memory is free
+)
 
 func (c Config) withDefaults() Config {
 	run.Default(&c.receiptWindow, 15*time.Millisecond)

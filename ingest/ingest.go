@@ -182,7 +182,7 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 		return
 	}
 	if i.events.BufferedProduceRecords()+i.heldN.Load() >= int64(i.cfg.maxRecords) ||
-		i.events.BufferedProduceBytes()+i.heldBytes.Load()+int64(len(value)) > int64(i.cfg.maxBytes) {
+		i.events.BufferedProduceBytes()+i.heldBytes.Load()+int64(len(value)) > int64(i.most(i.cfg.maxBytes)) {
 		i.metrics.failures.WithLabelValues(string(t), reasonFull).Inc()
 		done(Receipt{}, errFull) // at once: the producer would say so later, and take what comes meanwhile
 		return
@@ -194,12 +194,18 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 	switch {
 	case reason == reasonLog:
 		i.metrics.failures.WithLabelValues(string(t), reason).Inc()
-		done(Receipt{}, fmt.Errorf("%w: %w", ErrUnavailable, l.fault.Load()))
+		done(Receipt{}, fmt.Errorf("%w: partition %s/%d is another log's", ErrUnavailable, t, slot))
+		return
 	case reason != "":
 		i.refuse(t, reason, done)
+		return
+	}
+	i.cfg.Kafka.Budget.Add(h.weight()) // until it is settled
+	switch {
 	case !wait:
 		i.fly(t, l, f, h)
 	case !i.wait(l, h):
+		i.cfg.Kafka.Budget.Add(-h.weight())
 		i.refuse(t, reasonClosed, done)
 	}
 }
@@ -211,6 +217,7 @@ func (i *Ingest) lane(t topic.Topic, s topic.Slot) *lane { return &i.lanes[t.Num
 func (i *Ingest) fly(t topic.Topic, l *lane, f flight, h held) {
 	slot := topic.Slot(h.rec.Partition)
 	i.events.TryProduce(context.Background(), h.rec, func(rec *kgo.Record, err error) {
+		i.cfg.Kafka.Budget.Add(-h.weight())
 		if err = i.settle(t, slot, l, f, err); err != nil {
 			h.done(Receipt{}, err)
 			return
@@ -224,14 +231,15 @@ func (i *Ingest) fly(t topic.Topic, l *lane, f flight, h held) {
 			i.metrics.acknowledged(t, time.Since(h.begun))
 			h.done(Receipt{Topic: t, Slot: slot, Position: i.bases.Position(rec), LogTime: rec.Timestamp}, nil)
 		}
-		switch {
-		case !i.sure(l, rec, acked):
-		case l.fault.Load() != nil: // it was under way when that was found
-			acked(l.fault.Load())
-		default:
-			l.last.Store(rec)
-			acked(nil)
+		if !i.sure(l, rec, acked) {
+			return
 		}
+		if wrong := l.fault.Load(); wrong != nil { // it was under way when that was found
+			acked(wrong)
+			return
+		}
+		l.last.Store(rec)
+		acked(nil)
 	})
 }
 
@@ -293,6 +301,7 @@ func (i *Ingest) failHeld() {
 			for _, h := range all {
 				t, _ := i.cfg.Kafka.Topic(h.rec.Topic)
 				i.countHeld(-1, -len(h.rec.Value))
+				i.cfg.Kafka.Budget.Add(-h.weight())
 				i.refuse(t, reasonClosed, h.done)
 			}
 		}
@@ -381,6 +390,14 @@ func (i *Ingest) Watermark(th id.ThreadID, u id.UserID, d id.DeviceID, w thread.
 	}
 }
 
+// holdAgain has a watermark that was taken out of waiting wait again.
+func (i *Ingest) holdAgain(p pair, m thread.Watermark) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cfg.Kafka.Budget.Add(-watermarkWeight) // as part of what was taken out
+	i.hold(p, m)
+}
+
 // hold merges a watermark into those that wait and returns how many do. The caller holds mu.
 func (i *Ingest) hold(p pair, m thread.Watermark) int {
 	if i.closed.Load() { // under mu: Run counts what waits after it has set this
@@ -390,9 +407,12 @@ func (i *Ingest) hold(p pair, m thread.Watermark) int {
 	if have, ok := i.waiting[p]; ok {
 		i.metrics.coalesced.Inc()
 		m = m.Merge(have)
-	} else if len(i.waiting) >= maxWatermarks {
-		i.metrics.dropped.WithLabelValues(reasonFull).Inc()
-		return len(i.waiting)
+	} else {
+		if n := len(i.waiting); n >= maxWatermarks || (n+1)*watermarkWeight > i.most(maxWatermarks*watermarkWeight) {
+			i.metrics.dropped.WithLabelValues(reasonFull).Inc()
+			return n
+		}
+		i.cfg.Kafka.Budget.Add(watermarkWeight)
 	}
 	i.waiting[p] = m
 	return len(i.waiting)
@@ -420,6 +440,7 @@ func (i *Ingest) Run(ctx context.Context) error {
 	i.giveUp(time.Now(), errStopped)
 	i.mu.Lock()
 	i.metrics.dropped.WithLabelValues(reasonClosed).Add(float64(len(i.waiting)))
+	i.cfg.Kafka.Budget.Add(-len(i.waiting) * watermarkWeight)
 	clear(i.waiting)
 	i.mu.Unlock()
 	i.metrics.up.Set(0)
@@ -492,11 +513,9 @@ func (i *Ingest) sendWaiting(ctx context.Context) {
 	}
 	for k, p := range narrow {
 		if i.receipts.Flush(ctx) != nil {
-			i.mu.Lock()
 			for _, p := range narrow[k:] {
-				i.hold(p, batch[p])
+				i.holdAgain(p, batch[p])
 			}
-			i.mu.Unlock()
 			return
 		}
 		i.sendOne(p, batch[p])
@@ -521,9 +540,7 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 	l := i.lane(topic.Receipts, slot)
 	f, ok := l.tryOff(begun)
 	if !ok {
-		i.mu.Lock()
-		i.hold(p, m)
-		i.mu.Unlock()
+		i.holdAgain(p, m)
 		return
 	}
 	record := i.cfg.Kafka.NewRecord(topic.Receipts, slot, key, value)
@@ -532,18 +549,21 @@ func (i *Ingest) sendOne(p pair, m thread.Watermark) {
 			i.metrics.acknowledged(topic.Receipts, time.Since(begun))
 		}
 		err = i.settle(topic.Receipts, slot, l, f, err)
-		if err == nil {
+		if err != nil && errors.Is(err, ErrUnavailable) {
+			i.holdAgain(p, m) // it only grows: appending it twice does no harm
+			kick(i.kick)
 			return
 		}
-		if !errors.Is(err, ErrUnavailable) { // the log will never take it
+		i.cfg.Kafka.Budget.Add(-watermarkWeight)
+		if err != nil { // the log will never take it
 			i.metrics.dropped.WithLabelValues(reasonRefused).Inc()
-			return
 		}
-		i.mu.Lock()
-		i.hold(p, m) // it only grows: appending it twice does no harm
-		i.mu.Unlock()
-		kick(i.kick)
 	})
+}
+
+// most is how many bytes a queue of at most so many may hold now, since others want memory too.
+func (i *Ingest) most(bytes int) int {
+	return min(bytes, max(leastBytes, i.cfg.Kafka.Budget.Most(bytes)))
 }
 
 // refuse fails an event without handing it over.

@@ -45,6 +45,9 @@ type held struct {
 	done  func(Receipt, error)
 }
 
+// weight is what an event takes until it is settled, in bytes.
+func (h *held) weight() int { return recordWeight + len(h.rec.Value) }
+
 // maxHeld is how many events may wait in one narrow lane.
 const maxHeld = 256
 

@@ -64,6 +64,7 @@ func (i *Ingest) sure(l *lane, rec *kgo.Record, settle func(error)) bool {
 	}
 	tr.held = append(tr.held, heldAck{time.Now(), l, rec, settle})
 	i.countHeld(1, len(rec.Value))
+	i.cfg.Kafka.Budget.Add(recordWeight + len(rec.Value))
 	return false
 }
 
@@ -93,6 +94,7 @@ func (i *Ingest) settleHeld(acks []heldAck, err error) {
 		}
 		h.settle(of)
 		i.countHeld(-1, -len(h.rec.Value))
+		i.cfg.Kafka.Budget.Add(-recordWeight - len(h.rec.Value))
 	}
 }
 
