@@ -25,6 +25,7 @@ import (
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/eventtest"
 	"heliograph/schemas/id"
+	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
 )
 
@@ -69,9 +70,41 @@ func seeded(seed uint64) func(int) int {
 }
 
 func world(seed uint64, n int) *sinktest.Log {
+	return sinktest.NewLog(worldSteps(seed, n), history.Topics...)
+}
+
+func worldSteps(seed uint64, n int) []eventtest.Step {
 	w := eventtest.NewWorld(5, seeded(seed))
 	w.Unreadable, w.Partitions = true, 2
-	return sinktest.NewLog(w.Steps(n), history.Topics...)
+	return w.Steps(n)
+}
+
+// eventful is the first world, from a seed on, in which messages are changed and members invited: it has rows for every
+// table.
+func eventful(seed uint64, n int) *sinktest.Log {
+	for ; ; seed++ {
+		steps := worldSteps(seed, n)
+		threads, changed, invited := map[topic.Subject]*thread.State{}, 0, 0
+		for _, s := range steps {
+			if s.Topic != topic.Threads || s.Event == nil {
+				continue
+			}
+			if threads[s.Subject] == nil {
+				threads[s.Subject] = thread.New(id.ThreadID(s.Subject))
+			}
+			v := threads[s.Subject].Apply(s.Event, s.Position, s.TimeMS)
+			switch e := s.Event; {
+			case v.Outcome != thread.Accepted:
+			case e.HasMessageEdited(), e.HasMessageDeleted(), e.HasReactionSet():
+				changed++
+			case e.HasMemberInvited():
+				invited++
+			}
+		}
+		if changed >= 3 && invited >= 3 {
+			return sinktest.NewLog(steps, history.Topics...)
+		}
+	}
 }
 
 func reference(t testing.TB, l *sinktest.Log) *verify.Reference {
@@ -245,7 +278,7 @@ func (b *failingBatch) Send() error {
 }
 
 func TestKilledBetweenBegunAndDone(t *testing.T) {
-	l := world(43, 300)
+	l := eventful(43, 300)
 	ref := reference(t, l)
 	for _, after := range []bool{false, true} {
 		t.Run(fmt.Sprintf("after=%v", after), func(t *testing.T) {
@@ -261,7 +294,7 @@ func TestKilledBetweenBegunAndDone(t *testing.T) {
 					if !errors.Is(err, errInjected) || kafka.IsPermanent(err) {
 						t.Fatal(err)
 					}
-					f.in = 1 + pick(9)
+					f.in = 1 + pick(9+f.fired/8) // more and more, or a batch with rows for all tables would never be in
 					return pick(3) > 0 // a new owner, or the same one again
 				},
 			})

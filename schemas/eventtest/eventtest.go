@@ -264,13 +264,13 @@ func (w *World) thread(s *Step) {
 			b.InvitationWithdrawn = eventv1.InvitationWithdrawn_builder{MemberId: other[:]}.Build()
 		}
 	}
-	w.invitation(&b, s, group, other)
+	w.steer(&b, s, group, other)
 	s.Event = event.Of(b.Build())
 }
 
-// invitation has every other invitation be by who began the group, most answers be of somebody whom he asked, and most
-// withdrawals be his own: by chance alone hardly any would count.
-func (w *World) invitation(b *eventv1.Event_builder, s *Step, group id.ThreadID, other id.UserID) {
+// steer has every other invitation and change of a message be by who began the group, most answers be of somebody whom
+// he asked, and most withdrawals be his own: by chance alone hardly any would count.
+func (w *World) steer(b *eventv1.Event_builder, s *Step, group id.ThreadID, other id.UserID) {
 	founder, begun := w.founders[group]
 	switch {
 	case b.ThreadCreated != nil && !begun:
@@ -278,6 +278,8 @@ func (w *World) invitation(b *eventv1.Event_builder, s *Step, group id.ThreadID,
 	case b.MemberInvited != nil && begun && w.pick(2) == 0:
 		b.UserId = founder[:]
 		w.asked = append(w.asked, asked{group, other})
+	case (b.MessageEdited != nil || b.MessageDeleted != nil || b.ReactionSet != nil) && begun && w.pick(2) == 0:
+		b.UserId = founder[:]
 	case (b.InvitationAccepted != nil || b.InvitationDeclined != nil) && len(w.asked) > 0 && w.pick(4) > 0:
 		last := w.asked[len(w.asked)-1]
 		b.UserId, s.Subject = last.user[:], topic.Subject(last.into)
@@ -351,6 +353,10 @@ func (w *World) user(s *Step) {
 			DeviceName: "browser",
 		}.Build()
 	case 4:
+		if last, registered := w.latest[u]; registered && w.pick(2) == 0 {
+			d = last
+			delete(w.latest, u)
+		}
 		b.DeviceRevoked = eventv1.DeviceRevoked_builder{DeviceId: d[:]}.Build()
 	case 5:
 		b.ProfileChanged = eventv1.ProfileChanged_builder{
