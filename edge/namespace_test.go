@@ -18,7 +18,16 @@ type namespace struct {
 	do     chan func()
 }
 
-// newNamespace makes a network of its own, or skips the test where that is not allowed.
+// unable skips a test of namespaces with its reason where they cannot be had. In CI root must be able to have them.
+func unable(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" && os.Geteuid() == 0 {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
+// newNamespace makes a network of its own.
 func newNamespace(t *testing.T) *namespace {
 	t.Helper()
 	n := &namespace{do: make(chan func())}
@@ -33,7 +42,7 @@ func newNamespace(t *testing.T) *namespace {
 	}()
 	t.Cleanup(func() { close(n.do) })
 	if err := <-made; err != nil {
-		t.Skipf("no network namespaces: %v", err)
+		unable(t, "no network namespaces: %v", err)
 	}
 	return n
 }
@@ -45,7 +54,7 @@ func (n *namespace) in(fn func() error) error {
 	return <-done
 }
 
-// ip runs commands of ip(8) in the namespace; without them the test is skipped.
+// ip runs commands of ip(8) in the namespace.
 func (n *namespace) ip(t *testing.T, commands ...string) {
 	t.Helper()
 	for _, c := range commands {
@@ -57,7 +66,7 @@ func (n *namespace) ip(t *testing.T, commands ...string) {
 			return nil
 		})
 		if err != nil {
-			t.Skipf("ip %s: %v", c, err)
+			unable(t, "ip %s: %v", c, err)
 		}
 	}
 }
@@ -68,7 +77,7 @@ func (n *namespace) set(t *testing.T, name, value string) {
 	if err := n.in(func() error {
 		return os.WriteFile("/proc/sys/net/ipv6/conf/"+name, []byte(value), 0o600)
 	}); err != nil {
-		t.Skipf("no setting: %v", err)
+		unable(t, "no setting: %v", err)
 	}
 }
 
