@@ -194,7 +194,11 @@ func (i *Ingest) Append(t topic.Topic, s topic.Subject, ev *eventv1.Event, done 
 	switch {
 	case reason == reasonLog:
 		i.metrics.failures.WithLabelValues(string(t), reason).Inc()
-		done(Receipt{}, fmt.Errorf("%w: partition %s/%d is another log's", ErrUnavailable, t, slot))
+		err := ErrUnavailable // nothing is wrong with it any more, as of this moment
+		if wrong := l.fault.Load(); wrong != nil {
+			err = fmt.Errorf("%w: %w", err, wrong)
+		}
+		done(Receipt{}, err)
 		return
 	case reason != "":
 		i.refuse(t, reason, done)

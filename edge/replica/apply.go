@@ -57,11 +57,9 @@ func (r *Replica) event(s *slot, t topic.Topic, rec *linkv1.Record, after *actio
 		}
 		r.take(sub, queued{t, rec}, after)
 	case loading:
-		if len(sub.pending.backlog) >= r.cfg.Backlog {
+		if !sub.pending.backlog.add(queued{t, rec}, &r.cfg) {
 			r.postpone(sub)
-			return
 		}
-		sub.pending.backlog = append(sub.pending.backlog, queued{t, rec})
 	}
 }
 
@@ -76,7 +74,8 @@ func (r *Replica) postpone(sub *subject) {
 	}
 	p := sub.pending
 	sub.phase, sub.tooMany = wanted, true
-	p.backlog, p.postponed, p.asked = nil, true, r.clock.answered()
+	p.backlog.take(r.cfg.Budget)
+	p.postponed, p.asked = true, r.clock.answered()
 	r.postponed.push(sub)
 }
 
@@ -135,6 +134,7 @@ func (sub *subject) has(t topic.Topic, at topic.Position) bool {
 func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record) {
 	at := topic.Position(rec.GetPosition())
 	v := t.state.Apply(e, at, rec.GetLogTimeMs())
+	t.weigh()
 	if v.Outcome != thread.Stale && !e.HasMessageSent() {
 		t.slot.judged(t.id(), at, v)
 	}

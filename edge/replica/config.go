@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"heliograph/infra/budget"
 	"heliograph/infra/run"
 	"heliograph/schemas/topic"
 )
@@ -23,6 +24,9 @@ type Config struct {
 	// Name is how this edge calls itself to delivery instances. Default "edge".
 	Name string
 
+	// Budget is the memory that backlogs and the windows of recent messages count against; nil: each has a bound alone.
+	Budget *budget.Budget
+
 	// Log tells where the log ends. Without it nobody is ever said to be unknown.
 	Log Log
 
@@ -36,8 +40,8 @@ type Config struct {
 
 	// Batch is the most subjects of one snapshot or one Subscribe. Default 256.
 	Batch int
-	// Backlog is how many events a subject that waits for its snapshot may hold; beyond it they are dropped and it is
-	// subscribed anew. Default 4,096.
+	// Backlog is how many events a subject that waits for its snapshot may hold, 8 MiB of them at most, and less while
+	// little of Budget is free; beyond it they are dropped and it is subscribed anew. Default 4,096.
 	Backlog int
 }
 

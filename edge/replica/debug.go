@@ -20,7 +20,7 @@ func (r *Replica) Describe() string {
 			s.n, name, s.cursor, s.read, len(s.unacked), len(s.requests), len(s.toAsk), len(s.notes))
 		for sub := range s.waiting {
 			fmt.Fprintf(&out, "  %x %v since %v, live from %v, a backlog of %d\n",
-				sub.key[:4], sub.phase, sub.pending.since, sub.pending.liveFrom, len(sub.pending.backlog))
+				sub.key[:4], sub.phase, sub.pending.since, sub.pending.liveFrom, len(sub.pending.backlog.list))
 		}
 		s.mu.RUnlock()
 	}

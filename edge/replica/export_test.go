@@ -51,6 +51,30 @@ func (r *Replica) Titles(u id.UserID) (n int) {
 	return n
 }
 
+// Memory is what the budget should know of: the bytes of all backlogs, and of all windows.
+func (r *Replica) Memory() (waiting, kept int64) {
+	weigh := func(list []queued) {
+		for _, e := range list {
+			waiting += int64(e.weight())
+		}
+	}
+	for _, s := range r.slots {
+		s.mu.Lock()
+		for sub := range s.waiting {
+			weigh(sub.pending.backlog.list)
+		}
+		for _, t := range s.threads {
+			kept += int64(len(t.packed))
+			if t.warm != nil {
+				weigh(t.doubted.list)
+				kept += int64(recentWeight * len(t.state.Recent))
+			}
+		}
+		s.mu.Unlock()
+	}
+	return waiting, kept
+}
+
 // Packed tells whether the state of a thread is packed.
 func (r *Replica) Packed(t id.ThreadID) bool {
 	s := r.slotOf(topic.Subject(t))

@@ -353,7 +353,8 @@ func (r *Replica) refuse(s *slot, sub *subject) {
 		sub.pending = &pending{since: time.Now(), bornAt: -1}
 	}
 	sub.phase, sub.pending.refused, sub.pending.repeated = wanted, true, false
-	sub.pending.refusedAt, sub.pending.backlog = time.Now(), nil
+	sub.pending.refusedAt = time.Now()
+	sub.pending.backlog.take(r.cfg.Budget)
 	s.waiting[sub] = struct{}{}
 	r.expect(s)
 	r.metrics.refused.Inc()

@@ -286,7 +286,7 @@ func (r *Replica) userLoaded(u *userEntry, snap *Snapshot, after *actions) {
 // turnLive makes a subject live whose state stands at the given positions, and applies what came meanwhile. The caller
 // holds the slot's lock.
 func (r *Replica) turnLive(sub *subject, at topic.Cursor, after *actions) {
-	list := sub.pending.backlog
+	list := sub.pending.backlog.take(r.cfg.Budget)
 	sub.slot.turnedLive(sub, at)
 	if t := sub.thread; t != nil {
 		if sub.noRoom {

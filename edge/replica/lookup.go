@@ -44,16 +44,16 @@ func (r *Replica) take(sub *subject, e queued, after *actions) {
 }
 
 // waits tells whether events of the thread wait for the views to have looked a message up.
-func (t *threadEntry) waits() bool { return t.warm != nil && len(t.doubted) > 0 }
+func (t *threadEntry) waits() bool { return t.warm != nil && len(t.doubted.list) > 0 }
 
 // wait has an event of a live thread wait until the views have looked up the first of those that do.
 func (r *Replica) wait(t *threadEntry, e queued) {
-	if len(t.doubted) >= r.cfg.Backlog {
+	if !t.doubted.add(e, &r.cfg) {
 		t.drop()
 		r.postpone(&t.subject)
 		return
 	}
-	if t.doubted = append(t.doubted, e); len(t.doubted) > 1 {
+	if len(t.doubted.list) > 1 {
 		return
 	}
 	s := t.slot
@@ -67,7 +67,7 @@ func (r *Replica) wait(t *threadEntry, e queued) {
 // drop takes away what waits for the views.
 func (t *threadEntry) drop() (list []queued) {
 	if t.warm != nil {
-		list, t.doubted = t.doubted, nil
+		list = t.doubted.take(t.slot.memory)
 	}
 	delete(t.slot.doubting, t)
 	return list
@@ -78,7 +78,7 @@ func (t *threadEntry) sought() (keys []MessageKey) {
 	if t.gone || t.phase != live || !t.waits() {
 		return nil
 	}
-	for _, w := range t.doubted[:min(mostSought, len(t.doubted))] {
+	for _, w := range t.doubted.list[:min(mostSought, len(t.doubted.list))] {
 		if w.topic != topic.Threads {
 			continue
 		}
@@ -220,6 +220,7 @@ func (r *Replica) lookedUp(t *threadEntry, answers map[MessageKey]Sought, after 
 			absent[k.Key] = true
 		}
 	}
+	t.weigh()
 	if len(keys) == 0 {
 		return true
 	}

@@ -166,10 +166,10 @@ func (r *Replica) sample() slotSample {
 		}
 		for sub := range s.waiting {
 			out.oldest = max(out.oldest, now.Sub(sub.pending.since))
-			out.backlogged(sub.pending.backlog, now)
+			out.backlogged(sub.pending.backlog.list, now)
 		}
 		for t := range s.doubting {
-			out.backlogged(t.doubted, now)
+			out.backlogged(t.doubted.list, now)
 		}
 		s.mu.RUnlock()
 	}

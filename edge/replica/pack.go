@@ -18,7 +18,7 @@ type warm struct {
 	used     atomic.Bool  // since it was last looked at
 	// Events that wait, in order, until the views have said whether the first of them, a message, has come before; and
 	// what they have just said never has.
-	doubted []queued
+	doubted backlog
 	absent  map[thread.Key]bool
 }
 
@@ -41,6 +41,7 @@ func (r *Replica) hold(t *threadEntry, s *ThreadState) {
 	}
 	t.state, t.audience, t.marks = s, nil, nil
 	t.used.Store(true)
+	t.weigh()
 }
 
 // thaw unpacks the state of a thread that has one, since it is of use now. It needs the slot's lock for writing.
@@ -94,6 +95,7 @@ func (r *Replica) cool(s *slot, now time.Time) {
 			s.warm = append(s.warm, warmth{t, now})
 		default:
 			t.packed, t.warm = pack(t.state), nil
+			t.weigh()
 			r.metrics.packed.Inc()
 		}
 	}

@@ -73,7 +73,7 @@ func New(
 		quarantined: quarantined{wake: make(chan struct{}, 1), subjects: map[*subject]topic.Cursor{}},
 	}
 	for n := range cfg.Partitions {
-		r.slots = append(r.slots, newSlot(topic.Slot(n)))
+		r.slots = append(r.slots, newSlot(topic.Slot(n), cfg.Budget))
 	}
 	r.metrics = newMetrics(reg, r)
 	r.clock = newViewClock(st, cfg.Partitions, cfg, r.failed, r.metrics.viewsBack.Inc)

@@ -13,6 +13,7 @@ import (
 
 	"heliograph/edge/replica"
 	"heliograph/edge/replica/replicatest"
+	"heliograph/infra/budget"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -40,6 +41,9 @@ func inBench(t *testing.T, cfg replica.Config, fn func(t *testing.T, b *bench)) 
 			cfg.Partitions = replicatest.Slots
 		}
 		cfg.Log = b.world
+		if cfg.Budget == nil {
+			cfg.Budget = budget.New(1<<30, nil)
+		}
 		log := slog.New(slog.NewTextHandler(&b.log, nil))
 		r, err := replica.New(cfg, &b.world.Views, b.cluster, b.cluster, log, nil)
 		if err != nil {
@@ -68,6 +72,11 @@ func inBench(t *testing.T, cfg replica.Config, fn func(t *testing.T, b *bench)) 
 			}
 		})
 		fn(t, b)
+		synctest.Wait()
+		if waiting, kept := r.Memory(); cfg.Budget.Used() != waiting || cfg.Budget.Kept() != kept {
+			t.Errorf("%d bytes wait and %d are kept, the budget has %d and %d",
+				waiting, kept, cfg.Budget.Used(), cfg.Budget.Kept())
+		}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"heliograph/infra/budget"
 	"heliograph/infra/link"
 	"heliograph/schemas/id"
 	linkv1 "heliograph/schemas/link/v1"
@@ -53,7 +54,7 @@ type pending struct {
 	ackedAt  uint64 // slot.progressed when that was answered
 	liveFrom topic.Cursor
 	bornAt   topic.Position // of a thread: a position before which it has no event, -1 when no such is known
-	backlog  []queued       // by arrival
+	backlog  backlog
 	// Until the views have answered more often than asked it is not asked for: its backlog had no room.
 	postponed bool
 	asked     uint64
@@ -74,6 +75,7 @@ type threadEntry struct {
 	// since what the views alone had could not be used while they are down.
 	*warm
 	packed string
+	weight int // in bytes, as the budget knows it
 
 	receipts topic.Position // where its last snapshot stood in that topic
 
@@ -97,7 +99,8 @@ type userEntry struct {
 // slot is the subjects of one slot and who delivers their events.
 type slot struct {
 	// Fixed.
-	n topic.Slot
+	n      topic.Slot
+	memory *budget.Budget
 
 	mu      sync.RWMutex // guards what follows; no I/O, no other slot's lock and no call out under it
 	threads map[id.ThreadID]*threadEntry
@@ -149,9 +152,9 @@ type request struct {
 	resume   bool
 }
 
-func newSlot(n topic.Slot) *slot {
+func newSlot(n topic.Slot, memory *budget.Budget) *slot {
 	return &slot{
-		n: n, threads: map[id.ThreadID]*threadEntry{}, users: map[id.UserID]*userEntry{},
+		n: n, memory: memory, threads: map[id.ThreadID]*threadEntry{}, users: map[id.UserID]*userEntry{},
 		waiting: map[*subject]struct{}{}, unacked: map[*subject]uint64{}, requests: map[uint64]request{},
 	}
 }
@@ -195,6 +198,7 @@ func (r *Replica) ask(s *slot, sub *subject) {
 	now := &pending{since: time.Now(), bornAt: -1}
 	if before := sub.pending; before != nil {
 		now.since, now.bornAt = before.since, before.bornAt
+		before.backlog.take(r.cfg.Budget)
 	}
 	sub.phase, sub.pending = wanted, now
 	s.waiting[sub] = struct{}{}
@@ -216,13 +220,14 @@ func (s *slot) remove(sub *subject) {
 	case sub.thread != nil:
 		delete(s.threads, sub.thread.id())
 		sub.thread.drop()
+		sub.thread.weigh()
 	default:
 		delete(s.users, sub.user.id)
 	}
 	delete(s.waiting, sub)
 	delete(s.unacked, sub)
 	if sub.pending != nil {
-		sub.pending.backlog = nil
+		sub.pending.backlog.take(s.memory)
 	}
 	closed(&sub.news)
 	if s.owner != nil && sub.phase != wanted {

@@ -16,6 +16,7 @@ const (
 	queueShare = 4  // what waits
 	workShare  = 4  // work in hand
 	cacheShare = 8  // states that can be loaded again
+	keptShare  = 4  // states that cannot be let go; what is beyond that is taken from what may wait
 	earlyShare = 16 // connections of strangers
 )
 
@@ -28,6 +29,7 @@ type Budget struct {
 	memory int64
 	limit  int64
 	used   atomic.Int64
+	kept   atomic.Int64
 	gate   *semaphore.Weighted
 	size   int64 // of gate
 }
@@ -46,6 +48,8 @@ func New(memory int64, reg prometheus.Registerer) *Budget {
 			func() float64 { return float64(b.limit) }},
 		{"helio_budget_used_bytes", "Bytes that wait in all queues of the process.",
 			func() float64 { return float64(b.Used()) }},
+		{"helio_budget_kept_bytes", "Bytes of states that cannot be let go.",
+			func() float64 { return float64(b.kept.Load()) }},
 	} {
 		run.Register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.of))
 	}
@@ -67,16 +71,37 @@ func (b *Budget) Used() int64 {
 	return b.used.Load()
 }
 
+// Keep counts n bytes of states that are kept from now on, or with n < 0 are not any more: what lives as long as the
+// log says, and that nobody can let go. Once they are more than their share, less may wait.
+func (b *Budget) Keep(n int) {
+	if b != nil && n != 0 {
+		b.kept.Add(int64(n))
+	}
+}
+
+// Kept is how many bytes of states are kept.
+func (b *Budget) Kept() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.kept.Load()
+}
+
+// free is how many more bytes may wait.
+func (b *Budget) free() int64 {
+	return max(0, b.limit-b.used.Load()-max(0, b.kept.Load()-b.memory/keptShare))
+}
+
 // Most is how many bytes one holder may have now, of those that it has already too: most, or less while little is free.
 func (b *Budget) Most(most int) int {
 	if b == nil {
 		return most
 	}
-	return int(min(int64(most), max(0, b.limit-b.used.Load())/part))
+	return int(min(int64(most), b.free()/part))
 }
 
-// Tight tells whether more than half is in use.
-func (b *Budget) Tight() bool { return b != nil && b.used.Load() > b.limit/2 }
+// Tight tells whether less than half is free.
+func (b *Budget) Tight() bool { return b != nil && b.free() < b.limit/2 }
 
 // Work waits until work that takes n bytes may begin, in the order of asking; it holds them until done is called. Work
 // in hand must not ask for more. Its error is that of ctx.

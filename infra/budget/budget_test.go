@@ -79,6 +79,24 @@ func TestWorkWaitsItsTurn(t *testing.T) {
 	})
 }
 
+// What is kept beyond a quarter of the memory is taken from what may wait.
+func TestWhatIsKeptIsTakenFromWhatMayWait(t *testing.T) {
+	const memory, most = 64 << 20, 1 << 20
+	b := budget.New(memory, nil)
+	for _, x := range []struct {
+		kept, most int
+		tight      bool
+	}{
+		{0, most, false}, {memory / 4, most, false}, {memory * 3 / 8, memory / 8 / 16, false},
+		{memory*3/8 + 16, memory/8/16 - 1, true}, {memory / 2, 0, true}, {memory, 0, true}, {0, most, false},
+	} {
+		b.Keep(x.kept - int(b.Kept()))
+		if got := b.Most(most); got != x.most || b.Tight() != x.tight {
+			t.Errorf("with %d bytes kept one may have %d, want %d; tight %v", x.kept, got, x.most, b.Tight())
+		}
+	}
+}
+
 func TestNoBudgetIsNoLimit(t *testing.T) {
 	var b *budget.Budget
 	b.Add(1 << 40)

@@ -331,7 +331,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 	}
 	past := history.New(ch)
 	rep, err := replica.New(
-		replica.Config{Partitions: parts.kafka.Partitions, Name: parts.name, Log: in},
+		replica.Config{Partitions: parts.kafka.Partitions, Name: parts.name, Log: in, Budget: p.budget},
 		replica.NewPostgres(catchUps, doors, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg,
 	)
 	if err != nil {
