@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/budget"
@@ -61,13 +62,16 @@ func TestWhatWaitsCountsAgainstTheBudget(t *testing.T) {
 	used("at the end", 0)
 }
 
-// What is in flight when the log goes, and what waits for its turn in a narrow lane at the end, is given back too.
+// What is in flight at the end, what waits for its turn in a narrow lane and what waits to be sent is given back too.
 func TestWhatFailsIsGivenBack(t *testing.T) {
 	b := budget.New(1<<30, nil)
-	f := start(t, func(c *Config) { c.Kafka.Budget = b })
-	f.net.set(true) // before the first connection: only a produce can notice
+	f := start(t, func(c *Config) {
+		c.Kafka.Budget, c.linger, c.receiptWindow = b, 30*time.Second, time.Hour
+	})
 	l := f.lane(topic.Threads, topic.SlotOf(topic.Subject(group), partitions))
+	l.mu.Lock()
 	l.narrow = time.Now().Add(time.Hour)
+	l.mu.Unlock()
 	failed := make(chan error, 3)
 	for range 3 { // one in flight, two that wait for it
 		f.Append(topic.Threads, topic.Subject(group), message("lost"), func(_ Receipt, err error) { failed <- err })
@@ -79,7 +83,7 @@ func TestWhatFailsIsGivenBack(t *testing.T) {
 	f.stop()
 	for range 3 {
 		if err := <-failed; err == nil {
-			t.Error("an event is acknowledged without a log")
+			t.Error("an event is acknowledged at the end")
 		}
 	}
 	if b.Used() != 0 {
@@ -117,5 +121,10 @@ func TestOthersTakeFromTheBuffer(t *testing.T) {
 	}
 	if got := f.WatermarksPending() * watermarkWeight; got > leastBytes {
 		t.Errorf("%d bytes of watermarks wait, want at most %d", got, leastBytes)
+	}
+	var m dto.Metric
+	_ = f.metrics.dropped.WithLabelValues(reasonFull).Write(&m)
+	if got, want := int(m.GetCounter().GetValue()), 2*leastBytes/watermarkWeight-f.WatermarksPending(); got != want {
+		t.Errorf("%d watermarks are counted as dropped, want %d", got, want)
 	}
 }

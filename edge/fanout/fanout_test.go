@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"heliograph/edge/replica"
 	"heliograph/edge/replica/replicatest"
 	"heliograph/schemas/event"
@@ -587,6 +589,31 @@ func TestHeldBackIsBoundedInBytes(t *testing.T) {
 	mustBe(t, "counted after a reset", w.held, 500)
 	_ = d.sendAll(list, kept, func([]byte) error { return errLapsed })
 	mustBe(t, "counted at the end", w.held, 0)
+}
+
+// lagger is a session that counts how often it is told that its device lags.
+type lagger struct {
+	Session
+	told int
+}
+
+func (l *lagger) Lagged() { l.told++ }
+
+// What a device that lags loses is counted by its reason, and the device is told; one that has gone loses nothing.
+func TestWhatALaggingDeviceLosesIsCounted(t *testing.T) {
+	f := &Fanout{}
+	f.metrics = newMetrics(nil, f)
+	l := &lagger{}
+	d := &device{sess: l, state: open}
+	f.lag(d, "outbox_full")
+	d.state = closed
+	f.lag(d, "outbox_full")
+	var m dto.Metric
+	if err := f.metrics.drops.WithLabelValues("outbox_full").Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, "counted", int(m.GetCounter().GetValue()), 1)
+	mustBe(t, "told", l.told, 1)
 }
 
 // The preview of a list ends between two characters, though the state's is cut anywhere.

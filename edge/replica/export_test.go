@@ -1,6 +1,8 @@
 package replica
 
 import (
+	dto "github.com/prometheus/client_model/go"
+
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 )
@@ -73,6 +75,13 @@ func (r *Replica) Memory() (waiting, kept int64) {
 		s.mu.Unlock()
 	}
 	return waiting, kept
+}
+
+// Drops is how many times a backlog was counted as dropped.
+func (r *Replica) Drops() float64 {
+	var m dto.Metric
+	_ = r.metrics.drops.WithLabelValues("backlog_full").Write(&m)
+	return m.GetCounter().GetValue()
 }
 
 // Packed tells whether the state of a thread is packed.

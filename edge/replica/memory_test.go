@@ -45,6 +45,9 @@ func TestBacklogCountsAgainstTheBudget(t *testing.T) {
 					if waiting > 64<<10 {
 						t.Errorf("%d bytes wait although there is no room", waiting)
 					}
+					if b.replica.Drops() == 0 {
+						t.Error("what was dropped is not counted")
+					}
 					b.views(func(v *replicatest.Store) { v.Down = false })
 				} else if waiting < 100_000 || memory.Used() != waiting {
 					t.Errorf("%d bytes wait, and %d are counted", waiting, memory.Used())

@@ -69,6 +69,28 @@ func TestReceiptsAreBounded(t *testing.T) {
 	}
 }
 
+// Pushes for a device that does not read are bounded in frames and bytes; answers go on for a while.
+func TestPushesAreBounded(t *testing.T) {
+	for name, c := range map[string]struct{ frames, bytes, want int }{
+		"in frames": {4, 1 << 20, 4},
+		"in bytes":  {4096, 8 << 10, 8},
+	} {
+		var o outbox
+		var l load
+		put := func(push bool) verdict { return o.put(make([]byte, 1<<10), push, false, c.frames, c.bytes, &l) }
+		n := 0
+		for n < 100 && put(true) != full {
+			n++
+		}
+		if n != c.want {
+			t.Errorf("%s: %d pushes wait, want %d", name, n, c.want)
+		}
+		if v := put(false); v != taken {
+			t.Errorf("%s: an answer behind them: %v", name, v)
+		}
+	}
+}
+
 // The age of an outbox is that of the oldest frame or receipt in it.
 func TestOldestInAnOutbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
