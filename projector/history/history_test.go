@@ -295,7 +295,7 @@ func TestKilledBetweenBegunAndDone(t *testing.T) {
 						t.Fatal(err)
 					}
 					f.in = 1 + pick(9+f.fired/8) // more and more, or a batch with rows for all tables would never be in
-					return pick(3) > 0 // a new owner, or the same one again
+					return pick(3) > 0           // a new owner, or the same one again
 				},
 			})
 			if err != nil {

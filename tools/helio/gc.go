@@ -37,9 +37,9 @@ func floodIsOver(live, room, free uint64) bool {
 // collected early, above growing: else what stays would lie scattered among what goes, and each idle connection would
 // hold the pages of much more than itself. Above half of roomyHeap the runtime's own rule holds. When a flood is
 // over, its memory goes back to the machine. It is called once.
-func keepHeapRoomy(growing uint64, memory int64) { newRoomy(growing, memory).keep() }
+func keepHeapRoomy(growing uint64, memory int64) { afterCollections(newRoomy(growing, memory).look) }
 
-// roomy is what is known from one collection to the next. After keep its goroutine is that of the finalizers.
+// roomy is what is known from one collection to the next.
 type roomy struct {
 	growing, most uint64
 	set           func(percent int) // of the runtime
@@ -57,21 +57,22 @@ func newRoomy(growing uint64, memory int64) *roomy {
 	}
 }
 
-// keep looks at the heap now and after each collection.
-func (r *roomy) keep() {
+// afterCollections has step look at the heap now, and on the goroutine of the finalizers after each collection: what
+// lives, how much was ever allocated, and how much is free.
+func afterCollections(step func(now time.Time, live, total, free uint64)) {
 	var look func(*[64]byte)
 	look = func(*[64]byte) {
 		sample := []metrics.Sample{
 			{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
 		}
 		metrics.Read(sample)
-		r.look(time.Now(), sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64())
+		step(time.Now(), sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64())
 		runtime.SetFinalizer(new([64]byte), look) // runs at the next collection
 	}
 	look(nil)
 }
 
-// look takes in what lives after a collection, how much was ever allocated, and how much is free.
+// look takes in what afterCollections tells.
 func (r *roomy) look(now time.Time, live, total, free uint64) {
 	room := uint64(float64(total-r.allocated) / max(0.001, now.Sub(r.begun).Seconds()) * gcEvery.Seconds())
 	heap := min(live+room, r.most)

@@ -50,7 +50,7 @@ var mutations = []mutation{
 		file:  "schemas/thread/fold.go",
 		old:   "ok && repeats(e, seen, now, logTimeMS) {",
 		new:   "ok && repeats(e, seen, now, logTimeMS) && at < 0 {",
-		tests: []string{"./schemas/thread"},
+		tests: []string{"./schemas/thread -rapid.nofailfile"},
 	},
 	{
 		name: "an edge takes what it did not load for new", promise: "P2",
@@ -176,14 +176,14 @@ var mutations = []mutation{
 		file:  "schemas/thread/fold.go",
 		old:   "\tcase !s.IsMember(actor):\n\t\treturn reject(NotMember)\n\t}\n\ts.LastOrdinal++",
 		new:   "\t}\n\ts.LastOrdinal++",
-		tests: []string{"./schemas/thread"},
+		tests: []string{"./schemas/thread -rapid.nofailfile"},
 	},
 	{
 		name: "a member's change of his role is taken by the fold", promise: "P4",
 		file:  "schemas/thread/fold.go",
 		old:   "\tcase s.Members[actor].Role != RoleAdmin:\n\t\treturn reject(NotAdmin), false\n",
 		new:   "",
-		tests: []string{"./schemas/thread"},
+		tests: []string{"./schemas/thread -rapid.nofailfile"},
 	},
 	{
 		name: "the edge takes messages of who is no member", promise: "P4",
@@ -351,14 +351,14 @@ var mutations = []mutation{
 		file:  "schemas/user/user.go",
 		old:   "\tdelete(s.Invitations, t)\n",
 		new:   "",
-		tests: []string{"./schemas/user"},
+		tests: []string{"./schemas/user -rapid.nofailfile"},
 	},
 	{
 		name: "a view keeps an invitation that has ended", promise: "P3",
 		file:  "projector/threads/fold.go",
 		old:   "\tif !v.Invitation.IsZero() {\n",
 		new:   "\tif !v.Invitation.IsZero() && v.Thread.IsZero() {\n",
-		tests: []string{"./projector/threads -run Invitation|WhereverTheLogIsCut"},
+		tests: []string{"./projector/threads -run Invitation|WhereverTheLogIsCut -rapid.nofailfile"},
 	},
 	{
 		name: "who blocked somebody is added by him", promise: "P4",
@@ -386,7 +386,7 @@ var mutations = []mutation{
 		file:  "projector/threads/fold.go",
 		old:   "eventv1.Event_ProfileChanged_case, eventv1.Event_MayAddChanged_case:",
 		new:   "eventv1.Event_ProfileChanged_case:",
-		tests: []string{"./projector/threads -run Invitation|WhereverTheLogIsCut"},
+		tests: []string{"./projector/threads -run Invitation|WhereverTheLogIsCut -rapid.nofailfile"},
 	},
 	{
 		name: "a device is not told of a thread that is late", promise: "P6",
@@ -407,6 +407,6 @@ var mutations = []mutation{
 		file:  "tools/helio/gc.go",
 		old:   "\t\tgo r.free()\n",
 		new:   "\t\tgo func() {}()\n",
-		tests: []string{"./tools/helio -run Memory|Heap -timeout 90s"},
+		tests: []string{"./tools/helio -run Memory"},
 	},
 }
