@@ -264,14 +264,14 @@ var mutations = []mutation{
 	},
 	{
 		name: "a watermark that finds no room is dropped uncounted", promise: "P6",
-		file:  "ingest/ingest.go",
+		file:  "ingest/watermark.go",
 		old:   "i.metrics.dropped.WithLabelValues(reasonFull).Inc()\n",
 		new:   "",
 		tests: []string{"./ingest -run Others"},
 	},
 	{
 		name: "watermarks wait without a bound", promise: "P6",
-		file:  "ingest/ingest.go",
+		file:  "ingest/watermark.go",
 		old:   "n >= maxWatermarks || (n+1)*watermarkWeight > i.most(maxWatermarks*watermarkWeight)",
 		new:   "n < 0",
 		tests: []string{"./ingest -run Others"},
