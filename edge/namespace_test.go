@@ -8,8 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"syscall"
 	"strings"
+	"syscall"
 	"testing"
 )
 
