@@ -64,7 +64,7 @@ const maxWatermarks = 1 << 18
 
 // What counts against the budget of Kafka, in bytes.
 const (
-	recordWeight    = 384     // of an event besides its own: the record, its place in the producer, its sender's callback
+	recordWeight    = 384     // of an event besides its own: the record, its place in the producer, a callback
 	watermarkWeight = 512     // of a watermark, while it waits and while it is a record
 	leastBytes      = 2 << 20 // of events, and of watermarks that wait, however little memory is free
 )

@@ -19,11 +19,11 @@
 // From each new connection to a broker on, acknowledgements are held until the last record known of each partition,
 // from here or from where the views stand, was found in its place; those held too long end as unavailable.
 //
-// When slow: the buffer is bounded in records and bytes, and by the process's budget, against which it counts, and so do
-// the watermarks that wait; a full one refuses at once (ErrUnavailable), it never blocks.
-// With the log down, what is in flight fails after two seconds, and everything new fails at once until a
-// probe reaches a broker again. Watermarks wait for it, the newest of each (device, thread) only; those that still wait
-// when Run ends are dropped and counted, and the devices' next ones make up for them.
+// When slow: the buffer is bounded in records and bytes, and by the process's budget, against which it counts, and so
+// do the watermarks that wait; a full one refuses at once (ErrUnavailable), it never blocks. With the log down, what is
+// in flight fails after two seconds, and everything new fails at once until a probe reaches a broker again. Watermarks
+// wait for it, the newest of each (device, thread) only; those that still wait when Run ends are dropped and counted,
+// and the devices' next ones make up for them.
 //
 // One partition that takes nothing (no leader, too few replicas) has its own events refused, and is tried with one of
 // them at growing intervals; the others go on. An event that a broker refuses for what it is (too large, invalid) is

@@ -75,7 +75,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		})),
 		wrong: run.Register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "helio_ingest_other_log_partitions_count",
-			Help: "Partitions that are not the log that was read: set back, made anew or cut. Nothing in them is acknowledged.",
+			Help: "Partitions that are not the log that was read: set back, made anew or cut. " +
+				"Nothing in them is acknowledged.",
 		})),
 	}
 	for _, t := range []topic.Topic{topic.Threads, topic.Receipts, topic.Users, topic.Presence} {

@@ -173,7 +173,8 @@ func (i *Ingest) compareLog(ctx context.Context) error {
 		tr.adopted = n
 	}
 	// Records are read only when the log may have become another since they were.
-	faults, err := kafka.Look(ctx, i.cfg.Kafka, i.bases, i.standing(tr.wrong > 0 || tr.doubt.Load() != tr.looked.Load()))
+	marks := tr.wrong > 0 || tr.doubt.Load() != tr.looked.Load()
+	faults, err := kafka.Look(ctx, i.cfg.Kafka, i.bases, i.standing(marks))
 	if err != nil {
 		return err
 	}

@@ -30,9 +30,9 @@ func put(t *testing.T, cfg kafka.Config, s topic.Slot, n int) {
 	}
 }
 
-// TestNothingIsAcknowledgedInAnotherLog: once the log was set back, what it takes is acknowledged to nobody, however far
-// it has grown again, also by an edge that was not there before and knows the log by the views alone. When the right
-// log is back, all goes on.
+// TestNothingIsAcknowledgedInAnotherLog: once the log was set back, what it takes is acknowledged to nobody, however
+// far it has grown again, also by an edge that was not there before and knows the log by the views alone. When the
+// right log is back, all goes on.
 func TestNothingIsAcknowledgedInAnotherLog(t *testing.T) {
 	subject := topic.Subject(group)
 	slot := topic.SlotOf(subject, partitions)
@@ -74,7 +74,9 @@ func TestNothingIsAcknowledgedInAnotherLog(t *testing.T) {
 						Mark: topic.Mark{Digest: topic.Digest(last.Key, last.Value)},
 					}
 					f = startOn(t, []string{broker.Addr()}, func(c *Config) {
-						c.Standing = func(context.Context) ([]kafka.Standing, error) { return []kafka.Standing{at}, nil }
+						c.Standing = func(context.Context) ([]kafka.Standing, error) {
+							return []kafka.Standing{at}, nil
+						}
 					})
 				} else {
 					f.net.set(false)

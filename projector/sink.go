@@ -52,8 +52,8 @@ type Log interface {
 	) iter.Seq2[kafka.Record, error]
 }
 
-// Sink is a kafka.Sink, a kafka.Pender and a kafka.Marker over a Store: it owns what it knows of each slot, sorts batches into events
-// and quarantine, folds them and has the store write them.
+// Sink is a kafka.Sink, a kafka.Pender and a kafka.Marker over a Store: it owns what it knows of each slot, sorts
+// batches into events and quarantine, folds them and has the store write them.
 type Sink[R Rows] struct {
 	// Fixed before the first Open.
 	cfg     Config

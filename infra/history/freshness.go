@@ -31,7 +31,8 @@ const (
 	sqlFreshness = `SELECT topic, slot, max(next), max(log_time), ` + lastMark + isDone + `
  GROUP BY topic, slot ORDER BY topic, slot`
 
-	sqlFreshnessOf = `SELECT toInt16(?), toInt32(?), max(next), max(log_time), ` + lastMark + isDone + ` AND topic = ? AND slot = ?`
+	sqlFreshnessOf = `SELECT toInt16(?), toInt32(?), max(next), max(log_time), ` + lastMark + isDone +
+		` AND topic = ? AND slot = ?`
 
 	sqlRanges = `SELECT topic, toString(state), from_position, next, log_id, digest FROM positions
  WHERE slot = ? AND generation = ?`
@@ -79,7 +80,9 @@ type Range struct {
 }
 
 func (r *Range) scan(into func(...any) error) error {
-	return scanTopic(into, &r.Topic, &r.State, (*int64)(&r.From), (*int64)(&r.Next), (*key)(&r.Mark.Log), &r.Mark.Digest)
+	return scanTopic(
+		into, &r.Topic, &r.State, (*int64)(&r.From), (*int64)(&r.Next), (*key)(&r.Mark.Log), &r.Mark.Digest,
+	)
 }
 
 // Ranges returns the ranges of a slot in a generation. Of each topic and state the highest is among them, and others

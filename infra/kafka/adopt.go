@@ -117,8 +117,8 @@ func bounds(
 	return start, end, after, nil
 }
 
-// Adopt carries decisions out: it appends them to helio.quarantine and, once they are there, to the partitions that they
-// are about. Roles take them up by themselves. When it fails it may be called again with the same decisions.
+// Adopt carries decisions out: it appends them to helio.quarantine and, once they are there, to the partitions that
+// they are about. Roles take them up by themselves. When it fails it may be called again with the same decisions.
 func Adopt(ctx context.Context, cfg Config, decisions []Opened) error {
 	cl, err := Dial(cfg, ProducerOpts(ProducerConfig{DeliveryTimeout: 30 * time.Second})...)
 	if err != nil {

@@ -158,8 +158,8 @@ func firstAt(
 	return nil
 }
 
-// Observe learns the base from a record that carries one and tells whether it is one that was not known. Records without
-// the header change nothing.
+// Observe learns the base from a record that carries one and tells whether it is one that was not known. Records
+// without the header change nothing.
 func (b *Bases) Observe(rec *kgo.Record) (changed bool, err error) {
 	for _, h := range rec.Headers {
 		if h.Key != topic.BaseHeader {
@@ -198,7 +198,9 @@ func (b *Bases) add(name string, n int32, e era, first int64) bool {
 	if !more {
 		return false
 	}
-	slices.SortFunc(p.eras, func(a, b era) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.base, b.base)) })
+	slices.SortFunc(p.eras, func(a, b era) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.base, b.base))
+	})
 	slots[n].Store(&p)
 	return true
 }

@@ -36,8 +36,9 @@ func readOpened(ctx context.Context, cl *kgo.Client, cfg Config) ([]Opened, erro
 	var out []Opened
 	err := readAll(ctx, cl, cfg, topic.Quarantine, func(r *kgo.Record) error {
 		var e eventv1.Event
-		if proto.Unmarshal(r.Value, &e) != nil || !e.HasLogOpened() {
-			return nil // who reads what is in quarantine says so
+		// What cannot be read is told by those who read of quarantine.
+		if err := proto.Unmarshal(r.Value, &e); err == nil && !e.HasLogOpened() || err != nil {
+			return nil //nolint:nilerr // see above
 		}
 		l := e.GetLogOpened()
 		if l.GetTopic() == 0 {

@@ -344,7 +344,9 @@ func (c *Consumer) apply(st stops, o *ownedSlot, b Batch, back *run.Backoff) err
 // offsets turns a place into Kafka offsets: of the record before the next position where its mark is known, so that the
 // first that comes tells whether the log is the same. Topics that are at their limit already, and in an exact phase all
 // that have none, are not read.
-func (c *Consumer) offsets(s topic.Slot, from place, limit Positions, onlyLimited bool) (map[topic.Topic]kgo.Offset, error) {
+func (c *Consumer) offsets(
+	s topic.Slot, from place, limit Positions, onlyLimited bool,
+) (map[topic.Topic]kgo.Offset, error) {
 	out := make(map[topic.Topic]kgo.Offset)
 	for _, t := range c.cfg.Topics {
 		end, limited := limit[t]

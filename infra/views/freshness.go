@@ -17,7 +17,10 @@ type Freshness struct {
 }
 
 func (r *Freshness) targets() []any {
-	return []any{(*topicName)(&r.Topic), (*int32)(&r.Slot), (*int64)(&r.Next), &r.Time, (*nullable)(&r.Mark.Log), (*bits)(&r.Mark.Digest)}
+	return []any{
+		(*topicName)(&r.Topic), (*int32)(&r.Slot), (*int64)(&r.Next), &r.Time,
+		(*nullable)(&r.Mark.Log), (*bits)(&r.Mark.Digest),
+	}
 }
 
 const (

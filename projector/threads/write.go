@@ -93,7 +93,8 @@ var (
 
 const (
 	sqlAdvance = `
-		SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz, $6::uuid, $7::bigint)`
+		SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz,
+			$6::uuid, $7::bigint)`
 	sqlRelease      = `SELECT release_quarantined($1::smallint, $2::integer, $3::bigint[], $4::bigint[])`
 	sqlDropContacts = `
 		DELETE FROM contacts c USING unnest($1::uuid[], $2::uuid[]) AS r (u, k)
@@ -123,7 +124,10 @@ type advance struct {
 func (a advance) queue(q *pgx.Batch, slot topic.Slot) {
 	log := pgtype.UUID{Bytes: a.mark.Log, Valid: a.mark.Log != [16]byte{}}
 	digest := pgtype.Int8{Int64: int64(a.mark.Digest), Valid: a.mark.Digest != 0}
-	q.Queue(sqlAdvance, a.topic.Number(), int32(slot), int64(a.expect), int64(a.next), projector.Time(a.timeMS), log, digest)
+	q.Queue(
+		sqlAdvance, a.topic.Number(), int32(slot), int64(a.expect), int64(a.next), projector.Time(a.timeMS),
+		log, digest,
+	)
 }
 
 // Write stores a folded batch and its positions in one transaction. The positions come first: their rows are locked

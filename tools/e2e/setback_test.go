@@ -73,7 +73,9 @@ func TestDevAfterItsLogWasSetBack(t *testing.T) {
 	must(t, dev.Start(e.context(t)))
 	chat("later", 2)
 	e.viewsAgree(t)
-	if said, err = os.ReadFile(dev.Log); err != nil || strings.Count(string(said), "making the thread views anew") != 1 {
-		t.Errorf("the views were made anew again after they had been: %v", err)
+	said, err = os.ReadFile(dev.Log)
+	must(t, err)
+	if n := strings.Count(string(said), "making the thread views anew"); n != 1 {
+		t.Errorf("the thread views were made anew %d times, want once", n)
 	}
 }

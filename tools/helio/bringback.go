@@ -12,9 +12,9 @@ import (
 	"heliograph/tools/operator"
 )
 
-// bringBack is for the embedded engines, where nobody but us decides: a log that is not the one that the views have read
-// (a power cut took its end, a disk a part of it, somebody put an older copy in its place) is adopted as it is, and the
-// views are made anew from it. It says what was lost. Nothing else runs yet.
+// bringBack is for the embedded engines, where nobody but us decides: a log that is not the one that the views have
+// read (a power cut took its end, a disk a part of it, somebody put an older copy in its place) is adopted as it is,
+// and the views are made anew from it. It says what was lost. Nothing else runs yet.
 func bringBack(
 	ctx context.Context, p *process, cfg kafka.Config, bases *kafka.Bases, pf postgresFlags, cf clickhouseFlags,
 ) error {
