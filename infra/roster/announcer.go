@@ -95,7 +95,7 @@ func (a *Announcer) judge(ctx context.Context, err error) {
 
 func (a *Announcer) announce(ctx context.Context, cl *kgo.Client, r Role) error {
 	if !a.made {
-		if err := makeTopic(ctx, cl, a.cfg); err != nil {
+		if err := Make(ctx, cl, a.cfg); err != nil {
 			return err
 		}
 		a.made = true
@@ -114,8 +114,8 @@ func (a *Announcer) announce(ctx context.Context, cl *kgo.Client, r Role) error 
 	return nil
 }
 
-// makeTopic creates the topic where it is missing.
-func makeTopic(ctx context.Context, cl *kgo.Client, cfg kafka.Config) error {
+// Make creates the topic where it is missing.
+func Make(ctx context.Context, cl *kgo.Client, cfg kafka.Config) error {
 	adm, name := kadm.NewClient(cl), cfg.Name(Topic)
 	cluster, err := adm.BrokerMetadata(ctx)
 	if err != nil {
