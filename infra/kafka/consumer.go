@@ -151,8 +151,8 @@ type Consumer struct {
 	// when the group last counted this as a member; before it did, when this was made
 	joined time.Time
 	group  membership
-	// when a lag was first seen, for slots that have taken nothing in yet
-	behind   map[topic.Topic]map[topic.Slot]time.Time
+	// of lags, for slots that have nothing in hand
+	behind   map[topic.Topic]map[topic.Slot]sighting
 	cmds     []func()
 	wakePoll context.CancelFunc
 	failure  error
@@ -174,7 +174,7 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 		routes:  make(map[string]map[int32]*feed),
 		slots:   make(map[topic.Slot]*ownedSlot),
 		logEnds: make(map[topic.Topic]map[topic.Slot]topic.Position),
-		behind:  make(map[topic.Topic]map[topic.Slot]time.Time),
+		behind:  make(map[topic.Topic]map[topic.Slot]sighting),
 		failed:  make(chan struct{}),
 		again:   make(chan struct{}, againAtOnce),
 		asking:  make(chan struct{}, 1),

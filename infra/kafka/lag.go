@@ -106,7 +106,7 @@ func (c *Consumer) Lags() []Lag {
 			at := max(0, c.bases.Offset(t, o.slot, next[t]))
 			l.Next = max(next[t], c.bases.At(t, o.slot, at))
 			l.Records = max(0, c.bases.Offset(t, o.slot, l.End)-at)
-			l.Seconds = c.age(now, o.slot, t, inHand, feed, l.Records)
+			l.Seconds = c.age(now, l, inHand, feed)
 			out = append(out, l)
 		}
 	}
@@ -116,30 +116,44 @@ func (c *Consumer) Lags() []Lag {
 	return out
 }
 
-// age is that of the oldest record in hand or queued; when there is a lag but no such record, the time since the lag
-// was first seen.
-func (c *Consumer) age(now time.Time, s topic.Slot, t topic.Topic, inHand []Record, feed *feed, records int64) float64 {
+// sighting is when a lag was first seen, and where the log ended then.
+type sighting struct {
+	at  time.Time
+	end topic.Position
+}
+
+// age is that of the oldest record in hand or queued; when there is a lag but no such record, the time since something
+// that is still lacking was first seen. A busy slot always lacks something, and each time something else.
+func (c *Consumer) age(now time.Time, l Lag, inHand []Record, feed *feed) float64 {
+	seen := c.sight(now, l)
 	for i := range inHand {
-		if inHand[i].Topic == t {
+		if inHand[i].Topic == l.Topic {
 			return max(0, now.Sub(inHand[i].LogTime).Seconds())
 		}
 	}
 	if feed != nil {
-		if at, ok := feed.oldest(t); ok {
+		if at, ok := feed.oldest(l.Topic); ok {
 			return max(0, now.Sub(at).Seconds())
 		}
 	}
+	return now.Sub(seen).Seconds()
+}
+
+// sight returns when something that a view still lacks was first seen: now when it lacks nothing.
+func (c *Consumer) sight(now time.Time, l Lag) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if records == 0 {
-		delete(c.behind[t], s)
-		return 0
+	if l.Records == 0 {
+		delete(c.behind[l.Topic], l.Slot)
+		return now
 	}
-	if c.behind[t] == nil {
-		c.behind[t] = make(map[topic.Slot]time.Time)
+	if c.behind[l.Topic] == nil {
+		c.behind[l.Topic] = make(map[topic.Slot]sighting)
 	}
-	if _, ok := c.behind[t][s]; !ok {
-		c.behind[t][s] = now
+	seen, ok := c.behind[l.Topic][l.Slot]
+	if !ok || l.Next >= seen.end {
+		seen = sighting{now, l.End}
+		c.behind[l.Topic][l.Slot] = seen
 	}
-	return now.Sub(c.behind[t][s]).Seconds()
+	return seen.at
 }
