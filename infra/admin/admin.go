@@ -3,6 +3,7 @@
 //
 // Promise: /livez answers 200 while the process can answer at all. /readyz runs every check, at the same time, each
 // under 2 s, and answers 200 only when all succeed; its JSON names each with its error and how long it took.
+// The checks are run every 10 s also when nobody asks, so that helio_admin_dependency_up is of now.
 // /readyz?of=a&of=b is judged by those checks alone, for a balancer that must not take a process out of service for a
 // dependency which its users can do without for a while; a check that is not there fails. /metrics is the usual one.
 // /debug/pprof is served only where Config.Profiles names an address, and only there: whoever scrapes metrics can
@@ -51,6 +52,7 @@ type Config struct {
 	Gatherer   prometheus.Gatherer   // what /metrics shows; nil is prometheus.DefaultGatherer
 
 	checkTimeout time.Duration // of a readiness check, for tests; default 2 s
+	checkEvery   time.Duration // how often the checks are run when nobody asks, for tests; default 10 s
 }
 
 // Validate reports every fault at once.
@@ -72,6 +74,7 @@ func (c Config) withDefaults() Config {
 	run.Default(&c.Addr, "127.0.0.1:0")
 	run.Default(&c.Flag, "--admin-addr")
 	run.Default(&c.checkTimeout, 2*time.Second)
+	run.Default(&c.checkEvery, 10*time.Second)
 	run.Default(&c.Gatherer, prometheus.DefaultGatherer)
 	run.Default(&c.Logger, slog.New(slog.DiscardHandler))
 	return c
@@ -235,6 +238,10 @@ func (s *Server) Run(ctx context.Context) error {
 		servers = append(servers, srv)
 		go func() { served <- srv.Serve(l) }()
 	}
+	looking, stopLooking := context.WithCancel(ctx)
+	looked := make(chan struct{})
+	go func() { defer close(looked); s.look(looking) }()
+	defer func() { stopLooking(); <-looked }()
 	left := len(servers)
 	var failed error
 	select {
@@ -254,6 +261,22 @@ func (s *Server) Run(ctx context.Context) error {
 		<-served //nolint:errcheck // http.ErrServerClosed, as asked
 	}
 	return failed
+}
+
+// look runs the checks again and again, for the metrics.
+func (s *Server) look(ctx context.Context) {
+	t := time.NewTicker(s.cfg.checkEvery)
+	defer t.Stop()
+	for {
+		if _, err := s.Ready(ctx); err != nil {
+			return // ctx has ended
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {

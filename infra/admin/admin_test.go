@@ -98,6 +98,29 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
+// TestDependenciesUnasked: what is down shows in the metrics although nobody asks whether the process is ready.
+func TestDependenciesUnasked(t *testing.T) {
+	s, get := serve(t, func(c *Config) { c.checkEvery = 10 * time.Millisecond })
+	asked := make(chan struct{})
+	s.Check("postgres", func(ctx context.Context) error {
+		select {
+		case asked <- struct{}{}:
+		case <-ctx.Done():
+		}
+		return errors.New("refused")
+	})
+	for range 2 { // the second run begins after the first has ended
+		select {
+		case <-asked:
+		case <-time.After(time.Minute):
+			t.Fatal("the checks are not run")
+		}
+	}
+	if _, body := get("/metrics"); !strings.Contains(body, `helio_admin_dependency_up{dependency="postgres"} 0`) {
+		t.Errorf("metrics = %s", body)
+	}
+}
+
 func TestProfilesApart(t *testing.T) {
 	s, get := serve(t, func(c *Config) { c.Profiles = "127.0.0.1:0" })
 	if code, _ := get("/debug/pprof/cmdline"); code != http.StatusNotFound {
