@@ -18,6 +18,10 @@ const (
 	reasonSubjects = "subjects" // more interest than MaxSubjects
 )
 
+var linkEnds = []string{
+	reasonPeer, reasonStop, reasonSlow, reasonBehind, reasonGap, reasonProtocol, reasonSubjects,
+}
+
 // How a Subscribe was served, for helio_delivery_subscribes_total.
 const (
 	servedFresh    = "fresh"     // without a cursor: from the ring's start
@@ -26,6 +30,8 @@ const (
 	servedSnapshot = "snapshot"  // the cursor was too old: the edge takes a snapshot
 	servedNotOwner = "not_owner" // the slot is another's
 )
+
+var servings = []string{servedFresh, servedRing, servedLog, servedSnapshot, servedNotOwner}
 
 type metrics struct {
 	in        [topics]prometheus.Counter
@@ -87,6 +93,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		),
 		gapFails: counter("helio_delivery_gap_failures_total", "Such reads that failed."),
 	}
+	run.Born(m.closed, linkEnds)
+	run.Born(m.subscribe, servings)
 	for i, t := range topic.Folded {
 		m.in[i] = in.WithLabelValues(string(t))
 		m.out[i] = out.WithLabelValues(string(t))

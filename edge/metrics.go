@@ -17,6 +17,8 @@ const (
 	refuseStream    = "stream"   // no control stream in time
 )
 
+var refusals = []string{refuseRate, refuseFull, refuseStrangers, refuseAddress, refuseDraining, refuseStream}
+
 type metrics struct {
 	accepted prometheus.Counter
 	refused  *prometheus.CounterVec
@@ -36,9 +38,9 @@ func newMetrics(reg prometheus.Registerer, e *Edge) *metrics {
 		accepted: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "helio_edge_accepted_connections_total", Help: "Connections whose handshake was finished.",
 		})),
-		refused: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+		refused: run.Born(run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "helio_edge_refused_connections_total", Help: "Connections refused, by reason.",
-		}, []string{"reason"})),
+		}, []string{"reason"})), refusals),
 		retries: run.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "helio_edge_address_checks_total", Help: "Handshakes whose address was verified first.",
 		})),

@@ -132,9 +132,6 @@ func New(cfg Config, bases *kafka.Bases, log *slog.Logger, reg prometheus.Regist
 		}
 	}
 	i.metrics.up.Set(1)
-	for _, t := range []topic.Topic{topic.Threads, topic.Users, topic.Receipts} {
-		i.metrics.failures.WithLabelValues(string(t), reasonRefused) // born at 0, so that the first is seen to come
-	}
 	i.gauges(reg)
 	return i, nil
 }

@@ -25,6 +25,15 @@ const (
 	reasonBeside    = "beside"    // it, or one that was sent with it: sent again it goes alone
 )
 
+var (
+	failures = []string{
+		reasonInvalid, reasonClock, reasonDown, reasonFull, reasonTimeout, reasonBroker, reasonClosed, reasonPartition,
+		reasonRefused, reasonBeside,
+	}
+	// what an edge appends to
+	appendedTo = []topic.Topic{topic.Threads, topic.Receipts, topic.Users, topic.Presence}
+)
+
 type metrics struct {
 	taken      []taken // by topic number
 	failures   *prometheus.CounterVec
@@ -79,7 +88,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 				"Nothing in them is acknowledged.",
 		})),
 	}
-	for _, t := range []topic.Topic{topic.Threads, topic.Receipts, topic.Users, topic.Presence} {
+	run.Born(m.dropped, []string{reasonFull, reasonClosed, reasonRefused})
+	for _, t := range appendedTo {
+		run.Born(m.failures, []string{string(t)}, failures)
 		m.taken[t.Number()] = taken{appended.WithLabelValues(string(t)), ack.WithLabelValues(string(t))}
 	}
 	return m

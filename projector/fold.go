@@ -37,9 +37,9 @@ func (p *pass[R]) apply(e *Event) string {
 		}
 		switch v.Outcome {
 		case thread.Stale:
-			return "stale"
+			return outcomeStale
 		case thread.Duplicate:
-			return "duplicate"
+			return outcomeDuplicate
 		case thread.Rejected:
 			if thread.TellsLater(e.Body) {
 				p.rows.Rejected(e, v)
@@ -58,11 +58,11 @@ func (p *pass[R]) apply(e *Event) string {
 		v := state.Apply(e.Body, e.Position, e.TimeMS)
 		switch v.Outcome {
 		case user.Stale:
-			return "stale"
+			return outcomeStale
 		case user.Rejected:
-			return "rejected"
+			return outcomeRejected
 		}
 		p.rows.User(e, state, v)
 	}
-	return "accepted"
+	return outcomeAccepted
 }

@@ -4,7 +4,34 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/run"
+	"heliograph/schemas/thread"
+	"heliograph/schemas/topic"
 )
+
+// The kinds of quarantined_events_total.
+const (
+	kindFirst  = "first" // of its subject
+	kindParked = "parked"
+)
+
+// Outcomes of events_total beside the reasons for which a fold rejects.
+const (
+	outcomeAccepted  = "accepted"
+	outcomeStale     = "stale"
+	outcomeDuplicate = "duplicate"
+	outcomeRejected  = "rejected"
+)
+
+// outcomes are those that each topic's events have.
+var outcomes = map[topic.Topic][]string{
+	topic.Threads: {
+		outcomeAccepted, outcomeStale, outcomeDuplicate, string(thread.NotMember), string(thread.NotAdmin),
+		string(thread.Malformed), string(thread.Exists), string(thread.Missing), string(thread.NotInvited),
+		string(thread.Full), string(thread.WrongKind), string(thread.Unknown),
+	},
+	topic.Receipts: {outcomeAccepted, string(thread.Malformed)},
+	topic.Users:    {outcomeAccepted, outcomeStale, outcomeRejected},
+}
 
 type metrics struct {
 	events      *prometheus.CounterVec
@@ -51,6 +78,13 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 			Name: "helio_" + kind + "_held_subjects",
 			Help: "Subjects whose events are parked, in the slots owned, by the reason of the first.",
 		}, []string{"reason"})),
+	}
+	for _, t := range topic.Folded {
+		name := []string{string(t)}
+		run.Born(m.events, name, outcomes[t])
+		run.Born(m.quarantined, name, []string{kindFirst, kindParked})
+		run.Born(m.drained, name)
+		run.Born(m.undrained, name, []string{undrainedNewer, undrainedBroken, undrainedMissing, undrainedFailed})
 	}
 	for _, code := range []string{codeUndecodable, codePartition, codeFold, codeNewer, codeParked} {
 		m.held.WithLabelValues(code)

@@ -256,12 +256,12 @@ func (s *Sink[R]) fold(ctx context.Context, st *slotState, b kafka.Batch) (Sorte
 // tell counts, logs and reports what went into quarantine.
 func (s *Sink[R]) tell(qs []Quarantined) {
 	for _, q := range qs {
-		kind := "first"
+		kind := kindFirst
 		if q.Reason == Parked {
-			kind = "parked"
+			kind = kindParked
 		}
 		s.metrics.quarantined.WithLabelValues(string(q.Topic), kind).Inc()
-		if kind == "parked" {
+		if kind == kindParked {
 			continue
 		}
 		s.log.Error("event put into quarantine, its subject is parked from here on",

@@ -1,6 +1,10 @@
 package auth
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/run"
+)
 
 type metrics struct {
 	pins       prometheus.Counter
@@ -10,11 +14,13 @@ type metrics struct {
 	budget     prometheus.Gauge
 }
 
-// Refusals that an alert watches: they are there from the start, at 0.
-const (
-	refusedCountry    = "limit_country"
-	refusedDeployment = "limit_deployment"
-)
+// refusals are the reasons of helio_auth_refusals_total: those of budgets are named after them.
+var refusals = []string{
+	"limit_address", "limit_phone", "limit_number", "limit_range", "limit_country", "limit_deployment", "limit_tries",
+	"budget_unknown", "budget_" + string(Groups), "budget_" + string(Additions), "budget_" + string(Changes),
+	"budget_" + string(Profile), "budget_" + string(Settings),
+	"pin_wrong", "pin_dead", "too_soon", "proof", "revoked", "unavailable",
+}
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -36,8 +42,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "helio_auth_sms_budget", Help: "SMS that the deployment may send in a day.",
 		}),
 	}
-	m.refused.WithLabelValues(refusedCountry)
-	m.refused.WithLabelValues(refusedDeployment)
+	run.Born(m.refused, refusals)
 	reg.MustRegister(m.pins, m.registered, m.refused, m.unpaid, m.budget)
 	return m
 }

@@ -115,7 +115,7 @@ func (f *Fanout) pushNow(d *device, frame []byte, echo bool) {
 		push = p.PushSoon
 	}
 	if !push(frame) {
-		f.lag(d, "outbox_full")
+		f.lag(d, dropOutbox)
 		return
 	}
 	f.metrics.pushes.Inc()
@@ -293,7 +293,7 @@ func (f *Fanout) receipts(d *device, t id.ThreadID, m []replica.Mark) {
 	case open:
 		if !d.sess.PushReceipts(t, m) {
 			d.owed = true
-			f.lag(d, "receipts_full")
+			f.lag(d, dropReceipts)
 		}
 	case syncing:
 		if !d.sess.PushReceipts(t, m) {

@@ -6,6 +6,14 @@ import (
 	"heliograph/infra/run"
 )
 
+// The reasons of helio_fanout_drops_total.
+const (
+	dropOutbox   = "outbox_full"
+	dropReceipts = "receipts_full"
+	dropPending  = "pending_full"   // too much came during a catch-up
+	dropCatchUp  = "catchup_failed" // what was read for it could not be pushed
+)
+
 type metrics struct {
 	sessions      prometheus.Gauge
 	syncing       prometheus.Gauge
@@ -36,10 +44,10 @@ func newMetrics(reg prometheus.Registerer, f *Fanout) metrics {
 		sessions: gauge("sessions", "Sessions that are attached."),
 		syncing:  gauge("sessions_catching_up", "Catch-ups under way."),
 		pushes:   counter("pushes_total", "Events handed to sessions."),
-		drops: run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+		drops: run.Born(run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: name("drops_total"),
 			Help: "Pushes that were dropped, by reason; the device makes up for it by a catch-up.",
-		}, []string{"reason"})),
+		}, []string{"reason"})), []string{dropOutbox, dropReceipts, dropPending, dropCatchUp}),
 		revoked: counter("sessions_revoked_total", "Sessions that were cut because their device was revoked."),
 		older: counter("older_events_total",
 			"Events of catch-ups that were trimmed from the thread views and read from the history."),

@@ -98,7 +98,7 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known, window int) (er
 				return ended()
 			}
 			if d.over {
-				f.lag(d, "pending_full")
+				f.lag(d, dropPending)
 				d.mu.Unlock()
 				return nil
 			}
@@ -269,7 +269,7 @@ func (f *Fanout) caughtUp(d *device, epoch uint64, list []id.ThreadID, send func
 			return
 		}
 		if d.over {
-			f.lag(d, "pending_full")
+			f.lag(d, dropPending)
 			d.mu.Unlock()
 			return
 		}
@@ -302,7 +302,7 @@ func (f *Fanout) again(d *device, epoch uint64, list []id.ThreadID) {
 	if d.epoch != epoch {
 		return
 	}
-	f.metrics.drops.WithLabelValues("catchup_failed").Inc()
+	f.metrics.drops.WithLabelValues(dropCatchUp).Inc()
 	for _, t := range list {
 		d.targets[t] = postponed
 		delete(d.missed, t)

@@ -33,7 +33,7 @@ func (r *Replica) events(s *slot, c *conn, t topic.Topic, records []*linkv1.Reco
 func (r *Replica) event(s *slot, t topic.Topic, rec *linkv1.Record, after *actions) {
 	key, err := event.ParseKey(t, rec.GetKey())
 	if err != nil {
-		r.metrics.drops.WithLabelValues("malformed_key").Inc()
+		r.metrics.drops.WithLabelValues(dropKey).Inc()
 		return
 	}
 	var sub *subject
@@ -66,7 +66,7 @@ func (r *Replica) event(s *slot, t topic.Topic, rec *linkv1.Record, after *actio
 // postpone drops what waits for a subject to go on, because there is no room for more. The events are in the log: it is
 // subscribed anew from where the views are, as soon as they have said where. The caller holds the slot's lock.
 func (r *Replica) postpone(sub *subject) {
-	r.metrics.drops.WithLabelValues("backlog_full").Inc()
+	r.metrics.drops.WithLabelValues(dropBacklog).Inc()
 	if sub.phase == live {
 		sub.pending = &pending{since: time.Now(), bornAt: -1}
 		sub.slot.waiting[sub] = struct{}{}
@@ -82,7 +82,7 @@ func (r *Replica) postpone(sub *subject) {
 // apply folds one event into a live subject. A panic of a fold is the subject's end, not the slot's.
 func (r *Replica) apply(sub *subject, t topic.Topic, rec *linkv1.Record, after *actions) {
 	if sub.isQuarantined(t) {
-		r.metrics.drops.WithLabelValues("quarantined").Inc()
+		r.metrics.drops.WithLabelValues(dropQuarantined).Inc()
 		return
 	}
 	defer func() {
@@ -151,7 +151,7 @@ func (r *Replica) threadEvent(t *threadEntry, e *event.Event, rec *linkv1.Record
 		}
 		return
 	case thread.Duplicate:
-		r.metrics.verdicts.WithLabelValues("duplicate").Inc()
+		r.metrics.verdicts.WithLabelValues(verdictDuplicate).Inc()
 		return
 	default:
 		return
@@ -208,7 +208,7 @@ func (t *threadEntry) listeners() []*userEntry {
 func (r *Replica) receiptEvent(t *threadEntry, e *event.Event, rec *linkv1.Record) {
 	k, err := event.ParseKey(topic.Receipts, rec.GetKey())
 	if err != nil {
-		r.metrics.drops.WithLabelValues("malformed_key").Inc()
+		r.metrics.drops.WithLabelValues(dropKey).Inc()
 		return
 	}
 	if u, w, ok := thread.Receipt(k, e); ok {

@@ -216,7 +216,7 @@ func (r *Replica) frame(c *conn, m *linkv1.ToEdge) error {
 		if t, err := topic.FromNumber(e.GetTopic()); err == nil {
 			r.events(s, c, t, e.GetRecords())
 		} else { // a delivery instance of a later version; what of it concerns a view is in the log
-			r.metrics.drops.WithLabelValues("unknown_topic").Add(float64(len(e.GetRecords())))
+			r.metrics.drops.WithLabelValues(dropTopic).Add(float64(len(e.GetRecords())))
 		}
 	case linkv1.ToEdge_Progress_case:
 		for _, p := range m.GetProgress().GetSlots() {

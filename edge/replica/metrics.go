@@ -6,7 +6,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heliograph/infra/run"
+	"heliograph/schemas/thread"
 )
+
+// The reasons of helio_replica_drops_total.
+const (
+	dropKey         = "malformed_key"
+	dropTopic       = "unknown_topic"
+	dropBacklog     = "backlog_full" // too many events of a subject wait until it is live
+	dropQuarantined = "quarantined"  // the subject's events have stopped
+)
+
+// verdictDuplicate is the one of helio_replica_refused_events_total that is no reason for which a fold rejects.
+const verdictDuplicate = "duplicate"
+
+// operations are those of helio_replica_errors_total: questions to the views, and links.
+var operations = []string{
+	"delivered", "unread", "rejected", "tails", "devices", "quarantine", "positions", "snapshot", "look_up",
+	"directory", "link",
+}
 
 type metrics struct {
 	drops            *prometheus.CounterVec
@@ -90,9 +108,14 @@ func newMetrics(reg prometheus.Registerer, r *Replica) metrics {
 			prometheus.ExponentialBuckets(0.0005, 2.5, 12),
 		),
 	}
-	for _, w := range waits {
-		m.late.WithLabelValues(w)
-	}
+	run.Born(m.late, waits)
+	run.Born(m.drops, []string{dropKey, dropTopic, dropBacklog, dropQuarantined})
+	run.Born(m.verdicts, []string{
+		verdictDuplicate, string(thread.NotMember), string(thread.NotAdmin), string(thread.Malformed),
+		string(thread.Exists), string(thread.Missing), string(thread.NotInvited), string(thread.Full),
+		string(thread.WrongKind), string(thread.Unknown),
+	})
+	run.Born(m.errors, operations)
 	sampled(
 		"threads", "Threads that this edge is subscribed to.", func(s slotSample) float64 { return float64(s.threads) },
 	)

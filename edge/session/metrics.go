@@ -14,6 +14,17 @@ const (
 	dropClosed = "closed" // what waited when the session ended
 )
 
+var drops = []string{dropLagged, dropClosed}
+
+// codes are the names of all codes.
+var codes = func() (names []string) {
+	all := wirev1.Code(0).Descriptor().Values()
+	for i := range all.Len() {
+		names = append(names, wire.Lookup(wirev1.Code(all.Get(i).Number())).Name)
+	}
+	return names
+}()
+
 type metrics struct {
 	sessions   *prometheus.GaugeVec
 	frames     *prometheus.CounterVec
@@ -83,6 +94,13 @@ func newMetrics(reg prometheus.Registerer, srv *Server) *metrics {
 		}, []string{"kind"})),
 	}
 	m.received = make([]prometheus.Counter, len(kindNames))
+	run.Born(m.refusals, codes)
+	run.Born(m.closes, codes)
+	run.Born(m.dropped, drops)
+	run.Born(m.unsent, drops)
+	run.Born(m.watermarks, []string{
+		markTaken, markInvalid, markUnknown, markAhead, markFull, markSame, markLate,
+	})
 	for n := range m.received {
 		m.received[n] = m.frames.WithLabelValues(kindName(n))
 	}

@@ -219,10 +219,10 @@ func (e *Engines) start(ctx context.Context, kind Kind, listen string) error {
 		<-c.exited
 		e.metrics.up.WithLabelValues(string(kind)).Set(0)
 		if c.asked() {
-			e.metrics.ends.WithLabelValues(string(kind), "asked").Inc()
+			e.metrics.ends.WithLabelValues(string(kind), causeAsked).Inc()
 			return
 		}
-		e.metrics.ends.WithLabelValues(string(kind), "unasked").Inc()
+		e.metrics.ends.WithLabelValues(string(kind), causeUnasked).Inc()
 		select {
 		case e.failed <- renamed(kind, c.failure("ended by itself")):
 		default: // enough ends wait to be reported

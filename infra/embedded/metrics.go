@@ -1,6 +1,16 @@
 package embedded
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"heliograph/infra/run"
+)
+
+// The causes of helio_embedded_ends_total.
+const (
+	causeAsked   = "asked"
+	causeUnasked = "unasked"
+)
 
 type metrics struct {
 	up   *prometheus.GaugeVec
@@ -17,6 +27,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "helio_embedded_ends_total",
 			Help: "Ends of embedded engines' processes, by whether they were asked to end.",
 		}, []string{"engine", "cause"}),
+	}
+	for _, k := range []Kind{Kafka, Postgres, ClickHouse} {
+		run.Born(m.ends, []string{string(k)}, []string{causeAsked, causeUnasked})
 	}
 	if reg != nil {
 		reg.MustRegister(m.up, m.ends)

@@ -169,7 +169,7 @@ func NewConsumer(cfg ConsumerConfig, sink Sink) (*Consumer, error) {
 	return &Consumer{
 		cfg: cfg, sink: sink,
 		log:     cfg.Kafka.logger().With("view", cfg.View),
-		metrics: newMetrics(cfg.Kafka.Registerer, cfg.View),
+		metrics: newMetrics(cfg.Kafka.Registerer, cfg.View, cfg.Topics),
 		names:   make(map[string]topic.Topic),
 		routes:  make(map[string]map[int32]*feed),
 		slots:   make(map[topic.Slot]*ownedSlot),

@@ -36,19 +36,19 @@ func (c *Consumer) join(ctx context.Context) (*kgo.Client, error) {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
 		kgo.OnPartitionsAssigned(func(ctx context.Context, _ *kgo.Client, parts map[string][]int32) {
 			slots := slotsOf(parts[name])
-			c.moved("assigned", slots)
+			c.moved(movedAssigned, slots)
 			c.assign(ctx, slots)
 			c.counted(nil) // last: who is ready has its slots
 		}),
 		// The rebalance waits until the slots' batches in hand are applied.
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
 			slots := slotsOf(parts[name])
-			c.moved("revoked", slots)
+			c.moved(movedRevoked, slots)
 			c.release(slots, false)
 		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
 			slots := slotsOf(parts[name])
-			c.moved("lost", slots)
+			c.moved(movedLost, slots)
 			c.release(slots, true)
 		}),
 		kgo.WithHooks(outcast{c}),

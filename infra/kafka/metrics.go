@@ -20,6 +20,17 @@ const (
 	reasonPosition  = "position"  // the stored position is not in the log
 )
 
+var slotFailures = []string{
+	reasonOpen, reasonTransient, reasonFenced, reasonPermanent, reasonPanic, reasonFetch, reasonPosition,
+}
+
+// The kinds of helio_kafka_rebalances_total.
+const (
+	movedAssigned = "assigned"
+	movedRevoked  = "revoked"
+	movedLost     = "lost"
+)
+
 type metrics struct {
 	view string
 
@@ -40,7 +51,7 @@ type metrics struct {
 	commitFails prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, view string) *metrics {
+func newMetrics(reg prometheus.Registerer, view string, topics []topic.Topic) *metrics {
 	gauge := func(name, help string, more ...string) *prometheus.GaugeVec {
 		opts := prometheus.GaugeOpts{Name: name, Help: help}
 		return run.Register(reg, prometheus.NewGaugeVec(opts, append([]string{"view"}, more...)))
@@ -52,6 +63,11 @@ func newMetrics(reg prometheus.Registerer, view string) *metrics {
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
 		opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}
 		return run.Register(reg, prometheus.NewHistogramVec(opts, []string{"view"}))
+	}
+	views := []string{view}
+	names := make([]string, len(topics))
+	for i, t := range topics {
+		names[i] = string(t)
 	}
 	return &metrics{
 		view:       view,
@@ -72,13 +88,15 @@ func newMetrics(reg prometheus.Registerer, view string) *metrics {
 		stalled: gauge("helio_kafka_slots_stalled", "Owned slots whose last attempt failed.").WithLabelValues(view),
 		pauses: counter("helio_kafka_pauses_total", "Times that a slot's queue was full and its fetching was paused.").
 			WithLabelValues(view),
-		gaps: counter(
+		gaps: run.Born(counter(
 			"helio_kafka_position_gaps_total", "Offset gaps seen in a topic that is kept for ever.", "topic",
-		),
-		failures: counter("helio_kafka_slot_failures_total", "Failed attempts to open or apply, by reason.", "reason"),
-		rebalances: counter(
+		), views, names),
+		failures: run.Born(counter(
+			"helio_kafka_slot_failures_total", "Failed attempts to open or apply, by reason.", "reason",
+		), views, slotFailures),
+		rebalances: run.Born(counter(
 			"helio_kafka_rebalances_total", "Slots moved by the group, by kind: assigned, revoked, lost.", "kind",
-		),
+		), views, []string{movedAssigned, movedRevoked, movedLost}),
 		records: counter("helio_kafka_applied_records_total", "Records applied.").WithLabelValues(view),
 		batch: histogram("helio_kafka_batch_records", "Records in an applied batch.",
 			prometheus.ExponentialBuckets(1, 4, 8)).WithLabelValues(view),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ type Config struct {
 type View struct {
 	View       string `json:"view"`
 	Generation string `json:"generation,omitempty"`
-	Error      string `json:"error,omitempty"` // its positions are not known, and nothing else of it is
+	Error      string `json:"error,omitempty"` // its positions are not known, and nothing is but its owners
 	Records    int64  `json:"records"`
 	// Seconds is the age of the oldest record that it has not taken in; AtLeast: it may be older.
 	Seconds float64 `json:"seconds"`
@@ -159,7 +160,7 @@ func (m *Meter) Ask(ctx context.Context) ([]View, error) {
 			out[i].View = s.View
 			var err error
 			if answers[i], err = s.Ask(limited); err != nil {
-				out[i].Error = err.Error()
+				out[i].Error = strings.Join(strings.Fields(err.Error()), " ") // in one line
 			}
 		})
 	}
@@ -169,6 +170,9 @@ func (m *Meter) Ask(ctx context.Context) ([]View, error) {
 	}
 	asked.Wait()
 	for i, s := range m.cfg.Sources {
+		if out[i].Slots = len(ends[s.Topics[0]]); out[i].GroupError == "" {
+			out[i].Unowned = out[i].Slots - len(owners[i])
+		}
 		if out[i].Error == "" {
 			m.compare(&out[i], s, answers[i], owners[i], now, begins)
 		}
@@ -284,10 +288,6 @@ func (m *Meter) compare(
 			}
 			v.Places = append(v.Places, p)
 		}
-		v.Slots = max(v.Slots, len(ends[t]))
-	}
-	if v.GroupError == "" {
-		v.Unowned = v.Slots - len(owners)
 	}
 	m.last[v.View], m.lastAt[v.View] = nexts, now
 }

@@ -48,12 +48,17 @@ func newMetrics(reg prometheus.Registerer) metrics {
 
 // set shows a view that was told of.
 func (m *metrics) set(v View) {
+	m.owned(v)
 	m.records.WithLabelValues(v.View).Set(float64(v.Records))
 	m.seconds.WithLabelValues(v.View).Set(v.Seconds)
 	m.taken.WithLabelValues(v.View).Set(float64(v.TakenIn))
 	m.lost.WithLabelValues(v.View).Set(float64(v.Lost))
 	m.ahead.WithLabelValues(v.View).Set(float64(v.Ahead))
-	if v.GroupError == "" {
+}
+
+// owned shows how many slots have no owner, where that is known.
+func (m *metrics) owned(v View) {
+	if v.GroupError == "" && v.Slots > 0 {
 		m.unowned.WithLabelValues(v.View).Set(float64(v.Unowned))
 	} else {
 		m.unowned.DeleteLabelValues(v.View)

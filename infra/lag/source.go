@@ -2,11 +2,13 @@ package lag
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/history"
@@ -92,6 +94,9 @@ func OfDelivery(cl *kgo.Client, cfg kafka.Config, bases *kafka.Bases, group stri
 		committed, err := kadm.NewClient(cl).FetchOffsets(ctx, group)
 		if err == nil {
 			err = committed.Error()
+		}
+		if errors.Is(err, kerr.GroupIDNotFound) {
+			return newAnswer(""), nil // nobody has ever joined
 		}
 		if err != nil {
 			return Answer{}, fmt.Errorf("lag: ask group %s: %w", group, err)

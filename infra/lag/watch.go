@@ -171,6 +171,7 @@ func (w *Watch) look(ctx context.Context, untold map[string]time.Time) map[strin
 			untold[v.View] = now
 		}
 		w.metrics.hide(v.View)
+		w.metrics.owned(v)
 		w.metrics.untold.WithLabelValues(v.View).Set(max(w.every, now.Sub(since)).Seconds())
 	}
 	return untold

@@ -73,6 +73,8 @@ func (g *Group) Run(ctx context.Context) error {
 	all := make([]*started, 0, len(g.services))
 	allDone := make(chan struct{})
 	for _, s := range g.services {
+		Born(g.metrics.panics, []string{s.Name})
+		Born(g.metrics.hardStops, []string{s.Name})
 		sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		st := &started{Service: s, cancel: cancel, done: make(chan struct{})}
 		all = append(all, st)

@@ -36,6 +36,23 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	}
 }
 
+// Born makes a counter of every combination of its labels' values, at 0, and returns v: an alert does not see the event
+// that a counter is born with. values has those of each label, in the order of the labels.
+func Born(v *prometheus.CounterVec, values ...[]string) *prometheus.CounterVec {
+	combine(nil, values, func(labels []string) { v.WithLabelValues(labels...) })
+	return v
+}
+
+func combine(some []string, values [][]string, each func(labels []string)) {
+	if len(values) == 0 {
+		each(some)
+		return
+	}
+	for _, v := range values[0] {
+		combine(append(some[:len(some):len(some)], v), values[1:], each)
+	}
+}
+
 // Register registers c and returns it, or the equal collector that reg already has, so that two parts of one process
 // can share a metric. With a nil reg, c is returned unregistered. It panics on a metric that is declared differently in
 // two places: a broken invariant.

@@ -56,6 +56,8 @@ func NewWatchdog(every time.Duration, samples int, log *slog.Logger, reg prometh
 // Watch adds a gauge. name is a metric label, so it comes from a closed set. sample is called once per interval, by a
 // goroutine of its own; NaN means that there is no value.
 func (w *Watchdog) Watch(name string, threshold float64, sample func() float64) {
+	Born(w.metrics.alarms, []string{name})
+	w.metrics.alarmed.WithLabelValues(name).Set(0)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.gauges = append(w.gauges, &watched{name: name, threshold: threshold, sample: sample})

@@ -19,9 +19,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 	}
 	return &metrics{
-		rows: counter(
+		rows: run.Born(counter(
 			"helio_history_inserted_rows_total", "Rows inserted, repetitions included, by table.", "table",
-		),
+		), []string{
+			tableMessages.name, tableEvents.name, tableChanges.name, tableMembers.name, tableInvitations.name,
+			tableReceipts.name, tableQuarantine.name, tablePositions.name, tableOwners.name,
+		}),
 		inserts: run.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "helio_history_insert_seconds", Help: "Time of one insert, by table.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 3, 10),

@@ -101,8 +101,8 @@ func (s *store) Load(ctx context.Context, states *projector.States, w projector.
 	for _, u := range w.Users {
 		states.Users[u].Next = w.AsOf(topic.Users, topic.Subject(u))
 	}
-	s.metrics.loaded.WithLabelValues("thread").Add(float64(len(w.Threads)))
-	s.metrics.loaded.WithLabelValues("user").Add(float64(len(w.Users)))
+	s.metrics.loaded.WithLabelValues(subjectThread).Add(float64(len(w.Threads)))
+	s.metrics.loaded.WithLabelValues(subjectUser).Add(float64(len(w.Users)))
 	s.metrics.lookedUp.Add(float64(len(unsure)))
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"heliograph/delivery"
+	"heliograph/infra/lag"
 	"heliograph/infra/link"
 	"heliograph/schemas/topic"
 )
@@ -81,6 +82,7 @@ func (c *deliveryCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Check {
 		return listener.Close()
 	}
+	p.announce(cfg, "delivery", name)
 	log.Info("delivery started", "links", advertise, "admin", "http://"+p.Admin)
 	return p.run(ctx)
 }
@@ -93,7 +95,7 @@ func addDelivery(p *process, cfg delivery.Config) (*delivery.Service, error) {
 	}
 	p.group.Go("delivery", svc.Run)
 	p.admin.Check("delivery", func(context.Context) error { return svc.Ready() })
-	p.watchLag("delivery", svc, 5)
+	p.watchLag(lag.Delivery, "delivery", svc, 5)
 	return svc, nil
 }
 

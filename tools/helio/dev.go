@@ -175,6 +175,7 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	if err := addHistory(ctx, p, kcfg, c.clickhouseFlags, c.Generation, "dev", 0); err != nil {
 		return nil, err
 	}
+	p.announce(kcfg, "dev", "dev")
 	svc, err := addDelivery(p, delivery.Config{Kafka: kcfg, Name: "dev"})
 	if err != nil {
 		return nil, err
@@ -184,7 +185,7 @@ func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edg
 	return addEdge(ctx, p, edgeParts{
 		name: "dev", kafka: kcfg, bases: bases, postgres: c.postgresFlags, clickhouse: c.clickhouseFlags,
 		secrets: secretsFlags{Secrets: secretsDir},
-		listen:  c.Listen, directory: local, dialer: local,
+		listen:  c.Listen, deliveryGroup: delivery.Group(kcfg), directory: local, dialer: local,
 		sender: auth.NewFileSender(filepath.Join(c.Data, "sms.jsonl"), p.log),
 		// A laptop's users all come from one address.
 		auth: auth.Config{

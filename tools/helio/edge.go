@@ -130,8 +130,8 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		name: name, listen: c.Listen, cert: c.Cert, certKey: c.CertKey, maxConnections: c.MaxConnections,
 		sendsPerDay: c.SendsPerDay, pushesPerDay: c.PushesPerDay, kafka: cfg, bases: bases,
 		postgres: c.postgresFlags, clickhouse: c.clickhouseFlags, secrets: c.secretsFlags,
-		directory: link.NewGroupDirectory(cl, cfg, group),
-		dialer:    link.QUICDialer{TLS: conf, Budget: p.budget}, sender: sender,
+		directory: link.NewGroupDirectory(cl, cfg, group), deliveryGroup: group,
+		dialer: link.QUICDialer{TLS: conf, Budget: p.budget}, sender: sender,
 		auth: auth.Config{
 			PinInterval:   c.PinInterval,
 			PerPhone:      auth.Rate{Burst: c.PinsPerPhone, Per: time.Hour},
@@ -156,6 +156,7 @@ func (c *edgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		p.close()
 		return nil
 	}
+	p.announce(cfg, "edge", name)
 	log.Info("edge started", "listen", e.Addr().String(), "admin", "http://"+p.Admin)
 	return p.run(ctx)
 }
@@ -233,6 +234,7 @@ type edgeParts struct {
 	postgres       postgresFlags
 	clickhouse     clickhouseFlags
 	secrets        secretsFlags
+	deliveryGroup  string
 	directory      link.Directory
 	dialer         link.Dialer
 	sender         auth.Sender
@@ -359,6 +361,9 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	if err := e.Listen(); err != nil {
+		return nil, err
+	}
+	if err := p.watchViews(parts, views.New(lists), past); err != nil {
 		return nil, err
 	}
 	p.group.Go("ingest", in.Run)

@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,6 +26,7 @@ import (
 	kongcompletion "github.com/jotaen/kong-completion"
 
 	logevent "heliograph/schemas/event"
+	"heliograph/tools/operator"
 )
 
 // cli is the command line.
@@ -37,6 +37,10 @@ type cli struct {
 	Edge       edgeCmd       `cmd:"" help:"Run an edge: devices connect to it over QUIC."`
 	Delivery   deliveryCmd   `cmd:"" help:"Run a delivery instance: it pushes events from the log to the edges."`
 	Projector  projectorCmd  `cmd:"" help:"Run a projector: it folds the log into thread views or history."`
+	Status     statusCmd     `cmd:"" help:"Show which roles run, with their versions and what they own."`
+	Top        topCmd        `cmd:"" help:"Watch the queues of a deployment, the fullest first."`
+	Lag        lagCmd        `cmd:"" help:"Show how far each view is behind the log."`
+	Check      checkCmd      `cmd:"" help:"Judge a deployment for a monitor, with its exit codes."`
 	Log        logCmd        `cmd:"" help:"Look into the log."`
 	Trace      traceCmd      `cmd:"" help:"Tell how far a message has got: log, views, devices."`
 	Where      traceCmd      `cmd:"" hidden:"" help:"The old name of trace."`
@@ -44,12 +48,13 @@ type cli struct {
 	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency, fan-out and connections."`
 	Engine     engineCmd     `cmd:"" help:"Run one embedded engine: kafka, postgres or clickhouse."`
 	Secrets    secretsCmd    `cmd:"" help:"Make the secrets of a deployment, or replace those of its links."`
+	Version    versionCmd    `cmd:"" help:"Print what this program was built from."`
 	Completion completionCmd `cmd:"" help:"Print the code that makes the shell complete helio's commands."`
 
 	Config   kong.ConfigFlag  `help:"JSON file with values for flags, for example {\"kafka\": [\"host:9092\"]}." placeholder:"FILE"`
 	LogLevel slog.Level       `help:"Least level that is logged: debug, info, warn or error." default:"info" env:"HELIO_LOG_LEVEL"`
 	LogJSON  bool             `help:"Log as JSON." env:"HELIO_LOG_JSON"`
-	Version  kong.VersionFlag `help:"Print the version."`
+	Release  kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // Help shows how it is used.
@@ -58,6 +63,8 @@ func (cli) Help() string {
   helio dev                             (everything in one place)
   helio chat --as ann                   (in another terminal)
   helio demo
+  helio status
+  helio top
   helio log tail --follow
   helio trace MESSAGE-ID
   helio verify
@@ -82,7 +89,8 @@ func main() {
 	os.Exit(Main())
 }
 
-// Main runs the command line and returns the exit code: 0 done, 1 failed, 2 used wrongly.
+// Main runs the command line and returns the exit code: 0 done, 1 failed, 2 used wrongly. Those of check are a
+// monitor's.
 func Main() int {
 	var c cli
 	parser, err := newParser(&c)
@@ -94,6 +102,7 @@ func Main() int {
 	ctx, err := parser.Parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "helio: %v\n", err)
+		misused := 2
 		var pe *kong.ParseError
 		if errors.As(err, &pe) && pe.Context != nil && pe.Context.Command() != "" {
 			// Arguments stand in brackets there.
@@ -101,8 +110,11 @@ func Main() int {
 				strings.Fields(pe.Context.Command()), func(w string) bool { return strings.ContainsAny(w, "<[") },
 			)
 			fmt.Fprintf(os.Stderr, "Try: helio %s --help\n", strings.Join(words, " "))
+			if words[0] == "check" { // to a monitor 2 is critical
+				misused = int(operator.Unknown)
+			}
 		}
-		return 2
+		return misused
 	}
 	log := c.logger()
 	slog.SetDefault(log) // for libraries that know no better; our packages are handed theirs
@@ -115,7 +127,10 @@ func Main() int {
 	ctx.BindTo(run, (*context.Context)(nil))
 	ctx.Bind(log)
 	if err := ctx.Run(); err != nil {
+		var code exitError
 		switch {
+		case errors.As(err, &code):
+			return int(code)
 		case run.Err() != nil && errors.Is(err, context.Canceled):
 			fmt.Fprintln(os.Stderr, "helio: interrupted")
 		case !errors.Is(err, errReported):
@@ -156,15 +171,6 @@ func (c *cli) logger() *slog.Logger {
 }
 
 func version() string { return "helio " + release() }
-
-// release is the version that was built, or "(development)".
-func release() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(development)"
-	}
-	return info.Main.Version
-}
 
 // producer is what an edge's events say of who appended them. It never fails: what is too long is cut.
 func producer(edge string) string {

@@ -19,14 +19,7 @@ func (f outputFlags) print(value any, header table.Row, rows []table.Row) error 
 	if f.Output == "json" {
 		return printJSON(os.Stdout, value)
 	}
-	t := table.NewWriter()
-	t.SetOutputMirror(os.Stdout)
-	t.SetStyle(table.StyleLight)
-	t.Style().Options.DrawBorder = false
-	t.Style().Options.SeparateColumns = false
-	t.AppendHeader(header)
-	t.AppendRows(rows)
-	t.Render()
+	writeTable(os.Stdout, header, rows)
 	return nil
 }
 

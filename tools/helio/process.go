@@ -38,6 +38,7 @@ type process struct {
 
 	closers []func()
 	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
+	views   map[string]lagging     // that are folded here; fixed once the services run
 }
 
 // newProcess opens the admin server: a taken port is told before anything else starts, and who asks hears what the
@@ -51,6 +52,7 @@ func newProcess(log *slog.Logger, at adminFlags) (*process, error) {
 	keepHeapRoomy(growingHeap, memory)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	exportBuild(reg)
 	server, err := admin.New(admin.Config{
 		Addr: at.Admin, Flag: "--admin", Profiles: at.Pprof,
 		Logger: log, Registerer: reg, Gatherer: reg,
@@ -73,6 +75,7 @@ func newProcess(log *slog.Logger, at adminFlags) (*process, error) {
 		Admin:  addr,
 
 		certificates: run.NewCertificates(reg),
+		views:        map[string]lagging{},
 	}
 	p.waitFor("the start")
 	server.Check("start", func(context.Context) error {
@@ -121,8 +124,9 @@ type lagging interface {
 }
 
 // watchLag makes the watchdog sample how far a view is behind the log, at worst over slots and topics. A lag that
-// nobody can tell is one.
-func (p *process) watchLag(what string, c lagging, seconds float64) {
+// nobody can tell is one. The roster tells how many of the view's slots are owned here.
+func (p *process) watchLag(view, what string, c lagging, seconds float64) {
+	p.views[view] = c
 	p.dog.Watch(what+" lag seconds", seconds, func() float64 {
 		worst := c.Unsure().Seconds()
 		for _, l := range c.Lags() {

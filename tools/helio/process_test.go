@@ -108,14 +108,14 @@ func TestWatchedGauges(t *testing.T) {
 	p.dog = run.NewWatchdog(100*time.Millisecond, 3, p.log, p.reg)
 	p.group.Go("watchdog of the test", p.dog.Run)
 	p.watchLag(
-		"fine", &fakeLag{lags: []kafka.Lag{{Records: 100, Seconds: 1}, {Records: 5, Seconds: 2}}, unsure: time.Second},
+		"a", "fine", &fakeLag{lags: []kafka.Lag{{Records: 100, Seconds: 1}, {Records: 5, Seconds: 2}}, unsure: time.Second},
 		5,
 	)
-	p.watchLag("old", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: 1, Seconds: 60}}}, 5)
+	p.watchLag("b", "old", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: 1, Seconds: 60}}}, 5)
 	p.watchLag(
-		"long", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: maxLagRecords + 1, Seconds: 1}}}, 5,
+		"c", "long", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: maxLagRecords + 1, Seconds: 1}}}, 5,
 	)
-	p.watchLag("silent", &fakeLag{unsure: time.Minute}, 5)
+	p.watchLag("d", "silent", &fakeLag{unsure: time.Minute}, 5)
 	p.dog.Watch("few", 1, count(func() int { return 1 }))
 	p.dog.Watch("many", 1, count(func() int64 { return 2 }))
 	p.dog.Watch("young", 1, seconds(func() time.Duration { return time.Second }))

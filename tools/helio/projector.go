@@ -9,6 +9,7 @@ import (
 
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/kafka"
+	"heliograph/infra/lag"
 	"heliograph/infra/postgres"
 	"heliograph/projector/history"
 	"heliograph/projector/threads"
@@ -69,6 +70,7 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 		p.close()
 		return nil
 	}
+	p.announce(cfg, "projector", name)
 	log.Info("projector started", "admin", "http://"+p.Admin)
 	return p.run(ctx)
 }
@@ -105,7 +107,7 @@ func addThreads(
 		Report: report,
 		Consumer: kafka.ConsumerConfig{
 			Kafka:          cfg,
-			Group:          cfg.Group("projector-threads"),
+			Group:          cfg.Group(groupThreads),
 			InstanceID:     cfg.Instance("threads-" + name),
 			SessionTimeout: session,
 		},
@@ -117,7 +119,7 @@ func addThreads(
 	p.group.Go("projector threads", proj.Run)
 	p.admin.Check("postgres", func(ctx context.Context) error { return pool.Ping(ctx) })
 	p.admin.Check("projector threads", func(context.Context) error { return proj.Consumer().Ready() })
-	p.watchLag("thread views", proj.Consumer(), 10)
+	p.watchLag(lag.Threads, "thread views", proj.Consumer(), 10)
 	return nil
 }
 
@@ -151,7 +153,7 @@ func addHistory(
 		Report: report, Generation: generation,
 		Consumer: kafka.ConsumerConfig{
 			Kafka:          cfg,
-			Group:          cfg.Group("projector-history"),
+			Group:          cfg.Group(groupHistory),
 			InstanceID:     cfg.Instance("history-" + name),
 			SessionTimeout: session,
 		},
@@ -162,6 +164,6 @@ func addHistory(
 	p.group.Go("projector history", proj.Run)
 	p.admin.Check("clickhouse", func(ctx context.Context) error { return conn.Ping(ctx) })
 	p.admin.Check("projector history", func(context.Context) error { return proj.Consumer().Ready() })
-	p.watchLag("history", proj.Consumer(), 30)
+	p.watchLag(lag.History, "history", proj.Consumer(), 30)
 	return nil
 }

@@ -24,10 +24,10 @@ const (
 
 // reportsDropped is the count of reports that are only in the store's table; one for all views of a process.
 func reportsDropped(reg prometheus.Registerer) *prometheus.CounterVec {
-	return run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
+	return run.Born(run.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "helio_quarantine_reports_dropped_total",
 		Help: "Reports of quarantined events that helio.quarantine has not, by reason; the store has the rows.",
-	}, []string{"reason"}))
+	}, []string{"reason"})), []string{dropEncode, dropFull, dropLog})
 }
 
 // reportQuarantine returns what a projector calls for each event that it cannot apply: it tells helio.quarantine. The
