@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -44,9 +45,16 @@ func NewAnnouncer(cfg kafka.Config, current func() Role, log *slog.Logger) *Anno
 	return &Announcer{cfg: cfg, every: Every, current: current, log: log}
 }
 
-// Run announces the process now and every Every, and at the end of ctx that it was stopped. It fails only on a
-// configuration that no client can be made of.
+// Run announces the process now, every Every and when it owns other slots, and at the end of ctx that it was stopped. It
+// fails only on a configuration that no client can be made of.
 func (a *Announcer) Run(ctx context.Context) error {
+	t := time.NewTicker(a.every / 5)
+	defer t.Stop()
+	return a.run(ctx, t.C)
+}
+
+// run looks at every tick whether there is something to say.
+func (a *Announcer) run(ctx context.Context, ticks <-chan time.Time) error {
 	cl, err := kafka.Dial(a.cfg,
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
 		// One that is lost is made up for by the next: no producer id is asked for, no replica waited for.
@@ -57,15 +65,18 @@ func (a *Announcer) Run(ctx context.Context) error {
 		return err
 	}
 	defer cl.Close()
-	t := time.NewTicker(a.every)
-	defer t.Stop()
+	var said Role
+	var next time.Time
 	for {
 		role := a.current()
-		limited, cancel := context.WithTimeout(ctx, max(time.Second, a.every/2))
-		a.judge(ctx, a.announce(limited, cl, role))
-		cancel()
+		if now := time.Now(); !now.Before(next) || !maps.Equal(role.Slots, said.Slots) {
+			limited, cancel := context.WithTimeout(ctx, max(time.Second, a.every/2))
+			a.judge(ctx, a.announce(limited, cl, role))
+			cancel()
+			said, next = role, now.Add(a.every)
+		}
 		select {
-		case <-t.C:
+		case <-ticks:
 			continue
 		case <-ctx.Done():
 		}

@@ -32,7 +32,7 @@ func announce(t *testing.T, cfg kafka.Config, r Role) (said chan struct{}, stop 
 	t.Helper()
 	said = make(chan struct{}, 1000)
 	a := NewAnnouncer(cfg, func() Role { said <- struct{}{}; return r }, nil)
-	a.every = 20 * time.Millisecond
+	a.every = 100 * time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -65,7 +65,7 @@ func TestRoster(t *testing.T) {
 	projector := Role{Instance: "p1", Role: "projector", Name: "one", Started: began.UTC().Truncate(time.Second)}
 	saidEdge, _ := announce(t, cfg, edge)
 	saidProjector, stop := announce(t, cfg, projector)
-	for range 3 { // the second was begun after the first was acknowledged, or had failed
+	for range 2 { // the second was begun after the first was acknowledged, or had failed
 		<-saidEdge
 		<-saidProjector
 	}
@@ -88,6 +88,40 @@ func TestRoster(t *testing.T) {
 	}
 	if got, err := Read(ctx, cfg, -time.Hour); err != nil || len(got) > 0 { // of what is yet to be said
 		t.Errorf("in an hour: %v, %v", got, err)
+	}
+}
+
+// TestRosterChanges: a process that owns other slots says so at once.
+func TestRosterChanges(t *testing.T) {
+	cfg := config(t)
+	asked, slots := make(chan struct{}), 0
+	a := NewAnnouncer(cfg, func() Role {
+		asked <- struct{}{}
+		slots++
+		return Role{Instance: "p", Slots: map[string]int{"threads": min(slots, 3)}}
+	}, nil)
+	a.every = time.Hour
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	running, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	tick := make(chan time.Time)
+	go func() { done <- a.run(running, tick) }()
+	<-asked
+	for range 3 {
+		tick <- time.Time{}
+		<-asked
+	}
+	tick <- time.Time{} // what was said before is acknowledged
+	<-asked
+	got, err := Read(ctx, cfg, time.Hour)
+	if err != nil || len(got) != 1 || got[0].Slots["threads"] != 3 || got[0].Left {
+		t.Errorf("%+v, %v", got, err)
+	}
+	stop()
+	<-asked
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
