@@ -44,8 +44,8 @@ func described(reg *prometheus.Registry) map[string][]string {
 	return out
 }
 
-// exported runs each role against real engines and returns what its registry describes.
-func exported(t *testing.T) map[string][]string {
+// roles runs each role against real engines until the test ends.
+func roles(t *testing.T) map[string]*process {
 	t.Helper()
 	brokers, prefix := enginetest.Kafka(t)
 	views := postgresFlags{Postgres: enginetest.NewDatabase(t), PostgresSchema: "views"}
@@ -62,9 +62,9 @@ func exported(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	all := map[string][]string{}
+	all := map[string]*process{}
 	for _, role := range []string{"threads", "history", "delivery", "edge"} {
-		ctx, stop := context.WithTimeout(t.Context(), wait)
+		ctx, stop := context.WithCancel(t.Context())
 		p, err := newProcess(log, adminFlags{Admin: "127.0.0.1:0"})
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func exported(t *testing.T) map[string][]string {
 		default:
 			_, err = addEdge(ctx, p, edgeParts{
 				name: role, listen: "127.0.0.1:0", maxConnections: 10, sendsPerDay: 10, kafka: cfg, bases: bases,
-				postgres: views, clickhouse: history,
+				postgres: views, clickhouse: history, deliveryGroup: delivery.Group(cfg),
 				secrets: files, directory: link.Static{}, dialer: link.QUICDialer{TLS: conf},
 				sender: auth.NewFileSender(filepath.Join(t.TempDir(), "sms"), log),
 			})
@@ -96,13 +96,16 @@ func exported(t *testing.T) map[string][]string {
 		if err != nil {
 			t.Fatalf("%s: %v", role, err)
 		}
+		p.announce(cfg, role, role)
 		ended := make(chan error, 1)
 		go func() { ended <- p.run(ctx) }()
-		maps.Copy(all, described(p.reg))
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("%s: %v", role, err)
-		}
+		t.Cleanup(func() {
+			stop()
+			if err := <-ended; err != nil {
+				t.Errorf("%s: %v", role, err)
+			}
+		})
+		all[role] = p
 	}
 	return all
 }
@@ -110,7 +113,9 @@ func exported(t *testing.T) map[string][]string {
 var (
 	metricName = regexp.MustCompile(`\bhelio_[a-z0-9_]+`)
 	labelLists = regexp.MustCompile(`\bby \(([^)]*)\)|\{([^}]*)\}`)
-	suffixes   = regexp.MustCompile(`_(bucket|sum|count)$`)
+	// what a legend or a summary names
+	legendLabels = regexp.MustCompile(`\{\{\s*(?:\$labels\.)?([a-z]+)\s*\}\}`)
+	suffixes     = regexp.MustCompile(`_(bucket|sum|count)$`)
 )
 
 // checkQuery tells what a query asks for that no role exports.
@@ -148,18 +153,7 @@ func checkQuery(query string, exported map[string][]string) error {
 }
 
 func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
-	var alerts struct {
-		Groups []struct {
-			Name  string
-			Rules []struct {
-				Alert, Expr string
-				For         string
-				Labels      map[string]string
-				Annotations map[string]string
-			}
-		}
-	}
-	strict(t, deployed(t, "alerts.yaml"), &alerts)
+	alerts := alertRules(t)
 	var board struct {
 		Panels []struct {
 			ID      int
@@ -171,9 +165,11 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 	if err := json.Unmarshal(deployed(t, "grafana.json"), &board); err != nil {
 		t.Fatal(err)
 	}
-	all := exported(t)
+	all := map[string][]string{}
+	for _, p := range roles(t) {
+		maps.Copy(all, described(p.reg))
+	}
 	tried := string(deployed(t, "alerts_test.yaml"))
-	template := regexp.MustCompile(`\{\{\s*(?:\$labels\.)?([a-z]+)\s*\}\}`)
 	queries, seen := 0, map[string]bool{}
 	for _, g := range alerts.Groups {
 		for _, r := range g.Rules {
@@ -189,8 +185,11 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 			if !regexp.MustCompile(`alertname: ` + r.Alert + `\n *exp_alerts:`).MatchString(tried) {
 				t.Errorf("%s: no series in alerts_test.yaml set it off", r.Alert)
 			}
+			if !regexp.MustCompile(`\{ eval_time: \w+, alertname: ` + r.Alert + ` \}`).MatchString(tried) {
+				t.Errorf("%s: no series in alerts_test.yaml leave it alone", r.Alert)
+			}
 			grouped := strings.Contains(r.Expr, " by (")
-			for _, m := range template.FindAllStringSubmatch(r.Annotations["summary"], -1) {
+			for _, m := range legendLabels.FindAllStringSubmatch(r.Annotations["summary"], -1) {
 				if grouped && !regexp.MustCompile(`by \([^)]*\b`+m[1]+`\b`).MatchString(r.Expr) {
 					t.Errorf("%s: its summary names %s, which its query sums away", r.Alert, m[1])
 				}
@@ -203,7 +202,7 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 			if err := checkQuery(q.Expr, all); err != nil {
 				t.Errorf("%s: %v", p.Title, err)
 			}
-			for _, m := range template.FindAllStringSubmatch(q.LegendFormat, -1) {
+			for _, m := range legendLabels.FindAllStringSubmatch(q.LegendFormat, -1) {
 				if strings.Contains(q.Expr, " by (") &&
 					!regexp.MustCompile(`by \([^)]*\b`+m[1]+`\b`).MatchString(q.Expr) {
 					t.Errorf("%s: its legend names %s, which its query sums away", p.Title, m[1])
