@@ -8,7 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/kafka"
-	"heliograph/schemas/topic"
 )
 
 // age fills in how old what a view lacks is. What was missing already when the log was first asked has to be read;
@@ -70,7 +69,7 @@ func (m *Meter) stamps(ctx context.Context, places []*Place) map[key]known {
 		}
 		left[name][int32(p.Slot)] = p
 		// What was removed before it is Place.Lost; the first that is there has an age.
-		at := max(0, int64(p.Next+topic.Position(p.Lost)-m.cfg.Bases.Of(p.Topic, p.Slot)))
+		at := max(0, m.cfg.Bases.Offset(p.Topic, p.Slot, p.Next)+p.Lost)
 		from[name][int32(p.Slot)] = kgo.NewOffset().At(at).WithEpoch(-1)
 	}
 	quiet := m.cfg.Kafka

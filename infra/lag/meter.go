@@ -230,7 +230,7 @@ func (m *Meter) begins(ctx context.Context) (map[key]topic.Position, error) {
 	listed.Each(func(o kadm.ListedOffset) {
 		if t, ok := m.cfg.Kafka.Topic(o.Topic); ok {
 			s := topic.Slot(o.Partition)
-			out[key{t, s}] = m.cfg.Bases.Of(t, s) + topic.Position(o.Offset)
+			out[key{t, s}] = m.cfg.Bases.At(t, s, o.Offset)
 		}
 	})
 	return out, nil
@@ -272,15 +272,17 @@ func (m *Meter) compare(
 	for _, t := range src.Topics {
 		for i, end := range ends[t] {
 			k := key{t, topic.Slot(i)}
-			base := m.cfg.Bases.Of(t, k.slot)
-			p := Place{Topic: t, Slot: k.slot, Next: max(base, a.Next[t][k.slot]), End: end, Owner: owners[k.slot]}
-			p.Records = max(0, int64(end-p.Next))
-			p.Ahead = max(0, int64(p.Next-end))
+			// Positions skip what was given up; offsets count records.
+			offset := func(p topic.Position) int64 { return max(0, m.cfg.Bases.Offset(t, k.slot, p)) }
+			next, last := offset(a.Next[t][k.slot]), offset(end)
+			p := Place{Topic: t, Slot: k.slot, Next: a.Next[t][k.slot], End: end, Owner: owners[k.slot]}
+			p.Next = max(p.Next, m.cfg.Bases.At(t, k.slot, min(next, last)))
+			p.Records, p.Ahead = max(0, last-next), max(0, next-last)
 			if t != topic.Receipts {
-				p.Lost = max(0, int64(min(begins[k], end)-p.Next))
+				p.Lost = max(0, offset(min(begins[k], end))-next)
 			}
 			nexts[k] = p.Next
-			v.TakenIn += int64(p.Next - base)
+			v.TakenIn += next
 			if was, ok := before[k]; ok && was <= p.Next && since > 0 && prior != nil && i < len(prior.ends[t]) {
 				p.Flow = flow(
 					p.Records, float64(p.Next-was)/since, float64(end-prior.ends[t][i])/now.Sub(prior.at).Seconds(),

@@ -105,7 +105,7 @@ func OfDelivery(cl *kgo.Client, cfg kafka.Config, bases *kafka.Bases, group stri
 		committed.Each(func(o kadm.OffsetResponse) {
 			if t, ok := cfg.Topic(o.Topic); ok && o.At >= 0 {
 				s := topic.Slot(o.Partition)
-				a.put(t, s, bases.Of(t, s)+topic.Position(o.At), time.Time{})
+				a.put(t, s, bases.At(t, s, o.At), time.Time{})
 			}
 		})
 		return a, nil
