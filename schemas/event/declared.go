@@ -12,7 +12,7 @@ import (
 
 // Reader is the version of this reader: it applies every event whose type was declared with a since up to it and whose
 // min_reader is not above it. It is raised with each type and each meaning that an older reader would get wrong.
-const Reader = 3
+const Reader = 4
 
 // CurrentRules is the number of the rules by which new events are judged; older numbers stay with the events that carry
 // them. 1: before rules had numbers. 2: no verdict opens content, and the public part of a message has limits. 3: names

@@ -351,9 +351,9 @@ type Release int32
 const (
 	// Not said.
 	Release_RELEASE_UNSPECIFIED Release = 0
-	// It is folded again.
+	// It is folded again now, by those who have it in quarantine. That changes nothing of what it means.
 	Release_RELEASE_RETRIED Release = 1
-	// It is passed over for ever.
+	// It is passed over for ever, and what is parked behind it is folded.
 	Release_RELEASE_DROPPED Release = 2
 )
 
@@ -6888,7 +6888,10 @@ func (b0 Quarantined_builder) Build() *Quarantined {
 	return m0
 }
 
-// QuarantineReleased: an operator released a subject from quarantine. Every fold obeys it.
+// QuarantineReleased: an operator released a subject from quarantine. Every fold obeys it, those of what was logged
+// before it too: what is dropped is passed over as if it were not in the log, whenever that was said. So whoever folds a
+// slot reads its partition of helio.quarantine first, to its end, and follows it from there. It lies in the partition of
+// the event that it is about, or it says nothing; it is written only of what is in quarantine.
 type QuarantineReleased struct {
 	state               protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_Topic    int32                  `protobuf:"varint,1,opt,name=topic"`
@@ -6983,11 +6986,12 @@ func (x *QuarantineReleased) SetNote(v string) {
 type QuarantineReleased_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The topic's number.
+	// The topic's number, of a topic that is folded.
 	Topic int32
-	// The slot.
+	// The slot, which is the partition of this record too.
 	Slot int32
-	// The subject (16 bytes) is this record's key; of it the event at this position is concerned, and what follows it.
+	// The subject (16 bytes) is this record's key, zeros where the event's key has none; of it the event at this position
+	// is concerned, and what is parked behind it.
 	Position int64
 	// What becomes of that event.
 	Release Release
@@ -7196,7 +7200,7 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x05Cause\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\x05R\x05topic\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\x03R\bposition\"\xd5\x1c\n" +
+	"\bposition\x18\x03 \x01(\x03R\bposition\"\xd7\x1c\n" +
 	"\x05Event\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\fR\x06userId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\fR\bdeviceId\x12\x14\n" +
@@ -7280,9 +7284,9 @@ const file_event_v1_event_proto_rawDesc = "" +
 	"\x10presence_changed\x18F \x01(\v2\x19.event.v1.PresenceChangedB\x18\x92\xb5\x18\x14\n" +
 	"\x0ehelio.presence\x10\x01\x18\x01H\x00R\x0fpresenceChanged\x12W\n" +
 	"\vquarantined\x18P \x01(\v2\x15.event.v1.QuarantinedB\x1c\x92\xb5\x18\x18\n" +
-	"\x10helio.quarantine\x10\x01\x18\x01(\x01H\x00R\vquarantined\x12k\n" +
-	"\x13quarantine_released\x18Q \x01(\v2\x1c.event.v1.QuarantineReleasedB\x1a\x92\xb5\x18\x16\n" +
-	"\x10helio.quarantine\x10\x01(\x01H\x00R\x12quarantineReleased\x12I\n" +
+	"\x10helio.quarantine\x10\x01\x18\x01(\x01H\x00R\vquarantined\x12m\n" +
+	"\x13quarantine_released\x18Q \x01(\v2\x1c.event.v1.QuarantineReleasedB\x1c\x92\xb5\x18\x18\n" +
+	"\x10helio.quarantine\x10\x01\x18\x04(\x01H\x00R\x12quarantineReleased\x12I\n" +
 	"\n" +
 	"log_opened\x18Z \x01(\v2\x13.event.v1.LogOpenedB\x13\x92\xb5\x18\x0f\n" +
 	"\ahelio.*\x10\x01\x18\x01(\x01H\x00R\tlogOpenedB\x06\n" +
