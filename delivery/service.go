@@ -56,7 +56,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Service, err
 		Group: cfg.Group, InstanceID: cfg.Kafka.Instance(cfg.Name),
 		SessionTimeout: cfg.SessionTimeout, HeartbeatInterval: cfg.heartbeatInterval,
 		RebalanceTimeout: max(10*time.Second, cfg.SessionTimeout), DrainTimeout: 2 * time.Second,
-		Topics: topic.Folded, BackoffMax: time.Second, CommitEvery: time.Second,
+		Topics: topic.Folded, Raw: true, BackoffMax: time.Second, CommitEvery: time.Second,
 	}, (*sink)(s))
 	if err != nil {
 		return nil, err

@@ -22,8 +22,8 @@ const (
 
 // Records yields the records of a topic of a slot at positions from <= p < to, in order, as far as the log has them: of
 // a compacted topic those that are left, and none from before the log's start. What comes with an error is the last and
-// no record: the error is ErrPositions when the log ends before to, else transient. It reads beside what the consumer
-// reads, once that runs; when too many do, it waits.
+// no record: the error is ErrPositions when the log ends before to, else transient. Those that an operator has dropped
+// have no value. It reads beside what the consumer reads, once that runs; when too many do, it waits.
 func (c *Consumer) Records(
 	ctx context.Context, t topic.Topic, s topic.Slot, from, to topic.Position,
 ) iter.Seq2[Record, error] {
@@ -86,9 +86,13 @@ func (c *Consumer) readAgain(
 				if at > stop {
 					break
 				}
-				if !take(Record{
+				again := Record{
 					Topic: t, Slot: s, Position: at - 1, LogTime: r.Timestamp, Key: r.Key, Value: r.Value,
-				}) {
+				}
+				if c.decisions != nil {
+					c.decisions.Known(s).blank(&again)
+				}
+				if !take(again) {
 					return nil
 				}
 			}

@@ -32,6 +32,8 @@ type ConsumerConfig struct {
 
 	Topics     []topic.Topic // default topic.Folded
 	Partitions int           // P; default: what the log has
+	// Raw: events that an operator has dropped come as they are. For who folds nothing and passes everything on.
+	Raw bool
 
 	// A batch goes when nothing more has come for Linger (default 0: it waits for nothing), and on a busy slot after
 	// LingerBusy (default Linger) or with LingerRecords (default MaxRecords) at the latest. A quiet slot is thus never
@@ -135,7 +137,9 @@ type Consumer struct {
 	cl     *kgo.Client // reads partitions directly; no group
 	member *kgo.Client // only a member of the group; nil without one; set under mu
 	bases  *Bases
-	replay bool                       // read up to ends and return
+	// what was decided of quarantine; nil when the records come as they are
+	decisions *Decisions
+	replay    bool                    // read up to ends and return
 	ends   map[topic.Slot]Positions   // nil but in a replay
 	slotWG sync.WaitGroup             // the supervise goroutines
 	names  map[string]topic.Topic     // by the name on the cluster
@@ -233,6 +237,9 @@ func (c *Consumer) run(ctx context.Context) error {
 	g.Go(func() error { c.watchLag(inner); return nil })
 	g.Go(func() error { c.watchLog(inner); return nil })
 	g.Go(func() error { c.showUnsure(inner); return nil })
+	if c.decisions != nil {
+		g.Go(func() error { return c.decisions.Run(inner) })
+	}
 	finished := make(chan struct{})
 	var abandon context.CancelFunc
 	switch {
@@ -328,12 +335,16 @@ func (c *Consumer) ask(ctx context.Context) error {
 	for _, t := range c.cfg.Topics {
 		names = append(names, c.cfg.Kafka.Name(t))
 	}
-	have, _, err := look(ctx, c.cl, names...)
+	needed := names
+	if !c.cfg.Raw {
+		needed = append(slices.Clone(names), c.cfg.Kafka.Name(topic.Quarantine))
+	}
+	have, _, err := look(ctx, c.cl, needed...)
 	if err != nil {
 		return fmt.Errorf("kafka: read topics: %w", err)
 	}
 	p := c.cfg.Partitions
-	for _, name := range names {
+	for _, name := range needed {
 		h, ok := have[name]
 		if !ok {
 			return fmt.Errorf("kafka: topic %s is not there yet", name)
@@ -351,6 +362,9 @@ func (c *Consumer) ask(ctx context.Context) error {
 		return err
 	}
 	c.cfg.Partitions, c.bases = p, bases
+	if !c.cfg.Raw {
+		c.decisions = NewDecisions(c.cfg.Kafka, p, nil)
+	}
 	ends, err := c.askEnds(ctx)
 	if err != nil {
 		return err

@@ -213,6 +213,7 @@ type gathering struct {
 	enough     int
 	maxRecords int
 	maxBytes   int
+	decided    <-chan struct{} // closed when more was decided of the slot's quarantine
 }
 
 // wait is how much longer a batch of n records waits for more. busy is its busy linger.
@@ -275,6 +276,8 @@ func (f *feed) gather(
 			err = errStopped
 		case <-f.wake:
 		case <-fire:
+		case <-g.decided:
+			err = errDecided
 		case <-check:
 			err = errCheck
 		}

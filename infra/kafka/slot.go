@@ -31,6 +31,8 @@ type ownedSlot struct {
 	inHand []Record   // the batch that is being applied
 	feed   *feed
 	err    error // of the last failed attempt; nil when all is well
+
+	releases Releases // as of the session's beginning; supervise's goroutine only
 }
 
 // place is where a sink stands: its next positions, and the marks of the records before them.
@@ -69,7 +71,7 @@ func (c *Consumer) supervise(st stops, o *ownedSlot) {
 		if errors.Is(err, errBase) || errors.Is(err, ErrPositions) {
 			c.reload(st.polite)
 		}
-		if errors.Is(err, errBase) {
+		if errors.Is(err, errBase) || errors.Is(err, errDecided) {
 			continue
 		}
 		reason := reasonOf(err)
@@ -127,9 +129,13 @@ func reasonOf(err error) string {
 func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error) {
 	var at place
 	var pending Positions
+	var decided <-chan struct{}
 	opened := false
 	err = run.Protect(func() error {
 		var err error
+		if decided, err = c.obey(st.polite, o); err != nil {
+			return err
+		}
 		if at.next, err = c.sink.Open(st.polite, o.slot); err != nil {
 			return err
 		}
@@ -146,7 +152,7 @@ func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error
 	})
 	if opened {
 		defer func() {
-			broken := err != nil && !errors.Is(err, errStopped)
+			broken := err != nil && !errors.Is(err, errStopped) && !errors.Is(err, errDecided)
 			lost := o.lost.Load() || broken
 			if perr := run.Protect(func() error { c.sink.Close(o.slot, lost); return nil }); perr != nil && err == nil {
 				err = perr
@@ -176,6 +182,7 @@ func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error
 		until, exact := ahead(at.next, pending), true
 		if len(until) == 0 {
 			until, exact = limit, false
+			g.decided = decided
 		} else {
 			c.log.Info("repeating the batch begun before the restart", "slot", o.slot, "from", at.next, "to", until)
 		}
@@ -188,6 +195,26 @@ func (c *Consumer) session(st stops, o *ownedSlot, back *run.Backoff) (err error
 		}
 	}
 }
+
+// obey reads what was decided of a slot's quarantine, for the session that begins: all of its batches, and those that
+// are tried again, go by the same.
+func (c *Consumer) obey(ctx context.Context, o *ownedSlot) (decided <-chan struct{}, err error) {
+	if c.decisions == nil {
+		return nil, nil
+	}
+	if o.releases, decided, err = c.decisions.Of(ctx, o.slot); err != nil {
+		return nil, err
+	}
+	sink, ok := c.sink.(Releasable)
+	if !ok {
+		return decided, nil
+	}
+	sink.Released(o.slot, o.releases)
+	return decided, nil
+}
+
+// errDecided ends a slot's session because more was decided of its quarantine.
+var errDecided = errors.New("more was decided of the slot's quarantine")
 
 // ahead keeps the positions of pending that are past next.
 func ahead(next, pending Positions) Positions {
@@ -242,11 +269,13 @@ func (c *Consumer) serve(
 		if done && len(recs) == 0 && !exact {
 			return place{next, marks}, nil
 		}
+		after := c.marksOf(recs, marks, log.ids) // of the records as they stand in the log
+		o.releases.Blank(recs)
 		b := Batch{Slot: o.slot, Records: recs, From: next.Clone(), To: next.Clone()}
 		for i := range recs {
 			b.To[recs[i].Topic] = recs[i].Position + 1
 		}
-		b.Marks = c.marksOf(recs, marks, log.ids)
+		b.Marks = after
 		if exact {
 			for t, p := range limit {
 				if b.To[t] < p {
@@ -266,6 +295,8 @@ func (c *Consumer) serve(
 			return place{next, marks}, nil
 		}
 		select {
+		case <-g.decided:
+			return place{next, marks}, errDecided
 		case <-check: // with records always at hand, gather never comes to it
 			if err := checkStored(st.polite, checker, o.slot, next); err != nil {
 				return place{next, marks}, err
