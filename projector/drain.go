@@ -13,9 +13,7 @@ import (
 	"heliograph/infra/run"
 	"heliograph/schemas/event"
 	"heliograph/schemas/id"
-	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
-	"heliograph/schemas/user"
 )
 
 // Quarantine is drained in parts of at most so many of its rows, and of the bytes with which a part is full.
@@ -31,18 +29,18 @@ const (
 )
 
 // waits tells whether a subject that is held for a reason may be drained by a newer version: its first event asked for
-// one, or a drain was cut off before it.
+// one, or a drain was cut off before it, or what was before it was dropped.
 func waits(reason string) bool { return reason == Parked || strings.HasPrefix(reason, NewerVersion) }
 
-// drain takes out of quarantine what a slot holds there for a version like this one, and tells whether anything was
-// written. It may be cut off anywhere and begun again.
+// drain takes out of quarantine what a slot holds there for a version like this one, and what an operator wants tried
+// again, and tells whether anything was written. It may be cut off anywhere and begun again.
 func (s *Sink[R]) drain(ctx context.Context, slot topic.Slot, stored Stored) (drained bool, err error) {
 	store, ok := s.store.(Drainer[R])
 	if !ok || s.cfg.Log == nil {
 		return false, nil
 	}
 	s.mu.Lock()
-	before := s.waiting[slot]
+	before, releases := s.waiting[slot], s.releases[slot]
 	s.mu.Unlock()
 	waiting := map[Held]topic.Position{}
 	defer func() {
@@ -61,20 +59,31 @@ func (s *Sink[R]) drain(ctx context.Context, slot topic.Slot, stored Stored) (dr
 			want: map[topic.Subject]*draining{}, log: s.log.With("topic", t, "slot", slot),
 		}
 		d.st.apart = true
+		asked := map[Held]int64{}
 		for _, h := range stored.Held {
-			if h.Topic != t || !waits(h.Reason) {
+			again := int64(-1)
+			if h.Topic == t {
+				again = s.askedAgain(releases, h)
+			}
+			if h.Topic != t || again < 0 && !waits(h.Reason) {
 				continue
 			}
-			if at, ok := before[h.Held]; ok && at == h.First {
+			if at, ok := before[h.Held]; ok && at == h.First && again < 0 {
 				waiting[h.Held] = at // asked already: this version does not know it
 				continue
 			}
-			d.want[h.Subject] = &draining{first: h.First, last: h.Last}
+			d.want[h.Subject] = &draining{first: h.First, last: h.Last, again: again >= 0}
+			if again >= 0 {
+				asked[h.Held] = again
+			}
 		}
 		err = d.run(ctx)
 		if drained = drained || d.wrote; err != nil {
 			return drained, err
 		}
+		s.mu.Lock()
+		maps.Copy(s.retried, asked)
+		s.mu.Unlock()
 	}
 	return drained, nil
 }
@@ -104,6 +113,7 @@ type drain[R Rows] struct {
 // draining is a subject that is drained.
 type draining struct {
 	first, last topic.Position // of what it has in quarantine
+	again       bool           // an operator asks for it
 	known       bool           // its first event can be read
 	stop        *Quarantined   // what keeps the rest in quarantine
 
@@ -249,6 +259,10 @@ func (d *drain[R]) take(p *part, r *kafka.Record, subject topic.Subject, row *Qu
 		if _, err := d.sink.decode(r.Value); errors.As(err, &newer) && row.Reason == reasonOf(err) {
 			d.waiting[Held{d.topic, subject}] = w.first
 			delete(d.want, subject)
+			if w.again {
+				w.stop = row
+				d.stopped(subject, w)
+			}
 			return false
 		}
 		w.known = true
@@ -419,6 +433,9 @@ func (d *drain[R]) stopped(subject topic.Subject, w *draining, more ...any) {
 	d.log.Error("quarantine not drained to its end, the subject stays in it", append([]any{
 		"subject", id.ThreadID(subject), "events", w.events, "position", w.stop.Position, "reason", w.stop.Reason,
 	}, more...)...)
+	if d.sink.cfg.Report != nil {
+		d.sink.cfg.Report(d.sink.cfg.View, *w.stop)
+	}
 }
 
 // undrainedFor is the metric's word for what keeps a subject in quarantine.
@@ -448,7 +465,7 @@ func (d *drain[R]) refuse(ctx context.Context, p *part, cause error) error {
 		if p.rows[0].Reason != Parked {
 			continue
 		}
-		none := &States{Threads: map[id.ThreadID]*thread.State{}, Users: map[id.UserID]*user.State{}}
+		none := noStates()
 		err := d.store.Drain(ctx, &Drained[R]{
 			Topic: d.topic, Slot: d.slot, Next: d.next, States: none, Rows: d.sink.store.Rows(d.slot, none),
 			Seen: []topic.Position{first.Position}, Kept: []Quarantined{first},

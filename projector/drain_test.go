@@ -22,8 +22,10 @@ import (
 
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/embedded/enginetest"
+	inhistory "heliograph/infra/history"
 	"heliograph/infra/kafka"
 	"heliograph/infra/postgres"
+	"heliograph/infra/views"
 	"heliograph/projector"
 	"heliograph/projector/history"
 	"heliograph/projector/sinktest"
@@ -77,6 +79,7 @@ type view struct {
 	count func(sql string) int // a number
 	// held is what is in quarantine: topic's number, position and the reason up to a colon.
 	held    func() string
+	parked  func() []projector.Quarantined // all, in order
 	written string        // counts what was ever written into quarantine
 	pool    *pgxpool.Pool // of the thread views
 	log     *slog.Logger
@@ -349,6 +352,18 @@ func threadViews(t *testing.T) *view {
 		}
 		return out
 	}
+	v.parked = func() (out []projector.Quarantined) {
+		all, err := views.New(pool).Quarantine(context.Background(), views.Quarantined{}, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range all {
+			out = append(out, projector.Quarantined{
+				Topic: q.Topic, Slot: q.Slot, Position: q.Position, Subject: q.Subject, Reason: q.Reason,
+			})
+		}
+		return out
+	}
 	return v
 }
 
@@ -435,6 +450,18 @@ func historyView(t *testing.T) *view {
 			  FROM quarantine FINAL WHERE NOT released`
 		if err := conn.QueryRow(context.Background(), q).Scan(&out); err != nil {
 			t.Fatal(err)
+		}
+		return out
+	}
+	v.parked = func() (out []projector.Quarantined) {
+		all, err := inhistory.New(conn).Quarantine(context.Background(), inhistory.Quarantined{}, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range all {
+			out = append(out, projector.Quarantined{
+				Topic: q.Topic, Slot: q.Slot, Position: q.Position, Subject: q.Subject, Reason: q.Reason,
+			})
 		}
 		return out
 	}

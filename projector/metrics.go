@@ -37,6 +37,7 @@ type metrics struct {
 	events      *prometheus.CounterVec
 	quarantined *prometheus.CounterVec
 	drained     *prometheus.CounterVec
+	dropped     *prometheus.CounterVec
 	undrained   *prometheus.CounterVec
 	panics      prometheus.Counter
 	cacheBytes  prometheus.Gauge
@@ -63,6 +64,9 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 			"kind",
 		),
 		drained: counter("drained_events_total", "Events that have left quarantine, being known now.", "topic"),
+		dropped: counter(
+			"dropped_events_total", "Events that an operator has dropped from quarantine: they are passed over.", "topic",
+		),
 		undrained: counter(
 			"undrained_subjects_total",
 			"Subjects that were to leave quarantine and stay there, or a part of them, each time that it is tried.",

@@ -68,7 +68,9 @@ type Sink[R Rows] struct {
 	mu    sync.Mutex // guards what follows and the latest fields of the values of slots
 	slots map[topic.Slot]*slotState
 	// by slot: subjects whose first event in quarantine was seen to be one that this version does not know, and where
-	waiting map[topic.Slot]map[Held]topic.Position
+	waiting  map[topic.Slot]map[Held]topic.Position
+	releases map[topic.Slot]kafka.Releases
+	retried  map[Held]int64 // where the decisions lie by which subjects were tried again
 }
 
 // slotState is what the sink knows of an owned slot; all but latest belongs to the slot's goroutine.
@@ -95,6 +97,7 @@ func NewSink[R Rows](cfg Config, store Store[R], log *slog.Logger, reg prometheu
 		cfg: cfg, store: store, log: log.With("view", cfg.View), metrics: newMetrics(reg, cfg.Kind),
 		decode: event.Decode, drainRows: drainRows, drainBytes: drainBytes,
 		slots: make(map[topic.Slot]*slotState), waiting: make(map[topic.Slot]map[Held]topic.Position),
+		releases: make(map[topic.Slot]kafka.Releases), retried: make(map[Held]int64),
 	}
 }
 
@@ -102,11 +105,26 @@ func NewSink[R Rows](cfg Config, store Store[R], log *slog.Logger, reg prometheu
 // may panic as a broken fold would, when the state has changed and there are no rows yet.
 func (s *Sink[R]) OnFold(fn func(*eventv1.Event)) { s.folded = fn }
 
-// Open implements kafka.Sink. What the slot has in quarantine for a version like this one is drained first.
+// Released implements kafka.Releasable.
+func (s *Sink[R]) Released(slot topic.Slot, r kafka.Releases) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.releases[slot] = r
+}
+
+// Open implements kafka.Sink. What the slot has in quarantine for a version like this one, and what operators have
+// released, is drained first.
 func (s *Sink[R]) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
 	stored, err := s.store.Read(ctx, slot)
 	if err != nil {
 		return nil, fmt.Errorf("%s: open slot %d: %w", s.cfg.Kind, slot, err)
+	}
+	dropped, err := s.drop(ctx, slot, stored)
+	if err == nil && dropped {
+		stored, err = s.store.Read(ctx, slot)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: drop from quarantine of slot %d: %w", s.cfg.Kind, slot, err)
 	}
 	drained, err := s.drain(ctx, slot, stored)
 	if err == nil && drained {

@@ -19,12 +19,13 @@ import (
 
 // Log is a log in memory.
 type Log struct {
-	slots map[topic.Slot][]kafka.Record
+	slots   map[topic.Slot][]kafka.Record
+	decided map[topic.Slot][]kafka.Release
 }
 
 // NewLog makes a log of steps. Records of the topics that are not listed are left out; none listed means all.
 func NewLog(steps []eventtest.Step, topics ...topic.Topic) *Log {
-	l := &Log{slots: map[topic.Slot][]kafka.Record{}}
+	l := &Log{slots: map[topic.Slot][]kafka.Record{}, decided: map[topic.Slot][]kafka.Release{}}
 	for _, s := range steps {
 		keep := len(topics) == 0
 		for _, t := range topics {
@@ -39,6 +40,20 @@ func NewLog(steps []eventtest.Step, topics ...topic.Topic) *Log {
 		})
 	}
 	return l
+}
+
+// Decide adds to what operators have decided. A sink learns of it when it opens the slot the next time.
+func (l *Log) Decide(r kafka.Release) {
+	r.At = int64(len(l.decided[r.Slot]))
+	l.decided[r.Slot] = append(l.decided[r.Slot], r)
+}
+
+// Decided is everything that was, in order.
+func (l *Log) Decided() (all []kafka.Release) {
+	for _, s := range l.Slots() {
+		all = append(all, l.decided[s]...)
+	}
+	return all
 }
 
 // Slots are the slots that have records.
@@ -91,7 +106,9 @@ func (l *Log) Records(
 				yield(kafka.Record{}, err)
 				return
 			}
-			if !yield(r, nil) {
+			again := []kafka.Record{r}
+			kafka.NewReleases(l.decided[s]...).Blank(again)
+			if !yield(again[0], nil) {
 				return
 			}
 		}
@@ -154,6 +171,10 @@ func feedSlot(ctx context.Context, l *Log, s topic.Slot, sink kafka.Sink, o Opti
 
 // session is one life of a slot's state; done says that the log is at its end.
 func session(ctx context.Context, l *Log, s topic.Slot, sink kafka.Sink, o Options) (done bool, err error) {
+	decided := kafka.NewReleases(l.decided[s]...)
+	if r, ok := sink.(kafka.Releasable); ok {
+		r.Released(s, decided)
+	}
 	next, err := sink.Open(ctx, s)
 	if err != nil {
 		return false, err
@@ -166,6 +187,7 @@ func session(ctx context.Context, l *Log, s topic.Slot, sink kafka.Sink, o Optio
 		}
 		if len(pending) > 0 {
 			b := l.Batch(s, next, pending, 1<<30)
+			decided.Blank(b.Records)
 			if reopen, err := apply(ctx, sink, b, o); err != nil || reopen {
 				return false, err
 			}
@@ -184,6 +206,7 @@ func session(ctx context.Context, l *Log, s topic.Slot, sink kafka.Sink, o Optio
 		if len(b.Records) == 0 {
 			return true, nil
 		}
+		decided.Blank(b.Records)
 		if reopen, err := apply(ctx, sink, b, o); err != nil || reopen {
 			return false, err
 		}
