@@ -333,12 +333,14 @@ func (i *Ingest) flushEvents(ctx context.Context) error {
 // encode returns the bytes of an event in the log: the event, and behind it what ingest adds to every envelope.
 // Protobuf's encodings of two messages, one behind the other, are that of the two merged, so that part is encoded once
 // (Protocol Buffers, Encoding: Last One Wins).
-func (i *Ingest) encode(e *event.Event) ([]byte, error) {
-	value, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, 0, proto.Size(e.Event)+len(i.envelope)+8), e.Event)
+func (i *Ingest) encode(e *event.Event) ([]byte, error) { return encode(e, i.envelope) }
+
+func encode(e *event.Event, envelope []byte) ([]byte, error) {
+	value, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, 0, proto.Size(e.Event)+len(envelope)+8), e.Event)
 	if err != nil {
 		return nil, err
 	}
-	value = append(value, i.envelope...)
+	value = append(value, envelope...)
 	d, _ := event.Declared(e.Type)
 	if d.Since <= 1 {
 		return value, nil

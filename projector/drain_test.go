@@ -80,8 +80,8 @@ type view struct {
 	// held is what is in quarantine: topic's number, position and the reason up to a colon.
 	held    func() string
 	parked  func() []projector.Quarantined // all, in order
-	written string        // counts what was ever written into quarantine
-	pool    *pgxpool.Pool // of the thread views
+	written string                         // counts what was ever written into quarantine
+	pool    *pgxpool.Pool                  // of the thread views
 	log     *slog.Logger
 	// projector is the whole of this version, over a real log.
 	projector func(cfg kafka.Config) (interface{ Run(context.Context) error }, error)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"heliograph/edge/replica"
+	"heliograph/infra/kafka"
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
@@ -136,5 +137,93 @@ func TestReceiptsReleasedFromQuarantine(t *testing.T) {
 		b.world.Watermark(g, bob.user, bob.id, read)
 		b.settle()
 		mustBe(t, "released", ann.mark(g, bob.user), read)
+	})
+}
+
+// What an operator drops is passed over, and within a second the thread goes on, in order: whether its edge stopped at
+// the event, began to follow the thread later, or has it brought by the ring once more.
+func TestDroppedByAnOperator(t *testing.T) {
+	for name, how := range map[string]struct{ late, slow bool }{
+		"stopped here":                       {},
+		"followed while it was stopped":      {late: true},
+		"brought by the ring after the drop": {slow: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBench(t, 2, func(t *testing.T, b *bench) {
+				ann, bob := b.person(1), b.person(2)
+				b.settle()
+				defer b.online(ann, 0).leave()
+				if !how.late {
+					defer b.online(bob, 1).leave()
+				}
+				g := b.group(ann.user, bob.user)
+				b.settle()
+				at := b.world.AddRaw(topic.Threads, g[:], []byte{0xff})
+				for range 3 {
+					b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+				}
+				b.settle()
+				if how.late {
+					defer b.online(bob, 1).leave()
+				}
+				time.Sleep(time.Minute)
+				b.settle()
+				for n, d := range []*phone{ann, bob} {
+					v, _ := b.edges[n].View(g)
+					mustBe(t, "in quarantine", v.Quarantined, true)
+					mustBe(t, "what he has", d.count(g), 1)
+				}
+				if how.slow {
+					b.cluster.Slow()
+				}
+				drop := kafka.Release{
+					Topic: topic.Threads, Slot: b.edges[0].SlotOf(g), Position: at, Subject: topic.Subject(g), Dropped: true,
+				}
+				for _, e := range b.edges {
+					e.Released(drop)
+				}
+				time.Sleep(100 * time.Millisecond) // the projector takes a moment
+				b.world.Mu.Lock()
+				b.world.Views.Drop(drop)
+				b.world.Mu.Unlock()
+				time.Sleep(900 * time.Millisecond)
+				for n := range b.edges {
+					v, _ := b.edges[n].View(g)
+					mustBe(t, "still in quarantine after a second", v.Quarantined, false)
+				}
+				b.settle()
+				b.world.Send(g, bob.user, bob.id, id.NewMessage(), id.UserID{})
+				b.settle()
+				for _, d := range []*phone{ann, bob} {
+					mustBe(t, "lacks", d.lacks(b.world), "")
+					mustBe(t, "what he has", d.count(g), 5)
+				}
+			})
+		})
+	}
+}
+
+// What was dropped before an edge comes to the event stops nobody.
+func TestDroppedBefore(t *testing.T) {
+	inBench(t, 1, func(t *testing.T, b *bench) {
+		ann := b.person(1)
+		b.settle()
+		defer b.online(ann, 0).leave()
+		g := b.group(ann.user)
+		b.settle()
+		drop := kafka.Release{
+			Topic: topic.Threads, Slot: b.edges[0].SlotOf(g), Position: b.world.Next(g), Subject: topic.Subject(g),
+			Dropped: true,
+		}
+		b.edges[0].Released(drop)
+		b.world.Mu.Lock()
+		b.world.Views.Drop(drop)
+		b.world.Mu.Unlock()
+		mustBe(t, "position", b.world.AddRaw(topic.Threads, g[:], []byte{0xff}), drop.Position)
+		b.world.Send(g, ann.user, ann.id, id.NewMessage(), id.UserID{})
+		b.settle()
+		v, _ := b.edges[0].View(g)
+		mustBe(t, "in quarantine", v.Quarantined, false)
+		mustBe(t, "what she has", ann.count(g), 2)
 	})
 }

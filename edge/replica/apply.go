@@ -81,6 +81,10 @@ func (r *Replica) postpone(sub *subject) {
 
 // apply folds one event into a live subject. A panic of a fold is the subject's end, not the slot's.
 func (r *Replica) apply(sub *subject, t topic.Topic, rec *linkv1.Record, after *actions) {
+	if sub.passesOver(t, rec) {
+		r.metrics.drops.WithLabelValues("dropped_by_operator").Inc()
+		return
+	}
 	if sub.isQuarantined(t) {
 		r.metrics.drops.WithLabelValues(dropQuarantined).Inc()
 		return

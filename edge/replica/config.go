@@ -29,6 +29,8 @@ type Config struct {
 
 	// Log tells where the log ends. Without it nobody is ever said to be unknown.
 	Log Log
+	// Decisions is what operators have decided of quarantine; its news go to Released. nil: nothing ever is.
+	Decisions Decisions
 
 	// Linger is how long a subject stays subscribed after the last interest in it. Default 20 s; at least 15 s in
 	// production, so that a message rejected late is still seen.

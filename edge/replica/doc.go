@@ -71,6 +71,9 @@
 //   - A subject of which an event cannot be applied, or of which the views hold something in quarantine, takes nothing
 //     more in that topic. The views are asked now and then whether they have got past it, and then it is loaded anew:
 //     an edge that is older than what was written goes on with what the views made of it.
+//   - What operators drop out of quarantine is read from helio.quarantine by the edge itself, all that was said before
+//     anything is taken in. A drop opens nothing by itself: the subject is loaded anew when the views have drained what
+//     was parked, about which they are asked often for ten seconds, so that senders are let in within one.
 //   - Of a thread's window at most 65,536 messages are loaded, those with the latest log times. Where there are more, a
 //     message that is not among them is looked up in the views before it is judged, and all events of the thread wait
 //     behind it in order: what the projectors drop as a repeat is told to nobody. They are bounded like a backlog, and

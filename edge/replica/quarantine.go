@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -20,8 +19,17 @@ const askQuarantine = 5 * time.Second
 // said so.
 type quarantined struct {
 	wake     chan struct{} // capacity 1: it is not empty
-	mu       sync.Mutex    // taken inside slots' locks
+	again    chan struct{} // capacity 1: hurried has grown
+	mu       sync.Mutex    // taken inside slots' locks; guards what follows
 	subjects map[*subject]topic.Cursor
+	hurried  map[topic.Subject]time.Time // those that an operator has released, until when the views are asked more often
+}
+
+func newQuarantined() quarantined {
+	return quarantined{
+		wake: make(chan struct{}, 1), again: make(chan struct{}, 1), subjects: map[*subject]topic.Cursor{},
+		hurried: map[topic.Subject]time.Time{},
+	}
 }
 
 func (q *quarantined) enter(sub *subject, t topic.Topic, next topic.Position) {
@@ -79,7 +87,8 @@ func (r *Replica) quarantinedBy(sub *subject, snap *Snapshot) {
 }
 
 // watchQuarantine opens subjects again that have left the quarantine of the views, or never were in it: a projector of
-// a newer version applies what an older one could not. It asks only while something is in quarantine.
+// a newer version applies what an older one could not, and an operator drops what stops a subject. It asks only while
+// something is in quarantine, and often about what an operator has just released.
 func (r *Replica) watchQuarantine(ctx context.Context) error {
 	for {
 		select {
@@ -87,9 +96,21 @@ func (r *Replica) watchQuarantine(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		var h rhythm
 		for subs := r.quarantined.all(); len(subs) > 0; subs = r.quarantined.all() {
-			if !sleep(ctx, askQuarantine/2+rand.N(askQuarantine)) { // not all edges at one time
+			t := time.NewTimer(h.next(len(r.quarantined.soon(time.Now())) > 0))
+			select {
+			case <-t.C:
+			case <-r.quarantined.again:
+				h.delay = 0
+			case <-ctx.Done():
+			}
+			t.Stop()
+			if ctx.Err() != nil {
 				return nil
+			}
+			if subs = r.quarantined.soon(time.Now()); h.due() {
+				subs = r.quarantined.all()
 			}
 			for part := range slices.Chunk(subs, r.cfg.Batch) {
 				if !r.askReleased(ctx, part) {

@@ -70,7 +70,7 @@ func New(
 		silent:      silentSlots{wake: make(chan struct{}, 1), slots: map[*slot]struct{}{}},
 		agenda:      agenda{wake: make(chan struct{}, 1)},
 		links:       openLinks{list: map[*conn]struct{}{}},
-		quarantined: quarantined{wake: make(chan struct{}, 1), subjects: map[*subject]topic.Cursor{}},
+		quarantined: newQuarantined(),
 	}
 	for n := range cfg.Partitions {
 		r.slots = append(r.slots, newSlot(topic.Slot(n), cfg.Budget))
@@ -110,7 +110,12 @@ func (r *Replica) failed(op string, err error) {
 // Run keeps links, subscriptions and snapshots until ctx is cancelled.
 func (r *Replica) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.runLinks(ctx) })
+	g.Go(func() error {
+		if !r.readDecisions(ctx) {
+			return nil
+		}
+		return r.runLinks(ctx)
+	})
 	g.Go(func() error { return r.runLoads(ctx) })
 	g.Go(func() error { return r.runLookUps(ctx) })
 	g.Go(func() error { return r.clock.run(ctx) })

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"heliograph/infra/budget"
+	"heliograph/infra/kafka"
 	"heliograph/infra/link"
 	"heliograph/schemas/id"
 	linkv1 "heliograph/schemas/link/v1"
@@ -137,6 +138,8 @@ type slot struct {
 	doubting map[*threadEntry]struct{}
 
 	judging map[id.ThreadID]*judging // threads with verdicts that somebody waits for; nil before the first
+
+	releases kafka.Releases // what operators have dropped
 
 	rejected topic.Position // the position after the last message that was rejected here
 

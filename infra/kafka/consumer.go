@@ -139,11 +139,11 @@ type Consumer struct {
 	bases  *Bases
 	// what was decided of quarantine; nil when the records come as they are
 	decisions *Decisions
-	replay    bool                    // read up to ends and return
-	ends   map[topic.Slot]Positions   // nil but in a replay
-	slotWG sync.WaitGroup             // the supervise goroutines
-	names  map[string]topic.Topic     // by the name on the cluster
-	routes map[string]map[int32]*feed // the reader's goroutine only
+	replay    bool                       // read up to ends and return
+	ends      map[topic.Slot]Positions   // nil but in a replay
+	slotWG    sync.WaitGroup             // the supervise goroutines
+	names     map[string]topic.Topic     // by the name on the cluster
+	routes    map[string]map[int32]*feed // the reader's goroutine only
 
 	mu      sync.Mutex // guards what follows
 	ready   bool       // set up; the fields above may be read

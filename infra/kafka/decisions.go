@@ -49,7 +49,8 @@ type decided struct {
 }
 
 // NewDecisions returns Decisions of a log of so many partitions that knows nothing until Run. heard is told of each
-// decision, those from before Run too, by one goroutine; it must not block. nil: nobody is told.
+// decision, those from before Run too, by one goroutine, before Of and All count it as read; it must not block. nil:
+// nobody is told.
 func NewDecisions(cfg Config, partitions int, heard func(Release)) *Decisions {
 	d := &Decisions{
 		cfg: cfg, name: cfg.Name(topic.Quarantine), log: cfg.logger(), heard: heard,
@@ -115,7 +116,13 @@ func (d *Decisions) take(s topic.Slot, recs []*kgo.Record) {
 			found = append(found, r)
 		}
 	}
+	if d.heard != nil {
+		for _, r := range found {
+			d.heard(r)
+		}
+	}
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	of := &d.slots[s]
 	of.next = max(of.next, recs[len(recs)-1].Offset+1)
 	if of.further != nil {
@@ -126,12 +133,6 @@ func (d *Decisions) take(s topic.Slot, recs []*kgo.Record) {
 		of.releases = more
 		close(of.changed)
 		of.changed = make(chan struct{})
-	}
-	d.mu.Unlock()
-	if d.heard != nil {
-		for _, r := range found {
-			d.heard(r)
-		}
 	}
 }
 

@@ -35,10 +35,13 @@ type where struct {
 	subject topic.Subject
 }
 
-// NewReleases returns what some decisions come to, for tests of sinks.
-func NewReleases(all ...Release) Releases {
-	r, _ := Releases{}.with(all)
-	return r
+// NewReleases returns what some decisions come to.
+func NewReleases(all ...Release) Releases { return Releases{}.With(all...) }
+
+// With returns r with further decisions.
+func (r Releases) With(more ...Release) Releases {
+	out, _ := r.with(more)
+	return out
 }
 
 // with returns r with further decisions; grown: it says more than r.

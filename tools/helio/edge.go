@@ -332,8 +332,14 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	past := history.New(ch)
-	rep, err := replica.New(
-		replica.Config{Partitions: parts.kafka.Partitions, Name: parts.name, Log: in, Budget: p.budget},
+	var rep *replica.Replica
+	decisions := kafka.NewDecisions(
+		parts.kafka, parts.kafka.Partitions, func(d kafka.Release) { rep.Released(d) },
+	)
+	rep, err = replica.New(
+		replica.Config{
+			Partitions: parts.kafka.Partitions, Name: parts.name, Log: in, Decisions: decisions, Budget: p.budget,
+		},
 		replica.NewPostgres(catchUps, doors, parts.kafka.Partitions), parts.directory, parts.dialer, p.log, p.reg,
 	)
 	if err != nil {
@@ -367,6 +373,7 @@ func addEdge(ctx context.Context, p *process, parts edgeParts) (*edge.Edge, erro
 		return nil, err
 	}
 	p.group.Go("ingest", in.Run)
+	p.group.Go("decisions", decisions.Run)
 	p.group.Go("replica", rep.Run)
 	p.group.Go("fanout", fan.Run)
 	p.group.Go("auth", a.Run)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"heliograph/edge/replica"
+	"heliograph/infra/kafka"
 	"heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
@@ -331,7 +332,9 @@ type Store struct {
 	Newer bool
 	// Quarantined is the records of a subject that could not be folded, and those behind them.
 	Quarantined map[replica.Quarantined][]*linkv1.Record
-	Asked       int // of Queries, those about the quarantine
+	// Dropped is what operators have dropped.
+	Dropped kafka.Releases
+	Asked   int // of Queries, those about the quarantine
 	// BeforeTails is called once, before the next answer to Tails. It may call Crash.
 	BeforeTails func()
 }
@@ -441,11 +444,15 @@ func (m *Store) Crash(back func() int) {
 
 func (m *Store) apply(i int, r *linkv1.Record) {
 	defer func() { _ = recover() }() // a broken fold: as with what cannot be decoded
+	subject := topic.Subject(r.GetKey()[:16])
+	if m.Dropped.Drops(topic.Folded[i], subject, topic.Position(r.GetPosition())) {
+		return
+	}
 	e, err := event.Decode(r.GetValue())
 	if err != nil && m.Newer {
 		e, err = read(r.GetValue())
 	}
-	key := replica.Quarantined{Topic: topic.Folded[i].Number(), Subject: topic.Subject(r.GetKey()[:16])}
+	key := replica.Quarantined{Topic: topic.Folded[i].Number(), Subject: subject}
 	switch {
 	case errors.Is(err, event.ErrIgnorable):
 		return
@@ -494,6 +501,19 @@ func (m *Store) apply(i int, r *linkv1.Record) {
 	m.Rows[t] = append(m.Rows[t], replica.Row{
 		Position: at, Ordinal: v.Ordinal, LogTimeMS: r.GetLogTimeMs(), Event: r.GetValue(),
 	})
+}
+
+// Drop has the views pass an event over that an operator has dropped: what it has stopped is folded. The caller holds
+// World.Mu.
+func (m *Store) Drop(d kafka.Release) {
+	m.Dropped = m.Dropped.With(d)
+	key := replica.Quarantined{Topic: d.Topic.Number(), Subject: d.Subject}
+	list := m.Quarantined[key]
+	delete(m.Quarantined, key)
+	place, _ := d.Topic.Place()
+	for _, r := range list {
+		m.apply(place, r)
+	}
 }
 
 // Drain has a newer version fold, which first folds what is in quarantine that it can read. The caller holds World.Mu.
