@@ -32,7 +32,7 @@ func TestDropsAtAnyTime(t *testing.T) {
 	})
 	t.Run("history", func(t *testing.T) {
 		v := historyView(t)
-		for seed := range uint64(8) {
+		for seed := range uint64(6) {
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 5))
 				dropAnyTime(t, v, r.IntN)
@@ -56,7 +56,7 @@ func dropAnyTime(t failer, v *view, pick func(n int) int) {
 	v.empty()
 	w := eventtest.NewWorld(4, pick)
 	w.Unreadable, w.Newer, w.Partitions = pick(4) > 0, pick(2) == 0, partitions
-	steps := w.Steps(20 + pick(200))
+	steps := w.Steps(20 + pick(120))
 	l := v.logOf(steps)
 	decide := func(dropped bool) bool {
 		all := v.parked()

@@ -225,5 +225,8 @@ func TestDroppedBefore(t *testing.T) {
 		v, _ := b.edges[0].View(g)
 		mustBe(t, "in quarantine", v.Quarantined, false)
 		mustBe(t, "what she has", ann.count(g), 2)
+		b.world.Mu.Lock()
+		defer b.world.Mu.Unlock()
+		mustBe(t, "questions about quarantine", b.world.Views.Asked, 0)
 	})
 }
