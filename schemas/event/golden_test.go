@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -141,6 +143,9 @@ func TestGolden(t *testing.T) {
 				t.Errorf("%s: %s is decoded as %s, want %s", f, want.Name, got.Event, want.Event)
 			}
 			got.Event, want.Event = nil, nil
+			if want.Read == "newer" && got.Read == "read" && sinceOf(want) > versionOf(t, f) {
+				continue // laid down then, and read since
+			}
 			if a, b := mustJSON(t, got), mustJSON(t, want); a != b {
 				t.Errorf("%s: %s is read as\n%s, want\n%s", f, want.Name, a, b)
 			}
@@ -159,6 +164,26 @@ func TestGolden(t *testing.T) {
 			t.Errorf("no golden event of type %s: write a further file with -golden", n)
 		}
 	}
+}
+
+// sinceOf is the first version that reads an event's type.
+func sinceOf(g golden) uint32 {
+	raw, _ := hex.DecodeString(g.Bytes)
+	var m eventv1.Event
+	if proto.Unmarshal(raw, &m) != nil {
+		return 0
+	}
+	d, _ := event.Declared(event.TypeOf(&m))
+	return d.Since
+}
+
+// versionOf is the reader version that wrote a file.
+func versionOf(t *testing.T, file string) (n uint32) {
+	t.Helper()
+	if _, err := fmt.Sscanf(filepath.Base(file), "reader-%d", &n); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return n
 }
 
 func mustJSON(t *testing.T, v any) string {

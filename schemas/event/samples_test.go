@@ -307,6 +307,12 @@ func samples(t *testing.T) []golden {
 			Topic: 1, Slot: 3, Position: 9, Release: eventv1.Release_RELEASE_DROPPED, Note: "why",
 		}.Build(),
 	})
+	add("released to be tried again", topic.Quarantine, group, by(eventv1.Event_builder{
+		ActorKind: eventv1.ActorKind_ACTOR_KIND_OPERATOR, MinReader: event.Reader, Producer: "ann@host/v1",
+		QuarantineReleased: eventv1.QuarantineReleased_builder{
+			Topic: 1, Slot: 3, Position: 9, Release: eventv1.Release_RELEASE_RETRIED,
+		}.Build(),
+	}))
 	add("log opened", topic.Threads, group, eventv1.Event_builder{
 		LogOpened: eventv1.LogOpened_builder{Base: 1000}.Build(),
 	})
