@@ -400,6 +400,11 @@ func TestQuarantine(t *testing.T) {
 	same(t, "without a subject", held(s.Held(ctx, 2)), []history.HeldRange{
 		{Topic: topic.Threads, First: 0, Last: 0, Reason: "no subject"},
 	})
+	stopped := must[[]history.Stopped](t)
+	first := func(i int, last topic.Position, n uint64) history.Stopped { return history.Stopped{rows[i], last, n} }
+	same(t, "stopped", stopped(s.Stopped(ctx, nil)),
+		[]history.Stopped{first(0, 5, 2), first(2, 0, 1), first(3, 9, 1)})
+	same(t, "stopped of one", stopped(s.Stopped(ctx, &sick)), []history.Stopped{first(0, 5, 2), first(3, 9, 1)})
 	between := func(from, to topic.Position, limit int) []history.Quarantined {
 		return list(s.QuarantineBetween(ctx, topic.Threads, 1, from, to, limit))
 	}

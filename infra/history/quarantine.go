@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
+
 	"heliograph/schemas/topic"
 )
 
@@ -35,7 +37,28 @@ func (r *HeldRange) scan(into func(...any) error) error {
 	return scanTopic(into, &r.Topic, (*key)(&r.Subject), (*int64)(&r.First), (*int64)(&r.Last), &r.Reason)
 }
 
+// Stopped is a subject that stands still on a topic since an event that could not be applied; of an event without a
+// subject, that event alone.
+type Stopped struct {
+	Quarantined        // the first
+	Last        topic.Position
+	Events      uint64 // with the first
+}
+
+func (r *Stopped) scan(into func(...any) error) error {
+	return scanTopic(
+		into, &r.Topic, (*int32)(&r.Slot), (*int64)(&r.Position), (*key)(&r.Subject), &r.Reason, &r.Time,
+		(*int64)(&r.Last), &r.Events,
+	)
+}
+
 const (
+	sqlStopped = `
+SELECT topic, slot, min(position) AS first, subject, argMin(reason, position), argMin(log_time, position),
+       max(position), count()
+  FROM quarantine FINAL WHERE NOT released AND (NOT ? OR subject = ?)
+ GROUP BY topic, slot, subject, if(subject = ?, position, -1) ORDER BY topic, slot, first`
+
 	// The row that was written last counts, and one that says "released" is none.
 	sqlQuarantine = `
 SELECT topic, slot, position, subject, reason, log_time FROM quarantine FINAL WHERE NOT released`
@@ -57,6 +80,17 @@ SELECT topic, subject, min(position), max(position), argMin(reason, position)
 // was there before may be among it.
 func (h *History) Held(ctx context.Context, slot topic.Slot) ([]HeldRange, error) {
 	return all[HeldRange](ctx, h, "quarantine", sqlHeld, int32(slot))
+}
+
+// Stopped returns the subjects that stand still, or what one of them stands still for, by topic, slot and position.
+func (h *History) Stopped(ctx context.Context, subject *topic.Subject) ([]Stopped, error) {
+	var only topic.Subject
+	if subject != nil {
+		only = *subject
+	}
+	return all[Stopped](
+		ctx, h, "quarantine", sqlStopped, subject != nil, uuid.UUID(only), uuid.UUID{},
+	)
 }
 
 // QuarantinedAt returns what is in quarantine at a position.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgtype"
+
 	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 )
@@ -43,7 +45,29 @@ func (r *HeldRange) targets() []any {
 	return append(r.Held.targets(), (*int64)(&r.First), (*int64)(&r.Last), &r.Reason)
 }
 
+// Stopped is a subject that stands still on a topic since an event that could not be applied; of an event without a
+// subject, that event alone.
+type Stopped struct {
+	Quarantined       // the first
+	Last        topic.Position
+	Events      int64 // with the first
+}
+
+func (r *Stopped) targets() []any {
+	return append(r.Quarantined.targets(), (*int64)(&r.Last), &r.Events)
+}
+
 const (
+	sqlStopped = `
+SELECT q.topic, q.slot, q.position, q.subject, q.reason, q.log_time, h.last, h.events
+  FROM (
+       SELECT topic, slot, min(position) AS position, max(position) AS last, count(*) AS events FROM quarantine
+        WHERE $1::uuid IS NULL OR subject = $1
+        GROUP BY topic, slot, subject, CASE WHEN subject = $2 THEN position END
+       ) h
+  JOIN quarantine q USING (topic, slot, position)
+ ORDER BY q.topic, q.slot, q.position`
+
 	sqlQuarantine = `SELECT topic, slot, position, subject, reason, log_time FROM quarantine`
 
 	sqlQuarantineAt = sqlQuarantine + ` WHERE topic = $1 AND slot = $2 AND position = $3`
@@ -76,6 +100,15 @@ func (q *Questions) Held(threads []id.ThreadID, users []id.UserID, fn func(*Held
 // nothing.
 func (q *Questions) HeldInSlot(slot topic.Slot, fn func(*HeldRange) error) {
 	put(q, "quarantine", sqlHeldInSlot, fn, int32(slot), uuid(topic.Subject{}))
+}
+
+// Stopped returns the subjects that stand still, or what one of them stands still for, by topic, slot and position.
+func (v *Views) Stopped(ctx context.Context, subject *topic.Subject) ([]Stopped, error) {
+	var only pgtype.UUID
+	if subject != nil {
+		only = uuid(*subject)
+	}
+	return all[Stopped](ctx, v, "quarantine", sqlStopped, only, uuid(topic.Subject{}))
 }
 
 // QuarantinedAt returns what is in quarantine at a position.

@@ -524,6 +524,11 @@ func TestQuarantine(t *testing.T) {
 	same(t, "held", held, []views.Held{{Topic: topic.Threads, Subject: topic.Subject(sick)}})
 	same(t, "held in a slot", inSlot, []views.HeldRange{{Held: held[0], First: 0, Last: 5, Reason: "undecodable"}})
 	same(t, "an event without a subject holds nothing", nothing, nil)
+	stopped := must[[]views.Stopped](t)
+	first := func(i int, last topic.Position, n int64) views.Stopped { return views.Stopped{rows[i], last, n} }
+	all := []views.Stopped{first(0, 5, 2), first(2, 0, 1), first(3, 9, 1)}
+	same(t, "stopped", stopped(s.Stopped(ctx, nil)), all)
+	same(t, "stopped of one", stopped(s.Stopped(ctx, (*topic.Subject)(&sick))), all[:1])
 	between := func(from, to topic.Position, limit int) []views.Quarantined {
 		return list(s.QuarantineBetween(ctx, topic.Threads, 1, from, to, limit))
 	}
