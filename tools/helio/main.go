@@ -45,6 +45,7 @@ type cli struct {
 	Trace      traceCmd      `cmd:"" help:"Tell how far a message has got: log, views, devices."`
 	Where      traceCmd      `cmd:"" hidden:"" help:"The old name of trace."`
 	Verify     verifyCmd     `cmd:"" help:"Compare the views with a fresh fold of the log."`
+	Quarantine quarantineCmd `cmd:"" help:"Look at what stands still since an event that cannot be applied, and release it."`
 	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency, fan-out and connections."`
 	Engine     engineCmd     `cmd:"" help:"Run one embedded engine: kafka, postgres or clickhouse."`
 	Secrets    secretsCmd    `cmd:"" help:"Make the secrets of a deployment, or replace those of its links."`
@@ -68,6 +69,7 @@ func (cli) Help() string {
   helio log tail --follow
   helio trace MESSAGE-ID
   helio verify
+  helio quarantine list
   helio edge --help                     (each role and tool has examples of its own)`
 }
 
