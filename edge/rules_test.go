@@ -66,6 +66,7 @@ var heldTo = map[string]string{
 	"5.2": "TestModel", "5.3": "TestReceiptsGoToThoseConcerned TestReceiptsThatDoNotFit",
 	"5.4": "TestAwayLongerThanTheTail TestSyncOutlastsAStoreThatIsDown", "5.7": "TestLiveWithTheStoreDown",
 	"5.8": "TestAThreadWithoutRoomHoldsUpNoOther",
+	"5.9": "TestDroppedByAnOperator TestParkedThreadStopsAlone",
 	"6.1": "TestModel TestEventsAfterBreak", "6.2": "TestModel TestRepeatsWatermarkThatWasLost",
 	"6.3": "TestReceiptIsNeverLower", "6.4": "TestWatermarksAreAnswered TestWatermarksAreSlowedDown",
 	"6.5": "TestSendingReadsNothing TestUnreadIsOfOthers", "6.6": "TestReceiptsAreCoalesced",

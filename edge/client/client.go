@@ -538,6 +538,18 @@ func (c *Client) goOn() {
 	)
 }
 
+// goesOn ends the stop of a thread that takes messages again (wire 5.9), without waiting for its time.
+func (c *Client) goesOn(t id.ThreadID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, stopped := c.stopped[t]; !stopped {
+		return
+	}
+	c.stopped[t] = time.Time{}
+	delete(c.tries, t)
+	c.pump()
+}
+
 // settle takes a message out of the outbox; false when it was not in it.
 func (c *Client) settle(m id.MessageID) (*outgoing, bool) {
 	c.mu.Lock()

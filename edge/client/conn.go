@@ -328,6 +328,8 @@ func (c *Client) handle(cn *conn, f *wirev1.ServerFrame) error {
 		e := ThreadLate{Thread: t}
 		if late.HasError() {
 			e.Err = errorOf(late.GetError())
+		} else {
+			c.goesOn(t)
 		}
 		c.queue.put(e)
 	case wirev1.ServerFrame_Invitation_case: // wire 16.4

@@ -78,7 +78,8 @@ type Receipt struct {
 // ThreadChanged tells that a thread is new or changed while the device was away.
 type ThreadChanged struct{ Summary *wirev1.ThreadSummary }
 
-// ThreadLate tells that the edge cannot bring a thread up to date for now, or has done so: then its events are live.
+// ThreadLate tells that the edge cannot bring a thread up to date for now, or has done so: then its events are live. It
+// has no error either when a thread that was parked takes messages again.
 type ThreadLate struct {
 	Thread id.ThreadID
 	Err    error // why; nil: it is live
@@ -119,7 +120,8 @@ type Failed struct {
 }
 
 // Delayed tells that a message of the outbox waits because its thread is parked (CODE_THREAD_PARKED), with all behind
-// it in that thread. It is sent again by itself, and told each time.
+// it in that thread. It is sent again by itself, at once when the thread goes on (ThreadLate without an error), and told
+// each time that it is refused.
 type Delayed struct {
 	Thread id.ThreadID
 	ID     id.MessageID

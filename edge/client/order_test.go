@@ -111,7 +111,8 @@ func TestRefusedSendThatComesBackIsSentAgain(t *testing.T) {
 	r.next("1").ack()
 }
 
-// TestParkedThreadStopsAlone: other threads' messages go out although one's thread is parked.
+// TestParkedThreadStopsAlone: other threads' messages go out although one's thread is parked, and its own do as soon as
+// the edge says that it goes on.
 func TestParkedThreadStopsAlone(t *testing.T) {
 	r, c, send := refusingEdge(t)
 	parked, other := id.NewGroup(), id.NewGroup()
@@ -132,6 +133,10 @@ func TestParkedThreadStopsAlone(t *testing.T) {
 	send(parked, "1")
 	send(other, "2")
 	r.next("2").ack()
+	// The edge says that it goes on: nothing waits for the hour to pass.
+	s.p.write(wirev1.ServerFrame_builder{ThreadLate: wirev1.ThreadLate_builder{ThreadId: parked[:]}.Build()}.Build())
+	r.next("0").ack()
+	r.next("1").ack()
 	if !wire.Lookup(wirev1.Code_CODE_THREAD_PARKED).Retriable {
 		t.Error("messages to a parked thread are given up")
 	}

@@ -34,6 +34,16 @@ func (f *Fanout) late(d *device, t id.ThreadID, why error) {
 	}
 }
 
+// goesOn tells a device that a thread which was parked takes messages again (wire 5.9). Of one that is shelved it is told
+// with the rest.
+func (f *Fanout) goesOn(d *device, t id.ThreadID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if (d.state == open || d.state == syncing) && d.shelved[t] == 0 {
+		f.tellNow(d, t, lateFrame(t, nil))
+	}
+}
+
 // tellNow hands a frame to a session that makes no catch-up superfluous. The caller holds d.mu.
 func (f *Fanout) tellNow(d *device, t id.ThreadID, frame []byte) {
 	if d.state == open {

@@ -62,6 +62,13 @@ func (p *person) Late(t id.ThreadID, why error) {
 	}
 }
 
+// GoesOn implements replica.Follower.
+func (p *person) GoesOn(t id.ThreadID) {
+	for _, d := range p.connected() {
+		p.of.goesOn(d, t)
+	}
+}
+
 // Receipt implements replica.Follower.
 func (p *person) Receipt(r *replica.Receipt) {
 	for _, d := range p.connected() {

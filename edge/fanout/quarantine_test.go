@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"heliograph/schemas/id"
 	"heliograph/schemas/thread"
 	"heliograph/schemas/topic"
+	wirev1 "heliograph/schemas/wire/v1"
 )
 
 // What a newer version has written stops its thread here, and only that, until the views have it. Then the devices get
@@ -197,6 +199,7 @@ func TestDroppedByAnOperator(t *testing.T) {
 				for _, d := range []*phone{ann, bob} {
 					mustBe(t, "lacks", d.lacks(b.world), "")
 					mustBe(t, "what he has", d.count(g), 5)
+					mustBe(t, "told that it goes on", slices.Equal(d.late[g], []wirev1.Code{0}), true)
 				}
 			})
 		})

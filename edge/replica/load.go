@@ -305,5 +305,9 @@ func (r *Replica) turnLive(sub *subject, at topic.Cursor, after *actions) {
 			r.take(sub, e, after)
 		}
 	}
+	if t := sub.thread; t != nil && sub.stopped && !sub.isQuarantined(topic.Threads) {
+		sub.slot.note(goesOn(t.id()), t.locals...)
+	}
+	sub.stopped = false
 	closed(&sub.news)
 }

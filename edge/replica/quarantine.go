@@ -170,6 +170,7 @@ func (r *Replica) reopen(sub *subject) {
 		return
 	}
 	r.quarantined.leave(sub)
+	sub.stopped = sub.stopped || sub.isQuarantined(topic.Threads)
 	sub.quarantined = 0
 	switch {
 	case sub.thread != nil:

@@ -153,6 +153,8 @@ func (e *ear) Missed(_ id.ThreadID, upTo topic.Position) {
 	e.missed = append(e.missed, upTo)
 }
 
+func (e *ear) GoesOn(id.ThreadID) {}
+
 func (e *ear) Late(_ id.ThreadID, why error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

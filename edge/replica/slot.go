@@ -42,6 +42,7 @@ type subject struct {
 	tooMany bool
 	resting bool          // in slot.resting
 	isLate  bool          // counted as late
+	stopped bool          // it was in quarantine, and is opened anew
 	noRoom  bool          // the link had no room for it, and it has not turned live since: its followers were told
 	idle    int64         // since when nobody follows it, after Replica.began; 0: somebody does
 	news    chan struct{} // closed when it turned live or was taken further; nil while nobody waits

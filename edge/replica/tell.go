@@ -25,6 +25,9 @@ type Follower interface {
 	// Late tells that a thread is not followed for now, and why: ErrNoRoom. With nil it is again, and what he was not
 	// told of meanwhile was told as missed; only then comes what is new.
 	Late(t id.ThreadID, why error)
+	// GoesOn tells that a thread that was in quarantine takes events again. What he was not told of meanwhile was told as
+	// missed.
+	GoesOn(t id.ThreadID)
 	// Receipt tells that a watermark has grown: his own, or that of a member to whom he has sent something that it
 	// covers and the one before did not; and of each receipt of a device of his, grown or not. The receipt is shared.
 	Receipt(r *Receipt)
@@ -114,12 +117,14 @@ type (
 		why    error
 	}
 	revoked id.DeviceID
+	goesOn  id.ThreadID
 )
 
 func (e *Event) tell(f Follower)      { f.Event(e, nil) }
 func (j joined) tell(f Follower)      { f.Event(j.Event, j.now) }
 func (m missed) tell(f Follower)      { f.Missed(m.thread, m.upTo) }
 func (l late) tell(f Follower)        { f.Late(l.thread, l.why) }
+func (g goesOn) tell(f Follower)      { f.GoesOn(id.ThreadID(g)) }
 func (r *Receipt) tell(f Follower)    { f.Receipt(r) }
 func (r *Rejected) tell(f Follower)   { f.Rejected(r) }
 func (i *Invitation) tell(f Follower) { f.Invited(i) }

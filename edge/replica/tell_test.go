@@ -17,6 +17,7 @@ type brittle struct {
 func (*brittle) User() id.UserID                    { return id.UserID{} }
 func (*brittle) Missed(id.ThreadID, topic.Position) {}
 func (*brittle) Late(id.ThreadID, error)            {}
+func (*brittle) GoesOn(id.ThreadID)                 {}
 func (*brittle) Receipt(*Receipt)                   {}
 func (*brittle) Rejected(*Rejected)                 {}
 func (*brittle) Revoked(id.DeviceID)                {}

@@ -150,6 +150,30 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+// TestParkedConversation: whoever writes into a conversation that stands still is told why once, and when it goes on.
+func TestParkedConversation(t *testing.T) {
+	s := newScreen(t, village(), 120, 24)
+	s.live()
+	s.keys("enter", "ping", "enter")
+	with := s.m.open.id
+	delayed := client.Delayed{
+		Thread: with, ID: s.f.sent[0].ID, Err: wire.Errorf(wirev1.Code_CODE_THREAD_PARKED, "the thread is in quarantine"),
+	}
+	s.events(delayed)
+	if !strings.Contains(s.text(), "waits: this conversation is stopped until the server's operators have mended it") {
+		t.Errorf("it is not said:\n%s", s.text())
+	}
+	s.m.say(false, "something else")
+	s.events(delayed)
+	if !strings.Contains(s.text(), "something else") {
+		t.Errorf("it is said again:\n%s", s.text())
+	}
+	s.events(client.ThreadLate{Thread: with})
+	if !strings.Contains(s.text(), "goes out now") {
+		t.Errorf("that it goes on is not said:\n%s", s.text())
+	}
+}
+
 // TestSlowestMember: in a group the marks are those of the slowest member who was one when it was sent.
 func TestSlowestMember(t *testing.T) {
 	s := newScreen(t, village(), 80, 24)

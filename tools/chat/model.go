@@ -88,6 +88,7 @@ type Model struct {
 	names    map[id.UserID]string
 	phones   map[id.UserID]string
 	askNames map[id.UserID]*nameAsk // those that are not known
+	parked   map[id.ThreadID]bool   // in which messages of the outbox wait, as was said
 
 	convs       map[id.ThreadID]*conversation
 	order       []*conversation     // as the list shows them
@@ -132,7 +133,7 @@ func New(ctx context.Context, cfg Config, c Client) *Model {
 		ctx: ctx, cfg: cfg, client: c, ruler: ruler{method: ansi.WcWidth}, dark: true, theme: newTheme(true),
 		newFrom: -1,
 		names:   map[id.UserID]string{}, phones: map[id.UserID]string{}, askNames: map[id.UserID]*nameAsk{},
-		convs: map[id.ThreadID]*conversation{},
+		convs: map[id.ThreadID]*conversation{}, parked: map[id.ThreadID]bool{},
 		input: textarea.New(),
 	}
 	m.input.ShowLineNumbers = false
@@ -392,6 +393,16 @@ func (m *Model) event(e client.Event) tea.Cmd {
 	case client.Sent:
 		if c := m.convs[e.Ack.Thread]; c != nil {
 			c.place(m.me, e.ID, client.Place{Thread: e.Ack.Thread, Position: e.Ack.Position, Time: e.Ack.Time})
+		}
+	case client.Delayed:
+		if !m.parked[e.Thread] {
+			m.parked[e.Thread] = true
+			m.say(true, "what you write to "+m.title(m.conversation(e.Thread))+" waits: "+Words(e.Err, m.cfg.now()))
+		}
+	case client.ThreadLate:
+		if e.Err == nil && m.parked[e.Thread] {
+			delete(m.parked, e.Thread)
+			m.say(false, "what you wrote to "+m.title(m.conversation(e.Thread))+" goes out now")
 		}
 	case client.Unreadable:
 		m.say(true, "the server sent something that this version cannot read")

@@ -98,6 +98,8 @@
 //        ThreadLate names it with the reason, before SyncComplete or when that begins later, and nothing of it comes.
 //        The server goes on trying. What the device lacks of it then comes as in 5.2, behind that ThreadLate without an
 //        error, and from there on it is live.
+//   5.9  ThreadLate without an error, of a thread of which none with an error came, tells that it was parked and takes
+//        messages again: what was refused with THREAD_PARKED may be sent without waiting. A server need not tell it.
 //
 // 6. Cursors and receipts
 //   6.1  A device keeps for each thread the highest position that it has applied, and applies an Event only if its
@@ -7973,7 +7975,8 @@ func (b0 ThreadChanged_builder) Build() *ThreadChanged {
 	return m0
 }
 
-// ThreadLate: the server cannot bring a thread up to date for now, or has done so (5.8).
+// ThreadLate: the server cannot bring a thread up to date for now, or has done so (5.8); or it was parked, and goes on
+// (5.9).
 type ThreadLate struct {
 	state               protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ThreadId []byte                 `protobuf:"bytes,1,opt,name=thread_id,json=threadId"`
