@@ -21,6 +21,7 @@
 // less the ring's window, so that an edge's cursor is in its ring. Messages are late, never lost.
 //
 // Non-obvious:
+//   - What an operator has dropped out of quarantine is pushed like everything else: edges know what they pass over.
 //   - The ring keeps what was read in the last seconds by the clock, not by log time: after a backlog it covers the
 //     edges all the same.
 //   - A cursor that is older than the ring is served from the log itself, if it is not too far back (100,000 positions

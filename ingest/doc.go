@@ -29,6 +29,8 @@
 // them at growing intervals; the others go on. An event that a broker refuses for what it is (too large, invalid) is
 // refused for good (*event.Invalid), and nobody else's is.
 //
+// Release is the entry of operators: it appends one decision about quarantine with a connection of its own.
+//
 // When restarted: nothing is kept. Devices send what was not acknowledged again.
 //
 // Non-obvious:

@@ -8,6 +8,11 @@
 //
 // Order: within one topic of one slot as in the log. Between topics of a slot, and between slots, none.
 //
+// Releases: operators decide about what is in quarantine in helio.quarantine (Decisions). A Consumer knows all that was
+// decided of a slot when it opens it; what is dropped comes to its sink without a value, as tombstones do, in what is
+// read again too. When more is decided of an open slot, it is opened anew at once, between two batches. So every sink
+// that folds obeys without knowing it; who folds nothing asks for Raw.
+//
 // Durability: none here. The commits to Kafka only feed Kafka's own tools and are never read back.
 //
 // When slow: each owned slot has one goroutine and one queue, bounded in records and bytes, and all of them by the
@@ -43,6 +48,10 @@
 //     at each start and after each fault; a copy of it in the partition ends the session of whoever reads past it
 //     without knowing.
 //   - A view that has read what was given up then is never let on: it is rebuilt.
+//   - A session of a slot goes by the decisions that were there when it began: a batch that is tried again is the same.
+//   - Decisions are a set: that they are read twice, in whatever order, after a log was set back, means nothing. One of a
+//     newer version is not obeyed and said in the log: its event stays in quarantine, which is right until that version
+//     comes.
 //   - Positions have gaps in compacted topics; a gap in another topic is logged and counted, since nothing can bring
 //     the records back.
 //   - The first base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that

@@ -8,7 +8,7 @@
 //	P3  rebuild, compacted
 //	P4  removed, unheard, strangers, revoked
 //	P5  outages, hung
-//	P6  slow, quarantine, stampede
+//	P6  slow, quarantine, released, stampede
 //	P7  rebuild
 //
 // All tests of a suite share one cluster, one after the other, and each leaves it whole; every test has users of its

@@ -60,6 +60,14 @@ func (w *written) put(about id.ThreadID, at time.Time, ev *eventv1.Event) int64 
 	return r.Offset
 }
 
+// say appends a record as it is.
+func (w *written) say(t topic.Topic, s topic.Slot, key, value []byte) {
+	w.t.Helper()
+	if err := w.cl.ProduceSync(w.t.Context(), w.cfg.NewRecord(t, s, key, value)).FirstErr(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // message is one of a sender in a direct thread with peer.
 func message(m id.MessageID, from, peer id.UserID, s string) *eventv1.Event {
 	d := id.NewDevice()

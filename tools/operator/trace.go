@@ -223,9 +223,20 @@ func (l *Log) refusal(ctx context.Context, h *hit, passed bool) (string, error) 
 		return fmt.Sprintf("a view has taken in what is behind it without it; why is not told, "+
 			"since %d records lie before it", n), nil
 	}
+	decisions := kafka.NewDecisions(l.cfg, l.slots, nil)
+	if err := decisions.Read(ctx); err != nil {
+		return "", fmt.Errorf("read what was decided of quarantine: %w", err)
+	}
+	decided := decisions.Known(slot)
 	state, word := thread.New(h.thread), ""
 	err := l.Scan(ctx, sp, func(r *kgo.Record) bool {
 		if len(r.Key) < id.Size || id.ThreadID(r.Key[:id.Size]) != h.thread {
+			return true
+		}
+		if decided.Drops(l.topic, topic.Subject(h.thread), l.Position(r)) {
+			if r.Offset == h.Offset {
+				word = "an operator has dropped it out of quarantine"
+			}
 			return true
 		}
 		ev, err := logevent.Decode(r.Value)

@@ -11,7 +11,10 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"heliograph/infra/kafka"
+	"heliograph/ingest"
+	eventv1 "heliograph/schemas/event/v1"
 	"heliograph/schemas/id"
+	"heliograph/schemas/topic"
 	"heliograph/tools/operator"
 )
 
@@ -65,6 +68,7 @@ func TestTrace(t *testing.T) {
 		"accepted":   ago(50 * time.Minute),
 		"trimmed":    ago(49 * time.Minute),
 		"stranger's": ago(48 * time.Minute),
+		"dropped":    ago(47 * time.Minute),
 		"parked":     ago(47 * time.Minute),
 		"not yet":    ago(2 * time.Second),
 		"elsewhere":  ago(time.Second),
@@ -82,6 +86,7 @@ func TestTrace(t *testing.T) {
 	put("accepted", direct, ids["accepted"].Time(), ann, bob)
 	put("trimmed", direct, ids["trimmed"].Time(), bob, ann)
 	put("stranger's", direct, ids["stranger's"].Time(), eve, ann)
+	put("dropped", direct, ids["dropped"].Time(), ann, bob)
 	put("parked", direct, ids["parked"].Time(), ann, bob)
 	put("too late", direct, now.Add(-time.Minute), ann, bob)
 	put("late", direct, now.Add(-time.Minute), ann, bob) // it waited nine minutes in an outbox
@@ -125,6 +130,14 @@ VALUES ($1, $2, '', 'phone', true, false, 0, now())`,
 		)
 	}
 
+	drop := ingest.Release{
+		Topic: topic.Threads, Slot: slot, Position: topic.Position(offsets["dropped"]), Subject: topic.Subject(direct),
+		Release: eventv1.Release_RELEASE_DROPPED, Note: "a test",
+	}
+	if _, err := drop.Append(t.Context(), w.cfg); err != nil {
+		t.Fatal(err)
+	}
+
 	reachable := both.open(t, both.url, both.addr)
 	none := both.open(t, "postgres://helio@127.0.0.1:1/helio", "127.0.0.1:1")
 	other := id.DirectThread(ann, eve)
@@ -150,6 +163,10 @@ VALUES ($1, $2, '', 'phone', true, false, 0, now())`,
 		}},
 		"refused by the fold": {of: "stranger's", want: summary{
 			Found: true, Offset: offsets["stranger's"], Postgres: "no", ClickHouse: "no", Refused: "not_member",
+		}},
+		"dropped out of quarantine": {of: "dropped", want: summary{
+			Found: true, Offset: offsets["dropped"], Postgres: "no", ClickHouse: "no",
+			Refused: "an operator has dropped it out of quarantine",
 		}},
 		"parked": {of: "parked", want: summary{
 			Found: true, Offset: offsets["parked"], Postgres: "parked", ClickHouse: "no",
