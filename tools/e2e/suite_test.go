@@ -44,6 +44,7 @@ var suite = []testCase{
 	{"slow", testSlow},
 	{"history", testHistory},
 	{"quarantine", testQuarantine},
+	{"released", testReleased},
 	{"edges", testRollingEdges},
 	{"stampede", testStampede},
 	{"delivery", testMovedSlots},
