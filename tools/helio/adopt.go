@@ -132,7 +132,7 @@ func (c *logAdoptCmd) Run(ctx context.Context, log *slog.Logger) error {
 // confirm asks a person on a terminal; elsewhere --yes has to be given.
 func confirm(in *os.File, out io.Writer, question string) error {
 	if st, err := in.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
-		return errors.New("this needs a decision: give --yes, or run it in a terminal")
+		return errors.New("this asks first, on a terminal; without one, give --yes")
 	}
 	fmt.Fprintf(out, "%s [y/N] ", question)
 	line, err := bufio.NewReader(in).ReadString('\n')

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -447,7 +446,9 @@ func (c *quarantineDropCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	if !c.Yes {
 		f := s.Find(ctx, c.log(log), false)
-		if err := confirm(os.Stdin, os.Stderr, &f); err != nil {
+		showFound(os.Stderr, &f)
+		err := confirm(os.Stdin, os.Stderr, "Every fold will pass this event over for ever. Drop it?")
+		if err != nil {
 			return err
 		}
 	}
@@ -456,18 +457,4 @@ func (c *quarantineDropCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	return c.tell([]decided{d})
-}
-
-// confirm asks on a terminal whether an event is to be dropped.
-func confirm(in *os.File, out io.Writer, f *operator.Found) error {
-	if st, err := in.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
-		return errors.New("this asks before it drops an event, on a terminal; without one, give --yes")
-	}
-	showFound(out, f)
-	fmt.Fprint(out, "Every fold will pass this event over for ever. Drop it? [y/N] ")
-	answer, _ := bufio.NewReader(in).ReadString('\n') // without one it is no
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errors.New("nothing was dropped")
-	}
-	return nil
 }
