@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,8 +24,9 @@ type Sink struct {
 	*projector.Sink[*writes]
 	store *store
 
-	mu      sync.Mutex           // guards trimmed
-	trimmed map[topic.Slot]int64 // the cutoff up to which a slot's tail was trimmed since the slot was opened
+	mu      sync.Mutex            // guards trimmed
+	trimmed map[topic.Slot]int64  // the cutoff up to which a slot's tail was trimmed since the slot was opened
+	wrong   chan *GenerationError // capacity 1: Open has met a generation that is not to be written
 }
 
 // store is the projector.Store of the thread views.
@@ -34,6 +36,25 @@ type store struct {
 	views   *views.Views
 	log     *slog.Logger
 	metrics *metrics
+
+	mu         sync.Mutex // guards generation
+	generation map[topic.Slot]views.GenerationID
+}
+
+// GenerationError says that a schema holds a generation of the views that this projector is not for.
+type GenerationError struct {
+	Number int
+	State  string // of views.Generation
+}
+
+// Error names it and what to do.
+func (e *GenerationError) Error() string {
+	if e.State == views.Live {
+		return fmt.Sprintf("generation %d of the thread views is the live one: its projectors fill it, and no replay",
+			e.Number)
+	}
+	return fmt.Sprintf("generation %d of the thread views is not the live one (%s): "+
+		"only 'helio replay postgres' fills it; a projector is given the schema of the live one", e.Number, e.State)
 }
 
 // NewSink returns a sink over a pool whose search_path names the schema of the views. Projector is the usual way to run
@@ -50,9 +71,9 @@ func newSink(
 	}
 	st := &store{
 		cfg: cfg, pool: pool, views: views.New(pool), log: log.With("view", cfg.Consumer.View),
-		metrics: newMetrics(reg),
+		metrics: newMetrics(reg), generation: map[topic.Slot]views.GenerationID{},
 	}
-	return &Sink{store: st, trimmed: map[topic.Slot]int64{}, Sink: projector.NewSink(projector.Config{
+	return &Sink{store: st, trimmed: map[topic.Slot]int64{}, wrong: make(chan *GenerationError, 1), Sink: projector.NewSink(projector.Config{
 		Kind: "threads", View: cfg.Consumer.View, Partitions: partitions,
 		CacheBytes: cfg.CacheBytes, Budget: cfg.Consumer.Kafka.Budget, Timeout: cfg.timeout, Report: cfg.Report,
 		Log: cfg.Log,
@@ -60,12 +81,34 @@ func newSink(
 }
 
 // Open implements kafka.Sink. Whoever had the slot since may have left rows that were trimmed before.
+//
+// The generation is asked for first: what is read after it belongs to it, or a later write fails as fenced.
 func (s *Sink) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
+	if err := s.store.meet(ctx, slot); err != nil {
+		var other *GenerationError
+		if errors.As(err, &other) {
+			select {
+			case s.wrong <- other:
+			default: // it was told already
+			}
+		}
+		return nil, fmt.Errorf("threads: open slot %d: %w", slot, err)
+	}
 	next, err := s.Sink.Open(ctx, slot)
 	s.mu.Lock()
 	delete(s.trimmed, slot)
 	s.mu.Unlock()
 	return next, err
+}
+
+// refused waits until Open has met a generation that is not to be written, and returns what it is; nil when ctx ends.
+func (s *Sink) refused(ctx context.Context) error {
+	select {
+	case err := <-s.wrong:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // Stored implements kafka.Checker: commits do not wait for the disk, so a crash of the database may take the last of
@@ -78,12 +121,36 @@ func (s *Sink) Stored(ctx context.Context, slot topic.Slot) (kafka.Positions, er
 	return stored.Next, nil
 }
 
+// meet learns which generation a slot's writes are for.
+func (s *store) meet(ctx context.Context, slot topic.Slot) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.timeout)
+	defer cancel()
+	g, err := s.views.Generation(ctx)
+	if err != nil {
+		return s.Classify(err)
+	}
+	if (g.State == views.Live) == s.cfg.Beside {
+		return kafka.Permanent(&GenerationError{Number: g.Number, State: g.State})
+	}
+	s.mu.Lock()
+	s.generation[slot] = g.ID
+	s.mu.Unlock()
+	return nil
+}
+
+// held is the generation that a slot's writes are for.
+func (s *store) held(slot topic.Slot) pgtype.UUID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return pgtype.UUID{Bytes: s.generation[slot], Valid: true}
+}
+
 // Rows implements projector.Store.
 func (s *store) Rows(slot topic.Slot, states *projector.States) *writes {
 	return newWrites(slot, states)
 }
 
-// fencedCode is raised by the SQL function advance_position.
+// fencedCode is raised by the SQL functions advance_position and hold_generation.
 const fencedCode = "HE409"
 
 // Classify implements projector.Store.

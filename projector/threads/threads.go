@@ -42,6 +42,8 @@ type Config struct {
 	// Report is told of each event that could not be applied, after it is in the quarantine table, and not of those
 	// parked behind it. It must not block. A crash may lose the call. Default: nobody is told.
 	Report func(view string, q projector.Quarantined)
+	// Beside: the schema holds a generation beside the live one, which a replay fills. Else only a live one is written.
+	Beside bool
 	// Log brings records again, to drain what quarantine holds for a newer version. Default: Consumer's log, in a
 	// Projector; a sink by itself then drains nothing.
 	Log projector.Log
@@ -117,9 +119,11 @@ func New(cfg Config, pool *pgxpool.Pool, log *slog.Logger, reg prometheus.Regist
 	return p, nil
 }
 
-// Run projects until ctx is cancelled and then returns nil; batches in hand are finished first. It may be called once.
+// Run projects until ctx is cancelled and then returns nil; batches in hand are finished first. When the schema turns
+// out to hold a generation that is not the live one it ends, with a *GenerationError. It may be called once.
 func (p *Projector) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.sink.refused(ctx) })
 	g.Go(func() error { return p.consumer.Run(ctx) })
 	g.Go(func() error { p.sink.TrimLoop(ctx); return nil })
 	return g.Wait()

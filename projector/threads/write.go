@@ -92,6 +92,7 @@ var (
 )
 
 const (
+	sqlHold    = `SELECT hold_generation($1::uuid)`
 	sqlAdvance = `
 		SELECT advance_position($1::smallint, $2::integer, $3::bigint, $4::bigint, $5::timestamptz,
 			$6::uuid, $7::bigint)`
@@ -186,7 +187,8 @@ func (s *store) Quarantined(
 	return out, err
 }
 
-// commit writes rows in one transaction, which begins with what begin puts into it.
+// commit writes rows in one transaction, which begins with the generation and with what begin puts into it. So it is of
+// one generation as a whole, although the names of tables are looked up statement by statement.
 func (s *store) commit(ctx context.Context, w *writes, quarantine rows, begin func(q *pgx.Batch)) error {
 	upserts, drops := w.rows()
 	upserts = append(upserts, quarantine)
@@ -204,6 +206,7 @@ func (s *store) commit(ctx context.Context, w *writes, quarantine rows, begin fu
 	if total < s.cfg.CopyRows {
 		// One pipeline up to one Sync is one transaction.
 		var q pgx.Batch
+		q.Queue(sqlHold, s.held(w.slot))
 		begin(&q)
 		drop(&q)
 		for _, r := range upserts {
@@ -220,6 +223,7 @@ func (s *store) commit(ctx context.Context, w *writes, quarantine rows, begin fu
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var q pgx.Batch
 		q.Queue(syncCommitOff)
+		q.Queue(sqlHold, s.held(w.slot))
 		begin(&q)
 		drop(&q)
 		for _, r := range upserts {
