@@ -112,6 +112,9 @@ func migrate(ctx context.Context, db *sql.DB, fsys fs.FS, schema, quoted string)
 	return want, nil
 }
 
+// MigrationLock is the advisory lock that a schema is migrated under: who holds it keeps migrations out.
+func MigrationLock(schema string) int64 { return lockKey(schema) }
+
 func lockKey(schema string) int64 {
 	h := fnv.New64a()
 	h.Write([]byte("heliograph/migrate/" + schema))

@@ -3,7 +3,10 @@ package views
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // GenerationID tells one building of the views from every other.
@@ -42,4 +45,30 @@ func (v *Views) Generation(ctx context.Context) (Generation, error) {
 		err = errors.New("read generation: the schema does not say which it is")
 	}
 	return r, err
+}
+
+// Behind counts the topics and slots in which the views of one schema have got less far than those of another, within
+// the caller's transaction.
+func Behind(ctx context.Context, tx pgx.Tx, schema, other string) (n int, err error) {
+	positions := func(s string) string { return pgx.Identifier{s, "positions"}.Sanitize() }
+	err = tx.QueryRow(ctx, `SELECT count(*) FROM `+positions(other)+` o LEFT JOIN `+positions(schema)+
+		` p USING (topic, slot) WHERE coalesce(p.next, 0) < o.next`).Scan(&n)
+	if err != nil {
+		err = fmt.Errorf("read how far %s is behind %s: %w", schema, other, err)
+	}
+	return n, err
+}
+
+// GenerationOf returns which building of the views a schema holds; ok is false where it does not say.
+func GenerationOf(ctx context.Context, tx pgx.Tx, schema string) (r Generation, ok bool, err error) {
+	table := pgx.Identifier{schema, "generation"}.Sanitize()
+	var there bool
+	if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, table).Scan(&there); err != nil || !there {
+		return r, false, err
+	}
+	rows, err := tx.Query(ctx, `SELECT id, number, state, until, since FROM `+table)
+	if err == nil {
+		err = forEach[Generation]("generation of "+schema, rows, func(g *Generation) error { r, ok = *g, true; return nil })
+	}
+	return r, ok, err
 }
