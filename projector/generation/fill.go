@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -76,6 +77,8 @@ type pacedSink struct {
 	kafka.Sink
 	limit *rate.Limiter                  // nil: no limit
 	until map[topic.Slot]kafka.Positions // nil: no end
+
+	taken atomic.Int64 // records
 
 	mu   sync.Mutex // guards next
 	next map[topic.Slot]kafka.Positions
@@ -151,6 +154,7 @@ func (p *pacedSink) Apply(ctx context.Context, b kafka.Batch) error {
 		return err
 	}
 	p.keep(b.Slot, b.To)
+	p.taken.Add(int64(len(b.Records)))
 	return nil
 }
 

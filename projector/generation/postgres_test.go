@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -267,9 +268,9 @@ func TestReplayOfThreadViewsUnderTraffic(t *testing.T) {
 	w.must(w.produce(t.Context(), 3000))
 	stopLive := w.live()
 	w.caughtUp()
-	if _, err := w.pool.Exec(t.Context(), `UPDATE threads SET last_ordinal = last_ordinal + 1`); err != nil {
-		t.Fatal(err) // what is rebuilt for being wrong
-	}
+	stopLive()
+	w.spoil()
+	stopLive = w.live() // which loads what is wrong, and keeps it in its cache
 	stopTraffic := w.traffic()
 	sum, err := w.replay(t.Context(), nil)
 	w.must(err)
@@ -298,6 +299,86 @@ func TestReplayOfThreadViewsUnderTraffic(t *testing.T) {
 	stopTraffic()
 	w.equal()
 	stopLive()
+}
+
+// spoil makes the live views wrong, which is why they are rebuilt.
+func (w *world) spoil() {
+	w.t.Helper()
+	_, err := w.pool.Exec(w.t.Context(), `UPDATE threads SET title = 'spoilt', last_ordinal = last_ordinal + 1000`)
+	w.must(err)
+}
+
+// spoilt tells whether a transaction reads what was spoilt.
+func spoilt(t *testing.T, tx pgx.Tx) bool {
+	t.Helper()
+	var is bool
+	if err := tx.QueryRow(t.Context(), `SELECT bool_and(title = 'spoilt') FROM threads`).Scan(&is); err != nil {
+		t.Fatal(err)
+	}
+	return is
+}
+
+// The switch waits for a transaction that has read one of the live tables, and for one that has a moment of its own and
+// has read none yet: either goes on to read the same generation.
+func TestSwitchWaitsForReaders(t *testing.T) {
+	for name, c := range map[string]struct {
+		level pgx.TxIsoLevel
+		begin string
+	}{
+		"a table was read": {pgx.ReadCommitted, `SELECT count(*) FROM users`},
+		"none was":         {pgx.RepeatableRead, `SELECT 1`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			waiting := make(chan struct{}, 1)
+			defer generation.SetWaits(time.Minute, func() {
+				select {
+				case waiting <- struct{}{}:
+				default:
+				}
+			})()
+			w := newWorld(t, 7)
+			w.must(w.produce(t.Context(), 200))
+			w.live()
+			w.caughtUp()
+			w.spoil()
+			tx, err := w.pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: c.level})
+			w.must(err)
+			defer tx.Rollback(context.Background())
+			_, err = tx.Exec(t.Context(), c.begin)
+			w.must(err)
+			done := make(chan error, 1)
+			go func() { _, err := w.replay(t.Context(), nil); done <- err }()
+			select {
+			case <-waiting:
+			case err := <-done:
+				t.Fatalf("the switch did not wait; it ended with %v", err)
+			}
+			if !spoilt(t, tx) {
+				t.Error("the transaction reads another generation than it began with")
+			}
+			w.must(tx.Commit(t.Context()))
+			w.must(<-done)
+			w.equal()
+		})
+	}
+}
+
+// What the live projector has in its caches was read from what is replaced, and goes with it, also where the new
+// generation stands at the same positions.
+func TestNothingSpoiltIsCarriedOver(t *testing.T) {
+	w := newWorld(t, 8)
+	w.must(w.produce(t.Context(), 300))
+	stop := w.live()
+	w.caughtUp()
+	stop()
+	w.spoil()
+	w.live()
+	w.must(w.produce(t.Context(), 200)) // what is wrong is loaded
+	w.caughtUp()
+	_, err := w.replay(t.Context(), nil)
+	w.must(err)
+	w.must(w.produce(t.Context(), 200))
+	w.equal()
 }
 
 func (w *world) drop(number int) error {

@@ -91,8 +91,8 @@ type Summary struct {
 	View       string         `json:"view"`
 	Generation Generation     `json:"generation"`
 	Resumed    bool           `json:"resumed"` // it went on from where an earlier one was
-	Records    int64          `json:"records"` // taken in by this run
-	Seconds    float64        `json:"seconds"` // that it took to take them in
+	Records    int64          `json:"records"` // taken in by this run until it had caught up
+	Seconds    float64        `json:"seconds"` // that it took to catch up
 	PerSecond  float64        `json:"per_second"`
 	Verified   bool           `json:"verified"` // compared with the log, and equal
 	Switched   bool           `json:"switched"`
@@ -336,7 +336,6 @@ func (r *replay) catchUp(ctx context.Context, target Generation) error {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	began := time.Now()
-	first := int64(-1)
 	for {
 		at, err := r.log.extents(ctx)
 		if err != nil {
@@ -345,19 +344,14 @@ func (r *replay) catchUp(ctx context.Context, target Generation) error {
 			}
 			r.cfg.Logger.Warn("the log does not say where it ends, asking again", "err", err)
 		} else if p, opened := r.progress(at); opened {
-			if first < 0 {
-				first = p.Done
-			}
-			r.sum.Records += max(0, p.Done-first)
-			first = p.Done
 			r.tell(target, PhaseFill, &p)
 			least := int64(near)
 			if r.until != nil {
 				least = 0
 			}
 			if p.Total-p.Done <= least {
-				r.sum.Seconds += time.Since(began).Seconds()
-				if r.sum.Seconds > 0 {
+				if r.sum.Seconds == 0 { // what comes later is the pace of the log
+					r.sum.Records, r.sum.Seconds = r.fill.sink.taken.Load(), time.Since(began).Seconds()
 					r.sum.PerSecond = float64(r.sum.Records) / r.sum.Seconds
 				}
 				return nil

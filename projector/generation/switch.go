@@ -25,6 +25,12 @@ const (
 	switchMost = 30 * time.Second
 )
 
+// readersMost is how long the switch waits for the snapshots of others.
+var readersMost = 300 * time.Millisecond
+
+// waits is called each time that the switch waits for others. For tests.
+var waits = func() {}
+
 // Switch implements Store, in one transaction. While others hold the tables it tries again.
 func (p *Postgres) Switch(ctx context.Context, to Generation) error {
 	all, err := p.Generations(ctx)
@@ -57,7 +63,8 @@ func (p *Postgres) Switch(ctx context.Context, to Generation) error {
 			}
 			return fmt.Errorf("switch to schema %s: %w", to.Place, err)
 		}
-		if try%5 == 4 {
+		waits()
+		if try%5 == 2 {
 			p.cfg.Logger.Warn("the switch waits for others that hold the live tables",
 				"tries", try+1, "by", p.holders(ctx), "err", err)
 		}
@@ -162,9 +169,6 @@ func (p *Postgres) exchange(ctx context.Context, from, to Generation, tables []s
 	})
 }
 
-// readersMost is how long the switch waits for the snapshots of others.
-const readersMost = 300 * time.Millisecond
-
 // settled waits until those are gone who have a snapshot of the database from before what is built had caught up: one
 // of them that is about to touch its first table would read the new tables as they were then, behind what it may have
 // read in the old ones. Who has not done that within a moment is at something else.
@@ -179,6 +183,7 @@ func settled(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	for deadline := time.Now().Add(readersMost); len(pids) > 0 && time.Now().Before(deadline); {
+		waits()
 		if !run.Sleep(ctx, 2*time.Millisecond) {
 			return ctx.Err()
 		}
