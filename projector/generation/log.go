@@ -100,6 +100,28 @@ func (l *log) at(ctx context.Context, when time.Time) (map[topic.Slot]kafka.Posi
 	return out, nil
 }
 
+// logged returns when the event at a position of a thread's slot was logged.
+func (l *log) logged(ctx context.Context, s topic.Slot, at topic.Position, e Extent) (time.Time, error) {
+	name := l.cfg.Name(topic.Threads)
+	if at < e.Begin || at >= e.End {
+		return time.Time{}, fmt.Errorf("%s has positions %d to %d in slot %d, and not %d", name, e.Begin, e.End-1, s, at)
+	}
+	offset := kgo.NewOffset().At(int64(at - l.bases.Of(topic.Threads, s))).WithEpoch(-1)
+	cl, err := kafka.Dial(l.cfg, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {int32(s): offset}}))
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer cl.Close()
+	fs := cl.PollRecords(ctx, 1)
+	for _, e := range fs.Errors() {
+		return time.Time{}, fmt.Errorf("read %s/%d at %d: %w", name, s, at, e.Err)
+	}
+	for _, r := range fs.Records() {
+		return r.Timestamp, nil
+	}
+	return time.Time{}, fmt.Errorf("read %s/%d at %d: %w", name, s, at, ctx.Err())
+}
+
 // bytes asks how many the log holds of each topic, as it is stored, of one replica; it is empty where the brokers do
 // not say.
 func (l *log) bytes(ctx context.Context) map[topic.Topic]int64 {

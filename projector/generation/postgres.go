@@ -32,6 +32,8 @@ type PostgresConfig struct {
 	Schema    string          // of the live generation; default views
 	Retention time.Duration   // as the projectors have it
 	Logger    *slog.Logger
+	// Look: only to list, and to reckon; others may replay meanwhile.
+	Look bool
 }
 
 // Postgres holds the generations of the thread views. It has the right to replay them alone, until Close.
@@ -58,9 +60,11 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	p := &Postgres{
 		cfg: cfg, conn: c.Hijack(), name: regexp.MustCompile("^" + regexp.QuoteMeta(cfg.Schema) + "_g([0-9]+)$"),
 	}
-	if err := p.take(ctx); err != nil {
-		p.Close()
-		return nil, err
+	if !cfg.Look {
+		if err := p.take(ctx); err != nil {
+			p.Close()
+			return nil, err
+		}
 	}
 	return p, nil
 }

@@ -43,12 +43,13 @@ type world struct {
 	cl    *kgo.Client
 	pool  *pgxpool.Pool // of the live schema
 	made  *eventtest.World
+	steps map[topic.Slot][]int64 // the log times of helio.threads, as they were appended
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
 	t.Helper()
 	brokers, prefix := enginetest.Kafka(t)
-	w := &world{t: t, order: order{Brokers: brokers, Prefix: prefix, URL: enginetest.NewDatabase(t)}}
+	w := &world{t: t, steps: map[topic.Slot][]int64{}, order: order{Brokers: brokers, Prefix: prefix, URL: enginetest.NewDatabase(t)}}
 	w.kafka = w.config().Kafka
 	// Without a delivery timeout, which counts from the records' stamps: those are in the past here.
 	var err error
@@ -91,6 +92,9 @@ func (w *world) produce(ctx context.Context, n int) error {
 		rec := w.kafka.NewRecord(s.Topic, s.Slot, s.Key, s.Value)
 		rec.Timestamp = time.UnixMilli(s.TimeMS)
 		recs = append(recs, rec)
+		if s.Topic == topic.Threads {
+			w.steps[s.Slot] = append(w.steps[s.Slot], s.TimeMS)
+		}
 	}
 	return w.cl.ProduceSync(ctx, recs...).FirstErr()
 }
@@ -475,28 +479,38 @@ func TestReplayUpToAPlace(t *testing.T) {
 	w.caughtUp()
 	stop()
 	w.must(w.produce(t.Context(), 400))
-	const position = 40
 	store, err := w.order.open(t.Context(), nil)
 	w.must(err)
 	defer store.Close()
-	sum, err := generation.Replay(t.Context(), store, w.config(), generation.Options{Until: &generation.Until{
-		Text: "position 40", Positions: map[topic.Topic]topic.Position{topic.Threads: position},
-	}})
+	const slot, position = 2, 10
+	sum, err := generation.Replay(t.Context(), store, w.config(), generation.Options{
+		Until: &generation.Until{Text: "2:10", Slot: slot, Position: position},
+	})
 	w.must(err)
 	if sum.Switched || !sum.Verified || sum.Generation.State != generation.AsOf {
 		t.Errorf("%+v", sum)
 	}
+	when := w.steps[slot][position]
 	found, err := views.New(w.open(sum.Generation.Place)).Freshness(t.Context())
 	w.must(err)
-	ends := w.ends()
+	got := map[topic.Slot]topic.Position{}
 	for _, f := range found {
-		want := ends[f.Topic][f.Slot]
 		if f.Topic == topic.Threads {
-			want = min(want, position)
+			got[f.Slot] = f.Next
 		}
-		if f.Next != want {
-			t.Errorf("%s of slot %d: taken in up to %d, want %d", f.Topic, f.Slot, f.Next, want)
+	}
+	want := map[topic.Slot]topic.Position{}
+	for s, times := range w.steps {
+		for at, ms := range times {
+			if ms >= when {
+				break
+			}
+			want[s] = topic.Position(at + 1)
 		}
+	}
+	want[slot] = position + 1
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("positions (-want +got):\n%s", diff)
 	}
 	w.live()
 	w.equal()

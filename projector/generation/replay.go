@@ -54,12 +54,14 @@ type Options struct {
 	Stay bool
 }
 
-// Until is a place of the log: a time, or one position of each topic and slot.
+// Until is a place of the log: what was logged before a time, or up to an event of a thread. Of an event all that was
+// logged before it in other partitions is taken along.
 type Until struct {
-	Text string // as an operator wrote it; two of the same text are the same place
-	Time time.Time
-	// Positions, where Time is zero: of the topics that are named.
-	Positions map[topic.Topic]topic.Position
+	Text string    // as an operator wrote it; two of the same text are the same place
+	Time time.Time // zero: an event
+	// Slot and Position are those of the event, in helio.threads; it is the last of its partition.
+	Slot     topic.Slot
+	Position topic.Position
 }
 
 // Progress is how far a replay is.
@@ -293,26 +295,24 @@ func (r *replay) ends(ctx context.Context, u Until) (map[topic.Slot]kafka.Positi
 	if err != nil {
 		return nil, err
 	}
-	var times map[topic.Slot]kafka.Positions
-	if !u.Time.IsZero() {
-		if times, err = r.log.at(ctx, u.Time); err != nil {
+	when := u.Time
+	if when.IsZero() {
+		if when, err = r.log.logged(ctx, u.Slot, u.Position, at[u.Slot][topic.Threads]); err != nil {
 			return nil, err
 		}
 	}
-	out := map[topic.Slot]kafka.Positions{}
-	for s := range r.cfg.Partitions {
-		slot := topic.Slot(s)
-		out[slot] = kafka.Positions{}
-		for t, e := range at[slot] {
-			end, named := u.Positions[t]
-			switch {
-			case !u.Time.IsZero():
-				end = times[slot][t]
-			case !named:
-				end = e.End
-			}
-			if end = min(end, e.End); end > e.Begin {
-				out[slot][t] = end
+	out, err := r.log.at(ctx, when)
+	if err != nil {
+		return nil, err
+	}
+	if u.Time.IsZero() {
+		out[u.Slot][topic.Threads] = u.Position + 1
+	}
+	for slot, ends := range out {
+		for t, end := range ends {
+			e := at[slot][t]
+			if ends[t] = min(end, e.End); ends[t] <= e.Begin {
+				delete(ends, t) // nothing of it is there
 			}
 		}
 	}

@@ -46,6 +46,7 @@ type cli struct {
 	Where      traceCmd      `cmd:"" hidden:"" help:"The old name of trace."`
 	Verify     verifyCmd     `cmd:"" help:"Compare the views with a fresh fold of the log."`
 	Quarantine quarantineCmd `cmd:"" help:"Look at what stands still since an event that cannot be applied, and release it."`
+	Replay     replayCmd     `cmd:"" help:"Build a view anew beside the live one, and switch to it."`
 	Bench      benchCmd      `cmd:"" help:"Measure throughput, latency, fan-out and connections."`
 	Engine     engineCmd     `cmd:"" help:"Run one embedded engine: kafka, postgres or clickhouse."`
 	Secrets    secretsCmd    `cmd:"" help:"Make the secrets of a deployment, or replace those of its links."`
@@ -70,6 +71,7 @@ func (cli) Help() string {
   helio trace MESSAGE-ID
   helio verify
   helio quarantine list
+  helio replay postgres --dry-run
   helio edge --help                     (each role and tool has examples of its own)`
 }
 

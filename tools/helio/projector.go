@@ -11,6 +11,7 @@ import (
 	"heliograph/infra/kafka"
 	"heliograph/infra/lag"
 	"heliograph/infra/postgres"
+	"heliograph/projector/generation"
 	"heliograph/projector/history"
 	"heliograph/projector/threads"
 )
@@ -88,6 +89,11 @@ func addThreads(
 	ctx context.Context, p *process, cfg kafka.Config, flags postgresFlags, name string,
 	retention, session time.Duration,
 ) error {
+	if generation.Beside(flags.PostgresSchema) {
+		return fmt.Errorf("--postgres-schema %s is the name of a generation beside a live one, which only "+
+			"'helio replay postgres' fills: give the live one's", flags.PostgresSchema)
+	}
+	group := threadsRole(flags.PostgresSchema)
 	if err := p.migratePostgres(ctx, flags.Postgres, "views", flags.PostgresSchema); err != nil {
 		return err
 	}
@@ -107,8 +113,8 @@ func addThreads(
 		Report: report,
 		Consumer: kafka.ConsumerConfig{
 			Kafka:          cfg,
-			Group:          cfg.Group(groupThreads),
-			InstanceID:     cfg.Instance("threads-" + name),
+			Group:          cfg.Group("projector-" + group),
+			InstanceID:     cfg.Instance(group + "-" + name),
 			SessionTimeout: session,
 		},
 		Retention: retention,

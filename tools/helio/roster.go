@@ -18,14 +18,21 @@ import (
 	"heliograph/projector/threads"
 	logevent "heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
+	pgschema "heliograph/schemas/postgres"
 	"heliograph/schemas/topic"
 )
 
-// The roles of the projectors' consumer groups.
-const (
-	groupThreads = "projector-threads"
-	groupHistory = "projector-history"
-)
+// groupHistory is the role of the consumer group of the history's projectors.
+const groupHistory = "projector-history"
+
+// threadsRole names the projectors of the thread views in a schema. Views in two schemas are two views, and neither
+// takes partitions from the other.
+func threadsRole(schema string) string {
+	if schema == pgschema.ViewsSchema {
+		return "threads"
+	}
+	return "threads-" + schema
+}
 
 // announce adds the announcer, which tells the roster of this process, to the services: by it 'helio status' and 'helio
 // top' find the process.
@@ -73,7 +80,7 @@ func viewSources(
 	schema, deliveryGroup string,
 ) []lag.Source {
 	return []lag.Source{
-		lag.OfThreads(v, schema, cfg.Group(groupThreads), threads.Topics),
+		lag.OfThreads(v, schema, cfg.Group("projector-"+threadsRole(schema)), threads.Topics),
 		lag.OfHistory(h, cfg.Group(groupHistory), projectedhistory.Topics),
 		lag.OfDelivery(cl, cfg, bases, deliveryGroup, topic.Folded),
 	}
