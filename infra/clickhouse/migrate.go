@@ -28,6 +28,9 @@ const (
 	renewEvery    = 3 * time.Second
 )
 
+// lockTable is the lock that migrations are made under.
+const lockTable = "schema_migrations_lock"
+
 // renewed is the comment of a lock that its holder renews.
 const renewed = "renewed while it is held"
 
@@ -124,7 +127,7 @@ func migrate(ctx context.Context, c Config, ms []migration) (int64, error) {
 	if err != nil || len(todo) == 0 {
 		return want, err
 	}
-	unlock, err := lock(ctx, conn, c)
+	unlock, err := lock(ctx, conn, c, lockTable)
 	if err != nil {
 		return 0, err
 	}
@@ -190,32 +193,38 @@ func pending(ctx context.Context, conn driver.Conn, database string, ms []migrat
 	return todo, nil
 }
 
+// Lock makes the caller the only one who has the lock of this name in the database, until unlock; when it ends without,
+// another may have it some seconds later. It waits for as long as ctx lets it.
+func Lock(ctx context.Context, conn driver.Conn, c Config, name string) (unlock func() error, err error) {
+	return lock(ctx, conn, c, name)
+}
+
 // lock creates the lock table; that succeeds for one process alone. It is renewed until unlock.
-func lock(ctx context.Context, conn driver.Conn, c Config) (unlock func() error, err error) {
+func lock(ctx context.Context, conn driver.Conn, c Config, name string) (unlock func() error, err error) {
 	expiry, every := renewedExpiry, renewEvery
 	if c.lockExpiry > 0 {
 		expiry, every = c.lockExpiry, c.lockExpiry/5
 	}
 	back := run.Backoff{Min: 50 * time.Millisecond, Max: time.Second}
 	for {
-		err := conn.Exec(ctx, "CREATE TABLE schema_migrations_lock (x UInt8) ENGINE = Memory COMMENT "+text(renewed))
+		err := conn.Exec(ctx, "CREATE TABLE "+name+" (x UInt8) ENGINE = Memory COMMENT "+text(renewed))
 		if err == nil {
-			return held(ctx, conn, every), nil
+			return held(ctx, conn, name, every), nil
 		}
 		if !exists(err) {
 			return nil, fmt.Errorf("lock: %w", err)
 		}
 		var stale []string
 		old := fmt.Sprintf("SELECT groupArray(toString(uuid)) FROM system.tables WHERE database = %s "+
-			"AND name = 'schema_migrations_lock' "+
+			"AND name = %s "+
 			"AND metadata_modification_time < now() - toIntervalSecond(if(comment = %s, %d, %d))",
-			text(c.database()), text(renewed), int(expiry.Seconds()), int(LockExpiry.Seconds()))
+			text(c.database()), text(name), text(renewed), int(expiry.Seconds()), int(LockExpiry.Seconds()))
 		if err := conn.QueryRow(ctx, old).Scan(&stale); err != nil {
 			return nil, fmt.Errorf("lock: read its age: %w", err)
 		}
 		if len(stale) > 0 {
 			// Of two that take over the same lock one gets through: the name is taken until its migration is done.
-			err := conn.Exec(ctx, "RENAME TABLE schema_migrations_lock TO "+quote("schema_migrations_lock_"+stale[0]))
+			err := conn.Exec(ctx, "RENAME TABLE "+name+" TO "+quote(name+"_"+stale[0]))
 			var ex *clickhouse.Exception
 			switch {
 			case err == nil:
@@ -226,13 +235,13 @@ func lock(ctx context.Context, conn driver.Conn, c Config) (unlock func() error,
 			}
 		}
 		if err := back.Wait(ctx); err != nil {
-			return nil, fmt.Errorf("lock: another process is migrating: %w", err)
+			return nil, fmt.Errorf("lock: another process has it: %w", err)
 		}
 	}
 }
 
 // held renews the lock until the returned function is called, which gives it up.
-func held(ctx context.Context, conn driver.Conn, every time.Duration) (unlock func() error) {
+func held(ctx context.Context, conn driver.Conn, name string, every time.Duration) (unlock func() error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() {
@@ -240,7 +249,7 @@ func held(ctx context.Context, conn driver.Conn, every time.Duration) (unlock fu
 		for run.Sleep(ctx, every) {
 			// One that fails is made good by the next, or it is too late and another goes on: statements are
 			// repeatable.
-			_ = conn.Exec(ctx, "ALTER TABLE schema_migrations_lock MODIFY COMMENT "+text(renewed))
+			_ = conn.Exec(ctx, "ALTER TABLE "+name+" MODIFY COMMENT "+text(renewed))
 		}
 	}()
 	return func() error {
@@ -249,13 +258,13 @@ func held(ctx context.Context, conn driver.Conn, every time.Duration) (unlock fu
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		var left []string
-		err := conn.Exec(ctx, "DROP TABLE IF EXISTS schema_migrations_lock")
+		err := conn.Exec(ctx, "DROP TABLE IF EXISTS "+name)
 		if err == nil {
 			err = conn.QueryRow(ctx, "SELECT groupArray(name) FROM system.tables WHERE database = currentDatabase() "+
-				"AND startsWith(name, 'schema_migrations_lock_')").Scan(&left)
+				"AND startsWith(name, "+text(name+"_")+")").Scan(&left)
 		}
-		for _, name := range left { // locks that were taken over
-			err = errors.Join(err, conn.Exec(ctx, "DROP TABLE IF EXISTS "+quote(name)))
+		for _, old := range left { // locks that were taken over
+			err = errors.Join(err, conn.Exec(ctx, "DROP TABLE IF EXISTS "+quote(old)))
 		}
 		if err != nil {
 			return fmt.Errorf("unlock: %w", err)

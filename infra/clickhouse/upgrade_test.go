@@ -88,7 +88,7 @@ func TestLockOfTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	unlock, err := lock(ctx, conn, c)
+	unlock, err := lock(ctx, conn, c, lockTable)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,8 @@ type Config struct {
 	// Generation of the view; a rebuild in place takes a higher one, and a projector of a lower one then refuses to go
 	// on (GenerationError). Default 1.
 	Generation uint32
+	// Beside: the database holds a building beside the live one, which a replay fills. Else only a live one is written.
+	Beside bool
 	// CacheBytes bounds the fold states kept per slot, by estimate. Default 4 MiB.
 	CacheBytes int
 	// Recent is how many messages are loaded with a thread for the rule on retries. Those of a thread that has seen
