@@ -194,8 +194,13 @@ func pending(ctx context.Context, conn driver.Conn, database string, ms []migrat
 }
 
 // Lock makes the caller the only one who has the lock of this name in the database, until unlock; when it ends without,
-// another may have it some seconds later. It waits for as long as ctx lets it.
-func Lock(ctx context.Context, conn driver.Conn, c Config, name string) (unlock func() error, err error) {
+// another may have it after expiry (0: some seconds). It waits for as long as ctx lets it.
+func Lock(
+	ctx context.Context, conn driver.Conn, c Config, name string, expiry time.Duration,
+) (unlock func() error, err error) {
+	if expiry > 0 {
+		c.lockExpiry = expiry
+	}
 	return lock(ctx, conn, c, name)
 }
 

@@ -9,3 +9,9 @@ func SetWaits(d time.Duration, fn func()) (reset func()) {
 	readersMost, waits = d, fn
 	return func() { readersMost, waits = most, was }
 }
+
+// At has fn called before each step of a switch, and the lock of a replay that was killed expire soon.
+func (c ClickHouseConfig) At(fn func(step string), expiry time.Duration) ClickHouseConfig {
+	c.step, c.expiry = fn, expiry
+	return c
+}

@@ -42,9 +42,15 @@ type Store interface {
 	Settle(ctx context.Context, g Generation, sink kafka.Sink) error
 	// Verify compares a generation with a fold of the log.
 	Verify(ctx context.Context, g Generation, cfg verify.Config) (*verify.Report, error)
-	// Switch makes a generation live and retires the one that was, while the generation is being filled. It returns
-	// ErrBehind when that does not catch up with the live one.
-	Switch(ctx context.Context, to Generation) error
+	// Tune says how the generation is best filled.
+	Tune(cfg *kafka.ConsumerConfig)
+	// Switch makes a generation live and retires the one that was, while the generation is being filled; stop ends that
+	// and waits for it, and a store that needs it still calls it once it has caught up. It returns ErrBehind when it
+	// does not catch up with the live one; it is then filled on.
+	Switch(ctx context.Context, to Generation, stop func()) error
+	// Finished is the generation that was made live when the store was opened, because who had begun that was killed
+	// in the middle of it; Number 0: there was none.
+	Finished() Generation
 	// Drop removes a generation that is not live.
 	Drop(ctx context.Context, g Generation) error
 }

@@ -297,6 +297,12 @@ func (p *Postgres) Sink(ctx context.Context, g Generation, from kafka.ConsumerCo
 	return threads.NewSink(cfg, pool, p.cfg.Logger, nil), pool.Close, nil
 }
 
+// Tune implements Store.
+func (p *Postgres) Tune(*kafka.ConsumerConfig) {}
+
+// Finished implements Store: a transaction is made or not.
+func (p *Postgres) Finished() Generation { return Generation{} }
+
 // Settle implements Store: it trims what the tail does not keep, and has the server count the rows.
 func (p *Postgres) Settle(ctx context.Context, g Generation, sink kafka.Sink) error {
 	if s, ok := sink.(*threads.Sink); ok {

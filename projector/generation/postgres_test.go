@@ -46,10 +46,11 @@ type world struct {
 	steps map[topic.Slot][]int64 // the log times of helio.threads, as they were appended
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
+// newLog makes a log.
+func newLog(t *testing.T, seed uint64) *world {
 	t.Helper()
 	brokers, prefix := enginetest.Kafka(t)
-	w := &world{t: t, steps: map[topic.Slot][]int64{}, order: order{Brokers: brokers, Prefix: prefix, URL: enginetest.NewDatabase(t)}}
+	w := &world{t: t, steps: map[topic.Slot][]int64{}, order: order{Brokers: brokers, Prefix: prefix}}
 	w.kafka = w.config().Kafka
 	// Without a delivery timeout, which counts from the records' stamps: those are in the past here.
 	var err error
@@ -60,6 +61,16 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if _, err := kafka.EnsureTopics(t.Context(), w.cl, w.kafka); err != nil {
 		t.Fatal(err)
 	}
+	w.made = eventtest.NewWorld(8, rand.New(rand.NewPCG(seed, 2)).IntN)
+	w.made.Unreadable, w.made.Partitions = true, partitions
+	return w
+}
+
+// newWorld makes a log and empty thread views.
+func newWorld(t *testing.T, seed uint64) *world {
+	t.Helper()
+	w := newLog(t, seed)
+	w.URL = enginetest.NewDatabase(t)
 	files, err := fs.Sub(pgschema.FS, "views")
 	if err != nil {
 		t.Fatal(err)
@@ -68,8 +79,6 @@ func newWorld(t *testing.T, seed uint64) *world {
 		t.Fatal(err)
 	}
 	w.pool = w.open(pgschema.ViewsSchema)
-	w.made = eventtest.NewWorld(8, rand.New(rand.NewPCG(seed, 2)).IntN)
-	w.made.Unreadable, w.made.Partitions = true, partitions
 	return w
 }
 

@@ -135,11 +135,16 @@ type replay struct {
 	log   *log
 	until map[topic.Slot]kafka.Positions // nil: no end
 	fill  *fill
+	stop  func() // of the fill
 	sum   Summary
 	rates meter
 }
 
 func (r *replay) do(ctx context.Context) error {
+	if g := r.store.Finished(); g.Number > 0 { // what the command is given again for was done by that
+		r.sum.Generation, r.sum.Resumed, r.sum.Switched = g, true, true
+		return nil
+	}
 	target, err := r.choose(ctx)
 	if err != nil {
 		return err
@@ -157,45 +162,33 @@ func (r *replay) do(ctx context.Context) error {
 		return err
 	}
 	r.sum.Generation = target
-	sink, done, err := r.store.Sink(ctx, target, r.cfg.consumer())
+	consumer := r.cfg.consumer()
+	r.store.Tune(&consumer)
+	sink, done, err := r.store.Sink(ctx, target, consumer)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if r.fill, err = newFill(r.cfg.consumer(), sink, r.opts.Rate, r.until); err != nil {
+	if r.fill, err = newFill(consumer, sink, r.opts.Rate, r.until); err != nil {
 		return err
 	}
-	filling, stop := context.WithCancel(ctx)
-	filled := make(chan error, 1)
-	go func() { filled <- r.fill.run(filling) }()
-	joined := false
-	defer func() {
-		stop()
-		if !joined {
-			<-filled
-		}
-	}()
+	filling, cancel := context.WithCancel(ctx)
 	// Whatever is done beside the fill ends when the fill fails.
-	beside, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	failed := make(chan struct{})
+	beside, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	filled := make(chan struct{})
 	go func() {
-		defer close(failed)
-		select {
-		case err := <-filled:
-			joined = true
-			if filling.Err() == nil {
-				cancel(fmt.Errorf("fill generation %d: %w", target.Number, err))
-			}
-		case <-beside.Done():
+		defer close(filled)
+		if err := r.fill.run(filling); filling.Err() == nil {
+			fail(fmt.Errorf("fill generation %d: %w", target.Number, err))
 		}
 	}()
+	r.stop = func() { cancel(); <-filled }
+	defer r.stop()
 	err = r.after(beside, target, sink)
 	if cause := context.Cause(beside); cause != nil && err != nil && !r.sum.Switched {
 		err = cause
 	}
-	cancel(nil)
-	<-failed
 	return err
 }
 
@@ -229,7 +222,7 @@ func (r *replay) after(ctx context.Context, target Generation, sink kafka.Sink) 
 			return err
 		}
 		r.tell(target, PhaseSwitch, nil)
-		err := r.store.Switch(ctx, target)
+		err := r.store.Switch(ctx, target, r.stop)
 		if errors.Is(err, ErrBehind) {
 			r.cfg.Logger.Warn("the generation is behind the live one still, trying again", "err", err)
 			continue
@@ -238,9 +231,24 @@ func (r *replay) after(ctx context.Context, target Generation, sink kafka.Sink) 
 			return err
 		}
 		r.sum.Switched = true
-		r.sum.Generation.State, r.sum.Generation.Since = Live, time.Now().UTC()
+		r.sum.Generation = r.now(ctx, target)
 		return nil
 	}
+}
+
+// now is a generation as the store has it since it is live.
+func (r *replay) now(ctx context.Context, g Generation) Generation {
+	all, err := r.store.Generations(ctx)
+	if err != nil {
+		g.State, g.Since = Live, time.Now().UTC() // it is live all the same
+		return g
+	}
+	for _, x := range all {
+		if x.Number == g.Number {
+			g = x
+		}
+	}
+	return g
 }
 
 // choose says which generation is to be filled.

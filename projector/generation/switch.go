@@ -32,7 +32,7 @@ var readersMost = 300 * time.Millisecond
 var waits = func() {}
 
 // Switch implements Store, in one transaction. While others hold the tables it tries again.
-func (p *Postgres) Switch(ctx context.Context, to Generation) error {
+func (p *Postgres) Switch(ctx context.Context, to Generation, _ func()) error {
 	all, err := p.Generations(ctx)
 	if err != nil {
 		return err
