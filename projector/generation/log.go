@@ -64,7 +64,7 @@ func (l *log) extents(ctx context.Context) (Extents, error) {
 		for n, end := range ends {
 			s := topic.Slot(n)
 			begin, _ := begins.Lookup(name, int32(s))
-			e := Extent{Begin: l.bases.Of(t, s) + topic.Position(begin.Offset), End: end}
+			e := Extent{Begin: l.bases.At(t, s, begin.Offset), End: end}
 			if e.End <= e.Begin {
 				continue
 			}
@@ -75,6 +75,12 @@ func (l *log) extents(ctx context.Context) (Extents, error) {
 		}
 	}
 	return out, nil
+}
+
+// records returns how many offsets lie from one position until another; positions skip what was given up when a log was
+// adopted.
+func (l *log) records(t topic.Topic, s topic.Slot, from, until topic.Position) int64 {
+	return max(0, l.bases.Offset(t, s, until)-l.bases.Offset(t, s, from))
 }
 
 // at returns the positions of the first records that were logged at a time or later; the end where there are none.
@@ -94,7 +100,7 @@ func (l *log) at(ctx context.Context, when time.Time) (map[topic.Slot]kafka.Posi
 			if out[s] == nil {
 				out[s] = kafka.Positions{}
 			}
-			out[s][t] = l.bases.Of(t, s) + topic.Position(o.Offset)
+			out[s][t] = l.bases.At(t, s, o.Offset)
 		})
 	}
 	return out, nil
@@ -106,7 +112,7 @@ func (l *log) logged(ctx context.Context, s topic.Slot, at topic.Position, e Ext
 	if at < e.Begin || at >= e.End {
 		return time.Time{}, fmt.Errorf("%s has positions %d to %d in slot %d, and not %d", name, e.Begin, e.End-1, s, at)
 	}
-	offset := kgo.NewOffset().At(int64(at - l.bases.Of(topic.Threads, s))).WithEpoch(-1)
+	offset := kgo.NewOffset().At(l.bases.Offset(topic.Threads, s, at)).WithEpoch(-1)
 	cl, err := kafka.Dial(l.cfg, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {int32(s): offset}}))
 	if err != nil {
 		return time.Time{}, err

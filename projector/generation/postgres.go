@@ -69,8 +69,9 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	return p, nil
 }
 
-// Beside tells whether a schema's name is that of a generation beside a live one: no role is given it.
-func Beside(schema string) bool { return besideName.MatchString(schema) }
+// Beside tells whether the name of a schema or a database is that of a generation beside a live one: no role is given
+// it.
+func Beside(name string) bool { return besideName.MatchString(name) }
 
 var besideName = regexp.MustCompile("_g[0-9]+$")
 

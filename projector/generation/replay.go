@@ -387,8 +387,8 @@ func (r *replay) progress(at Extents) (p Progress, opened bool) {
 				end = r.until[s][t]
 			}
 			if end > e.Begin {
-				one.Total += int64(end - e.Begin)
-				one.Done += int64(max(0, min(next[s][t], end)-e.Begin))
+				one.Total += r.log.records(t, s, e.Begin, end)
+				one.Done += r.log.records(t, s, e.Begin, min(next[s][t], end))
 			}
 		}
 		p.Slots = append(p.Slots, one)
@@ -487,12 +487,12 @@ func Estimates(ctx context.Context, store Store, cfg Config, o Options, perSecon
 			if !ok {
 				continue
 			}
-			whole += int64(x.End - x.Begin)
+			whole += r.log.records(t, s, x.Begin, x.End)
 			end := x.End
 			if r.until != nil {
 				end = max(x.Begin, r.until[s][t])
 			}
-			e.Records += int64(end - x.Begin)
+			e.Records += r.log.records(t, s, x.Begin, end)
 		}
 		if whole > 0 {
 			e.Bytes = int64(float64(size[t]) * float64(e.Records) / float64(whole))

@@ -5,11 +5,12 @@
 //	P1  conversation, retries, kills, TestDev
 //	P2  silent, and every test: each device's events are checked as they come and compared with a fold of the log at
 //	    the end
-//	P3  rebuild, compacted
+//	P3  replay, rebuild, compacted
 //	P4  removed, unheard, strangers, revoked
 //	P5  outages, hung
 //	P6  slow, quarantine, released, stampede
-//	P7  rebuild
+//	P7  replay, rebuild
+//	P8  TestDevAfterItsLogWasSetBack
 //
 // All tests of a suite share one cluster, one after the other, and each leaves it whole; every test has users of its
 // own. TestKfake and TestKafka run the same suite; TestDev is about helio dev.
@@ -18,6 +19,7 @@
 //
 //	HELIO_E2E_LOG       kfake or kafka: which log to test with. Default: kfake, and with CI=true both.
 //	HELIO_E2E_ROUNDS    rounds of the kill test; default 15 with kfake, 5 with Apache Kafka
+//	HELIO_E2E_REPLAY_KILLS  how many replays are killed on their way; default 3
 //	HELIO_E2E_OUTAGE    how long an engine stays down, as 30s; default 3s, in CI 30s; the stores at most 12s, with
 //	                    Apache Kafka 10s
 //	HELIO_E2E_STAMPEDE  how many devices come back at once; default 100

@@ -25,7 +25,7 @@ type testCase struct {
 	run  func(*testing.T, *env)
 }
 
-// suite is in the order in which the tests run; the last two compare everything that all of them wrote.
+// suite is in the order in which the tests run; the last three compare everything that all of them wrote.
 var suite = []testCase{
 	{"conversation", testConversation},
 	{"newcomer", testNewcomer},
@@ -53,6 +53,7 @@ var suite = []testCase{
 	{"hung", testHung},
 	{"silent", testSilent},
 	{"kills", testKills},
+	{"replay", testReplay},
 	{"rebuild", testRebuild},
 	{"compacted", testCompacted},
 }

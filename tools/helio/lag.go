@@ -49,7 +49,7 @@ func (f *deploymentFlags) deployment(ctx context.Context, log *slog.Logger, name
 		Kafka: cfg, Postgres: f.postgresFlags.config(log, nil, name, 2),
 		ClickHouse: f.clickhouseFlags.config(log, nil, name),
 		Sources: func(cl *kgo.Client, b *kafka.Bases, v *views.Views, h *history.History) []lag.Source {
-			return viewSources(cl, cfg, b, v, h, f.PostgresSchema, group)
+			return viewSources(cl, cfg, b, v, h, f.PostgresSchema, f.ClickhouseDatabase, group)
 		},
 	}, nil
 }

@@ -131,9 +131,14 @@ func addThreads(
 
 // addHistory adds the projector of the history to a process.
 func addHistory(
-	ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, generation uint32, name string,
+	ctx context.Context, p *process, cfg kafka.Config, flags clickhouseFlags, number uint32, name string,
 	session time.Duration,
 ) error {
+	if generation.Beside(flags.ClickhouseDatabase) {
+		return fmt.Errorf("--clickhouse-database %s is the name of a generation beside a live one, which only "+
+			"'helio replay clickhouse' fills: give the live one's", flags.ClickhouseDatabase)
+	}
+	group := historyRole(flags.ClickhouseDatabase)
 	ccfg := flags.config(p.log, p.reg, "projector")
 	if err := p.migrateClickHouse(ctx, ccfg); err != nil {
 		return err
@@ -148,7 +153,7 @@ func addHistory(
 		}
 	})
 	var other *history.GenerationError
-	if err := history.CheckGeneration(ctx, conn, generation); errors.As(err, &other) {
+	if err := history.CheckGeneration(ctx, conn, number); errors.As(err, &other) {
 		return fmt.Errorf("%w (--history-generation %d)", err, other.Have)
 	} // one that does not answer is asked again by each slot
 	report, err := reportQuarantine(p, cfg)
@@ -156,11 +161,11 @@ func addHistory(
 		return err
 	}
 	proj, err := history.New(history.Config{
-		Report: report, Generation: generation,
+		Report: report, Generation: number,
 		Consumer: kafka.ConsumerConfig{
 			Kafka:          cfg,
-			Group:          cfg.Group(groupHistory),
-			InstanceID:     cfg.Instance("history-" + name),
+			Group:          cfg.Group("projector-" + group),
+			InstanceID:     cfg.Instance(group + "-" + name),
 			SessionTimeout: session,
 		},
 	}, conn, p.log, p.reg)

@@ -14,6 +14,7 @@ import (
 
 	"heliograph/infra/budget"
 	"heliograph/projector/generation"
+	"heliograph/projector/history"
 	"heliograph/projector/threads"
 	"heliograph/schemas/topic"
 	"heliograph/tools/chat"
@@ -24,7 +25,8 @@ import (
 //
 //	log ──all partitions, no group──▶ fold ──▶ a generation beside the live one ──compare, switch──▶ live
 type replayCmd struct {
-	Postgres replayPostgresCmd `cmd:"" help:"Build the thread views in Postgres anew, beside the live ones, and switch to them."`
+	Postgres   replayPostgresCmd   `cmd:"" help:"Build the thread views in Postgres anew, beside the live ones, and switch to them."`
+	Clickhouse replayClickhouseCmd `cmd:"" help:"Build the history in ClickHouse anew, beside the live one, and switch to it."`
 }
 
 // Help shows how it is used.
@@ -33,7 +35,8 @@ func (replayCmd) Help() string {
   helio replay postgres --dry-run
   helio replay postgres
   helio replay postgres --rollback
-  helio replay postgres --drop-old`
+  helio replay postgres --drop-old
+  helio replay clickhouse --help`
 }
 
 // replayFlags are what a replay of any view is told.
@@ -85,7 +88,7 @@ What holds the live tables for long (a dump, helio verify) delays the switch; it
 
 // Run replays.
 func (c *replayPostgresCmd) Run(ctx context.Context, log *slog.Logger) error {
-	if err := checkRetention(c.Retention); err != nil {
+	if err := errors.Join(checkRetention(c.Retention), c.check()); err != nil {
 		return err
 	}
 	if err := c.fill(ctx, &c.kafkaFlags, &c.postgresFlags, nil); err != nil {
@@ -102,8 +105,70 @@ func (c *replayPostgresCmd) Run(ctx context.Context, log *slog.Logger) error {
 	return c.replay(ctx, log, store, threads.Topics, c.Retention)
 }
 
+// replayClickhouseCmd replays the history.
+type replayClickhouseCmd struct {
+	replayFlags
+	clickhouseFlags
+}
+
+// Help shows how it is used.
+func (replayClickhouseCmd) Help() string {
+	return `Examples:
+  helio replay clickhouse --dry-run
+  helio replay clickhouse                          (build, compare, switch)
+  helio replay clickhouse --no-switch --rate 20000
+  helio replay clickhouse --to 3:120000 --no-verify
+  helio replay clickhouse --rollback
+  helio replay clickhouse --drop-old
+  helio replay clickhouse --list -o json
+
+A generation is a database beside the live one, with positions and a quarantine of its own: heliograph_g2 beside
+heliograph. It is filled from the first record, all partitions in parallel, with no consumer group; it appends nothing
+to the log. Killed at any moment, the same command goes on from where it was. When it has caught up it is compared with
+a fresh fold of the log. Then the projectors are held back for a moment, the tables are exchanged one after the other,
+and the projectors go on by themselves. Whoever reads sees complete tables all the time, and nothing goes back.
+
+A replay that is killed in the middle of the switch holds the projectors back until the command is given again, which
+brings the switch to its end; it has to wait some 15 seconds for the lock of the one that was killed.
+
+The tables that were live are in the other database then, until --drop-old. --rollback lets them catch up and switches
+to them. Rights and views of analysts go by names, and stay.`
+}
+
+// Run replays.
+func (c *replayClickhouseCmd) Run(ctx context.Context, log *slog.Logger) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if err := c.fill(ctx, &c.kafkaFlags, nil, &c.clickhouseFlags); err != nil {
+		return err
+	}
+	store, err := generation.OpenClickHouse(ctx, generation.ClickHouseConfig{
+		ClickHouse: c.clickhouseFlags.config(log, nil, "helio replay"), Logger: log, Look: c.List || c.DryRun,
+	})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return c.replay(ctx, log, store, history.Topics, 0)
+}
+
 // replayed is how many records a second a replay takes in where nothing is known: measured on two cores.
 const replayed = 25_000
+
+// check finds what is wrong before anything is asked.
+func (c *replayFlags) check() error {
+	if !(c.Rate >= 0) { // which NaN is not either
+		return fmt.Errorf("--rate %v is not a number from 0 on", c.Rate)
+	}
+	_, err := place(c.To)
+	if err == nil && c.Memory != "" {
+		if _, err = bytesOf(c.Memory); err != nil {
+			err = fmt.Errorf("--memory: %w", err)
+		}
+	}
+	return err
+}
 
 // replay does what the flags say with the generations of a view.
 func (c *replayFlags) replay(
@@ -116,9 +181,6 @@ func (c *replayFlags) replay(
 		return c.drop(ctx, store, generation.Retired, generation.AsOf)
 	case c.Abandon:
 		return c.drop(ctx, store, generation.Building)
-	}
-	if c.Rate < 0 {
-		return fmt.Errorf("--rate %v is negative", c.Rate)
 	}
 	until, err := place(c.To)
 	if err != nil {

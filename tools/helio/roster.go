@@ -16,14 +16,20 @@ import (
 	"heliograph/infra/views"
 	projectedhistory "heliograph/projector/history"
 	"heliograph/projector/threads"
+	chschema "heliograph/schemas/clickhouse"
 	logevent "heliograph/schemas/event"
 	eventv1 "heliograph/schemas/event/v1"
 	pgschema "heliograph/schemas/postgres"
 	"heliograph/schemas/topic"
 )
 
-// groupHistory is the role of the consumer group of the history's projectors.
-const groupHistory = "projector-history"
+// historyRole names the projectors of the history in a database, likewise.
+func historyRole(database string) string {
+	if database == chschema.Database {
+		return "history"
+	}
+	return "history-" + database
+}
 
 // threadsRole names the projectors of the thread views in a schema. Views in two schemas are two views, and neither
 // takes partitions from the other.
@@ -77,11 +83,11 @@ func eventTypes() (names []string) {
 // viewSources are the views of a deployment, for who asks how far they are.
 func viewSources(
 	cl *kgo.Client, cfg kafka.Config, bases *kafka.Bases, v *views.Views, h *history.History,
-	schema, deliveryGroup string,
+	schema, database, deliveryGroup string,
 ) []lag.Source {
 	return []lag.Source{
 		lag.OfThreads(v, schema, cfg.Group("projector-"+threadsRole(schema)), threads.Topics),
-		lag.OfHistory(h, cfg.Group(groupHistory), projectedhistory.Topics),
+		lag.OfHistory(h, cfg.Group("projector-"+historyRole(database)), projectedhistory.Topics),
 		lag.OfDelivery(cl, cfg, bases, deliveryGroup, topic.Folded),
 	}
 }
@@ -97,7 +103,10 @@ func (p *process) watchViews(parts edgeParts, v *views.Views, h *history.History
 	p.onClose(cl.Close)
 	watch := lag.NewWatch(lag.Config{
 		Kafka: quiet, Client: cl, Bases: parts.bases,
-		Sources: viewSources(cl, quiet, parts.bases, v, h, parts.postgres.PostgresSchema, parts.deliveryGroup),
+		Sources: viewSources(
+			cl, quiet, parts.bases, v, h,
+			parts.postgres.PostgresSchema, parts.clickhouse.ClickhouseDatabase, parts.deliveryGroup,
+		),
 	}, p.log, p.reg)
 	p.group.Go("view watch", watch.Run)
 	return nil
