@@ -295,7 +295,7 @@ const (
 	// begunMost is how long the switch waits for the batches that writers were at.
 	begunMost = 2 * time.Second
 	// behindMost is how long the history's writers are held back while what is built catches up with them.
-	behindMost = 15 * time.Second
+	behindMost = 5 * time.Second
 )
 
 // Switch implements Store: it holds the writers back, lets what is built catch up, exchanges the tables one after the

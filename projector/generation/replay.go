@@ -217,12 +217,16 @@ func (r *replay) after(ctx context.Context, target Generation, sink kafka.Sink) 
 	if r.opts.Stay || r.opts.Until != nil {
 		return nil
 	}
-	for {
+	for try := 1; ; try++ {
 		if err := r.catchUp(ctx, target); err != nil {
 			return err
 		}
 		r.tell(target, PhaseSwitch, nil)
 		err := r.store.Switch(ctx, target, r.stop)
+		if errors.Is(err, ErrBehind) && try == behindTries {
+			return fmt.Errorf("%w, although it has taken in all that the log has: the live one is ahead of the log, "+
+				"which may have been set back, or the log grows faster than it is read", err)
+		}
 		if errors.Is(err, ErrBehind) {
 			r.cfg.Logger.Warn("the generation is behind the live one still, trying again", "err", err)
 			continue
@@ -250,6 +254,9 @@ func (r *replay) now(ctx context.Context, g Generation) Generation {
 	}
 	return g
 }
+
+// behindTries is how often a switch is tried that does not catch up.
+const behindTries = 5
 
 // choose says which generation is to be filled.
 func (r *replay) choose(ctx context.Context) (Generation, error) {

@@ -227,7 +227,7 @@ func (s *store) commit(ctx context.Context, w *writes, quarantine rows, begin fu
 		begin(&q)
 		drop(&q)
 		for _, r := range upserts {
-			if r.len() > 0 {
+			if r.len() > 0 && !s.direct(r.table) {
 				q.Queue(r.table.stage)
 			}
 		}
@@ -239,10 +239,18 @@ func (s *store) commit(ctx context.Context, w *writes, quarantine rows, begin fu
 			if r.len() == 0 {
 				continue
 			}
-			if _, err := tx.CopyFrom(ctx, r.table.stageTab, r.table.columns, r.source()); err != nil {
+			to := r.table.stageTab
+			if s.direct(r.table) {
+				to = pgx.Identifier{r.table.name}
+			} else {
+				move.Queue(r.table.unstage)
+			}
+			if _, err := tx.CopyFrom(ctx, to, r.table.columns, r.source()); err != nil {
 				return err
 			}
-			move.Queue(r.table.unstage)
+		}
+		if move.Len() == 0 {
+			return nil
 		}
 		return tx.SendBatch(ctx, &move).Close()
 	})
@@ -251,6 +259,10 @@ func (s *store) commit(ctx context.Context, w *writes, quarantine rows, begin fu
 	}
 	return err
 }
+
+// direct tells whether rows of a table go into it without a stage: they are new, since the positions are, while nothing
+// is drained.
+func (s *store) direct(t *table) bool { return t == tableMessages && s.cfg.Beside && s.cfg.Log == nil }
 
 func byBytes[T ~[id.Size]byte](a, b T) int { return bytes.Compare(a[:], b[:]) }
 
