@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"heliograph/schemas/topic"
 )
 
 // GenerationID tells one building of the views from every other.
@@ -71,4 +73,16 @@ func GenerationOf(ctx context.Context, tx pgx.Tx, schema string) (r Generation, 
 		err = forEach[Generation]("generation of "+schema, rows, func(g *Generation) error { r, ok = *g, true; return nil })
 	}
 	return r, ok, err
+}
+
+// Reached returns how far the views of a schema have taken in a slot, within the caller's transaction.
+func Reached(ctx context.Context, tx pgx.Tx, schema string, slot topic.Slot) (map[topic.Topic]topic.Position, error) {
+	rows, err := tx.Query(ctx, `SELECT topic, slot, next, log_time FROM `+pgx.Identifier{schema, "positions"}.Sanitize()+
+		` WHERE slot = $1`, int32(slot))
+	if err != nil {
+		return nil, fmt.Errorf("read positions of %s: %w", schema, err)
+	}
+	out := map[topic.Topic]topic.Position{}
+	err = forEach[Freshness]("positions of "+schema, rows, func(f *Freshness) error { out[f.Topic] = f.Next; return nil })
+	return out, err
 }

@@ -360,22 +360,9 @@ func (c *ClickHouse) seal(ctx context.Context, sw history.Switching) error {
 // halt takes the slots from their writers, and waits until what they were at is done and the other database has it.
 func (c *ClickHouse) halt(ctx context.Context, to Generation) error {
 	c.cfg.step("halt")
-	if err := projection.TakeAll(ctx, c.conn); err != nil {
-		return fmt.Errorf("take the slots from the history's projectors: %w", err)
-	}
-	var want []history.End
-	for deadline := time.Now().Add(begunMost); ; {
-		var err error
-		if want, err = c.history.Ends(ctx); err != nil {
-			return err
-		}
-		under := slices.ContainsFunc(want, func(e history.End) bool { return e.Begun > e.Done })
-		if !under || time.Now().After(deadline) { // one that was cut off is never done: the log has it
-			break
-		}
-		if !run.Sleep(ctx, 20*time.Millisecond) {
-			return ctx.Err()
-		}
+	want, err := c.takeAll(ctx)
+	if err != nil {
+		return err
 	}
 	return c.at(to.Place, func(_ driver.Conn, h *history.History) error {
 		for deadline := time.Now().Add(behindMost); ; {
@@ -402,6 +389,26 @@ func (c *ClickHouse) halt(ctx context.Context, to Generation) error {
 			}
 		}
 	})
+}
+
+// takeAll takes the slots from their writers, waits until what they were at is done, and returns how far they got.
+func (c *ClickHouse) takeAll(ctx context.Context) ([]history.End, error) {
+	if err := projection.TakeAll(ctx, c.conn); err != nil {
+		return nil, fmt.Errorf("take the slots from the history's projectors: %w", err)
+	}
+	for deadline := time.Now().Add(begunMost); ; {
+		ends, err := c.history.Ends(ctx)
+		if err != nil {
+			return nil, err
+		}
+		under := slices.ContainsFunc(ends, func(e history.End) bool { return e.Begun > e.Done })
+		if !under || time.Now().After(deadline) { // one that was cut off is never done: the log has it
+			return ends, nil
+		}
+		if !run.Sleep(ctx, 20*time.Millisecond) {
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // exchange brings a switch to its end, from wherever it is.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"heliograph/infra/clickhouse"
 	"heliograph/infra/embedded/enginetest"
@@ -242,6 +243,56 @@ func TestReplayOfHistoryUnderTraffic(t *testing.T) {
 	stop()
 	p.equal()
 	if diff := cmp.Diff(map[int]string{3: generation.Retired, 2: generation.Live}, p.generations()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A thread is mended in place, while the projector goes on; what it knew of it is not carried over.
+func TestMendHistory(t *testing.T) {
+	p := newPast(t, 23)
+	p.must(p.produce(t.Context(), 1200))
+	stop := p.live()
+	p.caughtUp()
+	stop()
+	var key uuid.UUID
+	p.must(p.conn.QueryRow(t.Context(), `
+		SELECT thread_id FROM messages WHERE thread_id NOT IN (SELECT subject FROM quarantine)
+		 GROUP BY thread_id HAVING countIf(position % 2 = 0) > 2 ORDER BY count() DESC LIMIT 1`).Scan(&key))
+	for _, sql := range []string{
+		`ALTER TABLE messages UPDATE ordinal = ordinal + 7 WHERE thread_id = ? SETTINGS mutations_sync = 2`,
+		`DELETE FROM messages WHERE thread_id = ? AND position % 2 = 0`,
+		`DELETE FROM memberships WHERE thread_id = ?`,
+	} {
+		p.must(p.conn.Exec(t.Context(), sql, key))
+	}
+	p.must(p.conn.Exec(t.Context(), `
+		INSERT INTO thread_events (thread_id, position, kind, log_time) VALUES (?, 1, 'never', toDateTime64(0, 3))`, key))
+	p.live()
+	p.must(p.produce(t.Context(), 400)) // what is wrong is loaded
+	p.caughtUp()
+	store, err := p.openHistory(t.Context())
+	p.must(err)
+	cfg := p.config()
+	cfg.Topics = projection.Topics
+	got, err := generation.Mend(t.Context(), store, cfg, generation.Subject{
+		Kind: generation.ThreadSubject, ID: topic.Subject(key),
+	})
+	store.Close()
+	p.must(err)
+	found := map[string]bool{}
+	for _, m := range got {
+		found[m.Table] = m.Wrong+m.Undue > 0
+	}
+	want := map[string]bool{
+		"messages": true, "memberships": true, "thread_events": true,
+		"message_changes": found["message_changes"], "invitations": false, "receipts": false, "quarantine": false,
+	}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Errorf("what was wrong (-want +got):\n%s\n%+v", diff, got)
+	}
+	p.must(p.produce(t.Context(), 200))
+	p.equal()
+	if diff := cmp.Diff(map[int]string{1: generation.Live}, p.generations()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -232,7 +232,12 @@ func (w *world) reader(ctx context.Context) error {
 }
 
 // traffic appends to the log and reads the live views until the returned function is called.
-func (w *world) traffic() (stop func()) {
+func (w *world) traffic() (stop func()) { return w.flow(2) }
+
+// quiet is traffic that nobody reads.
+func (w *world) quiet() (stop func()) { return w.flow(0) }
+
+func (w *world) flow(readers int) (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -247,7 +252,7 @@ func (w *world) traffic() (stop func()) {
 			}
 		}
 	})
-	for range 2 {
+	for range readers {
 		wg.Go(func() {
 			if err := w.reader(ctx); err != nil {
 				w.t.Error(err)
@@ -523,6 +528,64 @@ func TestReplayUpToAPlace(t *testing.T) {
 	}
 	w.live()
 	w.equal()
+}
+
+// One thread and one user are mended in place, under traffic; what the live projector knew of them is not carried over,
+// and nothing else is touched.
+func TestMendThreadViews(t *testing.T) {
+	w := newWorld(t, 9)
+	w.must(w.produce(t.Context(), 1500))
+	stop := w.live()
+	w.caughtUp()
+	stop()
+	pick := func(table string) topic.Subject {
+		var key [16]byte
+		w.must(w.pool.QueryRow(t.Context(), `SELECT `+table+`_id FROM `+table+`s ORDER BY 1 LIMIT 1`).Scan(&key))
+		return key
+	}
+	thread, user := pick("thread"), pick("user")
+	for _, sql := range []string{
+		`UPDATE threads SET last_ordinal = last_ordinal + 7 WHERE thread_id = $1`,
+		`DELETE FROM members WHERE thread_id = $1`,
+		`DELETE FROM messages WHERE thread_id = $1 AND position % 2 = 0`,
+		`UPDATE watermarks SET read_position = read_position + 1 WHERE thread_id = $1`,
+	} {
+		_, err := w.pool.Exec(t.Context(), sql, [16]byte(thread))
+		w.must(err)
+	}
+	for _, sql := range []string{
+		`UPDATE users SET name = 'spoilt' WHERE user_id = $1`,
+		`INSERT INTO contacts (user_id, phone_hash, name) VALUES ($1, $1, 'nobody')`,
+	} {
+		_, err := w.pool.Exec(t.Context(), sql, [16]byte(user))
+		w.must(err)
+	}
+	w.live()
+	w.must(w.produce(t.Context(), 500)) // what is wrong is loaded
+	w.caughtUp()
+	stopTraffic := w.quiet()
+	for _, s := range []generation.Subject{
+		{Kind: generation.ThreadSubject, ID: thread}, {Kind: generation.UserSubject, ID: user},
+	} {
+		store, err := w.order.open(t.Context(), nil)
+		w.must(err)
+		got, err := generation.Mend(t.Context(), store, w.config(), s)
+		store.Close()
+		w.must(err)
+		wrong := int64(0)
+		for _, m := range got {
+			wrong += m.Wrong + m.Undue
+		}
+		if wrong == 0 {
+			t.Errorf("%v: nothing was found wrong: %+v", s, got)
+		}
+		t.Logf("%v: %+v", s, got)
+	}
+	stopTraffic()
+	w.equal()
+	if diff := cmp.Diff(map[int]string{1: generation.Live}, w.generations()); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // rounds is how often a process is killed; HELIO_REPLAY_KILLS says otherwise.

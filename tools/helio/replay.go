@@ -16,6 +16,7 @@ import (
 	"heliograph/projector/generation"
 	"heliograph/projector/history"
 	"heliograph/projector/threads"
+	"heliograph/schemas/id"
 	"heliograph/schemas/topic"
 	"heliograph/tools/chat"
 	"heliograph/tools/operator"
@@ -50,6 +51,7 @@ type replayFlags struct {
 	DropOld  bool    `help:"Only drop the generations that were live, and those up to a place." xor:"what"`
 	Abandon  bool    `help:"Only drop what an earlier replay has begun." xor:"what"`
 	To       string  `help:"End at a time, or with the event at SLOT:POSITION of helio.threads; such a generation is to look at, and never goes live." placeholder:"TIME|SLOT:POSITION" xor:"to"`
+	Thread   string  `help:"Only replay this thread, and mend its rows in place." placeholder:"ID" xor:"what,to"`
 	NoSwitch bool    `help:"Build and compare, and leave the live generation live; the same command without it goes on from there."`
 	NoVerify bool    `help:"Do not compare with the log before the switch: that takes memory for all rows, twice."`
 	Rate     float64 `help:"Most records a second; 0: as fast as it goes." default:"0" env:"HELIO_REPLAY_RATE"`
@@ -60,6 +62,7 @@ type replayFlags struct {
 type replayPostgresCmd struct {
 	replayFlags
 	postgresFlags
+	User      string        `help:"Only replay this user, and mend its rows in place." placeholder:"ID" xor:"what,to"`
 	Retention time.Duration `help:"How long messages stay in Postgres, as the projectors have it." default:"720h" env:"HELIO_RETENTION"`
 }
 
@@ -72,6 +75,7 @@ func (replayPostgresCmd) Help() string {
   helio replay postgres --to 2026-03-14T12:00:00Z --no-verify
   helio replay postgres --rollback
   helio replay postgres --drop-old
+  helio replay postgres --thread 5f0e9d2a-77b1-8c44-9a53-6d1f1f6b8e21
   helio replay postgres --list -o json
 
 A generation is a schema beside the live one, with positions and a quarantine of its own: views_g2 beside views. It is
@@ -83,7 +87,10 @@ renames both schemas: projectors and edges follow by themselves, and no read goe
 The generation that was live is kept as views_g1, until --drop-old. --rollback lets it catch up and switches to it: no
 read goes back then either. Whoever reads tables by identity (views of analysts in other schemas) is warned of.
 
-What holds the live tables for long (a dump, helio verify) delays the switch; it is named.`
+What holds the live tables for long (a dump, helio verify) delays the switch; it is named.
+
+--thread and --user read the log of one partition, keep what is about the one, and put what comes of it in the place of
+its rows, in one transaction; all else stays as it is.`
 }
 
 // Run replays.
@@ -102,7 +109,7 @@ func (c *replayPostgresCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer store.Close()
-	return c.replay(ctx, log, store, threads.Topics, c.Retention)
+	return c.replay(ctx, log, store, threads.Topics, c.Retention, c.User)
 }
 
 // replayClickhouseCmd replays the history.
@@ -120,6 +127,7 @@ func (replayClickhouseCmd) Help() string {
   helio replay clickhouse --to 3:120000 --no-verify
   helio replay clickhouse --rollback
   helio replay clickhouse --drop-old
+  helio replay clickhouse --thread 5f0e9d2a-77b1-8c44-9a53-6d1f1f6b8e21
   helio replay clickhouse --list -o json
 
 A generation is a database beside the live one, with positions and a quarantine of its own: heliograph_g2 beside
@@ -132,7 +140,10 @@ A replay that is killed in the middle of the switch holds the projectors back un
 brings the switch to its end; it has to wait some 15 seconds for the lock of the one that was killed.
 
 The tables that were live are in the other database then, until --drop-old. --rollback lets them catch up and switches
-to them. Rights and views of analysts go by names, and stay.`
+to them. Rights and views of analysts go by names, and stay.
+
+--thread reads the log of one partition and puts what comes of it in the place of the thread's rows, while the
+projectors are held back; the right rows come before the wrong ones go.`
 }
 
 // Run replays.
@@ -150,7 +161,7 @@ func (c *replayClickhouseCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer store.Close()
-	return c.replay(ctx, log, store, history.Topics, 0)
+	return c.replay(ctx, log, store, history.Topics, 0, "")
 }
 
 // replayed is how many records a second a replay takes in where nothing is known: measured on two cores.
@@ -172,7 +183,8 @@ func (c *replayFlags) check() error {
 
 // replay does what the flags say with the generations of a view.
 func (c *replayFlags) replay(
-	ctx context.Context, log *slog.Logger, store generation.Store, topics []topic.Topic, retention time.Duration,
+	ctx context.Context, log *slog.Logger, store generation.Mender, topics []topic.Topic, retention time.Duration,
+	user string,
 ) error {
 	switch {
 	case c.List:
@@ -211,6 +223,9 @@ func (c *replayFlags) replay(
 	opts := generation.Options{
 		Rate: c.Rate, Until: until, Rollback: c.Rollback, Unverified: c.NoVerify, Stay: c.NoSwitch,
 	}
+	if about, ok, err := subject(c.Thread, user); ok || err != nil {
+		return c.mend(ctx, store, cfg, about, err)
+	}
 	if c.DryRun {
 		return c.dry(ctx, store, cfg, opts)
 	}
@@ -219,6 +234,43 @@ func (c *replayFlags) replay(
 	sum, err := generation.Replay(ctx, store, cfg, opts)
 	shown.end()
 	return errors.Join(c.tell(sum), err)
+}
+
+// subject reads which thread or user is mended; ok is false where none is.
+func subject(thread, user string) (s generation.Subject, ok bool, err error) {
+	switch {
+	case thread != "":
+		t, err := id.Parse[id.ThreadID](thread)
+		if err != nil {
+			return s, false, fmt.Errorf("--thread %q is no id: %w", thread, err)
+		}
+		return generation.Subject{Kind: generation.ThreadSubject, ID: topic.Subject(t)}, true, nil
+	case user != "":
+		u, err := id.Parse[id.UserID](user)
+		if err != nil {
+			return s, false, fmt.Errorf("--user %q is no id: %w", user, err)
+		}
+		return generation.Subject{Kind: generation.UserSubject, ID: topic.Subject(u)}, true, nil
+	}
+	return s, false, nil
+}
+
+// mend replays one thread or user in place, unless it is not known which.
+func (c *replayFlags) mend(
+	ctx context.Context, store generation.Mender, cfg generation.Config, s generation.Subject, err error,
+) error {
+	if err != nil {
+		return err
+	}
+	out, err := generation.Mend(ctx, store, cfg, s)
+	if err != nil {
+		return err
+	}
+	var rows []table.Row
+	for _, m := range out {
+		rows = append(rows, table.Row{m.Table, m.Rows, m.Wrong, m.Undue})
+	}
+	return c.print(out, table.Row{"table", "rows", "were wrong", "were undue"}, rows)
 }
 
 // tell prints what a replay came to, if it came to anything.
