@@ -7,6 +7,9 @@
 // live is kept until it is dropped, and a rollback is the same again: it is filled from where it stopped, and switched
 // to. So no read ever goes back, in either direction.
 //
+// One thread or user can be mended in place (Mend): its records alone are folded into a generation beside, and its rows
+// there take the place of those that are live.
+//
 // Promise: whoever reads sees the one generation or the other, as a whole, and nothing older than he could have seen
 // before; roles follow without a restart. A replay that is killed at any moment goes on from where it was when the same
 // command is given again. It writes nothing but the generation: no log, no device, no other store hears of it.
@@ -31,6 +34,14 @@
 //     than that, and of a deadlock it is always the one that gives up.
 //   - The table generation is the gate of those that write: they hold it first. Once the switch has it, positions stand
 //     still, and what is built catches up with them exactly.
+//   - ClickHouse has no transaction over tables. The switch of the history says that it is under way, which keeps
+//     writers from taking slots over, takes theirs away, lets what is built catch up, and exchanges table by table;
+//     whoever is killed on the way leaves word of what was to become what, and the next brings it to its end. Until
+//     then the writers wait. Each table is complete all the time, and positions are exchanged last, so that none of
+//     them is ahead of the rows.
+//   - An exchange that is made twice is none. So tables are known by what identifies them and not by their names, and
+//     whoever does not have the lock any more exchanges nothing. Between that look and the exchange somebody could be
+//     held up for longer than the lock lives: that is the one hole.
 //   - Objects outside of the schema that read its tables (views of analysts, publications) go by identity and not by
 //     name: they go on reading the retired tables. The switch warns of such views, and a drop refuses.
 package generation

@@ -193,6 +193,13 @@ var mutations = []mutation{
 		tests: []string{"./projector/generation -run SwitchWaits"},
 	},
 	{
+		name: "a projector writes what it knew of what was mended", promise: "P3",
+		file:  "projector/generation/mend_postgres.go",
+		old:   "SET id = gen_random_uuid()",
+		new:   "SET id = id",
+		tests: []string{"./projector/generation -run MendThread"},
+	},
+	{
 		name: "the history is written while it is switched", promise: "P3",
 		file:  "projector/history/owner.go",
 		old:   "if sw.Open && !s.cfg.Beside {",
