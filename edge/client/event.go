@@ -120,8 +120,8 @@ type Failed struct {
 }
 
 // Delayed tells that a message of the outbox waits because its thread is parked (CODE_THREAD_PARKED), with all behind
-// it in that thread. It is sent again by itself, at once when the thread goes on (ThreadLate without an error), and told
-// each time that it is refused.
+// it in that thread. It is sent again by itself, at once when the thread goes on (ThreadLate without an error), and
+// told each time that it is refused.
 type Delayed struct {
 	Thread id.ThreadID
 	ID     id.MessageID

@@ -34,8 +34,8 @@ func (f *Fanout) late(d *device, t id.ThreadID, why error) {
 	}
 }
 
-// goesOn tells a device that a thread which was parked takes messages again (wire 5.9). Of one that is shelved it is told
-// with the rest.
+// goesOn tells a device that a thread which was parked takes messages again (wire 5.9). Of one that is shelved it is
+// told with the rest.
 func (f *Fanout) goesOn(d *device, t id.ThreadID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -179,7 +179,8 @@ func TestDroppedByAnOperator(t *testing.T) {
 					b.cluster.Slow()
 				}
 				drop := kafka.Release{
-					Topic: topic.Threads, Slot: b.edges[0].SlotOf(g), Position: at, Subject: topic.Subject(g), Dropped: true,
+					Topic: topic.Threads, Slot: b.edges[0].SlotOf(g), Position: at, Subject: topic.Subject(g),
+					Dropped: true,
 				}
 				for _, e := range b.edges {
 					e.Released(drop)

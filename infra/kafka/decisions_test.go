@@ -195,6 +195,9 @@ func TestDroppedHaveNoValue(t *testing.T) {
 	eventually(t, "opened anew", func() bool { mu.Lock(); defer mu.Unlock(); return slices.Contains(opened, 2) })
 	send("4")
 	eventually(t, "five records", func() bool { return o.count() == 5 })
+	// One that is dropped while nothing else comes.
+	say(t, cl, released(cfg, s, dropOf(s, 0)))
+	eventually(t, "opened anew", func() bool { mu.Lock(); defer mu.Unlock(); return slices.Contains(opened, 3) })
 	stop()
 	mu.Lock()
 	defer mu.Unlock()
@@ -208,8 +211,8 @@ func TestDroppedHaveNoValue(t *testing.T) {
 	if len(seen[3]) < 2 {
 		t.Errorf("position 3 was tried %d times, want it tried again", len(seen[3]))
 	}
-	if !slices.Equal(opened, []int{1, 2}) {
-		t.Errorf("opened with %v dropped, want 1, 2", opened)
+	if !slices.Equal(opened, []int{1, 2, 3}) {
+		t.Errorf("opened with %v dropped, want 1, 2, 3", opened)
 	}
 	if o.closed[true] != 0 {
 		t.Errorf("closed %v: a slot was lost", o.closed)

@@ -451,4 +451,32 @@ var mutations = []mutation{
 		new:   "\t\tgo func() {}()\n",
 		tests: []string{"./tools/helio -run Memory"},
 	},
+	{
+		name: "what an operator has dropped is folded", promise: "P3",
+		file:  "infra/kafka/releases.go",
+		old:   "rec.Value = nil",
+		new:   "_ = rec",
+		tests: []string{"./infra/kafka -run Dropped"},
+	},
+	{
+		name: "what is dropped while its slot is open waits for a restart", promise: "P3",
+		file:  "infra/kafka/feed.go",
+		old:   "\t\tcase <-g.decided:\n\t\t\terr = errDecided\n",
+		new:   "",
+		tests: []string{"./infra/kafka -run DroppedHave"},
+	},
+	{
+		name: "what was dropped stays in quarantine", promise: "P3",
+		file:  "projector/sink.go",
+		old:   "dropped, err := s.drop(ctx, slot, stored)",
+		new:   "dropped, err := false, error(nil)",
+		tests: []string{"./projector -run DropTakes"},
+	},
+	{
+		name: "an edge folds what an operator has dropped", promise: "P3",
+		file:  "edge/replica/apply.go",
+		old:   "if sub.passesOver(t, rec) {",
+		new:   "if sub.passesOver(t, rec) && sub.gone {",
+		tests: []string{"./edge/fanout -run DroppedBefore"},
+	},
 }
