@@ -433,7 +433,8 @@ func (d *drain[R]) stopped(subject topic.Subject, w *draining, more ...any) {
 	d.log.Error("quarantine not drained to its end, the subject stays in it", append([]any{
 		"subject", id.ThreadID(subject), "events", w.events, "position", w.stop.Position, "reason", w.stop.Reason,
 	}, more...)...)
-	if d.sink.cfg.Report != nil {
+	news := w.again || w.stop.Position != w.first // else it was told, perhaps by every version since
+	if d.sink.cfg.Report != nil && news {
 		d.sink.cfg.Report(d.sink.cfg.View, *w.stop)
 	}
 }

@@ -37,8 +37,8 @@ type Config struct {
 	Budget *budget.Budget
 	// Timeout bounds an Apply once it has its turn; it then counts as a transient failure. 0: the store's own bounds.
 	Timeout time.Duration
-	// Report is told of each event that could not be applied, after it is stored, and not of those behind it. It must
-	// not block. nil: nobody is told.
+	// Report is told of each event that could not be applied, after it is stored, and not of those behind it; once more
+	// when an operator has had it tried again in vain. It must not block. nil: nobody is told.
 	Report func(view string, q Quarantined)
 }
 

@@ -40,7 +40,7 @@ func (r *HeldRange) scan(into func(...any) error) error {
 // Stopped is a subject that stands still on a topic since an event that could not be applied; of an event without a
 // subject, that event alone.
 type Stopped struct {
-	Quarantined        // the first
+	Quarantined // the first
 	Last        topic.Position
 	Events      uint64 // with the first
 }

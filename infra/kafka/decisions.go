@@ -145,10 +145,24 @@ func (d *Decisions) Of(ctx context.Context, s topic.Slot) (Releases, <-chan stru
 	if int(s) >= len(d.slots) {
 		return Releases{}, nil, fmt.Errorf("kafka: slot %d is not one of %d", s, len(d.slots))
 	}
+	return d.read(ctx, s, ends[s])
+}
+
+// All returns once everything is known that was decided of any slot when it was called.
+func (d *Decisions) All(ctx context.Context) error {
+	ends, err := d.askEnds(ctx)
+	for s := 0; err == nil && s < len(ends); s++ {
+		_, _, err = d.read(ctx, topic.Slot(s), ends[s])
+	}
+	return err
+}
+
+// read waits until a slot was read up to an offset.
+func (d *Decisions) read(ctx context.Context, s topic.Slot, end int64) (Releases, <-chan struct{}, error) {
 	for {
 		d.mu.Lock()
 		of := &d.slots[s]
-		if of.next >= ends[s] {
+		if of.next >= end {
 			defer d.mu.Unlock()
 			return of.releases, of.changed, nil
 		}
@@ -163,16 +177,6 @@ func (d *Decisions) Of(ctx context.Context, s topic.Slot) (Releases, <-chan stru
 			return Releases{}, nil, fmt.Errorf("kafka: read %s/%d: %w", d.name, s, ctx.Err())
 		}
 	}
-}
-
-// All returns once everything is known that was decided of any slot when it was called.
-func (d *Decisions) All(ctx context.Context) error {
-	for s := range d.slots {
-		if _, _, err := d.Of(ctx, topic.Slot(s)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Known returns what is known of a slot now. It asks nobody.

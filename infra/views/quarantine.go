@@ -48,7 +48,7 @@ func (r *HeldRange) targets() []any {
 // Stopped is a subject that stands still on a topic since an event that could not be applied; of an event without a
 // subject, that event alone.
 type Stopped struct {
-	Quarantined       // the first
+	Quarantined // the first
 	Last        topic.Position
 	Events      int64 // with the first
 }
