@@ -7,8 +7,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// TestAgeOfBusySlot: a slot that always lacks some records, and each time others, is not as far behind as the first time
-// that it lacked any; one that stands still is.
+// TestAgeOfBusySlot: a slot that always lacks some records, and each time others, is not as far behind as the first
+// time that it lacked any; one that stands still is.
 func TestAgeOfBusySlot(t *testing.T) {
 	c, err := NewConsumer(ConsumerConfig{Kafka: Config{Brokers: []string{"127.0.0.1:1"}}, View: "test"}, nil)
 	if err != nil {

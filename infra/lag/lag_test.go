@@ -16,6 +16,7 @@ import (
 
 	"heliograph/infra/embedded/enginetest"
 	"heliograph/infra/kafka"
+	realkafka "heliograph/infra/kafka/real"
 	"heliograph/schemas/topic"
 )
 
@@ -26,6 +27,18 @@ const wait = time.Minute
 
 // slots is P of the test's logs.
 const slots = 4
+
+// realBroker is an Apache Kafka, while TestReal runs tests on it; it stamps records itself.
+var realBroker string
+
+// TestReal: groups, commits and the choosing of a watch are as Apache Kafka has them.
+func TestReal(t *testing.T) {
+	realBroker = realkafka.Start(t)
+	defer func() { realBroker = "" }()
+	t.Run("Owners", TestOwners)
+	t.Run("Watch", TestWatch)
+	t.Run("AheadOfTheEnds", TestAheadOfTheEnds)
+}
 
 // world is a log, a view that is where the test says, and a clock that the test moves.
 type world struct {
@@ -40,6 +53,9 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	brokers, prefix := enginetest.Kafka(t)
+	if realBroker != "" {
+		brokers = []string{realBroker}
+	}
 	w := &world{t: t, next: map[topic.Slot]topic.Position{}, began: time.Now().Add(-time.Hour).Truncate(time.Second)}
 	w.now = w.began
 	w.cfg.Kafka = kafka.Config{Brokers: brokers, TopicPrefix: prefix, Partitions: slots}
@@ -367,7 +383,7 @@ func TestWatch(t *testing.T) {
 			t.Errorf("%s is %v (there: %v), want %v", name, have, ok, want)
 		}
 	}
-	if s := got["helio_view_lag_seconds threads"]; s < 3600 || s > 3600+2*wait.Seconds() {
+	if s := got["helio_view_lag_seconds threads"]; realBroker == "" && (s < 3600 || s > 3600+2*wait.Seconds()) {
 		t.Errorf("it is %v s behind", s)
 	}
 	if got := shown(t, second.reg); fmt.Sprint(got) != "map[helio_view_watching:0]" {

@@ -45,8 +45,8 @@ func NewAnnouncer(cfg kafka.Config, current func() Role, log *slog.Logger) *Anno
 	return &Announcer{cfg: cfg, every: Every, current: current, log: log}
 }
 
-// Run announces the process now, every Every and when it owns other slots, and at the end of ctx that it was stopped. It
-// fails only on a configuration that no client can be made of.
+// Run announces the process now, every Every and when it owns other slots, and at the end of ctx that it was stopped.
+// It fails only on a configuration that no client can be made of.
 func (a *Announcer) Run(ctx context.Context) error {
 	t := time.NewTicker(a.every / 5)
 	defer t.Stop()

@@ -14,6 +14,7 @@ import (
 
 	"heliograph/infra/embedded/enginetest"
 	"heliograph/infra/kafka"
+	realkafka "heliograph/infra/kafka/real"
 )
 
 func TestMain(m *testing.M) { enginetest.Main(m) }
@@ -21,9 +22,23 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 // wait bounds every wait of a test.
 const wait = time.Minute
 
+// realBroker is an Apache Kafka, while TestReal runs tests on it.
+var realBroker string
+
+// TestReal: the topic is made, written and read as Apache Kafka has it.
+func TestReal(t *testing.T) {
+	realBroker = realkafka.Start(t)
+	defer func() { realBroker = "" }()
+	t.Run("Roster", TestRoster)
+	t.Run("RosterChanges", TestRosterChanges)
+}
+
 func config(t *testing.T) kafka.Config {
 	t.Helper()
 	brokers, prefix := enginetest.Kafka(t)
+	if realBroker != "" {
+		brokers = []string{realBroker}
+	}
 	return kafka.Config{Brokers: brokers, TopicPrefix: prefix}
 }
 
@@ -142,9 +157,14 @@ func TestLogDown(t *testing.T) {
 		<-said
 	}
 	cancel()
-	<-said // of the stop
-	if err := <-done; err != nil {
-		t.Error(err)
+	for ended := false; !ended; {
+		select {
+		case <-said: // once more, or of the stop
+		case err := <-done:
+			if ended = true; err != nil {
+				t.Error(err)
+			}
+		}
 	}
 	if n := strings.Count(lines.String(), "level=WARN"); n != 1 {
 		t.Errorf("%d warnings:\n%s", n, lines.String())

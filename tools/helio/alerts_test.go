@@ -105,7 +105,9 @@ func TestAlertsOnSeries(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, b := range map[string][]byte{"alerts.yaml": rules, "alerts_test.yaml": deployed(t, "alerts_test.yaml")} {
+		for name, b := range map[string][]byte{
+			"alerts.yaml": rules, "alerts_test.yaml": deployed(t, "alerts_test.yaml"),
+		} {
 			if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 				t.Fatal(err)
 			}

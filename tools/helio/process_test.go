@@ -107,10 +107,9 @@ func TestWatchedGauges(t *testing.T) {
 	}
 	p.dog = run.NewWatchdog(100*time.Millisecond, 3, p.log, p.reg)
 	p.group.Go("watchdog of the test", p.dog.Run)
-	p.watchLag(
-		"a", "fine", &fakeLag{lags: []kafka.Lag{{Records: 100, Seconds: 1}, {Records: 5, Seconds: 2}}, unsure: time.Second},
-		5,
-	)
+	p.watchLag("a", "fine", &fakeLag{
+		lags: []kafka.Lag{{Records: 100, Seconds: 1}, {Records: 5, Seconds: 2}}, unsure: time.Second,
+	}, 5)
 	p.watchLag("b", "old", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: 1, Seconds: 60}}}, 5)
 	p.watchLag(
 		"c", "long", &fakeLag{lags: []kafka.Lag{{Records: 1, Seconds: 1}, {Records: maxLagRecords + 1, Seconds: 1}}}, 5,

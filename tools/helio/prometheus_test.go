@@ -41,7 +41,9 @@ func startPrometheus(t *testing.T, all map[string]*process) *scraper {
 		of = append(of, p.Admin)
 	}
 	config, err := yaml.Marshal(map[string]any{
-		"global":         map[string]string{"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+		"global": map[string]string{
+			"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms",
+		},
 		"rule_files":     []string{rules},
 		"scrape_configs": []job{{"helio", []targets{{of}}}},
 	})
@@ -146,7 +148,9 @@ func TestDashboardOnPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It has seen every role twice, and an edge watches the views.
-	ready := fmt.Sprintf("count(count_over_time(helio_build_info[1m]) > 2) == %d and on() helio_view_watching == 1", len(all))
+	ready := fmt.Sprintf(
+		"count(count_over_time(helio_build_info[1m]) > 2) == %d and on() helio_view_watching == 1", len(all),
+	)
 	deadline := time.Now().Add(wait)
 	for {
 		got, err := p.query(ready)
@@ -197,7 +201,8 @@ func (p *scraper) checkRules(deadline time.Time) {
 				case r.Health == "ok":
 					evaluated++
 				}
-				if r.State == "firing" && r.Duration == 0 && r.Name != "HelioWatchdog" { // the edge has no delivery here
+				// The edge has no delivery here, of which the watchdog tells.
+				if r.State == "firing" && r.Duration == 0 && r.Name != "HelioWatchdog" {
 					p.t.Errorf("%s fires over a deployment in which nothing happens", r.Name)
 				}
 			}
@@ -224,7 +229,7 @@ func (p *scraper) judge(title, expr, legend string, unmade map[string]string, de
 		if len(got) > 0 {
 			for _, m := range legendLabels.FindAllStringSubmatch(legend, -1) {
 				if _, ok := got[0].Metric[m[1]]; !ok {
-					p.t.Errorf("%s: %s: its legend names %s, which the answer does not have: %v", title, expr, m[1], got[0])
+					p.t.Errorf("%s: %s: its legend names %s, which %v does not have", title, expr, m[1], got[0])
 				}
 			}
 			return

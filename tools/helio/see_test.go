@@ -108,8 +108,8 @@ func TestCheckOutputs(t *testing.T) {
 		return b.String()
 	}
 	want := []string{
-		"HELIO CRITICAL - threads CRITICAL: it is 1m30s behind, history 300ms behind, delivery UNKNOWN: its store does " +
-			"not tell how far it is: no/answer at all | threads_seconds=90.400s;30;120;0 threads_records=700;;;0 " +
+		"HELIO CRITICAL - threads CRITICAL: it is 1m30s behind, history 300ms behind, delivery UNKNOWN: its store " +
+			"does not tell how far it is: no/answer at all | threads_seconds=90.400s;30;120;0 threads_records=700;;;0 " +
 			"history_seconds=0.300s;30;120;0 history_records=40;;;0",
 		"threads: it is 1m30s behind", "threads: of its 16 slots have no owner: 16",
 		"delivery: its store does not tell how far it is: no/answer at all",
@@ -172,7 +172,8 @@ func shot() operator.Snapshot {
 		At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local),
 		Processes: []operator.Gauges{mute, process("edge", "e1", map[string]float64{
 			operator.OutboxFrames: 60000, operator.OutboxBytes: 1e6, operator.ProduceRecords: 12,
-			operator.OldestAtReplica: 7.5, operator.BudgetUsed: 80, operator.BudgetLimit: 100, operator.Connections: 1000,
+			operator.OldestAtReplica: 7.5, operator.BudgetUsed: 80, operator.BudgetLimit: 100,
+			operator.Connections: 1000,
 		})},
 		Views: seen(),
 	}
@@ -260,7 +261,8 @@ func TestStatusTable(t *testing.T) {
 	if err := c.show(&b, []operator.Process{{
 		Role: roster.Role{
 			Role: "edge", Name: "e1\x1b[0m", Version: "v1.2.0", Commit: "0123456789abcdef", Reader: 3,
-			Types: []string{"a", "b"}, Started: now.Add(-2 * time.Hour), Admin: "10.0.0.1:80", Seen: now.Add(-5 * time.Second),
+			Types: []string{"a", "b"}, Started: now.Add(-2 * time.Hour), Admin: "10.0.0.1:80",
+			Seen:  now.Add(-5 * time.Second),
 			Slots: map[string]int{"threads": 3, "history": 4},
 		},
 		State: operator.StateRuns, Lacks: []string{"c"},

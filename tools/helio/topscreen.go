@@ -93,8 +93,9 @@ func processLines(s operator.Snapshot, style topStyle) []string {
 			return fmt.Sprintf("%.0f", v)
 		}
 		rows = append(rows, table.Row{
-			chat.CleanLine(p.Role.Role), chat.CleanLine(p.Name), show(operator.OutboxFrames), show(operator.OutboxBytes),
-			show(operator.ProduceRecords), show(operator.FetchedRecords), show(operator.LinkFrames),
+			chat.CleanLine(p.Role.Role), chat.CleanLine(p.Name),
+			show(operator.OutboxFrames), show(operator.OutboxBytes), show(operator.ProduceRecords),
+			show(operator.FetchedRecords), show(operator.LinkFrames),
 			operator.Ago(g.Oldest()), memory, show(operator.Connections), show(operator.SlotsStalled), slotsOwned(p),
 		})
 	}

@@ -1,6 +1,7 @@
 // Package operator is what those who run Heliograph ask of it: the log as it lies on the brokers (Log, Tail, Topics),
-// an event in words (Event), how far the views have got (Views), and what became of one message (Trace). The commands
-// parse flags and print; what they print is found here.
+// an event in words (Event), how far the views have got (Views, Lag) and whether that is well (Judge), which processes
+// run (Processes) and what waits in them (Scrape, Look), and what became of one message (Trace). The commands parse
+// flags and print; what they print is found here.
 //
 // Promise: nothing here writes, joins a group or commits. An answer about a message rests on the log: what the views
 // know of it says only where to look, and is told beside it.
@@ -10,9 +11,9 @@
 //
 // Durability: none; nothing is kept.
 //
-// When slow: each question to the brokers is bounded by 20 s and each to a view by 10 s. The reading of the log is
-// bounded by its caller alone. A store that does not answer is told in the answer (Place.LogError, ViewPlace.Error)
-// and costs the rest nothing.
+// When slow: each question to the brokers is bounded by 20 s, each to a view by 10 s and each to a process by 2 s. The
+// reading of the log is bounded by its caller alone. What does not answer is told in the answer (Place.LogError,
+// ViewPlace.Error, lag.View.Error, Gauges.Error) and costs the rest nothing.
 //
 // Restart: an answer is of one moment, the one at which the Log was opened. What comes later is beyond its ends, so
 // reading comes to an end also in a busy log.

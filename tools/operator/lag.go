@@ -130,7 +130,8 @@ func Judge(all []lag.View, by Limits) (Judgement, []Finding) {
 	out := make([]Finding, len(all))
 	for i, v := range all {
 		f := Finding{
-			View: v.View, Told: v.Error == "", Records: v.Records, Seconds: v.Seconds, Unowned: v.Unowned, Lost: v.Lost, Ahead: v.Ahead,
+			View: v.View, Told: v.Error == "", Records: v.Records, Seconds: v.Seconds, Unowned: v.Unowned,
+			Lost: v.Lost, Ahead: v.Ahead,
 		}
 		found := func(j Judgement, why string) {
 			f.Judgement = worse(f.Judgement, j)

@@ -119,8 +119,8 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
-	if whole, found := operator.Judge([]lag.View{{Error: "x"}, {Seconds: 31}, {Lost: 1}}, by); whole != operator.Critical ||
-		!found[1].Told || found[0].Told {
+	whole, found := operator.Judge([]lag.View{{Error: "x"}, {Seconds: 31}, {Lost: 1}}, by)
+	if whole != operator.Critical || !found[1].Told || found[0].Told {
 		t.Errorf("%v, %+v", whole, found)
 	}
 }

@@ -49,7 +49,8 @@ func Look(ctx context.Context, cfg kafka.Config, l *Lag) Snapshot {
 			return 1
 		}
 		return cmp.Or(
-			cmp.Compare(silent(a), silent(b)), cmp.Compare(b.Waiting(), a.Waiting()), cmp.Compare(b.Oldest(), a.Oldest()),
+			cmp.Compare(silent(a), silent(b)), cmp.Compare(b.Waiting(), a.Waiting()),
+			cmp.Compare(b.Oldest(), a.Oldest()),
 		)
 	})
 	return s
