@@ -33,18 +33,23 @@ type Config struct {
 	DataDir string
 	// Listen is the address to listen on and to tell clients; default 127.0.0.1:0, which picks a free port.
 	Listen string
-	// SyncWrites makes every batch wait for fsync.
-	SyncWrites bool
+	// NoSync acknowledges before the disk has it, and shows it to readers: a power cut may take that back.
+	NoSync bool
 	// Logger takes the broker's own words; default: none.
 	Logger *slog.Logger
 
 	compactEvery time.Duration // how often compacted topics are compacted, for tests; default an hour
+	perBatch     bool          // syncs every batch by itself, for comparison
+	disk         disk          // for tests; default the operating system's
 }
 
 func (c Config) withDefaults() Config {
 	run.Default(&c.Listen, "127.0.0.1:0")
 	run.Default(&c.Logger, discard)
 	run.Default(&c.compactEvery, time.Hour)
+	if c.disk == nil {
+		c.disk = realDisk{}
+	}
 	return c
 }
 
@@ -76,21 +81,38 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 	if err != nil {
 		return err
 	}
+	addr := ln.Addr().String()
 	log := &logger{to: cfg.Logger, broken: make(chan error, 1)}
+	var commits *group
+	if !cfg.NoSync && !cfg.perBatch {
+		commits = newGroup(logDir(dir), cfg.disk, cfg.Logger)
+		ln = &front{Listener: ln, group: commits}
+	}
 	cluster, err := kfake.NewCluster(options(cfg, dir, ln, log)...)
 	if err != nil {
 		_ = ln.Close()
 		return startError(dir.Path(), err)
 	}
+	failed := make(chan error, 1)
+	stopCommits := func() {}
+	if commits != nil {
+		stopCommits = commits.start(cluster, failed)
+	}
 	defer func() {
 		dir.Stopping()
+		stopCommits() // first: it asks the cluster, which answers nobody once it is closed
 		cluster.Close()
 		// A write that failed at the very end would otherwise pass for a clean stop.
 		if err == nil {
 			err = log.failure(dir.Path())
 		}
 	}()
-	ready(ln.Addr().String())
+	if commits != nil {
+		if err := commits.begin(); err != nil {
+			return engine.DiskError(engine.Kafka, dir.Path(), err)
+		}
+	}
+	ready(addr)
 	compact := time.NewTicker(cfg.compactEvery)
 	defer compact.Stop()
 	for {
@@ -99,6 +121,8 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 			return nil
 		case err := <-log.broken:
 			return engine.DiskError(engine.Kafka, dir.Path(), err)
+		case err := <-failed:
+			return engine.DiskError(engine.Kafka, dir.Path(), err)
 		case <-compact.C:
 			// the broker's own clock for it starts only when a topic is made or changed: a restart would end it
 			cluster.Compact()
@@ -106,11 +130,14 @@ func Run(ctx context.Context, cfg Config, ready func(addr string)) (err error) {
 	}
 }
 
+// logDir is where the broker's own files are.
+func logDir(dir *engine.Dir) string { return filepath.Join(dir.Path(), "log") }
+
 func options(cfg Config, dir *engine.Dir, ln net.Listener, log *logger) []kfake.Opt {
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("heliograph"),
-		kfake.DataDir(filepath.Join(dir.Path(), "log")),
+		kfake.DataDir(logDir(dir)),
 		// The port was bound before the data was touched.
 		kfake.ListenFn(func(string, string) (net.Listener, error) { return ln, nil }),
 		kfake.WithLogger(log),
@@ -126,7 +153,7 @@ func options(cfg Config, dir *engine.Dir, ln net.Listener, log *logger) []kfake.
 			"offsets.retention.minutes": strconv.Itoa(10 * 365 * 24 * 60),
 		}),
 	}
-	if cfg.SyncWrites {
+	if cfg.perBatch {
 		opts = append(opts, kfake.SyncWrites())
 	}
 	return opts

@@ -58,9 +58,9 @@ func dial(t *testing.T, addr string, opts ...kgo.Opt) *kgo.Client {
 func TestRestartKeepsRecords(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for _, syncWrites := range []bool{false, true} {
-		t.Run(fmt.Sprint("sync=", syncWrites), func(t *testing.T) {
-			cfg := Config{DataDir: t.TempDir(), SyncWrites: syncWrites}
+	for _, noSync := range []bool{false, true} {
+		t.Run(fmt.Sprint("nosync=", noSync), func(t *testing.T) {
+			cfg := Config{DataDir: t.TempDir(), NoSync: noSync}
 			addr, stop := running(t, cfg)
 			cl := dial(t, addr, kgo.ProducerBatchMaxBytes(4<<20))
 			if _, err := kadm.NewClient(cl).CreateTopic(ctx, 2, -1, nil, "t"); err != nil {
