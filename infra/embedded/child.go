@@ -47,7 +47,7 @@ const clickHouseNice = 10
 func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, error) {
 	cfg := EngineConfig{
 		Kind: kind, Data: e.opts.data(kind), Listen: listen, Engines: e.opts.EnginesDir,
-		SyncWrites: e.opts.SyncWrites, Child: true,
+		SyncWrites: e.opts.SyncWrites, NoSync: e.opts.NoSync && kind == Kafka, Child: true,
 	}
 	env, err := json.Marshal(cfg)
 	if err != nil {
@@ -67,6 +67,9 @@ func (e *Engines) spawn(ctx context.Context, kind Kind, listen string) (*child, 
 	}
 	if cfg.SyncWrites {
 		args = append(args, "--sync-writes")
+	}
+	if cfg.NoSync {
+		args = append(args, "--no-sync")
 	}
 	c := &child{kind: kind}
 	ready := make(chan string, 1)

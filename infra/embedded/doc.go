@@ -16,7 +16,7 @@
 // A child is this same program, run as
 //
 //	helio engine kafka|postgres|clickhouse --data DIR --listen HOST:PORT --engines DIR \
-//	    [--sync-writes] --child --log-json
+//	    [--sync-writes] [--no-sync] --child --log-json
 //
 // It prints one line of JSON on its standard output when it is ready, {"ready":true,"engine":"kafka","addr":"…"}, and
 // one with "ready":false and the error when it fails; its log goes to its standard error. It ends when its standard

@@ -34,9 +34,11 @@ type Options struct {
 	// KafkaListen, PostgresListen and ClickHouseListen are the engines' addresses; default 127.0.0.1:0, which picks a
 	// free port.
 	KafkaListen, PostgresListen, ClickHouseListen string
-	// SyncWrites makes the engines wait for the disk: the log's acknowledgements, PostgreSQL's commits (but for those
-	// that choose not to, as the views' do: the log has their rows) and ClickHouse's INSERTs.
+	// SyncWrites makes PostgreSQL's commits wait for the disk (but for those that choose not to, as the views' do: the
+	// log has their rows) and ClickHouse's INSERTs. The log's acknowledgements do anyway.
 	SyncWrites bool
+	// NoSync makes the log acknowledge before the disk has it.
+	NoSync bool
 	// Kinds are the engines to start; default: all.
 	Kinds []Kind
 	// Logger takes the children's logs, with the key engine; default: none.

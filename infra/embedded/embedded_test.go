@@ -445,8 +445,8 @@ func TestProgramThatIsNoEngine(t *testing.T) {
 
 // The command line of a child says the same as its environment, so that helio and a test binary are the same engine.
 func TestCommandLine(t *testing.T) {
-	opts := enginetest.Options(t, embedded.Postgres)
-	opts.PostgresListen, opts.SyncWrites = "127.0.0.1:5", true
+	opts := enginetest.Options(t, embedded.Kafka)
+	opts.KafkaListen, opts.SyncWrites, opts.NoSync = "127.0.0.1:5", true, true
 	opts.Executable = filepath.Join(opts.Dir, "program")
 	write(
 		t, opts.Executable,
@@ -456,7 +456,7 @@ func TestCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := embedded.Start(testContext(t), opts)
-	checkFault(t, err, embedded.Postgres, embedded.Failed)
+	checkFault(t, err, embedded.Kafka, embedded.Failed)
 	args, err := os.ReadFile(opts.Executable + ".args")
 	if err != nil {
 		t.Fatal(err)
@@ -483,7 +483,7 @@ func TestCommandLine(t *testing.T) {
 	if diff := cmp.Diff(want, got.Engine); diff != "" {
 		t.Errorf("(-environment +command line):\n%s", diff)
 	}
-	if !want.Child || !want.SyncWrites || want.Listen != "127.0.0.1:5" {
+	if !want.Child || !want.SyncWrites || !want.NoSync || want.Listen != "127.0.0.1:5" {
 		t.Errorf("got %+v", want)
 	}
 }

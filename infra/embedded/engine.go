@@ -61,9 +61,11 @@ type EngineConfig struct {
 	Listen string `json:"listen" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address to listen on; port 0 picks a free one."`
 	// Engines is where 'make engines' put the programs and libraries.
 	Engines string `json:"engines" default:".helio/engines" placeholder:"DIR" help:"Where 'make engines' put the engines."`
-	// SyncWrites makes the engine wait for the disk: the log's acknowledgements, PostgreSQL's commits, ClickHouse's
-	// INSERTs.
-	SyncWrites bool `json:"sync_writes" help:"Wait for the disk before acknowledging."`
+	// SyncWrites makes PostgreSQL's commits and ClickHouse's INSERTs wait for the disk. The log's acknowledgements do
+	// anyway, unless NoSync says otherwise.
+	SyncWrites bool `json:"sync_writes" help:"Postgres and ClickHouse wait for the disk before they acknowledge."`
+	// NoSync makes the log acknowledge before the disk has it.
+	NoSync bool `json:"no_sync" help:"The log acknowledges before the disk has it: a power cut takes back the last seconds."`
 	// Child says that the process was started by Start: it then ends when its standard input ends, and reports its
 	// failure on standard output.
 	Child bool `json:"child" hidden:"" help:"Started by another helio."`
@@ -161,7 +163,7 @@ func serve(ctx context.Context, cancel context.CancelFunc, cfg EngineConfig, std
 	switch cfg.Kind {
 	case Kafka:
 		err = broker.Run(ctx, broker.Config{
-			DataDir: cfg.Data, Listen: cfg.Listen, SyncWrites: cfg.SyncWrites, Logger: cfg.Logger,
+			DataDir: cfg.Data, Listen: cfg.Listen, NoSync: cfg.NoSync, Logger: cfg.Logger,
 		}, ready)
 	case Postgres:
 		err = pg.Run(ctx, pg.Config{

@@ -50,7 +50,8 @@ type devCmd struct {
 	KafkaListen      string        `help:"Address of the embedded log." placeholder:"HOST:PORT" default:"${kafka}" env:"HELIO_KAFKA_LISTEN"`
 	PostgresListen   string        `help:"Address of the embedded Postgres." placeholder:"HOST:PORT" default:"127.0.0.1:7432" env:"HELIO_POSTGRES_LISTEN"`
 	ClickhouseListen string        `help:"Address of the embedded ClickHouse." placeholder:"HOST:PORT" default:"${clickhouse}" env:"HELIO_CLICKHOUSE_LISTEN"`
-	SyncWrites       bool          `help:"The embedded engines wait for the disk before they acknowledge: nothing is lost at a power cut, at many times the latency." env:"HELIO_SYNC_WRITES"`
+	SyncWrites       bool          `help:"Postgres and ClickHouse, too, wait for the disk before they acknowledge, as the log does; a power cut then leaves them less to catch up on." env:"HELIO_SYNC_WRITES"`
+	NoSync           bool          `help:"The log acknowledges before the disk has it: faster, and a power cut takes back what was acknowledged in the last seconds." env:"HELIO_NO_SYNC"`
 	Retention        time.Duration `help:"How long messages stay in Postgres; older ones are read from ClickHouse." default:"720h" env:"HELIO_RETENTION"`
 	Generation       uint32        `name:"history-generation" help:"Generation of the history; a higher one than it has rebuilds it in place from the log's start." default:"1" env:"HELIO_HISTORY_GENERATION"`
 	NoCanary         bool          `help:"Do not send a message round at the start."`
@@ -227,7 +228,7 @@ func (c *devCmd) startEngines(ctx context.Context, p *process) (*embedded.Engine
 	engines, err := embedded.Start(ctx, embedded.Options{
 		Dir: filepath.Join(c.Data, "data"), EnginesDir: c.Engines, Executable: exe, Kinds: kinds,
 		KafkaListen: c.KafkaListen, PostgresListen: c.PostgresListen, ClickHouseListen: c.ClickhouseListen,
-		SyncWrites: c.SyncWrites, Logger: p.log, Registerer: p.reg,
+		SyncWrites: c.SyncWrites, NoSync: c.NoSync, Logger: p.log, Registerer: p.reg,
 	})
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // running runs a broker and returns its address and a function that stops it and returns its error.
-func running(t *testing.T, cfg Config) (addr string, stop func() error) {
+func running(t testing.TB, cfg Config) (addr string, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan string, 1)
@@ -45,7 +45,7 @@ func running(t *testing.T, cfg Config) (addr string, stop func() error) {
 // quietly stops a broker whose end is not what the test is about.
 func quietly(stop func() error) { _ = stop() }
 
-func dial(t *testing.T, addr string, opts ...kgo.Opt) *kgo.Client {
+func dial(t testing.TB, addr string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(addr), kgo.ProducerLinger(0))...)
 	if err != nil {

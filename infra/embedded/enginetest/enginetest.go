@@ -245,7 +245,9 @@ func Options(tb testing.TB, kinds ...embedded.Kind) embedded.Options {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return embedded.Options{Dir: Dir(tb), EnginesDir: dir, Kinds: kinds, Logger: slog.New(slog.DiscardHandler)}
+	return embedded.Options{
+		Dir: Dir(tb), EnginesDir: dir, Kinds: kinds, NoSync: true, Logger: slog.New(slog.DiscardHandler),
+	}
 }
 
 // Own starts an own set of engines for the test, which may kill them; it is stopped at the test's end.
@@ -338,7 +340,10 @@ func ensure(kind embedded.Kind) (*embedded.Engines, error) {
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), startWait)
 		defer cancel()
-		e, err = embedded.Start(ctx, embedded.Options{Dir: dir, EnginesDir: engines, Kinds: []embedded.Kind{kind}})
+		e, err = embedded.Start(ctx, embedded.Options{
+			Dir: dir, EnginesDir: engines, Kinds: []embedded.Kind{kind},
+			NoSync: true, // no test cuts the power of these
+		})
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
