@@ -25,6 +25,25 @@
 // When restarted: slots are asked of the group again (under an InstanceID the same ones, without a rebalance) and each
 // is opened anew.
 //
+// Topics are made by an operator ('helio init', PlanTopics), by the embedded log's users and by tests (EnsureTopics);
+// roles only open them (OpenTopics). Their settings are held against these rules at every start, and every five minutes
+// by a TopicWatch, which projectors run; it mends, and where a start would fail it shows
+// helio_kafka_topic_setting_wrong{topic,setting} = 1 and says so once:
+//
+//	setting                          must be                            otherwise
+//	cleanup.policy                   delete; receipts compact;          mended; start fails if the cluster forbids it
+//	                                 presence compact,delete
+//	retention.ms, retention.bytes    -1; presence an hour               mended; start fails if the cluster forbids it
+//	max.message.bytes                at least 1048588                   mended; start fails if the cluster forbids it
+//	message.timestamp.type           LogAppendTime                      mended; warned of if the cluster forbids it
+//	unclean.leader.election.enable   false                              mended; warned of if the cluster forbids it
+//	segment.ms                       presence ten minutes               mended; warned of if the cluster forbids it
+//	min.insync.replicas              at least 2 of 3 replicas           warned of: the operators' choice
+//	                                 not more than the replicas         start fails: nothing can be acknowledged
+//	replicas                         3, or as many as brokers           warned of
+//	partitions                       P, in all topics the same          start fails
+//	topic                            there                              start fails and names 'helio init'
+//
 // Non-obvious:
 //   - Two kgo clients per consumer. One is a member of the group over the threads topic and reads nothing: its
 //     assignment is the list of slots. The other reads partition p of every topic for each slot p directly. So a slot's

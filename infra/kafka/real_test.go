@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -59,6 +60,7 @@ func realTopics(t *testing.T, cfg Config, cl *kgo.Client) {
 	ruin := []kadm.AlterConfig{
 		{Op: kadm.SetConfig, Name: "retention.ms", Value: kadm.StringPtr("604800000")},
 		{Op: kadm.SetConfig, Name: "message.timestamp.type", Value: kadm.StringPtr("CreateTime")},
+		{Op: kadm.SetConfig, Name: unclean, Value: kadm.StringPtr("true")},
 	}
 	if _, err := adm.AlterTopicConfigs(t.Context(), ruin, cfg.Name(topic.Threads)); err != nil {
 		t.Fatal(err)
@@ -67,8 +69,22 @@ func realTopics(t *testing.T, cfg Config, cl *kgo.Client) {
 		t, "the topic is ruined",
 		func() bool { return setting(t, adm, cfg.Name(topic.Threads), "retention.ms") == "604800000" },
 	)
-	if p, err := EnsureTopics(t.Context(), cl, cfg); err != nil || p != testSlots {
-		t.Fatalf("EnsureTopics = %d, %v", p, err)
+	if p, err := OpenTopics(t.Context(), cl, cfg); err != nil || p != testSlots {
+		t.Fatalf("OpenTopics = %d, %v", p, err)
+	}
+	eventually(t, unclean+" is mended", func() bool {
+		return setting(t, adm, cfg.Name(topic.Threads), unclean) == "false"
+	})
+	tooMany := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: minInSync, Value: kadm.StringPtr("2")}}
+	if _, err := adm.AlterTopicConfigs(t.Context(), tooMany, cfg.Name(topic.Users)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "one replica of two", func() bool {
+		return setting(t, adm, cfg.Name(topic.Users), minInSync) == "2"
+	})
+	var wrong *SettingError
+	if _, err := OpenTopics(t.Context(), cl, cfg); !errors.As(err, &wrong) || wrong.Setting != minInSync {
+		t.Errorf("more replicas asked for than there are: %v", err)
 	}
 	for _, tp := range topic.All {
 		for k, want := range settings(tp) {

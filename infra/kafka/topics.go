@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -35,113 +34,169 @@ func (e *PartitionsError) Error() string {
 	)
 }
 
-// minInSync is the setting of how many replicas must have a record before it is acknowledged.
-const minInSync = "min.insync.replicas"
-
-// maxMessage is the setting of the longest batch that a topic takes; lowestMax is what ours must take at least: Kafka's
-// own default, which MaxBatch fits. An operator may set more.
-const (
-	maxMessage = "max.message.bytes"
-	lowestMax  = 1_048_588
-)
-
-// presenceRetention is how long a presence record outlives the minute in which it means something.
-const presenceRetention = "3600000"
-
-// settings returns what a topic's configuration must be.
-func settings(t topic.Topic) map[string]string {
-	m := map[string]string{
-		"cleanup.policy":         "delete",
-		"retention.ms":           "-1",
-		"retention.bytes":        "-1",
-		"message.timestamp.type": "LogAppendTime",
-	}
-	switch t {
-	case topic.Receipts:
-		m["cleanup.policy"] = "compact"
-	case topic.Presence:
-		m["cleanup.policy"] = "compact,delete"
-		m["retention.ms"] = presenceRetention
-		m["segment.ms"] = "600000"
-	}
-	return m
+// MissingTopicsError says that the log is not there, or not all of it.
+type MissingTopicsError struct {
+	Brokers []string
+	Missing []string // as named on the cluster
+	Present int      // how many of ours are there
 }
 
-// EnsureTopics creates the topics that are missing, mends the settings of those that are there (a broker that created a
-// topic by itself would forget messages after a week) and returns P. It is called at every start. A topic with another
-// partition count than cfg.Partitions, or than the other topics, is a *PartitionsError. A topic is made with as many
-// replicas as there are brokers at that moment, at most three; what was made while some were not there yet stays so,
-// and is warned of at each start.
-func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) {
-	adm := kadm.NewClient(cl)
+// Error names the command that makes the log.
+func (e *MissingTopicsError) Error() string {
+	if e.Present == 0 {
+		return fmt.Sprintf("kafka: there is no log at %s (no topic %s): make it, once, with "+
+			"'helio init --partitions 1024 --replicas 3'", strings.Join(e.Brokers, ","), e.Missing[0])
+	}
+	return fmt.Sprintf("kafka: the log at %s lacks %s, whose records nobody can bring back if it was deleted: "+
+		"'helio init' makes what is missing", strings.Join(e.Brokers, ","), strings.Join(e.Missing, ", "))
+}
+
+// Plan is what a log has and what it lacks.
+type Plan struct {
+	Partitions int // P
+	Replicas   int // of topics that are made
+	Brokers    int
+	Topics     []TopicPlan // in the order of topic.All
+
+	cfg   Config
+	found []finding
+}
+
+// TopicPlan is what is to be done for one topic.
+type TopicPlan struct {
+	Topic    topic.Topic
+	Name     string // on the cluster
+	Exists   bool
+	Replicas int               // that it has, or will have
+	Settings map[string]string // what it is made with; nil where it exists
+	Changes  []Change          // what is wrong where it exists
+}
+
+// Change is a setting of a topic that is there and not as it must be.
+type Change struct {
+	Setting, Have, Want string
+	Mended              bool // we set it; else it is an operator's to set
+}
+
+// PlanTopics looks at the log and changes nothing. A topic that is missing gets as many replicas as replicas says; 0:
+// as many as there are brokers at this moment, at most three. Topics with another partition count than cfg.Partitions,
+// or than each other, are a *PartitionsError.
+func PlanTopics(ctx context.Context, cl *kgo.Client, cfg Config, replicas int) (*Plan, error) {
 	names := make([]string, len(topic.All))
 	for i, t := range topic.All {
 		names[i] = cfg.Name(t)
 	}
 	have, brokers, err := look(ctx, cl, names...)
 	if err != nil {
-		return 0, fmt.Errorf("kafka: read topics from %s: %w", strings.Join(cfg.Brokers, ","), err)
+		return nil, fmt.Errorf("kafka: read topics from %s: %w", strings.Join(cfg.Brokers, ","), err)
 	}
-	p := cfg.Partitions
-	var missing, present []topic.Topic
+	if replicas == 0 {
+		replicas = min(safeReplicas, max(1, brokers))
+	}
+	p := &Plan{Partitions: cfg.Partitions, Replicas: replicas, Brokers: brokers, cfg: cfg}
 	for i, t := range topic.All {
 		h, ok := have[names[i]]
-		if !ok {
-			missing = append(missing, t)
-			continue
+		tp := TopicPlan{Topic: t, Name: names[i], Exists: ok, Replicas: replicas}
+		if ok {
+			tp.Replicas = h.replicas
+			if p.Partitions == 0 {
+				p.Partitions = h.partitions
+			}
+			if h.partitions != p.Partitions {
+				return nil, &PartitionsError{Topic: names[i], Have: h.partitions, Want: p.Partitions}
+			}
+		} else {
+			tp.Settings = created(t, replicas)
 		}
-		n := h.partitions
-		if p == 0 {
-			p = n
-		}
-		if n != p {
-			return 0, &PartitionsError{Topic: names[i], Have: n, Want: p}
-		}
-		present = append(present, t)
+		p.Topics = append(p.Topics, tp)
 	}
-	if p == 0 {
-		p = topic.DefaultPartitions
+	if p.Partitions == 0 {
+		p.Partitions = topic.DefaultPartitions
 	}
-	replicas := min(safeReplicas, max(1, brokers))
-	for _, t := range missing {
-		if err := createTopic(ctx, cl, cfg.Name(t), t, p, replicas); err != nil {
-			return 0, err
-		}
-		cfg.logger().Info("topic created", "topic", cfg.Name(t), "partitions", p, "replicas", replicas)
+	if p.found, err = inspect(ctx, kadm.NewClient(cl), cfg, p.present(), have, brokers); err != nil {
+		return nil, err
 	}
-	for _, t := range present {
-		if n := have[cfg.Name(t)].replicas; n < replicas {
-			cfg.logger().Warn(
-				"topic has fewer replicas than there are brokers for: what they lose is lost; "+
-					"give it more with kafka-reassign-partitions",
-				"topic", cfg.Name(t), "replicas", n, "want", replicas,
-			)
-		}
-	}
-	if err := mendTopics(ctx, adm, cfg, present, have); err != nil {
-		return 0, err
+	for _, f := range p.found {
+		i := slices.IndexFunc(p.Topics, func(tp TopicPlan) bool { return tp.Topic == f.topic })
+		mended := f.rule == mendOrRefuse || f.rule == mendOrWarn
+		p.Topics[i].Changes = append(p.Topics[i].Changes, Change{f.setting, f.have, f.want, mended})
 	}
 	return p, nil
 }
 
-// safeReplicas is how many replicas a topic has where there are brokers enough, and safeInSync how many of so many must
-// have a record before it is acknowledged.
-const (
-	safeReplicas = 3
-	safeInSync   = 2
-)
+// Missing returns the topics that are not there.
+func (p *Plan) Missing() []string {
+	var names []string
+	for _, tp := range p.Topics {
+		if !tp.Exists {
+			names = append(names, tp.Name)
+		}
+	}
+	return names
+}
 
-func createTopic(ctx context.Context, cl *kgo.Client, name string, t topic.Topic, p, replicas int) error {
+func (p *Plan) present() []topic.Topic {
+	var ts []topic.Topic
+	for _, tp := range p.Topics {
+		if tp.Exists {
+			ts = append(ts, tp.Topic)
+		}
+	}
+	return ts
+}
+
+// Apply makes the topics that are missing and mends the settings of those that are there (a broker that created a topic
+// by itself would forget messages after a week). What may not be so, and cannot be mended, is a *SettingError.
+func (p *Plan) Apply(ctx context.Context, cl *kgo.Client) error {
+	for _, tp := range p.Topics {
+		if tp.Exists {
+			continue
+		}
+		if err := createTopic(ctx, cl, tp, p.Partitions); err != nil {
+			return err
+		}
+		p.cfg.logger().Info("topic created", "topic", tp.Name, "partitions", p.Partitions, "replicas", tp.Replicas)
+	}
+	left, refused, err := mend(ctx, kadm.NewClient(cl), p.cfg, p.found)
+	if err != nil {
+		return err
+	}
+	for _, f := range left {
+		f.tell(p.cfg)
+	}
+	return refused
+}
+
+// EnsureTopics creates the topics that are missing, mends the settings of those that are there and returns P: what the
+// embedded log's users and tests call at every start. Topics that are made get as many replicas as PlanTopics says of 0;
+// what was made while some brokers were not there yet stays so, and is warned of at each start.
+func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) {
+	p, err := PlanTopics(ctx, cl, cfg, 0)
+	if err != nil {
+		return 0, err
+	}
+	return p.Partitions, p.Apply(ctx, cl)
+}
+
+// OpenTopics is EnsureTopics for a log that somebody made on purpose: what is missing is a *MissingTopicsError.
+func OpenTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) {
+	p, err := PlanTopics(ctx, cl, cfg, 0)
+	if err != nil {
+		return 0, err
+	}
+	if missing := p.Missing(); len(missing) > 0 {
+		return 0, &MissingTopicsError{Brokers: cfg.Brokers, Missing: missing, Present: len(p.Topics) - len(missing)}
+	}
+	return p.Partitions, p.Apply(ctx, cl)
+}
+
+func createTopic(ctx context.Context, cl *kgo.Client, tp TopicPlan, p int) error {
+	name := tp.Name
 	conf := make(map[string]*string)
-	for k, v := range settings(t) {
+	for k, v := range tp.Settings {
 		conf[k] = kadm.StringPtr(v)
 	}
-	conf[maxMessage] = kadm.StringPtr(strconv.Itoa(lowestMax))
-	conf[minInSync] = kadm.StringPtr("1")
-	if replicas >= safeReplicas {
-		conf[minInSync] = kadm.StringPtr(strconv.Itoa(safeInSync))
-	}
-	resp, err := kadm.NewClient(cl).CreateTopics(ctx, int32(p), int16(replicas), conf, name)
+	resp, err := kadm.NewClient(cl).CreateTopics(ctx, int32(p), int16(tp.Replicas), conf, name)
 	if err != nil {
 		return fmt.Errorf("kafka: create topic %s: %w", name, err)
 	}
@@ -229,72 +284,4 @@ func listOffsets(ctx context.Context, cl *kgo.Client, ends bool, names []string)
 			return nil, fmt.Errorf("kafka: list %s offsets: %w", what, err)
 		}
 	}
-}
-
-// mendTopics sets what a topic's configuration must be, and warns of the one setting that is the operators' and makes
-// an acknowledgement worth little.
-func mendTopics(ctx context.Context, adm *kadm.Client, cfg Config, ts []topic.Topic, shapes map[string]shape) error {
-	if len(ts) == 0 {
-		return nil
-	}
-	names := make([]string, len(ts))
-	for i, t := range ts {
-		names[i] = cfg.Name(t)
-	}
-	have, err := adm.DescribeTopicConfigs(ctx, names...)
-	if err != nil {
-		return fmt.Errorf("kafka: read topic settings: %w", err)
-	}
-	for i, t := range ts {
-		rc, err := have.On(names[i], nil)
-		if err == nil {
-			err = rc.Err
-		}
-		if err != nil {
-			return fmt.Errorf("kafka: read settings of topic %s: %w", names[i], err)
-		}
-		is := make(map[string]string)
-		for _, c := range rc.Configs {
-			is[c.Key] = c.MaybeValue()
-		}
-		if n, err := strconv.Atoi(is[minInSync]); err == nil && n < safeInSync &&
-			shapes[names[i]].replicas >= safeReplicas {
-			cfg.logger().Warn("topic acknowledges what a single broker may have alone: set min.insync.replicas to 2",
-				"topic", names[i], "min.insync.replicas", n)
-		}
-		want := settings(t)
-		if n, err := strconv.Atoi(is[maxMessage]); err != nil || n < lowestMax {
-			want[maxMessage] = strconv.Itoa(lowestMax)
-		}
-		var alter []kadm.AlterConfig
-		for k, v := range want {
-			if !sameSetting(is[k], v) {
-				alter = append(alter, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: kadm.StringPtr(v)})
-				cfg.logger().Warn("topic config corrected", "topic", names[i], "setting", k, "was", is[k], "now", v)
-			}
-		}
-		if len(alter) == 0 {
-			continue
-		}
-		resp, err := adm.AlterTopicConfigs(ctx, alter, names[i])
-		if err == nil {
-			for _, r := range resp {
-				err = errors.Join(err, r.Err)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("kafka: mend settings of topic %s: %w", names[i], err)
-		}
-	}
-	return nil
-}
-
-// sameSetting compares list settings without regard to their order.
-func sameSetting(a, b string) bool {
-	split := func(s string) []string {
-		parts := strings.Split(strings.ReplaceAll(s, " ", ""), ",")
-		slices.Sort(parts)
-		return parts
-	}
-	return slices.Equal(split(a), split(b))
 }
