@@ -51,6 +51,16 @@ func (e *MissingTopicsError) Error() string {
 		"'helio init' makes what is missing", strings.Join(e.Brokers, ","), strings.Join(e.Missing, ", "))
 }
 
+// Unfit says that the log is reached and not as it must be: waiting does not mend it.
+func Unfit(err error) bool {
+	var (
+		count   *PartitionsError
+		missing *MissingTopicsError
+		setting *SettingError
+	)
+	return errors.As(err, &count) || errors.As(err, &missing) || errors.As(err, &setting)
+}
+
 // Plan is what a log has and what it lacks.
 type Plan struct {
 	Partitions int // P
@@ -74,8 +84,10 @@ type TopicPlan struct {
 
 // Change is a setting of a topic that is there and not as it must be.
 type Change struct {
-	Setting, Have, Want string
-	Mended              bool // we set it; else it is an operator's to set
+	Setting string `json:"setting"`
+	Have    string `json:"have"`
+	Want    string `json:"want"`
+	Mended  bool   `json:"mended"` // we set it; else it is an operator's to set
 }
 
 // PlanTopics looks at the log and changes nothing. A topic that is missing gets as many replicas as replicas says; 0:

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -58,6 +60,9 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 	}
 	if err := c.startEngines(ctx); err != nil {
 		return nil, err
+	}
+	if err := c.makeLog(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
 	}
 	if err := c.startRoles(ctx); err != nil {
 		return nil, errors.Join(err, c.Stop())
@@ -130,6 +135,16 @@ func (c *Cluster) startEngines(ctx context.Context) error {
 			embedded.Kafka: engines.KafkaAddr, embedded.Postgres: engines.PostgresURL,
 			embedded.ClickHouse: engines.ClickHouseAddr,
 		}[k]
+	}
+	return nil
+}
+
+// makeLog makes the topics, as an operator would; a log that is there already stays as it is.
+func (c *Cluster) makeLog(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, c.opts.Helio,
+		"init", "--kafka", c.KafkaAddr(), "--partitions", strconv.Itoa(c.opts.Partitions))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cluster: make the log: %w: %s", err, bytes.TrimSpace(out))
 	}
 	return nil
 }

@@ -157,6 +157,7 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 		}
 	}
 	roles := map[string]bool{}
+	makesLog := false
 	for name, s := range file.Services {
 		t.Run(name, func(t *testing.T) {
 			for dep, on := range s.DependsOn {
@@ -193,6 +194,18 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 			env := imageEnv(t)
 			maps.Copy(env, s.Environment)
 			c := parsed(t, s.Command, env)
+			if s.Command[0] == "init" {
+				reach(t, env["HELIO_KAFKA"])
+				if c.Init.Partitions < 1 || c.Init.Replicas != 1 || s.Restart != "no" {
+					t.Errorf("the log is made with %+v, restart %s", c.Init, s.Restart)
+				}
+				makesLog = true
+				return
+			}
+			if s.DependsOn["init"].Condition != "service_completed_successfully" &&
+				!slices.Contains([]string{"secrets", "edge"}, s.Command[0]) { // an edge waits for a projector
+				t.Error("it may start before there is a log")
+			}
 			if s.Command[0] == "secrets" {
 				if c.Secrets.Secrets != "/secrets" || !slices.Contains(s.Volumes, "secrets:/secrets") ||
 					c.Secrets.Delivery != "/links" || !slices.Contains(s.Volumes, "links:/links") {
@@ -247,6 +260,9 @@ func TestComposeIsTrueToTheBinary(t *testing.T) {
 			roles[s.Command[0]+c.Projector.Store] = true
 		})
 	}
+	if !makesLog {
+		t.Error("nobody makes the log")
+	}
 	want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}
 	if got := slices.Sorted(maps.Keys(roles)); !slices.Equal(got, want) {
 		t.Errorf("roles %v, want %v", got, want)
@@ -264,11 +280,14 @@ type (
 			// of a workload
 			ServiceName         string `yaml:"serviceName"`
 			Replicas            int
+			BackoffLimit        int    `yaml:"backoffLimit"`
+			TTL                 int    `yaml:"ttlSecondsAfterFinished"`
 			PodManagementPolicy string `yaml:"podManagementPolicy"`
 			Strategy            map[string]map[string]int
 			Template            struct {
 				Metadata struct{ Labels, Annotations map[string]string }
 				Spec     struct {
+					Restart    string           `yaml:"restartPolicy"`
 					Grace      int              `yaml:"terminationGracePeriodSeconds"`
 					Token      *bool            `yaml:"automountServiceAccountToken"`
 					Security   *securityContext `yaml:"securityContext"`
@@ -399,7 +418,24 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 	}
 	roles := map[string]bool{}
 	served := map[string]bool{}
+	makesLog := false
 	for _, m := range all {
+		if m.Kind == "Job" {
+			pod := m.Spec.Template
+			c := pod.Spec.Containers[0]
+			env := imageEnv(t)
+			maps.Copy(env, config[c.EnvFrom[0].ConfigMapRef.Name])
+			for _, e := range c.Env {
+				env[e.Name] = "secret"
+			}
+			job := parsed(t, c.Args, env).Init
+			hardened(t, pod.Spec.Security, c.Security, pod.Spec.Token)
+			if c.Args[0] != "init" || job.Partitions < 1 || job.Replicas != 3 || job.KafkaPassword == "" ||
+				m.Spec.TTL == 0 || pod.Spec.Restart != "OnFailure" || !pinned.MatchString(c.Image) {
+				t.Errorf("the log is made with %+v, by %+v", job, m.Spec)
+			}
+			makesLog = true
+		}
 		if m.Kind != "Deployment" && m.Kind != "StatefulSet" {
 			continue
 		}
@@ -538,6 +574,9 @@ func TestKubernetesIsTrueToTheBinary(t *testing.T) {
 	want := []string{"delivery", "edge", "projectorclickhouse", "projectorpostgres"}
 	if got := slices.Sorted(maps.Keys(roles)); !slices.Equal(got, want) {
 		t.Errorf("roles %v, want %v", got, want)
+	}
+	if !makesLog {
+		t.Error("nobody makes the log")
 	}
 	if len(served) != len(services) {
 		t.Errorf("services %v, and pods for %v", slices.Sorted(maps.Keys(services)), slices.Sorted(maps.Keys(served)))

@@ -161,10 +161,12 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 // build adds delivery, projectors and edge, joined by calls instead of links.
 func (c *devCmd) build(ctx context.Context, p *process, secretsDir string) (*edge.Edge, error) {
 	kcfg := c.kafkaFlags.config(p.log, p.reg, "helio-dev")
+	p.makesLog = !slices.Contains(c.Without, string(embedded.Kafka))
 	bases, err := p.openLog(ctx, &kcfg)
 	if err != nil {
 		return nil, err
 	}
+	p.watchTopics(kcfg)
 	if len(c.Without) == 0 {
 		if err := bringBack(ctx, p, kcfg, bases, c.postgresFlags, c.clickhouseFlags); err != nil {
 			return nil, err

@@ -86,7 +86,7 @@ type kafkaFlags struct {
 	KafkaSASL     string     `help:"SASL mechanism: plain, scram-sha-256 or scram-sha-512." enum:",plain,scram-sha-256,scram-sha-512" default:"" placeholder:"MECHANISM" env:"HELIO_KAFKA_SASL"`
 	KafkaUser     string     `help:"SASL user." env:"HELIO_KAFKA_USER"`
 	KafkaPassword run.Secret `help:"SASL password; better given in the environment." env:"HELIO_KAFKA_PASSWORD"`
-	Partitions    int        `help:"Slots of a new log (0: 16, or what the log has). Chosen once for a deployment." default:"0" env:"HELIO_PARTITIONS"`
+	Partitions    int        `help:"Slots that the log has, chosen once for a deployment when it is made (0: what the log has; 16 for the embedded one)." default:"0" env:"HELIO_PARTITIONS"`
 	TopicPrefix   string     `help:"What the topics' names begin with; the consumer groups are named after it too, so deployments may share a cluster." default:"helio." env:"HELIO_TOPIC_PREFIX"`
 }
 

@@ -59,7 +59,7 @@ func (c *topicsCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if len(out) == 0 {
-		return fmt.Errorf("no topics named %s* at %s yet; 'helio dev' or any role creates them",
+		return fmt.Errorf("no topics named %s* at %s yet; 'helio init' makes them, and 'helio dev' its own",
 			c.TopicPrefix, strings.Join(c.Kafka, ","))
 	}
 	rows := make([]table.Row, len(out))

@@ -37,6 +37,7 @@ type cli struct {
 	Edge       edgeCmd       `cmd:"" help:"Run an edge: devices connect to it over QUIC."`
 	Delivery   deliveryCmd   `cmd:"" help:"Run a delivery instance: it pushes events from the log to the edges."`
 	Projector  projectorCmd  `cmd:"" help:"Run a projector: it folds the log into thread views or history."`
+	Init       initCmd       `cmd:"" help:"Make the log: its topics, once, with the partitions and replicas you choose."`
 	Status     statusCmd     `cmd:"" help:"Show which roles run, with their versions and what they own."`
 	Top        topCmd        `cmd:"" help:"Watch the queues of a deployment, the fullest first."`
 	Lag        lagCmd        `cmd:"" help:"Show how far each view is behind the log."`

@@ -70,6 +70,7 @@ func roles(t *testing.T) map[string]*process {
 			t.Fatal(err)
 		}
 		cfg := kafkaFlags{Kafka: brokers, TopicPrefix: prefix, Partitions: 2}.config(log, p.reg, "helio-"+role)
+		p.makesLog = true
 		bases, err := p.openLog(ctx, &cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -80,6 +81,7 @@ func roles(t *testing.T) map[string]*process {
 		}
 		switch role {
 		case "threads":
+			p.watchTopics(cfg)
 			err = addThreads(ctx, p, cfg, views, role, 720*time.Hour, 10*time.Second)
 		case "history":
 			err = addHistory(ctx, p, cfg, history, 1, role, 10*time.Second)

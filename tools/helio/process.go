@@ -35,6 +35,9 @@ type process struct {
 
 	certificates *run.Certificates
 	budget       *budget.Budget
+	// makesLog says that the log is made at the start where there is none: it is embedded here. Elsewhere 'helio init'
+	// makes it.
+	makesLog bool
 
 	closers []func()
 	waiting atomic.Pointer[string] // what the start waits for; nil once the services run
@@ -211,7 +214,7 @@ func (p *process) until(
 	}
 }
 
-// openLog creates the topics, learns P and the bases. cfg.Partitions is set to P, and cfg.Budget to the process's.
+// openLog holds the topics against their rules, learns P and the bases. cfg.Partitions is set to P, and cfg.Budget to the process's.
 func (p *process) openLog(ctx context.Context, cfg *kafka.Config) (*kafka.Bases, error) {
 	cfg.Budget = p.budget
 	cl, err := kafka.Dial(*cfg)
@@ -221,13 +224,16 @@ func (p *process) openLog(ctx context.Context, cfg *kafka.Config) (*kafka.Bases,
 	defer cl.Close()
 	var bases *kafka.Bases
 	err = p.until(ctx, "the log at "+strings.Join(cfg.Brokers, ",")+" (--kafka)", func(err error) bool {
-		var pe *kafka.PartitionsError
-		return !errors.As(err, &pe) && !kafka.Refused(err)
+		return !kafka.Refused(err) && !kafka.Unfit(err)
 	}, func(ctx context.Context) error {
 		if err := kafka.Knock(ctx, *cfg); err != nil {
 			return err
 		}
-		n, err := kafka.EnsureTopics(ctx, cl, *cfg)
+		open := kafka.OpenTopics
+		if p.makesLog {
+			open = kafka.EnsureTopics
+		}
+		n, err := open(ctx, cl, *cfg)
 		if err != nil {
 			return err
 		}
@@ -239,14 +245,22 @@ func (p *process) openLog(ctx context.Context, cfg *kafka.Config) (*kafka.Bases,
 	if errors.As(err, &pe) {
 		err = fmt.Errorf("%w; without --partitions it is taken from the log", err)
 	}
-	if kafka.Refused(err) {
-		err = mend(
-			err, "--kafka-tls, --kafka-ca, --kafka-cert and --kafka-server-name",
-			"--kafka-sasl, --kafka-user and --kafka-password",
-		)
-	}
-	return bases, err
+	return bases, mendKafka(err)
 }
+
+// mendKafka names the settings that decide whether Kafka lets us in, where it did not.
+func mendKafka(err error) error {
+	if !kafka.Refused(err) {
+		return err
+	}
+	return mend(
+		err, "--kafka-tls, --kafka-ca, --kafka-cert and --kafka-server-name",
+		"--kafka-sasl, --kafka-user and --kafka-password",
+	)
+}
+
+// watchTopics keeps an eye on the log's settings, in the roles that project it.
+func (p *process) watchTopics(cfg kafka.Config) { p.group.Go("topics", kafka.NewTopicWatch(cfg).Run) }
 
 // migratePostgres brings a schema up to date.
 func (p *process) migratePostgres(ctx context.Context, url, dir, schema string) error {

@@ -59,6 +59,7 @@ func (c *projectorCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if _, err := p.openLog(ctx, &cfg); err != nil {
 		return err
 	}
+	p.watchTopics(cfg)
 	if c.Store == "postgres" {
 		err = addThreads(ctx, p, cfg, c.postgresFlags, name, c.Retention, c.SessionTimeout)
 	} else {

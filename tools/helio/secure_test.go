@@ -81,6 +81,22 @@ func TestSecureEngines(t *testing.T) {
 	toPostgres := []string{"projector", "--store", "postgres"}
 	toClickHouse := []string{"projector", "--store", "clickhouse"}
 
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"init", "--replicas", "4"}, "--replicas 4"}, // more than there are brokers
+		{[]string{"projector", "--store", "postgres"}, "helio init"},
+		{[]string{"init"}, "make"},
+		{[]string{"init"}, "there already"},
+	} {
+		soon, cancel := context.WithTimeout(t.Context(), wait)
+		out, err := deployment.command(soon, c.args...).CombinedOutput()
+		cancel()
+		if (err == nil) != (c.want == "make" || c.want == "there already") || !bytes.Contains(out, []byte(c.want)) {
+			t.Fatalf("helio %v: %v, want %q in\n%s", c.args, err, c.want, out)
+		}
+	}
 	// All at once: an edge is ready when it has a link to a delivery instance.
 	roles := []*role{
 		deployment.start(t, toPostgres...), deployment.start(t, toClickHouse...), native.start(t, toClickHouse...),
