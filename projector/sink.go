@@ -2,6 +2,7 @@ package projector
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -117,7 +118,7 @@ func (s *Sink[R]) Released(slot topic.Slot, r kafka.Releases) {
 func (s *Sink[R]) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, error) {
 	stored, err := s.store.Read(ctx, slot)
 	if err != nil {
-		return nil, fmt.Errorf("%s: open slot %d: %w", s.cfg.Kind, slot, err)
+		return nil, s.damaged(fmt.Errorf("%s: open slot %d: %w", s.cfg.Kind, slot, err))
 	}
 	dropped, err := s.drop(ctx, slot, stored)
 	if err == nil && dropped {
@@ -131,7 +132,7 @@ func (s *Sink[R]) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, e
 		stored, err = s.store.Read(ctx, slot)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: drain quarantine of slot %d: %w", s.cfg.Kind, slot, err)
+		return nil, s.damaged(fmt.Errorf("%s: drain quarantine of slot %d: %w", s.cfg.Kind, slot, err))
 	}
 	st := s.newState(stored.Held)
 	st.pending, st.marks = stored.Pending, stored.Marks
@@ -141,6 +142,15 @@ func (s *Sink[R]) Open(ctx context.Context, slot topic.Slot) (kafka.Positions, e
 	s.mu.Unlock()
 	s.metrics.hold(st.intake, 1)
 	return stored.Next, nil
+}
+
+// damaged names a store that is damaged; any other failure of an Open passes by itself and stays what it is.
+func (s *Sink[R]) damaged(err error) error {
+	var d *DamagedError
+	if told := s.store.Classify(err); errors.As(told, &d) {
+		return told
+	}
+	return err
 }
 
 func (s *Sink[R]) newState(held []HeldRange) *slotState {

@@ -166,6 +166,21 @@ func Transient(err error) bool {
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
+// damageCodes are what ClickHouse says of a part that is not as it was written.
+var damageCodes = []int32{
+	33,            // CANNOT_READ_ALL_DATA
+	40,            // CHECKSUM_DOESNT_MATCH
+	226, 227, 228, // NO_FILE_IN_DATA_PART, UNEXPECTED_FILE_IN_DATA_PART, BAD_SIZE_OF_FILE_IN_DATA_PART
+	246, // CORRUPTED_DATA
+	271, // CANNOT_DECOMPRESS
+}
+
+// Damaged tells whether the server found that a part on its disk is not what it wrote. Trying again does not mend it.
+func Damaged(err error) bool {
+	var ex *clickhouse.Exception
+	return errors.As(err, &ex) && slices.Contains(damageCodes, ex.Code)
+}
+
 // accessCodes are UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, IP_ADDRESS_NOT_ALLOWED and AUTHENTICATION_FAILED.
 var accessCodes = []int32{192, 193, 194, 195, 516}
 

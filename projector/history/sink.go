@@ -75,6 +75,11 @@ func gatherInto[R any](s *store, t *table[R]) *gather[R] {
 
 // Classify implements projector.Store.
 func (s *store) Classify(err error) error {
+	if clickhouse.Damaged(err) {
+		return kafka.Permanent(&projector.DamagedError{
+			View: "history tables in ClickHouse", Command: "helio replay clickhouse", Err: err,
+		})
+	}
 	if clickhouse.Transient(err) || errors.Is(err, kafka.ErrFenced) {
 		return err
 	}

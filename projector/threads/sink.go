@@ -159,6 +159,10 @@ func (s *store) Classify(err error) error {
 	switch {
 	case errors.As(err, &pg) && pg.Code == fencedCode:
 		return fmt.Errorf("%w: %w", kafka.ErrFenced, err)
+	case postgres.Damaged(err):
+		return kafka.Permanent(&projector.DamagedError{
+			View: "thread views in Postgres", Command: "helio replay postgres", Err: err,
+		})
 	case postgres.Transient(err):
 		return err
 	}
