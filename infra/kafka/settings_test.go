@@ -154,7 +154,8 @@ func ruin(t *testing.T, cl *kgo.Client, name, setting, value string) {
 	}
 }
 
-// TestForbiddenSettings: where the cluster does not let us mend, a start fails by rule, in one line that says what to do.
+// TestForbiddenSettings: where the cluster does not let us mend, a start fails by rule, in one line that says what to
+// do.
 func TestForbiddenSettings(t *testing.T) {
 	fake, cfg, cl := cluster(t)
 	name := cfg.Name(topic.Threads)
@@ -211,7 +212,8 @@ func TestTopicWatch(t *testing.T) {
 	name := cfg.Name(topic.Threads)
 	ruin(t, cl, name, retentionMs, "1000000")
 	look()
-	if v := fake.TopicInfo(name).Configs[retentionMs]; v == nil || *v != "-1" || shown(topic.Threads, retentionMs) != 0 {
+	v := fake.TopicInfo(name).Configs[retentionMs]
+	if v == nil || *v != "-1" || shown(topic.Threads, retentionMs) != 0 {
 		t.Errorf("not mended: %s", log.String())
 	}
 	ruin(t, cl, name, retentionMs, "1000000")

@@ -180,8 +180,8 @@ func (p *Plan) Apply(ctx context.Context, cl *kgo.Client) error {
 }
 
 // EnsureTopics creates the topics that are missing, mends the settings of those that are there and returns P: what the
-// embedded log's users and tests call at every start. Topics that are made get as many replicas as PlanTopics says of 0;
-// what was made while some brokers were not there yet stays so, and is warned of at each start.
+// embedded log's users and tests call at every start. Topics that are made get as many replicas as PlanTopics says of
+// 0; what was made while some brokers were not there yet stays so, and is warned of at each start.
 func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) (int, error) {
 	p, err := PlanTopics(ctx, cl, cfg, 0)
 	if err != nil {

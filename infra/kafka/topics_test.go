@@ -45,9 +45,9 @@ func TestUnsafeTopics(t *testing.T) {
 		var replicas, inSync bool
 		for _, l := range lines {
 			replicas = replicas ||
-				strings.Contains(l, "topic="+cfg.Name(topic.Threads)) && strings.Contains(l, "setting=replicas have=1 want=3")
+				strings.Contains(l, "topic="+cfg.Name(topic.Threads)+" setting=replicas have=1 want=3")
 			inSync = inSync ||
-				strings.Contains(l, "topic="+cfg.Name(topic.Users)) && strings.Contains(l, "setting="+minInSync+" have=1")
+				strings.Contains(l, "topic="+cfg.Name(topic.Users)+" setting="+minInSync+" have=1")
 		}
 		if !replicas || !inSync || len(lines) != 2 {
 			t.Errorf("got %q, want a warning of one replica of threads and one of min.insync.replicas of users", lines)

@@ -159,8 +159,8 @@ func Refused(err error) bool {
 	return run.Untrusted(err) || errors.As(err, &pg) && strings.HasPrefix(pg.Code, "28")
 }
 
-// Damaged tells whether the server found that what it has on its disk is not what it wrote: a page that does not fit its
-// checksum, or an index that does not fit its table. Trying again does not mend it.
+// Damaged tells whether the server found that what it has on its disk is not what it wrote: a page that does not fit
+// its checksum, or an index that does not fit its table. Trying again does not mend it.
 func Damaged(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == "XX001" || pg.Code == "XX002") // data_corrupted, index_corrupted

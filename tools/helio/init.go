@@ -74,8 +74,8 @@ func (c *initCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("--replicas %d needs so many brokers, and %s has %d",
 			plan.Replicas, strings.Join(c.Kafka, ","), plan.Brokers)
 	case len(missing) == len(plan.Topics) && c.Partitions == 0:
-		return fmt.Errorf("no topics named %s* at %s: say how many partitions the log gets, which is chosen once, with "+
-			"--partitions (1024 in production)", c.TopicPrefix, strings.Join(c.Kafka, ","))
+		return fmt.Errorf("no topics named %s* at %s: say how many partitions the log gets, which is chosen once, "+
+			"with --partitions (1024 in production)", c.TopicPrefix, strings.Join(c.Kafka, ","))
 	}
 	if err := c.show(plan); err != nil {
 		return err
@@ -107,7 +107,8 @@ func (c *initCmd) show(plan *kafka.Plan) error {
 				does = "mend"
 				settings = append(settings, fmt.Sprintf("%s=%s (was %s)", ch.Setting, ch.Want, ch.Have))
 			} else {
-				settings = append(settings, fmt.Sprintf("%s=%s, and should be %s: yours to set", ch.Setting, ch.Have, ch.Want))
+				settings = append(settings,
+					fmt.Sprintf("%s=%s, and should be %s: yours to set", ch.Setting, ch.Have, ch.Want))
 			}
 		}
 		if c.DryRun && does != "there already" {
