@@ -31,11 +31,12 @@ type feed struct {
 	limit Positions // nil: no end; else records at or past it are not taken
 	// everything up to limit is one batch: the queue is never said to be full, or it would wait for itself
 	exact bool
-	doubt uint64 // the consumer's count of connections when this was made
 
 	wake chan struct{} // capacity 1: the queue, the limit or err changed
 
 	mu      sync.Mutex // guards what follows
+	doubt   uint64     // the consumer's count of connections when the log was looked at last
+	fed     bool       // something was fetched
 	queue   []Record
 	bytes   int
 	first   time.Time // when the oldest of a burst arrived
@@ -65,6 +66,27 @@ func newFeed(slot topic.Slot, from place, limit Positions, exact bool, topics []
 		}
 	}
 	return f
+}
+
+// doubts tells whether the log was not looked at since it was connected to for the last time.
+func (f *feed) doubts(count uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.doubt != count
+}
+
+// trusts takes down that the log was looked at after a connection was made, and is the same as far as that shows. What
+// was read before it could still be another's; only a feed to which nothing has come yet will see that by its first
+// record, and need not be made anew. Else one that waits alone would never be fed: making it anew ends the fetch that
+// waits, and with it the connection.
+func (f *feed) trusts(count uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fed && f.doubt < count {
+		return false
+	}
+	f.doubt = max(f.doubt, count)
+	return true
 }
 
 func (f *feed) signal() {
@@ -97,6 +119,7 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 	if f.closed || f.err != nil {
 		return out
 	}
+	f.fed = true
 	limit, limited := f.limit[t]
 	for _, r := range recs {
 		if len(r.Headers) > 0 {

@@ -60,7 +60,7 @@ func (c *Consumer) route(fs kgo.Fetches, doubt uint64) {
 		if f == nil || len(p.Records) == 0 {
 			return
 		}
-		if f.doubt != doubt {
+		if f.doubts(doubt) {
 			f.fail(errDoubt)
 			return
 		}

@@ -254,7 +254,7 @@ func (c *Consumer) lookAtLog(ctx context.Context) {
 		switch err := l.judge(st.slot, st.at, c.cfg.Topics); {
 		case err != nil:
 			st.feed.fail(err)
-		case st.feed.doubt < doubt:
+		case !st.feed.trusts(doubt):
 			st.feed.fail(errDoubt)
 		}
 	}

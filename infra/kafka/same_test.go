@@ -228,3 +228,23 @@ func TestNoViewIsMadeOfACutLog(t *testing.T) {
 		t.Errorf("a rebuild from a log without its head: %v, want that slot 1 is cut", err)
 	}
 }
+
+// One slot alone, in which there is little, is read by a consumer that lets the log gather: its only fetch waits while
+// the log is looked at.
+func TestOneSlotOfAQuietLogIsRead(t *testing.T) {
+	a := newAged(t)
+	a.produce(0, 20)
+	sink := newMarked()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := Replay(ctx, ConsumerConfig{
+		Kafka: a.cfg, View: "test", Slots: []topic.Slot{1}, Topics: []topic.Topic{topic.Threads},
+		Linger: 500 * time.Millisecond,
+	}, sink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next := sink.store.read(1); next[topic.Threads] == 0 {
+		t.Errorf("nothing was read: %v", next)
+	}
+}
