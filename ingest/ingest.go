@@ -231,7 +231,7 @@ func (i *Ingest) fly(t topic.Topic, l *lane, f flight, h held) {
 			acked(wrong)
 			return
 		}
-		l.last.Store(rec)
+		l.last.Store(i.told(rec))
 		acked(nil)
 	})
 }
@@ -383,6 +383,7 @@ func (i *Ingest) Run(ctx context.Context) error {
 	g.Go(func() error { i.look(ctx); return nil })
 	g.Go(func() error { i.takeTurns(ctx); return nil })
 	g.Go(func() error { i.watchLog(ctx); return nil })
+	g.Go(func() error { i.giveUpLate(ctx); return nil })
 	if i.cfg.Clock != nil {
 		g.Go(func() error { i.askClock(ctx); return nil })
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"heliograph/infra/kafka"
+	"heliograph/schemas/topic"
 )
 
 // lane is one partition as its producer sees it: what a broker says of one partition, or of one record, is held against
@@ -22,7 +23,7 @@ import (
 // for its partition, and nobody says which one it was. So the lane gets narrow: for a while its events go one at a
 // time, and one that is refused then is refused for good.
 type lane struct {
-	last  atomic.Pointer[kgo.Record]     // the last of its events that was acknowledged
+	last  atomic.Pointer[told]           // of the last of its events that was acknowledged
 	fault atomic.Pointer[kafka.LogError] // the partition is another log's; see trust
 
 	mu     sync.Mutex // guards what follows
@@ -36,6 +37,12 @@ type lane struct {
 	narrow time.Time // until then one event at a time
 	held   []held    // those that wait for their turn, oldest first
 	queued bool      // it is in Ingest.turns
+}
+
+// told is the place behind an event as it was acknowledged, which may be given up later, and the event's identity.
+type told struct {
+	next   topic.Position
+	digest uint64
 }
 
 // held is an event that waits for its turn in a narrow lane.

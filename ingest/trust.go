@@ -30,8 +30,6 @@ type trust struct {
 	views []kafka.Standing // where the views stood when they last said so
 	asked bool
 	wrong int // partitions that are another log's
-	// the count of doubts at which it was last learned what was adopted
-	adopted uint64
 }
 
 // heldAck is an acknowledgement that nobody has been told of.
@@ -47,7 +45,11 @@ type heldAck struct {
 // make a topic anew. One that is not in order, or does not answer, is looked at after lookSoon.
 const (
 	lookAgain = 15 * time.Second
-	lookSoon  = 500 * time.Millisecond
+	lookSoon  = time.Second
+	// standingTime is how long the views may take to say where they stand; once they have, what they said last will do.
+	standingTime = 3 * time.Second
+	// heldTime is how long an acknowledgement waits for a look.
+	heldTime = 4 * time.Second
 )
 
 // sure returns at once when an acknowledgement that has just come can be trusted, else it is held, and settle called
@@ -61,6 +63,10 @@ func (i *Ingest) sure(l *lane, rec *kgo.Record, settle func(error)) bool {
 	defer tr.mu.Unlock()
 	if tr.doubt.Load() == tr.looked.Load() {
 		return true
+	}
+	if i.closed.Load() { // nobody will look any more
+		go settle(errStopped)
+		return false
 	}
 	tr.held = append(tr.held, heldAck{time.Now(), l, rec, settle})
 	i.countHeld(1, len(rec.Value))
@@ -82,6 +88,11 @@ func (i *Ingest) giveUp(before time.Time, err error) {
 	i.settleHeld(late, err)
 }
 
+// told is what is kept of an event that is acknowledged.
+func (i *Ingest) told(rec *kgo.Record) *told {
+	return &told{next: i.bases.Position(rec) + 1, digest: topic.Digest(rec.Key, rec.Value)}
+}
+
 func (i *Ingest) settleHeld(acks []heldAck, err error) {
 	for _, h := range acks {
 		of := err
@@ -89,7 +100,7 @@ func (i *Ingest) settleHeld(acks []heldAck, err error) {
 			if wrong := h.lane.fault.Load(); wrong != nil {
 				of = wrong
 			} else {
-				h.lane.last.Store(h.rec)
+				h.lane.last.Store(i.told(h.rec))
 			}
 		}
 		h.settle(of)
@@ -111,9 +122,6 @@ func (i *Ingest) watchLog(ctx context.Context) {
 		if err != nil || i.trust.wrong > 0 {
 			wait = lookSoon
 		}
-		if err != nil {
-			i.giveUp(time.Now().Add(-i.cfg.deliveryTimeout), fmt.Errorf("the log was not looked at: %w", err))
-		}
 		again.Reset(wait)
 		select {
 		case <-ctx.Done():
@@ -123,6 +131,24 @@ func (i *Ingest) watchLog(ctx context.Context) {
 		}
 	}
 }
+
+// giveUpLate is the goroutine that ends the waits of what was held for too long: a look may take its time, or a broker
+// that is connected to over and over may have it begun again each time.
+func (i *Ingest) giveUpLate(ctx context.Context) {
+	t := time.NewTicker(heldTime / 8)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			i.giveUp(time.Now().Add(-heldTime), errLate)
+		}
+	}
+}
+
+// errLate settles what was held for too long.
+var errLate = errors.New("whether the log is the same is not known yet")
 
 // lookAtLog looks until the log was found to be in order, or not, at the latest count of doubts.
 func (i *Ingest) lookAtLog(ctx context.Context) error {
@@ -135,8 +161,12 @@ func (i *Ingest) lookAtLog(ctx context.Context) error {
 		if err := i.compareLog(ctx); err != nil {
 			return err
 		}
-		for n == tr.doubt.Load() {
+		for {
 			tr.mu.Lock()
+			if n != tr.doubt.Load() { // what came over a later connection may be among those that wait
+				tr.mu.Unlock()
+				break
+			}
 			acks := tr.held
 			tr.held = nil
 			if len(acks) == 0 {
@@ -157,7 +187,9 @@ func (i *Ingest) compareLog(ctx context.Context) error {
 	defer cancel()
 	tr := &i.trust
 	if i.cfg.Standing != nil {
-		views, err := i.cfg.Standing(ctx)
+		short, stop := context.WithTimeout(ctx, standingTime)
+		views, err := i.cfg.Standing(short)
+		stop()
 		switch {
 		case err == nil:
 			tr.views, tr.asked = views, true
@@ -165,12 +197,8 @@ func (i *Ingest) compareLog(ctx context.Context) error {
 			return fmt.Errorf("ask where the views stand: %w", err)
 		}
 	}
-	if tr.wrong > 0 || tr.adopted != tr.doubt.Load() { // an operator may have decided
-		n := tr.doubt.Load()
-		if err := i.bases.Reload(ctx, i.events); err != nil {
-			return err
-		}
-		tr.adopted = n
+	if err := i.bases.Reload(ctx, i.events); err != nil { // an operator may have decided
+		return err
 	}
 	// Records are read only when the log may have become another since they were.
 	marks := tr.wrong > 0 || tr.doubt.Load() != tr.looked.Load()
@@ -200,16 +228,12 @@ func (i *Ingest) standing(marks bool) []kafka.Standing {
 	}
 	for n := range i.lanes {
 		for s := range i.lanes[n] {
-			rec := i.lanes[n][s].last.Load()
-			if rec == nil {
-				continue
+			last := i.lanes[n][s].last.Load()
+			if t, err := topic.FromNumber(int32(n)); last != nil && err == nil {
+				take(kafka.Standing{
+					Topic: t, Slot: topic.Slot(s), Next: last.next, Mark: topic.Mark{Digest: last.digest},
+				})
 			}
-			t, _ := i.cfg.Kafka.Topic(rec.Topic)
-			at := kafka.Standing{Topic: t, Slot: topic.Slot(s), Next: i.bases.Position(rec) + 1}
-			if marks {
-				at.Mark.Digest = topic.Digest(rec.Key, rec.Value)
-			}
-			take(at)
 		}
 	}
 	out := make([]kafka.Standing, 0, len(furthest))

@@ -45,7 +45,7 @@ func TestNothingIsAcknowledgedInAnotherLog(t *testing.T) {
 				send := func() (Receipt, error) {
 					return f.AppendWait(t.Context(), topic.Threads, subject, message("hello"))
 				}
-				var last *kgo.Record
+				var last *told
 				sendMany := func(n int) {
 					t.Helper()
 					for range n {
@@ -70,8 +70,7 @@ func TestNothingIsAcknowledgedInAnotherLog(t *testing.T) {
 				put(t, straight, slot, grown)
 				if restarted {
 					at := kafka.Standing{
-						Topic: topic.Threads, Slot: slot, Next: topic.Position(last.Offset) + 1,
-						Mark: topic.Mark{Digest: topic.Digest(last.Key, last.Value)},
+						Topic: topic.Threads, Slot: slot, Next: last.next, Mark: topic.Mark{Digest: last.digest},
 					}
 					f = startOn(t, []string{broker.Addr()}, func(c *Config) {
 						c.Standing = func(context.Context) ([]kafka.Standing, error) {

@@ -32,6 +32,14 @@ func PlanAdoption(ctx context.Context, cfg Config, bases *Bases, at []Standing) 
 		s topic.Slot
 	}
 	found := make(map[partition][]*LogError)
+	wrong := make(map[partition]map[topic.Position]bool) // where those stand who have read what is not there
+	for _, f := range faults {
+		p := partition{f.Topic, f.Slot}
+		if wrong[p] == nil {
+			wrong[p] = make(map[topic.Position]bool)
+		}
+		wrong[p][f.Next] = true
+	}
 	for _, f := range faults {
 		if f.Fault != FaultGivenUp { // a view's matter
 			p := partition{f.Topic, f.Slot}
@@ -53,7 +61,7 @@ func PlanAdoption(ctx context.Context, cfg Config, bases *Bases, at []Standing) 
 		for _, a := range at {
 			if a.Topic == p.t && a.Slot == p.s {
 				o.Read = max(o.Read, a.Next)
-				if a.Time.After(last) {
+				if wrong[p][a.Next] && a.Time.After(last) { // who is in order may have read on meanwhile
 					last = a.Time
 				}
 			}

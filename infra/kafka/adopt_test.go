@@ -199,3 +199,36 @@ func TestAdoptedCut(t *testing.T) {
 		t.Errorf("records at %v, want 4 to 10", got)
 	}
 }
+
+// TestErasFollowEachOther: what was decided last counts, also where an earlier decision had begun further on, and a
+// partition ends where its last era does.
+func TestErasFollowEachOther(t *testing.T) {
+	cfg := Config{Brokers: []string{"x:1"}}
+	name := cfg.Name(topic.Threads)
+	first, second := era{900, 1<<40 - 900}, era{850, 1<<41 - 850}
+	for _, order := range [][]era{{first, second}, {second, first}, {first, second, first}} {
+		b := NewBases(cfg, topic.Folded, 1)
+		for _, e := range order {
+			b.add(name, 0, e, 0)
+		}
+		last := topic.Position(-1)
+		for offset := range int64(1000) {
+			p := b.At(topic.Threads, 0, offset)
+			if p <= last {
+				t.Fatalf("%v: offset %d lies at %d, the one before at %d", order, offset, p, last)
+			}
+			if got := b.Offset(topic.Threads, 0, p); got != offset || b.GivenUp(topic.Threads, 0, p) {
+				t.Fatalf("%v: position %d is offset %d, want %d", order, p, got, offset)
+			}
+			last = p
+		}
+		for _, p := range []topic.Position{851, 999, 1 << 40, 1<<40 + 10} {
+			if !b.GivenUp(topic.Threads, 0, p) {
+				t.Errorf("%v: %d is not given up", order, p)
+			}
+		}
+		if got := b.end(name, 0, 850); got != 850 || b.GivenUp(topic.Threads, 0, got) {
+			t.Errorf("%v: it ends at %d, want 850", order, got)
+		}
+	}
+}

@@ -117,6 +117,9 @@ func (c *Consumer) extent(ctx context.Context, t topic.Topic, s topic.Slot) (sta
 			return 0, 0, fmt.Errorf("no partition %d", s)
 		}
 		*at = c.bases.At(t, s, o.Offset)
+		if i == 1 {
+			*at = c.bases.end(name, int32(s), o.Offset)
+		}
 	}
 	return start, end, nil
 }

@@ -25,7 +25,11 @@ type Bases struct {
 	topics []topic.Topic
 	byName map[string][]atomic.Pointer[partition] // by the topic's name on the cluster, then by slot
 
-	mu sync.Mutex // held while what is learned is put in
+	mu sync.Mutex // guards what follows; held while what is learned is put in
+	// the first records of these were read, by the topic's name
+	begun map[string]map[int32]bool
+	// up to which offsets helio.quarantine was read for what was adopted
+	read map[int32]int64
 }
 
 // partition is what is known of the positions of one; it is never changed.
@@ -43,6 +47,7 @@ type era struct {
 // NewBases returns bases that are all 0.
 func NewBases(cfg Config, topics []topic.Topic, partitions int) *Bases {
 	b := &Bases{cfg: cfg, topics: topics, byName: make(map[string][]atomic.Pointer[partition])}
+	b.begun, b.read = make(map[string]map[int32]bool), make(map[int32]int64)
 	for _, t := range topics {
 		b.byName[cfg.Name(t)] = make([]atomic.Pointer[partition], partitions)
 	}
@@ -71,7 +76,18 @@ func (b *Bases) Reload(ctx context.Context, cl *kgo.Client) error {
 	if err != nil {
 		return err
 	}
-	opened, err := readOpened(ctx, cl, b.cfg)
+	b.mu.Lock()
+	for name, parts := range first {
+		for n := range parts {
+			if b.begun[name] == nil {
+				b.begun[name] = make(map[int32]bool)
+			}
+			b.begun[name][n] = true
+		}
+	}
+	from := maps.Clone(b.read)
+	b.mu.Unlock()
+	opened, read, err := readOpened(ctx, cl, b.cfg, from)
 	if err != nil {
 		return fmt.Errorf("kafka: read what was adopted: %w", err)
 	}
@@ -80,6 +96,9 @@ func (b *Bases) Reload(ctx context.Context, cl *kgo.Client) error {
 			b.add(name, int32(o.Slot), era{o.From, o.Base}, o.First)
 		}
 	}
+	b.mu.Lock()
+	b.read = read
+	b.mu.Unlock()
 	return nil
 }
 
@@ -95,9 +114,12 @@ func (b *Bases) spans(
 		return nil, nil, err
 	}
 	first = make(map[string]map[int32]kgo.Offset)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	starts.Each(func(o kadm.ListedOffset) {
 		end, ok := ends.Lookup(o.Topic, o.Partition)
-		if !ok || end.Offset <= o.Offset || int(o.Partition) >= len(b.byName[o.Topic]) {
+		if !ok || end.Err != nil || o.Err != nil || end.Offset <= o.Offset ||
+			int(o.Partition) >= len(b.byName[o.Topic]) || b.begun[o.Topic][o.Partition] {
 			return
 		}
 		if first[o.Topic] == nil {
@@ -122,7 +144,8 @@ func firstAt(
 	quiet := cfg
 	quiet.Registerer = nil
 	rd, err := Dial(quiet, kgo.ConsumePartitions(want), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.FetchMaxPartitionBytes(1<<10), kgo.FetchMaxBytes(1<<20), kgo.FetchMaxWait(250*time.Millisecond))
+		// Of each partition the first batch comes only where it fits.
+		kgo.FetchMaxPartitionBytes(64<<10), kgo.FetchMaxBytes(16<<20), kgo.FetchMaxWait(250*time.Millisecond))
 	if err != nil {
 		return err
 	}
@@ -188,6 +211,13 @@ func (b *Bases) add(name string, n int32, e era, first int64) bool {
 	}
 	more := first > p.first
 	p.first = max(p.first, first)
+	// Bases grow from decision to decision: a later one also counts where an earlier one had begun further on.
+	for _, o := range p.eras {
+		if o.base > e.base && o.from <= e.from {
+			return false
+		}
+	}
+	p.eras = slices.DeleteFunc(p.eras, func(o era) bool { return o.base < e.base && o.from >= e.from })
 	at := slices.IndexFunc(p.eras, func(o era) bool { return o.base == e.base })
 	switch {
 	case at < 0:
@@ -208,6 +238,20 @@ func (b *Bases) add(name string, n int32, e era, first int64) bool {
 // At returns the position of the record at an offset; of the offset after the last record, the next position.
 func (b *Bases) At(t topic.Topic, s topic.Slot, offset int64) topic.Position {
 	return b.at(b.cfg.Name(t), int32(s), offset)
+}
+
+// end returns the next position of a partition that ends at an offset: where an era would begin there, it has not yet.
+func (b *Bases) end(name string, n int32, offset int64) topic.Position {
+	if offset <= 0 {
+		return b.at(name, n, offset)
+	}
+	return b.at(name, n, offset-1) + 1
+}
+
+// adopted tells whether an operator has decided on a partition.
+func (b *Bases) adopted(t topic.Topic, s topic.Slot) bool {
+	p := b.of(b.cfg.Name(t), int32(s))
+	return p.first > 0 || len(p.eras) > 1 || len(p.eras) == 1 && p.eras[0].from > 0
 }
 
 // Position returns the position of a record that was produced or fetched.

@@ -27,7 +27,7 @@ func (b *Bases) Ends(ctx context.Context, cl *kgo.Client, t topic.Topic) ([]topi
 		if !ok {
 			return nil, fmt.Errorf("kafka: list end offsets of %s: nothing of partition %d", name, s)
 		}
-		out[s] = b.at(name, int32(s), end.Offset)
+		out[s] = b.end(name, int32(s), end.Offset)
 	}
 	return out, nil
 }

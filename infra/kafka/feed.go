@@ -144,7 +144,7 @@ func (f *feed) push(t topic.Topic, recs []*kgo.Record, bases *Bases, maxRecords,
 			f.reached[t] = true
 			break
 		}
-		if known && pos > want && keptWhole(t) {
+		if known && pos > want && keptWhole(t) && r.Offset > bases.Offset(t, f.slot, want) {
 			out.gaps++
 		}
 		if out.records == 0 {

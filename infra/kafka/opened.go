@@ -31,10 +31,12 @@ func (o Opened) event() *eventv1.Event {
 	}.Build()}.Build()
 }
 
-// readOpened reads the decisions that stand in helio.quarantine, of all partitions.
-func readOpened(ctx context.Context, cl *kgo.Client, cfg Config) ([]Opened, error) {
-	var out []Opened
-	err := readAll(ctx, cl, cfg, topic.Quarantine, func(r *kgo.Record) error {
+// readOpened reads the decisions that stand in helio.quarantine, of all partitions, from offsets on, and returns up to
+// which it has read.
+func readOpened(
+	ctx context.Context, cl *kgo.Client, cfg Config, from map[int32]int64,
+) (out []Opened, read map[int32]int64, err error) {
+	read, err = readAll(ctx, cl, cfg, topic.Quarantine, from, func(r *kgo.Record) error {
 		var e eventv1.Event
 		// What cannot be read is told by those who read of quarantine.
 		if err := proto.Unmarshal(r.Value, &e); err == nil && !e.HasLogOpened() || err != nil {
@@ -54,45 +56,59 @@ func readOpened(ctx context.Context, cl *kgo.Client, cfg Config) ([]Opened, erro
 		})
 		return nil
 	})
-	return out, err
+	return out, read, err
 }
 
-// readAll reads every record that a topic has now, each partition's in order.
-func readAll(ctx context.Context, cl *kgo.Client, cfg Config, t topic.Topic, fn func(*kgo.Record) error) error {
+// readAll reads the records that a topic has now from offsets on, each partition's in order, and returns up to which. A
+// partition that ends before its offset, or has none, is read whole.
+func readAll(
+	ctx context.Context, cl *kgo.Client, cfg Config, t topic.Topic, from map[int32]int64, fn func(*kgo.Record) error,
+) (read map[int32]int64, err error) {
 	name := cfg.Name(t)
 	starts, err := listOffsets(ctx, cl, false, []string{name})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ends, err := listOffsets(ctx, cl, true, []string{name})
 	if err != nil {
-		return err
+		return nil, err
 	}
+	read = make(map[int32]int64)
 	want := make(map[int32]kgo.Offset)
 	left := make(map[int32]int64) // where what is still to come ends
 	for n, o := range starts[name] {
-		if end, ok := ends.Lookup(name, n); ok && end.Offset > o.Offset {
-			want[n], left[n] = kgo.NewOffset().At(o.Offset).WithEpoch(-1), end.Offset
+		end, ok := ends.Lookup(name, n)
+		if !ok || end.Err != nil || o.Err != nil {
+			read[n] = from[n] // next time
+			continue
+		}
+		at := o.Offset
+		if from[n] <= end.Offset {
+			at = max(at, from[n])
+		}
+		read[n] = end.Offset
+		if end.Offset > at {
+			want[n], left[n] = kgo.NewOffset().At(at).WithEpoch(-1), end.Offset
 		}
 	}
 	if len(left) == 0 {
-		return nil
+		return read, nil
 	}
 	quiet := cfg
 	quiet.Registerer = nil
 	rd, err := Dial(quiet, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: want}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxWait(250*time.Millisecond), kgo.FetchMaxBytes(1<<20))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rd.Close()
 	for len(left) > 0 {
 		fs := rd.PollFetches(ctx)
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
 		for _, e := range fs.Errors() {
-			return fmt.Errorf("read %s/%d: %w", e.Topic, e.Partition, e.Err)
+			return nil, fmt.Errorf("read %s/%d: %w", e.Topic, e.Partition, e.Err)
 		}
 		var bad error
 		fs.EachRecord(func(r *kgo.Record) {
@@ -104,8 +120,8 @@ func readAll(ctx context.Context, cl *kgo.Client, cfg Config, t topic.Topic, fn 
 			}
 		})
 		if bad != nil {
-			return bad
+			return nil, bad
 		}
 	}
-	return nil
+	return read, nil
 }

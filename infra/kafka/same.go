@@ -51,11 +51,12 @@ func (d *Doubts) Load() uint64 { return d.n.Load() }
 
 // layout is what the log has told about its topics at one moment.
 type layout struct {
-	bases *Bases
-	asked time.Time // before it was asked
-	ids   map[topic.Topic][16]byte
-	cuts  map[topic.Topic]map[topic.Slot]topic.Position // where partitions begin whose head is gone
-	ends  map[topic.Topic]map[topic.Slot]topic.Position
+	bases  *Bases
+	asked  time.Time // before it was asked
+	ids    map[topic.Topic][16]byte
+	starts kadm.ListedOffsets
+	cuts   map[topic.Topic]map[topic.Slot]topic.Position // where partitions begin whose head is gone
+	ends   map[topic.Topic]map[topic.Slot]topic.Position
 }
 
 // layout returns what the log told when it was asked at a moment that is not before notBefore. Whoever comes first asks
@@ -89,12 +90,12 @@ func askLayout(ctx context.Context, cl *kgo.Client, names map[string]topic.Topic
 		return layout{}, fmt.Errorf("kafka: read topics: %w", err)
 	}
 	list := slices.Collect(maps.Keys(names))
-	starts, err := listOffsets(ctx, cl, false, list)
+	starts, err := listAnswered(ctx, cl, false, list)
 	if err != nil {
 		return layout{}, err
 	}
-	l.cuts = cuts(starts, names, bases)
-	ends, err := listOffsets(ctx, cl, true, list)
+	l.starts, l.cuts = starts, cuts(starts, names, bases)
+	ends, err := listAnswered(ctx, cl, true, list)
 	if err != nil {
 		return layout{}, err
 	}
@@ -109,10 +110,13 @@ func positionsOf(
 	out := make(map[topic.Topic]map[topic.Slot]topic.Position)
 	listed.Each(func(o kadm.ListedOffset) {
 		t, s := names[o.Topic], topic.Slot(o.Partition)
+		if o.Err != nil {
+			return
+		}
 		if out[t] == nil {
 			out[t] = make(map[topic.Slot]topic.Position)
 		}
-		out[t][s] = bases.At(t, s, o.Offset)
+		out[t][s] = bases.end(o.Topic, o.Partition, o.Offset)
 	})
 	return out
 }
@@ -124,7 +128,7 @@ func cuts(
 	out := make(map[topic.Topic]map[topic.Slot]topic.Position)
 	starts.Each(func(o kadm.ListedOffset) {
 		t, s := names[o.Topic], topic.Slot(o.Partition)
-		if o.Offset <= bases.First(t, s) || !keptWhole(t) {
+		if o.Err != nil || o.Offset <= bases.First(t, s) || !keptWhole(t) {
 			return
 		}
 		if out[t] == nil {
@@ -193,11 +197,14 @@ func (l layout) judge(s topic.Slot, from place, topics []topic.Topic) error {
 // fault tells what is wrong with a partition for somebody who stands in it; nil: nothing that shows without reading.
 func (l layout) fault(at Standing) *LogError {
 	t, s := at.Topic, at.Slot
-	end, cut := l.ends[t][s], l.cuts[t][s]
+	end, answered := l.ends[t][s]
+	cut := l.cuts[t][s]
 	switch {
+	case !answered: // a partition without a leader says nothing, and gives nothing
+		return nil
 	case at.Next > 0 && l.bases.GivenUp(t, s, at.Next):
 		return &LogError{Topic: t, Slot: s, Fault: FaultGivenUp, Next: at.Next, At: end}
-	case at.Mark.Log != unknown && l.ids[t] != unknown && at.Mark.Log != l.ids[t]:
+	case at.Mark.Log != unknown && l.ids[t] != unknown && at.Mark.Log != l.ids[t] && !l.bases.adopted(t, s):
 		return &LogError{Topic: t, Slot: s, Fault: FaultReplaced, Next: at.Next, At: end}
 	case at.Next > end:
 		return &LogError{Topic: t, Slot: s, Fault: FaultSetBack, Next: at.Next, At: end}

@@ -275,6 +275,31 @@ func look(ctx context.Context, cl *kgo.Client, names ...string) (have map[string
 	return have, len(resp.Brokers), nil
 }
 
+// listAnswered is listOffsets for those who can do without the partitions that have no leader now: those have an error.
+func listAnswered(ctx context.Context, cl *kgo.Client, ends bool, names []string) (kadm.ListedOffsets, error) {
+	adm := kadm.NewClient(cl)
+	list := adm.ListStartOffsets
+	if ends {
+		list = adm.ListEndOffsets
+	}
+	back := run.Backoff{Min: 20 * time.Millisecond, Max: 200 * time.Millisecond}
+	for deadline := time.Now().Add(time.Second); ; {
+		listed, err := list(ctx, names...)
+		if err == nil && listed.Error() == nil {
+			return listed, nil
+		}
+		if time.Now().Before(deadline) && back.Wait(ctx) == nil {
+			continue
+		}
+		some := false
+		listed.Each(func(o kadm.ListedOffset) { some = some || o.Err == nil })
+		if some {
+			return listed, nil
+		}
+		return nil, fmt.Errorf("kafka: list offsets: %w", errors.Join(err, listed.Error()))
+	}
+}
+
 // listOffsets asks for the start or end offsets of topics that are known to exist. A client that asked before they did
 // may have cached that they do not, so a retriable refusal is asked again for a while.
 func listOffsets(ctx context.Context, cl *kgo.Client, ends bool, names []string) (kadm.ListedOffsets, error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -112,6 +113,15 @@ func (c *logAdoptCmd) Run(ctx context.Context, log *slog.Logger) error {
 		if err := confirm(os.Stdin, os.Stderr,
 			fmt.Sprintf("Adopt %d partitions as they are, and give up what is not there?", len(a.Plan))); err != nil {
 			return err
+		}
+	}
+	if !c.Yes { // whoever was asked may have taken his time
+		now, err := readAdoption(ctx, c.kafkaFlags, c.postgresFlags, c.clickhouseFlags, log)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(now.Plan, a.Plan) {
+			return errors.New("the log has changed meanwhile, nothing was adopted: look again")
 		}
 	}
 	for i := range a.Plan {
