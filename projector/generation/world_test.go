@@ -42,14 +42,14 @@ type world struct {
 func newLog(t *testing.T, seed uint64) *world {
 	t.Helper()
 	brokers, prefix := enginetest.Kafka(t)
+	return newLogAt(t, seed, brokers, prefix)
+}
+
+func newLogAt(t *testing.T, seed uint64, brokers []string, prefix string) *world {
+	t.Helper()
 	w := &world{t: t, steps: map[topic.Slot][]int64{}, order: order{Brokers: brokers, Prefix: prefix}}
 	w.kafka = w.config().Kafka
-	// Without a delivery timeout, which counts from the records' stamps: those are in the past here.
-	var err error
-	if w.cl, err = kafka.Dial(w.kafka, kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.cl.Close)
+	w.dial()
 	if _, err := kafka.EnsureTopics(t.Context(), w.cl, w.kafka); err != nil {
 		t.Fatal(err)
 	}
@@ -58,10 +58,26 @@ func newLog(t *testing.T, seed uint64) *world {
 	return w
 }
 
+// dial connects to the log anew.
+func (w *world) dial() {
+	w.t.Helper()
+	// Without a delivery timeout, which counts from the records' stamps: those are in the past here.
+	cl, err := kafka.Dial(w.kafka, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	w.must(err)
+	w.t.Cleanup(cl.Close)
+	w.cl = cl
+}
+
 // newWorld makes a log and empty thread views.
 func newWorld(t *testing.T, seed uint64) *world {
 	t.Helper()
-	w := newLog(t, seed)
+	return newLog(t, seed).withViews()
+}
+
+// withViews makes empty thread views.
+func (w *world) withViews() *world {
+	t := w.t
+	t.Helper()
 	w.URL = enginetest.NewDatabase(t)
 	files, err := fs.Sub(pgschema.FS, "views")
 	if err != nil {
