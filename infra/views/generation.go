@@ -70,7 +70,8 @@ func GenerationOf(ctx context.Context, tx pgx.Tx, schema string) (r Generation, 
 	}
 	rows, err := tx.Query(ctx, `SELECT id, number, state, until, since FROM `+table)
 	if err == nil {
-		err = forEach[Generation]("generation of "+schema, rows, func(g *Generation) error { r, ok = *g, true; return nil })
+		what := "generation of " + schema
+		err = forEach[Generation](what, rows, func(g *Generation) error { r, ok = *g, true; return nil })
 	}
 	return r, ok, err
 }
@@ -83,6 +84,7 @@ func Reached(ctx context.Context, tx pgx.Tx, schema string, slot topic.Slot) (ma
 		return nil, fmt.Errorf("read positions of %s: %w", schema, err)
 	}
 	out := map[topic.Topic]topic.Position{}
-	err = forEach[Freshness]("positions of "+schema, rows, func(f *Freshness) error { out[f.Topic] = f.Next; return nil })
+	what := "positions of " + schema
+	err = forEach[Freshness](what, rows, func(f *Freshness) error { out[f.Topic] = f.Next; return nil })
 	return out, err
 }

@@ -9,8 +9,8 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// A view that has read what was given up when the log was adopted takes nothing in any more. A replay leads it out, with
-// its projector going on by itself.
+// A view that has read what was given up when the log was adopted takes nothing in any more. A replay leads it out,
+// with its projector going on by itself.
 func TestReplayAfterTheLogWasAdopted(t *testing.T) {
 	broker := kafkatest.Start(t)
 	w := newLogAt(t, 10, []string{broker.Addr()}, "").withViews()

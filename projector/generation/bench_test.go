@@ -87,7 +87,8 @@ func BenchmarkReplay(b *testing.B) {
 		must(err)
 		_, err = postgres.Migrate(b.Context(), url, files, pgschema.ViewsSchema)
 		must(err)
-		store, err := generation.OpenPostgres(b.Context(), generation.PostgresConfig{Postgres: postgres.Config{URL: url}})
+		pc := generation.PostgresConfig{Postgres: postgres.Config{URL: url}}
+		store, err := generation.OpenPostgres(b.Context(), pc)
 		must(err)
 		defer store.Close()
 		fill(b, store, cfg)

@@ -110,7 +110,8 @@ func (c *ClickHouse) begin(ctx context.Context) error {
 
 // holds identifies the lock that stands.
 func (c *ClickHouse) holds(ctx context.Context) (is uuid.UUID, err error) {
-	err = c.conn.QueryRow(ctx, `SELECT uuid FROM system.tables WHERE database = ? AND name = ?`, c.live, replayLock).Scan(&is)
+	const sql = `SELECT uuid FROM system.tables WHERE database = ? AND name = ?`
+	err = c.conn.QueryRow(ctx, sql, c.live, replayLock).Scan(&is)
 	if err != nil {
 		err = fmt.Errorf("read the lock of the replay: %w", err)
 	}
@@ -226,7 +227,8 @@ func (c *ClickHouse) Prepare(ctx context.Context, g Generation) (Generation, err
 // mark says which building a database holds.
 func (c *ClickHouse) mark(ctx context.Context, database string, number int, state, until string) error {
 	err := c.conn.Exec(ctx, `
-		INSERT INTO `+table(database, "generation")+` (number, state, until, since, version) VALUES (?, ?, ?, now64(3), ?)`,
+		INSERT INTO `+table(database, "generation")+` (number, state, until, since, version)
+		VALUES (?, ?, ?, now64(3), ?)`,
 		uint32(number), state, until, uint64(time.Now().UnixNano()))
 	if err != nil {
 		return fmt.Errorf("say what database %s holds: %w", database, err)
@@ -349,7 +351,8 @@ func inOrder(tables map[string]uuid.UUID) []string {
 // seal says that a switch is under way, or not any more.
 func (c *ClickHouse) seal(ctx context.Context, sw history.Switching) error {
 	err := c.conn.Exec(ctx, `
-		INSERT INTO switching (open, beside, number, leaves, tables, was, becomes, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		INSERT INTO switching (open, beside, number, leaves, tables, was, becomes, version)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		sw.Open, sw.Beside, sw.Number, sw.Leaves, sw.Tables, sw.Was, sw.Becomes, uint64(time.Now().UnixNano()))
 	if err != nil {
 		return fmt.Errorf("say that the history is switched: %w", err)
@@ -424,8 +427,8 @@ func (c *ClickHouse) exchange(ctx context.Context, sw history.Switching) error {
 			continue
 		case sw.Was[i]:
 		default:
-			return fmt.Errorf("switch the history: table %s of database %s is neither the one that was nor the one that "+
-				"comes", name, c.live)
+			return fmt.Errorf("switch the history: table %s of database %s is neither the one that was nor the one "+
+				"that comes", name, c.live)
 		}
 		// An exchange that is made twice is none: whoever was held up for so long that another has gone on stops here.
 		if is, err := c.holds(ctx); err != nil || is != c.lock {

@@ -206,8 +206,8 @@ func (p *past) spoil() {
 		ALTER TABLE messages UPDATE ordinal = ordinal + 1000 WHERE 1 SETTINGS mutations_sync = 2`))
 }
 
-// The history is built, compared and switched to under traffic, with whoever reads and writes the live one going on; and
-// so is the way back. What is spoilt is not carried over by the projector's caches.
+// The history is built, compared and switched to under traffic, with whoever reads and writes the live one going on;
+// and so is the way back. What is spoilt is not carried over by the projector's caches.
 func TestReplayOfHistoryUnderTraffic(t *testing.T) {
 	p := newPast(t, 21)
 	p.must(p.produce(t.Context(), 1500))
@@ -266,7 +266,8 @@ func TestMendHistory(t *testing.T) {
 		p.must(p.conn.Exec(t.Context(), sql, key))
 	}
 	p.must(p.conn.Exec(t.Context(), `
-		INSERT INTO thread_events (thread_id, position, kind, log_time) VALUES (?, 1, 'never', toDateTime64(0, 3))`, key))
+		INSERT INTO thread_events (thread_id, position, kind, log_time)
+		VALUES (?, 1, 'never', toDateTime64(0, 3))`, key))
 	p.live()
 	p.must(p.produce(t.Context(), 400)) // what is wrong is loaded
 	p.caughtUp()
@@ -322,8 +323,8 @@ var steps = []string{
 	"exchange generation", "mark", "unseal",
 }
 
-// A replay of the history that is killed at any step of the switch leaves complete tables to whoever reads, and the next
-// brings the switch to its end.
+// A replay of the history that is killed at any step of the switch leaves complete tables to whoever reads, and the
+// next brings the switch to its end.
 func TestReplayOfHistoryIsKilled(t *testing.T) {
 	p := newPast(t, 22)
 	p.must(p.produce(t.Context(), 300))

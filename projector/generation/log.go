@@ -110,7 +110,8 @@ func (l *log) at(ctx context.Context, when time.Time) (map[topic.Slot]kafka.Posi
 func (l *log) logged(ctx context.Context, s topic.Slot, at topic.Position, e Extent) (time.Time, error) {
 	name := l.cfg.Name(topic.Threads)
 	if at < e.Begin || at >= e.End {
-		return time.Time{}, fmt.Errorf("%s has positions %d to %d in slot %d, and not %d", name, e.Begin, e.End-1, s, at)
+		return time.Time{}, fmt.Errorf("%s has positions %d to %d in slot %d, and not %d",
+			name, e.Begin, e.End-1, s, at)
 	}
 	offset := kgo.NewOffset().At(l.bases.Offset(topic.Threads, s, at)).WithEpoch(-1)
 	cl, err := kafka.Dial(l.cfg, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {int32(s): offset}}))

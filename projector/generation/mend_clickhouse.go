@@ -142,7 +142,8 @@ func (c *ClickHouse) mendQuarantine(ctx context.Context, beside string, thread u
 		return "SELECT topic, slot, position, subject, reason, log_time FROM " + from + here
 	}
 	wrong := rows(right) + " EXCEPT " + rows(now)
-	undue := "SELECT topic, slot, position FROM " + now + here + " EXCEPT SELECT topic, slot, position FROM " + right + here
+	places := func(from string) string { return "SELECT topic, slot, position FROM " + from + here }
+	undue := places(now) + " EXCEPT " + places(right)
 	err := c.conn.QueryRow(ctx, `SELECT (SELECT count() FROM `+right+here+`), (SELECT count() FROM (`+wrong+`)),
 		(SELECT count() FROM (`+undue+`))`, thread, thread, thread, thread, thread,
 	).Scan(scanInt64(&m.Rows), scanInt64(&m.Wrong), scanInt64(&m.Undue))
@@ -155,8 +156,9 @@ func (c *ClickHouse) mendQuarantine(ctx context.Context, beside string, thread u
 	}
 	if err == nil && m.Undue > 0 {
 		err = c.conn.Exec(once(ctx), "INSERT INTO "+now+
-			" (topic, slot, position, subject, reason, log_time, released) SELECT topic, slot, position, subject, reason, "+
-			"log_time, true FROM "+now+here+" AND (topic, slot, position) IN ("+undue+")", thread, thread, thread)
+			" (topic, slot, position, subject, reason, log_time, released) "+
+			"SELECT topic, slot, position, subject, reason, log_time, true FROM "+now+here+
+			" AND (topic, slot, position) IN ("+undue+")", thread, thread, thread)
 	}
 	return m, err
 }

@@ -224,8 +224,8 @@ func (r *replay) after(ctx context.Context, target Generation, sink kafka.Sink) 
 		r.tell(target, PhaseSwitch, nil)
 		err := r.store.Switch(ctx, target, r.stop)
 		if errors.Is(err, ErrBehind) && try == behindTries {
-			return fmt.Errorf("%w, although it has taken in all that the log has: the live one is ahead of the log, which "+
-				"may have been set back (see 'helio log check'), or the log grows faster than it is read", err)
+			return fmt.Errorf("%w, although it has taken in all that the log has: the live one is ahead of the log, "+
+				"which may have been set back (see 'helio log check'), or it grows faster than it is read", err)
 		}
 		if errors.Is(err, ErrBehind) {
 			r.cfg.Logger.Warn("the generation is behind the live one still, trying again", "err", err)

@@ -127,7 +127,9 @@ func (w *world) must(err error) {
 func (w *world) live() (stop func()) {
 	w.t.Helper()
 	p, err := threads.New(threads.Config{
-		Consumer:  kafka.ConsumerConfig{Kafka: w.kafka, Linger: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond},
+		Consumer: kafka.ConsumerConfig{
+			Kafka: w.kafka, Linger: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
+		},
 		Retention: forever,
 	}, w.pool, nil, nil)
 	w.must(err)
@@ -206,7 +208,8 @@ func (w *world) reader(ctx context.Context) error {
 			Messages: func(m *views.Message) error {
 				there[fmt.Sprint(m.Thread, m.Position)] = true
 				if m.Position >= next[fmt.Sprint(topic.Threads, m.Slot)] {
-					fault = fmt.Errorf("a message at %d of slot %d, of which the positions know nothing", m.Position, m.Slot)
+					fault = fmt.Errorf("a message at %d of slot %d, of which the positions know nothing",
+						m.Position, m.Slot)
 				}
 				return nil
 			},

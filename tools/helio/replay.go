@@ -290,7 +290,8 @@ func (c *replayFlags) tell(sum generation.Summary) error {
 		return printJSON(os.Stdout, sum)
 	}
 	word := map[bool]string{true: "yes", false: "no"}
-	return c.print(sum, table.Row{"generation", "in", "state", "records", "seconds", "records/s", "verified", "switched"},
+	header := table.Row{"generation", "in", "state", "records", "seconds", "records/s", "verified", "switched"}
+	return c.print(sum, header,
 		[]table.Row{{sum.Generation.Number, sum.Generation.Place, sum.Generation.State, sum.Records,
 			fmt.Sprintf("%.1f", sum.Seconds), int64(sum.PerSecond), word[sum.Verified], word[sum.Switched]}})
 }
