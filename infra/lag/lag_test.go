@@ -241,6 +241,24 @@ func TestAheadOfTheEnds(t *testing.T) {
 	}
 }
 
+// TestBehindNoEndOfLater: what comes while the view is asked is no lag.
+func TestBehindNoEndOfLater(t *testing.T) {
+	w := newWorld(t)
+	ask := w.cfg.Sources[0].Ask
+	w.cfg.Sources[0].Ask = func(ctx context.Context) (Answer, error) {
+		a, err := ask(ctx)
+		w.put(0, 0, 3)
+		return a, err
+	}
+	m := NewMeter(w.cfg)
+	for n := range 3 {
+		if v := w.ask(m, time.Duration(n)*time.Second); v.Records != 0 || v.Seconds != 0 {
+			t.Errorf("%d records, %v s behind", v.Records, v.Seconds)
+		}
+		w.next[0] += 3
+	}
+}
+
 // TestStoreDown: a store that does not answer is told, in its time.
 func TestStoreDown(t *testing.T) {
 	w := newWorld(t)
