@@ -185,6 +185,10 @@ func TestLagOfBusyView(t *testing.T) {
 	if v := w.ask(m, 35*5*time.Second); v.Records != 0 || v.Seconds != 0 || *v.CatchUp != 0 {
 		t.Errorf("%+v", v.Flow)
 	}
+	w.put(0, 36*5*time.Second, 1)
+	if v := w.ask(m, 36*5*time.Second); v.Records != 1 || v.Seconds != 0 {
+		t.Errorf("what has just come is %v s old", v.Seconds)
+	}
 }
 
 // TestLagReadOnce: how old a record is that stays where it is, is read once, also when the ends of that time have been
