@@ -20,6 +20,7 @@ import (
 	"heliograph/infra/history"
 	"heliograph/infra/kafka"
 	"heliograph/infra/run"
+	"heliograph/projector"
 	projection "heliograph/projector/history"
 	"heliograph/projector/verify"
 	chschema "heliograph/schemas/clickhouse"
@@ -248,7 +249,9 @@ func (c *ClickHouse) Tune(cfg *kafka.ConsumerConfig) {
 }
 
 // Sink implements Store. It writes under the number that the live tables' rows have, since those take their place.
-func (c *ClickHouse) Sink(ctx context.Context, g Generation, from kafka.ConsumerConfig) (kafka.Sink, func(), error) {
+func (c *ClickHouse) Sink(
+	ctx context.Context, g Generation, from kafka.ConsumerConfig, log projector.Log,
+) (kafka.Sink, func(), error) {
 	of, err := c.history.Generation(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -265,7 +268,7 @@ func (c *ClickHouse) Sink(ctx context.Context, g Generation, from kafka.Consumer
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	cfg := projection.Config{Consumer: from, Generation: max(1, of), Beside: true}
+	cfg := projection.Config{Consumer: from, Generation: max(1, of), Beside: true, Log: log}
 	sink := projection.NewSink(cfg, conn, c.cfg.Logger, nil)
 	return sink, func() { _ = conn.Close() }, nil // nothing is under way on it
 }

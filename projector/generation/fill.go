@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,15 +21,31 @@ const (
 	fillBytes   = 8 << 20
 )
 
+// again brings records of the log once more, for what leaves quarantine: by the consumer of the fill, once there is one.
+type again struct {
+	consumer atomic.Pointer[kafka.Consumer]
+}
+
+// Records implements projector.Log.
+func (a *again) Records(
+	ctx context.Context, t topic.Topic, s topic.Slot, from, to topic.Position,
+) iter.Seq2[kafka.Record, error] {
+	c := a.consumer.Load()
+	if c == nil {
+		return func(yield func(kafka.Record, error) bool) { yield(kafka.Record{}, errors.New("nothing is read yet")) }
+	}
+	return c.Records(ctx, t, s, from, to)
+}
+
 // fill has a sink take in the log: all partitions, without a group, until it is stopped.
 type fill struct {
 	consumer *kafka.Consumer
 	sink     *pacedSink
 }
 
-func newFill(cfg kafka.ConsumerConfig, sink kafka.Sink, perSecond float64, until map[topic.Slot]kafka.Positions) (
-	*fill, error,
-) {
+func newFill(
+	cfg kafka.ConsumerConfig, sink kafka.Sink, log *again, perSecond float64, until map[topic.Slot]kafka.Positions,
+) (*fill, error) {
 	p := &pacedSink{Sink: sink, until: until, next: map[topic.Slot]kafka.Positions{}}
 	if perSecond > 0 {
 		p.limit = rate.NewLimiter(rate.Limit(perSecond), max(1, min(cfg.MaxRecords, int(perSecond))))
@@ -37,6 +54,7 @@ func newFill(cfg kafka.ConsumerConfig, sink kafka.Sink, perSecond float64, until
 	if err != nil {
 		return nil, err
 	}
+	log.consumer.Store(c)
 	return &fill{c, p}, nil
 }
 
@@ -110,6 +128,21 @@ func (p *pacedSink) Open(ctx context.Context, s topic.Slot) (kafka.Positions, er
 	return next, err
 }
 
+// Released implements kafka.Releasable.
+func (p *pacedSink) Released(s topic.Slot, r kafka.Releases) {
+	if inner, ok := p.Sink.(kafka.Releasable); ok {
+		inner.Released(s, r)
+	}
+}
+
+// Marks implements kafka.Marker.
+func (p *pacedSink) Marks(ctx context.Context, s topic.Slot) (kafka.Marks, error) {
+	if inner, ok := p.Sink.(kafka.Marker); ok {
+		return inner.Marks(ctx, s)
+	}
+	return nil, nil
+}
+
 // Pending implements kafka.Pender.
 func (p *pacedSink) Pending(ctx context.Context, s topic.Slot) (kafka.Positions, error) {
 	if inner, ok := p.Sink.(kafka.Pender); ok {
@@ -161,7 +194,7 @@ func (p *pacedSink) Apply(ctx context.Context, b kafka.Batch) error {
 // cut leaves out what lies beyond the end.
 func (p *pacedSink) cut(b kafka.Batch) kafka.Batch {
 	end := p.until[b.Slot]
-	out := kafka.Batch{Slot: b.Slot, From: kafka.Positions{}, To: kafka.Positions{}}
+	out := kafka.Batch{Slot: b.Slot, From: kafka.Positions{}, To: kafka.Positions{}, Marks: kafka.Marks{}}
 	for _, r := range b.Records {
 		if r.Position < end[r.Topic] {
 			out.Records = append(out.Records, r)
@@ -177,6 +210,9 @@ func (p *pacedSink) cut(b kafka.Batch) kafka.Batch {
 		}
 		if to = max(next[t], min(to, end[t])); to > 0 {
 			out.To[t] = to
+		}
+		if m, ok := b.Marks[t]; ok && out.To[t] == b.To[t] {
+			out.Marks[t] = m // else it is of a record that is left out
 		}
 	}
 	return out

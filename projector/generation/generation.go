@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"heliograph/infra/kafka"
+	"heliograph/projector"
 	"heliograph/projector/verify"
 )
 
@@ -36,8 +37,10 @@ type Store interface {
 	// Prepare makes the place of a generation, or brings it up to this version, and marks what is not Retired as g
 	// says. It may be called again.
 	Prepare(ctx context.Context, g Generation) (Generation, error)
-	// Sink writes into a generation that is not live; done releases it.
-	Sink(ctx context.Context, g Generation, from kafka.ConsumerConfig) (sink kafka.Sink, done func(), err error)
+	// Sink writes into a generation that is not live; done releases it. log brings what leaves quarantine again.
+	Sink(
+		ctx context.Context, g Generation, from kafka.ConsumerConfig, log projector.Log,
+	) (sink kafka.Sink, done func(), err error)
 	// Settle is called when a generation has caught up, before it is compared and switched to.
 	Settle(ctx context.Context, g Generation, sink kafka.Sink) error
 	// Verify compares a generation with a fold of the log.

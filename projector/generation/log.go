@@ -12,8 +12,12 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// Extent is what the log has of a topic in a slot: positions from Begin up to, and not with, End.
-type Extent struct{ Begin, End topic.Position }
+// Extent is what the log has of a topic in a slot: positions from Begin up to, and not with, End. Records is how many
+// offsets lie between, which is how many records at most: positions may have gaps, where a log was adopted.
+type Extent struct {
+	Begin, End topic.Position
+	Records    int64
+}
 
 // Extents are those of all slots.
 type Extents map[topic.Slot]map[topic.Topic]Extent
@@ -64,8 +68,9 @@ func (l *log) extents(ctx context.Context) (Extents, error) {
 		for n, end := range ends {
 			s := topic.Slot(n)
 			begin, _ := begins.Lookup(name, int32(s))
-			e := Extent{Begin: l.bases.At(t, s, begin.Offset), End: end}
-			if e.End <= e.Begin {
+			first := max(begin.Offset, l.bases.First(t, s))
+			e := Extent{Begin: l.bases.At(t, s, first), End: end, Records: l.bases.Offset(t, s, end) - first}
+			if e.Records <= 0 {
 				continue
 			}
 			if out[s] == nil {
@@ -75,12 +80,6 @@ func (l *log) extents(ctx context.Context) (Extents, error) {
 		}
 	}
 	return out, nil
-}
-
-// records returns how many offsets lie from one position until another; positions skip what was given up when a log was
-// adopted.
-func (l *log) records(t topic.Topic, s topic.Slot, from, until topic.Position) int64 {
-	return max(0, l.bases.Offset(t, s, until)-l.bases.Offset(t, s, from))
 }
 
 // at returns the positions of the first records that were logged at a time or later; the end where there are none.
@@ -127,6 +126,11 @@ func (l *log) logged(ctx context.Context, s topic.Slot, at topic.Position, e Ext
 		return r.Timestamp, nil
 	}
 	return time.Time{}, fmt.Errorf("read %s/%d at %d: %w", name, s, at, ctx.Err())
+}
+
+// upTo is how many records of an extent lie before a position.
+func (l *log) upTo(t topic.Topic, s topic.Slot, e Extent, next topic.Position) int64 {
+	return max(0, l.bases.Offset(t, s, min(next, e.End))-l.bases.Offset(t, s, e.Begin))
 }
 
 // bytes asks how many the log holds of each topic, as it is stored, of one replica; it is empty where the brokers do

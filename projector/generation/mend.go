@@ -106,7 +106,8 @@ func (c Config) fillOne(
 	cfg := c.consumer()
 	store.Tune(&cfg)
 	cfg.Slots = []topic.Slot{slot}
-	sink, done, err := store.Sink(ctx, g, cfg)
+	log := &again{}
+	sink, done, err := store.Sink(ctx, g, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func (c Config) fillOne(
 		}
 	}
 	cfg.Topics = s.topics()
-	f, err := newFill(cfg, &oneSink{sink, s.ID}, 0, map[topic.Slot]kafka.Positions{slot: until})
+	f, err := newFill(cfg, &oneSink{sink, s.ID}, log, 0, map[topic.Slot]kafka.Positions{slot: until})
 	if err != nil {
 		return err
 	}
@@ -149,6 +150,21 @@ func (c Config) fillOne(
 type oneSink struct {
 	kafka.Sink
 	about topic.Subject
+}
+
+// Released implements kafka.Releasable.
+func (o *oneSink) Released(s topic.Slot, r kafka.Releases) {
+	if inner, ok := o.Sink.(kafka.Releasable); ok {
+		inner.Released(s, r)
+	}
+}
+
+// Marks implements kafka.Marker: they are of the slot's records, and not of the subject's.
+func (o *oneSink) Marks(ctx context.Context, s topic.Slot) (kafka.Marks, error) {
+	if inner, ok := o.Sink.(kafka.Marker); ok {
+		return inner.Marks(ctx, s)
+	}
+	return nil, nil
 }
 
 // Pending implements kafka.Pender.

@@ -21,6 +21,7 @@ import (
 	"heliograph/infra/postgres"
 	"heliograph/infra/run"
 	"heliograph/infra/views"
+	"heliograph/projector"
 	"heliograph/projector/threads"
 	"heliograph/projector/verify"
 	pgschema "heliograph/schemas/postgres"
@@ -289,12 +290,14 @@ func (p *Postgres) pool(ctx context.Context, schema, name string, conns int32) (
 const fillConns = 16
 
 // Sink implements Store.
-func (p *Postgres) Sink(ctx context.Context, g Generation, from kafka.ConsumerConfig) (kafka.Sink, func(), error) {
+func (p *Postgres) Sink(
+	ctx context.Context, g Generation, from kafka.ConsumerConfig, log projector.Log,
+) (kafka.Sink, func(), error) {
 	pool, err := p.pool(ctx, g.Place, "helio replay", int32(min(from.Partitions, fillConns)+1))
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg := threads.Config{Consumer: from, Retention: p.cfg.Retention, Beside: true}
+	cfg := threads.Config{Consumer: from, Retention: p.cfg.Retention, Beside: true, Log: log}
 	return threads.NewSink(cfg, pool, p.cfg.Logger, nil), pool.Close, nil
 }
 

@@ -164,12 +164,13 @@ func (r *replay) do(ctx context.Context) error {
 	r.sum.Generation = target
 	consumer := r.cfg.consumer()
 	r.store.Tune(&consumer)
-	sink, done, err := r.store.Sink(ctx, target, consumer)
+	log := &again{}
+	sink, done, err := r.store.Sink(ctx, target, consumer, log)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if r.fill, err = newFill(consumer, sink, r.opts.Rate, r.until); err != nil {
+	if r.fill, err = newFill(consumer, sink, log, r.opts.Rate, r.until); err != nil {
 		return err
 	}
 	filling, cancel := context.WithCancel(ctx)
@@ -394,8 +395,8 @@ func (r *replay) progress(at Extents) (p Progress, opened bool) {
 				end = r.until[s][t]
 			}
 			if end > e.Begin {
-				one.Total += r.log.records(t, s, e.Begin, end)
-				one.Done += r.log.records(t, s, e.Begin, min(next[s][t], end))
+				one.Total += r.log.upTo(t, s, e, end)
+				one.Done += r.log.upTo(t, s, e, min(next[s][t], end))
 			}
 		}
 		p.Slots = append(p.Slots, one)
@@ -494,12 +495,12 @@ func Estimates(ctx context.Context, store Store, cfg Config, o Options, perSecon
 			if !ok {
 				continue
 			}
-			whole += r.log.records(t, s, x.Begin, x.End)
+			whole += x.Records
 			end := x.End
 			if r.until != nil {
 				end = max(x.Begin, r.until[s][t])
 			}
-			e.Records += r.log.records(t, s, x.Begin, end)
+			e.Records += r.log.upTo(t, s, x, end)
 		}
 		if whole > 0 {
 			e.Bytes = int64(float64(size[t]) * float64(e.Records) / float64(whole))
