@@ -28,7 +28,7 @@ const (
 var (
 	failures = []string{
 		reasonInvalid, reasonClock, reasonDown, reasonFull, reasonTimeout, reasonBroker, reasonClosed, reasonPartition,
-		reasonRefused, reasonBeside,
+		reasonRefused, reasonLog, reasonBeside,
 	}
 	// what an edge appends to
 	appendedTo = []topic.Topic{topic.Threads, topic.Receipts, topic.Users, topic.Presence}

@@ -231,6 +231,35 @@ func TestLagOfCutLog(t *testing.T) {
 	}
 }
 
+// TestLagOfAdoptedLog: what an operator has given up is no lag any more.
+func TestLagOfAdoptedLog(t *testing.T) {
+	w := newWorld(t)
+	w.put(0, time.Minute, 10)
+	w.next[0] = 2
+	gone := kadm.Offsets{}
+	gone.Add(kadm.Offset{Topic: w.cfg.Kafka.Name(topic.Threads), Partition: 0, At: 6})
+	if _, err := kadm.NewClient(w.cfg.Client).DeleteRecords(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	m := NewMeter(w.cfg)
+	if v := w.ask(m, 2*time.Minute); v.Lost != 4 {
+		t.Fatalf("lost %d", v.Lost)
+	}
+	plan, _, err := kafka.PlanAdoption(
+		t.Context(), w.cfg.Kafka, w.cfg.Bases, []kafka.Standing{{Topic: topic.Threads, Slot: 0, Next: 2}},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kafka.Adopt(t.Context(), w.cfg.Kafka, plan); err != nil {
+		t.Fatal(err)
+	}
+	v := w.ask(m, 3*time.Minute)                                       // the bases are loaded again, since they did not fit
+	if v.Lost != 0 || v.Ahead != 0 || v.Records < 4 || v.Records > 5 { // what is left, and the decision
+		t.Errorf("lost %d, ahead %d, %d records", v.Lost, v.Ahead, v.Records)
+	}
+}
+
 // TestAheadOfTheEnds: a view that took in what came after the ends were asked for is not ahead of the log.
 func TestAheadOfTheEnds(t *testing.T) {
 	w := newWorld(t)
