@@ -88,6 +88,7 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 		run.Born(m.events, name, outcomes[t])
 		run.Born(m.quarantined, name, []string{kindFirst, kindParked})
 		run.Born(m.drained, name)
+		run.Born(m.dropped, name)
 		run.Born(m.undrained, name, []string{undrainedNewer, undrainedBroken, undrainedMissing, undrainedFailed})
 	}
 	for _, code := range []string{codeUndecodable, codePartition, codeFold, codeNewer, codeParked} {
