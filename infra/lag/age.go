@@ -69,8 +69,7 @@ func (m *Meter) stamps(ctx context.Context, places []*Place) map[key]known {
 		}
 		left[name][int32(p.Slot)] = p
 		// What was removed before it is Place.Lost; the first that is there has an age.
-		at := max(0, m.cfg.Bases.Offset(p.Topic, p.Slot, p.Next)+p.Lost)
-		from[name][int32(p.Slot)] = kgo.NewOffset().At(at).WithEpoch(-1)
+		from[name][int32(p.Slot)] = kgo.NewOffset().At(p.at + p.Lost).WithEpoch(-1)
 	}
 	quiet := m.cfg.Kafka
 	quiet.Registerer, quiet.Budget = nil, nil

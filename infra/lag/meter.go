@@ -24,8 +24,8 @@ const AskTime = 10 * time.Second
 // Config is what a Meter asks. Zero means default.
 type Config struct {
 	Kafka   kafka.Config
-	Client  *kgo.Client // to the log; it stays the caller's
-	Bases   *kafka.Bases
+	Client  *kgo.Client  // to the log; it stays the caller's
+	Bases   *kafka.Bases // are loaded anew where a view and the log do not fit together
 	Sources []Source
 	Reads   int // most records that are read in one asking, to learn their age; default 64
 
@@ -68,6 +68,8 @@ type Place struct {
 	Owner string `json:"owner,omitempty"`
 	Lost  int64  `json:"lost,omitempty"`
 	Ahead int64  `json:"ahead,omitempty"`
+
+	at int64 // the offset of Next
 }
 
 // Flow is how fast a lag changes, since it was asked for last. What is not known, or never, is nil.
@@ -98,12 +100,18 @@ type sample struct {
 // Meter asks for the lags. Its methods are not to be called concurrently.
 type Meter struct {
 	cfg     Config
-	topics  []topic.Topic // of all sources
-	samples []sample      // by time
-	last    map[string]map[key]topic.Position
+	topics  []topic.Topic            // of all sources
+	samples []sample                 // by time
+	last    map[string]map[key]int64 // offsets of next positions
 	lastAt  map[string]time.Time
 	read    map[string]map[key]known
+
+	stale  bool      // an operator may have adopted another log than the bases are of
+	loaded time.Time // when the bases were
 }
+
+// loadEvery is how often the bases are loaded again at most.
+const loadEvery = time.Minute
 
 // NewMeter returns a meter, which has not asked anything.
 func NewMeter(cfg Config) *Meter {
@@ -127,7 +135,7 @@ func NewMeter(cfg Config) *Meter {
 // Forget makes it ask as for the first time.
 func (m *Meter) Forget() {
 	m.samples = nil
-	m.last, m.lastAt = map[string]map[key]topic.Position{}, map[string]time.Time{}
+	m.last, m.lastAt = map[string]map[key]int64{}, map[string]time.Time{}
 	m.read = map[string]map[key]known{}
 }
 
@@ -140,6 +148,9 @@ const (
 // Ask returns how far each view is behind, in the order of the sources. It fails when the log does not answer: without
 // it there is nothing that a view could be behind.
 func (m *Meter) Ask(ctx context.Context) ([]View, error) {
+	if err := m.load(ctx); err != nil {
+		return nil, err
+	}
 	ends, err := m.ends(ctx)
 	if err != nil {
 		return nil, err
@@ -185,8 +196,23 @@ func (m *Meter) Ask(ctx context.Context) ([]View, error) {
 			m.age(ctx, &out[i], s, answers[i])
 			out[i].sum()
 		}
+		m.stale = m.stale || out[i].Ahead > 0 || out[i].Lost > 0
 	}
 	return out, nil
+}
+
+// load loads the bases again where there is reason to.
+func (m *Meter) load(ctx context.Context) error {
+	if !m.stale || time.Since(m.loaded) < loadEvery {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.askTime)
+	defer cancel()
+	if err := m.cfg.Bases.Reload(ctx, m.cfg.Client); err != nil {
+		return fmt.Errorf("lag: load bases: %w", err)
+	}
+	m.stale, m.loaded = false, time.Now()
+	return nil
 }
 
 func (m *Meter) remember(s sample) {
@@ -212,7 +238,8 @@ func (m *Meter) ends(ctx context.Context) (map[topic.Topic][]topic.Position, err
 	return out, nil
 }
 
-func (m *Meter) begins(ctx context.Context) (map[key]topic.Position, error) {
+// begins are the offsets of the partitions' first records.
+func (m *Meter) begins(ctx context.Context) (map[key]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.askTime)
 	defer cancel()
 	var names []string
@@ -226,11 +253,10 @@ func (m *Meter) begins(ctx context.Context) (map[key]topic.Position, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lag: where the log begins: %w", err)
 	}
-	out := map[key]topic.Position{}
+	out := map[key]int64{}
 	listed.Each(func(o kadm.ListedOffset) {
 		if t, ok := m.cfg.Kafka.Topic(o.Topic); ok {
-			s := topic.Slot(o.Partition)
-			out[key{t, s}] = m.cfg.Bases.At(t, s, o.Offset)
+			out[key{t, topic.Slot(o.Partition)}] = o.Offset
 		}
 	})
 	return out, nil
@@ -262,31 +288,33 @@ func (m *Meter) owners(ctx context.Context, group string, v *View) map[topic.Slo
 
 // compare fills in the places of a view.
 func (m *Meter) compare(
-	v *View, src Source, a Answer, owners map[topic.Slot]string, now time.Time, begins map[key]topic.Position,
+	v *View, src Source, a Answer, owners map[topic.Slot]string, now time.Time, begins map[key]int64,
 ) {
 	v.Generation = a.Generation
 	ends := m.samples[len(m.samples)-1].ends
 	before, prior := m.last[v.View], m.prior()
 	since := now.Sub(m.lastAt[v.View]).Seconds()
-	nexts := map[key]topic.Position{}
+	nexts, bases := map[key]int64{}, m.cfg.Bases
 	for _, t := range src.Topics {
 		for i, end := range ends[t] {
 			k := key{t, topic.Slot(i)}
-			// Positions skip what was given up; offsets count records.
-			offset := func(p topic.Position) int64 { return max(0, m.cfg.Bases.Offset(t, k.slot, p)) }
-			next, last := offset(a.Next[t][k.slot]), offset(end)
-			p := Place{Topic: t, Slot: k.slot, Next: a.Next[t][k.slot], End: end, Owner: owners[k.slot]}
-			p.Next = max(p.Next, m.cfg.Bases.At(t, k.slot, min(next, last)))
-			p.Records, p.Ahead = max(0, last-next), max(0, next-last)
-			if t != topic.Receipts {
-				p.Lost = max(0, offset(min(begins[k], end))-next)
+			stored := a.Next[t][k.slot]
+			// What an operator has given up is behind every view.
+			at := max(0, bases.First(t, k.slot), bases.Offset(t, k.slot, stored))
+			until := bases.Offset(t, k.slot, end)
+			p := Place{
+				Topic: t, Slot: k.slot, Next: max(stored, bases.At(t, k.slot, at)), End: end, at: at,
+				Owner: owners[k.slot], Records: max(0, until-at),
 			}
-			nexts[k] = p.Next
-			v.TakenIn += next
-			if was, ok := before[k]; ok && was <= p.Next && since > 0 && prior != nil && i < len(prior.ends[t]) {
-				p.Flow = flow(
-					p.Records, float64(p.Next-was)/since, float64(end-prior.ends[t][i])/now.Sub(prior.at).Seconds(),
-				)
+			p.Ahead = max(0, int64(p.Next-end))
+			if t != topic.Receipts {
+				p.Lost = max(0, min(begins[k], until)-at)
+			}
+			nexts[k] = at
+			v.TakenIn += at
+			if was, ok := before[k]; ok && was <= at && since > 0 && prior != nil && i < len(prior.ends[t]) {
+				came := until - bases.Offset(t, k.slot, prior.ends[t][i])
+				p.Flow = flow(p.Records, float64(at-was)/since, float64(came)/now.Sub(prior.at).Seconds())
 			}
 			v.Places = append(v.Places, p)
 		}

@@ -33,7 +33,7 @@ type Watch struct {
 	chosen atomic.Bool // by the group
 }
 
-// NewWatch returns a watch that does nothing until Run, which alone calls the meter.
+// NewWatch returns a watch that does nothing until Run, which alone asks, and loads the bases of the configuration.
 func NewWatch(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Watch {
 	run.Default(&log, slog.New(slog.DiscardHandler))
 	run.Default(&cfg.askTime, watchEvery)
@@ -41,6 +41,7 @@ func NewWatch(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Watch {
 		cfg: cfg.Kafka, meter: NewMeter(cfg), log: log, metrics: newMetrics(reg),
 		every: watchEvery, session: 15 * time.Second,
 	}
+	w.meter.stale = true // nothing has loaded the bases
 	w.cfg.Registerer, w.cfg.Budget = nil, nil
 	for _, s := range cfg.Sources {
 		w.views = append(w.views, s.View)

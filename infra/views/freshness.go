@@ -24,8 +24,10 @@ func (r *Freshness) targets() []any {
 }
 
 const (
-	sqlFreshness = `SELECT topic, slot, next, log_time, CASE WHEN marked = next THEN log_id END,
- CASE WHEN marked = next THEN digest END FROM positions`
+	columnsFreshness = `topic, slot, next, log_time, CASE WHEN marked = next THEN log_id END,
+ CASE WHEN marked = next THEN digest END`
+
+	sqlFreshness = `SELECT ` + columnsFreshness + ` FROM positions`
 
 	sqlFreshnessBySlot = sqlFreshness + ` WHERE slot = $1`
 

@@ -78,7 +78,7 @@ func GenerationOf(ctx context.Context, tx pgx.Tx, schema string) (r Generation, 
 
 // Reached returns how far the views of a schema have taken in a slot, within the caller's transaction.
 func Reached(ctx context.Context, tx pgx.Tx, schema string, slot topic.Slot) (map[topic.Topic]topic.Position, error) {
-	rows, err := tx.Query(ctx, `SELECT topic, slot, next, log_time FROM `+pgx.Identifier{schema, "positions"}.Sanitize()+
+	rows, err := tx.Query(ctx, `SELECT `+columnsFreshness+` FROM `+pgx.Identifier{schema, "positions"}.Sanitize()+
 		` WHERE slot = $1`, int32(slot))
 	if err != nil {
 		return nil, fmt.Errorf("read positions of %s: %w", schema, err)
