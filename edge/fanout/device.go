@@ -55,9 +55,10 @@ type device struct {
 	// The threads that are not followed for now, of which the device was told so, each with how often that was found
 	// (wire 5.8).
 	shelved map[id.ThreadID]int
-	// Where the device is at least, in threads of which it has said at its Sync that it has less than its watermark
-	// says.
+	// Where the device is at least, in threads in which its watermark may say more than it has: it was restored from a
+	// backup. says: at its Sync it has said what it has.
 	from   map[id.ThreadID]topic.Position
+	says   bool
 	behind time.Time     // while open: since when there are targets
 	tell   time.Duration // how long that must be until it is said
 	owed   bool          // receipts were dropped; stays until a Sync has made up for them
@@ -102,6 +103,7 @@ func (f *Fanout) push(d *device, p push) {
 			}
 			return
 		}
+		d.reached(p.thread, p.at)
 		f.pushNow(d, p.frame, p.echo)
 	case syncing:
 		d.hold(p, f.bounds)
@@ -205,21 +207,34 @@ func (d *device) reset(to flow) {
 	}
 }
 
-// reached notes how far the device is in a thread after a catch-up. The caller holds d.mu.
+// isAt notes where the device is at least in a thread, unless that is known. The caller holds d.mu.
+func (d *device) isAt(t id.ThreadID, at topic.Position) {
+	if d.from == nil {
+		d.from = map[id.ThreadID]topic.Position{}
+	}
+	if _, known := d.from[t]; !known {
+		d.from[t] = at
+	}
+}
+
+// reached notes that the device gets a thread's events up to a position. The caller holds d.mu.
 func (d *device) reached(t id.ThreadID, at topic.Position) {
-	if from, ok := d.from[t]; ok {
+	if from, ok := d.from[t]; ok && at != never {
 		d.from[t] = max(from, at)
 	}
 }
 
-// leave leaves threads to be caught up with later. The caller holds d.mu.
-func (d *device) leave(lacks []lack) {
+// leave leaves threads to be caught up with later, from where the device says that it is. The caller holds d.mu.
+func (d *device) leave(lacks []lack, has Known) {
 	d.unasked = map[id.ThreadID]struct{}{}
 	for _, l := range lacks {
 		t := l.now.Thread
 		d.unasked[t] = struct{}{}
 		d.left = append(d.left, t)
 		delete(d.targets, t)
+		if has != nil {
+			d.isAt(t, has.position(t))
+		}
 	}
 }
 
@@ -259,18 +274,23 @@ func (f *Fanout) wakePending(d *device) {
 }
 
 // catchUp makes a session that is live, or on the way, catch up with a thread up to a position before it gets further
-// events of it.
-func (f *Fanout) catchUp(d *device, t id.ThreadID, upTo topic.Position) {
+// events of it. It was told of those up to after, or by a Sync; -1: of none, since no Sync has got to the thread. Its
+// watermark may be beyond that: it is from before the device was restored, and this edge was behind it.
+func (f *Fanout) catchUp(d *device, t id.ThreadID, after, upTo topic.Position) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.state != open && d.state != syncing {
 		return
 	}
-	if at, listed := d.targets[t]; listed && (at == uncaptured || at == postponed || at >= upTo) {
+	at, listed := d.targets[t]
+	if listed && (at == uncaptured || at == postponed || at >= upTo) {
 		if at == uncaptured {
 			d.miss(t, upTo)
 		}
 		return
+	}
+	if d.says && d.state == open && !listed {
+		d.isAt(t, after)
 	}
 	f.wake(d, t)
 }

@@ -49,6 +49,9 @@
 // Non-obvious:
 //   - The replica tells a moment after its state has something. So all of a thread is held back before its target is
 //     taken, and a Missed that comes between the look at the state and the target has the target taken again.
+//   - A device that was restored from a backup has less than its watermark says, and this edge may be behind that. So a
+//     thread that its Sync did not get to is caught up with from where the device said that it was, and one that was
+//     followed with a gap from before the gap, whatever the watermark says.
 //   - The tail in Postgres is trimmed by age. What a device lacks of it comes from the history; threads that need it
 //     come last in a Sync, since with a history that is down or behind the Sync ends there, and is tried again. What
 //     was trimmed is told by thread, so whoever lacks nothing of it does not depend on the history.

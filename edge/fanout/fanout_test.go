@@ -158,12 +158,12 @@ func TestTargetIsTakenAgain(t *testing.T) {
 	f := New(nil, nil, nil, nil)
 	g := id.NewGroup()
 	d := &device{state: syncing, targets: map[id.ThreadID]topic.Position{g: uncaptured}}
-	f.catchUp(d, g, 20)
+	f.catchUp(d, g, -1, 20)
 	mustBe(t, "short of what is missing", d.aim(g, 10), false)
 	mustBe(t, "that is taken again", d.aim(g, 20), true)
-	f.catchUp(d, g, 20)
+	f.catchUp(d, g, -1, 20)
 	mustBe(t, "further threads to begin with", len(d.joins), 0)
-	f.catchUp(d, g, 21)
+	f.catchUp(d, g, -1, 21)
 	mustBe(t, "further threads to begin with", len(d.joins), 1)
 	mustBe(t, "the thread's target", d.targets[g], uncaptured)
 }

@@ -34,7 +34,7 @@ type feeding struct {
 func (f *Fanout) feed(
 	ctx context.Context, d *device, list []id.ThreadID, how feeding, send func([]byte) error,
 ) error {
-	lacks, err := f.capture(ctx, d, list, how.wait, send)
+	lacks, err := f.capture(ctx, d, list, how, send)
 	if err != nil {
 		return err
 	}

@@ -49,9 +49,9 @@ func (p *person) Event(e *replica.Event, now *replica.Glance) {
 }
 
 // Missed implements replica.Follower.
-func (p *person) Missed(t id.ThreadID, upTo topic.Position) {
+func (p *person) Missed(t id.ThreadID, after, upTo topic.Position) {
 	for _, d := range p.connected() {
-		p.of.catchUp(d, t, upTo)
+		p.of.catchUp(d, t, after, upTo)
 	}
 }
 

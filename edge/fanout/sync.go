@@ -63,6 +63,7 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known, window int) (er
 		return ended()
 	}
 	d.reset(syncing)
+	d.says = has != nil
 	epoch := d.epoch
 	d.mu.Unlock()
 	f.metrics.syncing.Inc()
@@ -81,7 +82,7 @@ func (f *Fanout) sync(ctx context.Context, d *device, has Known, window int) (er
 		f.metrics.pushes.Inc()
 		return nil
 	}
-	list, err := f.threadsOf(ctx, d)
+	list, err := f.threadsOf(ctx, d, has)
 	if err != nil {
 		return err
 	}
@@ -182,6 +183,10 @@ func (f *Fanout) More(ctx context.Context, s Session, threads int) (rest int, er
 	f.caughtUp(d, epoch, list, send)
 	return rest, nil
 }
+
+// unlisted is the most threads beside the user's of which it is noted what a device says that it has: anything may be
+// said.
+const unlisted = 256
 
 // errLapsed ends a catch-up that a Sync will make up for.
 var errLapsed = errors.New("the session syncs anew")
@@ -348,8 +353,10 @@ func (d *device) takePending(of []id.ThreadID) (list []push, kept int) {
 	return list, kept
 }
 
-// threadsOf lists the user's threads, and notes them as those that the catch-up is about.
-func (f *Fanout) threadsOf(ctx context.Context, d *device) ([]id.ThreadID, error) {
+// threadsOf lists the user's threads, and notes them as those that the catch-up is about. Where this edge is behind the
+// list may lack some that the device has: it notes how far it is in those, if they are few. Of others it takes the
+// device to have nothing, when it comes to know them.
+func (f *Fanout) threadsOf(ctx context.Context, d *device, has Known) ([]id.ThreadID, error) {
 	list, err := f.replica.Threads(ctx, d.person)
 	if err != nil {
 		return nil, err
@@ -363,6 +370,11 @@ func (f *Fanout) threadsOf(ctx context.Context, d *device) ([]id.ThreadID, error
 		for _, t := range list {
 			d.targets[t] = uncaptured
 		}
+		for t, h := range has {
+			if _, listed := d.targets[t]; !listed && len(d.from) < unlisted {
+				d.isAt(t, h.Position)
+			}
+		}
 	}
 	return list, nil
 }
@@ -370,9 +382,9 @@ func (f *Fanout) threadsOf(ctx context.Context, d *device) ([]id.ThreadID, error
 // capture waits until each thread is live, and takes down its state. Of one that is not followed for now it tells the
 // device, and goes on.
 func (f *Fanout) capture(
-	ctx context.Context, d *device, list []id.ThreadID, wait time.Duration, send func([]byte) error,
+	ctx context.Context, d *device, list []id.ThreadID, how feeding, send func([]byte) error,
 ) ([]lack, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithTimeout(ctx, how.wait)
 	defer cancel()
 	lacks := make([]lack, 0, len(list))
 	for _, t := range list {
@@ -384,6 +396,11 @@ func (f *Fanout) capture(
 			return nil, err
 		}
 		if now == nil {
+			if how.has != nil { // who catches up with it later asks no more
+				d.mu.Lock()
+				d.isAt(t, how.has.position(t))
+				d.mu.Unlock()
+			}
 			continue
 		}
 		if m := &now.Member; !m.Active() {
@@ -449,12 +466,7 @@ func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, how feedi
 	for i, l := range lacks {
 		t := l.now.Thread
 		if own := how.has.position(t); how.has != nil && own < cursors[i] {
-			if d.from == nil {
-				d.from = map[id.ThreadID]topic.Position{}
-			}
-			if _, ok := d.from[t]; !ok {
-				d.from[t] = own
-			}
+			d.isAt(t, own)
 		}
 		if from, ok := d.from[t]; ok {
 			cursors[i] = min(cursors[i], from)
@@ -472,7 +484,7 @@ func (f *Fanout) compare(ctx context.Context, d *device, lacks []lack, how feedi
 	if how.window > 0 && len(kept) > how.window {
 		slices.SortFunc(kept, func(a, b lack) int { return cmp.Compare(b.now.LastTimeMS, a.now.LastTimeMS) })
 		d.mu.Lock()
-		d.leave(kept[how.window:])
+		d.leave(kept[how.window:], how.has)
 		d.mu.Unlock()
 		kept = kept[:how.window]
 	}

@@ -332,7 +332,7 @@ func (r *Replica) addLocal(t *threadEntry, u *userEntry, bornAt topic.Position) 
 	}
 	if !had && t.loaded() {
 		r.thaw(t)
-		t.missed(u, 0)
+		t.missed(u, -1)
 	}
 }
 
@@ -348,7 +348,8 @@ func (r *Replica) removeLocal(t *threadEntry, u *userEntry) {
 	r.relax(&t.subject)
 }
 
-// missed tells a user to catch up with a thread when it has events after a position that he sees and was not told of.
+// missed tells a user to catch up with a thread when it has events after a position, -1 for all, that he sees and was
+// not told of.
 func (t *threadEntry) missed(u *userEntry, after topic.Position) {
 	m := t.state.Members[u.id]
 	if m == nil {
@@ -356,7 +357,7 @@ func (t *threadEntry) missed(u *userEntry, after topic.Position) {
 	}
 	for _, sp := range m.Spans {
 		if sp.From <= t.state.LastPosition && (sp.To == 0 || sp.To > after) {
-			t.slot.note(missed{t.id(), t.state.LastPosition}, u)
+			t.slot.note(missed{t.id(), after, t.state.LastPosition}, u)
 			return
 		}
 	}

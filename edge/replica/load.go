@@ -231,7 +231,7 @@ func (r *Replica) threadLoaded(t *threadEntry, snap *Snapshot) {
 	case old == nil:
 		r.hold(t, now)
 		for _, u := range t.locals {
-			t.missed(u, 0)
+			t.missed(u, -1)
 		}
 	case old.Next >= now.Next: // nothing was missed but receipts
 		for u, w := range now.Marks {

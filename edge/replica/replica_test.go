@@ -147,7 +147,7 @@ func (e *ear) last() topic.Position {
 	return e.heard[len(e.heard)-1]
 }
 
-func (e *ear) Missed(_ id.ThreadID, upTo topic.Position) {
+func (e *ear) Missed(_ id.ThreadID, _, upTo topic.Position) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.missed = append(e.missed, upTo)

@@ -20,8 +20,9 @@ type Follower interface {
 	// that moment, else nil. The event is shared.
 	Event(e *Event, now *Glance)
 	// Missed tells that the thread has events that he may see and of which he is not told: those up to a position, as
-	// far as he lacks them. It comes before the events after that position.
-	Missed(t id.ThreadID, upTo topic.Position)
+	// far as he lacks them. It comes before the events after that position. after is up to where the thread had been
+	// followed for him before; -1: not at all.
+	Missed(t id.ThreadID, after, upTo topic.Position)
 	// Late tells that a thread is not followed for now, and why: ErrNoRoom. With nil it is again, and what he was not
 	// told of meanwhile was told as missed; only then comes what is new.
 	Late(t id.ThreadID, why error)
@@ -109,8 +110,8 @@ type (
 		now *Glance
 	}
 	missed struct {
-		thread id.ThreadID
-		upTo   topic.Position
+		thread      id.ThreadID
+		after, upTo topic.Position
 	}
 	late struct {
 		thread id.ThreadID
@@ -122,7 +123,7 @@ type (
 
 func (e *Event) tell(f Follower)      { f.Event(e, nil) }
 func (j joined) tell(f Follower)      { f.Event(j.Event, j.now) }
-func (m missed) tell(f Follower)      { f.Missed(m.thread, m.upTo) }
+func (m missed) tell(f Follower)      { f.Missed(m.thread, m.after, m.upTo) }
 func (l late) tell(f Follower)        { f.Late(l.thread, l.why) }
 func (g goesOn) tell(f Follower)      { f.GoesOn(id.ThreadID(g)) }
 func (r *Receipt) tell(f Follower)    { f.Receipt(r) }

@@ -14,14 +14,14 @@ type brittle struct {
 	told   []topic.Position
 }
 
-func (*brittle) User() id.UserID                    { return id.UserID{} }
-func (*brittle) Missed(id.ThreadID, topic.Position) {}
-func (*brittle) Late(id.ThreadID, error)            {}
-func (*brittle) GoesOn(id.ThreadID)                 {}
-func (*brittle) Receipt(*Receipt)                   {}
-func (*brittle) Rejected(*Rejected)                 {}
-func (*brittle) Revoked(id.DeviceID)                {}
-func (*brittle) Invited(*Invitation)                {}
+func (*brittle) User() id.UserID                                    { return id.UserID{} }
+func (*brittle) Missed(id.ThreadID, topic.Position, topic.Position) {}
+func (*brittle) Late(id.ThreadID, error)                            {}
+func (*brittle) GoesOn(id.ThreadID)                                 {}
+func (*brittle) Receipt(*Receipt)                                   {}
+func (*brittle) Rejected(*Rejected)                                 {}
+func (*brittle) Revoked(id.DeviceID)                                {}
+func (*brittle) Invited(*Invitation)                                {}
 func (b *brittle) Event(e *Event, _ *Glance) {
 	if e.Position == b.breaks {
 		panic("broken")
