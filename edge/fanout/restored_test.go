@@ -93,6 +93,23 @@ func TestWhatARestoredPhoneLacksAfterItsSync(t *testing.T) {
 		},
 		func(r *restored, _ *testSession) { r.cluster.Deny() },
 	}, {
+		"the thread is behind, and then has no room",
+		func(r *restored) {
+			r.begin()
+			r.send()
+			r.settle()
+			r.cluster.Give(r.slot, "", 0)
+			r.views(func(v *replicatest.Store) { v.Stopped = true })
+			r.sendAndAcknowledge()
+		},
+		func(r *restored, _ *testSession) {
+			r.cluster.Deny(topic.Subject(r.group))
+			r.cluster.Give(r.slot, "a", 100)
+			r.views(func(v *replicatest.Store) { v.Stopped = false })
+			r.settle()
+			r.cluster.Deny()
+		},
+	}, {
 		"left by a window",
 		func(r *restored) {
 			r.begin()
