@@ -31,8 +31,8 @@ type Release struct {
 }
 
 // Append appends the release and waits for the log. It is for a tool that says one thing and ends: it has a connection
-// of its own, and no part in an Ingest. cfg has the number of partitions. Its error is *event.Invalid (permanent), or any other: the log may have it all
-// the same, and it can be said again, since that it was said twice means nothing.
+// of its own, and no part in an Ingest. cfg has the number of partitions. Its error is *event.Invalid (permanent), or
+// any other: the log may have it all the same, and it can be said again, since that it was said twice means nothing.
 func (r Release) Append(ctx context.Context, cfg kafka.Config) (Receipt, error) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()

@@ -26,8 +26,8 @@
 //
 // What an operator drops out of quarantine (kafka.Releases) is taken out by Open too, and what was parked behind it is
 // drained. Whether the drop was known before the event came or after makes no difference to the rows: the consumer
-// brings what is dropped without a value, which is no one's event. What he wants tried again is drained like what a newer
-// version takes over, once for each time that he asks; where it cannot be applied still, that is reported.
+// brings what is dropped without a value, which is no one's event. What he wants tried again is drained like what a
+// newer version takes over, once for each time that he asks; where it cannot be applied still, that is reported.
 //
 // Non-obvious:
 //   - A batch that failed may have changed the states that it touched: they leave the caches and are loaded again.
@@ -35,12 +35,13 @@
 //   - An event is parked, not skipped: once one of a subject could not be read, all later ones of that subject on that
 //     topic are parked behind it, because the fold after a hole would be a guess. Other subjects, and the same subject
 //     on other topics, go on.
-//   - What is in quarantine for another reason than a newer version is not drained unless an operator asks: nothing says
-//     that it would be right now. Nor is a subject of which the log has lost an event. Receipts may be gone, since a later one says the same.
+//   - What is in quarantine for another reason than a newer version is not drained unless an operator asks: nothing
+//     says that it would be right now. Nor is a subject of which the log has lost an event. Receipts may be gone, since
+//     a later one says the same.
 //   - The first event of a subject in quarantine with the reason Parked is where a drain was cut off, or stands behind
 //     one that was dropped.
-//   - A drop of an event that a view has taken in, since a version that can apply it came first, takes nothing out of it:
-//     the tool refuses to say it, and verify finds it.
+//   - A drop of an event that a view has taken in, since a version that can apply it came first, takes nothing out of
+//     it: the tool refuses to say it, and verify finds it.
 //   - A key of the wrong length has no subject. Such an event is recorded under the zero subject and nothing is parked
 //     behind it.
 //   - An event on which the fold panics is treated as one that cannot be read. See Intake.Fold.

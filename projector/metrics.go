@@ -65,7 +65,8 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 		),
 		drained: counter("drained_events_total", "Events that have left quarantine, being known now.", "topic"),
 		dropped: counter(
-			"dropped_events_total", "Events that an operator has dropped from quarantine: they are passed over.", "topic",
+			"dropped_events_total", "Events that an operator has dropped from quarantine: they are passed over.",
+			"topic",
 		),
 		undrained: counter(
 			"undrained_subjects_total",

@@ -19,9 +19,9 @@ import (
 	"heliograph/schemas/topic"
 )
 
-// TestDropsAtAnyTime: operators drop events of random worlds out of quarantine, and have others tried again, while sinks
-// are killed anywhere. What is left are the rows of a fold that knew of all drops from the beginning, and those of a view
-// that is built anew.
+// TestDropsAtAnyTime: operators drop events of random worlds out of quarantine, and have others tried again, while
+// sinks are killed anywhere. What is left are the rows of a fold that knew of all drops from the beginning, and those
+// of a view that is built anew.
 func TestDropsAtAnyTime(t *testing.T) {
 	t.Run("threads", func(t *testing.T) {
 		v := threadViews(t)

@@ -22,7 +22,8 @@ type quarantined struct {
 	again    chan struct{} // capacity 1: hurried has grown
 	mu       sync.Mutex    // taken inside slots' locks; guards what follows
 	subjects map[*subject]topic.Cursor
-	hurried  map[topic.Subject]time.Time // those that an operator has released, until when the views are asked more often
+	// those that an operator has released, until when the views are asked more often
+	hurried map[topic.Subject]time.Time
 }
 
 func newQuarantined() quarantined {
@@ -107,7 +108,7 @@ func (r *Replica) watchQuarantine(ctx context.Context) error {
 			}
 			t.Stop()
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // it was about what is asked again
 			}
 			if subs = r.quarantined.soon(time.Now()); h.due() {
 				subs = r.quarantined.all()

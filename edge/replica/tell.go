@@ -26,8 +26,8 @@ type Follower interface {
 	// Late tells that a thread is not followed for now, and why: ErrNoRoom. With nil it is again, and what he was not
 	// told of meanwhile was told as missed; only then comes what is new.
 	Late(t id.ThreadID, why error)
-	// GoesOn tells that a thread that was in quarantine takes events again. What he was not told of meanwhile was told as
-	// missed.
+	// GoesOn tells that a thread that was in quarantine takes events again. What he was not told of meanwhile was told
+	// as missed.
 	GoesOn(t id.ThreadID)
 	// Receipt tells that a watermark has grown: his own, or that of a member to whom he has sent something that it
 	// covers and the one before did not; and of each receipt of a device of his, grown or not. The receipt is shared.

@@ -63,8 +63,8 @@ func NewDecisions(cfg Config, partitions int, heard func(Release)) *Decisions {
 	return d
 }
 
-// Run reads helio.quarantine from its beginning, and follows it until ctx is cancelled; it may be called once. While the
-// log does not answer it goes on asking.
+// Run reads helio.quarantine from its beginning, and follows it until ctx is cancelled; it may be called once. While
+// the log does not answer it goes on asking.
 func (d *Decisions) Run(ctx context.Context) error {
 	at := make(map[int32]kgo.Offset, len(d.slots))
 	for s := range d.slots {
@@ -136,7 +136,8 @@ func (d *Decisions) take(s topic.Slot, recs []*kgo.Record) {
 	}
 }
 
-// Of returns what is decided of a slot, with all that was when it was called, and a channel that is closed when more is.
+// Of returns what is decided of a slot, with all that was when it was called, and a channel that is closed when more
+// is.
 func (d *Decisions) Of(ctx context.Context, s topic.Slot) (Releases, <-chan struct{}, error) {
 	ends, err := d.askEnds(ctx)
 	if err != nil {
@@ -239,19 +240,20 @@ func (d *Decisions) Read(ctx context.Context) error {
 	return g.Wait()
 }
 
-// releaseOf reads a record of helio.quarantine; ok: it is a decision. The error is a *event.NewerError, wrapped or bare.
+// releaseOf reads a record of helio.quarantine; ok: it is a decision. The error is a *event.NewerError, wrapped or
+// bare.
 func releaseOf(s topic.Slot, offset int64, key, value []byte) (r Release, ok bool, err error) {
 	e, err := event.Decode(value)
 	if newer := (*event.NewerError)(nil); errors.As(err, &newer) {
 		return r, false, err
 	}
 	if err != nil || !e.HasQuarantineReleased() {
-		return r, false, nil
+		return r, false, nil //nolint:nilerr // what cannot be read decides nothing
 	}
 	m := e.GetQuarantineReleased()
 	k, err := event.ParseKey(topic.Quarantine, key)
 	if err != nil || event.CheckReleased(m) != nil || topic.Slot(m.GetSlot()) != s {
-		return r, false, nil // ingest writes none of these
+		return r, false, nil //nolint:nilerr // ingest writes none of these
 	}
 	t, _ := topic.FromNumber(m.GetTopic())
 	return Release{

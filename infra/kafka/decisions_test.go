@@ -19,7 +19,9 @@ import (
 var subject = topic.Subject{1, 2, 3}
 
 // released is a record of helio.quarantine.
-func released(cfg Config, s topic.Slot, b eventv1.QuarantineReleased_builder, more ...eventv1.Event_builder) *kgo.Record {
+func released(
+	cfg Config, s topic.Slot, b eventv1.QuarantineReleased_builder, more ...eventv1.Event_builder,
+) *kgo.Record {
 	e := eventv1.Event_builder{}
 	if len(more) > 0 {
 		e = more[0]
@@ -79,7 +81,8 @@ func TestDecisions(t *testing.T) {
 		say(t, cl, released(cfg, 1, b))
 	}
 	say(t, cl, released(cfg, 1, dropOf(1, 20), eventv1.Event_builder{MinReader: event.Reader + 1}),
-		cfg.NewRecord(topic.Quarantine, 1, subject[:], []byte{0xff}), cfg.NewRecord(topic.Quarantine, 1, subject[:2], nil))
+		cfg.NewRecord(topic.Quarantine, 1, subject[:], []byte{0xff}),
+		cfg.NewRecord(topic.Quarantine, 1, subject[:2], nil))
 	short := released(cfg, 1, dropOf(1, 20))
 	short.Key = short.Key[:5]
 	say(t, cl, short)

@@ -68,9 +68,9 @@
 //     without knowing.
 //   - A view that has read what was given up then is never let on: it is rebuilt.
 //   - A session of a slot goes by the decisions that were there when it began: a batch that is tried again is the same.
-//   - Decisions are a set: that they are read twice, in whatever order, after a log was set back, means nothing. One of a
-//     newer version is not obeyed and said in the log: its event stays in quarantine, which is right until that version
-//     comes.
+//   - Decisions are a set: that they are read twice, in whatever order, after a log was set back, means nothing. One
+//     of a newer version is not obeyed and said in the log: its event stays in quarantine, which is right until that
+//     version comes.
 //   - Positions have gaps in compacted topics; a gap in another topic is logged and counted, since nothing can bring
 //     the records back.
 //   - The first base is read from the first record of a partition (header topic.BaseHeader). In a compacted topic that

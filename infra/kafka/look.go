@@ -45,7 +45,7 @@ func Look(ctx context.Context, cfg Config, bases *Bases, at []Standing) ([]*LogE
 	var read []int // those whose record is to be looked at
 	for i, a := range at {
 		faults[i] = l.fault(a)
-		if faults[i] == nil && a.Mark.Digest != 0 && l.reads(cfg, bases, a) && bases.Offset(a.Topic, a.Slot, a.Next) > 0 {
+		if faults[i] == nil && a.Mark.Digest != 0 && l.reads(cfg, bases, a) {
 			read = append(read, i)
 		}
 	}
@@ -67,7 +67,8 @@ func Look(ctx context.Context, cfg Config, bases *Bases, at []Standing) ([]*LogE
 func (l layout) reads(cfg Config, bases *Bases, a Standing) bool {
 	start, ok := l.starts.Lookup(cfg.Name(a.Topic), int32(a.Slot))
 	_, answered := l.ends[a.Topic][a.Slot]
-	return ok && start.Err == nil && answered && bases.Offset(a.Topic, a.Slot, a.Next)-1 >= start.Offset
+	at := bases.Offset(a.Topic, a.Slot, a.Next) - 1
+	return ok && start.Err == nil && answered && at >= max(0, start.Offset)
 }
 
 // lookAtRecords reads the records before which some stand, one of each partition, and returns those who are left.

@@ -125,8 +125,8 @@ func (r Releases) blank(rec *Record) {
 	}
 }
 
-// Releasable is a Sink that takes out of quarantine what an operator has released: it is told what was decided of a slot
-// before each Open. When more is decided while the slot is open, it is opened anew at once.
+// Releasable is a Sink that takes out of quarantine what an operator has released: it is told what was decided of a
+// slot before each Open. When more is decided while the slot is open, it is opened anew at once.
 type Releasable interface {
 	Released(slot topic.Slot, r Releases)
 }

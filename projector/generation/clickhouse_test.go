@@ -133,7 +133,7 @@ func (p *past) reader(ctx context.Context) error {
 		got, err := h.Freshness(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the test has ended
 			}
 			return fmt.Errorf("a read failed: %w", err)
 		}

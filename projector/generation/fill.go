@@ -21,7 +21,8 @@ const (
 	fillBytes   = 8 << 20
 )
 
-// again brings records of the log once more, for what leaves quarantine: by the consumer of the fill, once there is one.
+// again brings records of the log once more, for what leaves quarantine: by the consumer of the fill, once there is
+// one.
 type again struct {
 	consumer atomic.Pointer[kafka.Consumer]
 }

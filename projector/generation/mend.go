@@ -131,7 +131,7 @@ func (c Config) fillOne(
 	for {
 		if f.sink.positions()[slot] != nil && f.sink.whole(slot) {
 			stop()
-			<-filled
+			_ = <-filled // it was stopped, with all that was wanted
 			return nil
 		}
 		select {

@@ -46,7 +46,7 @@ func TestReplayOfThreadViewsUnderTraffic(t *testing.T) {
 	// Back to one that is right, and forth.
 	w.must(w.drop(1))
 	stopTraffic = w.traffic()
-	sum, err = w.replay(t.Context(), nil)
+	_, err = w.replay(t.Context(), nil)
 	w.must(err)
 	for i := range 4 {
 		back := w.order
@@ -104,7 +104,7 @@ func TestSwitchWaitsForReaders(t *testing.T) {
 			w.spoil()
 			tx, err := w.pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: c.level})
 			w.must(err)
-			defer tx.Rollback(context.Background())
+			defer func() { _ = tx.Rollback(context.Background()) }() // it may have ended
 			_, err = tx.Exec(t.Context(), c.begin)
 			w.must(err)
 			done := make(chan error, 1)

@@ -216,7 +216,7 @@ func (w *world) reader(ctx context.Context) error {
 		})
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the test has ended
 			}
 			return fmt.Errorf("a read failed: %w", err)
 		}

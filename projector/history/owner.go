@@ -36,7 +36,8 @@ func (s *store) claim(ctx context.Context, slot topic.Slot) error {
 	if err != nil {
 		return err
 	}
-	// After the claim: whoever switches says so first and takes the slots over then, so he sees this one, or we see him.
+	// After the claim: whoever switches says so first and takes the slots over then, so he sees this one, or we see
+	// him.
 	if err := s.admitted(ctx); err != nil {
 		return err
 	}
@@ -64,8 +65,8 @@ func (s *store) admitted(ctx context.Context) error {
 		return err
 	}
 	if (b.State == history.Live) == s.cfg.Beside {
-		return kafka.Permanent(fmt.Errorf("generation %d of the history is %s: the live one is filled by its projectors, "+
-			"and every other by 'helio replay clickhouse' alone", b.Number, b.State))
+		return kafka.Permanent(fmt.Errorf("generation %d of the history is %s: "+
+			"the live one is filled by its projectors, and every other by 'helio replay clickhouse' alone", b.Number, b.State))
 	}
 	return nil
 }

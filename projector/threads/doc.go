@@ -26,9 +26,10 @@
 //     and quarantine are as they were when it was read. It waits for the disk: the positions do not move, so nothing
 //     else would tell that a crash has taken it back.
 //   - A schema holds one generation of the views, and another may take its place under the same name at any moment (see
-//     projector/generation). Names of tables are looked up statement by statement, so each transaction begins by holding
-//     the generation that its slot was opened with: it is of that one as a whole, or fails as fenced, and the slot is
-//     opened anew and takes no state along. Trim is one statement at a time, and touches nothing that it did not find.
+//     projector/generation). Names of tables are looked up statement by statement, so each transaction begins by
+//     holding the generation that its slot was opened with: it is of that one as a whole, or fails as fenced, and the
+//     slot is opened anew and takes no state along. Trim is one statement at a time, and touches nothing that it did
+//     not find.
 //   - Per-user and per-thread rows of one batch come from different topics and mean nothing to each other.
 //   - The tail is trimmed by log time, not by the clock: a view that is rebuilt years later keeps the same rows.
 //     Retention is at least 48 hours, twice what the rule on repeated message ids looks back, so trimming takes nothing

@@ -73,11 +73,12 @@ func newSink(
 		cfg: cfg, pool: pool, views: views.New(pool), log: log.With("view", cfg.Consumer.View),
 		metrics: newMetrics(reg), generation: map[topic.Slot]views.GenerationID{},
 	}
-	return &Sink{store: st, trimmed: map[topic.Slot]int64{}, wrong: make(chan *GenerationError, 1), Sink: projector.NewSink(projector.Config{
+	inner := projector.NewSink(projector.Config{
 		Kind: "threads", View: cfg.Consumer.View, Partitions: partitions,
 		CacheBytes: cfg.CacheBytes, Budget: cfg.Consumer.Kafka.Budget, Timeout: cfg.timeout, Report: cfg.Report,
 		Log: cfg.Log,
-	}, st, log, reg)}
+	}, st, log, reg)
+	return &Sink{store: st, trimmed: map[topic.Slot]int64{}, wrong: make(chan *GenerationError, 1), Sink: inner}
 }
 
 // Open implements kafka.Sink. Whoever had the slot since may have left rows that were trimmed before.

@@ -157,7 +157,8 @@ func TestParkedConversation(t *testing.T) {
 	s.keys("enter", "ping", "enter")
 	with := s.m.open.id
 	delayed := client.Delayed{
-		Thread: with, ID: s.f.sent[0].ID, Err: wire.Errorf(wirev1.Code_CODE_THREAD_PARKED, "the thread is in quarantine"),
+		Thread: with, ID: s.f.sent[0].ID,
+		Err: wire.Errorf(wirev1.Code_CODE_THREAD_PARKED, "the thread is in quarantine"),
 	}
 	s.events(delayed)
 	if !strings.Contains(s.text(), "waits: this conversation is stopped until the server's operators have mended it") {

@@ -43,10 +43,11 @@ func testReleased(t *testing.T, e *env) {
 	for range 20 { // as they came meanwhile through an edge that had not seen it yet
 		m := id.NewMessage()
 		behind = append(behind, m)
+		content := outgoing(t, client.To{}, "behind the unreadable one").Data
 		data, err := proto.Marshal(eventv1.Event_builder{
 			UserId: ann.me.User[:], DeviceId: ann.me.Device[:], MessageSent: eventv1.MessageSent_builder{
 				MessageId: m[:],
-				Content:   eventv1.Sealed_builder{Data: outgoing(t, client.To{}, "behind the unreadable one").Data}.Build(),
+				Content:   eventv1.Sealed_builder{Data: content}.Build(),
 			}.Build(),
 		}.Build())
 		must(t, err)

@@ -214,7 +214,8 @@ func (p *process) until(
 	}
 }
 
-// openLog holds the topics against their rules, learns P and the bases. cfg.Partitions is set to P, and cfg.Budget to the process's.
+// openLog holds the topics against their rules, learns P and the bases. cfg.Partitions is set to P, and cfg.Budget to
+// the process's.
 func (p *process) openLog(ctx context.Context, cfg *kafka.Config) (*kafka.Bases, error) {
 	cfg.Budget = p.budget
 	cl, err := kafka.Dial(*cfg)

@@ -195,10 +195,10 @@ func (p *scraper) checkRules(deadline time.Time) {
 		evaluated := 0
 		for _, g := range told.Groups {
 			for _, r := range g.Rules {
-				switch {
-				case r.Health == "err":
+				switch r.Health {
+				case "err":
 					p.t.Errorf("%s: %s", r.Name, r.LastError)
-				case r.Health == "ok":
+				case "ok":
 					evaluated++
 				}
 				// The edge has no delivery here, of which the watchdog tells.

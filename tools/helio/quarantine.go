@@ -96,9 +96,9 @@ func (quarantineListCmd) Help() string {
   helio quarantine list
   helio quarantine list -o json
 
-Each line is a thread or user, with the event since which it stands still on a topic (slot and position), how many events
-are parked behind that, and the views that have it so. An event without a thread or user in its key stops nothing; its
-subject is all zeros.`
+Each line is a thread or user, with the event since which it stands still on a topic (slot and position), how many
+events are parked behind that, and the views that have it so. An event without a thread or user in its key stops
+nothing; its subject is all zeros.`
 }
 
 // Run lists what stands still.
@@ -289,7 +289,8 @@ func (f *decideFlags) decide(
 	l.Close()
 	begun := time.Now()
 	if _, err := (ingest.Release{
-		Topic: s.Topic, Slot: s.Slot, Position: s.Position, Subject: subject, Release: release, Note: note, Who: f.who(),
+		Topic: s.Topic, Slot: s.Slot, Position: s.Position, Subject: subject, Release: release, Note: note,
+		Who: f.who(),
 	}).Append(ctx, cfg); err != nil {
 		return out, err
 	}
@@ -405,8 +406,8 @@ func (quarantineDropCmd) Help() string {
   helio quarantine drop 5f0e9d2a-77b1-8c44-9a53-6d1f1f6b8e21 --position 1200 --note 'a test' --yes --no-wait
 
 The event stays in the log, and every fold passes it over for ever, whenever it comes to it. It must be what stops the
-thread or user in every view that folds its topic; what is only parked behind it cannot be dropped. The views take in what
-was parked, in order, and senders are let in within a second. The exit code is 0 when all of that is done.`
+thread or user in every view that folds its topic; what is only parked behind it cannot be dropped. The views take in
+what was parked, in order, and senders are let in within a second. The exit code is 0 when all of that is done.`
 }
 
 // Run drops an event.

@@ -109,7 +109,8 @@ func TestCheckOutputs(t *testing.T) {
 	}
 	want := []string{
 		"HELIO CRITICAL - threads CRITICAL: it is 1m30s behind, history 300ms behind, delivery UNKNOWN: its store " +
-			"does not tell how far it is: no/answer at all | threads_seconds=90.400s;30;120;0 threads_records=700;;;0 " +
+			"does not tell how far it is: no/answer at all | " +
+			"threads_seconds=90.400s;30;120;0 threads_records=700;;;0 " +
 			"history_seconds=0.300s;30;120;0 history_records=40;;;0",
 		"threads: it is 1m30s behind", "threads: of its 16 slots have no owner: 16",
 		"delivery: its store does not tell how far it is: no/answer at all",

@@ -256,7 +256,8 @@ func (v *Views) released(
 		switch {
 		case q.Errors[view] != "":
 			r.State, r.Reason = ReleaseUnknown, q.Errors[view]
-		case has == nil, s.key == topic.Subject{} && has.Position != s.Position: // events without a subject stop nothing
+		// events without a subject stop nothing
+		case has == nil, s.key == topic.Subject{} && has.Position != s.Position:
 		case has.Position > s.Position && has.Reason != parked:
 			r.State = ReleaseStopped
 		case has.Position == s.Position && !dropped && refused[view]:

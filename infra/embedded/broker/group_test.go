@@ -103,7 +103,6 @@ func (l *lossy) copy(dir, to string) error {
 			b = was[:n]
 		}
 		if info, err := os.Stat(from); err == nil && info.IsDir() {
-			b = nil // its names were never synced
 			if err := os.MkdirAll(to, 0o700); err != nil {
 				return err
 			}
