@@ -17,8 +17,8 @@
 // which is bounded, by itself and by the process's budget: without room they are dropped, and it is subscribed anew
 // from where the views are. What threads keep for the rule on repeats is counted too, and takes from that room.
 // Postgres down: what is live stays live; what is new waits, and after Config.Wait the caller is told CODE_UNAVAILABLE.
-// The exception to this is a thread with more messages within the window of the rule on repeats than a snapshot loads: it waits, too.
-// Delivery disconnected or moved: states stay as they are, and go on from the cursor once there is a link again;
+// The exception to this is a thread with more messages within the window of the rule on repeats than a snapshot loads:
+// it waits, too. Delivery disconnected or moved: states stay as they are, and go on from the cursor once there is a link again;
 // meanwhile the views are asked which devices were revoked. A follower that is slow to be told holds up the slots of
 // the same link.
 //

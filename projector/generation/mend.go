@@ -131,8 +131,10 @@ func (c Config) fillOne(
 	for {
 		if f.sink.positions()[slot] != nil && f.sink.whole(slot) {
 			stop()
-			_ = <-filled // it was stopped, with all that was wanted
-			return nil
+			if err := <-filled; err != nil && ctx.Err() != nil {
+				return err
+			}
+			return nil // it was stopped, with all that was wanted
 		}
 		select {
 		case err := <-filled:

@@ -66,7 +66,8 @@ func (s *store) admitted(ctx context.Context) error {
 	}
 	if (b.State == history.Live) == s.cfg.Beside {
 		return kafka.Permanent(fmt.Errorf("generation %d of the history is %s: "+
-			"the live one is filled by its projectors, and every other by 'helio replay clickhouse' alone", b.Number, b.State))
+			"the live one is filled by its projectors, "+
+			"and every other by 'helio replay clickhouse' alone", b.Number, b.State))
 	}
 	return nil
 }
