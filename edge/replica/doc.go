@@ -18,9 +18,9 @@
 // from where the views are. What threads keep for the rule on repeats is counted too, and takes from that room.
 // Postgres down: what is live stays live; what is new waits, and after Config.Wait the caller is told CODE_UNAVAILABLE.
 // The exception to this is a thread with more messages within the window of the rule on repeats than a snapshot loads:
-// it waits, too. Delivery disconnected or moved: states stay as they are, and go on from the cursor once there is a link again;
-// meanwhile the views are asked which devices were revoked. A follower that is slow to be told holds up the slots of
-// the same link.
+// it waits, too. Delivery disconnected or moved: states stay as they are, and go on from the cursor once there is a
+// link again; meanwhile the views are asked which devices were revoked. A follower that is slow to be told holds up the
+// slots of the same link.
 //
 // When restarted: everything begins anew.
 //
