@@ -254,8 +254,9 @@ func TestLagOfAdoptedLog(t *testing.T) {
 	if err := kafka.Adopt(t.Context(), w.cfg.Kafka, plan); err != nil {
 		t.Fatal(err)
 	}
-	v := w.ask(m, 3*time.Minute)                                       // the bases are loaded again, since they did not fit
-	if v.Lost != 0 || v.Ahead != 0 || v.Records < 4 || v.Records > 5 { // what is left, and the decision
+	v := w.ask(m, 3*time.Minute) // the bases are loaded again, since they did not fit
+	// What is left, and the decision.
+	if v.Lost != 0 || v.Ahead != 0 || v.Records < 4 || v.Records > 5 {
 		t.Errorf("lost %d, ahead %d, %d records", v.Lost, v.Ahead, v.Records)
 	}
 }
