@@ -247,3 +247,27 @@ func TestOneSlotOfAQuietLogIsRead(t *testing.T) {
 		t.Errorf("nothing was read: %v", next)
 	}
 }
+
+// begunSink has begun more than it has stored.
+type begunSink struct {
+	*marked
+	begun Positions
+}
+
+func (b *begunSink) Pending(context.Context, topic.Slot) (Positions, error) { return b.begun, nil }
+
+// A batch that was begun before the log was set back is not waited for in silence, nor made of other records.
+func TestBegunBatchOfAnotherLog(t *testing.T) {
+	a := newAged(t)
+	a.produce(0, 20)
+	sink := &begunSink{newMarked(), Positions{topic.Threads: 25}}
+	con, stop := begin(t, ConsumerConfig{Kafka: a.cfg, View: "test", Slots: []topic.Slot{1}}, sink)
+	defer stop()
+	eventually(t, "the slot says what is wrong", func() bool {
+		var wrong *LogError
+		return errors.As(con.Stalled()[1], &wrong) && wrong.Fault == FaultSetBack
+	})
+	if n := sink.store.count(); n != 0 {
+		t.Errorf("%d records were taken in, want none", n)
+	}
+}

@@ -233,6 +233,9 @@ func (c *Consumer) serve(
 ) (place, error) {
 	doubt := c.doubt.Load() // before the log is looked at
 	log, err := c.sameLog(st.polite, o.slot, from)
+	if err == nil && exact { // what was begun must be there too, or it would be waited for without a word
+		_, err = c.sameLog(st.polite, o.slot, place{next: limit})
+	}
 	if err != nil {
 		return from, err
 	}
