@@ -194,7 +194,8 @@ func TestManyThreadsWithoutRoomHoldUpNoSync(t *testing.T) {
 			s.Lagged()
 			time.Sleep(pause)
 			b.settle()
-			mustBe(t, "SyncComplete after "+pause.String(), bob.syncs, 1)
+			// That of coming on line may end in the first pause too.
+			mustBe(t, "SyncComplete after "+pause.String(), bob.syncs >= 1, true)
 		}
 		mustBe(t, "threads that are late", len(bob.late), len(refused))
 	})
