@@ -88,7 +88,8 @@ helio.quarantine, which every role and every later rebuild obeys. Edges acknowle
 A view that had read what was given up takes nothing in until it is rebuilt: 'helio replay postgres' and 'helio replay
 clickhouse' do that beside the live one.
 
-All roles must be of this version: an older one does not know the new positions. It may be called again when it failed.`
+All roles must be of this version: an older one does not know the new positions. Should it fail when the decision is
+already in helio.quarantine ('helio log tail quarantine' shows it), restart the roles: they learn of it at their start.`
 }
 
 // Run decides.
